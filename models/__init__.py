@@ -1,0 +1,10 @@
+"""The score: networks, what their output means, and the exact score of a mixture."""
+
+from .energy import EnergyGradient
+from .mlp import MLP
+from .oracle import Oracle
+from .parameterisation import EDM, Denoiser, Noise, Parameterisation, Score, Velocity
+from .score import ScoreModel
+from .unet import UNet
+
+__all__ = ["ScoreModel", "Parameterisation", "Score", "Noise", "Denoiser", "Velocity", "EDM", "MLP", "UNet", "EnergyGradient", "Oracle"]

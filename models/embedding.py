@@ -1,0 +1,49 @@
+r"""Features of a number or a vector that a network can tell apart more finely than the number itself.
+
+.. math:: \gamma(u) = [\cos(2\pi W u),\ \sin(2\pi W u)]
+
+With the rows of W drawn from a Gaussian these are the random Fourier features of Tancik et al. (arXiv 2006.10739); with a
+geometric ladder of frequencies they are the sinusoidal embedding of a step or a noise level (arXiv 2006.11239).
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class NoiseEmbedding(nn.Module):
+    """Sinusoidal features of the noise level c_noise = log(sigma/alpha)/4, and a layer that mixes them: (B,) to (B, width).
+
+    The levels of the usual SDEs lie in [-2.3, 1]; the periods of the ladder go from 4 down to 1/8, so that the finest
+    feature still turns only a few times over a factor e of sigma.
+    """
+
+    def __init__(self, width: int, features: int = 32):
+        super().__init__()
+        self.register_buffer("frequencies", 2 * math.pi * torch.logspace(-2, 3, features // 2, base=2.0), persistent=False)
+        self.mix = nn.Linear(features, width)
+
+    def forward(self, c: Tensor) -> Tensor:
+        angle = c[:, None] * self.frequencies
+        return nn.functional.silu(self.mix(torch.cat([angle.cos(), angle.sin()], dim=1)))
+
+
+class FourierFeatures(nn.Module):
+    """Random Fourier features of a vector: (B, D) to (B, D + 2 count), the vector itself kept beside them.
+
+    Arguments:
+        dim: the length D of the vector.
+        count: how many random directions; none for 0.
+        scale: the std of a direction's frequency along a unit vector, in turns per unit of the input.
+    """
+
+    def __init__(self, dim: int, count: int, scale: float):
+        super().__init__()
+        self.width = dim + 2 * count
+        # A buffer and not a parameter: drawn once, saved with the weights, never trained.
+        self.register_buffer("directions", 2 * math.pi * scale * torch.randn(dim, count))
+
+    def forward(self, x: Tensor) -> Tensor:
+        angle = x @ self.directions
+        return torch.cat([x, angle.cos(), angle.sin()], dim=1)

@@ -1,0 +1,38 @@
+r"""A scalar energy whose gradient is the network: a score that is a gradient field by construction.
+
+.. math:: F(x, c) = -\nabla_x E(x, c), \qquad E(x, c) = -\tfrac1{\sqrt D}\,\langle x, N(x, c)\rangle + \tfrac1{2\sqrt D}\,\|N(x, c)\|^2
+
+for any network N, vectors or images: the form ties E to a network without a scalar head, and starts at E = 0 where N starts at
+zero. Training differentiates twice, so a network must be smooth (SiLU, not ReLU).
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class EnergyGradient(nn.Module):
+    """Makes the negative gradient of an energy look like a network F(x, c).
+
+    Arguments:
+        net: the network N, mapping x (B, *) and c (B,) to (B, *).
+    """
+
+    def __init__(self, net: nn.Module):
+        super().__init__()
+        self.net = net
+
+    def energy(self, x: Tensor, c: Tensor) -> Tensor:
+        """E(x, c), shape (B, *) and (B,) to (B,)."""
+        value = self.net(x, c)
+        return (0.5 * value.square() - x * value).flatten(1).sum(1) / math.sqrt(x[0].numel())
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        """-dE/dx at x (B, *), of x's shape; differentiable wherever gradients are on."""
+        differentiable = torch.is_grad_enabled()
+        with torch.enable_grad():
+            if not x.requires_grad:
+                x = x.detach().requires_grad_()
+            (gradient,) = torch.autograd.grad(self.energy(x, c).sum(), x, create_graph=differentiable)
+        return -gradient

@@ -1,0 +1,88 @@
+r"""What the network predicts: a row of coefficients that turn its output into the score.
+
+.. math:: \nabla_x\log p_t(x) = c_{skip}\,x + c_{out}\,F_\theta(c_{in}\,x,\ c_{noise})
+
+With :math:`V = \alpha^2 + \sigma^2`, :math:`V_d = \alpha^2 s_d^2 + \sigma^2` and s_d the std of the data,
+
+=============  ====================  ===========================================  ======================
+row            c_skip                c_out                                        c_in
+=============  ====================  ===========================================  ======================
+Score          0                     :math:`1/\sigma`                             :math:`1/\sqrt V`
+Noise          0                     :math:`-1/\sigma`                            :math:`1/\sqrt V`
+Denoiser       :math:`-1/\sigma^2`   :math:`\alpha/\sigma^2`                      :math:`1/\sqrt V`
+Velocity       :math:`-1/V`          :math:`-\alpha/(\sigma\sqrt V)`              :math:`1/\sqrt V`
+EDM            :math:`-1/V_d`        :math:`\alpha s_d/(\sigma\sqrt{V_d})`        :math:`1/\sqrt{V_d}`
+=============  ====================  ===========================================  ======================
+
+Each row follows from Tweedie's formula, score = (alpha D - x)/sigma^2, by putting in the D that the output stands for: the
+noise z = (x - alpha D)/sigma; the velocity (alpha z - sigma D)/sqrt(V) of Salimans and Ho (arXiv 2202.00512), of unit size under
+every SDE; the preconditioned denoiser of Karras et al. (arXiv 2206.00364, table 1), written there for alpha = 1. All
+coefficients but a common factor depend on sigma/alpha alone, so a network trained under one SDE can be read under another.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+class Parameterisation(ABC):
+    """A row of the table."""
+
+    @abstractmethod
+    def coefficients(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor | float, Tensor, Tensor]:
+        """(c_skip, c_out, c_in) in the shape of alpha and sigma; c_skip may be the number 0."""
+
+
+@dataclass(frozen=True)
+class Score(Parameterisation):
+    """The network predicts sigma times the score."""
+
+    def coefficients(self, alpha: Tensor, sigma: Tensor) -> tuple[float, Tensor, Tensor]:
+        return 0.0, 1 / sigma, torch.rsqrt(alpha.square() + sigma.square())
+
+
+@dataclass(frozen=True)
+class Noise(Parameterisation):
+    """The network predicts the noise z (arXiv 2006.11239)."""
+
+    def coefficients(self, alpha: Tensor, sigma: Tensor) -> tuple[float, Tensor, Tensor]:
+        return 0.0, -1 / sigma, torch.rsqrt(alpha.square() + sigma.square())
+
+
+@dataclass(frozen=True)
+class Denoiser(Parameterisation):
+    """The network predicts the clean data x_0. Its score is a small difference of large numbers where sigma is small."""
+
+    def coefficients(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        variance = sigma.square()
+        return -1 / variance, alpha / variance, torch.rsqrt(alpha.square() + variance)
+
+
+@dataclass(frozen=True)
+class Velocity(Parameterisation):
+    """The network predicts (alpha z - sigma x_0)/sqrt(V) (arXiv 2202.00512, appendix D, for V = 1)."""
+
+    def coefficients(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        c_in = torch.rsqrt(alpha.square() + sigma.square())
+        return -c_in.square(), -alpha * c_in / sigma, c_in
+
+
+@dataclass(frozen=True)
+class EDM(Parameterisation):
+    """The preconditioned denoiser (arXiv 2206.00364, table 1): unit input, unit target, least amplification of errors.
+
+    Arguments:
+        sigma_data: s_d, the std of the data in model units; ``auto`` in the yaml measures it.
+    """
+
+    sigma_data: float = 1.0
+
+    def __post_init__(self):
+        if not self.sigma_data > 0:
+            raise ValueError(f"parameterisation.sigma_data={self.sigma_data} must be positive; type parameterisation.sigma_data=auto")
+
+    def coefficients(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        c_in = torch.rsqrt(alpha.square() * self.sigma_data**2 + sigma.square())
+        return -c_in.square(), alpha * self.sigma_data * c_in / sigma, c_in

@@ -1,0 +1,140 @@
+"""A U-Net F(x, c) for images of any height, width and number of channels."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from .embedding import NoiseEmbedding
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """At most 32 groups of at least 4 channels, as many as divide the channels."""
+    return nn.GroupNorm(math.gcd(channels, min(32, max(1, channels // 4))), channels, eps=1e-6)
+
+
+def zero(module: nn.Module) -> nn.Module:
+    """A block whose last layer starts at zero starts as the identity."""
+    nn.init.zeros_(module.weight)
+    if module.bias is not None:
+        nn.init.zeros_(module.bias)
+    return module
+
+
+class Residual(nn.Module):
+    """x + conv(silu(norm(conv(silu(norm(x)))) * (1 + scale(c)) + shift(c)))."""
+
+    def __init__(self, channels_in: int, channels: int, noise: int, dropout: float):
+        super().__init__()
+        self.norm_1 = group_norm(channels_in)
+        self.conv_1 = nn.Conv2d(channels_in, channels, 3, padding=1)
+        self.modulation = nn.Linear(noise, 2 * channels)
+        self.norm_2 = group_norm(channels)
+        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
+        self.conv_2 = zero(nn.Conv2d(channels, channels, 3, padding=1))
+        self.skip = nn.Conv2d(channels_in, channels, 1) if channels_in != channels else nn.Identity()
+
+    def forward(self, x: Tensor, noise: Tensor) -> Tensor:
+        h = self.conv_1(functional.silu(self.norm_1(x)))
+        scale, shift = self.modulation(noise)[:, :, None, None].chunk(2, dim=1)
+        h = functional.silu(torch.addcmul(shift, self.norm_2(h), 1 + scale))
+        return self.skip(x) + self.conv_2(self.dropout(h))
+
+
+class Attention(nn.Module):
+    """Self-attention over the pixels of a feature map."""
+
+    def __init__(self, channels: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.norm = group_norm(channels)
+        self.qkv = nn.Conv2d(channels, 3 * channels, 1)
+        self.out = zero(nn.Conv2d(channels, channels, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, channels, height, width = x.shape
+        qkv = self.qkv(self.norm(x)).reshape(batch, 3, self.heads, channels // self.heads, height * width)
+        q, k, v = qkv.transpose(-1, -2).unbind(1)
+        h = functional.scaled_dot_product_attention(q, k, v)
+        return x + self.out(h.transpose(-1, -2).reshape(batch, channels, height, width))
+
+
+class UNet(nn.Module):
+    """Residual blocks at falling and rising resolution, with skips; attention at chosen resolutions.
+
+    Heights and widths need no common factor: a level of h x w pixels is followed by one of ceil(h/2) x ceil(w/2), and the way
+    up returns to the size of the skip it meets.
+
+    Arguments:
+        shape: the shape (C, H, W) of one image.
+        channels: the channels at each resolution, from the finest to the coarsest.
+        blocks: residual blocks at each resolution on the way down (one more on the way up).
+        attention: the resolutions with self-attention, named by the longer side of the feature map in pixels.
+        heads: attention heads.
+        dropout: the share of values dropped inside a block in training.
+    """
+
+    def __init__(
+        self, shape: tuple[int, ...], channels: list[int] | tuple[int, ...] = (32, 64, 64), blocks: int = 1,
+        attention: list[int] | tuple[int, ...] = (8, 7), heads: int = 2, dropout: float = 0.0,
+    ):  # fmt: skip
+        super().__init__()
+        if len(shape) != 3:
+            raise ValueError(f"model=unet takes images of shape (C, H, W), the data have shape {tuple(shape)}; type model=mlp")
+        channels = list(channels)
+        if not channels or min(channels) < 1 or blocks < 1:
+            raise ValueError(f"model.channels={channels} and model.blocks={blocks}: at least one level, block and channel")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"model.dropout={dropout} must lie in [0, 1)")
+        noise = 4 * channels[0]
+        self.noise = nn.Sequential(NoiseEmbedding(noise), nn.Linear(noise, noise), nn.SiLU())
+        self.first = nn.Conv2d(shape[0], channels[0], 3, padding=1)
+
+        side = max(shape[1:])
+        sides = [math.ceil(side / 2**level) for level in range(len(channels))]
+        attends = [side in tuple(attention) for side in sides]
+        for width, needed in zip(channels, attends, strict=True):
+            if needed and width % heads:
+                raise ValueError(f"model.heads={heads} must divide the {width} channels of every level with attention")
+
+        def block(before: int, after: int, attend: bool) -> nn.ModuleList:
+            return nn.ModuleList([Residual(before, after, noise, dropout), Attention(after, heads) if attend else nn.Identity()])
+
+        self.down, self.up = nn.ModuleList(), nn.ModuleList()
+        skips, now = [channels[0]], channels[0]
+        for width, attend in zip(channels, attends, strict=True):
+            level = nn.ModuleList()
+            for _ in range(blocks):
+                level.append(block(now, width, attend))
+                now = width
+                skips.append(now)
+            self.down.append(level)
+        self.middle = nn.ModuleList([block(now, now, attends[-1]), block(now, now, False)])
+        for width, attend in zip(reversed(channels), reversed(attends), strict=True):
+            level = nn.ModuleList()
+            for _ in range(blocks):
+                level.append(block(now + skips.pop(), width, attend))
+                now = width
+            self.up.append(level)
+        self.last = nn.Sequential(group_norm(now + skips[0]), nn.SiLU(), zero(nn.Conv2d(now + skips[0], shape[0], 3, padding=1)))
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        """x (B, C, H, W) and the noise level c (B,) to (B, C, H, W)."""
+        noise = self.noise(c)
+        h = self.first(x)
+        skips = [h]
+        for depth, level in enumerate(self.down):
+            if depth:
+                h = functional.avg_pool2d(h, 2, ceil_mode=True, count_include_pad=False)
+            for residual, attention in level:
+                h = attention(residual(h, noise))
+                skips.append(h)
+        for residual, attention in self.middle:
+            h = attention(residual(h, noise))
+        for level in self.up:
+            if h.shape[-2:] != skips[-1].shape[-2:]:
+                h = functional.interpolate(h, size=skips[-1].shape[-2:], mode="nearest")
+            for residual, attention in level:
+                h = attention(residual(torch.cat([h, skips.pop()], dim=1), noise))
+        return self.last(torch.cat([h, skips.pop()], dim=1))

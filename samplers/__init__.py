@@ -1,0 +1,13 @@
+"""Solving the reverse SDE: from a score and noise to samples."""
+
+from .correctors import Langevin
+from .grid import Grid, Karras, LogSNR, Uniform
+from .ode import ProbabilityFlow
+from .pc import PredictorCorrector, Sampler
+from .predictors import Ancestral, EulerMaruyama, Predictor, ReverseDiffusion
+from .step import Step
+
+__all__ = [
+    "Sampler", "PredictorCorrector", "ProbabilityFlow", "Step", "Predictor", "EulerMaruyama", "ReverseDiffusion", "Ancestral", "Langevin",
+    "Grid", "Uniform", "LogSNR", "Karras",
+]  # fmt: skip

@@ -1,0 +1,73 @@
+r"""Time grids: T = t_0 > t_1 > ... > t_N = eps.
+
+========  =============================================================================================
+Uniform   equal steps in t: the grid of the published samplers (arXiv 2011.13456, appendix C)
+LogSNR    equal steps in the half log-SNR lambda = log(alpha/sigma): equal factors in sigma/alpha
+Karras    equal steps in (sigma/alpha)^{1/rho} (arXiv 2206.00364, eq. 5)
+========  =============================================================================================
+
+The last two are spaced in the noise-to-signal ratio and carried to each SDE's own time by ``SDE.time``.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sde_lib import SDE
+
+
+class Grid(ABC):
+    """Where a sampler stops on its way from T to eps."""
+
+    @abstractmethod
+    def times(self, sde: SDE, unit: Tensor) -> Tensor:
+        """The times at shares ``unit`` in [0, 1] of the way, float64."""
+
+    def __call__(self, sde: SDE, steps: int) -> Tensor:
+        """steps + 1 falling times from T to eps, float64, shape (steps + 1,)."""
+        times = self.times(sde, torch.linspace(0, 1, steps + 1, dtype=torch.float64))
+        times[0], times[-1] = sde.T, sde.eps  # the ends exactly, whatever the inverse rounds to
+        return times
+
+
+def ends(sde: SDE) -> tuple[Tensor, Tensor]:
+    """lambda at T and at eps."""
+    return sde.half_log_snr(torch.tensor([sde.T, sde.eps], dtype=torch.float64)).unbind()
+
+
+@dataclass(frozen=True)
+class Uniform(Grid):
+    """Equal steps in t."""
+
+    def times(self, sde: SDE, unit: Tensor) -> Tensor:
+        return sde.T + (sde.eps - sde.T) * unit
+
+
+@dataclass(frozen=True)
+class LogSNR(Grid):
+    """Equal steps in log(alpha/sigma)."""
+
+    def times(self, sde: SDE, unit: Tensor) -> Tensor:
+        start, stop = ends(sde)
+        return sde.time(start + (stop - start) * unit)
+
+
+@dataclass(frozen=True)
+class Karras(Grid):
+    """Equal steps in (sigma/alpha)^{1/rho}.
+
+    Arguments:
+        rho: 1 spaces sigma/alpha evenly; the larger, the more of the steps go to low noise. Published: 7.
+    """
+
+    rho: float = 7.0
+
+    def __post_init__(self):
+        if not self.rho > 0:
+            raise ValueError(f"sampler.grid.rho={self.rho} must be positive; type sampler.grid.rho=7")
+
+    def times(self, sde: SDE, unit: Tensor) -> Tensor:
+        start, stop = (torch.exp(-end / self.rho) for end in ends(sde))
+        return sde.time(-self.rho * torch.log(start + (stop - start) * unit))

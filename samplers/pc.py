@@ -1,0 +1,84 @@
+r"""Predictor-corrector sampling (arXiv 2011.13456, algorithm 1).
+
+From x_T ~ N(0, sigma(T)^2 I), every step of the grid moves x from t to s with the predictor, then pulls it towards p_s with the
+corrector. Without a corrector it *is* Euler-Maruyama (or ancestral, or reverse-diffusion) sampling; without a predictor it is annealed
+Langevin dynamics (Song and Ermon, arXiv 1907.05600, algorithm 1), the grid being its ladder of noise levels.
+(The published code corrects first and predicts second; the order printed in the paper is the one here, so that the last
+corrector works at eps, where the samples are read.)
+
+The sample ends at eps with its noise sigma(eps) still on. ``denoise`` takes it off by Tweedie's formula,
+x_0 = (x + sigma^2 score)/alpha at eps, with one more evaluation.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sde_lib import SDE, ScoreFn
+
+from .grid import Grid
+from .step import Step, at
+
+Watch = Callable[[float, float, Tensor], None]
+"""watch(share of the way done, t, x), for progress bars and film strips."""
+
+
+class Sampler(ABC):
+    """Turns noise into samples: (sde, score, x_T, randn_like) -> x_0."""
+
+    @abstractmethod
+    def __call__(
+        self, sde: SDE, score: ScoreFn, x: Tensor, randn_like: Callable[[Tensor], Tensor], watch: Watch | None = None
+    ) -> Tensor:
+        """Samples of shape (B, *) in model units.
+
+        Arguments:
+            score: any callable (x, t) -> score.
+            x: draws from the prior N(0, sigma(T)^2 I), shape (B, *).
+            randn_like: the source of standard normals, called once for each that is needed.
+            watch: told of the state after every step.
+        """
+
+
+@dataclass(frozen=True)
+class PredictorCorrector(Sampler):
+    """A grid, a predictor, a corrector; see the module's text.
+
+    Arguments:
+        grid: how the steps are spaced.
+        steps: how many steps N.
+        predictor: the step t -> s, or None for a corrector alone.
+        corrector: the step at s, or None.
+        denoise: whether the last evaluation takes off the noise that is left at eps.
+    """
+
+    grid: Grid
+    steps: int = 1000
+    predictor: Step | None = None
+    corrector: Step | None = None
+    denoise: bool = True
+
+    def __post_init__(self):
+        if self.steps < 1:
+            raise ValueError(f"sampler.steps={self.steps} must be at least 1; the published samplers take sampler.steps=1000")
+        if self.predictor is None and self.corrector is None:
+            raise ValueError("the sampler has neither a predictor nor a corrector; type for example sampler/predictor=ancestral")
+
+    @torch.no_grad()
+    def __call__(
+        self, sde: SDE, score: ScoreFn, x: Tensor, randn_like: Callable[[Tensor], Tensor], watch: Watch | None = None
+    ) -> Tensor:
+        grid = self.grid(sde, self.steps)
+        parts = [(step, step.prepare(sde, grid)) for step in (self.predictor, self.corrector) if step is not None]
+        memories = [None] * len(parts)
+        times = grid.tolist() if watch else []
+        for n in range(self.steps):
+            for i, (step, rows) in enumerate(parts):
+                z = [randn_like(x) for _ in range(step.normals)]
+                x, _, memories[i] = step(rows[n], score, x, z, memories[i])
+            if watch:
+                watch((n + 1) / self.steps, times[n + 1], x)
+        return sde.denoise(score, x, at(sde.eps, x)) if self.denoise else x

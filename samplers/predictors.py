@@ -1,0 +1,75 @@
+r"""One-step solvers of the reverse SDE, side by side.
+
+Each is linear in x, the score s_theta(x, t) and the noise z:
+
+.. math:: x_s = A\,x_t + C\,s_\theta(x_t, t) + N\,z
+
+==================  =======================  ==================  ===================================
+predictor           A                        C                   N
+==================  =======================  ==================  ===================================
+EulerMaruyama       :math:`1 - f\,h`         :math:`g^2 h`       :math:`g\sqrt h`, with h = t - s
+ReverseDiffusion    :math:`2 - a`            :math:`b^2`         :math:`b`
+Ancestral           :math:`1/a`              :math:`b^2/a`       :math:`b\,\sigma(s)/\sigma(t)`
+==================  =======================  ==================  ===================================
+
+f and g are taken at t; (a, b) is the transition x_t | x_s ~ N(a x_s, b^2 I). Reverse diffusion reads the discretised forward
+step x_t = x_s + (a - 1) x_s + b z backwards (arXiv 2011.13456, eq. 45 and 46), ancestral sampling draws from the Gaussian posterior q(x_s | x_t, x_0) at the
+denoised x_0 (arXiv 2011.13456, appendix F; for VP the published one, eq. 4, has noise b in place of b sigma(s)/sigma(t)).
+"""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sde_lib import SDE, ScoreFn
+
+from .step import Step, at
+
+Row = tuple[float, float, float, float]
+"""(t, A, C, N)."""
+
+
+class Predictor(Step):
+    """x_s = A x + C score + N z."""
+
+    @abstractmethod
+    def coefficients(self, sde: SDE, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(A, C, N) of the steps t -> s, in the shape of t."""
+
+    def prepare(self, sde: SDE, grid: Tensor) -> list[Row]:
+        t, s = grid[:-1], grid[1:]
+        return list(zip(t.tolist(), *(c.tolist() for c in self.coefficients(sde, t, s)), strict=True))
+
+    def __call__(self, row: Row, score: ScoreFn, x: Tensor, z: list[Tensor], memory: None) -> tuple[Tensor, Tensor, None]:
+        t, A, C, N = row
+        mean = torch.add(x * A, score(x, at(t, x)), alpha=C)
+        return torch.add(mean, z[0], alpha=N), mean, None
+
+
+@dataclass(frozen=True)
+class EulerMaruyama(Predictor):
+    """The Euler-Maruyama method on the reverse SDE."""
+
+    def coefficients(self, sde: SDE, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        h, g = t - s, sde.g(t)
+        return 1 - sde.f(t) * h, g.square() * h, g * h.sqrt()
+
+
+@dataclass(frozen=True)
+class ReverseDiffusion(Predictor):
+    """The forward step's own discretisation, reversed (arXiv 2011.13456, eq. 46)."""
+
+    def coefficients(self, sde: SDE, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        a, b = sde.transition(s, t)
+        return 2 - a, b.square(), b
+
+
+@dataclass(frozen=True)
+class Ancestral(Predictor):
+    """The posterior of x_s given x_t and the denoised x_0 (arXiv 2011.13456, eq. 47, for any SDE)."""
+
+    def coefficients(self, sde: SDE, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        a, b = sde.transition(s, t)
+        return 1 / a, b.square() / a, b * sde.sigma(s) / sde.sigma(t)

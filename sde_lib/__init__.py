@@ -1,0 +1,17 @@
+"""Perturbing data with an SDE, and its reversal: the ground that everything else stands on."""
+
+from .base import SDE, ReverseSDE, ScoreFn, per_sample
+from .counted import Counted
+from .custom import Custom
+from .divergence import BasisVectors, Gaussian, Probes, Rademacher, divergence
+from .noise import BlockNoise
+from .ode import integrate
+from .subvp import SubVP
+from .toy import Toy
+from .ve import VE
+from .vp import VP
+
+__all__ = [
+    "SDE", "ReverseSDE", "ScoreFn", "per_sample", "VE", "VP", "SubVP", "Toy", "Custom", "integrate", "divergence", "Probes",
+    "BasisVectors", "Rademacher", "Gaussian", "Counted", "BlockNoise",
+]  # fmt: skip

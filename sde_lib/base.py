@@ -1,0 +1,138 @@
+r"""Perturbing data with a linear SDE, and its reversal.
+
+The forward process on [0, T] carries data (t = 0) to noise (t = T),
+
+.. math:: dx = f(t)\,x\,dt + g(t)\,dw,
+
+(Song et al. 2021, arXiv 2011.13456, eq. 5), and since it is linear its kernels are Gaussian:
+
+.. math::
+    x_t \mid x_0 &\sim N(\alpha(t)\,x_0,\ \sigma(t)^2 I), \\
+    x_t \mid x_s &\sim N(a\,x_s,\ b^2 I), \qquad a = \alpha(t)/\alpha(s), \quad b^2 = \sigma(t)^2 - a^2\sigma(s)^2 .
+
+The four functions determine each other, :math:`f = \alpha'/\alpha` and :math:`g^2 = (\sigma^2)' - 2 f \sigma^2`.
+With the half log signal-to-noise ratio :math:`\lambda = \log(\alpha/\sigma)`, which falls in t, the transition's
+variance is :math:`b^2 = \sigma(t)^2\,(1 - e^{2(\lambda(t) - \lambda(s))})`, free of cancellation through ``expm1``.
+
+With the score :math:`\nabla_x \log p_t(x)` the process runs backwards (eq. 6 there, and eq. 13 for eta = 0),
+
+.. math:: dx = \bigl[f x - \tfrac{1 + \eta^2}{2} g^2 \nabla_x \log p_t(x)\bigr] dt + \eta\,g\,d\bar w .
+
+eta = 1 is the reverse-time SDE, eta = 0 the probability-flow ODE, and all of them share the marginals p_t.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+ScoreFn = Callable[[Tensor, Tensor], Tensor]
+"""A score: x of shape (B, *) and t of shape (B,) to the gradient of log p_t at x, of x's shape."""
+
+
+def per_sample(t: Tensor, x: Tensor) -> Tensor:
+    """Views one value a sample, shape (B,), as (B, 1, ..., 1), so that it broadcasts over x of shape (B, *)."""
+    if t.shape != x.shape[:1]:
+        raise ValueError(f"one time a sample is needed: x has shape {tuple(x.shape)}, the times {tuple(t.shape)}")
+    return t.reshape(-1, *[1] * (x.ndim - 1))
+
+
+class SDE(ABC):
+    """dx = f(t) x dt + g(t) dw on [0, T], with x_t | x_0 ~ N(alpha(t) x_0, sigma(t)^2 I).
+
+    A concrete SDE is a frozen dataclass with the fields ``T`` and ``eps``: its score is trusted on [eps, T], and
+    everything that runs backwards stops at eps. f, g, alpha and sigma are closed forms in t of any shape; they keep the
+    dtype of t.
+    """
+
+    T: float
+    eps: float
+
+    @abstractmethod
+    def f(self, t: Tensor) -> Tensor:
+        """The drift's factor: the drift is f(t) x."""
+
+    @abstractmethod
+    def g(self, t: Tensor) -> Tensor:
+        """The diffusion."""
+
+    @abstractmethod
+    def alpha(self, t: Tensor) -> Tensor:
+        """The factor of the kernel's mean."""
+
+    @abstractmethod
+    def sigma(self, t: Tensor) -> Tensor:
+        """The standard deviation of the kernel."""
+
+    def half_log_snr(self, t: Tensor) -> Tensor:
+        """lambda(t) = log(alpha(t) / sigma(t)), strictly falling in t."""
+        return self.alpha(t).log() - self.sigma(t).log()
+
+    def time(self, half_log_snr: Tensor) -> Tensor:
+        """The t in [0, T] at which lambda(t) is given: the inverse of :meth:`half_log_snr`, by bisection."""
+        low = torch.zeros_like(half_log_snr)
+        high = torch.full_like(half_log_snr, self.T)
+        for _ in range(64 if half_log_snr.dtype == torch.float64 else 32):
+            middle = (low + high) / 2
+            noisier = self.half_log_snr(middle) < half_log_snr
+            low, high = torch.where(noisier, low, middle), torch.where(noisier, middle, high)
+        return (low + high) / 2
+
+    def perturb(self, x_0: Tensor, t: Tensor, z: Tensor) -> Tensor:
+        """x_t = alpha(t) x_0 + sigma(t) z, shapes (B, *), (B,), (B, *) to (B, *); z is standard normal."""
+        return per_sample(self.alpha(t), x_0) * x_0 + per_sample(self.sigma(t), x_0) * z
+
+    def transition(self, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """(a, b) of x_t | x_s ~ N(a x_s, b^2 I) for s <= t, in the shape of the times."""
+        a = self.alpha(t) / self.alpha(s)
+        b = self.sigma(t) * torch.expm1(2 * (self.half_log_snr(t) - self.half_log_snr(s))).neg().sqrt()
+        return a, b
+
+    @property
+    def prior_std(self) -> float:
+        """sigma(T): the reverse process starts from N(0, sigma(T)^2 I)."""
+        return float(self.sigma(torch.tensor(self.T, dtype=torch.float64)))
+
+    def prior_log_prob(self, z: Tensor) -> Tensor:
+        """log N(z; 0, sigma(T)^2 I) in nats, shape (B, *) to (B,)."""
+        std = self.prior_std
+        z = z.flatten(1)
+        return -0.5 * (z / std).square().sum(1) - z.shape[1] * (math.log(std) + 0.5 * math.log(2 * math.pi))
+
+    def reverse(self, score: ScoreFn, eta: float = 1.0) -> "ReverseSDE":
+        """The process backwards in time: eta = 1 the reverse SDE, eta = 0 the probability-flow ODE."""
+        return ReverseSDE(self, score, eta)
+
+    def denoise(self, score: ScoreFn, x: Tensor, t: Tensor) -> Tensor:
+        """E[x_0 | x_t = x] = (x + sigma(t)^2 score) / alpha(t): Tweedie's formula (Efron 2011), exact for the exact score."""
+        variance, alpha = per_sample(self.sigma(t).square(), x), per_sample(self.alpha(t), x)
+        return (x + variance * score(x, t)) / alpha
+
+
+@dataclass(frozen=True)
+class ReverseSDE:
+    """dx = [f x - (1 + eta^2)/2 g^2 score] dt + eta g dw, to be run from T down to eps."""
+
+    sde: SDE
+    score: ScoreFn
+    eta: float = 1.0
+
+    def drift(self, x: Tensor, t: Tensor) -> Tensor:
+        """The drift at x of shape (B, *) and t of shape (B,), of x's shape."""
+        g2 = per_sample(self.sde.g(t).square(), x)
+        return per_sample(self.sde.f(t), x) * x - 0.5 * (1 + self.eta**2) * g2 * self.score(x, t)
+
+    def diffusion(self, t: Tensor) -> Tensor:
+        """eta g(t), in the shape of t."""
+        return self.eta * self.sde.g(t)
+
+
+def check_interval(name: str, T: float, eps: float) -> None:
+    """Refuses an interval [eps, T] that is empty or starts below 0; ``name`` is the SDE's name in the message."""
+    if not (math.isfinite(T) and T > 0):
+        raise ValueError(f"{name}: sde.T={T} must be positive and finite; the published SDEs run to sde.T=1")
+    if not 0 <= eps < T:
+        raise ValueError(f"{name}: eps={eps} must lie in [0, T={T}); type for example sde.eps=1e-5")

@@ -1,0 +1,115 @@
+r"""sigma(t) dw for a diffusion of the user's choice, its kernel found by quadrature.
+
+.. math:: dx = g(t)\,dw, \qquad \sigma(t)^2 = \int_0^t g(u)^2\,du
+
+The diffusion is an expression in t, written in the yaml: ``sde=custom sde.diffusion='1 + 5*t**2'``. It is parsed, never
+executed as code: numbers, t, + - * / **, and the functions of ``FUNCTIONS`` are all that it may hold. In Python any
+callable of a tensor of times does.
+
+The quadrature is Gauss-Legendre on panels of equal width: whole panels are summed once, and the panel that t falls in is
+integrated from its left edge to t, so that sigma is a smooth function of t and accurate to rounding for a smooth g.
+"""
+
+import ast
+import math
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .base import SDE, check_interval
+
+PANELS = 64
+NODES, WEIGHTS = (torch.from_numpy(a) / 2 for a in np.polynomial.legendre.leggauss(16))
+NODES = NODES + 0.5
+
+FUNCTIONS = {name: getattr(torch, name) for name in ("exp", "log", "sqrt", "sin", "cos", "tanh", "sinh", "cosh", "sigmoid", "abs")}
+OPERATORS = {
+    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv, ast.Pow: operator.pow,
+    ast.USub: operator.neg, ast.UAdd: operator.pos,
+}  # fmt: skip
+
+
+@lru_cache(maxsize=64)
+def parse(expression: str) -> Callable[[Tensor], Tensor]:
+    """The function of t that an expression names, for example ``'25**t'`` or ``'0.1 + sqrt(t)'``; ValueError if it names none."""
+
+    def refuse(what: str) -> ValueError:
+        return ValueError(
+            f"sde.diffusion={expression!r}: {what}; use numbers, t, + - * / **, and {', '.join(FUNCTIONS)}, "
+            f"for example sde.diffusion='1 + 5*t**2'"
+        )
+
+    def evaluate(node: ast.expr, t: Tensor) -> Tensor | float:
+        match node:
+            case ast.Constant(value=int() | float() as value):
+                return torch.as_tensor(float(value), dtype=t.dtype, device=t.device)
+            case ast.Name(id="t"):
+                return t
+            case ast.Name(id="pi"):
+                return torch.as_tensor(math.pi, dtype=t.dtype, device=t.device)
+            case ast.UnaryOp(op=op, operand=operand) if type(op) in OPERATORS:
+                return OPERATORS[type(op)](evaluate(operand, t))
+            case ast.BinOp(left=left, op=op, right=right) if type(op) in OPERATORS:
+                return OPERATORS[type(op)](evaluate(left, t), evaluate(right, t))
+            case ast.Call(func=ast.Name(id=name), args=[argument], keywords=[]) if name in FUNCTIONS:
+                return FUNCTIONS[name](evaluate(argument, t))
+            case _:
+                raise refuse(f"cannot read {ast.unparse(node)!r}")
+
+    try:
+        body = ast.parse(expression, mode="eval").body
+    except SyntaxError:
+        raise refuse("not an expression") from None
+    evaluate(body, torch.zeros(1))  # names what cannot be read now, not in the middle of a run
+    return lambda t: evaluate(body, t).expand(t.shape)
+
+
+@dataclass(frozen=True)
+class Custom(SDE):
+    """dx = g(t) dw for any positive g.
+
+    Arguments:
+        diffusion: g, an expression in t, or in Python a callable that maps times of any shape to values of that shape.
+        T, eps: the interval on which the score is trusted is [eps, T].
+    """
+
+    diffusion: str | Callable[[Tensor], Tensor] = "25**t"
+    T: float = 1.0
+    eps: float = 1e-4
+
+    def __post_init__(self):
+        check_interval("sde=custom", self.T, self.eps)
+        function = parse(self.diffusion) if isinstance(self.diffusion, str) else self.diffusion
+        edges = torch.linspace(0, self.T, PANELS + 1, dtype=torch.float64)
+        object.__setattr__(self, "_diffusion", function)
+        inside = function(edges[:-1, None] + self.T / PANELS * NODES)
+        if not bool((torch.isfinite(inside) & (inside > 0)).all()):
+            raise ValueError(
+                f"sde.diffusion={self.diffusion!r} must be positive and finite on (0, T={self.T}]; it is not at every t there"
+            )
+        whole = torch.cat([torch.zeros(1, dtype=torch.float64), (inside.square() @ WEIGHTS * self.T / PANELS).cumsum(0)])
+        object.__setattr__(self, "_whole", whole)
+
+    def f(self, t: Tensor) -> Tensor:
+        return torch.zeros_like(t)
+
+    def g(self, t: Tensor) -> Tensor:
+        return self._diffusion(t)
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return torch.ones_like(t)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        home = "cpu" if t.device.type == "mps" else t.device  # mps has no float64
+        double = t.to(home, torch.float64)
+        panel = (double * (PANELS / self.T)).long().clamp(0, PANELS - 1)
+        left = panel * (self.T / PANELS)
+        part = (double - left)[..., None]
+        inside = self._diffusion(left[..., None] + part * NODES.to(home)).square()
+        variance = self._whole.to(home)[panel] + (inside * WEIGHTS.to(home)).sum(-1) * part[..., 0]
+        return variance.clamp_min(0).sqrt().to(t)

@@ -1,0 +1,190 @@
+r"""Solving dy/dt = field(y, t) for a batch of independent problems.
+
+``method="dopri5"``, the default, is our own: the embedded Runge-Kutta pair of orders 5 and 4 of Dormand and Prince (1980) with
+a step size, an error estimate and a PI controller *for each sample*. A sample's path therefore does not depend on its
+batch mates, and finished samples leave the batch. The error of a trial step of size h is
+
+.. math:: e = \Bigl\|\frac{h \sum_i (b_i - \hat b_i) k_i}{atol + rtol\,\max(|y_n|, |y_{n+1}|)}\Bigr\|,
+
+it is accepted where :math:`e \le 1`, and the next step is :math:`h\,\cdot 0.9\, e_n^{-0.7/5}\, e_{n-1}^{0.4/5}`, within [0.2, 5] h
+(Hairer, Norsett and Wanner I, II.4; Hairer and Wanner II, IV.2).
+
+``method="torchdiffeq.NAME"`` is the reference: any method of torchdiffeq, one step size for the whole batch, so its adaptive methods are
+given a norm that takes the worst sample and not the mean. No solver evaluates outside [t0, t1], where sigma(t) may not exist.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+Field = Callable[[Tensor, Tensor, Tensor | slice], Tensor]
+"""field(y, t, rows): y (b, n), t (b,) and which b rows of the batch these are; returns dy/dt of shape (b, n)."""
+
+Norm = Callable[[Tensor], Tensor]
+"""Scaled errors of shape (b, n) to one number a sample, shape (b,)."""
+
+ADAPTIVE = ("dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun")
+FIXED = ("euler", "midpoint", "heun2", "heun3", "rk4")
+METHODS = ("dopri5", *(f"torchdiffeq.{name}" for name in ADAPTIVE + FIXED))
+
+
+def rms(error: Tensor) -> Tensor:
+    """The root mean square over each sample's own values, shape (b, n) to (b,)."""
+    return error.square().mean(1).sqrt()
+
+
+def check_solver(method: str, rtol: float, atol: float, steps: int) -> None:
+    """Refuses settings that no solver here takes, naming the key and what to type."""
+    if method not in METHODS:
+        raise ValueError(f"method={method} is no ODE solver here; choose one of {', '.join(METHODS)}")
+    for key, value in (("rtol", rtol), ("atol", atol)):
+        if not 0 < value < 1:
+            raise ValueError(f"{key}={value} must lie between 0 and 1; type for example {key}=1e-5")
+    if steps < 1:
+        raise ValueError(f"steps={steps} must be at least 1; it is the number of steps of a method without error control")
+
+
+def integrate(
+    field: Field, y: Tensor, t0: float, t1: float, *, method: str = "dopri5", rtol: float = 1e-5, atol: float = 1e-5,
+    steps: int = 100, norm: Norm = rms, on_step: Callable[[float], None] | None = None,
+) -> Tensor:  # fmt: skip
+    """y at t1, from y of shape (B, n) at t0.
+
+    Arguments:
+        field: the right-hand side; see :data:`Field`.
+        method: ``"dopri5"`` with a step for each sample, or ``"torchdiffeq.NAME"``.
+        rtol, atol: the tolerances of the local error; see the module's formula.
+        steps: how many steps a torchdiffeq method without error control takes (euler, midpoint, heun2, heun3, rk4).
+        norm: the norm of a sample's scaled errors.
+        on_step: called with the share of the way done, in [0, 1], for progress.
+
+    Raises:
+        FloatingPointError: the field is not finite, or the step size fell to nothing.
+    """
+    check_solver(method, rtol, atol, steps)
+    if method == "dopri5":
+        return dopri5(field, y, t0, t1, rtol, atol, norm, on_step)
+    return reference(field, y, t0, t1, method.removeprefix("torchdiffeq."), rtol, atol, steps, norm, on_step)
+
+
+# Dormand and Prince (1980), in the usual tableau: row i of A holds the weights of stage i + 1; the last row is also b, so
+# that the last stage of a step is the first of the next.
+C = (0.0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0, 1.0)
+A = (
+    (1 / 5,),
+    (3 / 40, 9 / 40),
+    (44 / 45, -56 / 15, 32 / 9),
+    (19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729),
+    (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
+    (35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),
+)
+ERROR = (71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40)
+
+SMALLEST = 1e-12  # of the interval: a step below it means that no step is small enough
+
+
+def combine(weights: tuple[float, ...], stages: list[Tensor]) -> Tensor:
+    """sum_i weights_i stages_i, in place on one fresh tensor."""
+    terms = [(w, k) for w, k in zip(weights, stages, strict=True) if w]
+    total = terms[0][1] * terms[0][0]
+    for weight, stage in terms[1:]:
+        total.add_(stage, alpha=weight)
+    return total
+
+
+def dopri5(field: Field, y: Tensor, t0: float, t1: float, rtol: float, atol: float, norm: Norm, on_step=None) -> Tensor:
+    """The per-sample adaptive solver of the module's text."""
+    if t0 == t1 or len(y) == 0:
+        return y.clone()
+    span = t1 - t0
+    low, high = min(t0, t1), max(t0, t1)
+    clock = torch.float32 if y.device.type == "mps" else torch.float64
+    rows = torch.arange(len(y), device=y.device)
+    result = torch.empty_like(y)
+
+    def call(y: Tensor, share: Tensor) -> Tensor:
+        return field(y, (t0 + span * share).clamp(low, high).to(y.dtype), rows) * span  # dy/dshare
+
+    # The clock is the share of the way done, from 0 to 1: one direction, one scale.
+    done = torch.zeros(len(y), dtype=clock, device=y.device)
+    k = call(y, done)
+    h = first_step(call, y, done, k, rtol, atol, norm)
+    previous = torch.full_like(h, 1e-4)  # the last accepted error
+    rejected = torch.zeros_like(h, dtype=torch.bool)
+
+    while len(rows):
+        h = torch.minimum(h, 1 - done)
+        last = done + h >= 1
+        step = h.to(y.dtype)[:, None]
+        stages = [k]
+        for c, weights in zip(C[1:], A, strict=True):
+            trial = y + step * combine(weights, stages)
+            stages.append(call(trial, torch.minimum(done + c * h, torch.ones_like(done))))
+        scale = atol + rtol * torch.maximum(y.abs(), trial.abs())
+        error = norm(step * combine(ERROR, stages) / scale).to(clock)
+
+        accepted = error <= 1  # a NaN is a rejection
+        if not bool((accepted | (h > SMALLEST)).all()):
+            worst = int((~accepted & (h <= SMALLEST)).nonzero()[0])
+            raise FloatingPointError(
+                f"the ODE cannot be solved for sample {int(rows[worst])}: at t={t0 + span * float(done[worst]):.4g} no step is "
+                f"small enough (the score is not finite or not smooth there); try a larger sde.eps or tolerance"
+            )
+        error = torch.where(error.isfinite(), error, 1e10).clamp_min(1e-10)
+        factor = 0.9 * error ** (-0.7 / 5) * torch.where(accepted, previous, 1.0) ** (0.4 / 5)
+        factor = factor.clamp(0.2, 5.0)
+        factor = torch.where(accepted & ~rejected, factor, factor.clamp_max(1.0))  # no growth just after a rejection
+
+        done = torch.where(accepted, done + h, done)
+        y = torch.where(accepted[:, None], trial, y)
+        k = torch.where(accepted[:, None], stages[-1], k)
+        previous = torch.where(accepted, error.clamp_min(1e-4), previous)
+        h, rejected = h * factor, ~accepted
+
+        finished = accepted & last
+        if bool(finished.any()):
+            result[rows[finished]] = y[finished]
+            stay = ~finished
+            rows, done, y, k, h, previous, rejected = (v[stay] for v in (rows, done, y, k, h, previous, rejected))
+        if on_step:
+            on_step(1 - float((1 - done).sum()) / len(result))
+    return result
+
+
+def first_step(call, y: Tensor, done: Tensor, k: Tensor, rtol: float, atol: float, norm: Norm) -> Tensor:
+    """A first step for each sample, as a share of the way (Hairer, Norsett and Wanner I, II.4: one Euler step probes y'')."""
+    scale = atol + rtol * y.abs()
+    d0, d1 = norm(y / scale), norm(k / scale)
+    h0 = torch.where((d0 < 1e-5) | (d1 < 1e-5), 1e-6, 0.01 * d0 / d1).clamp_max(1.0)
+    d2 = norm((call(y + h0[:, None] * k, done + h0.to(done.dtype)) - k) / scale) / h0
+    steepest = torch.maximum(d1, d2)
+    h1 = torch.where(steepest <= 1e-15, (h0 * 1e-3).clamp_min(1e-6), (0.01 / steepest) ** (1 / 5))
+    h = torch.minimum(100 * h0, h1)
+    return torch.where(h.isfinite(), h, 1e-6).clamp(1e-9, 1.0).to(done.dtype)
+
+
+def reference(field: Field, y: Tensor, t0: float, t1: float, method: str, rtol, atol, steps, norm: Norm, on_step=None) -> Tensor:
+    """torchdiffeq's solution, the field clamped to [t0, t1] and an adaptive method held to its worst sample."""
+    from torchdiffeq import odeint
+
+    low, high = min(t0, t1), max(t0, t1)
+    rows = torch.arange(len(y), device=y.device)
+
+    def right_hand_side(t: Tensor, y: Tensor) -> Tensor:
+        t = t.clamp(low, high)
+        if on_step:
+            on_step((float(t) - t0) / (t1 - t0))
+        return field(y, t.to(y.dtype).expand(len(y)), rows)
+
+    adaptive = method in ADAPTIVE
+    options = {"norm": lambda error: norm(error).max()} if adaptive else {"step_size": abs(t1 - t0) / steps}
+    times = torch.tensor([t0, t1], dtype=torch.float32 if y.device.type == "mps" else torch.float64, device=y.device)
+    try:
+        path = odeint(right_hand_side, y, times, rtol=rtol, atol=atol, method=method, options=options)
+    except AssertionError as error:  # torchdiffeq's own "underflow in dt"
+        raise FloatingPointError(f"torchdiffeq's {method} gave up: {error}; try method=dopri5 or a larger tolerance") from None
+    if not math.isfinite(float(path[-1].sum())):
+        raise FloatingPointError(f"torchdiffeq's {method} ended in values that are not finite; try method=dopri5")
+    return path[-1]

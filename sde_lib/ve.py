@@ -1,0 +1,62 @@
+r"""The variance-exploding SDE: noise is added, the data are left as they are.
+
+.. math:: dx = \sigma(t)\sqrt{2\log(\sigma_{max}/\sigma_{min})}\,dw, \qquad
+          \sigma(t) = \sigma_{min}\,(\sigma_{max}/\sigma_{min})^{t/T}
+
+(arXiv 2011.13456, appendix C, with T = 1). sigma(0) = sigma_min and not 0: the process starts from data blurred by N(0, sigma_min^2 I),
+of which log-SNR is linear in t.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .base import SDE, check_interval
+
+
+@dataclass(frozen=True)
+class VE(SDE):
+    """Geometric noise scales from sigma_min to sigma_max (arXiv 2011.13456, appendix C).
+
+    Arguments:
+        sigma_min: the noise's std at t = 0, in model units.
+        sigma_max: the noise's std at t = T; about the largest distance between two data points.
+    """
+
+    sigma_min: float = 0.01
+    sigma_max: float = 50.0
+    T: float = 1.0
+    eps: float = 1e-5
+
+    def __post_init__(self):
+        check_interval("sde=ve", self.T, self.eps)
+        if not 0 < self.sigma_min < self.sigma_max < math.inf:
+            raise ValueError(
+                f"sde.sigma_max={self.sigma_max} must exceed sde.sigma_min={self.sigma_min}, and both must be positive; "
+                f"published: sde.sigma_min=0.01 sde.sigma_max=50"
+            )
+
+    @property
+    def rate(self) -> float:
+        """d log sigma / dt."""
+        return math.log(self.sigma_max / self.sigma_min) / self.T
+
+    def f(self, t: Tensor) -> Tensor:
+        return torch.zeros_like(t)
+
+    def g(self, t: Tensor) -> Tensor:
+        return self.sigma(t) * math.sqrt(2 * self.rate)
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return torch.ones_like(t)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return self.sigma_min * torch.exp(self.rate * t)
+
+    def half_log_snr(self, t: Tensor) -> Tensor:
+        return -math.log(self.sigma_min) - self.rate * t
+
+    def time(self, half_log_snr: Tensor) -> Tensor:
+        return (-math.log(self.sigma_min) - half_log_snr) / self.rate
