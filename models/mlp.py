@@ -36,8 +36,8 @@ class MLP(nn.Module):
         (dim,) = shape
         self.depth = depth
         self.features = FourierFeatures(dim, fourier, fourier_scale)
-        self.noise = NoiseEmbedding(64)
-        self.shifts = nn.Linear(64, width * depth, bias=False)  # of all layers at once: one call instead of depth
+        self.noise = NoiseEmbedding(32)
+        self.shifts = nn.Linear(32, width * depth, bias=False)  # of all layers at once: one call instead of depth
         self.layers = nn.ModuleList(nn.Linear(self.features.width if i == 0 else width, width) for i in range(depth))
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
         self.last = nn.Linear(width, dim)

@@ -3,11 +3,11 @@
 from .correctors import Langevin
 from .grid import Grid, Karras, LogSNR, Uniform
 from .ode import ProbabilityFlow
-from .pc import PredictorCorrector, Sampler
+from .pc import Film, PredictorCorrector, Sampler
 from .predictors import Ancestral, EulerMaruyama, Predictor, ReverseDiffusion
 from .step import Step
 
 __all__ = [
-    "Sampler", "PredictorCorrector", "ProbabilityFlow", "Step", "Predictor", "EulerMaruyama", "ReverseDiffusion", "Ancestral", "Langevin",
+    "Sampler", "Film", "PredictorCorrector", "ProbabilityFlow", "Step", "Predictor", "EulerMaruyama", "ReverseDiffusion", "Ancestral", "Langevin",
     "Grid", "Uniform", "LogSNR", "Karras",
 ]  # fmt: skip

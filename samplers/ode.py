@@ -10,12 +10,10 @@ import torch
 from torch import Tensor
 
 from sde_lib import SDE, ScoreFn, integrate
-from sde_lib.ode import check_solver
+from sde_lib.ode import Visit, check_solver
 
-from .pc import Sampler, Watch
+from .pc import Film, OnStep, Sampler
 from .step import at
-
-SEGMENTS = 10  # in which the way is cut when somebody watches
 
 
 @dataclass(frozen=True)
@@ -43,20 +41,19 @@ class ProbabilityFlow(Sampler):
 
     @torch.no_grad()
     def __call__(
-        self, sde: SDE, score: ScoreFn, x: Tensor, randn_like: Callable[[Tensor], Tensor], watch: Watch | None = None
+        self, sde: SDE, score: ScoreFn, x: Tensor, randn_like: Callable[[Tensor], Tensor], on_step: OnStep | None = None, film: Film | None = None
     ) -> Tensor:
         flow, shape = sde.reverse(score, eta=0.0), x.shape
 
         def field(y: Tensor, t: Tensor, rows: Tensor) -> Tensor:
             return flow.drift(y.reshape(-1, *shape[1:]), t).flatten(1)
 
-        # A film needs states on the way; without one the solver goes through in one piece.
-        cuts = torch.linspace(sde.T, sde.eps, SEGMENTS + 1).tolist() if watch else [sde.T, sde.eps]
-        cuts[-1] = sde.eps
-        for t, s in zip(cuts[:-1], cuts[1:], strict=True):
-            x = integrate(
-                field, x.flatten(1), t, s, method=self.method, rtol=self.rtol, atol=self.atol, steps=max(1, self.steps // (len(cuts) - 1))
-            ).reshape(shape)
-            if watch:
-                watch((sde.T - s) / (sde.T - sde.eps), s, x)
+        start = x.flatten(1)
+        visit = Visit(film.shares, start, film.rows) if film else None
+        x = integrate(
+            field, start, sde.T, sde.eps, method=self.method, rtol=self.rtol, atol=self.atol, steps=self.steps, on_step=on_step, visit=visit
+        ).reshape(shape)  # fmt: skip
+        if film:
+            for share, state in zip(film.shares, visit.states, strict=True):
+                film.add(sde.T + share * (sde.eps - sde.T), state.reshape(-1, *shape[1:]))
         return sde.denoise(score, x, at(sde.eps, x)) if self.denoise else x

@@ -22,8 +22,29 @@ from sde_lib import SDE, ScoreFn
 from .grid import Grid
 from .step import Step, at
 
-Watch = Callable[[float, float, Tensor], None]
-"""watch(share of the way done, t, x), for progress bars and film strips."""
+OnStep = Callable[[float], None]
+"""on_step(share of the way done), for progress bars."""
+
+
+class Film:
+    """The states of the first ``rows`` samples at ``frames`` moments evenly spread over the way, noise and end included.
+
+    ``times`` and ``states`` are filled by the sampler; watching changes no sample.
+    """
+
+    def __init__(self, rows: int = 8, frames: int = 11):
+        self.rows, self.frames = rows, frames
+        self.times: list[float] = []
+        self.states: list[Tensor] = []
+
+    @property
+    def shares(self) -> list[float]:
+        """The moments as shares of the way, from 0 to 1."""
+        return [i / (self.frames - 1) for i in range(self.frames)]
+
+    def add(self, t: float, x: Tensor) -> None:
+        self.times.append(t)
+        self.states.append(x[: self.rows].clone())
 
 
 class Sampler(ABC):
@@ -31,7 +52,7 @@ class Sampler(ABC):
 
     @abstractmethod
     def __call__(
-        self, sde: SDE, score: ScoreFn, x: Tensor, randn_like: Callable[[Tensor], Tensor], watch: Watch | None = None
+        self, sde: SDE, score: ScoreFn, x: Tensor, randn_like: Callable[[Tensor], Tensor], on_step: OnStep | None = None, film: Film | None = None
     ) -> Tensor:
         """Samples of shape (B, *) in model units.
 
@@ -39,7 +60,8 @@ class Sampler(ABC):
             score: any callable (x, t) -> score.
             x: draws from the prior N(0, sigma(T)^2 I), shape (B, *).
             randn_like: the source of standard normals, called once for each that is needed.
-            watch: told of the state after every step.
+            on_step: told of the progress.
+            film: keeps some states on the way.
         """
 
 
@@ -69,16 +91,20 @@ class PredictorCorrector(Sampler):
 
     @torch.no_grad()
     def __call__(
-        self, sde: SDE, score: ScoreFn, x: Tensor, randn_like: Callable[[Tensor], Tensor], watch: Watch | None = None
+        self, sde: SDE, score: ScoreFn, x: Tensor, randn_like: Callable[[Tensor], Tensor], on_step: OnStep | None = None, film: Film | None = None
     ) -> Tensor:
         grid = self.grid(sde, self.steps)
         parts = [(step, step.prepare(sde, grid)) for step in (self.predictor, self.corrector) if step is not None]
         memories = [None] * len(parts)
-        times = grid.tolist() if watch else []
+        frames = {round(share * self.steps) for share in film.shares} if film else set()
+        if film:
+            film.add(sde.T, x)
         for n in range(self.steps):
             for i, (step, rows) in enumerate(parts):
                 z = [randn_like(x) for _ in range(step.normals)]
                 x, _, memories[i] = step(rows[n], score, x, z, memories[i])
-            if watch:
-                watch((n + 1) / self.steps, times[n + 1], x)
+            if n + 1 in frames:
+                film.add(float(grid[n + 1]), x)
+            if on_step:
+                on_step((n + 1) / self.steps)
         return sde.denoise(score, x, at(sde.eps, x)) if self.denoise else x

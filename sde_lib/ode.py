@@ -25,6 +25,18 @@ Field = Callable[[Tensor, Tensor, Tensor | slice], Tensor]
 Norm = Callable[[Tensor], Tensor]
 """Scaled errors of shape (b, n) to one number a sample, shape (b,)."""
 
+
+class Visit:
+    """The states of the first ``count`` samples at some moments, as shares of the way: filled while the solver runs.
+
+    ``states`` has shape (moments, count, n) afterwards.
+    """
+
+    def __init__(self, shares: list[float], y: Tensor, count: int):
+        self.shares = torch.tensor(shares, dtype=torch.float64, device="cpu")
+        self.states = y[:count].expand(len(shares), -1, -1).clone()
+
+
 ADAPTIVE = ("dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun")
 FIXED = ("euler", "midpoint", "heun2", "heun3", "rk4")
 METHODS = ("dopri5", *(f"torchdiffeq.{name}" for name in ADAPTIVE + FIXED))
@@ -48,7 +60,7 @@ def check_solver(method: str, rtol: float, atol: float, steps: int) -> None:
 
 def integrate(
     field: Field, y: Tensor, t0: float, t1: float, *, method: str = "dopri5", rtol: float = 1e-5, atol: float = 1e-5,
-    steps: int = 100, norm: Norm = rms, on_step: Callable[[float], None] | None = None,
+    steps: int = 100, norm: Norm = rms, on_step: Callable[[float], None] | None = None, visit: Visit | None = None,
 ) -> Tensor:  # fmt: skip
     """y at t1, from y of shape (B, n) at t0.
 
@@ -59,14 +71,15 @@ def integrate(
         steps: how many steps a torchdiffeq method without error control takes (euler, midpoint, heun2, heun3, rk4).
         norm: the norm of a sample's scaled errors.
         on_step: called with the share of the way done, in [0, 1], for progress.
+        visit: receives the states at some moments on the way; the steps are the same with it and without.
 
     Raises:
         FloatingPointError: the field is not finite, or the step size fell to nothing.
     """
     check_solver(method, rtol, atol, steps)
     if method == "dopri5":
-        return dopri5(field, y, t0, t1, rtol, atol, norm, on_step)
-    return reference(field, y, t0, t1, method.removeprefix("torchdiffeq."), rtol, atol, steps, norm, on_step)
+        return dopri5(field, y, t0, t1, rtol, atol, norm, on_step, visit)
+    return reference(field, y, t0, t1, method.removeprefix("torchdiffeq."), rtol, atol, steps, norm, on_step, visit)
 
 
 # Dormand and Prince (1980), in the usual tableau: row i of A holds the weights of stage i + 1; the last row is also b, so
@@ -94,7 +107,9 @@ def combine(weights: tuple[float, ...], stages: list[Tensor]) -> Tensor:
     return total
 
 
-def dopri5(field: Field, y: Tensor, t0: float, t1: float, rtol: float, atol: float, norm: Norm, on_step=None) -> Tensor:
+def dopri5(
+    field: Field, y: Tensor, t0: float, t1: float, rtol: float, atol: float, norm: Norm, on_step=None, visit: Visit | None = None
+) -> Tensor:
     """The per-sample adaptive solver of the module's text."""
     if t0 == t1 or len(y) == 0:
         return y.clone()
@@ -137,6 +152,8 @@ def dopri5(field: Field, y: Tensor, t0: float, t1: float, rtol: float, atol: flo
         factor = factor.clamp(0.2, 5.0)
         factor = torch.where(accepted & ~rejected, factor, factor.clamp_max(1.0))  # no growth just after a rejection
 
+        if visit is not None:
+            interpolate(visit, rows, accepted, done, h, y, trial, k, stages[-1])
         done = torch.where(accepted, done + h, done)
         y = torch.where(accepted[:, None], trial, y)
         k = torch.where(accepted[:, None], stages[-1], k)
@@ -153,6 +170,18 @@ def dopri5(field: Field, y: Tensor, t0: float, t1: float, rtol: float, atol: flo
     return result
 
 
+def interpolate(visit: Visit, rows, accepted, done, h, y0: Tensor, y1: Tensor, k0: Tensor, k1: Tensor) -> None:
+    """Notes the cubic Hermite interpolant of an accepted step at the moments that lie in it."""
+    for row in (accepted & (rows < visit.states.shape[1])).nonzero()[:, 0].tolist():
+        start, size = float(done[row]), float(h[row])
+        inside = (visit.shares > start) & (visit.shares <= start + size * (1 + 1e-12))
+        for moment in inside.nonzero()[:, 0].tolist():
+            u = (float(visit.shares[moment]) - start) / size
+            visit.states[moment, rows[row]] = (
+                (1 + 2 * u) * (1 - u) ** 2 * y0[row] + u**2 * (3 - 2 * u) * y1[row] + size * u * (1 - u) * ((1 - u) * k0[row] - u * k1[row])
+            )
+
+
 def first_step(call, y: Tensor, done: Tensor, k: Tensor, rtol: float, atol: float, norm: Norm) -> Tensor:
     """A first step for each sample, as a share of the way (Hairer, Norsett and Wanner I, II.4: one Euler step probes y'')."""
     scale = atol + rtol * y.abs()
@@ -165,7 +194,9 @@ def first_step(call, y: Tensor, done: Tensor, k: Tensor, rtol: float, atol: floa
     return torch.where(h.isfinite(), h, 1e-6).clamp(1e-9, 1.0).to(done.dtype)
 
 
-def reference(field: Field, y: Tensor, t0: float, t1: float, method: str, rtol, atol, steps, norm: Norm, on_step=None) -> Tensor:
+def reference(
+    field: Field, y: Tensor, t0: float, t1: float, method: str, rtol, atol, steps, norm: Norm, on_step=None, visit: Visit | None = None
+) -> Tensor:
     """torchdiffeq's solution, the field clamped to [t0, t1] and an adaptive method held to its worst sample."""
     from torchdiffeq import odeint
 
@@ -180,11 +211,16 @@ def reference(field: Field, y: Tensor, t0: float, t1: float, method: str, rtol, 
 
     adaptive = method in ADAPTIVE
     options = {"norm": lambda error: norm(error).max()} if adaptive else {"step_size": abs(t1 - t0) / steps}
-    times = torch.tensor([t0, t1], dtype=torch.float32 if y.device.type == "mps" else torch.float64, device=y.device)
+    shares = [0.0, *(visit.shares.tolist() if visit is not None else []), 1.0]
+    times = [t0 + (t1 - t0) * share for share in sorted(set(shares))]
+    times = torch.tensor(times, dtype=torch.float32 if y.device.type == "mps" else torch.float64, device=y.device)
     try:
         path = odeint(right_hand_side, y, times, rtol=rtol, atol=atol, method=method, options=options)
     except AssertionError as error:  # torchdiffeq's own "underflow in dt"
         raise FloatingPointError(f"torchdiffeq's {method} gave up: {error}; try method=dopri5 or a larger tolerance") from None
     if not math.isfinite(float(path[-1].sum())):
         raise FloatingPointError(f"torchdiffeq's {method} ended in values that are not finite; try method=dopri5")
+    if visit is not None:
+        order = sorted(set(shares))
+        visit.states.copy_(path[[order.index(share) for share in visit.shares.tolist()], : visit.states.shape[1]])
     return path[-1]

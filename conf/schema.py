@@ -1,0 +1,155 @@
+"""From yaml to objects: every node with a ``_target_`` is a constructor call, checked before anything is built.
+
+``check`` compares each value with its constructor's annotation, so that the class is the schema; ``build`` makes the object. Only classes of
+this project can be targets.
+"""
+
+import importlib
+import inspect
+import types
+import typing
+from collections.abc import Callable
+from typing import Any, Literal, Union
+
+PACKAGES = ("sde_lib", "data", "models", "training", "samplers", "likelihood", "metrics", "tasks")
+AUTO = "auto"
+
+ROOT = {
+    "count": int | None, "points": str | None, "seed": int, "device": Literal["auto", "cpu", "cuda", "mps"], "dtype": Literal["float32", "float64"],
+    "threads": int | None, "store": str, "checkpoint": str | None,
+}  # fmt: skip
+
+
+def locate(target: Any, key: str) -> type:
+    """The class that a ``_target_`` names."""
+    package, _, name = str(target).rpartition(".")
+    if package.split(".")[0] not in PACKAGES:
+        raise ValueError(f"{key}._target_={target} is not a class of this project; targets lie in {', '.join(PACKAGES)}")
+    try:
+        found = getattr(importlib.import_module(package), name)
+    except (ImportError, AttributeError):
+        raise ValueError(f"{key}._target_={target} does not exist") from None
+    if not isinstance(found, type):
+        raise ValueError(f"{key}._target_={target} is not a class")
+    return found
+
+
+def build(node: Any, key: str) -> Any:
+    """The object of a node: nested nodes first, then the constructor with the node's other keys as arguments."""
+    if isinstance(node, dict) and "_target_" in node:
+        arguments = {name: build(value, f"{key}.{name}") for name, value in node.items() if name != "_target_"}
+        return locate(node["_target_"], key)(**arguments)
+    if isinstance(node, list):
+        return [build(value, f"{key}.{i}") for i, value in enumerate(node)]
+    return node
+
+
+def check_root(cfg: dict) -> None:
+    """The keys that belong to no group."""
+    for key, hint in ROOT.items():
+        check_value(cfg[key], hint, key)
+    for key in ("count", "threads"):
+        if cfg[key] is not None and cfg[key] < 1:
+            raise ValueError(f"{key}={cfg[key]} must be at least 1; leave it out for the default")
+
+
+def check(node: dict, key: str, unsettled: bool = False) -> None:
+    """Every value below a node against the annotation of its constructor; ValueError names the key, the value and what fits.
+
+    ``unsettled`` lets ``auto`` stand for a value, and a pair of choices for one of them: see :func:`settle`.
+    """
+    if unsettled and set(node) == {"vectors", "images"}:
+        for kind in node:
+            check(node[kind], f"{key}.{kind}", unsettled)
+        return
+    target = locate(node.get("_target_"), key)
+    parameters = inspect.signature(target).parameters
+    hints = typing.get_type_hints(target.__init__)
+    for name, value in node.items():
+        if name == "_target_":
+            continue
+        if name not in parameters:
+            raise ValueError(f"{key}.{name} is not a key of {target.__name__}; its keys are {', '.join(parameters)}")
+        check_value(value, hints.get(name, Any), f"{key}.{name}", unsettled)
+    for name, parameter in parameters.items():
+        if parameter.default is parameter.empty and name not in node:
+            raise ValueError(f"{key}.{name} is missing; {target.__name__} needs it")
+
+
+def check_value(value: Any, hint: Any, key: str, unsettled: bool = False) -> None:
+    """One value against one annotation."""
+    if unsettled and (value == AUTO or isinstance(value, dict) and set(value) == {"vectors", "images"}):
+        return
+    if isinstance(value, dict) and "_target_" in value:
+        check(value, key, unsettled)
+    if not fits(value, hint):
+        raise ValueError(f"{key}={show(value)} must be {describe(hint)}")
+
+
+def fits(value: Any, hint: Any) -> bool:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return True
+    if origin in (Union, types.UnionType):
+        return any(fits(value, each) for each in arguments)
+    if origin is Literal:
+        return value in arguments and not isinstance(value, bool)
+    if origin in (list, tuple):
+        fixed = origin is tuple and arguments[-1:] != (...,)
+        if not isinstance(value, list | tuple) or (fixed and len(value) != len(arguments)):
+            return False
+        return all(fits(each, wanted) for each, wanted in zip(value, arguments if fixed else arguments[:1] * len(value), strict=True))
+    if hint is type(None):
+        return value is None
+    if hint is float:
+        return isinstance(value, float | int) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if isinstance(value, dict):
+        return "_target_" not in value or not isinstance(hint, type) or issubclass(locate(value["_target_"], "node"), hint)
+    return isinstance(hint, type) and isinstance(value, hint)
+
+
+def describe(hint: Any) -> str:
+    """An annotation in a user's words."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (Union, types.UnionType):
+        return " or ".join(describe(each) for each in arguments if each is not Callable and typing.get_origin(each) is not Callable.__class__)
+    if origin is Literal:
+        return "one of " + ", ".join(map(str, arguments))
+    if origin in (list, tuple):
+        if origin is tuple and arguments[-1:] != (...,):
+            return f"a list of {len(arguments)} values, each {describe(arguments[0])}"
+        return f"a list, each value {describe(arguments[0])}" if arguments else "a list"
+    names = {int: "a whole number", float: "a number", str: "a word", bool: "true or false", type(None): "null", dict: "a group of keys"}
+    return names.get(hint, f"a {getattr(hint, '__name__', hint)}")
+
+
+def show(value: Any) -> str:
+    return "null" if value is None else f"{{_target_: {value['_target_']}}}" if isinstance(value, dict) and "_target_" in value else str(value)
+
+
+def settle(cfg: dict, shape: tuple[int, ...], values: dict[str, Any]) -> dict:
+    """The configuration with everything that waited for the data filled in.
+
+    A group's choice ``auto`` holds two choices, ``vectors`` and ``images``: the data's shape picks one. A value ``auto`` is replaced
+    by the value of its key's name.
+
+    Arguments:
+        shape: the shape of one example.
+        values: what the keys that may say ``auto`` stand for.
+    """
+    kind = "vectors" if len(shape) == 1 else "images"
+
+    def fill(node: Any, key: str) -> Any:
+        if isinstance(node, dict):
+            if set(node) == {"vectors", "images"}:
+                return fill(node[kind], key)
+            return {name: fill(value, name) for name, value in node.items()}
+        if isinstance(node, list):
+            return [fill(value, key) for value in node]
+        if node == AUTO and key in values:
+            return values[key]
+        return node
+
+    return fill(cfg, "")

@@ -1,0 +1,26 @@
+"""Data sets, and the units they are in: one class and one yaml of conf/data/ each."""
+
+from data.arrays import Arrays, read_points
+from data.base import Data
+from data.curves import Moons, SwissRoll, TwoSpirals
+from data.digits import Digits
+from data.images import Images
+from data.mixture import Mixture
+from data.pinwheel import Pinwheel
+from data.planar import Checkerboard, EightGaussians, Rings
+
+__all__ = [
+    "Arrays",
+    "Checkerboard",
+    "Data",
+    "Digits",
+    "EightGaussians",
+    "Images",
+    "Mixture",
+    "Moons",
+    "Pinwheel",
+    "Rings",
+    "SwissRoll",
+    "TwoSpirals",
+    "read_points",
+]

@@ -1,0 +1,200 @@
+r"""The user's own numbers: vectors or images from a .npy, .npz, .csv or .parquet file.
+
+Vectors have units of their own in every column (centimetres beside counts), so that m and s are the training part's
+mean and standard deviation column by column. Pixels share one unit: continuous images have one m and one s. Integers
+of L levels, after uniform dequantisation in [0, L), are carried to [-1, 1) by m = s = L/2.
+"""
+
+import math
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data.base import Data, at_least, fraction
+from data.files import existing_file, read_numbers, sha256
+
+CHANNELS = (1, 3, 4)
+
+
+class Arrays(Data):
+    """Vectors (N, D) or images (N, C, H, W) from a file, with a random part of the rows held out.
+
+    One axis is N vectors of one number; two are vectors; three are grey images (N, H, W). Four axes are (N, C, H, W),
+    unless the last axis has 1, 3 or 4 entries and the second has not: then they are (N, H, W, C); where both axes could
+    be the channels, `layout` must say. `shape` reads each row of the file as an example of that shape instead.
+
+    Arguments:
+        path: the file.
+        key: name of the array in an .npz that holds several; names of columns of a .csv or .parquet, by default all.
+        test_fraction: part of the rows that is held out, above 0 and below 1.
+        seed: seed of the split.
+        levels: number L of levels if the values are integers 0 ... L-1; by default 256 for images of uint8, 2 for
+            images of booleans, and None for everything else, which is then taken as continuous.
+        shape: shape of one example, [D] or [C, H, W]; by default what the file's axes say.
+        layout: chw or hwc, the order of a file's last three axes.
+
+    Raises:
+        FileNotFoundError, ValueError: with the key to change and what to type.
+    """
+
+    def __init__(
+        self,
+        path: str | None = None,
+        key: str | list[str | int] | None = None,
+        test_fraction: float = 0.1,
+        seed: int = 0,
+        levels: int | None = None,
+        shape: list[int] | None = None,
+        layout: Literal["chw", "hwc"] | None = None,
+    ):
+        if path is None:
+            raise ValueError("data.path is not set: type data.path=points.npy (or .npz, .csv, .parquet)")
+        fraction("test_fraction", test_fraction)
+        at_least("seed", seed, 0, 0)
+        values, names = read_numbers(path, key, "data.path")
+        file = existing_file(path, "data.path")
+        self._content = sha256(file)
+        where = f"data.path={file}"
+        values = as_examples(values, shape, layout, where)
+        if len(values) < 2:
+            raise ValueError(f"{where} holds {len(values)} example: one to train on and one to hold out are the least")
+        if levels is None and values.ndim == 4:
+            levels = {"bool": 2, "uint8": 256}.get(values.dtype.name)
+        values = as_levels(values, levels, where)
+
+        held_out = min(max(1, round(len(values) * test_fraction)), len(values) - 1)
+        order = np.random.default_rng(seed).permutation(len(values))
+        train, test = values[order[held_out:]], values[order[:held_out]]
+        self._labels = names if values.ndim == 2 and names and len(names) == values.shape[1] else None
+        if levels is not None:
+            shift = scale = levels / 2
+        else:
+            shift, scale = units(train, self._labels, where)
+        super().__init__(as_tensor(train, levels), as_tensor(test, levels), shift, scale, levels)
+
+    def labels(self) -> list[str] | None:
+        return self._labels
+
+    def fingerprint(self) -> str:
+        return self._content
+
+
+def read_points(
+    path: str, shape: tuple[int, ...], levels: int | None = None, labels: list[str] | None = None
+) -> Tensor:
+    """The user's own points to score, in data units.
+
+    Arguments:
+        path: a .npy, .npz, .csv or .parquet file of one point or several; of an .npz, the only array or the one called
+            x. Images may come as (N, H, W) or (N, H, W, C), and anything as rows of D numbers.
+        shape, levels: the data's.
+        labels: the data's names of columns; a table with names is read in their order.
+
+    Returns:
+        the points, shape (N, *shape), of the default dtype, or integers if the data have levels.
+
+    Raises:
+        FileNotFoundError, ValueError: also where the shapes differ, with both of them.
+    """
+    file = existing_file(path, "points")
+    where = f"points={file}"
+    values, _ = read_numbers(path, None, "points", preferred="x" if file.suffix.lower() == ".npz" else labels)
+    dim = math.prod(shape)
+    if values.shape == shape:
+        values = values[None]
+    elif values.shape[1:] == shape:
+        pass
+    elif values.ndim == 4 and len(shape) == 3 and values.shape[1:] == (*shape[1:], shape[0]):
+        values = np.moveaxis(values, -1, 1)
+    elif math.prod(values.shape[1:]) == dim and (values.ndim <= 2 or shape[0] == 1):
+        values = values.reshape(-1, *shape)
+    else:
+        raise ValueError(f"{where} holds {len(values)} points of shape {values.shape[1:]}, the data's shape is {shape}")
+    return as_tensor(as_levels(values, levels, where), levels)
+
+
+def as_examples(values: np.ndarray, shape: list[int] | None, layout: str | None, where: str) -> np.ndarray:
+    """The file's array as vectors (N, D) or images (N, C, H, W)."""
+    if shape is not None:
+        if len(shape) not in (1, 3) or min(shape) < 1:
+            raise ValueError(f"data.shape={list(shape)} must be [D] or [C,H,W]: type data.shape=[1,28,28]")
+        if math.prod(values.shape[1:]) != math.prod(shape):
+            raise ValueError(
+                f"data.shape={list(shape)} has {math.prod(shape)} values, a row of {where} has "
+                f"{math.prod(values.shape[1:])} (the file's shape is {values.shape})"
+            )
+        return values.reshape(-1, *shape)
+    if layout is not None and values.ndim != 4:
+        raise ValueError(
+            f"data.layout={layout} is for files of four axes, {where} has shape {values.shape}: type data.layout=null"
+        )
+    if values.ndim == 1:
+        return values[:, None]
+    if values.ndim == 2:
+        return values
+    if values.ndim == 3:
+        return values[:, None]
+    if values.ndim > 4:
+        raise ValueError(f"{where} has shape {values.shape}, more than four axes: type data.shape=[D] or [C,H,W]")
+    if layout is None:
+        first, last = values.shape[1] in CHANNELS, values.shape[3] in CHANNELS
+        if first and last:
+            raise ValueError(
+                f"{where} has shape {values.shape}, whose second or last axis could be the channels: "
+                "type data.layout=chw or data.layout=hwc"
+            )
+        layout = "hwc" if last else "chw"
+    return np.moveaxis(values, -1, 1) if layout == "hwc" else values
+
+
+def as_levels(values: np.ndarray, levels: int | None, where: str) -> np.ndarray:
+    """The values, booleans as 0 and 1, refused unless they are integers 0 ... levels-1; with levels None all pass."""
+    values = values.astype(np.uint8) if values.dtype.kind == "b" else values
+    if levels is None:
+        return values
+    if not 2 <= levels <= 65536:
+        raise ValueError(f"data.levels={levels} must be in 2 ... 65536: type data.levels=256")
+    low, high = values.min(), values.max()
+    if low < 0 or high > levels - 1:
+        remedy = f"type data.levels={int(high) + 1}" if low >= 0 else "shift the values to start at 0"
+        raise ValueError(
+            f"{where} holds values {low} ... {high}, data.levels={levels} allows 0 ... {levels - 1}: {remedy}"
+        )
+    if values.dtype.kind == "f" and not (values == np.floor(values)).all():
+        example = values[values != np.floor(values)][0]
+        raise ValueError(
+            f"{where} holds {example}, data.levels={levels} allows integers only: "
+            "type data.levels=null to take the values as continuous"
+        )
+    return values
+
+
+def as_tensor(values: np.ndarray, levels: int | None) -> Tensor:
+    """Continuous values in the default dtype, integers in the smallest that holds them."""
+    if levels is None:
+        return torch.from_numpy(values.astype(np.float64)).to(torch.get_default_dtype())
+    return torch.from_numpy(np.ascontiguousarray(values, dtype=np.uint8 if levels <= 256 else np.int32))
+
+
+def units(train: np.ndarray, names: list[str] | None, where: str) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of the training part: of each column (D,) of vectors, one number for images."""
+    columns = train if train.ndim == 2 else train.reshape(-1, 1)
+    mean, std = columns.mean(0, dtype=np.float64), columns.std(0, dtype=np.float64)
+    size = np.abs(columns).max(0).astype(np.float64)
+    resolution = torch.finfo(torch.get_default_dtype()).eps
+    for j in range(len(mean)):
+        column = f"column {names[j]!r}" if names else f"column {j}" if train.ndim == 2 else "every pixel"
+        if columns[:, j].min() == columns[:, j].max():
+            raise ValueError(
+                f"{where}: {column} is constant in the training part ({columns[0, j]}), it has no density: leave it out"
+            )
+        if std[j] < 1000 * resolution * size[j]:
+            raise ValueError(
+                f"{where}: {column} varies by {std[j]:.3g} around {mean[j]:.9g}, too little for "
+                f"{torch.get_default_dtype()} to show: subtract its mean in the file, or type dtype=float64"
+            )
+    if train.ndim == 2:
+        return torch.from_numpy(mean), torch.from_numpy(std)
+    return torch.tensor(mean[0]), torch.tensor(std[0])

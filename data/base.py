@@ -1,0 +1,107 @@
+r"""What a data set is to the rest of the project: examples, and the units they are in.
+
+Every data set lives in two systems of units.
+
+* *Data units* are the user's own: pixel counts 0 ... L-1, centimetres, whatever the file holds. Samples and
+  log-densities leave the project in these units.
+* *Model units* are what the SDE and the network see, centred and of size about one:
+
+  .. math:: x = (r - m) / s, \qquad r = s\,x + m,
+
+  with the data set's ``shift`` m and ``scale`` s, both broadcast over the shape of one example.
+
+Densities change by the Jacobian of that map, :math:`\log p_r(r) = \log p_x(x) - \sum_i \log s_i`, the last term
+being :attr:`Data.log_det`. Integer data of L levels are made continuous by uniform dequantisation, r = k + u with
+u ~ U[0, 1)^D, so that :math:`E_u[-\log p_r(k + u)]` bounds the negative log-probability of the integers from above
+(Theis, van den Oord and Bethge, arXiv 1511.01844, section 3.1).
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+
+class Data:
+    """Examples with a training and a held-out part, and the units they are in.
+
+    Arguments:
+        train: training examples in data units, shape (N, *).
+        test: held-out examples in data units, shape (M, *).
+        shift: the offset m, a number or a tensor that broadcasts over one example.
+        scale: the positive factor s, a number or a tensor that broadcasts over one example.
+        levels: the number L of integer levels 0 ... L-1, or None for continuous data.
+    """
+
+    def __init__(
+        self, train: Tensor, test: Tensor, shift: Tensor | float, scale: Tensor | float, levels: int | None = None
+    ):
+        self.train, self.test, self.levels = train, test, levels
+        self.shape = tuple(train.shape[1:])
+        self.shift = torch.as_tensor(shift, dtype=torch.float64)
+        self.scale = torch.as_tensor(scale, dtype=torch.float64)
+        if not bool((self.scale > 0).all()):
+            raise ValueError("the data's scale must be positive in every coordinate; a constant one carries no density")
+
+    @property
+    def dim(self) -> int:
+        """The number D of values in one example."""
+        return math.prod(self.shape)
+
+    @property
+    def log_det(self) -> float:
+        """log |dx/dr| = -sum_i log s_i in nats: log p_r(r) = log p_x(x) + log_det."""
+        return -float(self.scale.log().expand(self.shape).sum())
+
+    @property
+    def std(self) -> float:
+        """The standard deviation of one coordinate of the training data in model units, all coordinates pooled."""
+        x = self.encode(self.dequantise(self.train[:10_000], None))
+        return float((x - x.mean(0)).square().mean().sqrt())
+
+    def dequantise(self, r: Tensor, u: Tensor | None) -> Tensor:
+        """Integers k become k + u with u in [0, 1), by default the middle 1/2; continuous data pass unchanged."""
+        if self.levels is None:
+            return r
+        return r.to(torch.get_default_dtype() if u is None else u.dtype) + (0.5 if u is None else u)
+
+    def encode(self, r: Tensor) -> Tensor:
+        """Data units to model units, shape (B, *) to (B, *); integers are taken as they are, without the middle 1/2."""
+        r = r if r.is_floating_point() else r.to(torch.get_default_dtype())  # or m and s would be rounded to integers
+        return (r - self.shift.to(r)) / self.scale.to(r)
+
+    def decode(self, x: Tensor) -> Tensor:
+        """Model units to data units, shape (B, *) to (B, *); continuous, also for integer data."""
+        return x * self.scale.to(x) + self.shift.to(x)
+
+    def bits_per_dim(self, nats: float) -> float:
+        """Nats for a whole example to bits for one of its D values."""
+        return nats / (self.dim * math.log(2))
+
+    def true_log_prob(self, r: Tensor) -> Tensor | None:
+        """The exact log-density in nats and data units at r, (B, *) to (B,) in float64; None where nobody knows it."""
+        return None
+
+    def components(self) -> tuple[Tensor, Tensor, Tensor] | None:
+        """Weights (K,), means (K, D), stds (K,) in model units if the data are a mixture of isotropic Gaussians."""
+        return None
+
+    def labels(self) -> list[str] | None:
+        """Names of the columns of a vector, for the axes of pictures; None where they have none."""
+        return None
+
+    def fingerprint(self) -> str | None:
+        """A hash of the content of the files the data came from; None where the constructor's values say it all."""
+        return None
+
+
+def at_least(key: str, value: float, bound: float, instead: float) -> None:
+    """Raises a ValueError that names the key, the value, the bound and what to type unless value >= bound."""
+    if not value >= bound:  # so written, a NaN is refused too
+        raise ValueError(f"data.{key}={value} must be at least {bound}: type data.{key}={instead}")
+
+
+def fraction(key: str, value: float) -> None:
+    """Raises a ValueError unless the value lies strictly between 0 and 1."""
+    if not 0 < value < 1:
+        raise ValueError(f"data.{key}={value} must lie strictly between 0 and 1: type data.{key}=0.1")

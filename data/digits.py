@@ -1,0 +1,39 @@
+r"""Handwritten digits, 8 x 8 pixels of 17 grey levels: 1,797 real images that come with scikit-learn.
+
+Pixels are integers k = 0 ... 16; with uniform dequantisation k + u lies in [0, 17), which the units m = s = 17/2 carry
+to [-1, 1).
+"""
+
+import numpy as np
+import torch
+
+from data.base import Data, at_least
+
+
+class Digits(Data):
+    """Scikit-learn's digits as uint8 images (N, 1, 8, 8).
+
+    Arguments:
+        test_count: number of held-out images, 1 ... 1796; the seed decides which.
+        seed: seed of the shuffle before the split.
+
+    Attributes:
+        train_labels, test_labels: the digits 0 ... 9 that the images show, (N,) and (M,), int64.
+    """
+
+    def __init__(self, test_count: int = 297, seed: int = 0):
+        from sklearn.datasets import load_digits  # here, since it takes a second that other data need not spend
+
+        digits = load_digits()
+        images, labels = digits.images.astype(np.uint8)[:, None], digits.target.astype(np.int64)
+        at_least("test_count", test_count, 1, 297)
+        if test_count >= len(images):
+            raise ValueError(
+                f"data.test_count={test_count} must be below the number of images, {len(images)}: "
+                "type data.test_count=297"
+            )
+        at_least("seed", seed, 0, 0)
+        order = np.random.default_rng(seed).permutation(len(images))
+        train, test = order[test_count:], order[:test_count]
+        self.train_labels, self.test_labels = torch.from_numpy(labels[train]), torch.from_numpy(labels[test])
+        super().__init__(torch.from_numpy(images[train]), torch.from_numpy(images[test]), 8.5, 8.5, levels=17)

@@ -1,0 +1,250 @@
+"""Numbers from a file: .npy, .npz, .csv and .parquet become one finite numeric array, or an error that says why not.
+
+Nothing is guessed that could change the data: a column that is not numeric, a missing value, a pickled object or a
+choice left open is an error that names the file, the column and what to type.
+"""
+
+import csv
+import hashlib
+import warnings
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+MISSING = {"", "na", "n/a", "null", "none"}  # cells of a csv file that mean "no value"; float() reads nan by itself
+SUFFIXES = (".npy", ".npz", ".csv", ".parquet")
+
+
+Key = str | list[str | int] | None
+
+
+def read_numbers(path: str, key: Key, option: str, preferred: Key = None) -> tuple[np.ndarray, list[str] | None]:
+    """The array in a file, and the names of its columns where the file has them.
+
+    Arguments:
+        path: a .npy, .npz, .csv or .parquet file. A csv file is UTF-8 text, its cells separated by tabs, semicolons,
+            commas or blanks; its first row is a header if any cell of it is not a number.
+        key: name of the array in an .npz; names of columns of a table, as a list or separated by commas.
+        option: what the user typed the path for, such as data.path; it opens every error.
+        preferred: the key to take where none is given and the file has names to choose from.
+
+    Returns:
+        an array of integers, unsigned integers, floats or booleans, finite, of at least one axis and one value.
+    """
+    file = existing_file(path, option)
+    where = f"{option}={file}"
+    if file.suffix.lower() == ".npy":
+        if key is not None:
+            raise ValueError(f"{where} holds one array without a name: type data.key=null")
+        values, names = read_npy(file, where), None
+    elif file.suffix.lower() == ".npz":
+        values, names = read_npz(file, key, where, preferred), None
+    elif file.suffix.lower() == ".csv":
+        values, names = read_csv(file, key, where, preferred)
+    else:
+        values, names = read_parquet(file, preferred if key is None else key, where)
+    if values.dtype.kind not in "biuf":
+        raise ValueError(f"{where} holds values of type {values.dtype}: save real numbers")
+    if values.size == 0 or values.ndim == 0:
+        raise ValueError(f"{where} holds no rows (an array of shape {values.shape}): save at least two examples")
+    refuse_nonfinite(values, names, where)
+    return values, names
+
+
+def existing_file(path: str, option: str) -> Path:
+    """The absolute path of a file that exists, in a format that can be read."""
+    file = Path(path).expanduser().absolute()
+    if file.is_dir():
+        raise ValueError(f"{option}={file} is a folder: name a file in it (for a folder of images type data=images)")
+    if not file.exists():
+        raise FileNotFoundError(f"{option}={path}: there is no file {file}")
+    if file.suffix.lower() not in SUFFIXES:
+        raise ValueError(f"{option}={file} ends in '{file.suffix}': files ending in {', '.join(SUFFIXES)} can be read")
+    if file.stat().st_size == 0:
+        raise ValueError(f"{option}={file} is empty (0 bytes)")
+    return file
+
+
+def refuse_nonfinite(values: np.ndarray, names: list[str] | None, where: str) -> None:
+    """Raises a ValueError that counts the NaNs and infinities and says in which columns and in which first row."""
+    bad = ~np.isfinite(values)
+    if not bad.any():
+        return
+    row = int(bad.reshape(len(bad), -1).any(1).argmax())
+    column = ""
+    if values.ndim == 2:
+        found = [repr(names[j]) if names else str(j) for j in np.flatnonzero(bad.any(0))]
+        more = f" and {len(found) - 5} more" if len(found) > 5 else ""
+        column = f"in column{'s' * (len(found) > 1)} {', '.join(found[:5])}{more}, "
+    verb = "value is" if bad.sum() == 1 else "values are"
+    raise ValueError(
+        f"{where}: {bad.sum()} {verb} missing, NaN or infinite, {column}the first in row {row} (rows count from 0): "
+        "fill them in or leave those rows out"
+    )
+
+
+def read_npy(file: Path, where: str) -> np.ndarray:
+    try:
+        return np.load(file, allow_pickle=False)  # a pickle could run any code
+    except (ValueError, EOFError, OSError) as error:
+        raise ValueError(
+            f"{where} is not a plain numpy array (damaged, or pickled objects, which are never read): "
+            "save numbers with np.save(path, array)"
+        ) from error
+
+
+def read_npz(file: Path, key: Key, where: str, preferred: Key) -> np.ndarray:
+    if isinstance(key, list) and len(key) != 1:
+        raise ValueError(f"data.key={key} must name one array of {file}: type data.key=NAME")
+    key = key[0] if isinstance(key, list) else key
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            names = list(archive.files)
+            if key is None:
+                key = names[0] if len(names) == 1 else preferred if preferred in names else None
+            if key in names:
+                return archive[key]
+    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"{where} is not an archive of plain numpy arrays (damaged, or pickled objects, which are never read): "
+            "save numbers with np.savez(path, x=array)"
+        ) from error
+    if not names:
+        raise ValueError(f"{where} holds no arrays")
+    if key is None:
+        remedy = f"call one of them {preferred}" if preferred else f"choose one with data.key={names[0]}"
+        raise ValueError(f"{where} holds the arrays {', '.join(names)}: {remedy}")
+    raise ValueError(f"data.key={key}: {file} holds no such array, it has {', '.join(names)}: type data.key={names[0]}")
+
+
+def read_csv(file: Path, key: Key, where: str, preferred: Key) -> tuple[np.ndarray, list[str] | None]:
+    try:
+        with open(file, newline="", encoding="utf-8-sig") as stream:
+            blank, first = next(((n, line) for n, line in enumerate(stream) if line.strip()), (0, ""))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{where} is not UTF-8 text: save it as UTF-8") from error
+    delimiter = next((mark for mark in "\t;," if mark in first), None)
+    cells = split_row(first, delimiter)
+    header = any(number(cell) is None for cell in cells)
+    names = [cell.strip() for cell in cells] if header else [str(j) for j in range(len(cells))]
+    key = preferred if key is None and header else key
+    columns = [names.index(name) for name in chosen_columns(names, key, where)]
+    skip = blank + header
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # about a file without rows, which is an error further on
+            values = np.loadtxt(
+                file,
+                delimiter=delimiter,
+                skiprows=skip,
+                usecols=None if key is None else columns,
+                ndmin=2,
+                encoding="utf-8-sig",
+                comments=None,
+                quotechar='"',
+            )
+    except ValueError:
+        values = read_csv_by_cell(file, delimiter, skip, names, columns, where)
+    if values.size and values.shape[1] != len(columns):
+        raise ValueError(f"{where}: the rows have {values.shape[1]} cells, the header has {len(names)}")
+    return values, [names[j] for j in columns] if header else None
+
+
+def read_csv_by_cell(
+    file: Path, delimiter: str | None, skip: int, names: list[str], columns: list[int], where: str
+) -> np.ndarray:
+    """The chosen columns (N, D) with NaN for missing cells; slow, for files that numpy refuses: it can say why."""
+    rows, text = [], {}
+    with open(file, newline="", encoding="utf-8-sig") as stream:
+        lines = stream.read().splitlines()
+    for line, cells in ((n, split_row(row, delimiter)) for n, row in enumerate(lines, 1) if n > skip and row.strip()):
+        if len(cells) != len(names):
+            raise ValueError(f"{where}: line {line} has {len(cells)} cells, the first line has {len(names)}")
+        numbers = [number(cell) for cell in cells]
+        text.update({j: (line, cells[j]) for j, value in enumerate(numbers) if value is None and j not in text})
+        rows.append([np.nan if numbers[j] is None else numbers[j] for j in columns])
+    wrong = next((j for j in columns if j in text), None)
+    if wrong is not None:
+        refuse_column(names, wrong, f"line {text[wrong][0]} holds {text[wrong][1]!r}", set(text), where)
+    return np.array(rows, dtype=np.float64)
+
+
+def split_row(row: str, delimiter: str | None) -> list[str]:
+    return row.split() if delimiter is None else next(csv.reader([row], delimiter=delimiter, skipinitialspace=True))
+
+
+def number(cell: str) -> float | None:
+    """The number in a cell, NaN if the cell says that there is none, None if it holds something else."""
+    try:
+        return float("nan" if cell.strip().lower() in MISSING else cell)
+    except ValueError:
+        return None
+
+
+def read_parquet(file: Path, key: Key, where: str) -> tuple[np.ndarray, list[str]]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise ImportError(f"{where}: reading parquet needs pyarrow: pip install -e .[images]") from error
+    try:
+        schema = pyarrow.parquet.read_schema(file)
+    except (pyarrow.ArrowInvalid, OSError) as error:
+        raise ValueError(f"{where} is not a parquet file, or a damaged one") from error
+    kinds = pyarrow.types
+    names = [name for name in schema.names if not name.startswith("__index_level_")]  # so pandas calls its row numbers
+    text = {
+        j
+        for j, name in enumerate(names)
+        if not any(
+            test(schema.field(name).type)
+            for test in (kinds.is_integer, kinds.is_floating, kinds.is_decimal, kinds.is_boolean)
+        )
+    }
+    columns = chosen_columns(names, key, where)
+    wrong = next((names.index(name) for name in columns if names.index(name) in text), None)
+    if wrong is not None:
+        refuse_column(names, wrong, f"its type is {schema.field(names[wrong]).type}", text, where)
+    table = pyarrow.parquet.read_table(file, columns=columns)
+    arrays = [table[name] for name in columns]
+    arrays = [array.cast(pyarrow.float64()) if kinds.is_decimal(array.type) else array for array in arrays]
+    # numpy's booleans and integers have no NaN; to_numpy makes floats or objects of them where a value is missing
+    arrays = [array.cast(pyarrow.uint8()) if kinds.is_boolean(array.type) else array for array in arrays]
+    return np.stack([array.to_numpy() for array in arrays], 1), columns
+
+
+def chosen_columns(names: list[str], key: Key, where: str) -> list[str]:
+    """The columns that the key names, by default all."""
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"{where}: two columns are called {twice[0]!r}: give every column a name of its own")
+    if key is None:
+        if "" in names:  # as in tables that pandas wrote with their row numbers, which are no data
+            named = ",".join(name for name in names if name)
+            raise ValueError(
+                f"{where}: column {names.index('')} has no name (row numbers?): choose columns with data.key=[{named}]"
+            )
+        if not names:
+            raise ValueError(f"{where} has no columns")
+        return names
+    wanted = [name.strip() for name in key.split(",")] if isinstance(key, str) else [str(name) for name in key]
+    for name in wanted or [""]:
+        if name not in names:
+            raise ValueError(f"{where} has no column {name!r}; its columns are {', '.join(names)}")
+    return wanted
+
+
+def refuse_column(names: list[str], wrong: int, why: str, text: set[int], where: str) -> None:
+    numeric = [name for j, name in enumerate(names) if j not in text]
+    remedy = f"choose columns, data.key=[{','.join(numeric)}]" if numeric else "no column of it is numeric"
+    raise ValueError(f"{where}: column {names[wrong]!r} is not numeric ({why}): {remedy}")
+
+
+def sha256(file: Path) -> str:
+    """The hash of a file's content, in hexadecimal."""
+    total = hashlib.sha256()
+    with open(file, "rb") as stream:
+        while block := stream.read(2**20):
+            total.update(block)
+    return total.hexdigest()

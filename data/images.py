@@ -1,0 +1,307 @@
+r"""Images: any data set of the Hugging Face Hub by its name, a folder of parquet files, or a folder of image files.
+
+Pixels are integers k = 0 ... 255 and stay uint8 (N, C, H, W) in memory; with uniform dequantisation k + u lies in
+[0, 256), which the units m = s = 128 carry to [-1, 1).
+
+Local files are read directly, without a second copy in a cache; a name that is not a folder goes to the `datasets`
+library. Parquet files have the Hub's layout: a column of images, each either bytes or a pair {bytes, path}, in any
+format that PIL reads, and perhaps an integer column called label.
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data.base import Data, at_least, fraction
+from data.files import sha256
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+MODES = {"rgb": "RGB", "grey": "L"}
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """The compressed images of one split: how many, image i's name and bytes, labels (count,) if there are any."""
+
+    count: int
+    read: Callable[[int], tuple[str, bytes]]
+    labels: np.ndarray | None
+
+    def labels_of(self, rows: np.ndarray) -> Tensor | None:
+        return None if self.labels is None else torch.from_numpy(self.labels[rows])
+
+
+class Images(Data):
+    """Images of 8 bits a channel, all of one size, as uint8 (N, C, H, W).
+
+    Arguments:
+        path: a folder, a .parquet file, or the name of a data set on the Hub, such as ylecun/mnist. A folder holds
+            parquet files whose names start with the split's (train-00000.parquet), or image files, in any subfolders;
+            a subfolder called like the split (train/) is that split.
+        split: the split to train on. A folder in which nothing is called train or test is taken whole.
+        test_split: the held-out split; by default the one called test, and where there is none, a random part of the
+            training images.
+        column: the column of images in a table; by default the only one that holds images.
+        size: side of the square, or [height, width], that every image is brought to: it is cropped round its centre to
+            that shape, then resized (bicubic, averaging where it shrinks). By default images keep their size.
+        channels: rgb or grey; auto takes what the first image is, and refuses a mixture.
+        test_fraction: part of the training images held out where there is no held-out split, above 0 and below 1.
+        limit: use at most so many images, drawn at random, of each part; by default all.
+        seed: seed of the split and of the limit's draw.
+        subset: the configuration of a data set on the Hub that has several.
+
+    Attributes:
+        train_labels, test_labels: the integers of the column called label, (N,) and (M,), int64; None without one.
+
+    Transparent pixels are shown on white. Images of 16 bits or floats are refused; see :class:`data.Arrays`.
+    """
+
+    def __init__(
+        self,
+        path: str | None = None,
+        split: str = "train",
+        test_split: str | None = None,
+        column: str | None = None,
+        size: int | list[int] | None = None,
+        channels: Literal["auto", "rgb", "grey"] = "auto",
+        test_fraction: float = 0.1,
+        limit: int | None = None,
+        seed: int = 0,
+        subset: str | None = None,
+    ):
+        if path is None:
+            raise ValueError("data.path is not set: type data.path=FOLDER or a name on the Hub, data.path=ylecun/mnist")
+        if channels not in ("auto", *MODES):
+            raise ValueError(f"data.channels={channels} must be auto, rgb or grey: type data.channels=auto")
+        fraction("test_fraction", test_fraction)
+        at_least("seed", seed, 0, 0)
+        if limit is not None:
+            at_least("limit", limit, 1, 1000)
+        size = (size, size) if isinstance(size, int) else size
+        if size is not None and (len(size) != 2 or min(size) < 1):
+            raise ValueError(f"data.size={size} must be one side or [height,width], at least 1: type data.size=32")
+
+        folder = Path(path).expanduser().absolute()
+        if folder.exists():
+            train, test, self._content = from_files(folder, split, test_split, column)
+        elif path.startswith((".", "/", "~")) or path.count("/") > 1 or folder.suffix in (".parquet", *SUFFIXES):
+            raise FileNotFoundError(f"data.path={path}: there is no folder {folder}")
+        else:
+            train, test, self._content = from_hub(path, subset, split, test_split, column)
+
+        rng = np.random.default_rng(seed)
+        rows = rng.permutation(train.count)
+        if test is None:
+            if train.count < 2:
+                raise ValueError(
+                    f"data.path={path} holds {train.count} image: one to train on and one to hold out are the least"
+                )
+            held_out = min(max(1, round(train.count * test_fraction)), train.count - 1)
+            test, rows, test_rows = train, rows[held_out:], rows[:held_out]
+        else:
+            test_rows = rng.permutation(test.count)
+        rows, test_rows = np.sort(rows[:limit]), np.sort(test_rows[:limit])  # files are read fastest in their order
+
+        self.train_labels, self.test_labels = train.labels_of(rows), test.labels_of(test_rows)
+        images = [(train, int(i)) for i in rows] + [(test, int(i)) for i in test_rows]
+        pixels = torch.from_numpy(decode(images, size, channels))
+        super().__init__(pixels[: len(rows)], pixels[len(rows) :], 128, 128, levels=256)
+
+    def fingerprint(self) -> str:
+        return self._content
+
+
+def decode(images: list[tuple[Encoded, int]], size: list[int] | None, channels: str) -> np.ndarray:
+    """The images in one array (N, C, H, W) of uint8; the first decides what is left open, the others must agree."""
+    Image, ImageOps = pillow()
+    pixels, first = None, None
+    for n, (source, i) in enumerate(images):
+        name, content = source.read(i)
+        image = opened(name, content)
+        colour = "grey" if image.mode in ("1", "L", "LA", "La") else "rgb"
+        if image.has_transparency_data:
+            canvas = Image.new("RGBA", image.size, "white")
+            canvas.alpha_composite(image.convert("RGBA"))
+            image = canvas
+        first = first or (name, colour, image.size)
+        if channels == "auto" and colour != first[1]:
+            raise ValueError(
+                f"{first[0]} is {first[1]} and {name} is {colour}: type data.channels=rgb or data.channels=grey"
+            )
+        if size is None and image.size != first[2]:
+            raise ValueError(
+                f"{first[0]} is {first[2][0]} x {first[2][1]} pixels and {name} is {image.size[0]} x {image.size[1]}: "
+                f"type data.size={min(*image.size, *first[2])} to crop and resize every image"
+            )
+        image = image.convert(MODES[colour if channels == "auto" else channels])
+        if size is not None and image.size != (size[1], size[0]):
+            image = ImageOps.fit(image, (size[1], size[0]), method=Image.Resampling.BICUBIC)
+        values = np.asarray(image)
+        values = values[None] if values.ndim == 2 else values.transpose(2, 0, 1)
+        if pixels is None:
+            pixels = np.empty((len(images), *values.shape), np.uint8)
+        pixels[n] = values
+    return pixels
+
+
+def pillow():
+    """PIL's modules, asked for only where images are read."""
+    try:
+        from PIL import Image, ImageOps
+    except ImportError as error:
+        raise ImportError("reading images needs pillow: pip install -e .[images]") from error
+    return Image, ImageOps
+
+
+def opened(name: str, content: bytes):
+    """The PIL image in compressed bytes, upright."""
+    Image, ImageOps = pillow()
+    try:
+        image = Image.open(BytesIO(content))
+        image.load()
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ValueError(f"{name} cannot be read as an image ({error}): save it anew or leave it out") from error
+    if image.mode.startswith(("I", "F")):
+        raise ValueError(
+            f"{name} has more than 8 bits a pixel (PIL's mode {image.mode}): "
+            "convert it to 8 bits, or save all as one array for data=arrays"
+        )
+    turned = image.getexif().get(0x0112, 1) != 1  # the orientation that cameras write
+    return ImageOps.exif_transpose(image) if turned else image
+
+
+def from_files(
+    folder: Path, split: str, test_split: str | None, column: str | None
+) -> tuple[Encoded, Encoded | None, str]:
+    """The training images, the held-out ones if they have files of their own, and a hash of all these files."""
+    where = f"data.path={folder}"
+    found = [folder] if folder.is_file() else sorted(file for file in folder.rglob("*") if file.is_file())
+    files = [file for file in found if not any(part.startswith(".") for part in file.relative_to(folder).parts)]
+    tables = [file for file in files if file.suffix.lower() == ".parquet"]
+    pictures = [file for file in files if file.suffix.lower() in SUFFIXES]
+    if tables and pictures:
+        raise ValueError(f"{where} holds parquet files and image files: name a subfolder with one kind of them")
+    files = tables or pictures
+    if not files:
+        raise ValueError(f"{where} holds no images: neither .parquet nor {', '.join(SUFFIXES)}")
+
+    def named(name: str) -> list[Path]:
+        inside = ((file, file.relative_to(folder)) for file in files)
+        return [file for file, local in inside if name in local.parts[:-1] or (tables and local.name.startswith(name))]
+
+    def encoded(some: list[Path]) -> Encoded:
+        return from_tables(some, column, where) if tables else from_pictures(some)
+
+    training = named(split)
+    held_out = named(test_split or "test") if split != (test_split or "test") else []
+    if not training and split == "train" and not held_out:
+        training = files
+    for key, name, found in (("split", split, training), ("test_split", test_split, held_out)):
+        if name is not None and not found:
+            some = ", ".join(str(file.relative_to(folder)) for file in files[:5])
+            raise ValueError(
+                f"data.{key}={name}: no file or subfolder of {folder} is called so; it holds {some}"
+                f"{', ...' if len(files) > 5 else ''}: type data.{key}=NAME, the start of a name"
+            )
+    content = hashlib.sha256()
+    for file in training + held_out:
+        content.update(f"{file.relative_to(folder).as_posix()} {sha256(file)}\n".encode())
+    return encoded(training), encoded(held_out) if held_out else None, content.hexdigest()
+
+
+def from_pictures(files: list[Path]) -> Encoded:
+    return Encoded(len(files), lambda i: (str(files[i]), files[i].read_bytes()), None)
+
+
+def from_tables(files: list[Path], column: str | None, where: str) -> Encoded:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise ImportError(f"{where}: reading parquet needs pyarrow: pip install -e .[images]") from error
+    kinds = pyarrow.types
+    try:
+        schema = pyarrow.parquet.read_schema(files[0])
+        holds_images = [
+            field.name
+            for field in schema
+            if kinds.is_binary(field.type)
+            or kinds.is_large_binary(field.type)
+            or (kinds.is_struct(field.type) and field.type.get_field_index("bytes") >= 0)
+        ]
+        column = image_column(column, holds_images, schema.names, where)
+        labelled = "label" in schema.names and kinds.is_integer(schema.field("label").type)
+        wanted = [column, "label"] if labelled else [column]
+        table = pyarrow.concat_tables([pyarrow.parquet.read_table(file, columns=wanted) for file in files])
+    except pyarrow.ArrowInvalid as error:
+        raise ValueError(f"{where}: {files[0].name} or one beside it is not a parquet file ({error})") from error
+    if len(table) == 0:
+        raise ValueError(f"{where}: {files[0].name} holds no rows")
+
+    def read(i: int) -> tuple[str, bytes]:
+        cell = table[column][i].as_py()
+        cell = cell if isinstance(cell, dict) else {"bytes": cell}
+        if cell["bytes"] is None:
+            raise ValueError(f"{where}: row {i} of column {column!r} holds no bytes of an image")
+        return f"row {i} ({cell.get('path') or column})", cell["bytes"]
+
+    return Encoded(len(table), read, np.asarray(table["label"], dtype=np.int64) if labelled else None)
+
+
+def from_hub(
+    name: str, subset: str | None, split: str, test_split: str | None, column: str | None
+) -> tuple[Encoded, Encoded | None, str]:
+    """The training images, the held-out ones if they are a split, and the Hub's own fingerprint of both."""
+    try:
+        import datasets
+    except ImportError as error:
+        raise ImportError(f"data.path={name} is no folder, and the Hub needs: pip install -e .[images]") from error
+    try:
+        splits = datasets.load_dataset(name, subset)
+    except Exception as error:  # the Hub, the network and the data set's files each have errors of their own
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise FileNotFoundError(
+            f"data.path={name} is neither a folder ({Path(name).absolute()}) nor could it be had from the Hub: {reason}"
+        ) from error
+    held_out = test_split or ("test" if "test" in splits and split != "test" else None)
+    for key, part in (("split", split), ("test_split", held_out)):
+        if part is not None and part not in splits:
+            raise ValueError(f"data.{key}={part}: {name} has no such split, it has {', '.join(splits)}")
+
+    def encoded(part: str) -> Encoded:
+        rows = splits[part]
+        holds_images = [key for key, feature in rows.features.items() if isinstance(feature, datasets.Image)]
+        chosen = image_column(column, holds_images, rows.column_names, f"data.path={name}")
+        labelled = "label" in rows.column_names and rows.features["label"].dtype.startswith("int")
+        labels = np.array(rows["label"][:], dtype=np.int64) if labelled else None
+        rows = rows.select_columns(chosen).cast_column(chosen, datasets.Image(decode=False))
+
+        def read(i: int) -> tuple[str, bytes]:
+            cell = rows[i][chosen]
+            content = Path(cell["path"]).read_bytes() if cell["bytes"] is None else cell["bytes"]
+            return f"row {i} of {part} ({cell['path'] or chosen})", content
+
+        return Encoded(len(rows), read, labels)
+
+    parts = [split] if held_out is None else [split, held_out]
+    content = hashlib.sha256("\n".join(splits[part]._fingerprint for part in parts).encode()).hexdigest()
+    return encoded(split), encoded(held_out) if held_out else None, content
+
+
+def image_column(column: str | None, holds_images: list[str], names: list[str], where: str) -> str:
+    """The column of images: the one asked for, or the only one there is."""
+    if column is not None and column not in names:
+        raise ValueError(f"data.column={column}: {where} has the columns {', '.join(names)}: type one of them")
+    if column is not None and column not in holds_images:
+        raise ValueError(f"data.column={column} of {where} holds no images; those that do: {holds_images or 'none'}")
+    if column is None and len(holds_images) != 1:
+        found = f"the columns {', '.join(holds_images)} hold images" if holds_images else "no column holds images"
+        raise ValueError(f"{where}: {found} (of {', '.join(names)}): type data.column=NAME")
+    return column or holds_images[0]

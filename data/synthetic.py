@@ -1,0 +1,68 @@
+r"""Data drawn from a density that is known exactly.
+
+Examples are independent draws :math:`r_i \sim p`, and :math:`\log p(r)` is computed in float64 from the same formulas
+that the draws follow. No model's expected negative log-likelihood on held-out draws is below the entropy
+:math:`-E_p \log p(r)`, so that the gap between the two is the Kullback-Leibler divergence of the model from the truth.
+
+The units m and s are the mean and the standard deviation of p itself, never of a sample: the same point has the same
+model units whatever the seed and the number of examples.
+"""
+
+from abc import ABC, abstractmethod
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data.base import Data, at_least
+
+CHUNK = 2**21  # float64 numbers in the largest intermediate tensor of a density: 16 MiB
+
+
+class Synthetic(Data, ABC):
+    """Independent draws from a known density, in two disjoint random streams of one seed.
+
+    The held-out draws depend on the seed and on their own number, not on the number of training examples.
+
+    Arguments:
+        count, test_count: numbers of training and of held-out examples.
+        seed: seed of the draws, at least 0.
+        shape: shape of one example.
+        shift, scale: mean (numbers that broadcast over the shape) and pooled standard deviation of the density.
+        width: numbers that the density of one point keeps in memory at once; it decides the size of the chunks.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        test_count: int,
+        seed: int,
+        shape: tuple[int, ...],
+        shift: Tensor | float,
+        scale: float,
+        width: int,
+    ):
+        at_least("count", count, 1, 200_000)
+        at_least("test_count", test_count, 1, 10_000)
+        at_least("seed", seed, 0, 0)
+        self.chunk = max(1, CHUNK // width)
+        train, test = (
+            torch.as_tensor(self.draw(number, np.random.default_rng([seed, stream])), dtype=torch.get_default_dtype())
+            for stream, number in enumerate((count, test_count))
+        )
+        super().__init__(train.reshape(count, *shape), test.reshape(test_count, *shape), shift, scale)
+
+    @abstractmethod
+    def draw(self, count: int, rng: np.random.Generator) -> np.ndarray:
+        """Independent examples in data units, shape (count, D), float64."""
+
+    @abstractmethod
+    def log_density(self, r: Tensor) -> Tensor:
+        """log p(r) in nats and data units, shape (B, D) to (B,), in float64 on the CPU."""
+
+    def true_log_prob(self, r: Tensor) -> Tensor:
+        """log p(r) in nats and data units, shape (B, *) on any device to (B,) in float64 on the CPU."""
+        if tuple(r.shape[1:]) != self.shape:
+            raise ValueError(f"points of shape {tuple(r.shape[1:])} have no density here: the data's are {self.shape}")
+        chunks = r.to("cpu", torch.float64).flatten(1).split(self.chunk)
+        return torch.cat([self.log_density(chunk) for chunk in chunks])

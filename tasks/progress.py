@@ -1,0 +1,28 @@
+"""The bar of a task: batches of samples, each of them so many steps long."""
+
+import sys
+from contextlib import contextmanager
+
+from tqdm import tqdm
+
+
+@contextmanager
+def progress(what: str, count: int):
+    """A bar over ``count`` samples; the value is ``advance(done, part, share)``: done samples, and a share of the next part."""
+    bar = tqdm(total=count, desc=what, unit="", dynamic_ncols=True, mininterval=0.2 if sys.stderr.isatty() else 15.0,
+               bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}")  # fmt: skip
+    drawn = 0.0
+
+    def advance(done: int, part: int = 0, share: float = 0.0, note: str = "") -> None:
+        nonlocal drawn
+        now = done + part * share
+        if note:
+            bar.set_postfix_str(note, refresh=False)
+        if now > drawn:
+            bar.update(now - drawn)
+            drawn = now
+
+    try:
+        yield advance
+    finally:
+        bar.close()

@@ -1,0 +1,130 @@
+"""A run's folder: what it leaves behind, and the only door to Weights & Biases.
+
+    metrics.jsonl    a line an event, while the run goes on
+    metrics.json     one flat object at the end
+    *.npz, *.png     arrays and pictures
+"""
+
+import json
+import logging
+import math
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+log = logging.getLogger(__name__)
+
+
+class Record:
+    """Where a run writes.
+
+    Arguments:
+        folder: the run's own folder; made if it is absent.
+        config: the resolved configuration, for the logger.
+        logger: the logger's keys: ``name`` is none or wandb.
+        title: what the run is called there.
+        group: the sweep it belongs to, or None.
+    """
+
+    def __init__(self, folder: Path | str, config: dict | None = None, logger: dict | None = None, title: str = "", group: str | None = None):
+        self.folder = Path(folder)
+        self.pictures: list[Path] = []
+        self.training: list[dict] = []  # the events of the network's training, whichever run trained it
+        self.started = time.monotonic()
+        self.wandb = None
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.events = (self.folder / "metrics.jsonl").open("a", buffering=1)
+        except OSError as error:
+            raise self.unwritable(error) from error
+        if logger and logger["name"] == "wandb":
+            self.wandb = start_wandb(self.folder, config or {}, logger, title, group)
+
+    def unwritable(self, error: OSError) -> OSError:
+        return OSError(f"the run's folder {self.folder} cannot be written ({error.strerror or error}); choose another with hydra.run.dir=FOLDER")
+
+    def event(self, values: dict[str, Any]) -> None:
+        """One line of metrics.jsonl."""
+        try:
+            self.events.write(json.dumps({"seconds": round(time.monotonic() - self.started, 3), **values}) + "\n")
+        except OSError as error:
+            raise self.unwritable(error) from error
+        if self.wandb:
+            self.wandb.log(values)
+
+    def arrays(self, name: str, **arrays: np.ndarray) -> Path:
+        """Arrays in one NAME.npz."""
+        path = self.folder / f"{name}.npz"
+        try:
+            np.savez(path, **arrays)
+        except OSError as error:
+            raise self.unwritable(error) from error
+        return path
+
+    def picture(self, path: Path) -> None:
+        """Notes a picture that was drawn in the folder."""
+        self.pictures.append(path)
+
+    def path(self, name: str) -> Path:
+        """Where a file of the run goes."""
+        return self.folder / name
+
+    def finish(self, metrics: dict[str, Any]) -> None:
+        """Writes metrics.json, and prints the table and the pictures' paths: the last lines of the run."""
+        metrics = {key: value for key, value in metrics.items() if value is not None}
+        plain = {key: (value if not isinstance(value, float) or math.isfinite(value) else str(value)) for key, value in metrics.items()}
+        partial = self.folder / ".metrics.json"
+        try:
+            partial.write_text(json.dumps(plain, indent=1) + "\n")
+            partial.replace(self.folder / "metrics.json")
+        except OSError as error:
+            raise self.unwritable(error) from error
+        print("\n" + table(metrics) + "\n")
+        for path in self.pictures or [self.folder]:
+            print(os.path.relpath(path))
+        if self.wandb:
+            self.wandb.summary.update(metrics)
+            import wandb
+
+            self.wandb.log({path.stem: wandb.Image(str(path)) for path in self.pictures})
+
+    def close(self, failed: str | None = None) -> None:
+        """Ends the record, also of a run that failed, with its reason."""
+        if failed is not None:
+            try:
+                self.event({"error": failed})
+            except OSError:
+                log.debug("the error could not be noted in %s either", self.folder)
+        self.events.close()
+        if self.wandb:
+            self.wandb.finish(exit_code=0 if failed is None else 1)
+
+
+def table(metrics: dict[str, Any]) -> str:
+    """The metrics in two columns."""
+    width = max(map(len, metrics))
+    return "\n".join(f"  {key:<{width}}  {show(value)}" for key, value in metrics.items())
+
+
+def show(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4f}" if 1e-3 <= abs(value) < 1e5 or value == 0 else f"{value:.3e}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def start_wandb(folder: Path, config: dict, logger: dict, title: str, group: str | None):
+    """A run of Weights & Biases: offline unless the user is logged in or WANDB_MODE says otherwise."""
+    try:
+        import wandb
+    except ImportError:
+        raise ImportError("logger=wandb needs the package wandb: pip install wandb, or leave logger=none") from None
+    mode = logger["mode"]
+    if mode == "auto":
+        mode = os.environ.get("WANDB_MODE") or ("online" if wandb.api.api_key else "offline")
+    return wandb.init(
+        project=logger["project"], entity=logger["entity"], mode=mode, dir=str(folder), config=config, name=title, group=group,
+        settings=wandb.Settings(silent=True),
+    )  # fmt: skip

@@ -1,0 +1,120 @@
+"""Draw samples, save them in the data's own units, and show them."""
+
+import time
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data import Data
+from metrics import sliced_wasserstein
+from samplers import Film, Sampler
+from sde_lib import SDE, BlockNoise, Counted, ScoreFn
+
+from .progress import progress
+from .record import Record
+
+
+class Sample:
+    """(sde, score, data, record) -> metrics, samples.npz and pictures.
+
+    Arguments:
+        sampler: what turns noise into samples.
+        count: how many samples; None for 10,000 vectors or 64 pictures.
+        batch: how many at a time; the samples do not depend on it.
+        seed: of the noise.
+        device, dtype: where, and in which precision.
+    """
+
+    def __init__(
+        self, sampler: Sampler, count: int | None = None, batch: int = 1024, seed: int = 0, device: str = "cpu", dtype: str = "float32"
+    ):
+        if batch < 1:
+            raise ValueError(f"task.batch={batch} must be at least 1")
+        self.sampler, self.count, self.batch, self.seed, self.device, self.dtype = sampler, count, batch, seed, device, getattr(torch, dtype)
+
+    def __call__(self, sde: SDE, score: ScoreFn, data: Data, record: Record) -> dict:
+        count = self.count or (10_000 if len(data.shape) == 1 else 64)
+        counted, film = Counted(score), Film(rows=8 if len(data.shape) == 3 else 200)
+        started = time.monotonic()
+        samples = self.draw(sde, counted, data.shape, count, film)
+        seconds = time.monotonic() - started
+
+        r = data.decode(samples.double().cpu())
+        if not bool(r.isfinite().all()):
+            bad = int((~r.flatten(1).isfinite().all(1)).sum())
+            raise FloatingPointError(f"{bad} of {count} samples are not finite; try more sampler.steps, another sampler, or dtype=float64")
+        if data.levels:
+            r = r.floor().clamp(0, data.levels - 1).to(torch.int64)
+        record.arrays("samples", x=r.numpy().astype(np.uint8 if data.levels and data.levels <= 256 else np.int64 if data.levels else np.float64))
+        self.show(sde, score, data, r, film, record)
+        return {
+            "count": count, "nfe": counted.evaluations / count, "seconds": seconds, "samples_per_second": count / seconds,
+            **distances(r, data),
+        }  # fmt: skip
+
+    def draw(self, sde: SDE, score: ScoreFn, shape: tuple[int, ...], count: int, film: Film | None = None) -> Tensor:
+        """Samples in model units, shape (count, *shape)."""
+        parts = []
+        with progress("sampling", count) as advance:
+            for first in range(0, count, self.batch):
+                size = min(self.batch, count - first)
+                start = BlockNoise(self.seed, first, size, shape, self.dtype, self.device, stream="prior")
+                noise = BlockNoise(self.seed, first, size, shape, self.dtype, self.device, stream="sampler")
+                parts.append(
+                    self.sampler(
+                        sde, score, start() * sde.prior_std, noise, film=film if first == 0 else None,
+                        on_step=lambda share, first=first, size=size: advance(first, size, share),
+                    )  # fmt: skip
+                )
+                advance(first + size)
+        return torch.cat(parts)
+
+    def show(self, sde: SDE, score: ScoreFn, data: Data, r: Tensor, film: Film, record: Record) -> None:
+        from . import figures
+
+        real = data.test[: max(64, min(len(r), 5000))]
+        if len(data.shape) == 3:
+            record.picture(figures.image_grid(r, real, record.path("samples.png"), levels=data.levels))
+            record.picture(figures.film_strip(frames(sde, data, film), film.times, record.path("film.png")))
+        elif data.dim == 1:
+            record.picture(figures.histogram_1d(r, real, record.path("samples.png"), label=(data.labels() or [None])[0]))
+        elif data.dim == 2:
+            record.picture(figures.planar_samples(r, real, record.path("samples.png"), labels=data.labels()))
+            paths = np.stack(frames(sde, data, film))
+            x = data.encode(real.double())
+            record.picture(figures.trajectories(paths, record.path("trajectories.png"), data=x))
+            record.picture(score_field(sde, score, data, real, record, self.device, self.dtype))
+        else:
+            record.picture(figures.pairs(r, real, record.path("samples.png"), labels=data.labels()))
+
+
+def frames(sde: SDE, data: Data, film: Film) -> list[np.ndarray]:
+    """The film's states, each divided by the std that data have at its time: noise and data at one scale."""
+    t = torch.tensor(film.times, dtype=torch.float64)
+    scale = (sde.alpha(t).square() * data.std**2 + sde.sigma(t).square()).sqrt()
+    return [(state.double().cpu() / s).numpy() for state, s in zip(film.states, scale, strict=True)]
+
+
+def score_field(sde: SDE, score: ScoreFn, data: Data, real: Tensor, record: Record, device: str, dtype: torch.dtype):
+    """The score on a grid at four times, from much noise to little."""
+    from . import figures
+
+    x = data.encode(real.double())
+    low, high = x.quantile(0.002, dim=0) - 0.3, x.quantile(0.998, dim=0) + 0.3
+    axes = [torch.linspace(float(a), float(b), 22, dtype=torch.float64) for a, b in zip(low, high, strict=True)]
+    points = torch.stack(torch.meshgrid(*axes, indexing="xy"), dim=-1)
+    times = sde.time(torch.tensor([2.0, 0.5, 0.15, 0.05], dtype=torch.float64).log().neg()).clamp(sde.eps, sde.T)
+    flat = points.reshape(-1, 2).to(device, dtype)
+    with torch.no_grad():
+        fields = [score(flat * float(sde.alpha(t)), t.to(flat).expand(len(flat))).reshape(22, 22, 2).cpu() for t in times]
+    return figures.score_field(axes[0], axes[1], fields, times.tolist(), record.path("score_field.png"), data=x)
+
+
+def distances(r: Tensor, data: Data) -> dict:
+    """Sliced Wasserstein distance to held-out data in data units, beside that of training data of the same number: its floor."""
+    size = min(len(r), len(data.train), 10_000)
+    if size < 2:
+        return {}
+    real, test = data.train[-size:].double(), data.test[:10_000].double()
+    return {"sliced_wasserstein": sliced_wasserstein(r[:size].double(), test), "sliced_wasserstein_floor": sliced_wasserstein(real, test)}

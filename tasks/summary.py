@@ -1,0 +1,52 @@
+"""The end of a sweep: one table over its jobs, on the screen, as summary.csv and as summary.png."""
+
+import csv
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+
+def summarise(folder: Path) -> None:
+    """Reads every job's folder under a sweep's, writes the table and prints it; a job without metrics.json failed."""
+    rows = [row(job) for job in sorted(folder.glob("[0-9]*-*"), key=lambda path: int(path.name.split("-")[0])) if job.is_dir()]
+    if not rows:
+        return
+    columns = list(dict.fromkeys(key for each in rows for key in each))
+    with (folder / "summary.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns, restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+    print("\n" + text(rows, [column for column in columns if column != "job"]) + "\n")
+    print(os.path.relpath(folder / "summary.csv"))
+    if any(each["status"] == "ok" for each in rows):
+        from . import figures
+
+        print(os.path.relpath(figures.summary_plot(rows, folder / "summary.png")))
+
+
+def row(job: Path) -> dict[str, Any]:
+    """A job's number, what was chosen for it, whether it finished, and its metrics."""
+    number = int(job.name.split("-")[0])
+    overrides = job / ".hydra" / "overrides.yaml"
+    lines = overrides.read_text().splitlines() if overrides.exists() else []
+    choices = " ".join(line.removeprefix("- ").strip("'\"") for line in lines if line.startswith("- ")) or job.name
+    metrics = job / "metrics.json"
+    if metrics.exists():
+        return {"job": number, "choices": choices, "status": "ok", **json.loads(metrics.read_text())}
+    return {"job": number, "choices": choices, "status": "failed", "error": reason(job / "metrics.jsonl")}
+
+
+def reason(events: Path) -> str:
+    """Why a job failed, if it could still say so."""
+    lines = events.read_text().splitlines() if events.exists() else []
+    return next((event["error"] for event in map(json.loads, reversed(lines)) if "error" in event), "it ended before it began; see run.log")
+
+
+def text(rows: list[dict[str, Any]], columns: list[str]) -> str:
+    """The rows as an aligned table."""
+    from .record import show
+
+    cells = [columns] + [[show(each.get(column, "")) for column in columns] for each in rows]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells)

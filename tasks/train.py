@@ -1,0 +1,20 @@
+"""Train the network, or find it trained, and show its loss."""
+
+from data import Data
+from sde_lib import SDE, ScoreFn
+
+from .record import Record
+
+
+class Train:
+    """(sde, score, data, record) -> metrics and the loss curve. The training itself happens wherever a score is obtained."""
+
+    def __call__(self, sde: SDE, score: ScoreFn, data: Data, record: Record) -> dict:
+        if not record.training:
+            raise ValueError("task=train: there is nothing to train, the score is exact or was given by checkpoint=; choose a network with model=")
+        from . import figures
+
+        record.picture(figures.loss_curve(record.training, record.path("loss.png")))
+        last = {key: event[key] for event in record.training for key in ("step", "loss", "held_out_loss") if key in event}
+        return {"steps": last["step"], "loss": last.get("loss"), "held_out_loss": last.get("held_out_loss"),
+                "parameters": sum(p.numel() for p in score.parameters())}  # fmt: skip

@@ -1,0 +1,265 @@
+"""Images from folders, parquet files and (a stand-in for) the Hub: the pixels that were written are the pixels read."""
+
+import io
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from data import Images
+
+Image = pytest.importorskip("PIL.Image")
+arrow = pytest.importorskip("pyarrow")
+parquet = pytest.importorskip("pyarrow.parquet")
+
+RNG = np.random.default_rng(0)
+GREY = RNG.integers(0, 256, (12, 7, 5)).astype(np.uint8)
+COLOUR = RNG.integers(0, 256, (12, 7, 5, 3)).astype(np.uint8)
+
+
+def png(values, **options):
+    stream = io.BytesIO()
+    Image.fromarray(values).save(stream, format="PNG", **options)
+    return stream.getvalue()
+
+
+def write_images(folder, images, prefix="image"):
+    folder.mkdir(parents=True, exist_ok=True)
+    for i, image in enumerate(images):
+        (folder / f"{prefix}{i:02d}.png").write_bytes(png(image))
+    return str(folder)
+
+
+def write_table(file, images, column="image", labels=None):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    columns = {column: [{"bytes": png(image), "path": f"{i}.png"} for i, image in enumerate(images)]}
+    parquet.write_table(arrow.table(columns | ({} if labels is None else {"label": labels})), file)
+
+
+def contents(images):
+    """The images (N, C, H, W), tensor or array, as a sorted list that can be compared."""
+    return sorted(np.asarray(image).tobytes() for image in images)
+
+
+def channels_first(images):
+    return images[:, None] if images.ndim == 3 else np.moveaxis(images, -1, 1)
+
+
+def fails(message, path, kind=ValueError, **arguments):
+    with pytest.raises(kind, match=message) as caught:
+        Images(path=path, **arguments)
+    assert "\n" not in str(caught.value)
+
+
+# ---- pixels -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("images, shape", [(GREY, (1, 7, 5)), (COLOUR, (3, 7, 5))])
+def test_a_folder_of_image_files(tmp_path, images, shape):
+    write_images(tmp_path / "a", images[:6])
+    write_images(tmp_path / "b" / "c", images[6:])
+    write_images(tmp_path / ".hidden", images)
+    data = Images(str(tmp_path), test_fraction=0.25)
+    assert data.shape == shape and data.train.dtype == torch.uint8 and data.levels == 256
+    assert len(data.train) == 9 and len(data.test) == 3
+    assert contents(torch.cat((data.train, data.test))) == contents(channels_first(images))
+    assert data.encode(torch.tensor([0.0, 256.0])).tolist() == [-1.0, 1.0]
+    assert data.train_labels is None and data.test_labels is None
+
+
+def test_parquet_files_of_the_hubs_layout(tmp_path):
+    write_table(tmp_path / "data" / "train-00000-of-00002.parquet", COLOUR[:5], labels=[0, 1, 2, 3, 4])
+    write_table(tmp_path / "data" / "train-00001-of-00002.parquet", COLOUR[5:9], labels=[5, 6, 7, 8])
+    write_table(tmp_path / "data" / "test-00000-of-00001.parquet", COLOUR[9:], labels=[9, 10, 11])
+    data = Images(str(tmp_path))
+    np.testing.assert_array_equal(data.train.numpy(), channels_first(COLOUR[:9]))
+    np.testing.assert_array_equal(data.test.numpy(), channels_first(COLOUR[9:]))
+    assert data.train_labels.tolist() == list(range(9)) and data.test_labels.tolist() == [9, 10, 11]
+    alone = Images(str(tmp_path / "data" / "test-00000-of-00001.parquet"))
+    assert len(alone.train) == 2 and len(alone.test) == 1
+    for image, label in zip(alone.train, alone.train_labels, strict=True):
+        np.testing.assert_array_equal(image.numpy(), channels_first(COLOUR)[label])
+
+
+def test_bytes_without_a_path_are_images_too(tmp_path):
+    parquet.write_table(arrow.table({"photo": [png(image) for image in GREY]}), tmp_path / "x.parquet")
+    data = Images(str(tmp_path))
+    assert contents(torch.cat((data.train, data.test))) == contents(channels_first(GREY))
+
+
+def test_splits_that_are_subfolders(tmp_path):
+    write_images(tmp_path / "train" / "cat", GREY[:6])
+    write_images(tmp_path / "test" / "cat", GREY[6:9])
+    write_images(tmp_path / "validation", GREY[9:])
+    data = Images(str(tmp_path))
+    assert contents(data.train) == contents(GREY[:6]) and contents(data.test) == contents(GREY[6:9])
+    assert contents(Images(str(tmp_path), test_split="validation").test) == contents(GREY[9:])
+    alone = Images(str(tmp_path), split="test")  # not held out from itself
+    assert contents(torch.cat((alone.train, alone.test))) == contents(GREY[6:9])
+
+
+def test_channels_asked_for(tmp_path):
+    grey, colour = write_images(tmp_path / "grey", GREY), write_images(tmp_path / "colour", COLOUR)
+    three = Images(grey, channels="rgb")
+    assert three.shape == (3, 7, 5) and torch.equal(three.train[:, 0], three.train[:, 2])
+    one = Images(colour, channels="grey")
+    luma = Images(colour).train.double()[:, 0] * 0.299
+    luma = luma + Images(colour).train.double()[:, 1] * 0.587 + Images(colour).train.double()[:, 2] * 0.114
+    assert one.shape == (1, 7, 5) and (one.train[:, 0].double() - luma).abs().max() <= 1
+
+
+def test_size_crops_round_the_centre_and_resizes(tmp_path):
+    wide = np.zeros((3, 8, 16), np.uint8)
+    wide[:, :, 4:12] = 200  # what the centre holds
+    write_images(tmp_path, wide)
+    assert Images(str(tmp_path)).shape == (1, 8, 16)
+    square = Images(str(tmp_path), size=8)
+    assert square.shape == (1, 8, 8) and (square.train == 200).all()
+    assert (Images(str(tmp_path), size=4).train == 200).all()
+    assert Images(str(tmp_path), size=[4, 8]).shape == (1, 4, 8)
+
+
+def test_transparent_pixels_are_white(tmp_path):
+    image = np.zeros((2, 2, 4), np.uint8)
+    image[0, :, 3] = 255
+    write_images(tmp_path, [image, image])
+    assert Images(str(tmp_path)).train[0].tolist() == [[[0, 0], [255, 255]]] * 3
+
+
+def test_photographs_stand_upright(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned a quarter
+    for name in "ab":
+        Image.fromarray(GREY[0]).save(tmp_path / f"{name}.png", exif=exif)
+    np.testing.assert_array_equal(Images(str(tmp_path)).train[0, 0].numpy(), np.rot90(GREY[0], -1))
+
+
+# ---- split, limit, identity -------------------------------------------------------------------------------------
+
+
+def test_seed_decides_split_and_limit(tmp_path):
+    path = write_images(tmp_path, GREY)
+    assert torch.equal(Images(path).train, Images(path).train)
+    assert contents(Images(path, test_fraction=0.5).test) != contents(Images(path, test_fraction=0.5, seed=1).test)
+    few = Images(path, test_fraction=0.5, limit=4)
+    assert len(few.train) == len(few.test) == 4
+    assert not set(contents(few.train)) & set(contents(few.test))
+    assert set(contents(few.train)) <= set(contents(Images(path, test_fraction=0.5).train))
+
+
+def test_content_not_path_is_the_fingerprint(tmp_path):
+    a, b = write_images(tmp_path / "a", GREY), write_images(tmp_path / "b", GREY)
+    assert Images(a).fingerprint() == Images(b).fingerprint()
+    write_images(tmp_path / "b", GREY[:1] ^ 1)
+    assert Images(a).fingerprint() != Images(b).fingerprint()
+
+
+# ---- the Hub ----------------------------------------------------------------------------------------------------
+
+
+def test_a_name_goes_to_the_hub(monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features({"img": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b"])})
+
+    def part(images):
+        rows = {"img": [{"bytes": png(image), "path": None} for image in images], "label": [1] * len(images)}
+        return datasets.Dataset.from_dict(rows, features=features)
+
+    asked = []
+    hub = datasets.DatasetDict({"train": part(COLOUR[:8]), "test": part(COLOUR[8:])})
+    monkeypatch.setattr(datasets, "load_dataset", lambda *arguments: asked.append(arguments) or hub)
+    data = Images("someone/pictures", subset="small")
+    assert asked == [("someone/pictures", "small")]
+    np.testing.assert_array_equal(data.train.numpy(), channels_first(COLOUR[:8]))
+    np.testing.assert_array_equal(data.test.numpy(), channels_first(COLOUR[8:]))
+    assert data.train_labels.tolist() == [1] * 8 and data.fingerprint() == Images("someone/pictures").fingerprint()
+    fails(r"data\.split=big: someone/pictures has no such split, it has train, test", "someone/pictures", split="big")
+
+    def unreachable(*arguments):
+        raise ConnectionError("no route to host\nsecond line")
+
+    monkeypatch.setattr(datasets, "load_dataset", unreachable)
+    fails(r"data\.path=someone/pictures is neither a folder \(/.*\) nor .* from the Hub: no route to host$",
+          "someone/pictures", FileNotFoundError)  # fmt: skip
+
+
+def test_missing_libraries_are_named(monkeypatch, tmp_path):
+    write_images(tmp_path / "images", GREY)
+    write_table(tmp_path / "tables" / "train.parquet", GREY)
+    for module, path in (("PIL", "images"), ("pyarrow", "tables"), ("datasets", "someone/pictures")):
+        with monkeypatch.context() as without:
+            without.setitem(sys.modules, module, None)
+            where = path if "/" in path else str(tmp_path / path)
+            fails(r"pip install -e \.\[images\]", where, ImportError)
+
+
+# ---- mistakes ---------------------------------------------------------------------------------------------------
+
+
+def test_a_path_that_leads_nowhere(tmp_path):
+    fails(r"data\.path is not set: type data\.path=FOLDER", None)
+    fails(rf"data\.path={tmp_path}/no: there is no folder {tmp_path}/no", f"{tmp_path}/no", FileNotFoundError)
+    fails(r"there is no folder /.*/no$", "./no", FileNotFoundError)
+    (tmp_path / "readme.txt").write_text("nothing here")
+    fails(r"holds no images: neither \.parquet nor \.png", str(tmp_path))
+    write_images(tmp_path, GREY[:1])
+    fails(r"holds 1 image", str(tmp_path))
+    write_table(tmp_path / "x.parquet", GREY)
+    fails(r"parquet files and image files: name a subfolder", str(tmp_path))
+
+
+def test_mixed_sizes_and_channels_are_named(tmp_path):
+    write_images(tmp_path, GREY[:3])
+    (tmp_path / "z.png").write_bytes(png(GREY[0, :6, :4]))
+    fails(r"image.*\.png is 5 x 7 pixels and .*z\.png is 4 x 6: type data\.size=4", str(tmp_path), seed=3)
+    assert Images(str(tmp_path), size=4).shape == (1, 4, 4)
+    (tmp_path / "z.png").write_bytes(png(COLOUR[0]))
+    fails(r"image.* is grey and .*z\.png is rgb: type data\.channels=rgb or data\.channels=grey", str(tmp_path), seed=3)
+
+
+def test_files_that_are_no_8_bit_images(tmp_path):
+    write_images(tmp_path, GREY[:3])
+    (tmp_path / "z.png").write_bytes(png(GREY[0])[:40])
+    fails(r"z\.png cannot be read as an image", str(tmp_path))
+    (tmp_path / "z.png").write_bytes(png(GREY[0].astype(np.uint16) * 256))
+    fails(r"z\.png has more than 8 bits a pixel", str(tmp_path))
+
+
+def test_tables_that_leave_a_choice_open_or_have_none(tmp_path):
+    file = tmp_path / "train.parquet"
+    both = {"a": [png(image) for image in GREY], "b": [png(image) for image in GREY], "n": list(range(12))}
+    parquet.write_table(arrow.table(both), file)
+    fails(r"the columns a, b hold images \(of a, b, n\): type data\.column=NAME", str(tmp_path))
+    fails(r"data\.column=n of .* holds no images", str(tmp_path), column="n")
+    fails(r"data\.column=z: .* has the columns a, b, n", str(tmp_path), column="z")
+    assert Images(str(tmp_path), column="b").shape == (1, 7, 5)
+    parquet.write_table(arrow.table({"n": [1, 2]}), file)
+    fails(r"no column holds images \(of n\)", str(tmp_path))
+    parquet.write_table(arrow.table({"a": [png(GREY[0]), None]}), file)
+    fails(r"row 1 of column 'a' holds no bytes", str(tmp_path))
+    parquet.write_table(arrow.table(both).slice(0, 0), file)
+    fails(r"train\.parquet holds no rows", str(tmp_path))
+    file.write_bytes(b"no such thing")
+    fails(r"train\.parquet or one beside it is not a parquet file", str(tmp_path))
+
+
+def test_splits_that_are_not_there(tmp_path):
+    write_table(tmp_path / "train.parquet", GREY)
+    fails(r"data\.split=big: no file or subfolder .* called so; it holds train\.parquet", str(tmp_path), split="big")
+    fails(r"data\.test_split=test: no file", str(tmp_path), test_split="test")
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"channels": "blue"}, r"data\.channels=blue must be auto, rgb or grey"),
+        ({"size": 0}, r"data\.size=\(0, 0\) must be"),
+        ({"size": [1, 2, 3]}, r"data\.size=\[1, 2, 3\] must be"),
+        ({"limit": 0}, r"data\.limit=0 must be at least 1"),
+        ({"test_fraction": 1.0}, r"data\.test_fraction=1\.0 must lie"),
+        ({"seed": -1}, r"data\.seed=-1 must be"),
+    ],
+)
+def test_mistyped_values_are_named(tmp_path, arguments, message):
+    fails(message, write_images(tmp_path, GREY), **arguments)

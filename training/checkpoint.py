@@ -1,0 +1,114 @@
+"""Checkpoints on disk: written atomically, verified when read, and nothing in them is ever executed.
+
+    FOLDER/config.yaml               what was trained
+    FOLDER/step-00012000/            one checkpoint
+        NAME.safetensors             tensors: model, ema, optimiser and generators
+        state.json                   everything else
+        manifest.json                the sha256 of each file above
+
+A checkpoint is written under a temporary name, flushed to the disk and then renamed, so that at any moment, a kill or a
+power cut included, each ``step-*`` folder is whole or absent. A flipped bit passes the formats' own checks, the sum catches it: then the
+checkpoint before is read instead, and a warning says so.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+KEEP = 2
+
+
+class Damaged(ValueError):
+    """A checkpoint that is not what was written."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One checkpoint in memory: named groups of tensors, and a dictionary of plain values."""
+
+    step: int
+    tensors: dict[str, dict[str, Tensor]]
+    state: dict[str, Any]
+
+
+def save(folder: Path, checkpoint: Checkpoint) -> Path:
+    """Writes FOLDER/step-N atomically, and removes all but the newest two. OSError, the last good one kept, where it cannot."""
+    final, partial = folder / f"step-{checkpoint.step:08d}", folder / f".partial-{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for stale in folder.glob(".partial-*"):  # a killed writer's; the store's lock admits one writer at a time
+            shutil.rmtree(stale)
+        partial.mkdir()
+        for name, tensors in checkpoint.tensors.items():
+            save_file({key: tensor.detach().contiguous() for key, tensor in tensors.items()}, partial / f"{name}.safetensors")
+        (partial / "state.json").write_text(json.dumps({"step": checkpoint.step, **checkpoint.state}, indent=1))
+        sums = {path.name: sha256(path) for path in sorted(partial.iterdir())}
+        (partial / "manifest.json").write_text(json.dumps(sums, indent=1))
+        for path in [*partial.iterdir(), partial]:
+            flush(path)
+        if final.exists():
+            shutil.rmtree(final)
+        os.rename(partial, final)
+        flush(folder)
+    except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise OSError(
+            f"the checkpoint of step {checkpoint.step} could not be written to {folder} ({error.strerror or error}); earlier ones are "
+            f"untouched. Free some space, or choose another place with store=FOLDER, and run the same command to go on"
+        ) from error
+    for old in sorted(folder.glob("step-*"))[:-KEEP]:
+        shutil.rmtree(old, ignore_errors=True)
+    return final
+
+
+def load(path: Path) -> Checkpoint:
+    """The checkpoint in a ``step-*`` folder, every file checked against its sum; Damaged where one does not fit."""
+    try:
+        sums = json.loads((path / "manifest.json").read_text())
+        for name, expected in sums.items():
+            if sha256(path / name) != expected:
+                raise Damaged(f"{path / name} is not what was written (its sha256 differs from manifest.json)")
+        tensors = {file.stem: load_file(file) for file in sorted(path.glob("*.safetensors"))}
+        state = json.loads((path / "state.json").read_text())
+        return Checkpoint(state.pop("step"), tensors, state)
+    except (OSError, SafetensorError, json.JSONDecodeError, UnicodeDecodeError, AttributeError, KeyError) as error:
+        raise Damaged(f"{path} cannot be read ({error})") from error
+
+
+def load_newest(folder: Path) -> Checkpoint | None:
+    """The newest undamaged checkpoint, or None; each damaged one that is passed over is named in a warning and set aside."""
+    for path in sorted(folder.glob("step-*"), reverse=True):
+        try:
+            return load(path)
+        except Damaged as error:
+            aside = path.with_name(f"damaged-{path.name}")
+            log.warning("%s; it is set aside as %s and the checkpoint before it is used", error, aside.name)
+            shutil.rmtree(aside, ignore_errors=True)
+            path.rename(aside)
+    return None
+
+
+def sha256(path: Path) -> str:
+    """The hexadecimal sha256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def flush(path: Path) -> None:
+    """Forces a file, or a folder's list of files, to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

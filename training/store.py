@@ -1,0 +1,139 @@
+"""The store: every network that was ever trained here, found by what it is.
+
+A network's identity is the resolved configuration that decides its weights. Its hash names a folder of the store; a run that needs a network looks
+there, loads it if it is finished, resumes it if it was interrupted, and trains it if it is absent. A lock on the folder makes concurrent
+runs wait for one trainer; the operating system frees it when its holder dies.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+from filelock import FileLock, Timeout
+from torch import nn
+
+from . import checkpoint
+from .checkpoint import Checkpoint, Damaged
+
+log = logging.getLogger(__name__)
+
+Identity = dict[str, Any]
+"""Plain nested values: data, sde, model, parameterisation and training."""
+
+VERSION = 1  # of the code that turns a configuration into weights: raised when the same configuration would train another network
+
+
+def digest(identity: Identity) -> str:
+    """Ten hexadecimal digits that name an identity."""
+    return hashlib.sha256(json.dumps([VERSION, identity], sort_keys=True).encode()).hexdigest()[:10]
+
+
+class Store:
+    """A folder of trained networks.
+
+    Arguments:
+        root: the folder; made when the first network is.
+    """
+
+    def __init__(self, root: Path | str):
+        self.root = Path(root)
+
+    def folder(self, identity: Identity, name: str) -> Path:
+        """Where the network of this identity is, or will be; ``name`` makes the folder's name readable."""
+        return self.root / f"{name}-{digest(identity)}"
+
+    def obtain(
+        self, identity: Identity, name: str, steps: int, train: Callable[[Path], nn.Module], load: Callable[[Checkpoint], nn.Module]
+    ) -> nn.Module:
+        """The trained network of an identity.
+
+        Arguments:
+            steps: the updates after which the network is finished.
+            train: trains it, or goes on training it, in the folder given.
+            load: makes it from a finished checkpoint.
+        """
+        folder = self.folder(identity, name)
+        if finished := self.finished(folder, steps):
+            return load(finished)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(folder / ".lock")
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                log.info("another process is training this network (%s); waiting for it", folder)
+                lock.acquire()
+        except OSError as error:
+            raise OSError(
+                f"the store {self.root.absolute()} cannot be written ({error.strerror or error}); choose another with store=FOLDER"
+            ) from error
+        try:
+            if finished := self.finished(folder, steps):  # by the process that was waited for
+                return load(finished)
+            write_config(folder, identity)
+            log.info("training %s, %s updates, once: later runs load it from %s", name, f"{steps:,}", folder)
+            return train(folder)
+        finally:
+            lock.release()
+
+    def finished(self, folder: Path, steps: int) -> Checkpoint | None:
+        """The finished checkpoint in a folder, or None."""
+        if not (folder / f"step-{steps:08d}").exists():
+            return None
+        found = checkpoint.load_newest(folder)
+        if found is None or found.step != steps:
+            return None
+        log.info("loaded the trained network of %s", folder)
+        return found
+
+
+def put_weights(model: nn.Module, found: Checkpoint, where: Path | str) -> nn.Module:
+    """The model with the moving average of a checkpoint as its weights, ready for use; ValueError where they do not fit."""
+    try:
+        model.load_state_dict(found.tensors["ema"])
+    except (RuntimeError, KeyError) as error:
+        raise ValueError(
+            f"{where}: its weights do not fit the network that its config.yaml describes, so another version of the code wrote it. Move the folder "
+            f"away to train anew ({str(error).splitlines()[-1].strip()})"
+        ) from None
+    return model.eval().requires_grad_(False)
+
+
+def write_config(folder: Path, identity: Identity) -> None:
+    """Keeps the identity beside its checkpoints, as text."""
+    target = folder / "config.yaml"
+    if not target.exists():
+        partial = folder / ".config.yaml"
+        partial.write_text(yaml.safe_dump(identity, sort_keys=False))
+        partial.replace(target)
+
+
+def read(path: Path | str) -> tuple[Identity, Checkpoint]:
+    """The identity and the newest checkpoint of a network's folder, or of one ``step-*`` folder in it.
+
+    Raises:
+        FileNotFoundError, ValueError: there is none, or it is damaged. A checkpoint asked for by name is never replaced by an older one.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"checkpoint={path} does not exist (looked at {path.absolute()})")
+    folder = path.parent if path.name.startswith("step-") else path
+    steps = sorted(folder.glob("step-*"))
+    if not (folder / "config.yaml").is_file() or not steps:
+        raise FileNotFoundError(
+            f"checkpoint={path} holds no trained network; name a folder like checkpoints/digits-ve-unet-0123456789, with a config.yaml and step-* folders"
+        )
+    try:
+        identity = yaml.safe_load((folder / "config.yaml").read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f"checkpoint={path}: {folder / 'config.yaml'} is damaged ({error})") from None
+    try:
+        return identity, checkpoint.load(path if folder != path else steps[-1])
+    except Damaged as error:
+        others = [step.name for step in steps if step != (path if folder != path else steps[-1])]
+        hint = f"; try checkpoint={folder / others[-1]}" if others else ""
+        raise ValueError(f"checkpoint={path} is damaged: {error}{hint}") from None

@@ -1,0 +1,270 @@
+r"""The training loop, one page read from top to bottom.
+
+A run is a pure function of its configuration and ``seed``: batches are a function of the step, all other randomness comes from
+torch's generator, whose state is in every checkpoint. So stopping and resuming, in the middle of an epoch too, gives bit for bit the weights of
+an uninterrupted run (on one machine, with one number of threads).
+"""
+
+import logging
+import math
+import random
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from data import Data
+from sde_lib import SDE
+
+from . import checkpoint
+from .checkpoint import Checkpoint
+from .ema import EMA
+from .loss import Loss
+
+log = logging.getLogger(__name__)
+
+Log = Callable[[dict], None]
+"""Receives an event of the run, a flat dictionary with ``step``, ``loss`` and the like."""
+
+
+class Trainer:
+    """Fits a score model to data.
+
+    Arguments:
+        loss: what is minimised.
+        steps: the number of updates; the whole budget, since the rate's schedule knows its end.
+        batch: samples an update.
+        rate: Adam's learning rate after the warm-up.
+        warmup: the updates over which the rate rises linearly from 0.
+        schedule: ``cosine`` lets the rate fall to 0 at the last step, ``constant`` keeps it.
+        betas: Adam's decays of the first and second moment.
+        clip: the largest gradient norm; longer gradients are shortened to it.
+        ema: the decay of the weights' moving average, which is what is used afterwards.
+        seed: of the weights' start, the order of the data and the noise.
+        evaluate: how often in the run the held-out loss is measured.
+        save_seconds: the time between checkpoints.
+    """
+
+    def __init__(
+        self, loss: Loss, steps: int = 10_000, batch: int = 256, rate: float = 1e-3, warmup: int = 200,
+        schedule: Literal["cosine", "constant"] = "cosine", betas: tuple[float, float] = (0.9, 0.99), clip: float = 1.0, ema: float = 0.999, seed: int = 0,
+        evaluate: int = 20, save_seconds: float = 30.0,
+    ):  # fmt: skip
+        for key, value, least in (("steps", steps, 1), ("batch", batch, 1), ("warmup", warmup, 0), ("evaluate", evaluate, 0)):
+            if value < least:
+                raise ValueError(f"training.{key}={value} must be at least {least}")
+        for key, value in (("rate", rate), ("clip", clip), ("save_seconds", save_seconds)):
+            if not value > 0:
+                raise ValueError(f"training.{key}={value} must be positive")
+        if not 0 <= ema < 1:
+            raise ValueError(f"training.ema={ema} must lie in [0, 1); type for example training.ema=0.999, or 0 for the last weights")
+        if schedule not in ("cosine", "constant"):
+            raise ValueError(f"training.schedule={schedule} must be cosine or constant")
+        self.loss, self.steps, self.batch, self.rate, self.warmup, self.schedule = loss, steps, batch, rate, warmup, schedule
+        self.betas, self.clip, self.ema, self.seed, self.evaluate, self.save_seconds = betas, clip, ema, seed, evaluate, save_seconds
+
+    def fit(self, sde: SDE, model: nn.Module, data: Data, folder: Path | None = None, record: Log = lambda event: None) -> nn.Module:
+        """The trained model's moving average.
+
+        Arguments:
+            model: the score model to train, on the device to train on; its weights should have been drawn under :meth:`seeded`.
+            folder: where checkpoints are kept and looked for; None for none.
+            record: told of the loss as it goes.
+
+        Raises:
+            FloatingPointError: a loss or a gradient is not finite; the step is not taken.
+            KeyboardInterrupt, SystemExit: after Ctrl-C or SIGTERM, with the state saved.
+        """
+        device = next(model.parameters()).device
+        model.train()
+        ema = EMA(model, self.ema)
+        optimiser = torch.optim.Adam(model.parameters(), lr=self.rate, betas=self.betas, fused=device.type in ("cpu", "cuda"))
+        batches = Batches(data, self.batch, self.seed, device)
+        parameters = list(model.parameters())
+
+        start = 0
+        found = checkpoint.load_newest(folder) if folder else None
+        if found:
+            start = restore(found, model, ema, optimiser)
+            log.info("resuming at step %s of %s from %s", f"{start:,}", f"{self.steps:,}", folder)
+
+        def save(step: int) -> None:
+            if folder:
+                checkpoint.save(folder, capture(step, model, ema, optimiser))
+
+        saved, smooth = time.monotonic(), None
+        with stopping() as stop, bar(self.steps, start) as progress:
+            for step in range(start, self.steps):
+                for group in optimiser.param_groups:
+                    group["lr"] = self.rate_at(step)
+                loss = self.loss(sde, model, batches(step)).mean()
+                optimiser.zero_grad(set_to_none=True)
+                loss.backward()
+                norm = nn.utils.clip_grad_norm_(parameters, self.clip, foreach=True)
+                value, size = torch.stack([loss.detach(), norm]).tolist()
+                if not (math.isfinite(value) and math.isfinite(size)):
+                    raise FloatingPointError(
+                        f"training stopped before update {step + 1}: the loss is {value:.4g} and its gradient's norm {size:.4g}. The weights are still "
+                        f"those of update {step}{f', and the last good checkpoint is in {folder}' if folder else ''}; try a smaller "
+                        f"training.rate (now {self.rate}), and look for extreme values in the data"
+                    )
+                optimiser.step()
+                ema.update()
+
+                smooth = value if smooth is None else smooth + (value - smooth) * max(0.01, 1 / (step - start + 1))
+                progress.update()
+                if (step + 1) % max(1, self.steps // 200) == 0 or step + 1 == self.steps:
+                    progress.set_postfix_str(f"loss {smooth:.4f}", refresh=False)
+                    record({"step": step + 1, "loss": smooth, "rate": self.rate_at(step), "gradient": size})
+                if self.evaluate and ((step + 1) * self.evaluate // self.steps > step * self.evaluate // self.steps):
+                    record({"step": step + 1, "held_out_loss": self.held_out(sde, ema.model, data)})
+                if stop.signal:
+                    save(step + 1)
+                    progress.close()
+                    log.warning("stopped at step %s%s", f"{step + 1:,}", "; saved: run the same command to go on" if folder else "")
+                    stop.leave()
+                if time.monotonic() - saved > self.save_seconds and step + 1 < self.steps:
+                    save(step + 1)
+                    saved = time.monotonic()
+        if start < self.steps:
+            save(self.steps)
+        return ema.model  # frozen, in evaluation mode
+
+    def rate_at(self, step: int) -> float:
+        """The learning rate of the update after ``step`` updates."""
+        warm = min(1.0, (step + 1) / (self.warmup + 1))
+        return self.rate * warm * (0.5 * (1 + math.cos(math.pi * step / self.steps)) if self.schedule == "cosine" else 1.0)
+
+    @torch.no_grad()
+    def held_out(self, sde: SDE, model: nn.Module, data: Data, count: int = 1024) -> float:
+        """The loss on held-out data, with noise that is the same at every call; training's own generators are left alone."""
+        device = next(model.parameters()).device
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(self.seed)
+            r = data.test[:count].to(device)
+            x = data.encode(data.dequantise(r, torch.rand(r.shape, device=device))).to(torch.float32)
+            return float(torch.cat([self.loss(sde, model, part) for part in x.split(256)]).mean())
+
+    def seeded(self) -> None:
+        """Seeds every generator; call it before the network is built, so that its weights are the seed's too."""
+        random.seed(self.seed)
+        np.random.seed(self.seed % 2**32)
+        torch.manual_seed(self.seed)
+
+
+class Batches:
+    """batch(step): the data's epochs, each in an order of its own, laid end to end and cut into batches of one size.
+
+    A batch is a function of the step, so the data's position needs no state, and any batch size will do, also one larger than the data set.
+    """
+
+    def __init__(self, data: Data, size: int, seed: int, device: torch.device):
+        self.data, self.size, self.seed, self.device = data, size, seed, device
+        self.epoch, self.order = -1, torch.empty(0)
+
+    def permutation(self, epoch: int) -> Tensor:
+        if epoch != self.epoch:
+            generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**63)
+            self.epoch, self.order = epoch, torch.randperm(len(self.data.train), generator=generator)
+        return self.order
+
+    def __call__(self, step: int) -> Tensor:
+        """The batch of one step in model units, dequantised afresh, shape (size, *), float32."""
+        count, position, parts = len(self.data.train), step * self.size, []
+        while position < (step + 1) * self.size:
+            epoch, offset = divmod(position, count)
+            parts.append(self.permutation(epoch)[offset : offset + (step + 1) * self.size - position])
+            position += len(parts[-1])
+        r = self.data.train[torch.cat(parts)].to(self.device)
+        u = torch.rand(r.shape, device=self.device) if self.data.levels else None
+        return self.data.encode(self.data.dequantise(r, u)).to(torch.float32)
+
+
+def capture(step: int, model: nn.Module, ema: EMA, optimiser: torch.optim.Optimizer) -> Checkpoint:
+    """Everything that the next update depends on."""
+    inner = optimiser.state_dict()
+    tensors = {f"{i}.{name}": tensor for i, entry in inner["state"].items() for name, tensor in entry.items()}
+    numpy_state = np.random.get_state(legacy=False)
+    generators = {"torch": torch.get_rng_state(), "numpy": torch.from_numpy(numpy_state["state"]["key"].astype(np.int64))}
+    if torch.cuda.is_available():
+        generators |= {f"cuda.{i}": state for i, state in enumerate(torch.cuda.get_rng_state_all())}
+    state = {
+        "ema_updates": ema.updates,
+        "optimiser": inner["param_groups"],
+        "python": random.getstate(),
+        "numpy": {"pos": numpy_state["state"]["pos"], "has_gauss": numpy_state["has_gauss"], "gauss": numpy_state["gauss"]},
+    }
+    groups = {"model": model.state_dict(), "ema": ema.model.state_dict(), "optimiser": tensors, "generators": generators}
+    return Checkpoint(step, groups, state)
+
+
+def restore(found: Checkpoint, model: nn.Module, ema: EMA, optimiser: torch.optim.Optimizer) -> int:
+    """Puts everything back, and returns the number of updates done."""
+    model.load_state_dict(found.tensors["model"])
+    ema.model.load_state_dict(found.tensors["ema"])
+    ema.updates = found.state["ema_updates"]
+    inner: dict = {}
+    for key, tensor in found.tensors["optimiser"].items():
+        i, name = key.split(".", 1)
+        inner.setdefault(int(i), {})[name] = tensor
+    optimiser.load_state_dict({"state": inner, "param_groups": found.state["optimiser"]})
+    generators = found.tensors["generators"]
+    torch.set_rng_state(generators["torch"])
+    if torch.cuda.is_available():
+        torch.cuda.set_rng_state_all([generators[k] for k in sorted(generators) if k.startswith("cuda.")])
+    version, internal, gauss = found.state["python"]
+    random.setstate((version, tuple(internal), gauss))
+    key, rest = generators["numpy"].numpy().astype(np.uint32), found.state["numpy"]
+    np.random.set_state(("MT19937", key, rest["pos"], rest["has_gauss"], rest["gauss"]))
+    return found.step
+
+
+def bar(total: int, start: int) -> tqdm:
+    """A progress bar of updates; where nobody looks on, a line every now and then."""
+    return tqdm(
+        total=total, initial=start, desc="training", unit="step", dynamic_ncols=True, mininterval=0.5 if sys.stderr.isatty() else 15.0, smoothing=0.05
+    )
+
+
+class Stop:
+    """Which signal asked the run to stop, if any."""
+
+    signal: int | None = None
+
+    def leave(self) -> None:
+        """Ends as the signal would have: Ctrl-C as an interrupt, SIGTERM with exit code 143."""
+        if self.signal == signal.SIGINT:
+            raise KeyboardInterrupt
+        raise SystemExit(128 + self.signal)
+
+
+@contextmanager
+def stopping():
+    """Within it SIGINT and SIGTERM ask for a stop at the next step; a second one acts at once."""
+    stop = Stop()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop  # signals are delivered to the main thread alone
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def ask(number: int, frame) -> None:
+        stop.signal = number
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+    for number in before:
+        signal.signal(number, ask)
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
