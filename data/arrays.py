@@ -193,7 +193,7 @@ def units(train: np.ndarray, names: list[str] | None, where: str) -> tuple[Tenso
         if std[j] < 1000 * resolution * size[j]:
             raise ValueError(
                 f"{where}: {column} varies by {std[j]:.3g} around {mean[j]:.9g}, too little for "
-                f"{torch.get_default_dtype()} to show: subtract its mean in the file, or type dtype=float64"
+                f"{torch.get_default_dtype()} to show: subtract its mean in the file"
             )
     if train.ndim == 2:
         return torch.from_numpy(mean), torch.from_numpy(std)

@@ -120,7 +120,7 @@ class Images(Data):
 
 def decode(images: list[tuple[Encoded, int]], size: list[int] | None, channels: str) -> np.ndarray:
     """The images in one array (N, C, H, W) of uint8; the first decides what is left open, the others must agree."""
-    Image, ImageOps = pillow()
+    Image, _ = pillow()
     pixels, first = None, None
     for n, (source, i) in enumerate(images):
         name, content = source.read(i)
@@ -141,14 +141,22 @@ def decode(images: list[tuple[Encoded, int]], size: list[int] | None, channels: 
                 f"type data.size={min(*image.size, *first[2])} to crop and resize every image"
             )
         image = image.convert(MODES[colour if channels == "auto" else channels])
-        if size is not None and image.size != (size[1], size[0]):
-            image = ImageOps.fit(image, (size[1], size[0]), method=Image.Resampling.BICUBIC)
-        values = np.asarray(image)
+        values = np.asarray(image if size is None else cropped(image, *size))
         values = values[None] if values.ndim == 2 else values.transpose(2, 0, 1)
         if pixels is None:
             pixels = np.empty((len(images), *values.shape), np.uint8)
         pixels[n] = values
     return pixels
+
+
+def cropped(image, height: int, width: int):
+    """The largest part of this shape round the centre, resized: bicubic, over as many pixels as each new one covers."""
+    Image, _ = pillow()
+    scale = min(image.width / width, image.height / height)
+    w, h = round(scale * width), round(scale * height)
+    left, top = (image.width - w) // 2, (image.height - h) // 2
+    part = image.crop((left, top, left + w, top + h))
+    return part if part.size == (width, height) else part.resize((width, height), Image.Resampling.BICUBIC)
 
 
 def pillow():

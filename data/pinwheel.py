@@ -14,7 +14,7 @@ At fixed :math:`\rho` the angle changes by :math:`da = h'(\varphi)\, d\varphi`; 
     h'(\varphi) = 1 + \tfrac14 \rho \sin\varphi\, e^{\rho\cos\varphi}.
 
 Roots are found as crossings of integers on a grid of angles, then by bisection. Up to :math:`\rho = 1.69` there are
-five; beyond, h is no longer monotone and an arm overlaps itself. Beyond :math:`\rho = 6`, where log p is below -130,
+five; beyond, h is no longer monotone and an arm overlaps itself. Beyond :math:`\rho = 5`, where log p is below -90,
 an arm winds round many times within its own width, and p is the average over the angle a.
 """
 
@@ -27,7 +27,7 @@ from torch import Tensor
 from data.synthetic import Synthetic
 
 ARMS, RATE, RADIAL, TANGENTIAL = 5, 0.25, 0.3, 0.1
-WOUND = 6.0  # the distance rho beyond which single windings are averaged over
+WOUND = 5.0  # the distance rho beyond which single windings are averaged over
 CELLS = 512
 
 
@@ -69,12 +69,8 @@ def roots(rho: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
     grid = math.pi * s * s.abs()  # finest at phi = 0, where the mass is
     level = turns(grid, rho[:, None], a[:, None]).floor()
     step = level.diff(dim=1)
-    row, cell = step.nonzero(as_tuple=True)
-    crossings = step[row, cell].abs().long()
-    row, cell = row.repeat_interleave(crossings), cell.repeat_interleave(crossings)
-    first = (crossings.cumsum(0) - crossings).repeat_interleave(crossings)
-    nth = torch.arange(len(row)) - first
-    target = torch.minimum(level[row, cell], level[row, cell + 1]) + 1 + nth
+    row, cell = step.nonzero(as_tuple=True)  # one crossing each: up to WOUND a cell is less than 0.4 turns
+    target = torch.maximum(level[row, cell], level[row, cell + 1])
     rising = step[row, cell] > 0
     low, high = grid[cell], grid[cell + 1]
     for _ in range(50):  # 2^-50 of a cell is below float64's resolution of phi

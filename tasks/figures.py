@@ -36,6 +36,7 @@ SUMMARY = {  # the metrics a sweep is judged by, the most telling first, and wha
     "nll_nats": "negative log-likelihood (nats)",
     "gap_nats": "gap to the exact NLL (nats)",
     "sliced_wasserstein": "sliced Wasserstein",
+    "held_out_loss": "held-out loss",
     "nfe": "network calls (NFE)",
     "seconds": "seconds",
 }
@@ -71,7 +72,7 @@ def image_grid(samples: Array, data: Array, path: Path, levels: int | None = Non
         levels: the number L of integer levels, which sets the scale to 0 ... L-1 and rounds samples down to the integer
             they stand for; None for continuous data, whose range is the scale.
     """
-    samples, data = array(samples), array(data)
+    samples, data = array(samples), array(data if levels is None else data[:64])
     channels, height, width = data.shape[1:]
     columns = np.clip(round(math.sqrt(min(64, max(1, len(samples))) * height / width)), 1, 8).item()
     rows = np.clip(math.ceil(len(samples) / columns), 1, 8).item()
@@ -131,9 +132,9 @@ def film_strip(states: Sequence[Array], times: Array | Sequence[float], path: Pa
 
     shrink = min(1.0, 2200 / max(mosaic.shape))
     tall, wide = shrink * mosaic.shape[0], shrink * mosaic.shape[1]
-    margin, top = 30, 50
-    figure = pixels(2 * margin + wide, margin + tall + top)
-    axes = place(figure, margin, margin, wide, tall)
+    margin, top = 30 + gap // 2, 50
+    figure = pixels(2 * margin + wide, 30 + tall + top)
+    axes = place(figure, margin, 30, wide, tall)
     axes.imshow(mosaic, interpolation="nearest" if shrink == 1 else "antialiased")
     centres = (factor * width - 1) / 2 + (factor * width + gap) * np.arange(len(frames))
     axes.set_xticks(centres, [time_label(t) for t in array(times)[chosen]])
@@ -152,7 +153,7 @@ def planar_samples(samples: Array, data: Array, path: Path, labels: Sequence[str
     samples, data = array(samples), array(data)
     frame = planar_frame(data if len(data) else samples)
     figure, axes = planar_figure(frame, labels)
-    dots(axes, data, frame, PALE, "data", alpha=0.8, size=1.7)
+    dots(axes, data, frame, PALE, "data", alpha=0.8, size=1.5)
     dots(axes, samples, frame, BLUE, counted("samples", outside(samples, frame), len(samples)), alpha=0.6, zorder=3)
     legend(axes)
     return save(figure, path)
@@ -409,8 +410,8 @@ def pairs(samples: Array, data: Array, path: Path, labels: Sequence[str] | None 
 def loss_curve(events: Sequence[Mapping[str, Any]], path: Path) -> Path:
     """Training and held-out loss against the step, with the learning rate beneath where it was recorded.
 
-    ``events`` carry ``step`` and some of ``loss``, ``held_out_loss`` and ``rate``; what is missing or not finite is left
-    out, and a long training loss is also drawn as its running mean.
+    ``events`` carry ``step`` and some of ``loss``, ``held_out_loss`` and ``rate``; what is missing or not finite is
+    left out, and a long training loss is also drawn as its running mean.
     """
     loss, held_out, rate = (series(events, key) for key in ("loss", "held_out_loss", "rate"))
     figure = Figure(figsize=(4.8, 3.6 if len(rate) else 2.9), layout="constrained")
@@ -469,19 +470,17 @@ def summary_plot(rows: Sequence[Mapping[str, Any]], path: Path, metric: str | No
             axes.set_xscale("log")
         bars = {"fmt": "o", "ms": 4, "mew": 0, "color": BLUE, "ecolor": BLUE, "elinewidth": 1.0}
         axes.errorbar(values[drawn], places[drawn], xerr=errors[drawn], **bars)
-        for place_ in places[~drawn]:
-            word = repr(float(rows[place_][key])) if ok(rows[place_]) and is_number(rows[place_].get(key)) else ""
-            axes.text(
-                0.5, place_, word, transform=axes.get_yaxis_transform(), ha="center", va="center", color=RED, size=7
-            )
+        for y in places[~drawn]:
+            word = repr(float(rows[y][key])) if ok(rows[y]) and is_number(rows[y].get(key)) else ""
+            axes.text(0.5, y, word, transform=axes.get_yaxis_transform(), ha="center", va="center", color=RED, size=7)
         axes.set_xlabel(SUMMARY.get(key, key.replace("_", " ")))
         axes.margins(x=0.12)
         if axes.get_xscale() == "linear":
             axes.xaxis.set_major_locator(ticks(4))
-    for place_, row in enumerate(rows):
+    for y, row in enumerate(rows):
         if not ok(row):
             text = {"ha": "left", "va": "center", "color": RED, "size": 7}
-            panels[0].text(0.04, place_, "failed", transform=panels[0].get_yaxis_transform(), **text)
+            panels[0].text(0.04, y, "failed", transform=panels[0].get_yaxis_transform(), **text)
     if not shown:
         panels[0].set_xticks([])
     for axes in panels:
@@ -574,7 +573,7 @@ def cells(grid_x: np.ndarray, grid_y: np.ndarray) -> tuple[np.ndarray, np.ndarra
 def outside(points: np.ndarray, frame: np.ndarray) -> int:
     """How many of (N, D) or (N,) lie outside the limits (D, 2) or (2,); a NaN does."""
     inside = (points >= frame[..., 0]) & (points <= frame[..., 1])
-    return int((~inside.reshape(len(points), -1).all(1)).sum())
+    return len(points) - int((inside.all(1) if points.ndim == 2 else inside).sum())
 
 
 def counted(name: str, few: int, total: int, what: str = "outside") -> str:
@@ -609,8 +608,8 @@ def planar_figure(
     for k, axes in enumerate(np.atleast_1d(panels)):
         axes.set(xlim=frame[0], ylim=frame[1], aspect="equal" if to_scale else "auto")
         axes.set_xlabel(names(labels, 2)[0])
-        axes.xaxis.set_major_locator(ticks(5))
-        axes.yaxis.set_major_locator(ticks(5))
+        axes.xaxis.set_major_locator(ticks(6))
+        axes.yaxis.set_major_locator(ticks(6))
         if k == 0:
             axes.set_ylabel(names(labels, 2)[1])
         else:

@@ -60,7 +60,7 @@ class LikelihoodTask:
     def chosen(self, data: Data) -> Tensor:
         """The points to score, in data units."""
         if self.points:
-            r = read_points(self.points, data.shape)
+            r = read_points(self.points, data.shape, data.levels, data.labels())
             return r[: self.count] if self.count else r
         return data.test[: self.count or (10_000 if len(data.shape) == 1 else 256)]
 

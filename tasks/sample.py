@@ -79,6 +79,8 @@ class Sample:
             record.picture(figures.film_strip(frames(sde, data, film), film.times, record.path("film.png")))
         elif data.dim == 1:
             record.picture(figures.histogram_1d(r, real, record.path("samples.png"), label=(data.labels() or [None])[0]))
+            paths = np.stack(frames(sde, data, film))
+            record.picture(figures.trajectories(paths, record.path("trajectories.png"), data=data.encode(real.double()), times=film.times))
         elif data.dim == 2:
             record.picture(figures.planar_samples(r, real, record.path("samples.png"), labels=data.labels()))
             paths = np.stack(frames(sde, data, film))

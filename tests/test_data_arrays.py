@@ -214,7 +214,7 @@ def test_tables_that_are_not_what_they_seem(saved, tmp_path):
     fails(r"line 3 has 3 cells, the first line has 2", saved("x.csv", "a,b\n1,2\n3,4,5\n"))
     fails(r"the rows have 3 cells, the header has 2", saved("x.csv", "a,b\n1,2,5\n3,4,5\n"))
     fails(r"holds no rows", saved("x.csv", "a,b\n"))
-    fails(r"holds no rows", saved("x.csv", "\n\n"))
+    fails(r"has no columns", saved("x.csv", "\n\n"))
     (tmp_path / "x.csv").write_bytes(b"a,b\n\xff\xfe,1\n")
     fails(r"is not UTF-8 text", str(tmp_path / "x.csv"))
     (tmp_path / "x.parquet").write_bytes(b"no such thing")
@@ -259,7 +259,7 @@ def test_too_little_to_learn_from(saved):
     flat = np.stack((VECTORS[:, 0], np.full(200, 0.1)), 1)
     fails(r"column 1 is constant in the training part \(0\.1\), it has no density", saved("x.npy", flat))
     fails(r"column 'b' is constant", saved("x.csv", "a,b\n1,2\n2,2\n3,2\n"))
-    fails(r"column 0 varies by .* around 1e\+09.*dtype=float64", saved("x.npy", VECTORS[:, 2:] + 1e9))
+    fails(r"column 0 varies by .* around 1e\+09.*subtract its mean", saved("x.npy", VECTORS[:, 2:] + 1e9))
     for fraction in (0.0, 1.0, -0.5, math.nan):
         fails(r"data\.test_fraction=.* between 0 and 1", saved("x.npy", VECTORS), test_fraction=fraction)
 

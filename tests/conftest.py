@@ -1,0 +1,125 @@
+"""What the tests share: the configuration as plain values, the objects that its yaml files name, and closed forms to compare with."""
+
+import math
+from functools import lru_cache
+from pathlib import Path
+
+import hydra
+import pytest
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor
+
+from conf import schema
+
+ROOT = Path(__file__).resolve().parent.parent
+SHAPES = {"vectors": (2,), "images": (3, 8, 6)}
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+def choices(group: str) -> list[str]:
+    """The yaml files of a configuration group: a new one is tested by existing."""
+    return sorted(path.stem for path in (ROOT / "conf" / group).glob("*.yaml"))
+
+
+SDES = choices("sde")
+SAMPLERS = choices("sampler")
+PREDICTORS = choices("sampler/predictor")
+CORRECTORS = choices("sampler/corrector")
+GRIDS = choices("sampler/grid")
+PARAMETERISATIONS = choices("parameterisation")
+
+
+@lru_cache(maxsize=None)
+def _compose(overrides: tuple[str, ...]):
+    with hydra.initialize_config_dir(config_dir=str(ROOT / "conf"), version_base="1.3"):
+        return hydra.compose("config", overrides=list(overrides))
+
+
+def compose(*overrides: str) -> dict:
+    """The configuration that a command line names, as plain values."""
+    return OmegaConf.to_container(_compose(overrides), resolve=True)
+
+
+def make(key: str, *overrides: str, shape: tuple[int, ...] = (2,)):
+    """The object at a dotted key of the configuration, what waits for the data filled in for data of unit variance."""
+    components = (torch.tensor([1.0]), torch.zeros(1, math.prod(shape)), torch.tensor([1.0]))
+    values = {"shape": list(shape), "components": components, "sigma_data": 1.0, "batch": 64, "device": "cpu"}
+    node = schema.settle(compose(*overrides), shape, values)
+    for part in key.split("."):
+        node = node[part]
+    return schema.build(node, key)
+
+
+@lru_cache(maxsize=None)
+def make_sde(name: str):
+    return make("sde", f"sde={name}")
+
+
+def make_sampler(name: str, **keys):
+    """A sampler's yaml with some of its keys changed, those that it has."""
+    has = compose(f"sampler={name}")["sampler"]
+    return make("sampler", f"sampler={name}", *(f"sampler.{key}={value}" for key, value in keys.items() if key in has))
+
+
+@pytest.fixture(params=SDES)
+def sde(request):
+    """Every SDE that has a yaml."""
+    return make_sde(request.param)
+
+
+@pytest.fixture(params=SHAPES, scope="module")
+def shape(request) -> tuple[int, ...]:
+    return SHAPES[request.param]
+
+
+@pytest.fixture(params=DTYPES, scope="module")
+def dtype(request) -> torch.dtype:
+    return DTYPES[request.param]
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+def per_sample(t: Tensor, x: Tensor) -> Tensor:
+    return t.reshape(-1, *[1] * (x.ndim - 1))
+
+
+class GaussianScore:
+    """The exact score and density of N(m, s^2 I) under an SDE: p_t = N(alpha m, (alpha^2 s^2 + sigma^2) I), written from the definition."""
+
+    def __init__(self, sde, mean: float = 0.0, std: float = 1.0):
+        self.sde, self.mean, self.std = sde, mean, std
+
+    def moments(self, t) -> tuple[Tensor, Tensor]:
+        """The mean and the variance of every coordinate at t."""
+        t = torch.as_tensor(t, dtype=torch.float64) if not isinstance(t, Tensor) else t
+        alpha, sigma = self.sde.alpha(t), self.sde.sigma(t)
+        return alpha * self.mean, alpha**2 * self.std**2 + sigma**2
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        mean, variance = (per_sample(v, x) for v in self.moments(t))
+        return (mean - x) / variance
+
+    def log_prob(self, x: Tensor, t: Tensor) -> Tensor:
+        mean, variance = (per_sample(v, x) for v in self.moments(t))
+        return torch.distributions.Normal(mean, variance.sqrt()).log_prob(x).flatten(1).sum(1)
+
+
+def mixture(shape: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
+    """Weights (3,), means (3, D) and stds (3,) of a mixture of unequal weights and widths that do not overlap, of about unit variance."""
+    weights = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
+    if len(shape) == 1:
+        means = torch.tensor([[-1.2, -0.6], [1.2, -0.4], [0.3, 1.4]], dtype=torch.float64)
+    else:
+        means = torch.tensor([-0.9, 0.7, 1.6], dtype=torch.float64)[:, None].expand(3, math.prod(shape)).clone()
+    return weights, means, torch.tensor([0.2, 0.12, 0.25], dtype=torch.float64)
+
+
+def draw_mixture(components: tuple[Tensor, Tensor, Tensor], count: int, shape: tuple[int, ...]) -> Tensor:
+    """Points of the mixture, float64, shape (count, *shape)."""
+    weights, means, stds = components
+    k = torch.multinomial(weights, count, replacement=True)
+    return (means[k] + stds[k, None] * torch.randn(count, means.shape[1], dtype=torch.float64)).reshape(count, *shape)

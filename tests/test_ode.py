@@ -1,0 +1,260 @@
+"""The ODE solvers against problems with known solutions: their order, and that each sample is solved by itself."""
+
+import math
+
+import pytest
+import torch
+
+from sde_lib import integrate
+from sde_lib.ode import ADAPTIVE, ERROR, FIXED, METHODS, A, C, Visit
+
+ORDERS = {"euler": 1, "midpoint": 2, "heun2": 2, "heun3": 3, "rk4": 4}
+
+
+def spring(y, t, rows):
+    """y'' = -y as a system, made non-autonomous by the time scale 1 + t: y(t) = rotation by t + t^2/2."""
+    return torch.stack([y[:, 1], -y[:, 0]], dim=1) * (1 + t)[:, None]
+
+
+def rotated(y, angle):
+    return torch.stack([y[:, 0] * math.cos(angle) + y[:, 1] * math.sin(angle), y[:, 1] * math.cos(angle) - y[:, 0] * math.sin(angle)], dim=1)
+
+
+def angle(t0, t1):
+    return (t1 + t1**2 / 2) - (t0 + t0**2 / 2)
+
+
+class Recorded:
+    """A field that remembers when and for how many samples it was called."""
+
+    def __init__(self, field):
+        self.field, self.times, self.calls, self.rows = field, [], 0, []
+
+    def __call__(self, y, t, rows):
+        assert t.shape == y.shape[:1]
+        self.times += [float(t.min()), float(t.max())]
+        self.calls += 1
+        self.rows.append(rows)
+        return self.field(y, t, rows)
+
+
+# --- the method itself ---------------------------------------------------------------------------------------------------------
+
+
+def test_tableau():
+    """The order conditions of quadrature: b up to t^4, the embedded pair's difference up to t^3 and not beyond."""
+    b = (*A[-1], 0.0)
+    for row, c in zip(A, C[1:], strict=True):
+        assert sum(row) == pytest.approx(c, abs=1e-14)
+    for power in range(5):
+        assert sum(w * c**power for w, c in zip(b, C, strict=True)) == pytest.approx(1 / (power + 1), abs=1e-14)
+        if power < 4:
+            assert sum(w * c**power for w, c in zip(ERROR, C, strict=True)) == pytest.approx(0, abs=1e-14)
+    assert abs(sum(w * c**4 for w, c in zip(ERROR, C, strict=True))) > 1e-4
+
+
+@pytest.mark.parametrize("method", ["dopri5", "torchdiffeq.dopri5"])
+def test_order_of_dopri5(method):
+    """The error falls with the fifth power of the number of steps, and in proportion to the tolerance."""
+    y = torch.tensor([[1.0, 0.5]], dtype=torch.float64)
+    errors, calls, tolerances = [], [], [10.0**-k for k in range(4, 11)]
+    for tolerance in tolerances:
+        field = Recorded(spring)
+        end = integrate(field, y, 0.0, 4.0, method=method, rtol=tolerance, atol=tolerance)
+        errors.append(float((end - rotated(y, angle(0, 4))).norm()))
+        calls.append(field.calls)
+    most = 20 if method == "dopri5" else 100  # torchdiffeq steps past the end, where the field is held, and interpolates back
+    assert all(error < most * tolerance for error, tolerance in zip(errors, tolerances, strict=True))
+    slope = (math.log(errors[-1]) - math.log(errors[1])) / (math.log(calls[-1]) - math.log(calls[1]))
+    assert -6 < slope < -4.3
+
+
+@pytest.mark.parametrize("name", FIXED)
+def test_order_of_the_fixed_methods(name):
+    y = torch.tensor([[1.0, 0.5], [-0.2, 0.8]], dtype=torch.float64)
+    errors = [
+        float((integrate(spring, y, 0.0, 1.0, method=f"torchdiffeq.{name}", steps=steps) - rotated(y, angle(0, 1))).norm()) for steps in (20, 40, 80)
+    ]
+    for coarse, fine in zip(errors, errors[1:], strict=False):
+        assert math.log2(coarse / fine) == pytest.approx(ORDERS[name], abs=0.2)
+
+
+@pytest.mark.parametrize("method", [method for method in METHODS if method.split(".")[-1] in ADAPTIVE])
+def test_adaptive_methods_agree_with_the_solution(method):
+    y = torch.randn(3, 2, dtype=torch.float64)
+    end = integrate(spring, y, 0.0, 2.0, method=method, rtol=1e-6, atol=1e-6)
+    assert float((end - rotated(y, angle(0, 2))).abs().max()) < (3e-3 if method.endswith("fehlberg2") else 2e-4)  # its estimate is of h^2 only
+
+
+def test_equals_torchdiffeq():
+    y = torch.randn(4, 2, dtype=torch.float64)
+
+    def field(y, t, rows):
+        return torch.sin(y * y.flip(1)) + t[:, None].cos()
+
+    ours = integrate(field, y, 0.3, 2.0, rtol=1e-10, atol=1e-10)
+    for method, accuracy in (("dopri5", 1e-8), ("dopri8", 1e-8), ("rk4", 1e-7)):
+        theirs = integrate(field, y, 0.3, 2.0, method=f"torchdiffeq.{method}", rtol=1e-11, atol=1e-11, steps=400)
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=accuracy)
+
+
+def test_float32(dtype):
+    y = torch.randn(5, 2, dtype=dtype)
+    end = integrate(spring, y, 0.0, 1.0, rtol=1e-6, atol=1e-6)
+    assert end.dtype == dtype
+    assert float((end - rotated(y, angle(0, 1))).abs().max()) < 1e-5
+
+
+# --- each sample by itself -----------------------------------------------------------------------------------------------------
+
+RATES = torch.tensor([0.1, 1.0, 30.0, 1000.0, 3.0, 300.0], dtype=torch.float64)
+
+
+def stiff(y, t, rows):
+    """y' = -rate (y - cos t) - sin t with a rate for each sample: y = cos t + (y_0 - 1) e^{-rate t}."""
+    rates = RATES[rows]
+    return -rates[:, None] * (y - t.cos()[:, None]) - t.sin()[:, None]
+
+
+def test_a_stiff_mix():
+    """Every sample to its own accuracy, and at its own price: the smooth samples do not pay for the stiff ones."""
+    y = torch.full((6, 2), 1.5, dtype=torch.float64)
+    field = Recorded(stiff)
+    end = integrate(field, y, 0.0, 2.0, rtol=1e-7, atol=1e-7)
+    exact = math.cos(2.0) + 0.5 * torch.exp(-2 * RATES)[:, None].expand(6, 2)
+    assert float((end - exact).abs().max()) < 1e-6
+    price = torch.bincount(torch.cat([torch.arange(6)[rows] for rows in field.rows]), minlength=6)
+    assert int(price[3]) == field.calls
+    assert int(price[0]) < 0.1 * field.calls and int(price[1]) < 0.1 * field.calls
+
+
+@pytest.mark.parametrize("t0, t1", [(0.0, 2.0), (2.0, 1.95)])
+def test_alone_and_in_a_batch(t0, t1):
+    y = torch.randn(6, 3, dtype=torch.float64)
+    whole = integrate(stiff, y, t0, t1, rtol=1e-6, atol=1e-6)
+    for i in range(6):
+        alone = integrate(lambda y, t, rows: stiff(y, t, torch.arange(6)[i : i + 1]), y[i : i + 1], t0, t1, rtol=1e-6, atol=1e-6)  # noqa: B023
+        torch.testing.assert_close(alone[0], whole[i], rtol=1e-12, atol=1e-12)
+
+
+def test_rows_name_the_samples_that_are_left():
+    """Which rows of the batch the field is given: a sample that is done leaves it, and the others keep their number."""
+    marks = torch.arange(6, dtype=torch.float64)
+
+    def field(y, t, rows):
+        assert torch.equal(y[:, 1], marks[rows])  # the second value is the sample's number and does not change
+        return torch.stack([-RATES[rows] * y[:, 0], 0 * y[:, 1]], dim=1)
+
+    y = torch.stack([torch.ones(6, dtype=torch.float64), marks], dim=1)
+    end = integrate(field, y, 0.0, 0.5, rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(end[:, 0], torch.exp(-0.5 * RATES), rtol=1e-6, atol=1e-7)
+
+
+def test_nothing_to_do():
+    y = torch.randn(3, 2, dtype=torch.float64)
+    same = integrate(spring, y, 1.0, 1.0)
+    assert torch.equal(same, y) and same is not y
+    assert integrate(spring, y[:0], 0.0, 1.0).shape == (0, 2)
+
+
+def test_the_start_is_not_overwritten():
+    y = torch.randn(3, 2, dtype=torch.float64)
+    kept = y.clone()
+    integrate(spring, y, 0.0, 1.0)
+    assert torch.equal(y, kept)
+
+
+@pytest.mark.parametrize("method", ["dopri5", "torchdiffeq.dopri5", "torchdiffeq.rk4"])
+def test_round_trip(method):
+    y = torch.randn(4, 2, dtype=torch.float64)
+    there = integrate(spring, y, 1.0, 0.25, method=method, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(there, rotated(y, angle(1.0, 0.25)), rtol=0, atol=1e-7)
+    torch.testing.assert_close(integrate(spring, there, 0.25, 1.0, method=method, rtol=1e-10, atol=1e-10), y, rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("t0, t1", [(0.1, 1.0), (1.0, 0.1), (1e-5, 1.0), (1.0, 1e-5)])
+def test_never_outside_the_interval(method, t0, t1):
+    """sigma(t) may not exist outside [eps, T]; both ends are evaluated in the dtype of y."""
+    field = Recorded(lambda y, t, rows: -y / (0.02 + t[:, None]))
+    y = torch.ones(2, 2)
+    end = integrate(field, y, t0, t1, method=method, rtol=1e-3, atol=1e-3, steps=40)
+    low, high = (float(torch.tensor(t)) for t in sorted((t0, t1)))
+    assert min(field.times) >= low and max(field.times) <= high
+    if method == "dopri5":  # ((0.02 + t0) / (0.02 + t1)) y
+        torch.testing.assert_close(end, y * (0.02 + t0) / (0.02 + t1), rtol=0.05, atol=1e-3)
+
+
+# --- watching ------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["dopri5", "torchdiffeq.dopri5", "torchdiffeq.rk4"])
+@pytest.mark.parametrize("t0, t1", [(0.0, 2.0), (2.0, 0.5)])
+def test_visit(method, t0, t1):
+    y = torch.randn(5, 2, dtype=torch.float64)
+    shares = [i / 10 for i in range(11)]
+    visit = Visit(shares, y, 3)
+    end = integrate(spring, y, t0, t1, method=method, rtol=1e-9, atol=1e-9, visit=visit)
+    assert visit.states.shape == (11, 3, 2)
+    for share, state in zip(shares, visit.states, strict=True):
+        torch.testing.assert_close(state, rotated(y[:3], angle(t0, t0 + share * (t1 - t0))), rtol=0, atol=1e-5)
+    assert torch.equal(visit.states[0], y[:3])
+    torch.testing.assert_close(visit.states[-1], end[:3], rtol=0, atol=1e-12)
+
+
+def test_visit_of_samples_that_finish_at_different_times():
+    y = torch.full((6, 2), 1.5, dtype=torch.float64)
+    visit = Visit([0.0, 0.5, 1.0], y, 4)
+    integrate(stiff, y, 0.0, 2.0, rtol=1e-7, atol=1e-7, visit=visit)
+    for share, state in zip([0.0, 0.5, 1.0], visit.states, strict=True):
+        exact = math.cos(2 * share) + 0.5 * torch.exp(-2 * share * RATES[:4])[:, None].expand(4, 2)
+        torch.testing.assert_close(state, exact, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["dopri5"])
+def test_watching_changes_nothing(method):
+    y, seen = torch.randn(5, 2, dtype=torch.float64), []
+    plain, watched = Recorded(spring), Recorded(spring)
+    a = integrate(plain, y, 0.0, 2.0, method=method)
+    b = integrate(watched, y, 0.0, 2.0, method=method, visit=Visit([0.0, 0.33, 1.0], y, 5), on_step=seen.append)
+    assert torch.equal(a, b) and plain.times == watched.times
+    assert seen == sorted(seen) and 0 < seen[0] and seen[-1] == 1
+
+
+# --- errors --------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["dopri5", "torchdiffeq.dopri5", "torchdiffeq.rk4"])
+def test_a_field_that_is_not_finite(method):
+    def field(y, t, rows):
+        return torch.where(t[:, None] > 0.5, math.nan, 1.0) * torch.ones_like(y)
+
+    with pytest.raises(FloatingPointError):
+        integrate(field, torch.zeros(3, 2, dtype=torch.float64), 0.0, 1.0, method=method)
+
+
+def test_the_sample_and_the_time_are_named():
+    def field(y, t, rows):
+        bad = (t > 0.25) & (torch.arange(3)[rows] == 2)
+        return torch.where(bad[:, None], math.nan, 1.0) * torch.ones_like(y)
+
+    with pytest.raises(FloatingPointError, match=r"sample 2: at t=0\.2[0-9]* "):
+        integrate(field, torch.zeros(3, 2, dtype=torch.float64), 0.0, 1.0)
+
+
+def test_a_solution_that_blows_up():
+    """y' = y^2 from 1 reaches infinity at t = 1."""
+    with pytest.raises(FloatingPointError, match="t=1 no step"):
+        integrate(lambda y, t, rows: y**2, torch.ones(1, 1, dtype=torch.float64), 0.0, 2.0)
+
+
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        ({"method": "rk45"}, "method=rk45.*dopri5"), ({"method": "rk4"}, "method=rk4.*torchdiffeq.rk4"), ({"rtol": 0.0}, "rtol=0.0"), ({"atol": 2.0}, "atol=2.0"),
+        ({"rtol": math.nan}, "rtol=nan"), ({"steps": 0}, "steps=0"),
+    ],
+)  # fmt: skip
+def test_settings_that_no_solver_takes(values, message):
+    with pytest.raises(ValueError, match=message):
+        integrate(spring, torch.zeros(1, 2), 0.0, 1.0, **values)
