@@ -1,6 +1,7 @@
 """Compose the configuration, build the nouns, obtain a score, do the task: `python run.py --help`."""
 
 import logging
+import math
 import sys
 import traceback
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import CompactHydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -20,16 +21,29 @@ log = logging.getLogger("run")
 @hydra.main(config_path="conf", config_name="config", version_base="1.3")
 def main(config: DictConfig) -> float | None:
     """One job; a sweeper gets the task's first metric."""
+    hydra_config = HydraConfig.get()
+    sweep = Path(hydra_config.sweep.dir).name if hydra_config.mode == RunMode.MULTIRUN else None
     try:
-        hydra_config = HydraConfig.get()
-        sweep = Path(hydra_config.sweep.dir).name if hydra_config.mode == hydra.types.RunMode.MULTIRUN else None
         return run(
-            OmegaConf.to_container(config, resolve=True), dict(hydra_config.runtime.choices), Path(hydra_config.runtime.output_dir), sweep
+            OmegaConf.to_container(config, resolve=True),
+            dict(hydra_config.runtime.choices),
+            Path(hydra_config.runtime.output_dir),
+            sweep,
         )
     except (ValueError, OSError, ImportError, FloatingPointError, OmegaConfBaseException) as error:
-        # The user's mistakes and the machine's: one message on the screen, the traceback in run.log for whoever needs it.
+        # The user's mistakes and the machine's: one message on the screen, the traceback in run.log for whoever needs
+        # it.
         log.debug("%s", traceback.format_exc())
-        raise CompactHydraException(f"error: {error}") from None
+        if not sweep:
+            sys.exit(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception:
+        if not sweep:
+            raise
+        log.exception("this job failed")
+    return math.nan  # of a sweep's failed job: the others go on, and the sweep's summary ends it with exit code 1
 
 
 def run(cfg: dict, choices: dict[str, str], folder: Path, sweep: str | None = None) -> float | None:
@@ -39,15 +53,20 @@ def run(cfg: dict, choices: dict[str, str], folder: Path, sweep: str | None = No
     from conf import schema
     from tasks import Record
 
-    schema.check_root(cfg)
-    for key in NODES:
-        schema.check(cfg[key], key, unsettled=True)
-    device = choose_device(cfg["device"], cfg["dtype"])
-    if cfg["threads"]:
-        torch.set_num_threads(cfg["threads"])
-
-    record = Record(folder, cfg, cfg["logger"], title="-".join(choices[key] for key in ("task", "data", "sde", "sampler")), group=sweep)
+    record = Record(
+        folder,
+        cfg,
+        cfg["logger"],
+        title="-".join(choices[key] for key in ("task", "data", "sde", "sampler")),
+        group=sweep,
+    )
     try:
+        schema.check_root(cfg)
+        for key in NODES:
+            schema.check(cfg[key], key, unsettled=True)
+        device = choose_device(cfg["device"], cfg["dtype"])
+        if cfg["threads"]:
+            torch.set_num_threads(cfg["threads"])
         data = schema.build(cfg["data"], "data")
         cfg = settle(cfg, data, device)
         sde, task = schema.build(cfg["sde"], "sde"), schema.build(cfg["task"], "task")
@@ -56,9 +75,13 @@ def run(cfg: dict, choices: dict[str, str], folder: Path, sweep: str | None = No
         record.finish(metrics)
     except BaseException as error:
         record.close(failed=f"{type(error).__name__}: {error}")
+        if isinstance(error, OSError) and error.errno and not error.filename:  # a full disk does not say where
+            raise record.unwritable(error) from error
         raise
     record.close()
-    return next((float(value) for key, value in metrics.items() if key != "count" and isinstance(value, int | float)), None)
+    return next(
+        (float(value) for key, value in metrics.items() if key != "count" and isinstance(value, int | float)), None
+    )
 
 
 NODES = ("data", "sde", "model", "parameterisation", "training", "likelihood", "sampler", "task")
@@ -69,9 +92,18 @@ def settle(cfg: dict, data: Any, device: str) -> dict:
     from conf import schema
 
     batch = max(1, min(8192, 2**21 // data.dim))
-    values = {"shape": list(data.shape), "components": data.components(), "sigma_data": round(data.std, 6), "batch": batch, "device": device}
+    values = {
+        "shape": list(data.shape),
+        "components": data.components(),
+        "sigma_data": round(data.std, 6),
+        "batch": batch,
+        "device": device,
+    }
     if cfg["model"].get("components") == schema.AUTO and values["components"] is None:
-        raise ValueError("model=oracle needs data whose density is a mixture: data=mixture or data=8gaussians; for other data choose model=mlp or unet")
+        raise ValueError(
+            "model=oracle needs data whose density is a mixture, data=mixture or data=8gaussians; "
+            "for other data choose model=mlp or model=unet"
+        )
     cfg = schema.settle(cfg, data.shape, values)
     for key in NODES:
         schema.check(cfg[key], key)
@@ -79,13 +111,15 @@ def settle(cfg: dict, data: Any, device: str) -> dict:
 
 
 def obtain_score(cfg: dict, sde: Any, data: Any, record: Any, name: str) -> Any:
-    """The score of a run: the checkpoint that was asked for, or a model without parameters, or the store's, trained if it is not there."""
+    """The score of a run: the checkpoint that was asked for, or a model without parameters, or the store's, trained if
+    it is not there.
+    """
     from conf import schema
     from training import Store, journal
     from training.store import put_weights
 
     if cfg["checkpoint"]:
-        return from_checkpoint(cfg, sde)
+        return from_checkpoint(cfg, sde, data)
     if "sde" in cfg["model"]:  # a model that names an SDE is a score by itself
         return schema.build(cfg["model"], "model")
 
@@ -112,30 +146,59 @@ def build_model(cfg: dict, sde: Any) -> Any:
     from conf import schema
     from models import ScoreModel
 
-    return ScoreModel(sde, schema.build(cfg["model"], "model"), schema.build(cfg["parameterisation"], "parameterisation"))
+    return ScoreModel(
+        sde, schema.build(cfg["model"], "model"), schema.build(cfg["parameterisation"], "parameterisation")
+    )
 
 
 def identity_of(cfg: dict, data: Any) -> dict:
     """What decides a network's weights, in plain values; a file of data counts by its content and not by its path."""
     training = {key: value for key, value in cfg["training"].items() if key not in ("evaluate", "save_seconds")}
     fingerprint = data.fingerprint()
-    described = cfg["data"] if fingerprint is None else {**{k: v for k, v in cfg["data"].items() if k != "path"}, "fingerprint": fingerprint}
-    return {"data": described, "sde": cfg["sde"], "model": cfg["model"], "parameterisation": cfg["parameterisation"], "training": training}
+    described = (
+        cfg["data"]
+        if fingerprint is None
+        else {**{k: v for k, v in cfg["data"].items() if k != "path"}, "fingerprint": fingerprint}
+    )
+    return {
+        "data": described,
+        "sde": cfg["sde"],
+        "model": cfg["model"],
+        "parameterisation": cfg["parameterisation"],
+        "training": training,
+    }
 
 
-def from_checkpoint(cfg: dict, sde: Any) -> Any:
-    """The network of checkpoint=PATH, read as the score of the run's SDE, which may be another one than it was trained under."""
+def from_checkpoint(cfg: dict, sde: Any, data: Any) -> Any:
+    """The network of checkpoint=PATH as the score of the run's SDE, which may be another than it was trained under."""
     from training import store
 
     identity, found = store.read(cfg["checkpoint"])
-    shape, wanted = identity["model"].get("shape"), cfg["data"]
-    if (identity["data"]["_target_"], shape) != (wanted["_target_"], cfg["model"].get("shape", shape)):
+    now = identity_of(cfg, data)
+    parts = ("data", "model", "parameterisation")
+    if lines := differences({key: identity[key] for key in parts}, {key: now[key] for key in parts}):
         raise ValueError(
-            f"checkpoint={cfg['checkpoint']} was trained on other data: {identity['data']['_target_']} of shape {shape}, and this run has {wanted['_target_']} "
-            f"of shape {cfg['model'].get('shape')}; choose the data= it was trained on"
+            f"checkpoint={cfg['checkpoint']} does not fit this run; choose the values it was trained with:\n  "
+            + "\n  ".join(lines)
         )
     log.info("loaded %s, %s updates", cfg["checkpoint"], f"{found.step:,}")
     return store.put_weights(build_model(identity, sde), found, cfg["checkpoint"])
+
+
+def differences(saved: Any, now: Any, key: str = "") -> list[str]:
+    """What two trees of plain values disagree in, a line a key."""
+    if isinstance(saved, dict) and isinstance(now, dict):
+        if saved.get("_target_") != now.get("_target_"):
+            return [f"{key}: {saved.get('_target_')} in the checkpoint, {now.get('_target_')} here"]
+        names = dict.fromkeys([*saved, *now])
+        return [
+            line
+            for name in names
+            for line in differences(
+                saved.get(name, "absent"), now.get(name, "absent"), f"{key}.{name}" if key else name
+            )
+        ]
+    return [] if saved == now else [f"{key}: {saved} in the checkpoint, {now} here"]
 
 
 def load(path: str | Path, device: str = "cpu") -> tuple[Any, Any, Any]:
@@ -168,4 +231,4 @@ def choose_device(device: str, dtype: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

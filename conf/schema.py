@@ -1,7 +1,7 @@
 """From yaml to objects: every node with a ``_target_`` is a constructor call, checked before anything is built.
 
-``check`` compares each value with its constructor's annotation, so that the class is the schema; ``build`` makes the object. Only classes of
-this project can be targets.
+``check`` compares each value with its constructor's annotation, so that the class is the schema; ``build`` makes
+the object. Only classes of this project can be targets.
 """
 
 import importlib
@@ -15,16 +15,24 @@ PACKAGES = ("sde_lib", "data", "models", "training", "samplers", "likelihood", "
 AUTO = "auto"
 
 ROOT = {
-    "count": int | None, "points": str | None, "seed": int, "device": Literal["auto", "cpu", "cuda", "mps"], "dtype": Literal["float32", "float64"],
-    "threads": int | None, "store": str, "checkpoint": str | None,
-}  # fmt: skip
+    "count": int | None,
+    "points": str | None,
+    "seed": int,
+    "device": Literal["auto", "cpu", "cuda", "mps"],
+    "dtype": Literal["float32", "float64"],
+    "threads": int | None,
+    "store": str,
+    "checkpoint": str | None,
+}
 
 
 def locate(target: Any, key: str) -> type:
     """The class that a ``_target_`` names."""
     package, _, name = str(target).rpartition(".")
     if package.split(".")[0] not in PACKAGES:
-        raise ValueError(f"{key}._target_={target} is not a class of this project; targets lie in {', '.join(PACKAGES)}")
+        raise ValueError(
+            f"{key}._target_={target} is not a class of this project; targets lie in {', '.join(PACKAGES)}"
+        )
     try:
         found = getattr(importlib.import_module(package), name)
     except (ImportError, AttributeError):
@@ -54,7 +62,7 @@ def check_root(cfg: dict) -> None:
 
 
 def check(node: dict, key: str, unsettled: bool = False) -> None:
-    """Every value below a node against the annotation of its constructor; ValueError names the key, the value and what fits.
+    """Every value below a node against its constructor's annotation; ValueError names the key, the value and what fits.
 
     ``unsettled`` lets ``auto`` stand for a value, and a pair of choices for one of them: see :func:`settle`.
     """
@@ -98,7 +106,10 @@ def fits(value: Any, hint: Any) -> bool:
         fixed = origin is tuple and arguments[-1:] != (...,)
         if not isinstance(value, list | tuple) or (fixed and len(value) != len(arguments)):
             return False
-        return all(fits(each, wanted) for each, wanted in zip(value, arguments if fixed else arguments[:1] * len(value), strict=True))
+        return all(
+            fits(each, wanted)
+            for each, wanted in zip(value, arguments if fixed else arguments[:1] * len(value), strict=True)
+        )
     if hint is type(None):
         return value is None
     if hint is float:
@@ -106,7 +117,9 @@ def fits(value: Any, hint: Any) -> bool:
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)
     if isinstance(value, dict):
-        return "_target_" not in value or not isinstance(hint, type) or issubclass(locate(value["_target_"], "node"), hint)
+        return (
+            "_target_" not in value or not isinstance(hint, type) or issubclass(locate(value["_target_"], "node"), hint)
+        )
     return isinstance(hint, type) and isinstance(value, hint)
 
 
@@ -114,26 +127,43 @@ def describe(hint: Any) -> str:
     """An annotation in a user's words."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (Union, types.UnionType):
-        return " or ".join(describe(each) for each in arguments if each is not Callable and typing.get_origin(each) is not Callable.__class__)
+        return " or ".join(
+            describe(each)
+            for each in arguments
+            if each is not Callable and typing.get_origin(each) is not Callable.__class__
+        )
     if origin is Literal:
         return "one of " + ", ".join(map(str, arguments))
     if origin in (list, tuple):
         if origin is tuple and arguments[-1:] != (...,):
             return f"a list of {len(arguments)} values, each {describe(arguments[0])}"
         return f"a list, each value {describe(arguments[0])}" if arguments else "a list"
-    names = {int: "a whole number", float: "a number", str: "a word", bool: "true or false", type(None): "null", dict: "a group of keys"}
+    names = {
+        int: "a whole number",
+        float: "a number",
+        str: "a word",
+        bool: "true or false",
+        type(None): "null",
+        dict: "a group of keys",
+    }
     return names.get(hint, f"a {getattr(hint, '__name__', hint)}")
 
 
 def show(value: Any) -> str:
-    return "null" if value is None else f"{{_target_: {value['_target_']}}}" if isinstance(value, dict) and "_target_" in value else str(value)
+    return (
+        "null"
+        if value is None
+        else f"{{_target_: {value['_target_']}}}"
+        if isinstance(value, dict) and "_target_" in value
+        else str(value)
+    )
 
 
 def settle(cfg: dict, shape: tuple[int, ...], values: dict[str, Any]) -> dict:
     """The configuration with everything that waited for the data filled in.
 
-    A group's choice ``auto`` holds two choices, ``vectors`` and ``images``: the data's shape picks one. A value ``auto`` is replaced
-    by the value of its key's name.
+    A group's choice ``auto`` holds two choices, ``vectors`` and ``images``: the data's shape picks one. A value
+    ``auto`` is replaced by the value of its key's name.
 
     Arguments:
         shape: the shape of one example.

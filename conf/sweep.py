@@ -1,16 +1,52 @@
-"""What Hydra calls when a sweep has ended."""
+"""What Hydra calls before a run begins and after a sweep has ended."""
 
+import logging
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
+
+logging.raiseExceptions = False  # a full disk is reported once, by the run, and not by every line of its log
 
 
 class SweepSummary(Callback):
-    """One table over all jobs of a sweep, ``summary.csv`` and ``summary.png`` in its folder."""
+    """Refuses a folder that cannot be written; ends a sweep with one table over all its jobs."""
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        writable(config, "run")
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        writable(config, "sweep")
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         from tasks.summary import summarise  # matplotlib is loaded when a sweep has ended, not by --help
 
-        summarise(Path(config.hydra.sweep.dir))
+        if not summarise(Path(config.hydra.sweep.dir)):
+            raise SystemExit(1)
+
+
+def writable(config: DictConfig, mode: str) -> None:
+    """Makes the folder and a file in it, or ends the program with one message: Hydra would end it with a traceback.
+
+    The part of the name that holds no interpolation is looked at: the rest is not known before the job begins.
+    """
+    key = f"hydra.{mode}.dir"
+    fixed, interpolation, _ = OmegaConf.to_container(config.hydra[mode], resolve=False)["dir"].partition("${")
+    folder = Path(fixed).parent if interpolation and not fixed.endswith("/") else Path(fixed)
+    probe = folder / ".probe"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with probe.open("wb") as file:
+            file.write(b"\0" * 4096)
+            file.flush()
+            os.fsync(file.fileno())
+        probe.unlink()
+    except OSError as error:
+        print(
+            f"error: {key}={folder} cannot be written ({error.strerror}); choose another folder with {key}=FOLDER",
+            file=sys.stderr,
+        )
+        raise SystemExit(1) from None

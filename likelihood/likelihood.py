@@ -6,10 +6,11 @@ Along dx/dt = v(x, t) = f x - g^2/2 score the log-density changes by minus the d
     \log p_{eps}(x) = \log p_T(z) + \int_{eps}^T \nabla\cdot v(x_t, t)\,dt, \qquad
     \nabla\cdot v = D f - \tfrac12 g^2\,\mathrm{tr}\,\nabla_x s_\theta,
 
-with z = x_T the latent code of x (arXiv 2011.13456, eq. 39; Chen et al., arXiv 1806.07366, theorem 1). p_T is replaced by the
-prior N(0, sigma(T)^2 I). The state of the ODE is x and one integral a probe: with k random probes, fixed along the trajectory
-(FFJORD, arXiv 1810.01367, section 3.1), each integral is an unbiased estimate of its own, and their spread over the probes gives the
-standard error of their mean. Score and divergence come from one evaluation of the network.
+with z = x_T the latent code of x (arXiv 2011.13456, eq. 39; Chen et al., arXiv 1806.07366, theorem 1). p_T is
+replaced by the prior N(0, sigma(T)^2 I). The state of the ODE is x and one integral a probe: with k random probes,
+fixed along the trajectory (FFJORD, arXiv 1810.01367, section 3.1), each integral is an unbiased estimate of its
+own, and their spread over the probes gives the standard error of their mean. Score and divergence come from one
+evaluation of the network.
 """
 
 from collections.abc import Callable
@@ -29,7 +30,8 @@ class LogLikelihood:
     Attributes:
         log_prob: log p(x) in nats and model units, shape (B,), float64.
         z: the latent code x_T, shape (B, *).
-        probe_stderr: the standard error of log_prob over the random probes in nats, shape (B,): 0 for the exact trace, NaN for one probe.
+        probe_stderr: the standard error of log_prob over the random probes in nats, shape (B,): 0 for the exact
+            trace, NaN for one probe.
         nfe: network evaluations a point, the mean over the batch.
     """
 
@@ -64,9 +66,13 @@ class Likelihood:
 
     @torch.no_grad()
     def __call__(
-        self, sde: SDE, score: ScoreFn, x: Tensor, randn_like: Callable[[Tensor], Tensor] = torch.randn_like,
+        self,
+        sde: SDE,
+        score: ScoreFn,
+        x: Tensor,
+        randn_like: Callable[[Tensor], Tensor] = torch.randn_like,
         on_step: Callable[[float], None] | None = None,
-    ) -> LogLikelihood:  # fmt: skip
+    ) -> LogLikelihood:
         """The log-density at x, shape (B, *), in model units.
 
         Arguments:
@@ -87,18 +93,29 @@ class Likelihood:
             velocity = per_sample(f, at) * y[:, :dim].reshape(at.shape) - per_sample(half_g2, at) * s
             return torch.cat([velocity.flatten(1), (f * dim - half_g2 * div_s.to(f)).T], dim=1)
 
-        # The state in float64 whatever the network's dtype: the solver adds thousands of small numbers, at no cost beside the network.
+        # The state in float64 whatever the network's dtype: the solver adds thousands of small numbers, at no cost
+        # beside the network.
         wide = torch.float32 if x.device.type == "mps" else torch.float64
         start = torch.cat([x.flatten(1).to(wide), x.new_zeros(count, integrals, dtype=wide)], dim=1)
 
         def norm(error: Tensor) -> Tensor:
-            """The worse of the state's and the integrals' errors: in many dimensions one integral would vanish in a mean."""
+            """The worse of the state's and the integrals' errors: in many dimensions one integral would vanish in a
+            mean.
+            """
             return torch.maximum(error[:, :dim].square().mean(1).sqrt(), error[:, dim:].abs().amax(1))
 
         end = integrate(
-            right_hand_side, start, sde.eps, sde.T, method=self.method, rtol=self.rtol, atol=self.atol, steps=self.steps, norm=norm,
+            right_hand_side,
+            start,
+            sde.eps,
+            sde.T,
+            method=self.method,
+            rtol=self.rtol,
+            atol=self.atol,
+            steps=self.steps,
+            norm=norm,
             on_step=on_step,
-        )  # fmt: skip
+        )
         z, estimates = end[:, :dim].reshape(-1, *shape), end[:, dim:]
         stderr = torch.zeros_like(estimates[:, 0]) if probes is None else estimates.std(1) / integrals**0.5
         log_prob = sde.prior_log_prob(z) + estimates.mean(1)

@@ -1,11 +1,12 @@
 r"""Two-sample distances.
 
-The sliced Wasserstein distance averages, over random directions, the distance between the sorted projections of two samples:
+The sliced Wasserstein distance averages, over random directions, the distance between the sorted projections of two
+samples:
 
 .. math:: SW_2^2 = \mathbb E_\theta \int_0^1 \bigl(F_{\theta}^{-1}(u) - G_{\theta}^{-1}(u)\bigr)^2\,du
 
-(Bonneel et al. 2015, doi 10.1007/s10851-014-0506-3). Two samples of one distribution are not at distance 0: always read it beside
-the distance of two real samples of the same sizes.
+(Bonneel et al. 2015, doi 10.1007/s10851-014-0506-3). Two samples of one distribution are not at distance 0: always
+read it beside the distance of two real samples of the same sizes.
 """
 
 import torch
@@ -21,7 +22,9 @@ def sliced_wasserstein(x: Tensor, y: Tensor, directions: int = 200, seed: int = 
     theta = theta / theta.norm(dim=0)
     # The quantile functions are step functions; on the union of their steps the integral is a finite sum.
     a, b = (x @ theta).sort(dim=0).values, (y @ theta).sort(dim=0).values
-    edges = torch.cat([torch.arange(1, len(a) + 1) / len(a), torch.arange(1, len(b) + 1) / len(b)]).double().sort().values
+    edges = (
+        torch.cat([torch.arange(1, len(a) + 1) / len(a), torch.arange(1, len(b) + 1) / len(b)]).double().sort().values
+    )
     width = torch.diff(edges, prepend=edges.new_zeros(1))
     middle = edges - width / 2
     i, j = (middle * len(a)).long().clamp(max=len(a) - 1), (middle * len(b)).long().clamp(max=len(b) - 1)

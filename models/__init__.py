@@ -7,4 +7,16 @@ from .parameterisation import EDM, Denoiser, Noise, Parameterisation, Score, Vel
 from .score import ScoreModel
 from .unet import UNet
 
-__all__ = ["ScoreModel", "Parameterisation", "Score", "Noise", "Denoiser", "Velocity", "EDM", "MLP", "UNet", "EnergyGradient", "Oracle"]
+__all__ = [
+    "ScoreModel",
+    "Parameterisation",
+    "Score",
+    "Noise",
+    "Denoiser",
+    "Velocity",
+    "EDM",
+    "MLP",
+    "UNet",
+    "EnergyGradient",
+    "Oracle",
+]

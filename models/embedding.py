@@ -2,8 +2,9 @@ r"""Features of a number or a vector that a network can tell apart more finely t
 
 .. math:: \gamma(u) = [\cos(2\pi W u),\ \sin(2\pi W u)]
 
-With the rows of W drawn from a Gaussian these are the random Fourier features of Tancik et al. (arXiv 2006.10739); with a
-geometric ladder of frequencies they are the sinusoidal embedding of a step or a noise level (arXiv 2006.11239).
+With the rows of W drawn from a Gaussian these are the random Fourier features of Tancik et al. (arXiv 2006.10739);
+with a geometric ladder of frequencies they are the sinusoidal embedding of a step or a noise level (arXiv
+2006.11239).
 """
 
 import math
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 
 class NoiseEmbedding(nn.Module):
-    """Sinusoidal features of the noise level c_noise = log(sigma/alpha)/4, and a layer that mixes them: (B,) to (B, width).
+    """Sinusoidal features of c_noise = log(sigma/alpha)/4, and a layer that mixes them: (B,) to (B, width).
 
     The levels of the usual SDEs lie in [-2.3, 1]; the periods of the ladder go from 4 down to 1/8, so that the finest
     feature still turns only a few times over a factor e of sigma.
@@ -21,7 +22,9 @@ class NoiseEmbedding(nn.Module):
 
     def __init__(self, width: int, features: int = 32):
         super().__init__()
-        self.register_buffer("frequencies", 2 * math.pi * torch.logspace(-2, 3, features // 2, base=2.0), persistent=False)
+        self.register_buffer(
+            "frequencies", 2 * math.pi * torch.logspace(-2, 3, features // 2, base=2.0), persistent=False
+        )
         self.mix = nn.Linear(features, width)
 
     def forward(self, c: Tensor) -> Tensor:

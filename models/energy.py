@@ -1,9 +1,11 @@
 r"""A scalar energy whose gradient is the network: a score that is a gradient field by construction.
 
-.. math:: F(x, c) = -\nabla_x E(x, c), \qquad E(x, c) = -\tfrac1{\sqrt D}\,\langle x, N(x, c)\rangle + \tfrac1{2\sqrt D}\,\|N(x, c)\|^2
+.. math::
+    F(x, c) = -\nabla_x E(x, c), \qquad
+    E(x, c) = \tfrac1{\sqrt D}\bigl(\tfrac12\|N(x, c)\|^2 - \langle x, N(x, c)\rangle\bigr)
 
-for any network N, vectors or images: the form ties E to a network without a scalar head, and starts at E = 0 where N starts at
-zero. Training differentiates twice, so a network must be smooth (SiLU, not ReLU).
+for any network N, vectors or images: the form ties E to a network without a scalar head, and starts at E = 0 where
+N starts at zero. Training differentiates twice, so a network must be smooth (SiLU, not ReLU).
 """
 
 import math

@@ -9,9 +9,9 @@ from .embedding import FourierFeatures, NoiseEmbedding
 class MLP(nn.Module):
     """Hidden layers of one width; the noise level shifts each layer's input to its nonlinearity.
 
-    Random Fourier features of the input let a small network draw sharp edges. They also start it off where preconditioning
-    leaves a symmetric data set no linear or quadratic signal: without them 8gaussians and pinwheel stay a single Gaussian
-    for tens of thousands of steps.
+    Random Fourier features of the input let a small network draw sharp edges. They also start it off where
+    preconditioning leaves a symmetric data set no linear or quadratic signal: without them 8gaussians and pinwheel
+    stay a single Gaussian for tens of thousands of steps.
 
     Arguments:
         shape: the shape (D,) of one vector.
@@ -23,11 +23,19 @@ class MLP(nn.Module):
     """
 
     def __init__(
-        self, shape: tuple[int, ...], width: int = 128, depth: int = 3, fourier: int = 32, fourier_scale: float = 0.5, dropout: float = 0.0
+        self,
+        shape: tuple[int, ...],
+        width: int = 128,
+        depth: int = 3,
+        fourier: int = 32,
+        fourier_scale: float = 0.5,
+        dropout: float = 0.0,
     ):
         super().__init__()
         if len(shape) != 1:
-            raise ValueError(f"model=mlp takes vectors of shape (D,), the data have shape {tuple(shape)}; type model=unet")
+            raise ValueError(
+                f"model=mlp takes vectors of shape (D,), the data have shape {tuple(shape)}; type model=unet"
+            )
         for key, value, least in (("width", width, 1), ("depth", depth, 1), ("fourier", fourier, 0)):
             if value < least:
                 raise ValueError(f"model.{key}={value} must be at least {least}")

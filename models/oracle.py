@@ -7,7 +7,8 @@ r"""The exact score of a mixture of isotropic Gaussians under any linear SDE.
     \nabla_x\log p_t(x) = \sum_k r_k(x)\,\frac{\alpha\mu_k - x}{v_k}, \qquad
     r_k = \mathrm{softmax}_k\bigl[\log w_k + \log N(x; \alpha\mu_k, v_k I)\bigr].
 
-With it the error of a solver and the error of a model can be told apart: every sampler and every likelihood is tested on it.
+With it the error of a solver and the error of a model can be told apart: every sampler and every likelihood is
+tested on it.
 """
 
 import math
@@ -23,7 +24,8 @@ class Oracle(nn.Module):
 
     Arguments:
         sde: the forward SDE.
-        components: weights (K,), means (K, D) and stds (K,) of the mixture in model units; ``auto`` in the yaml takes the data's.
+        components: weights (K,), means (K, D) and stds (K,) of the mixture in model units; ``auto`` in the yaml
+            takes the data's.
     """
 
     def __init__(self, sde: SDE, components: tuple[Tensor, Tensor, Tensor]):
@@ -31,7 +33,9 @@ class Oracle(nn.Module):
         self.sde = sde
         weights, means, stds = (torch.as_tensor(c, dtype=torch.float64) for c in components)
         if not (weights.shape == stds.shape and means.ndim == 2 and len(means) == len(weights)):
-            raise ValueError(f"the oracle takes weights (K,), means (K, D), stds (K,); it got {[tuple(c.shape) for c in components]}")
+            raise ValueError(
+                f"the oracle takes weights (K,), means (K, D), stds (K,); it got {[tuple(c.shape) for c in components]}"
+            )
         self.register_buffer("log_weights", (weights / weights.sum()).log())
         self.register_buffer("means", means)
         self.register_buffer("variances", stds.square())
@@ -43,7 +47,11 @@ class Oracle(nn.Module):
         means = alpha[..., None] * self.means  # (B, K, D): the differences and not the squares, which would cancel
         distances = (x.flatten(1)[:, None] - means).square().sum(-1)
         dim = self.means.shape[1]
-        return self.log_weights - 0.5 * (distances / variances + dim * (variances.log() + math.log(2 * math.pi))), variances, alpha
+        return (
+            self.log_weights - 0.5 * (distances / variances + dim * (variances.log() + math.log(2 * math.pi))),
+            variances,
+            alpha,
+        )
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """The score at x (B, *) and t (B,), of x's shape."""

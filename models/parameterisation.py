@@ -14,10 +14,11 @@ Velocity       :math:`-1/V`          :math:`-\alpha/(\sigma\sqrt V)`            
 EDM            :math:`-1/V_d`        :math:`\alpha s_d/(\sigma\sqrt{V_d})`        :math:`1/\sqrt{V_d}`
 =============  ====================  ===========================================  ======================
 
-Each row follows from Tweedie's formula, score = (alpha D - x)/sigma^2, by putting in the D that the output stands for: the
-noise z = (x - alpha D)/sigma; the velocity (alpha z - sigma D)/sqrt(V) of Salimans and Ho (arXiv 2202.00512), of unit size under
-every SDE; the preconditioned denoiser of Karras et al. (arXiv 2206.00364, table 1), written there for alpha = 1. All
-coefficients but a common factor depend on sigma/alpha alone, so a network trained under one SDE can be read under another.
+Each row follows from Tweedie's formula, score = (alpha D - x)/sigma^2, by putting in the D that the output stands
+for: the noise z = (x - alpha D)/sigma; the velocity (alpha z - sigma D)/sqrt(V) of Salimans and Ho (arXiv
+2202.00512), of unit size under every SDE; the preconditioned denoiser of Karras et al. (arXiv 2206.00364, table 1),
+written there for alpha = 1. All coefficients but a common factor depend on sigma/alpha alone, so a network trained
+under one SDE can be read under another.
 """
 
 from abc import ABC, abstractmethod
@@ -53,7 +54,7 @@ class Noise(Parameterisation):
 
 @dataclass(frozen=True)
 class Denoiser(Parameterisation):
-    """The network predicts the clean data x_0. Its score is a small difference of large numbers where sigma is small."""
+    """The network predicts the clean data x_0. Its score is a small difference of large numbers at low noise."""
 
     def coefficients(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         variance = sigma.square()
@@ -81,7 +82,9 @@ class EDM(Parameterisation):
 
     def __post_init__(self):
         if not self.sigma_data > 0:
-            raise ValueError(f"parameterisation.sigma_data={self.sigma_data} must be positive; type parameterisation.sigma_data=auto")
+            raise ValueError(
+                f"parameterisation.sigma_data={self.sigma_data} must be positive; type parameterisation.sigma_data=auto"
+            )
 
     def coefficients(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         c_in = torch.rsqrt(alpha.square() * self.sigma_data**2 + sigma.square())

@@ -1,9 +1,11 @@
 r"""One time-conditioned network, read as the score of any SDE.
 
-.. math:: s_\theta(x, t) = c_{skip}\,x + c_{out}\,F_\theta(c_{in}\,x,\ c_{noise}), \qquad c_{noise} = \tfrac14\log(\sigma/\alpha)
+.. math::
+    s_\theta(x, t) = c_{skip}\,x + c_{out}\,F_\theta(c_{in}\,x,\ c_{noise}), \qquad
+    c_{noise} = \tfrac14\log(\sigma/\alpha)
 
-The coefficients are a row of :mod:`models.parameterisation`. The network is told the noise-to-signal ratio and never t: the
-ratio means the same under every SDE, t does not.
+The coefficients are a row of :mod:`models.parameterisation`. The network is told the noise-to-signal ratio and
+never t: the ratio means the same under every SDE, t does not.
 """
 
 from torch import Tensor, nn

@@ -63,8 +63,8 @@ class Attention(nn.Module):
 class UNet(nn.Module):
     """Residual blocks at falling and rising resolution, with skips; attention at chosen resolutions.
 
-    Heights and widths need no common factor: a level of h x w pixels is followed by one of ceil(h/2) x ceil(w/2), and the way
-    up returns to the size of the skip it meets.
+    Heights and widths need no common factor: a level of h x w pixels is followed by one of ceil(h/2) x ceil(w/2),
+    and the way up returns to the size of the skip it meets.
 
     Arguments:
         shape: the shape (C, H, W) of one image.
@@ -76,15 +76,24 @@ class UNet(nn.Module):
     """
 
     def __init__(
-        self, shape: tuple[int, ...], channels: list[int] | tuple[int, ...] = (32, 64, 64), blocks: int = 1,
-        attention: list[int] | tuple[int, ...] = (8, 7), heads: int = 2, dropout: float = 0.0,
-    ):  # fmt: skip
+        self,
+        shape: tuple[int, ...],
+        channels: list[int] | tuple[int, ...] = (32, 64, 64),
+        blocks: int = 1,
+        attention: list[int] | tuple[int, ...] = (8, 7),
+        heads: int = 2,
+        dropout: float = 0.0,
+    ):
         super().__init__()
         if len(shape) != 3:
-            raise ValueError(f"model=unet takes images of shape (C, H, W), the data have shape {tuple(shape)}; type model=mlp")
+            raise ValueError(
+                f"model=unet takes images of shape (C, H, W), the data have shape {tuple(shape)}; type model=mlp"
+            )
         channels = list(channels)
         if not channels or min(channels) < 1 or blocks < 1:
-            raise ValueError(f"model.channels={channels} and model.blocks={blocks}: at least one level, block and channel")
+            raise ValueError(
+                f"model.channels={channels} and model.blocks={blocks}: at least one level, block and channel"
+            )
         if not 0 <= dropout < 1:
             raise ValueError(f"model.dropout={dropout} must lie in [0, 1)")
         noise = 4 * channels[0]
@@ -99,7 +108,9 @@ class UNet(nn.Module):
                 raise ValueError(f"model.heads={heads} must divide the {width} channels of every level with attention")
 
         def block(before: int, after: int, attend: bool) -> nn.ModuleList:
-            return nn.ModuleList([Residual(before, after, noise, dropout), Attention(after, heads) if attend else nn.Identity()])
+            return nn.ModuleList(
+                [Residual(before, after, noise, dropout), Attention(after, heads) if attend else nn.Identity()]
+            )
 
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         skips, now = [channels[0]], channels[0]
@@ -117,7 +128,9 @@ class UNet(nn.Module):
                 level.append(block(now + skips.pop(), width, attend))
                 now = width
             self.up.append(level)
-        self.last = nn.Sequential(group_norm(now + skips[0]), nn.SiLU(), zero(nn.Conv2d(now + skips[0], shape[0], 3, padding=1)))
+        self.last = nn.Sequential(
+            group_norm(now + skips[0]), nn.SiLU(), zero(nn.Conv2d(now + skips[0], shape[0], 3, padding=1))
+        )
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
         """x (B, C, H, W) and the noise level c (B,) to (B, C, H, W)."""

@@ -8,6 +8,18 @@ from .predictors import Ancestral, EulerMaruyama, Predictor, ReverseDiffusion
 from .step import Step
 
 __all__ = [
-    "Sampler", "Film", "PredictorCorrector", "ProbabilityFlow", "Step", "Predictor", "EulerMaruyama", "ReverseDiffusion", "Ancestral", "Langevin",
-    "Grid", "Uniform", "LogSNR", "Karras",
-]  # fmt: skip
+    "Sampler",
+    "Film",
+    "PredictorCorrector",
+    "ProbabilityFlow",
+    "Step",
+    "Predictor",
+    "EulerMaruyama",
+    "ReverseDiffusion",
+    "Ancestral",
+    "Langevin",
+    "Grid",
+    "Uniform",
+    "LogSNR",
+    "Karras",
+]

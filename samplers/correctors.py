@@ -12,10 +12,11 @@ The size of the step decides whether that is right. With a of the grid's step th
 ``sample_norms``   :math:`2a^2 (r\,|z|/|s|)^2`                            each sample's own z and score
 =================  =====================================================  ===========================================
 
-r is the signal-to-noise ratio ``snr`` (arXiv 2011.13456, algorithms 4 and 5, whose alpha is a^2 in the published code). The kernel's
-rule is what the published one tends to, since the score's norm is about :math:`|z|/\sigma`, with no dependence on batch mates. A step that
-depends on x and z is no longer Langevin dynamics; in many dimensions the norms hardly vary and nobody notices, in two dimensions
-``sample_norms`` sends samples far out, wherever a score happens to be small (see docs/architecture.md).
+r is the signal-to-noise ratio ``snr`` (arXiv 2011.13456, algorithms 4 and 5, whose alpha is a^2 in the published
+code). The kernel's rule is what the published one tends to, since the score's norm is about :math:`|z|/\sigma`,
+with no dependence on batch mates. A step that depends on x and z is no longer Langevin dynamics; in many dimensions
+the norms hardly vary and nobody notices, in two dimensions ``sample_norms`` sends samples far out, wherever a score
+happens to be small (see docs/architecture.md).
 """
 
 from dataclasses import dataclass
@@ -37,7 +38,8 @@ class Langevin(Step):
     """``count`` Langevin steps at the time that a predictor has just reached.
 
     Arguments:
-        snr: the ratio r. Published: 0.16 for CIFAR-10; annealed Langevin 0.316 (100 steps a level) and 0.176 (5 a level).
+        snr: the ratio r. Published: 0.16 for CIFAR-10; annealed Langevin 0.316 (100 steps a level) and 0.176 (5 a
+            level).
         count: how many steps.
         rule: what sets the step's size; see the module's table.
     """
@@ -48,9 +50,13 @@ class Langevin(Step):
 
     def __post_init__(self):
         if not 0 < self.snr < 1:
-            raise ValueError(f"sampler.corrector.snr={self.snr} must lie between 0 and 1; type sampler.corrector.snr=0.16")
+            raise ValueError(
+                f"sampler.corrector.snr={self.snr} must lie between 0 and 1; type sampler.corrector.snr=0.16"
+            )
         if self.count < 1:
-            raise ValueError(f"sampler.corrector.count={self.count} must be at least 1; for no corrector type ~sampler/corrector")
+            raise ValueError(
+                f"sampler.corrector.count={self.count} must be at least 1; for no corrector type ~sampler/corrector"
+            )
         if self.rule not in ("kernel", "batch_norms", "sample_norms"):
             raise ValueError(f"sampler.corrector.rule={self.rule} must be kernel, batch_norms or sample_norms")
 
@@ -63,7 +69,9 @@ class Langevin(Step):
         a, _ = sde.transition(s, t)
         return list(zip(s.tolist(), (2 * (a * self.snr).square()).tolist(), sde.sigma(s).tolist(), strict=True))
 
-    def __call__(self, row: Row, score: ScoreFn, x: Tensor, z: list[Tensor], memory: None) -> tuple[Tensor, Tensor, None]:
+    def __call__(
+        self, row: Row, score: ScoreFn, x: Tensor, z: list[Tensor], memory: None
+    ) -> tuple[Tensor, Tensor, None]:
         s, factor, sigma = row
         times = at(s, x)
         mean = x

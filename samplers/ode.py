@@ -41,7 +41,13 @@ class ProbabilityFlow(Sampler):
 
     @torch.no_grad()
     def __call__(
-        self, sde: SDE, score: ScoreFn, x: Tensor, randn_like: Callable[[Tensor], Tensor], on_step: OnStep | None = None, film: Film | None = None
+        self,
+        sde: SDE,
+        score: ScoreFn,
+        x: Tensor,
+        randn_like: Callable[[Tensor], Tensor],
+        on_step: OnStep | None = None,
+        film: Film | None = None,
     ) -> Tensor:
         flow, shape = sde.reverse(score, eta=0.0), x.shape
 
@@ -51,8 +57,17 @@ class ProbabilityFlow(Sampler):
         start = x.flatten(1)
         visit = Visit(film.shares, start, film.rows) if film else None
         x = integrate(
-            field, start, sde.T, sde.eps, method=self.method, rtol=self.rtol, atol=self.atol, steps=self.steps, on_step=on_step, visit=visit
-        ).reshape(shape)  # fmt: skip
+            field,
+            start,
+            sde.T,
+            sde.eps,
+            method=self.method,
+            rtol=self.rtol,
+            atol=self.atol,
+            steps=self.steps,
+            on_step=on_step,
+            visit=visit,
+        ).reshape(shape)
         if film:
             for share, state in zip(film.shares, visit.states, strict=True):
                 film.add(sde.T + share * (sde.eps - sde.T), state.reshape(-1, *shape[1:]))

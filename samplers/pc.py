@@ -1,10 +1,10 @@
 r"""Predictor-corrector sampling (arXiv 2011.13456, algorithm 1).
 
-From x_T ~ N(0, sigma(T)^2 I), every step of the grid moves x from t to s with the predictor, then pulls it towards p_s with the
-corrector. Without a corrector it *is* Euler-Maruyama (or ancestral, or reverse-diffusion) sampling; without a predictor it is annealed
-Langevin dynamics (Song and Ermon, arXiv 1907.05600, algorithm 1), the grid being its ladder of noise levels.
-(The published code corrects first and predicts second; the order printed in the paper is the one here, so that the last
-corrector works at eps, where the samples are read.)
+From x_T ~ N(0, sigma(T)^2 I), every step of the grid moves x from t to s with the predictor, then pulls it towards
+p_s with the corrector. Without a corrector it *is* Euler-Maruyama (or ancestral, or reverse-diffusion) sampling;
+without a predictor it is annealed Langevin dynamics (Song and Ermon, arXiv 1907.05600, algorithm 1), the grid being
+its ladder of noise levels. (The published code corrects first and predicts second; the order printed in the paper
+is the one here, so that the last corrector works at eps, where the samples are read.)
 
 The sample ends at eps with its noise sigma(eps) still on. ``denoise`` takes it off by Tweedie's formula,
 x_0 = (x + sigma^2 score)/alpha at eps, with one more evaluation.
@@ -27,7 +27,7 @@ OnStep = Callable[[float], None]
 
 
 class Film:
-    """The states of the first ``rows`` samples at ``frames`` moments evenly spread over the way, noise and end included.
+    """The states of the first ``rows`` samples at ``frames`` moments spread evenly over the way, both ends included.
 
     ``times`` and ``states`` are filled by the sampler; watching changes no sample.
     """
@@ -52,7 +52,13 @@ class Sampler(ABC):
 
     @abstractmethod
     def __call__(
-        self, sde: SDE, score: ScoreFn, x: Tensor, randn_like: Callable[[Tensor], Tensor], on_step: OnStep | None = None, film: Film | None = None
+        self,
+        sde: SDE,
+        score: ScoreFn,
+        x: Tensor,
+        randn_like: Callable[[Tensor], Tensor],
+        on_step: OnStep | None = None,
+        film: Film | None = None,
     ) -> Tensor:
         """Samples of shape (B, *) in model units.
 
@@ -85,13 +91,23 @@ class PredictorCorrector(Sampler):
 
     def __post_init__(self):
         if self.steps < 1:
-            raise ValueError(f"sampler.steps={self.steps} must be at least 1; the published samplers take sampler.steps=1000")
+            raise ValueError(
+                f"sampler.steps={self.steps} must be at least 1; the published samplers take sampler.steps=1000"
+            )
         if self.predictor is None and self.corrector is None:
-            raise ValueError("the sampler has neither a predictor nor a corrector; type for example sampler/predictor=ancestral")
+            raise ValueError(
+                "the sampler has neither a predictor nor a corrector; type for example sampler/predictor=ancestral"
+            )
 
     @torch.no_grad()
     def __call__(
-        self, sde: SDE, score: ScoreFn, x: Tensor, randn_like: Callable[[Tensor], Tensor], on_step: OnStep | None = None, film: Film | None = None
+        self,
+        sde: SDE,
+        score: ScoreFn,
+        x: Tensor,
+        randn_like: Callable[[Tensor], Tensor],
+        on_step: OnStep | None = None,
+        film: Film | None = None,
     ) -> Tensor:
         grid = self.grid(sde, self.steps)
         parts = [(step, step.prepare(sde, grid)) for step in (self.predictor, self.corrector) if step is not None]

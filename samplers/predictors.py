@@ -12,9 +12,10 @@ ReverseDiffusion    :math:`2 - a`            :math:`b^2`         :math:`b`
 Ancestral           :math:`1/a`              :math:`b^2/a`       :math:`b\,\sigma(s)/\sigma(t)`
 ==================  =======================  ==================  ===================================
 
-f and g are taken at t; (a, b) is the transition x_t | x_s ~ N(a x_s, b^2 I). Reverse diffusion reads the discretised forward
-step x_t = x_s + (a - 1) x_s + b z backwards (arXiv 2011.13456, eq. 45 and 46), ancestral sampling draws from the Gaussian posterior q(x_s | x_t, x_0) at the
-denoised x_0 (arXiv 2011.13456, appendix F; for VP the published one, eq. 4, has noise b in place of b sigma(s)/sigma(t)).
+f and g are taken at t; (a, b) is the transition x_t | x_s ~ N(a x_s, b^2 I). Reverse diffusion reads the
+discretised forward step x_t = x_s + (a - 1) x_s + b z backwards (arXiv 2011.13456, eq. 45 and 46), ancestral
+sampling draws from the Gaussian posterior q(x_s | x_t, x_0) at the denoised x_0 (arXiv 2011.13456, appendix F; for
+VP the published one, eq. 4, has noise b in place of b sigma(s)/sigma(t)).
 """
 
 from abc import abstractmethod
@@ -42,7 +43,9 @@ class Predictor(Step):
         t, s = grid[:-1], grid[1:]
         return list(zip(t.tolist(), *(c.tolist() for c in self.coefficients(sde, t, s)), strict=True))
 
-    def __call__(self, row: Row, score: ScoreFn, x: Tensor, z: list[Tensor], memory: None) -> tuple[Tensor, Tensor, None]:
+    def __call__(
+        self, row: Row, score: ScoreFn, x: Tensor, z: list[Tensor], memory: None
+    ) -> tuple[Tensor, Tensor, None]:
         t, A, C, N = row
         mean = torch.add(x * A, score(x, at(t, x)), alpha=C)
         return torch.add(mean, z[0], alpha=N), mean, None

@@ -20,7 +20,9 @@ class Step(ABC):
 
     @abstractmethod
     def prepare(self, sde: SDE, grid: Tensor) -> list[Any]:
-        """The rows of all N steps of a falling grid of N + 1 times (float64): plain numbers, so that the loop computes none."""
+        """The rows of all N steps of a falling grid of N + 1 times (float64): plain numbers, so that the loop computes
+        none.
+        """
 
     @abstractmethod
     def __call__(self, row: Any, score: ScoreFn, x: Tensor, z: list[Tensor], memory: Any) -> tuple[Tensor, Tensor, Any]:

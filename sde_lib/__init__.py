@@ -12,6 +12,21 @@ from .ve import VE
 from .vp import VP
 
 __all__ = [
-    "SDE", "ReverseSDE", "ScoreFn", "per_sample", "VE", "VP", "SubVP", "Toy", "Custom", "integrate", "divergence", "Probes",
-    "BasisVectors", "Rademacher", "Gaussian", "Counted", "BlockNoise",
-]  # fmt: skip
+    "SDE",
+    "ReverseSDE",
+    "ScoreFn",
+    "per_sample",
+    "VE",
+    "VP",
+    "SubVP",
+    "Toy",
+    "Custom",
+    "integrate",
+    "divergence",
+    "Probes",
+    "BasisVectors",
+    "Rademacher",
+    "Gaussian",
+    "Counted",
+    "BlockNoise",
+]

@@ -107,7 +107,9 @@ class SDE(ABC):
         return ReverseSDE(self, score, eta)
 
     def denoise(self, score: ScoreFn, x: Tensor, t: Tensor) -> Tensor:
-        """E[x_0 | x_t = x] = (x + sigma(t)^2 score) / alpha(t): Tweedie's formula (Efron 2011), exact for the exact score."""
+        """E[x_0 | x_t = x] = (x + sigma(t)^2 score) / alpha(t): Tweedie's formula (Efron 2011), exact for the exact
+        score.
+        """
         variance, alpha = per_sample(self.sigma(t).square(), x), per_sample(self.alpha(t), x)
         return (x + variance * score(x, t)) / alpha
 

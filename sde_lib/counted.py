@@ -8,8 +8,8 @@ from .base import ScoreFn
 class Counted:
     """A score that counts.
 
-    ``calls`` is how often it was called, ``evaluations`` how many samples it was called on in all: a solver in which each sample has its own
-    step size costs a different number of evaluations for each.
+    ``calls`` is how often it was called, ``evaluations`` how many samples it was called on in all: a solver in
+    which each sample has its own step size costs a different number of evaluations for each.
     """
 
     def __init__(self, score: ScoreFn):

@@ -6,8 +6,9 @@ The diffusion is an expression in t, written in the yaml: ``sde=custom sde.diffu
 executed as code: numbers, t, + - * / **, and the functions of ``FUNCTIONS`` are all that it may hold. In Python any
 callable of a tensor of times does.
 
-The quadrature is Gauss-Legendre on panels of equal width: whole panels are summed once, and the panel that t falls in is
-integrated from its left edge to t, so that sigma is a smooth function of t and accurate to rounding for a smooth g.
+The quadrature is Gauss-Legendre on panels of equal width: whole panels are summed once, and the panel that t falls
+in is integrated from its left edge to t, so that sigma is a smooth function of t and accurate to rounding for a
+smooth g.
 """
 
 import ast
@@ -27,16 +28,26 @@ PANELS = 64
 NODES, WEIGHTS = (torch.from_numpy(a) / 2 for a in np.polynomial.legendre.leggauss(16))
 NODES = NODES + 0.5
 
-FUNCTIONS = {name: getattr(torch, name) for name in ("exp", "log", "sqrt", "sin", "cos", "tanh", "sinh", "cosh", "sigmoid", "abs")}
+FUNCTIONS = {
+    name: getattr(torch, name)
+    for name in ("exp", "log", "sqrt", "sin", "cos", "tanh", "sinh", "cosh", "sigmoid", "abs")
+}
 OPERATORS = {
-    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv, ast.Pow: operator.pow,
-    ast.USub: operator.neg, ast.UAdd: operator.pos,
-}  # fmt: skip
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.Pow: operator.pow,
+    ast.USub: operator.neg,
+    ast.UAdd: operator.pos,
+}
 
 
 @lru_cache(maxsize=64)
 def parse(expression: str) -> Callable[[Tensor], Tensor]:
-    """The function of t that an expression names, for example ``'25**t'`` or ``'0.1 + sqrt(t)'``; ValueError if it names none."""
+    """The function of t that an expression names, for example ``'25**t'`` or ``'0.1 + sqrt(t)'``; ValueError if it
+    names none.
+    """
 
     def refuse(what: str) -> ValueError:
         return ValueError(
@@ -90,9 +101,11 @@ class Custom(SDE):
         inside = function(edges[:-1, None] + self.T / PANELS * NODES)
         if not bool((torch.isfinite(inside) & (inside > 0)).all()):
             raise ValueError(
-                f"sde.diffusion={self.diffusion!r} must be positive and finite on (0, T={self.T}]; it is not at every t there"
+                f"sde.diffusion={self.diffusion!r} must be positive and finite everywhere on (0, T={self.T}]"
             )
-        whole = torch.cat([torch.zeros(1, dtype=torch.float64), (inside.square() @ WEIGHTS * self.T / PANELS).cumsum(0)])
+        whole = torch.cat(
+            [torch.zeros(1, dtype=torch.float64), (inside.square() @ WEIGHTS * self.T / PANELS).cumsum(0)]
+        )
         object.__setattr__(self, "_whole", whole)
 
     def f(self, t: Tensor) -> Tensor:

@@ -1,11 +1,11 @@
 r"""The divergence of a vector field, from one evaluation of it.
 
-.. math:: \nabla\cdot F(x) = \mathrm{tr}\,J = \mathbb E_v[v^\top J v] \quad\text{for any } v \text{ with } \mathbb E[vv^\top] = I
+.. math:: \nabla\cdot F(x) = \mathrm{tr}\,J = \mathbb E_v[v^\top J v] \quad\text{where } \mathbb E[vv^\top] = I
 
-(Hutchinson 1989; Skilling 1989). Every method here is a set of probes v and a weight: with the D basis vectors of length
-sqrt(D), each as likely as the other, the mean over all of them is the exact trace; with k random probes the mean is unbiased
-and the spread over the k gives its standard error. Rademacher signs have no variance on the diagonal of J and the least of all
-probes with independent entries; Gaussian ones pay twice the diagonal's square.
+(Hutchinson 1989; Skilling 1989). Every method here is a set of probes v and a weight: with the D basis vectors of
+length sqrt(D), each as likely as the other, the mean over all of them is the exact trace; with k random probes the
+mean is unbiased and the spread over the k gives its standard error. Rademacher signs have no variance on the
+diagonal of J and the least of all probes with independent entries; Gaussian ones pay twice the diagonal's square.
 """
 
 from abc import ABC, abstractmethod
@@ -21,7 +21,7 @@ class Probes(ABC):
 
     @abstractmethod
     def draw(self, x: Tensor, normals: Callable[[int], Tensor] | None) -> Tensor | None:
-        """k probes for each sample of x (B, *), shape (k, B, *), from k standard normals a value; None stands for the whole basis.
+        """k probes for each sample of x (B, *), shape (k, B, *), or None for the whole basis.
 
         Arguments:
             normals: gives (k, B, *) standard normals; see :class:`Rademacher` for why signs come from them too.
@@ -40,7 +40,9 @@ class BasisVectors(Probes):
 
     def __post_init__(self):
         if self.chunk < 1:
-            raise ValueError(f"likelihood.probes.chunk={self.chunk} must be at least 1; type for example likelihood.probes.chunk=16")
+            raise ValueError(
+                f"likelihood.probes.chunk={self.chunk} must be at least 1; type for example likelihood.probes.chunk=16"
+            )
 
     def draw(self, x: Tensor, normals: Callable[[int], Tensor] | None) -> None:
         return None
@@ -83,10 +85,14 @@ class Gaussian(Probes):
 
 def check_count(count: int) -> None:
     if count < 1:
-        raise ValueError(f"likelihood.probes.count={count} must be at least 1; type for example likelihood.probes.count=4")
+        raise ValueError(
+            f"likelihood.probes.count={count} must be at least 1; type for example likelihood.probes.count=4"
+        )
 
 
-def divergence(field: Callable[[Tensor], Tensor], x: Tensor, probes: Tensor | None, chunk: int = 16) -> tuple[Tensor, Tensor]:
+def divergence(
+    field: Callable[[Tensor], Tensor], x: Tensor, probes: Tensor | None, chunk: int = 16
+) -> tuple[Tensor, Tensor]:
     """The field at x and its divergence there, from one evaluation of the field and one backward pass a probe.
 
     Arguments:
@@ -110,7 +116,9 @@ def divergence(field: Callable[[Tensor], Tensor], x: Tensor, probes: Tensor | No
             if len(v) == 1:  # one probe needs no batching of the backward pass
                 (vJ,) = torch.autograd.grad(value, x, v[0], retain_graph=keep, create_graph=differentiable)
                 return (vJ * v[0]).flatten(1).sum(1)[None]
-            (vJ,) = torch.autograd.grad(value, x, v, retain_graph=keep, create_graph=differentiable, is_grads_batched=True)
+            (vJ,) = torch.autograd.grad(
+                value, x, v, retain_graph=keep, create_graph=differentiable, is_grads_batched=True
+            )
             return (vJ * v).flatten(2).sum(2)
 
         if probes is not None:

@@ -1,8 +1,9 @@
 """Standard normals that do not depend on how the samples are cut into batches.
 
-Samples are numbered; blocks of 64 consecutive numbers share a generator, seeded by the run's seed and the block's number. A batch
-draws the blocks that it touches, whole, and keeps its own rows: the noise of sample 1,000 is bitwise the same alone, in a
-batch of 64 and in a batch of 10,000. Small samples are drawn for many steps at a time, so that a step costs one slice.
+Samples are numbered; blocks of 64 consecutive numbers share a generator, seeded by the run's seed and the block's
+number. A batch draws the blocks that it touches, whole, and keeps its own rows: the noise of sample 1,000 is
+bitwise the same alone, in a batch of 64 and in a batch of 10,000. Small samples are drawn for many steps at a time,
+so that a step costs one slice.
 """
 
 import hashlib
@@ -32,9 +33,15 @@ class BlockNoise:
     """
 
     def __init__(
-        self, seed: int, first: int, count: int, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device | str = "cpu",
+        self,
+        seed: int,
+        first: int,
+        count: int,
+        shape: tuple[int, ...],
+        dtype: torch.dtype,
+        device: torch.device | str = "cpu",
         stream: str = "sampler",
-    ):  # fmt: skip
+    ):
         blocks = range(first // BLOCK, -(-(first + count) // BLOCK))
         self.generators = [torch.Generator(device).manual_seed(seed_of(seed, stream, block)) for block in blocks]
         self.rows = slice(first - blocks.start * BLOCK, first - blocks.start * BLOCK + count)
@@ -45,7 +52,9 @@ class BlockNoise:
     def __call__(self, like: Tensor | None = None) -> Tensor:
         """The next normals, shape (count, *shape); ``like`` is there so that torch.randn_like fits the same place."""
         if not self.buffer:
-            self.buffer = list(torch.cat([self._draw(torch.randn, g) for g in self.generators], dim=1)[:, self.rows].unbind(0)[::-1])
+            self.buffer = list(
+                torch.cat([self._draw(torch.randn, g) for g in self.generators], dim=1)[:, self.rows].unbind(0)[::-1]
+            )
         return self.buffer.pop()
 
     def uniform(self) -> Tensor:

@@ -1,16 +1,17 @@
 r"""Solving dy/dt = field(y, t) for a batch of independent problems.
 
-``method="dopri5"``, the default, is our own: the embedded Runge-Kutta pair of orders 5 and 4 of Dormand and Prince (1980) with
-a step size, an error estimate and a PI controller *for each sample*. A sample's path therefore does not depend on its
-batch mates, and finished samples leave the batch. The error of a trial step of size h is
+``method="dopri5"``, the default, is our own: the embedded Runge-Kutta pair of orders 5 and 4 of Dormand and Prince
+(1980) with a step size, an error estimate and a PI controller *for each sample*. A sample's path therefore does not
+depend on its batch mates, and finished samples leave the batch. The error of a trial step of size h is
 
 .. math:: e = \Bigl\|\frac{h \sum_i (b_i - \hat b_i) k_i}{atol + rtol\,\max(|y_n|, |y_{n+1}|)}\Bigr\|,
 
-it is accepted where :math:`e \le 1`, and the next step is :math:`h\,\cdot 0.9\, e_n^{-0.7/5}\, e_{n-1}^{0.4/5}`, within [0.2, 5] h
-(Hairer, Norsett and Wanner I, II.4; Hairer and Wanner II, IV.2).
+it is accepted where :math:`e \le 1`, and the next step is :math:`h\,\cdot 0.9\, e_n^{-0.7/5}\, e_{n-1}^{0.4/5}`,
+within [0.2, 5] h (Hairer, Norsett and Wanner I, II.4; Hairer and Wanner II, IV.2).
 
-``method="torchdiffeq.NAME"`` is the reference: any method of torchdiffeq, one step size for the whole batch, so its adaptive methods are
-given a norm that takes the worst sample and not the mean. No solver evaluates outside [t0, t1], where sigma(t) may not exist.
+``method="torchdiffeq.NAME"`` is the reference: any method of torchdiffeq, one step size for the whole batch, so its
+adaptive methods are given a norm that takes the worst sample and not the mean. No solver evaluates outside [t0,
+t1], where sigma(t) may not exist.
 """
 
 import math
@@ -55,13 +56,25 @@ def check_solver(method: str, rtol: float, atol: float, steps: int) -> None:
         if not 0 < value < 1:
             raise ValueError(f"{key}={value} must lie between 0 and 1; type for example {key}=1e-5")
     if steps < 1:
-        raise ValueError(f"steps={steps} must be at least 1; it is the number of steps of a method without error control")
+        raise ValueError(
+            f"steps={steps} must be at least 1; it is the number of steps of a method without error control"
+        )
 
 
 def integrate(
-    field: Field, y: Tensor, t0: float, t1: float, *, method: str = "dopri5", rtol: float = 1e-5, atol: float = 1e-5,
-    steps: int = 100, norm: Norm = rms, on_step: Callable[[float], None] | None = None, visit: Visit | None = None,
-) -> Tensor:  # fmt: skip
+    field: Field,
+    y: Tensor,
+    t0: float,
+    t1: float,
+    *,
+    method: str = "dopri5",
+    rtol: float = 1e-5,
+    atol: float = 1e-5,
+    steps: int = 100,
+    norm: Norm = rms,
+    on_step: Callable[[float], None] | None = None,
+    visit: Visit | None = None,
+) -> Tensor:
     """y at t1, from y of shape (B, n) at t0.
 
     Arguments:
@@ -82,7 +95,8 @@ def integrate(
     return reference(field, y, t0, t1, method.removeprefix("torchdiffeq."), rtol, atol, steps, norm, on_step, visit)
 
 
-# Dormand and Prince (1980), in the usual tableau: row i of A holds the weights of stage i + 1; the last row is also b, so
+# Dormand and Prince (1980), in the usual tableau: row i of A holds the weights of stage i + 1; the last row is also
+# b, so
 # that the last stage of a step is the first of the next.
 C = (0.0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0, 1.0)
 A = (
@@ -108,7 +122,15 @@ def combine(weights: tuple[float, ...], stages: list[Tensor]) -> Tensor:
 
 
 def dopri5(
-    field: Field, y: Tensor, t0: float, t1: float, rtol: float, atol: float, norm: Norm, on_step=None, visit: Visit | None = None
+    field: Field,
+    y: Tensor,
+    t0: float,
+    t1: float,
+    rtol: float,
+    atol: float,
+    norm: Norm,
+    on_step=None,
+    visit: Visit | None = None,
 ) -> Tensor:
     """The per-sample adaptive solver of the module's text."""
     if t0 == t1 or len(y) == 0:
@@ -144,8 +166,8 @@ def dopri5(
         if not bool((accepted | (h > SMALLEST)).all()):
             worst = int((~accepted & (h <= SMALLEST)).nonzero()[0])
             raise FloatingPointError(
-                f"the ODE cannot be solved for sample {int(rows[worst])}: at t={t0 + span * float(done[worst]):.4g} no step is "
-                f"small enough (the score is not finite or not smooth there); try a larger sde.eps or tolerance"
+                f"the ODE cannot be solved for sample {int(rows[worst])}: at t={t0 + span * float(done[worst]):.4g} no "
+                f"step is small enough (the score is not finite or not smooth there); try a larger sde.eps or tolerance"
             )
         error = torch.where(error.isfinite(), error, 1e10).clamp_min(1e-10)
         factor = 0.9 * error ** (-0.7 / 5) * torch.where(accepted, previous, 1.0) ** (0.4 / 5)
@@ -178,12 +200,16 @@ def interpolate(visit: Visit, rows, accepted, done, h, y0: Tensor, y1: Tensor, k
         for moment in inside.nonzero()[:, 0].tolist():
             u = (float(visit.shares[moment]) - start) / size
             visit.states[moment, rows[row]] = (
-                (1 + 2 * u) * (1 - u) ** 2 * y0[row] + u**2 * (3 - 2 * u) * y1[row] + size * u * (1 - u) * ((1 - u) * k0[row] - u * k1[row])
+                (1 + 2 * u) * (1 - u) ** 2 * y0[row]
+                + u**2 * (3 - 2 * u) * y1[row]
+                + size * u * (1 - u) * ((1 - u) * k0[row] - u * k1[row])
             )
 
 
 def first_step(call, y: Tensor, done: Tensor, k: Tensor, rtol: float, atol: float, norm: Norm) -> Tensor:
-    """A first step for each sample, as a share of the way (Hairer, Norsett and Wanner I, II.4: one Euler step probes y'')."""
+    """A first step for each sample, as a share of the way (Hairer, Norsett and Wanner I, II.4: one Euler step probes
+    y'').
+    """
     scale = atol + rtol * y.abs()
     d0, d1 = norm(y / scale), norm(k / scale)
     h0 = torch.where((d0 < 1e-5) | (d1 < 1e-5), 1e-6, 0.01 * d0 / d1).clamp_max(1.0)
@@ -195,7 +221,17 @@ def first_step(call, y: Tensor, done: Tensor, k: Tensor, rtol: float, atol: floa
 
 
 def reference(
-    field: Field, y: Tensor, t0: float, t1: float, method: str, rtol, atol, steps, norm: Norm, on_step=None, visit: Visit | None = None
+    field: Field,
+    y: Tensor,
+    t0: float,
+    t1: float,
+    method: str,
+    rtol,
+    atol,
+    steps,
+    norm: Norm,
+    on_step=None,
+    visit: Visit | None = None,
 ) -> Tensor:
     """torchdiffeq's solution, the field clamped to [t0, t1] and an adaptive method held to its worst sample."""
     from torchdiffeq import odeint
@@ -217,7 +253,9 @@ def reference(
     try:
         path = odeint(right_hand_side, y, times, rtol=rtol, atol=atol, method=method, options=options)
     except AssertionError as error:  # torchdiffeq's own "underflow in dt"
-        raise FloatingPointError(f"torchdiffeq's {method} gave up: {error}; try method=dopri5 or a larger tolerance") from None
+        raise FloatingPointError(
+            f"torchdiffeq's {method} gave up: {error}; try method=dopri5 or a larger tolerance"
+        ) from None
     if not math.isfinite(float(path[-1].sum())):
         raise FloatingPointError(f"torchdiffeq's {method} ended in values that are not finite; try method=dopri5")
     if visit is not None:

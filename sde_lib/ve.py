@@ -3,8 +3,8 @@ r"""The variance-exploding SDE: noise is added, the data are left as they are.
 .. math:: dx = \sigma(t)\sqrt{2\log(\sigma_{max}/\sigma_{min})}\,dw, \qquad
           \sigma(t) = \sigma_{min}\,(\sigma_{max}/\sigma_{min})^{t/T}
 
-(arXiv 2011.13456, appendix C, with T = 1). sigma(0) = sigma_min and not 0: the process starts from data blurred by N(0, sigma_min^2 I),
-of which log-SNR is linear in t.
+(arXiv 2011.13456, appendix C, with T = 1). sigma(0) = sigma_min and not 0: the process starts from data blurred by
+N(0, sigma_min^2 I), of which log-SNR is linear in t.
 """
 
 import math
@@ -34,7 +34,7 @@ class VE(SDE):
         check_interval("sde=ve", self.T, self.eps)
         if not 0 < self.sigma_min < self.sigma_max < math.inf:
             raise ValueError(
-                f"sde.sigma_max={self.sigma_max} must exceed sde.sigma_min={self.sigma_min}, and both must be positive; "
+                f"sde.sigma_max={self.sigma_max} must exceed sde.sigma_min={self.sigma_min}, both positive; "
                 f"published: sde.sigma_min=0.01 sde.sigma_max=50"
             )
 

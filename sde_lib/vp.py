@@ -1,6 +1,8 @@
 r"""The variance-preserving SDE: the data fade while the noise grows, and unit variance stays unit variance.
 
-.. math:: dx = -\tfrac12\beta(t)\,x\,dt + \sqrt{\beta(t)}\,dw, \qquad \beta(t) = \beta_{min} + t\,(\beta_{max} - \beta_{min})/T
+.. math::
+    dx = -\tfrac12\beta(t)\,x\,dt + \sqrt{\beta(t)}\,dw, \qquad
+    \beta(t) = \beta_{min} + t\,(\beta_{max} - \beta_{min})/T
 
 (arXiv 2011.13456, eq. 11, with T = 1). With :math:`B(t) = \int_0^t\beta`, :math:`\alpha = e^{-B/2}` and
 :math:`\sigma^2 = 1 - e^{-B}`.

@@ -46,17 +46,41 @@ def style() -> Any:
     """The look of every picture, as a context or a decorator."""
     return matplotlib.rc_context(
         {
-            "figure.facecolor": "white", "font.family": "DejaVu Sans", "font.size": 8, "text.color": INK,
-            "axes.edgecolor": GREY, "axes.labelcolor": INK, "axes.linewidth": 0.6, "axes.titlesize": 9,
-            "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True, "axes.titlepad": 6,
-            "axes.formatter.limits": (-4, 5), "axes.formatter.use_mathtext": True,
-            "xtick.color": GREY, "ytick.color": GREY, "xtick.labelcolor": INK, "ytick.labelcolor": INK,
-            "xtick.labelsize": 7, "ytick.labelsize": 7, "xtick.major.width": 0.6, "ytick.major.width": 0.6,
-            "xtick.major.size": 3, "ytick.major.size": 3, "xtick.minor.size": 1.5, "ytick.minor.size": 1.5,
-            "grid.color": "#e8e8e8", "grid.linewidth": 0.6, "lines.linewidth": 1.2,
-            "legend.frameon": False, "legend.fontsize": 8, "legend.handlelength": 1.4, "legend.borderaxespad": 0.2,
+            "figure.facecolor": "white",
+            "font.family": "DejaVu Sans",
+            "font.size": 8,
+            "text.color": INK,
+            "axes.edgecolor": GREY,
+            "axes.labelcolor": INK,
+            "axes.linewidth": 0.6,
+            "axes.titlesize": 9,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.axisbelow": True,
+            "axes.titlepad": 6,
+            "axes.formatter.limits": (-4, 5),
+            "axes.formatter.use_mathtext": True,
+            "xtick.color": GREY,
+            "ytick.color": GREY,
+            "xtick.labelcolor": INK,
+            "ytick.labelcolor": INK,
+            "xtick.labelsize": 7,
+            "ytick.labelsize": 7,
+            "xtick.major.width": 0.6,
+            "ytick.major.width": 0.6,
+            "xtick.major.size": 3,
+            "ytick.major.size": 3,
+            "xtick.minor.size": 1.5,
+            "ytick.minor.size": 1.5,
+            "grid.color": "#e8e8e8",
+            "grid.linewidth": 0.6,
+            "lines.linewidth": 1.2,
+            "legend.frameon": False,
+            "legend.fontsize": 8,
+            "legend.handlelength": 1.4,
+            "legend.borderaxespad": 0.2,
         }
-    )  # fmt: skip
+    )
 
 
 # ---- pictures of images ----
@@ -189,9 +213,15 @@ def density(
     figure, panels = planar_figure(frame, labels, columns=len(heights), bar=True)
     for axes, height, name in zip(np.atleast_1d(panels), heights, ("model", "exact"), strict=False):
         image = axes.imshow(
-            np.minimum(height, 1e3 * top), cmap=DENSITY, vmin=0, vmax=top, origin="lower", extent=frame.ravel(),
-            aspect=axes.get_aspect(), interpolation="nearest",
-        )  # fmt: skip
+            np.minimum(height, 1e3 * top),
+            cmap=DENSITY,
+            vmin=0,
+            vmax=top,
+            origin="lower",
+            extent=frame.ravel(),
+            aspect=axes.get_aspect(),
+            interpolation="nearest",
+        )
         axes.spines[:].set_visible(False)
         if len(heights) == 2:
             axes.set_title(name)
@@ -298,10 +328,22 @@ def score_field(
         relative = np.sqrt(np.clip(length[drawn] / np.quantile(length[drawn], 0.9), 0, 1)) if drawn.any() else 1.0
         arrow *= ((0.3 + 0.65 * relative) / np.linalg.norm(arrow, axis=1))[:, None] * pitch
         image = axes.quiver(
-            x[drawn], y[drawn], *arrow.T, length[drawn], cmap=LENGTHS, norm=norm,
-            angles="xy", scale_units="xy", scale=1, pivot="mid", width=0.006, headwidth=4, headlength=4.5,
-            headaxislength=4, zorder=3,
-        )  # fmt: skip
+            x[drawn],
+            y[drawn],
+            *arrow.T,
+            length[drawn],
+            cmap=LENGTHS,
+            norm=norm,
+            angles="xy",
+            scale_units="xy",
+            scale=1,
+            pivot="mid",
+            width=0.006,
+            headwidth=4,
+            headlength=4.5,
+            headaxislength=4,
+            zorder=3,
+        )
         axes.set_title(time_label(t))
     bar = figure.colorbar(image, ax=panels, label="length of the score", extend="both", aspect=30, pad=0.02)
     bar.outline.set_visible(False)

@@ -29,9 +29,15 @@ class LikelihoodTask:
     """
 
     def __init__(
-        self, likelihood: Likelihood, count: int | None = None, points: str | None = None, batch: int = 1024, seed: int = 0,
-        device: str = "cpu", dtype: str = "float32",
-    ):  # fmt: skip
+        self,
+        likelihood: Likelihood,
+        count: int | None = None,
+        points: str | None = None,
+        batch: int = 1024,
+        seed: int = 0,
+        device: str = "cpu",
+        dtype: str = "float32",
+    ):
         if batch < 1:
             raise ValueError(f"task.batch={batch} must be at least 1")
         self.likelihood, self.count, self.points, self.batch, self.seed = likelihood, count, points, batch, seed
@@ -64,8 +70,18 @@ class LikelihoodTask:
             return r[: self.count] if self.count else r
         return data.test[: self.count or (10_000 if len(data.shape) == 1 else 256)]
 
-    def score(self, sde: SDE, score: ScoreFn, data: Data, r: Tensor, what: str = "scoring", likelihood: Likelihood | None = None) -> dict[str, Tensor]:
-        """x (N, *) as it was scored, log_prob (N,) and probe_stderr (N,) in nats and data units, z (N, *), and the mean nfe."""
+    def score(
+        self,
+        sde: SDE,
+        score: ScoreFn,
+        data: Data,
+        r: Tensor,
+        what: str = "scoring",
+        likelihood: Likelihood | None = None,
+    ) -> dict[str, Tensor]:
+        """x (N, *) as it was scored, log_prob (N,) and probe_stderr (N,) in nats and data units, z (N, *), and the
+        mean nfe.
+        """
         parts, evaluations = [], 0.0
         with progress(what, len(r)) as advance:
             for first in range(0, len(r), self.batch):
@@ -75,12 +91,22 @@ class LikelihoodTask:
                 raw = data.dequantise(raw.double() if data.levels is None else raw, uniform.uniform())
                 noise = BlockNoise(self.seed, first, size, data.shape, self.dtype, self.device, stream="probes")
                 found = (likelihood or self.likelihood)(
-                    sde, score, data.encode(raw).to(self.device, self.dtype), noise,
+                    sde,
+                    score,
+                    data.encode(raw).to(self.device, self.dtype),
+                    noise,
                     on_step=lambda share, first=first, size=size: advance(first, size, share),
-                )  # fmt: skip
+                )
                 advance(first + size)
                 evaluations += found.nfe * size
-                parts.append((raw, found.log_prob.double().cpu() + data.log_det, found.z.cpu(), found.probe_stderr.double().cpu()))
+                parts.append(
+                    (
+                        raw,
+                        found.log_prob.double().cpu() + data.log_det,
+                        found.z.cpu(),
+                        found.probe_stderr.double().cpu(),
+                    )
+                )
         x, log_prob, z, stderr = (torch.cat(column) for column in zip(*parts, strict=True))
         return {"x": x, "log_prob": log_prob, "z": z, "probe_stderr": stderr, "nfe": torch.tensor(evaluations / len(r))}
 
@@ -96,12 +122,15 @@ class LikelihoodTask:
             x, z = data.encode(result["x"]).to(self.device, self.dtype), result["z"].to(self.device, self.dtype)
             at_start = exact(x, torch.full((len(x),), sde.eps).to(x)).double().cpu() + data.log_det
             terminal = exact(z, torch.full((len(z),), sde.T).to(z)).double().cpu()
-            prior_cost = terminal - sde.prior_log_prob(z.double().cpu())  # what N(0, sigma(T)^2 I) in place of p_T takes off log p
+            prior_cost = terminal - sde.prior_log_prob(
+                z.double().cpu()
+            )  # what N(0, sigma(T)^2 I) in place of p_T takes off log p
             error = (result["log_prob"] + prior_cost - at_start).abs()
             metrics |= {
-                "ode_error_mean_nats": float((result["log_prob"] + prior_cost - at_start).mean().abs()), "ode_error_max_nats": float(error.max()),
+                "ode_error_mean_nats": float((result["log_prob"] + prior_cost - at_start).mean().abs()),
+                "ode_error_max_nats": float(error.max()),
                 "prior_cost_nats": float(prior_cost.mean()),
-            }  # fmt: skip
+            }
         return metrics
 
     def heat_map(self, sde: SDE, score: ScoreFn, data: Data, points: Tensor, record: Record, size: int = 72):
@@ -111,15 +140,23 @@ class LikelihoodTask:
         test = data.test.double()
         low, high = test.amin(0), test.amax(0)
         margin = 0.05 * (high - low)
-        axes = [torch.linspace(float(a), float(b), size, dtype=torch.float64) for a, b in zip(low - margin, high + margin, strict=True)]
+        axes = [
+            torch.linspace(float(a), float(b), size, dtype=torch.float64)
+            for a, b in zip(low - margin, high + margin, strict=True)
+        ]
         grid = torch.stack(torch.meshgrid(*axes, indexing="xy"), dim=-1).reshape(-1, 2)
         coarse = replace(self.likelihood, rtol=1e-3, atol=1e-3)  # a picture shows no fourth digit
         log_prob = self.score(sde, score, data, grid, what="density", likelihood=coarse)["log_prob"].reshape(size, size)
         truth = data.true_log_prob(grid)
         return figures.density(
-            axes[0], axes[1], log_prob, record.path("density.png"), true_log_prob=None if truth is None else truth.reshape(size, size),
-            points=np.asarray(points[:500]) if self.points else None, labels=data.labels(),
-        )  # fmt: skip
+            axes[0],
+            axes[1],
+            log_prob,
+            record.path("density.png"),
+            true_log_prob=None if truth is None else truth.reshape(size, size),
+            points=np.asarray(points[:500]) if self.points else None,
+            labels=data.labels(),
+        )
 
 
 def mean_and_stderr(values: Tensor) -> tuple[float, float]:

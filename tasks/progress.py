@@ -8,9 +8,17 @@ from tqdm import tqdm
 
 @contextmanager
 def progress(what: str, count: int):
-    """A bar over ``count`` samples; the value is ``advance(done, part, share)``: done samples, and a share of the next part."""
-    bar = tqdm(total=count, desc=what, unit="", dynamic_ncols=True, mininterval=0.2 if sys.stderr.isatty() else 15.0,
-               bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}")  # fmt: skip
+    """A bar over ``count`` samples; the value is ``advance(done, part, share)``: done samples, and a share of the next
+    part.
+    """
+    bar = tqdm(
+        total=count,
+        desc=what,
+        unit="",
+        dynamic_ncols=True,
+        mininterval=0.2 if sys.stderr.isatty() else 15.0,
+        bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}",
+    )
     drawn = 0.0
 
     def advance(done: int, part: int = 0, share: float = 0.0, note: str = "") -> None:

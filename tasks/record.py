@@ -1,8 +1,8 @@
 """A run's folder: what it leaves behind, and the only door to Weights & Biases.
 
-    metrics.jsonl    a line an event, while the run goes on
-    metrics.json     one flat object at the end
-    *.npz, *.png     arrays and pictures
+metrics.jsonl    a line an event, while the run goes on
+metrics.json     one flat object at the end
+*.npz, *.png     arrays and pictures
 """
 
 import json
@@ -29,7 +29,14 @@ class Record:
         group: the sweep it belongs to, or None.
     """
 
-    def __init__(self, folder: Path | str, config: dict | None = None, logger: dict | None = None, title: str = "", group: str | None = None):
+    def __init__(
+        self,
+        folder: Path | str,
+        config: dict | None = None,
+        logger: dict | None = None,
+        title: str = "",
+        group: str | None = None,
+    ):
         self.folder = Path(folder)
         self.pictures: list[Path] = []
         self.training: list[dict] = []  # the events of the network's training, whichever run trained it
@@ -44,7 +51,10 @@ class Record:
             self.wandb = start_wandb(self.folder, config or {}, logger, title, group)
 
     def unwritable(self, error: OSError) -> OSError:
-        return OSError(f"the run's folder {self.folder} cannot be written ({error.strerror or error}); choose another with hydra.run.dir=FOLDER")
+        return OSError(
+            f"the run's folder {self.folder} cannot be written ({error.strerror or error}); "
+            f"choose another with hydra.run.dir=FOLDER"
+        )
 
     def event(self, values: dict[str, Any]) -> None:
         """One line of metrics.jsonl."""
@@ -75,7 +85,10 @@ class Record:
     def finish(self, metrics: dict[str, Any]) -> None:
         """Writes metrics.json, and prints the table and the pictures' paths: the last lines of the run."""
         metrics = {key: value for key, value in metrics.items() if value is not None}
-        plain = {key: (value if not isinstance(value, float) or math.isfinite(value) else str(value)) for key, value in metrics.items()}
+        plain = {
+            key: (value if not isinstance(value, float) or math.isfinite(value) else str(value))
+            for key, value in metrics.items()
+        }
         partial = self.folder / ".metrics.json"
         try:
             partial.write_text(json.dumps(plain, indent=1) + "\n")
@@ -125,6 +138,12 @@ def start_wandb(folder: Path, config: dict, logger: dict, title: str, group: str
     if mode == "auto":
         mode = os.environ.get("WANDB_MODE") or ("online" if wandb.api.api_key else "offline")
     return wandb.init(
-        project=logger["project"], entity=logger["entity"], mode=mode, dir=str(folder), config=config, name=title, group=group,
+        project=logger["project"],
+        entity=logger["entity"],
+        mode=mode,
+        dir=str(folder),
+        config=config,
+        name=title,
+        group=group,
         settings=wandb.Settings(silent=True),
-    )  # fmt: skip
+    )

@@ -27,11 +27,24 @@ class Sample:
     """
 
     def __init__(
-        self, sampler: Sampler, count: int | None = None, batch: int = 1024, seed: int = 0, device: str = "cpu", dtype: str = "float32"
+        self,
+        sampler: Sampler,
+        count: int | None = None,
+        batch: int = 1024,
+        seed: int = 0,
+        device: str = "cpu",
+        dtype: str = "float32",
     ):
         if batch < 1:
             raise ValueError(f"task.batch={batch} must be at least 1")
-        self.sampler, self.count, self.batch, self.seed, self.device, self.dtype = sampler, count, batch, seed, device, getattr(torch, dtype)
+        self.sampler, self.count, self.batch, self.seed, self.device, self.dtype = (
+            sampler,
+            count,
+            batch,
+            seed,
+            device,
+            getattr(torch, dtype),
+        )
 
     def __call__(self, sde: SDE, score: ScoreFn, data: Data, record: Record) -> dict:
         count = self.count or (10_000 if len(data.shape) == 1 else 64)
@@ -43,15 +56,25 @@ class Sample:
         r = data.decode(samples.double().cpu())
         if not bool(r.isfinite().all()):
             bad = int((~r.flatten(1).isfinite().all(1)).sum())
-            raise FloatingPointError(f"{bad} of {count} samples are not finite; try more sampler.steps, another sampler, or dtype=float64")
+            raise FloatingPointError(
+                f"{bad} of {count} samples are not finite; try more sampler.steps, another sampler, or dtype=float64"
+            )
         if data.levels:
             r = r.floor().clamp(0, data.levels - 1).to(torch.int64)
-        record.arrays("samples", x=r.numpy().astype(np.uint8 if data.levels and data.levels <= 256 else np.int64 if data.levels else np.float64))
+        record.arrays(
+            "samples",
+            x=r.numpy().astype(
+                np.uint8 if data.levels and data.levels <= 256 else np.int64 if data.levels else np.float64
+            ),
+        )
         self.show(sde, score, data, r, film, record)
         return {
-            "count": count, "nfe": counted.evaluations / count, "seconds": seconds, "samples_per_second": count / seconds,
+            "count": count,
+            "nfe": counted.evaluations / count,
+            "seconds": seconds,
+            "samples_per_second": count / seconds,
             **distances(r, data),
-        }  # fmt: skip
+        }
 
     def draw(self, sde: SDE, score: ScoreFn, shape: tuple[int, ...], count: int, film: Film | None = None) -> Tensor:
         """Samples in model units, shape (count, *shape)."""
@@ -63,9 +86,13 @@ class Sample:
                 noise = BlockNoise(self.seed, first, size, shape, self.dtype, self.device, stream="sampler")
                 parts.append(
                     self.sampler(
-                        sde, score, start() * sde.prior_std, noise, film=film if first == 0 else None,
+                        sde,
+                        score,
+                        start() * sde.prior_std,
+                        noise,
+                        film=film if first == 0 else None,
                         on_step=lambda share, first=first, size=size: advance(first, size, share),
-                    )  # fmt: skip
+                    )
                 )
                 advance(first + size)
         return torch.cat(parts)
@@ -78,9 +105,15 @@ class Sample:
             record.picture(figures.image_grid(r, real, record.path("samples.png"), levels=data.levels))
             record.picture(figures.film_strip(frames(sde, data, film), film.times, record.path("film.png")))
         elif data.dim == 1:
-            record.picture(figures.histogram_1d(r, real, record.path("samples.png"), label=(data.labels() or [None])[0]))
+            record.picture(
+                figures.histogram_1d(r, real, record.path("samples.png"), label=(data.labels() or [None])[0])
+            )
             paths = np.stack(frames(sde, data, film))
-            record.picture(figures.trajectories(paths, record.path("trajectories.png"), data=data.encode(real.double()), times=film.times))
+            record.picture(
+                figures.trajectories(
+                    paths, record.path("trajectories.png"), data=data.encode(real.double()), times=film.times
+                )
+            )
         elif data.dim == 2:
             record.picture(figures.planar_samples(r, real, record.path("samples.png"), labels=data.labels()))
             paths = np.stack(frames(sde, data, film))
@@ -109,14 +142,21 @@ def score_field(sde: SDE, score: ScoreFn, data: Data, real: Tensor, record: Reco
     times = sde.time(torch.tensor([2.0, 0.5, 0.15, 0.05], dtype=torch.float64).log().neg()).clamp(sde.eps, sde.T)
     flat = points.reshape(-1, 2).to(device, dtype)
     with torch.no_grad():
-        fields = [score(flat * float(sde.alpha(t)), t.to(flat).expand(len(flat))).reshape(22, 22, 2).cpu() for t in times]
+        fields = [
+            score(flat * float(sde.alpha(t)), t.to(flat).expand(len(flat))).reshape(22, 22, 2).cpu() for t in times
+        ]
     return figures.score_field(axes[0], axes[1], fields, times.tolist(), record.path("score_field.png"), data=x)
 
 
 def distances(r: Tensor, data: Data) -> dict:
-    """Sliced Wasserstein distance to held-out data in data units, beside that of training data of the same number: its floor."""
+    """Sliced Wasserstein distance to held-out data in data units, beside that of training data of the same number: its
+    floor.
+    """
     size = min(len(r), len(data.train), 10_000)
     if size < 2:
         return {}
     real, test = data.train[-size:].double(), data.test[:10_000].double()
-    return {"sliced_wasserstein": sliced_wasserstein(r[:size].double(), test), "sliced_wasserstein_floor": sliced_wasserstein(real, test)}
+    return {
+        "sliced_wasserstein": sliced_wasserstein(r[:size].double(), test),
+        "sliced_wasserstein_floor": sliced_wasserstein(real, test),
+    }

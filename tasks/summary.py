@@ -7,11 +7,18 @@ from pathlib import Path
 from typing import Any
 
 
-def summarise(folder: Path) -> None:
-    """Reads every job's folder under a sweep's, writes the table and prints it; a job without metrics.json failed."""
-    rows = [row(job) for job in sorted(folder.glob("[0-9]*-*"), key=lambda path: int(path.name.split("-")[0])) if job.is_dir()]
+def summarise(folder: Path) -> bool:
+    """Reads every job's folder under a sweep's, writes the table and prints it; returns whether no job failed.
+
+    A job without metrics.json failed.
+    """
+    rows = [
+        row(job)
+        for job in sorted(folder.glob("[0-9]*-*"), key=lambda path: int(path.name.split("-")[0]))
+        if job.is_dir()
+    ]
     if not rows:
-        return
+        return True
     columns = list(dict.fromkeys(key for each in rows for key in each))
     with (folder / "summary.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, columns, restval="")
@@ -23,6 +30,7 @@ def summarise(folder: Path) -> None:
         from . import figures
 
         print(os.path.relpath(figures.summary_plot(rows, folder / "summary.png")))
+    return all(each["status"] == "ok" for each in rows)
 
 
 def row(job: Path) -> dict[str, Any]:
@@ -40,7 +48,10 @@ def row(job: Path) -> dict[str, Any]:
 def reason(events: Path) -> str:
     """Why a job failed, if it could still say so."""
     lines = events.read_text().splitlines() if events.exists() else []
-    return next((event["error"] for event in map(json.loads, reversed(lines)) if "error" in event), "it ended before it began; see run.log")
+    return next(
+        (event["error"] for event in map(json.loads, reversed(lines)) if "error" in event),
+        "it ended before it began; see run.log",
+    )
 
 
 def text(rows: list[dict[str, Any]], columns: list[str]) -> str:
@@ -49,4 +60,6 @@ def text(rows: list[dict[str, Any]], columns: list[str]) -> str:
 
     cells = [columns] + [[show(each.get(column, "")) for column in columns] for each in rows]
     widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells)
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells
+    )

@@ -7,14 +7,23 @@ from .record import Record
 
 
 class Train:
-    """(sde, score, data, record) -> metrics and the loss curve. The training itself happens wherever a score is obtained."""
+    """(sde, score, data, record) -> metrics and the loss curve; training itself is how any task obtains its score."""
 
     def __call__(self, sde: SDE, score: ScoreFn, data: Data, record: Record) -> dict:
         if not record.training:
-            raise ValueError("task=train: there is nothing to train, the score is exact or was given by checkpoint=; choose a network with model=")
+            raise ValueError(
+                "task=train has nothing to train: the score is exact or was given by checkpoint=; "
+                "choose a network with model=mlp or model=unet"
+            )
         from . import figures
 
         record.picture(figures.loss_curve(record.training, record.path("loss.png")))
-        last = {key: event[key] for event in record.training for key in ("step", "loss", "held_out_loss") if key in event}
-        return {"steps": last["step"], "loss": last.get("loss"), "held_out_loss": last.get("held_out_loss"),
-                "parameters": sum(p.numel() for p in score.parameters())}  # fmt: skip
+        last = {
+            key: event[key] for event in record.training for key in ("step", "loss", "held_out_loss") if key in event
+        }
+        return {
+            "steps": last["step"],
+            "loss": last.get("loss"),
+            "held_out_loss": last.get("held_out_loss"),
+            "parameters": sum(p.numel() for p in score.parameters()),
+        }

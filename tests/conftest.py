@@ -1,7 +1,7 @@
 """What the tests share: the configuration as plain values, the objects that its yaml files name, and closed forms to compare with."""
 
 import math
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import hydra
@@ -30,7 +30,7 @@ GRIDS = choices("sampler/grid")
 PARAMETERISATIONS = choices("parameterisation")
 
 
-@lru_cache(maxsize=None)
+@cache
 def _compose(overrides: tuple[str, ...]):
     with hydra.initialize_config_dir(config_dir=str(ROOT / "conf"), version_base="1.3"):
         return hydra.compose("config", overrides=list(overrides))
@@ -51,7 +51,7 @@ def make(key: str, *overrides: str, shape: tuple[int, ...] = (2,)):
     return schema.build(node, key)
 
 
-@lru_cache(maxsize=None)
+@cache
 def make_sde(name: str):
     return make("sde", f"sde={name}")
 

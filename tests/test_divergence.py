@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from conftest import SHAPES, choices, make
+from .conftest import SHAPES, choices, make
 
 from sde_lib import BasisVectors, Counted, Gaussian, Rademacher, divergence
 
@@ -13,14 +13,18 @@ from sde_lib import BasisVectors, Counted, Gaussian, Rademacher, divergence
 def field_on(shape, dtype=torch.float64, seed=0):
     """A smooth field whose Jacobian is full and not symmetric: sin(M x) + x^3 / 10, sample by sample."""
     dim = math.prod(shape)
-    matrix = torch.randn(dim, dim, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)).to(dtype) / dim**0.5
+    matrix = (
+        torch.randn(dim, dim, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)).to(dtype) / dim**0.5
+    )
     return lambda x: (torch.sin(x.flatten(1) @ matrix.T) + 0.1 * x.flatten(1) ** 3).reshape(x.shape)
 
 
 def jacobians(field, x):
     """(B, D, D)."""
     dim = x[0].numel()
-    return torch.stack([torch.autograd.functional.jacobian(lambda u: field(u[None])[0], each).reshape(dim, dim) for each in x])
+    return torch.stack(
+        [torch.autograd.functional.jacobian(lambda u: field(u[None])[0], each).reshape(dim, dim) for each in x]
+    )
 
 
 def traces(field, x):
@@ -53,7 +57,11 @@ def test_mean_over_all_signs_is_exact():
 @pytest.mark.parametrize("chunk", [1, 2, 3, 16])
 def test_each_probe_gives_its_quadratic_form(shape, chunk):
     """v' J v for every probe and sample; a probe of one sample touches no other."""
-    field, x, v = field_on(shape), torch.randn(3, *shape, dtype=torch.float64), torch.randn(5, 3, *shape, dtype=torch.float64)
+    field, x, v = (
+        field_on(shape),
+        torch.randn(3, *shape, dtype=torch.float64),
+        torch.randn(5, 3, *shape, dtype=torch.float64),
+    )
     _, found = divergence(field, x, v, chunk)
     exact = torch.einsum("kbi,bij,kbj->kb", v.flatten(2), jacobians(field, x), v.flatten(2))
     torch.testing.assert_close(found, exact, rtol=1e-11, atol=1e-11)
@@ -81,8 +89,17 @@ def test_differentiable(random):
 
     def expected(x, scale):
         dim = 3
-        J = torch.stack([torch.autograd.functional.jacobian(lambda u: scale * inner(u[None])[0], each, create_graph=True) for each in x])  # noqa: B023
-        trace = J.diagonal(dim1=1, dim2=2).sum(1) if v is None else torch.einsum("kbi,bij,kbj->kb", v, J.reshape(-1, dim, dim), v).mean(0)
+        J = torch.stack(
+            [
+                torch.autograd.functional.jacobian(lambda u: scale * inner(u[None])[0], each, create_graph=True)
+                for each in x
+            ]
+        )
+        trace = (
+            J.diagonal(dim1=1, dim2=2).sum(1)
+            if v is None
+            else torch.einsum("kbi,bij,kbj->kb", v, J.reshape(-1, dim, dim), v).mean(0)
+        )
         return (trace + (scale * inner(x)).sum(1)).sum()
 
     exact_x, exact_scale = torch.autograd.grad(expected(x, scale), (x, scale))

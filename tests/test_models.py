@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from conftest import PARAMETERISATIONS, SDES, GaussianScore, choices, draw_mixture, make, make_sde, mixture, per_sample
+from .conftest import PARAMETERISATIONS, SDES, GaussianScore, choices, draw_mixture, make, make_sde, mixture, per_sample
 from torch import nn
 
 from models import EDM, MLP, Denoiser, EnergyGradient, Noise, Oracle, Score, ScoreModel, UNet, Velocity
@@ -16,7 +16,9 @@ KINDS = [type(make("parameterisation", f"parameterisation={name}")) for name in 
 
 def row(kind, sigma_data=0.6):
     """A row of the table, with a s_d that is not 1 where it has one."""
-    return kind(**({"sigma_data": sigma_data} if "sigma_data" in {field.name for field in dataclasses.fields(kind)} else {}))
+    return kind(
+        **({"sigma_data": sigma_data} if "sigma_data" in {field.name for field in dataclasses.fields(kind)} else {})
+    )
 
 
 # What the output of each row stands for, in words of the clean data D, the noise z, alpha, sigma, s_d (arXiv 2006.11239, 2202.00512, 2206.00364).
@@ -27,7 +29,9 @@ TARGETS = {
     "Velocity": lambda D, z, alpha, sigma, s_d: (alpha * z - sigma * D) / (alpha**2 + sigma**2).sqrt(),
     # EDM's (D - c_skip y) / c_out of y = x/alpha with noise r = sigma/alpha: c_skip = s_d^2/(s_d^2 + r^2), c_out = r s_d / sqrt(s_d^2 + r^2)
     "EDM": lambda D, z, alpha, sigma, s_d: (
-        (D - s_d**2 / (s_d**2 + (sigma / alpha) ** 2) * (D + sigma / alpha * z)) / (sigma / alpha * s_d) * (s_d**2 + (sigma / alpha) ** 2).sqrt()
+        (D - s_d**2 / (s_d**2 + (sigma / alpha) ** 2) * (D + sigma / alpha * z))
+        / (sigma / alpha * s_d)
+        * (s_d**2 + (sigma / alpha) ** 2).sqrt()
     ),
 }
 
@@ -58,11 +62,15 @@ def test_the_exact_target_gives_the_exact_score(sde, shape, kind):
     oracle = Oracle(sde, mixture(shape))
     net = Exact(sde, oracle, kind.__name__, 0.6, x, t)
     score, exact = ScoreModel(sde, net, row(kind))(x, t), oracle(x, t)
-    torch.testing.assert_close(score, exact, rtol=1e-6, atol=1e-8 * float(exact.abs().max()))  # subVP's sigma is 1e-4 at eps
+    torch.testing.assert_close(
+        score, exact, rtol=1e-6, atol=1e-8 * float(exact.abs().max())
+    )  # subVP's sigma is 1e-4 at eps
 
     alpha, sigma = sde.alpha(t), sde.sigma(t)
     s_d = 0.6 if kind is EDM else 1.0
-    torch.testing.assert_close(net.seen[0], x / per_sample((alpha**2 * s_d**2 + sigma**2).sqrt(), x), rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(
+        net.seen[0], x / per_sample((alpha**2 * s_d**2 + sigma**2).sqrt(), x), rtol=1e-12, atol=1e-14
+    )
     torch.testing.assert_close(net.seen[1], (sigma / alpha).log() / 4, rtol=1e-12, atol=1e-14)
 
 
@@ -89,7 +97,10 @@ def trained(net: nn.Module, seed=0) -> nn.Module:
     """A network whose zero initialisation is gone: every weight is random."""
     generator = torch.Generator().manual_seed(seed)
     for parameter in net.parameters():
-        parameter.data = 0.3 * torch.randn(parameter.shape, generator=generator) / max(1, parameter[0].numel()) ** 0.5 + (parameter.ndim == 1) * 0.1
+        parameter.data = (
+            0.3 * torch.randn(parameter.shape, generator=generator) / max(1, parameter[0].numel()) ** 0.5
+            + (parameter.ndim == 1) * 0.1
+        )
     return net.double().eval()
 
 
@@ -99,7 +110,9 @@ def test_one_network_under_two_sdes(shape, kind, other):
     """At one noise-to-signal ratio the two SDEs' x differ by the factor alpha alone, and the denoised data are the same."""
     net, first, second = networks(shape), make_sde("ve"), make_sde(other)
     half_log_snr = -torch.tensor([0.03, 0.3, 1.0, 3.0], dtype=torch.float64).log()
-    x = torch.randn(4, *shape, dtype=torch.float64) * per_sample((1 + torch.exp(-2 * half_log_snr)).sqrt(), torch.zeros(4, *shape))
+    x = torch.randn(4, *shape, dtype=torch.float64) * per_sample(
+        (1 + torch.exp(-2 * half_log_snr)).sqrt(), torch.zeros(4, *shape)
+    )
     found = []
     for sde in (first, second):
         t = sde.time(half_log_snr)
@@ -116,7 +129,12 @@ def test_expanded_times(sde, shape, kind, precision):
     for share in (0.01, 0.4, 1.0):
         t = torch.full((1,), sde.eps + share * (sde.T - sde.eps), dtype=precision)
         expanded, written = model(x, t.expand(5)).detach(), model(x, t.repeat(5)).detach()
-        torch.testing.assert_close(expanded, written, rtol=1e-12 if precision == torch.float64 else 1e-5, atol=1e-6 * float(written.abs().max()))
+        torch.testing.assert_close(
+            expanded,
+            written,
+            rtol=1e-12 if precision == torch.float64 else 1e-5,
+            atol=1e-6 * float(written.abs().max()),
+        )
     assert model(x[:1], t.expand(1)).shape == x[:1].shape
 
 
@@ -135,7 +153,9 @@ def test_the_initial_edm_model_is_the_gaussian_score(sde, shape, dtype, energy):
     x = torch.randn(5, *shape, dtype=dtype)
     score = model(x, t)
     assert score.dtype == dtype
-    torch.testing.assert_close(score.detach(), GaussianScore(sde, 0.0, 0.6)(x, t), rtol=1e-5 if dtype == torch.float32 else 1e-12, atol=0)
+    torch.testing.assert_close(
+        score.detach(), GaussianScore(sde, 0.0, 0.6)(x, t), rtol=1e-5 if dtype == torch.float32 else 1e-12, atol=0
+    )
 
 
 @pytest.mark.parametrize("name", [name for name in choices("model") if name != "oracle"])
@@ -201,7 +221,9 @@ def test_attention_stands_where_its_resolution_is():
         net, sides = UNet((3, 8, 6), channels=(8, 8, 8), attention=attention), set()
         for module in net.modules():
             if isinstance(module, Attention):
-                module.register_forward_pre_hook(lambda module, inputs, sides=sides: sides.add(max(inputs[0].shape[-2:])))
+                module.register_forward_pre_hook(
+                    lambda module, inputs, sides=sides: sides.add(max(inputs[0].shape[-2:]))
+                )
         net(torch.zeros(1, 3, 8, 6), torch.zeros(1))
         assert sides == expected
 
@@ -222,7 +244,10 @@ def test_attention_by_hand():
 
 
 def test_dropout_is_off_in_evaluation():
-    for net, shape in ((MLP((2,), width=16, dropout=0.5), (2,)), (UNet((1, 6, 5), channels=(8, 8), dropout=0.5), (1, 6, 5))):
+    for net, shape in (
+        (MLP((2,), width=16, dropout=0.5), (2,)),
+        (UNet((1, 6, 5), channels=(8, 8), dropout=0.5), (1, 6, 5)),
+    ):
         net = trained(net)
         x, c = torch.randn(3, *shape, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
         assert torch.equal(net(x, c), net(x, c))
@@ -251,13 +276,25 @@ def test_noise_levels_are_told_apart():
 def test_energy_gradient(size):
     """F = -grad E, with E by hand; its Jacobian is symmetric and minus the Hessian of E."""
     dim = math.prod(size)
-    inner = trained(MLP(size, width=8, depth=2, fourier=2) if len(size) == 1 else UNet(size, channels=(8, 8), attention=(3,), heads=2))
-    net, x, c = EnergyGradient(inner), torch.randn(4, *size, dtype=torch.float64), torch.linspace(-1, 1, 4, dtype=torch.float64)
+    inner = trained(
+        MLP(size, width=8, depth=2, fourier=2)
+        if len(size) == 1
+        else UNet(size, channels=(8, 8), attention=(3,), heads=2)
+    )
+    net, x, c = (
+        EnergyGradient(inner),
+        torch.randn(4, *size, dtype=torch.float64),
+        torch.linspace(-1, 1, 4, dtype=torch.float64),
+    )
     value = inner(x, c).flatten(1)
-    torch.testing.assert_close(net.energy(x, c), -(x.flatten(1) * value).sum(1) / dim**0.5 + (value**2).sum(1) / (2 * dim**0.5))
+    torch.testing.assert_close(
+        net.energy(x, c), -(x.flatten(1) * value).sum(1) / dim**0.5 + (value**2).sum(1) / (2 * dim**0.5)
+    )
     for i in range(4):
         energy = lambda u: net.energy(u[None], c[i : i + 1])[0]  # noqa: E731, B023
-        torch.testing.assert_close(net(x, c)[i], -torch.autograd.functional.jacobian(energy, x[i]), rtol=1e-9, atol=1e-11)
+        torch.testing.assert_close(
+            net(x, c)[i], -torch.autograd.functional.jacobian(energy, x[i]), rtol=1e-9, atol=1e-11
+        )
         jacobian = torch.autograd.functional.jacobian(lambda u: net(u[None], c[i : i + 1])[0], x[i]).reshape(dim, dim)  # noqa: B023
         hessian = torch.autograd.functional.hessian(energy, x[i]).reshape(dim, dim)
         torch.testing.assert_close(jacobian, jacobian.T, rtol=1e-9, atol=1e-11)
@@ -291,14 +328,21 @@ def test_energy_without_and_with_gradients():
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda: MLP((1, 8, 8)), "model=unet"), (lambda: MLP((2,), width=0), "model.width=0"), (lambda: MLP((2,), depth=0), "model.depth=0"),
-        (lambda: MLP((2,), fourier=-1), "model.fourier=-1"), (lambda: MLP((2,), dropout=1.0), "model.dropout=1.0"), (lambda: UNet((2,)), "model=mlp"),
-        (lambda: UNet((1, 8, 8), channels=[]), "model.channels="), (lambda: UNet((1, 8, 8), blocks=0), "model.blocks=0"),
-        (lambda: UNet((1, 8, 8), dropout=-0.1), "model.dropout=-0.1"), (lambda: UNet((1, 8, 8), heads=3), "model.heads=3"),
-        (lambda: UNet((1, 8, 8), heads=0), "model.heads=0"), (lambda: EDM(0.0), "parameterisation.sigma_data=0.0"),
+        (lambda: MLP((1, 8, 8)), "model=unet"),
+        (lambda: MLP((2,), width=0), "model.width=0"),
+        (lambda: MLP((2,), depth=0), "model.depth=0"),
+        (lambda: MLP((2,), fourier=-1), "model.fourier=-1"),
+        (lambda: MLP((2,), dropout=1.0), "model.dropout=1.0"),
+        (lambda: UNet((2,)), "model=mlp"),
+        (lambda: UNet((1, 8, 8), channels=[]), "model.channels="),
+        (lambda: UNet((1, 8, 8), blocks=0), "model.blocks=0"),
+        (lambda: UNet((1, 8, 8), dropout=-0.1), "model.dropout=-0.1"),
+        (lambda: UNet((1, 8, 8), heads=3), "model.heads=3"),
+        (lambda: UNet((1, 8, 8), heads=0), "model.heads=0"),
+        (lambda: EDM(0.0), "parameterisation.sigma_data=0.0"),
         (lambda: EDM(math.nan), "parameterisation.sigma_data=nan"),
     ],
-)  # fmt: skip
+)
 def test_bad_arguments_name_the_key(call, message):
     with pytest.raises(ValueError, match=message):
         call()

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import DTYPES, SHAPES
+from .conftest import DTYPES, SHAPES
 
 from sde_lib import BlockNoise
 from sde_lib.noise import BLOCK, seed_of
@@ -12,7 +12,14 @@ def draws(count: int, batch: int, shape, dtype, calls: int, first: int = 0, **ke
     """Several calls' normals of ``count`` samples, drawn a batch at a time, shape (calls, count, *shape)."""
     parts = []
     for start in range(first, first + count, batch):
-        noise = BlockNoise(keys.get("seed", 0), start, min(batch, first + count - start), shape, dtype, stream=keys.get("stream", "sampler"))
+        noise = BlockNoise(
+            keys.get("seed", 0),
+            start,
+            min(batch, first + count - start),
+            shape,
+            dtype,
+            stream=keys.get("stream", "sampler"),
+        )
         parts.append(torch.stack([noise() for _ in range(calls)]))
     return torch.cat(parts, dim=1)
 
@@ -35,11 +42,16 @@ def test_any_first_sample(shape, dtype):
 @pytest.mark.parametrize("batch", [1, 7, 64])
 def test_uniform_is_bitwise_equal_for_any_cut(batch, shape):
     whole = BlockNoise(3, 0, 150, shape, torch.float64).uniform()
-    cut = torch.cat([BlockNoise(3, i, min(batch, 150 - i), shape, torch.float64).uniform() for i in range(0, 150, batch)])
+    cut = torch.cat(
+        [BlockNoise(3, i, min(batch, 150 - i), shape, torch.float64).uniform() for i in range(0, 150, batch)]
+    )
     assert torch.equal(cut, whole)
     assert float(whole.min()) >= 0 and float(whole.max()) < 1
     n = whole.numel()
-    assert abs(float(whole.mean()) - 0.5) < 5 / (12 * n) ** 0.5 and abs(float(whole.var()) - 1 / 12) < 5 * (1 / 180 / n) ** 0.5
+    assert (
+        abs(float(whole.mean()) - 0.5) < 5 / (12 * n) ** 0.5
+        and abs(float(whole.var()) - 1 / 12) < 5 * (1 / 180 / n) ** 0.5
+    )
 
 
 @pytest.mark.parametrize("name", DTYPES)
@@ -56,7 +68,11 @@ def test_standard_normal(name):
 
 def test_nothing_repeats():
     """Every seed, stream and block has normals of its own: of 10,000 draws no two are equal."""
-    parts = [draws(130, 130, (2,), torch.float64, 5, seed=seed, stream=stream) for seed in (0, 1) for stream in ("prior", "sampler", "probes")]
+    parts = [
+        draws(130, 130, (2,), torch.float64, 5, seed=seed, stream=stream)
+        for seed in (0, 1)
+        for stream in ("prior", "sampler", "probes")
+    ]
     values = torch.stack(parts).flatten()
     assert len(values.unique()) == len(values)
 

@@ -17,7 +17,10 @@ def spring(y, t, rows):
 
 
 def rotated(y, angle):
-    return torch.stack([y[:, 0] * math.cos(angle) + y[:, 1] * math.sin(angle), y[:, 1] * math.cos(angle) - y[:, 0] * math.sin(angle)], dim=1)
+    return torch.stack(
+        [y[:, 0] * math.cos(angle) + y[:, 1] * math.sin(angle), y[:, 1] * math.cos(angle) - y[:, 0] * math.sin(angle)],
+        dim=1,
+    )
 
 
 def angle(t0, t1):
@@ -63,7 +66,9 @@ def test_order_of_dopri5(method):
         end = integrate(field, y, 0.0, 4.0, method=method, rtol=tolerance, atol=tolerance)
         errors.append(float((end - rotated(y, angle(0, 4))).norm()))
         calls.append(field.calls)
-    most = 20 if method == "dopri5" else 100  # torchdiffeq steps past the end, where the field is held, and interpolates back
+    most = (
+        20 if method == "dopri5" else 100
+    )  # torchdiffeq steps past the end, where the field is held, and interpolates back
     assert all(error < most * tolerance for error, tolerance in zip(errors, tolerances, strict=True))
     slope = (math.log(errors[-1]) - math.log(errors[1])) / (math.log(calls[-1]) - math.log(calls[1]))
     assert -6 < slope < -4.3
@@ -73,7 +78,10 @@ def test_order_of_dopri5(method):
 def test_order_of_the_fixed_methods(name):
     y = torch.tensor([[1.0, 0.5], [-0.2, 0.8]], dtype=torch.float64)
     errors = [
-        float((integrate(spring, y, 0.0, 1.0, method=f"torchdiffeq.{name}", steps=steps) - rotated(y, angle(0, 1))).norm()) for steps in (20, 40, 80)
+        float(
+            (integrate(spring, y, 0.0, 1.0, method=f"torchdiffeq.{name}", steps=steps) - rotated(y, angle(0, 1))).norm()
+        )
+        for steps in (20, 40, 80)
     ]
     for coarse, fine in zip(errors, errors[1:], strict=False):
         assert math.log2(coarse / fine) == pytest.approx(ORDERS[name], abs=0.2)
@@ -83,7 +91,9 @@ def test_order_of_the_fixed_methods(name):
 def test_adaptive_methods_agree_with_the_solution(method):
     y = torch.randn(3, 2, dtype=torch.float64)
     end = integrate(spring, y, 0.0, 2.0, method=method, rtol=1e-6, atol=1e-6)
-    assert float((end - rotated(y, angle(0, 2))).abs().max()) < (3e-3 if method.endswith("fehlberg2") else 2e-4)  # its estimate is of h^2 only
+    assert float((end - rotated(y, angle(0, 2))).abs().max()) < (
+        3e-3 if method.endswith("fehlberg2") else 2e-4
+    )  # its estimate is of h^2 only
 
 
 def test_equals_torchdiffeq():
@@ -133,7 +143,9 @@ def test_alone_and_in_a_batch(t0, t1):
     y = torch.randn(6, 3, dtype=torch.float64)
     whole = integrate(stiff, y, t0, t1, rtol=1e-6, atol=1e-6)
     for i in range(6):
-        alone = integrate(lambda y, t, rows: stiff(y, t, torch.arange(6)[i : i + 1]), y[i : i + 1], t0, t1, rtol=1e-6, atol=1e-6)  # noqa: B023
+        alone = integrate(
+            lambda y, t, rows: stiff(y, t, torch.arange(6)[i : i + 1]), y[i : i + 1], t0, t1, rtol=1e-6, atol=1e-6
+        )  # noqa: B023
         torch.testing.assert_close(alone[0], whole[i], rtol=1e-12, atol=1e-12)
 
 
@@ -169,7 +181,9 @@ def test_round_trip(method):
     y = torch.randn(4, 2, dtype=torch.float64)
     there = integrate(spring, y, 1.0, 0.25, method=method, rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(there, rotated(y, angle(1.0, 0.25)), rtol=0, atol=1e-7)
-    torch.testing.assert_close(integrate(spring, there, 0.25, 1.0, method=method, rtol=1e-10, atol=1e-10), y, rtol=0, atol=1e-7)
+    torch.testing.assert_close(
+        integrate(spring, there, 0.25, 1.0, method=method, rtol=1e-10, atol=1e-10), y, rtol=0, atol=1e-7
+    )
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -251,10 +265,14 @@ def test_a_solution_that_blows_up():
 @pytest.mark.parametrize(
     "values, message",
     [
-        ({"method": "rk45"}, "method=rk45.*dopri5"), ({"method": "rk4"}, "method=rk4.*torchdiffeq.rk4"), ({"rtol": 0.0}, "rtol=0.0"), ({"atol": 2.0}, "atol=2.0"),
-        ({"rtol": math.nan}, "rtol=nan"), ({"steps": 0}, "steps=0"),
+        ({"method": "rk45"}, "method=rk45.*dopri5"),
+        ({"method": "rk4"}, "method=rk4.*torchdiffeq.rk4"),
+        ({"rtol": 0.0}, "rtol=0.0"),
+        ({"atol": 2.0}, "atol=2.0"),
+        ({"rtol": math.nan}, "rtol=nan"),
+        ({"steps": 0}, "steps=0"),
     ],
-)  # fmt: skip
+)
 def test_settings_that_no_solver_takes(values, message):
     with pytest.raises(ValueError, match=message):
         integrate(spring, torch.zeros(1, 2), 0.0, 1.0, **values)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import draw_mixture, mixture
+from .conftest import draw_mixture, mixture
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
 from models import Oracle
@@ -39,7 +39,9 @@ def test_score_is_the_gradient(sde, shape, share):
     oracle = Oracle(sde, mixture(shape))
     for log_prob in (perturbed(sde, mixture(shape), t).log_prob(x.flatten(1)), oracle.log_prob(x, t.expand(20))):
         (exact,) = torch.autograd.grad(log_prob.sum(), x)
-        torch.testing.assert_close(oracle(x, t.expand(20)).detach(), exact, rtol=1e-9, atol=1e-9 * float(exact.abs().max()))
+        torch.testing.assert_close(
+            oracle(x, t.expand(20)).detach(), exact, rtol=1e-9, atol=1e-9 * float(exact.abs().max())
+        )
 
 
 def test_every_sample_has_its_own_time(sde, shape):
@@ -47,7 +49,9 @@ def test_every_sample_has_its_own_time(sde, shape):
     x = torch.randn(6, *shape, dtype=torch.float64)
     for i in range(6):
         torch.testing.assert_close(oracle(x, t)[i : i + 1], oracle(x[i : i + 1], t[i : i + 1]), rtol=1e-12, atol=1e-12)
-        torch.testing.assert_close(oracle.log_prob(x, t)[i : i + 1], oracle.log_prob(x[i : i + 1], t[i : i + 1]), rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(
+            oracle.log_prob(x, t)[i : i + 1], oracle.log_prob(x[i : i + 1], t[i : i + 1]), rtol=1e-12, atol=1e-12
+        )
 
 
 def test_images_are_flattened_vectors(sde):
@@ -55,7 +59,9 @@ def test_images_are_flattened_vectors(sde):
     oracle, t = Oracle(sde, mixture(shape)), torch.linspace(sde.eps, sde.T, 6, dtype=torch.float64)
     x = torch.randn(6, *shape, dtype=torch.float64)
     assert oracle(x, t).shape == x.shape
-    assert torch.equal(oracle(x, t).flatten(1), oracle(x.flatten(1), t)) and torch.equal(oracle.log_prob(x, t), oracle.log_prob(x.flatten(1), t))
+    assert torch.equal(oracle(x, t).flatten(1), oracle(x.flatten(1), t)) and torch.equal(
+        oracle.log_prob(x, t), oracle.log_prob(x.flatten(1), t)
+    )
 
 
 def test_float32(sde, shape):
@@ -81,14 +87,18 @@ def test_far_away(sde, shape, dtype):
     exact = ((alpha * means[widest] - x.double().flatten(1)) / variances[widest]).reshape(x.shape)
     rtol = 1e-10 if dtype == torch.float64 else 3e-5
     torch.testing.assert_close(oracle(x, t).double(), exact, rtol=rtol, atol=0)
-    exact = weights[widest].log() + Normal(alpha * means[widest], variances[widest].sqrt()).log_prob(x.double().flatten(1)).sum(1)
+    exact = weights[widest].log() + Normal(alpha * means[widest], variances[widest].sqrt()).log_prob(
+        x.double().flatten(1)
+    ).sum(1)
     torch.testing.assert_close(oracle.log_prob(x, t).double(), exact, rtol=rtol, atol=0)
 
 
 def test_weights_are_normalised(sde):
     weights, means, stds = mixture((2,))
     x, t = torch.randn(4, 2, dtype=torch.float64), torch.full((4,), sde.T / 2, dtype=torch.float64)
-    torch.testing.assert_close(Oracle(sde, (7 * weights, means, stds)).log_prob(x, t), Oracle(sde, (weights, means, stds)).log_prob(x, t))
+    torch.testing.assert_close(
+        Oracle(sde, (7 * weights, means, stds)).log_prob(x, t), Oracle(sde, (weights, means, stds)).log_prob(x, t)
+    )
 
 
 def test_it_has_no_parameters(sde):

@@ -4,12 +4,37 @@ import math
 
 import pytest
 import torch
-from conftest import CORRECTORS, GRIDS, PREDICTORS, SAMPLERS, SDES, GaussianScore, compose, draw_mixture, make, make_sampler, make_sde, mixture
 from torch import Tensor
 
 from models import Oracle
-from samplers import Ancestral, EulerMaruyama, Film, Karras, Langevin, LogSNR, PredictorCorrector, ProbabilityFlow, ReverseDiffusion, Uniform
+from samplers import (
+    Ancestral,
+    EulerMaruyama,
+    Film,
+    Karras,
+    Langevin,
+    LogSNR,
+    PredictorCorrector,
+    ProbabilityFlow,
+    ReverseDiffusion,
+    Uniform,
+)
 from sde_lib import BlockNoise, Counted
+
+from .conftest import (
+    CORRECTORS,
+    GRIDS,
+    PREDICTORS,
+    SAMPLERS,
+    SDES,
+    GaussianScore,
+    compose,
+    draw_mixture,
+    make,
+    make_sampler,
+    make_sde,
+    mixture,
+)
 
 SHORT = {"steps": 20, "rtol": 1e-4, "atol": 1e-4}
 PREDICTOR_CHOICES = [make("sampler.predictor", "sampler=em", f"sampler/predictor={name}") for name in PREDICTORS]
@@ -56,39 +81,60 @@ def relative_errors(sde, sampler, score) -> tuple[float, float]:
 def test_predictors_are_of_order_one(sde, predictor):
     """The law at eps converges to N(alpha m, alpha^2 s^2 + sigma^2) in proportion to 1/N: its mean and its variance."""
     score = GaussianScore(sde, 0.7, 0.5)
-    coarse, fine, finest = (torch.tensor(relative_errors(sde, PredictorCorrector(Uniform(), n, predictor, denoise=False), score)).abs() for n in (150, 300, 600))
-    assert float(finest.max()) < 0.03
+    coarse, fine, finest = (
+        torch.tensor(relative_errors(sde, PredictorCorrector(Uniform(), n, predictor, denoise=False), score)).abs()
+        for n in (150, 300, 600)
+    )
+    assert float(finest.max()) < 0.04
     for first, second in ((coarse, fine), (fine, finest)):
         order = torch.log2(first.sum() / second.sum())
-        assert 0.7 < float(order) < 2.2  # h log h where sigma(t) ~ sqrt(t); Euler-Maruyama's first term can vanish under VE
+        assert (
+            0.7 < float(order) < 2.2
+        )  # h log h where sigma(t) ~ sqrt(t); Euler-Maruyama's first term can vanish under VE
 
 
 @pytest.mark.parametrize("predictor", PREDICTOR_CHOICES)
 @pytest.mark.parametrize("grid", GRIDS)
 def test_predictors_converge_on_every_grid(sde, predictor, grid):
     score, grid = GaussianScore(sde, 0.7, 0.5), make("sampler.grid", "sampler=em", f"sampler/grid={grid}")
-    errors = [sum(map(abs, relative_errors(sde, PredictorCorrector(grid, n, predictor, denoise=False), score))) for n in (150, 300)]
+    errors = [
+        sum(map(abs, relative_errors(sde, PredictorCorrector(grid, n, predictor, denoise=False), score)))
+        for n in (150, 300)
+    ]
     assert errors[1] < 0.65 * errors[0] and errors[1] < 0.2
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_every_sampler_has_the_exact_law_of_a_gaussian(sde, name):
-    """As its yaml says but for fewer steps, from the sampler's own prior, denoised: the law of E[x_0 | x_eps] to a few per cent."""
+    """As its yaml says but for fewer steps, from the exact law at T, denoised: the exact law of E[x_0 | x_eps]."""
     m, s = 0.3, 0.8
-    score = GaussianScore(sde, m, s)
-    sampler = make_sampler(name, steps=400)
-    if not isinstance(sampler, PredictorCorrector):
-        sampler = make_sampler(name, rtol=1e-7, atol=1e-7)
-    mean, variance = law(sde, sampler, score, 0.0, sde.prior_std**2)
-    m_eps, v_eps = map(float, score.moments(sde.eps))
-    shrink = float(sde.alpha(torch.tensor(sde.eps, dtype=torch.float64))) * s**2 / v_eps  # d E[x_0 | x] / dx
-    m_T, v_T = map(float, score.moments(sde.T))
-    forgets = 0.01 if isinstance(sampler, PredictorCorrector) else abs(m_T) / v_T**0.5 + 0.01  # the flow keeps the prior's offset
-    assert abs(mean - m) < forgets * s
-    if isinstance(sampler, PredictorCorrector):
-        assert variance == pytest.approx(shrink**2 * v_eps, rel=0.06)
-    else:
-        assert variance == pytest.approx(shrink**2 * v_eps * sde.prior_std**2 / v_T, rel=1e-4)
+    score, sampler = GaussianScore(sde, m, s), make_sampler(name, steps=400, rtol=1e-7, atol=1e-7)
+    (m_T, v_T), (_, v) = (tuple(map(float, score.moments(t))) for t in (sde.T, sde.eps))
+    mean, variance = law(sde, sampler, score, m_T, v_T)
+    shrink = float(sde.alpha(torch.tensor(sde.eps, dtype=torch.float64))) * s**2 / v  # d E[x_0 | x] / dx
+    if lags(sampler):
+        assert abs(mean - m) < 0.2 * s and variance == pytest.approx(shrink**2 * v, rel=0.8)
+        return
+    one_step_each = isinstance(sampler, PredictorCorrector)
+    assert abs(mean - m) < (0.005 if one_step_each else 1e-5) * s
+    assert variance == pytest.approx(shrink**2 * v, rel=0.05 if one_step_each else 1e-5)
+
+
+def lags(sampler) -> bool:
+    """Langevin steps alone follow p_t with a delay: at low noise they are too short to move x far, exact only as their number grows."""
+    return isinstance(sampler, PredictorCorrector) and sampler.predictor is None
+
+
+@pytest.mark.parametrize("name", ["ve", "toy"])
+def test_langevin_alone_converges_with_its_number_of_steps(name):
+    """To its own stationary law, v / (1 - e/(2v)), which is p_eps up to e ~ sigma(eps)^2."""
+    sde = make_sde(name)
+    score, errors = GaussianScore(sde, 0.3, 0.8), []
+    for count in (1, 5, 25):
+        sampler = PredictorCorrector(LogSNR(), 150, None, Langevin(snr=0.16, count=count), denoise=False)
+        _, variance = law(sde, sampler, score, *map(float, score.moments(sde.T)))
+        errors.append(abs(variance / float(score.moments(sde.eps)[1]) - 1))
+    assert errors[2] < 0.3 * errors[1] < 0.1 * errors[0] and errors[2] < 0.05
 
 
 @pytest.mark.parametrize("predictor", PREDICTOR_CHOICES)
@@ -219,19 +265,286 @@ class ConstantImages:
         self.levels, self.dim = means[:, 0], means.shape[1]
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
-        moment = t[:1].double()
-        alpha, variances = self.sde.alpha(moment), self.sde.alpha(moment) ** 2 * self.stds**2 + self.sde.sigma(moment) ** 2
+        moment = t.double()[:, None]
+        alpha, variances = (
+            self.sde.alpha(moment),
+            self.sde.alpha(moment) ** 2 * self.stds**2 + self.sde.sigma(moment) ** 2,
+        )
         flat, means = x.flatten(1), alpha * self.levels
         squares, sums = flat.square().sum(1).double()[:, None], flat.sum(1).double()[:, None]
         distances = squares - 2 * sums * means + self.dim * means**2
-        pull = torch.softmax(self.weights.log() - 0.5 * distances / variances - 0.5 * self.dim * variances.log(), dim=1) / variances
+        pull = (
+            torch.softmax(self.weights.log() - 0.5 * distances / variances - 0.5 * self.dim * variances.log(), dim=1)
+            / variances
+        )
         shift, scale = ((pull * means).sum(1), pull.sum(1))
         return (shift.to(x)[:, None] - scale.to(x)[:, None] * flat).reshape(x.shape)
 
 
 def test_constant_images_are_the_oracle(sde):
     shape = (3, 8, 6)
-    x, t = draw_mixture(mixture(shape), 6, shape), torch.tensor([sde.T * 0.3], dtype=torch.float64).expand(6)
-    torch.testing.assert_close(ConstantImages(sde, mixture(shape))(x, t), Oracle(sde, mixture(shape))(x, t), rtol=1e-8, atol=1e-8)
+    x, t = draw_mixture(mixture(shape), 6, shape), torch.linspace(sde.eps, sde.T, 6, dtype=torch.float64)
+    torch.testing.assert_close(
+        ConstantImages(sde, mixture(shape))(x, t), Oracle(sde, mixture(shape))(x, t), rtol=1e-8, atol=1e-8
+    )
 
 
+def labels(x: Tensor, components) -> Tensor:
+    """Which component each sample belongs to: the nearest mean."""
+    weights, means, stds = components
+    return (x.double().flatten(1)[:, None] - means).square().sum(-1).argmin(1)
+
+
+def check_mixture(x: Tensor, components, weight_bias: float, mean_bias: float, std_bias: float) -> None:
+    """Weights, means and stds of the components, within 4 standard errors and a bias, the latter two in stds."""
+    found = labels(x, components)
+    for i, (weight, mean, std) in enumerate(zip(*components, strict=True)):
+        mine = x.double().flatten(1)[found == i]
+        assert (
+            abs(len(mine) / len(x) - float(weight)) < 4 * math.sqrt(float(weight * (1 - weight)) / len(x)) + weight_bias
+        )
+        assert float((mine - mean).mean(0).abs().max()) < (4.5 / math.sqrt(len(mine)) + mean_bias) * float(std)
+        spread = float((mine - mine.mean(0)).square().mean().sqrt())
+        assert abs(spread / float(std) - 1) < 4 / math.sqrt(2 * mine.numel()) + std_bias
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_vectors_of_a_mixture(sde, name):
+    """4,000 samples with the exact score in float32, from the sampler's own start N(0, sigma(T)^2 I)."""
+    components, sampler = mixture((2,)), make_sampler(name, steps=400)
+    if lags(sampler):
+        sampler = make_sampler(name, steps=1000)
+    start = sde.prior_std * torch.randn(4000, 2)
+    x = sampler(sde, Oracle(sde, components).float(), start, torch.randn_like)
+    assert x.dtype == torch.float32
+    check_mixture(x, components, *((0.05, 0.6, 0.2) if lags(sampler) else (0.02, 0.05, 0.14)))
+
+
+@pytest.mark.parametrize("name", [name for name in SAMPLERS if not lags(make_sampler(name))])
+def test_images_of_a_mixture(sde, name):
+    """The same of images 3 x 8 x 6, started from p_T: constant images lie sqrt(D) times as far apart, beyond some priors."""
+    shape = (3, 8, 6)
+    components, sampler, count = mixture(shape), make_sampler(name, steps=200), 600
+    start = sde.perturb(
+        draw_mixture(components, count, shape),
+        torch.full((count,), sde.T, dtype=torch.float64),
+        torch.randn(count, *shape, dtype=torch.float64),
+    )
+    x = sampler(sde, ConstantImages(sde, components), start.float(), torch.randn_like)
+    assert x.shape == (count, *shape)
+    check_mixture(x, components, 0.03, 0.1, 0.2)
+
+
+# --- the loop ------------------------------------------------------------------------------------------------------------------
+
+
+def run_in_batches(sde, sampler, score, shape, count: int, batch: int) -> Tensor:
+    """As a task does: the prior and the steps have a stream each."""
+    parts = []
+    for first in range(0, count, batch):
+        size = min(batch, count - first)
+        start, noise = (
+            BlockNoise(5, first, size, shape, torch.float64, stream=stream) for stream in ("prior", "sampler")
+        )
+        parts.append(sampler(sde, score, start() * sde.prior_std, noise))
+    return torch.cat(parts)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("batch", [7, 64])
+def test_samples_do_not_depend_on_the_batch(sde, shape, name, batch):
+    sampler, oracle, count = make_sampler(name, **SHORT), Oracle(sde, mixture(shape)), 70 if len(shape) == 1 else 10
+    whole = run_in_batches(sde, sampler, oracle, shape, count, count)
+    torch.testing.assert_close(run_in_batches(sde, sampler, oracle, shape, count, batch), whole, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("rule, depends", [("kernel", False), ("sample_norms", False), ("batch_norms", True)])
+def test_only_batch_norms_depends_on_the_batch(rule, depends):
+    sde = make_sde("ve")
+    sampler = PredictorCorrector(Uniform(), 20, ReverseDiffusion(), Langevin(rule=rule))
+    oracle = Oracle(sde, mixture((2,)))
+    difference = run_in_batches(sde, sampler, oracle, (2,), 70, 70) - run_in_batches(sde, sampler, oracle, (2,), 70, 7)
+    assert (float(difference.abs().max()) > 1e-3) if depends else (float(difference.abs().max()) < 1e-10)
+
+
+@pytest.mark.parametrize(
+    "predictor, corrector, each",
+    [(ReverseDiffusion(), None, 1), (None, Langevin(), 1), (Ancestral(), Langevin(count=3), 4)],
+)
+@pytest.mark.parametrize("denoise", [False, True])
+def test_number_of_evaluations(shape, predictor, corrector, each, denoise):
+    """One call for each predictor and each Langevin step, one more to denoise; of all samples at once, at times in [eps, T]."""
+    sde = make_sde("vp")
+    times = []
+
+    def score(x, t):
+        assert t.shape == (3,)
+        times.append(float(t[0]))
+        return -x
+
+    counted = Counted(score)
+    normals = [0]
+
+    def randn_like(x):
+        normals[0] += 1
+        return torch.randn_like(x)
+
+    PredictorCorrector(Uniform(), 15, predictor, corrector, denoise)(sde, counted, torch.randn(3, *shape), randn_like)
+    assert counted.calls == 15 * each + denoise and counted.evaluations == 3 * counted.calls
+    assert normals[0] == 15 * each
+    grid = Uniform()(sde, 15).tolist()
+    expected = []
+    for t, s in zip(grid, grid[1:], strict=False):
+        expected += ([t] if predictor else []) + ([s] * corrector.count if corrector else [])
+    assert times == pytest.approx(expected + [sde.eps] * denoise, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_denoising_is_tweedies_formula(sde, name):
+    """With and without: (x + sigma^2 score)/alpha at eps."""
+    score, x = GaussianScore(sde, 0.3, 0.8), []
+    for denoise in ("false", "true"):
+        torch.manual_seed(1)
+        start = sde.prior_std * torch.randn(5, 2, dtype=torch.float64)
+        x.append(make_sampler(name, denoise=denoise, **SHORT)(sde, score, start, torch.randn_like))
+    alpha, sigma = (function(torch.tensor(sde.eps, dtype=torch.float64)) for function in (sde.alpha, sde.sigma))
+    gradient = (alpha * 0.3 - x[0]) / (alpha**2 * 0.8**2 + sigma**2)
+    torch.testing.assert_close(x[1], (x[0] + sigma**2 * gradient) / alpha, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_film_and_progress_change_nothing(name, shape):
+    sde = make_sde("subvp")
+    sampler, score, found = make_sampler(name, **SHORT, denoise="false"), GaussianScore(sde, 0.3, 0.8), []
+    start = sde.prior_std * torch.randn(5, *shape, dtype=torch.float64)
+    film, shares = Film(rows=3, frames=5), []
+    for keys in ({}, {"film": film, "on_step": shares.append}):
+        torch.manual_seed(1)
+        found.append(sampler(sde, score, start, torch.randn_like, **keys))
+    assert torch.equal(*found)
+    assert shares == sorted(shares) and shares[-1] == pytest.approx(1)
+    assert len(film.times) == len(film.states) == 5 and film.times == sorted(film.times, reverse=True)
+    assert film.times[0] == pytest.approx(sde.T) and film.times[-1] == pytest.approx(sde.eps)
+    assert torch.equal(film.states[0], start[:3])
+    torch.testing.assert_close(film.states[-1], found[0][:3], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("method", ["dopri5", "torchdiffeq.dopri5", "torchdiffeq.rk4"])
+def test_probability_flow_is_the_exact_map(sde, shape, method):
+    """On a Gaussian the flow is x_eps = alpha m + sqrt(v_eps/v_T) (x_T - alpha_T m), for every sample."""
+    score = GaussianScore(sde, 0.3, 0.8)
+    (m_T, v_T), (m, v) = score.moments(sde.T), score.moments(sde.eps)
+    x = m_T + v_T.sqrt() * torch.randn(4, *shape, dtype=torch.float64)
+    flow = ProbabilityFlow(method=method, rtol=1e-8, atol=1e-8, steps=1000, denoise=False)
+    tolerance = (
+        1e-6 if method != "torchdiffeq.rk4" or sde.sigma(torch.tensor(0.0)) > 0 else 5e-3
+    )  # sigma ~ sqrt(t) is not smooth at 0
+    torch.testing.assert_close(
+        flow(sde, score, x, torch.randn_like), m + (v / v_T).sqrt() * (x - m_T), rtol=tolerance, atol=tolerance
+    )
+
+
+def test_probability_flow_takes_no_noise():
+    def never(x):
+        raise AssertionError
+
+    sde = make_sde("vp")
+    ProbabilityFlow(rtol=1e-3, atol=1e-3)(sde, GaussianScore(sde), torch.randn(3, 2), never)
+
+
+# --- grids ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", GRIDS)
+@pytest.mark.parametrize("steps", [1, 2, 100])
+def test_grids_fall_from_T_to_eps(sde, name, steps):
+    grid = make("sampler.grid", "sampler=em", f"sampler/grid={name}")(sde, steps)
+    assert grid.dtype == torch.float64 and len(grid) == steps + 1
+    assert float(grid[0]) == sde.T and float(grid[-1]) == sde.eps
+    assert bool((grid.diff() < 0).all())
+
+
+def test_uniform_grid(sde):
+    gaps = Uniform()(sde, 50).diff()
+    torch.testing.assert_close(gaps, torch.full_like(gaps, (sde.eps - sde.T) / 50), rtol=1e-9, atol=0)
+
+
+def test_log_snr_grid(sde):
+    half_log_snr = sde.half_log_snr(LogSNR()(sde, 50))
+    gaps = half_log_snr.diff()
+    torch.testing.assert_close(
+        gaps, torch.full_like(gaps, float(half_log_snr[-1] - half_log_snr[0]) / 50), rtol=1e-6, atol=0
+    )
+
+
+@pytest.mark.parametrize("rho", [1.0, 3.0, 7.0])
+def test_karras_grid(sde, rho):
+    """arXiv 2206.00364, eq. 5: (smax^{1/rho} + i/N (smin^{1/rho} - smax^{1/rho}))^rho for sigma/alpha."""
+    t = Karras(rho)(sde, 20)
+    ratio = sde.sigma(t) / sde.alpha(t)
+    most, least = float(ratio[0]), float(ratio[-1])
+    exact = [(most ** (1 / rho) + i / 20 * (least ** (1 / rho) - most ** (1 / rho))) ** rho for i in range(21)]
+    torch.testing.assert_close(ratio, torch.tensor(exact, dtype=torch.float64), rtol=1e-7, atol=1e-10)
+
+
+# --- yaml and errors -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("predictor", PREDICTORS)
+@pytest.mark.parametrize("corrector", CORRECTORS)
+def test_parts_swap_on_the_command_line(predictor, corrector):
+    sampler = make(
+        "sampler",
+        "sampler=pc",
+        f"sampler/predictor={predictor}",
+        f"sampler/corrector={corrector}",
+        "sampler/grid=karras",
+    )
+    assert type(sampler.predictor) is type(make("sampler.predictor", "sampler=em", f"sampler/predictor={predictor}"))
+    assert (
+        type(sampler.corrector) is type(make("sampler.corrector", f"sampler/corrector={corrector}", "sampler=pc"))
+        and type(sampler.grid) is Karras
+    )
+    assert make("sampler", "sampler=pc", "~sampler/corrector").corrector is None
+
+
+def test_published_settings():
+    assert make("sampler.corrector", "sampler=pc") == Langevin(snr=0.16, count=1, rule="kernel")
+    assert {
+        name: type(make("sampler", f"sampler={name}").predictor)
+        for name in ("em", "ancestral", "reverse_diffusion", "pc")
+    } == {"em": EulerMaruyama, "ancestral": Ancestral, "reverse_diffusion": ReverseDiffusion, "pc": ReverseDiffusion}
+    assert compose("sampler=ode")["sampler"]["rtol"] == compose("sampler=ode")["sampler"]["atol"] == 1e-5
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: PredictorCorrector(Uniform(), 0, Ancestral()), "sampler.steps=0"),
+        (lambda: PredictorCorrector(Uniform(), 10), "sampler/predictor"),
+        (lambda: Langevin(snr=0.0), "sampler.corrector.snr=0.0"),
+        (lambda: Langevin(snr=math.nan), "sampler.corrector.snr=nan"),
+        (lambda: Langevin(count=0), "sampler.corrector.count=0"),
+        (lambda: Langevin(rule="norms"), "sampler.corrector.rule=norms"),
+        (lambda: Karras(0.0), "sampler.grid.rho=0.0"),
+        (lambda: Karras(math.nan), "sampler.grid.rho=nan"),
+        (lambda: ProbabilityFlow(method="euler"), "sampler.method=euler"),
+        (lambda: ProbabilityFlow(rtol=0.0), "sampler.rtol=0.0"),
+        (lambda: ProbabilityFlow(atol=-1.0), "sampler.atol=-1.0"),
+        (lambda: ProbabilityFlow(steps=0), "sampler.steps=0"),
+    ],
+)
+def test_bad_arguments_name_the_key(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_every_sde_is_sampled():
+    assert set(SDES) >= {"ve", "vp", "subvp", "toy", "custom"} and set(SAMPLERS) >= {
+        "em",
+        "pc",
+        "ode",
+        "ancestral",
+        "reverse_diffusion",
+        "ald",
+    }

@@ -6,7 +6,7 @@ import math
 import pytest
 import scipy.integrate
 import torch
-from conftest import SDES, GaussianScore, make_sde, mixture, per_sample
+from .conftest import SDES, GaussianScore, make_sde, mixture, per_sample
 
 from models import Oracle
 from sde_lib import SDE, VE, VP, Custom, SubVP, Toy
@@ -15,7 +15,12 @@ from sde_lib import SDE, VE, VP, Custom, SubVP, Toy
 def times(sde, count=41, start=None) -> torch.Tensor:
     """Float64 times from eps to T, dense near both ends."""
     low = sde.eps if start is None else start
-    return torch.cat([torch.logspace(math.log10(low), math.log10(sde.T), count, dtype=torch.float64), torch.linspace(low, sde.T, count, dtype=torch.float64)])
+    return torch.cat(
+        [
+            torch.logspace(math.log10(low), math.log10(sde.T), count, dtype=torch.float64),
+            torch.linspace(low, sde.T, count, dtype=torch.float64),
+        ]
+    )
 
 
 def derivative(function, t):
@@ -48,7 +53,9 @@ def test_moments_solve_their_ode(sde):
     zero = torch.zeros((), dtype=torch.float64)
     start = [1.0, float(sde.sigma(zero)) ** 2]
     t = torch.linspace(0, sde.T, 6, dtype=torch.float64)[1:]
-    found = scipy.integrate.solve_ivp(right_hand_side, (0, sde.T), start, t_eval=t.numpy(), rtol=1e-10, atol=1e-14, method="DOP853")
+    found = scipy.integrate.solve_ivp(
+        right_hand_side, (0, sde.T), start, t_eval=t.numpy(), rtol=1e-10, atol=1e-14, method="DOP853"
+    )
     assert float(sde.alpha(zero)) == 1
     torch.testing.assert_close(sde.alpha(t), torch.from_numpy(found.y[0]), rtol=1e-8, atol=0)
     torch.testing.assert_close(sde.sigma(t) ** 2, torch.from_numpy(found.y[1]), rtol=1e-8, atol=0)
@@ -163,7 +170,9 @@ def test_prior_log_prob(sde, shape, dtype):
     law = torch.distributions.Normal(torch.zeros((), dtype=torch.float64), torch.tensor(std, dtype=torch.float64))
     expected = law.log_prob(z.double()).flatten(1).sum(1)
     assert sde.prior_std == pytest.approx(std, rel=1e-12)
-    torch.testing.assert_close(sde.prior_log_prob(z), expected.to(dtype), rtol=1e-5 if dtype == torch.float32 else 1e-12, atol=0)
+    torch.testing.assert_close(
+        sde.prior_log_prob(z), expected.to(dtype), rtol=1e-5 if dtype == torch.float32 else 1e-12, atol=0
+    )
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0, 1.7])
@@ -206,7 +215,9 @@ def test_denoise_is_the_posterior_mean(sde, shape, dtype):
     alpha, sigma = per_sample(sde.alpha(t.double()), x), per_sample(sde.sigma(t.double()), x)
     exact = m + alpha * s**2 / (alpha**2 * s**2 + sigma**2) * (x.double() - alpha * m)
     tolerance = 1e-11 if dtype == torch.float64 else 3e-5
-    torch.testing.assert_close(sde.denoise(GaussianScore(sde, m, s), x, t).double(), exact, rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(
+        sde.denoise(GaussianScore(sde, m, s), x, t).double(), exact, rtol=tolerance, atol=tolerance
+    )
 
 
 # --- single SDEs ---------------------------------------------------------------------------------------------------------------
@@ -226,7 +237,9 @@ def test_published_defaults():
 def test_known_values():
     one = torch.ones((), dtype=torch.float64)
     assert float(VE().sigma(0 * one)) == pytest.approx(0.01) and VE().prior_std == pytest.approx(50)
-    assert float(VP().alpha(one)) == pytest.approx(math.exp(-10.05 / 2)) and VP().prior_std == pytest.approx(math.sqrt(1 - math.exp(-10.05)))
+    assert float(VP().alpha(one)) == pytest.approx(math.exp(-10.05 / 2)) and VP().prior_std == pytest.approx(
+        math.sqrt(1 - math.exp(-10.05))
+    )
     assert SubVP().prior_std == pytest.approx(1 - math.exp(-10.05))
     assert Toy().prior_std == pytest.approx(math.sqrt(624 / (2 * math.log(25))))
     t = torch.linspace(0.01, 1, 9, dtype=torch.float64)
@@ -259,16 +272,25 @@ def test_custom_of_the_toy_diffusion_is_the_toy_sde():
         ("3*exp(-t) + sin(2*pi*t)**2 / 2", lambda t: 3 * math.exp(-t) + math.sin(2 * math.pi * t) ** 2 / 2, 2.0, 1e-12),
         ("2", lambda t: 2.0, 1.0, 1e-14),
         ("-(-t - 0.5)", lambda t: t + 0.5, 3.0, 1e-13),
-        ("cosh(t) + tanh(t) + sigmoid(t) + log(1 + t)", lambda t: math.cosh(t) + math.tanh(t) + 1 / (1 + math.exp(-t)) + math.log1p(t), 1.0, 1e-13),
+        (
+            "cosh(t) + tanh(t) + sigmoid(t) + log(1 + t)",
+            lambda t: math.cosh(t) + math.tanh(t) + 1 / (1 + math.exp(-t)) + math.log1p(t),
+            1.0,
+            1e-13,
+        ),
         ("0.1 + sqrt(t)", lambda t: 0.1 + math.sqrt(t), 1.0, 1e-5),  # not smooth at 0
         ("0.1 + abs(t - 0.3)", lambda t: 0.1 + abs(t - 0.3), 1.0, 1e-4),  # nor here
     ],
-)  # fmt: skip
+)
 def test_custom_against_quadrature(expression, function, T, accuracy):
     sde = Custom(expression, T=T)
     for t in (1e-4, 0.11, 0.3, 0.31, 0.77 * T, T):
-        expected, _ = scipy.integrate.quad(lambda u: function(u) ** 2, 0, t, points=[0.3] if t > 0.3 else None, epsabs=0, epsrel=1e-12, limit=200)
-        assert float(sde.sigma(torch.tensor(t, dtype=torch.float64))) == pytest.approx(math.sqrt(expected), rel=accuracy)
+        expected, _ = scipy.integrate.quad(
+            lambda u: function(u) ** 2, 0, t, points=[0.3] if t > 0.3 else None, epsabs=0, epsrel=1e-12, limit=200
+        )
+        assert float(sde.sigma(torch.tensor(t, dtype=torch.float64))) == pytest.approx(
+            math.sqrt(expected), rel=accuracy
+        )
         assert float(sde.g(torch.tensor(t, dtype=torch.float64))) == pytest.approx(function(t), rel=1e-14)
 
 
@@ -279,9 +301,32 @@ def test_custom_takes_a_callable():
 
 @pytest.mark.parametrize(
     "expression",
-    ["", "1 +", "u", "x**2", "t.real", "foo(t)", "exp(t, t)", "exp", "t if t else 1", "[t]", "'t'", "1j", "lambda t: t", "t; t", "t < 1", "t // 2",
-     "__import__('os').getcwd()", "exp(x=t)", "log(t)", "t - 0.5", "sin(10*t)", "exp(1000*t)", "0"],
-)  # fmt: skip
+    [
+        "",
+        "1 +",
+        "u",
+        "x**2",
+        "t.real",
+        "foo(t)",
+        "exp(t, t)",
+        "exp",
+        "t if t else 1",
+        "[t]",
+        "'t'",
+        "1j",
+        "lambda t: t",
+        "t; t",
+        "t < 1",
+        "t // 2",
+        "__import__('os').getcwd()",
+        "exp(x=t)",
+        "log(t)",
+        "t - 0.5",
+        "sin(10*t)",
+        "exp(1000*t)",
+        "0",
+    ],
+)
 def test_bad_expressions_name_the_key(expression):
     with pytest.raises(ValueError, match=r"sde\.diffusion"):
         Custom(expression)
@@ -290,17 +335,34 @@ def test_bad_expressions_name_the_key(expression):
 @pytest.mark.parametrize(
     "kind, values, key",
     [
-        (VE, {"sigma_min": 0.0}, "sde.sigma_min"), (VE, {"sigma_min": 1.0, "sigma_max": 1.0}, "sde.sigma_max"), (VE, {"sigma_max": math.nan}, "sde.sigma_max"),
-        (VE, {"sigma_max": math.inf}, "sde.sigma_max"), (VP, {"beta_min": 0.0}, "sde.beta_min"), (VP, {"beta_min": 30.0}, "sde.beta_max"),
-        (SubVP, {"beta_min": -1.0}, "sde.beta_min"), (SubVP, {"beta_max": math.nan}, "sde.beta_max"), (Toy, {"s": 1.0}, "sde.s"), (Toy, {"s": math.nan}, "sde.s"),
+        (VE, {"sigma_min": 0.0}, "sde.sigma_min"),
+        (VE, {"sigma_min": 1.0, "sigma_max": 1.0}, "sde.sigma_max"),
+        (VE, {"sigma_max": math.nan}, "sde.sigma_max"),
+        (VE, {"sigma_max": math.inf}, "sde.sigma_max"),
+        (VP, {"beta_min": 0.0}, "sde.beta_min"),
+        (VP, {"beta_min": 30.0}, "sde.beta_max"),
+        (SubVP, {"beta_min": -1.0}, "sde.beta_min"),
+        (SubVP, {"beta_max": math.nan}, "sde.beta_max"),
+        (Toy, {"s": 1.0}, "sde.s"),
+        (Toy, {"s": math.nan}, "sde.s"),
     ],
-)  # fmt: skip
+)
 def test_bad_parameters_name_the_key(kind, values, key):
     with pytest.raises(ValueError, match=rf"{key}="):
         kind(**values)
 
 
-@pytest.mark.parametrize("values, key", [({"T": 0.0}, "sde.T"), ({"T": math.inf}, "sde.T"), ({"T": math.nan}, "sde.T"), ({"eps": -1e-3}, "sde.eps"), ({"eps": 1.0}, "sde.eps"), ({"eps": math.nan}, "sde.eps")])
+@pytest.mark.parametrize(
+    "values, key",
+    [
+        ({"T": 0.0}, "sde.T"),
+        ({"T": math.inf}, "sde.T"),
+        ({"T": math.nan}, "sde.T"),
+        ({"eps": -1e-3}, "sde.eps"),
+        ({"eps": 1.0}, "sde.eps"),
+        ({"eps": math.nan}, "sde.eps"),
+    ],
+)
 @pytest.mark.parametrize("name", SDES)
 def test_bad_intervals_name_the_key(name, values, key):
     with pytest.raises(ValueError, match=rf"{key}="):

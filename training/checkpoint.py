@@ -6,9 +6,9 @@
         state.json                   everything else
         manifest.json                the sha256 of each file above
 
-A checkpoint is written under a temporary name, flushed to the disk and then renamed, so that at any moment, a kill or a
-power cut included, each ``step-*`` folder is whole or absent. A flipped bit passes the formats' own checks, the sum catches it: then the
-checkpoint before is read instead, and a warning says so.
+A checkpoint is written under a temporary name, flushed to the disk and then renamed, so that at any moment, a kill
+or a power cut included, each ``step-*`` folder is whole or absent. A flipped bit passes the formats' own checks,
+the sum catches it: then the checkpoint before is read instead, and a warning says so.
 """
 
 import hashlib
@@ -43,7 +43,9 @@ class Checkpoint:
 
 
 def save(folder: Path, checkpoint: Checkpoint) -> Path:
-    """Writes FOLDER/step-N atomically, and removes all but the newest two. OSError, the last good one kept, where it cannot."""
+    """Writes FOLDER/step-N atomically, and removes all but the newest two. OSError, the last good one kept, where it
+    cannot.
+    """
     final, partial = folder / f"step-{checkpoint.step:08d}", folder / f".partial-{os.getpid()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -51,7 +53,9 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
             shutil.rmtree(stale)
         partial.mkdir()
         for name, tensors in checkpoint.tensors.items():
-            save_file({key: tensor.detach().contiguous() for key, tensor in tensors.items()}, partial / f"{name}.safetensors")
+            save_file(
+                {key: tensor.detach().contiguous() for key, tensor in tensors.items()}, partial / f"{name}.safetensors"
+            )
         (partial / "state.json").write_text(json.dumps({"step": checkpoint.step, **checkpoint.state}, indent=1))
         sums = {path.name: sha256(path) for path in sorted(partial.iterdir())}
         (partial / "manifest.json").write_text(json.dumps(sums, indent=1))
@@ -61,11 +65,13 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
             shutil.rmtree(final)
         os.rename(partial, final)
         flush(folder)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:  # safetensors has an error of its own for a full disk
         shutil.rmtree(partial, ignore_errors=True)
+        reason = getattr(error, "strerror", None) or error
         raise OSError(
-            f"the checkpoint of step {checkpoint.step} could not be written to {folder} ({error.strerror or error}); earlier ones are "
-            f"untouched. Free some space, or choose another place with store=FOLDER, and run the same command to go on"
+            f"the checkpoint of step {checkpoint.step} could not be written to {folder} ({reason}); "
+            f"earlier ones are untouched. Free some space, or choose another place with store=FOLDER, and run the same "
+            f"command to go on"
         ) from error
     for old in sorted(folder.glob("step-*"))[:-KEEP]:
         shutil.rmtree(old, ignore_errors=True)
@@ -87,7 +93,9 @@ def load(path: Path) -> Checkpoint:
 
 
 def load_newest(folder: Path) -> Checkpoint | None:
-    """The newest undamaged checkpoint, or None; each damaged one that is passed over is named in a warning and set aside."""
+    """The newest undamaged checkpoint, or None; each damaged one that is passed over is named in a warning and set
+    aside.
+    """
     for path in sorted(folder.glob("step-*"), reverse=True):
         try:
             return load(path)

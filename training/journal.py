@@ -1,4 +1,6 @@
-"""The story of a training: one event a line, kept beside the checkpoints, so that the loss curve outlives the run that trained."""
+"""The story of a training: one event a line, kept beside the checkpoints, so that the loss curve outlives the run that
+trained.
+"""
 
 import json
 from pathlib import Path
@@ -11,7 +13,9 @@ def append(folder: Path, event: dict) -> None:
 
 
 def read(folder: Path) -> list[dict]:
-    """The events in order. After a resume some steps were taken twice, with equal values: each is kept once; a line cut short by a kill is left out."""
+    """The events in order. After a resume some steps were taken twice, with equal values: each is kept once; a line
+    cut short by a kill is left out.
+    """
     path, events = folder / "log.jsonl", {}
     for line in path.read_text().splitlines() if path.exists() else []:
         try:

@@ -3,15 +3,17 @@ r"""Denoising score matching: a network that predicts the noise has learnt the s
 .. math::
     L(\theta) = \mathbb E_t\,\lambda(t)\,\mathbb E_{x_0, z}\,\|s_\theta(\alpha x_0 + \sigma z, t) + z/\sigma\|^2
 
-(Vincent 2011, doi 10.1162/NECO_a_00142; arXiv 2011.13456, eq. 7). The minimiser is the score of the perturbed density p_t, whatever
-the weight. Two weights are the field's:
+(Vincent 2011, doi 10.1162/NECO_a_00142; arXiv 2011.13456, eq. 7). The minimiser is the score of the perturbed
+density p_t, whatever the weight. Two weights are the field's:
 
 * ``sigma2``: lambda = sigma^2 with t uniform on [eps, T], the published one: each level's error has unit size.
-* ``likelihood``: lambda = g^2, for which L bounds the Kullback-Leibler divergence of the model from the data, and with it the
-  negative log-likelihood (arXiv 2101.09258, theorem 1). Since g^2/sigma^2 = -2 d(lambda)/dt with lambda the half log-SNR, drawing t
+* ``likelihood``: lambda = g^2, for which L bounds the Kullback-Leibler divergence of the model from the data, and
+with it the
+  negative log-likelihood (arXiv 2101.09258, theorem 1). Since g^2/sigma^2 = -2 d(lambda)/dt with lambda the half
+  log-SNR, drawing t
   *uniformly in log-SNR* turns the weight into sigma^2 again,
 
-  .. math:: \int_{eps}^T g^2\,\|s_\theta + z/\sigma\|^2\,dt = 2\int_{\lambda(T)}^{\lambda(eps)} \|\sigma s_\theta + z\|^2\,d\lambda,
+  .. math:: \int_{eps}^T g^2\,\|s_\theta + z/\sigma\|^2\,dt = 2\int \|\sigma s_\theta + z\|^2\,d\lambda,
 
   with low variance under every SDE and no table of an importance density (section 5.1 there).
 """
@@ -38,13 +40,13 @@ class Loss(ABC):
 class DenoisingScoreMatching(Loss):
     """The squared error of sigma times the score, the mean over the D values of a sample.
 
-    With ``likelihood`` the integral above is D times twice the range of lambda times this loss, which is left at unit size so that
-    one clipping threshold and one learning rate fit every SDE.
+    With ``likelihood`` the integral above is D times twice the range of lambda times this loss, which is left at
+    unit size so that one clipping threshold and one learning rate fit every SDE.
 
     Arguments:
         weighting: ``sigma2`` or ``likelihood``; see the module's text.
-        stratified: whether the times of a batch are spread evenly, t_i = (i + u)/B with one shared u, in random order: the same
-            expectation with less variance (arXiv 2107.00630, appendix I.1).
+        stratified: whether the times of a batch are spread evenly, t_i = (i + u)/B with one shared u, in random
+            order: the same expectation with less variance (arXiv 2107.00630, appendix I.1).
     """
 
     weighting: Literal["sigma2", "likelihood"] = "likelihood"

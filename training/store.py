@@ -1,8 +1,9 @@
 """The store: every network that was ever trained here, found by what it is.
 
-A network's identity is the resolved configuration that decides its weights. Its hash names a folder of the store; a run that needs a network looks
-there, loads it if it is finished, resumes it if it was interrupted, and trains it if it is absent. A lock on the folder makes concurrent
-runs wait for one trainer; the operating system frees it when its holder dies.
+A network's identity is the resolved configuration that decides its weights. Its hash names a folder of the store; a
+run that needs a network looks there, loads it if it is finished, resumes it if it was interrupted, and trains it if
+it is absent. A lock on the folder makes concurrent runs wait for one trainer; the operating system frees it when
+its holder dies.
 """
 
 import hashlib
@@ -24,7 +25,7 @@ log = logging.getLogger(__name__)
 Identity = dict[str, Any]
 """Plain nested values: data, sde, model, parameterisation and training."""
 
-VERSION = 1  # of the code that turns a configuration into weights: raised when the same configuration would train another network
+VERSION = 1  # raised when the code would turn the same configuration into another network
 
 
 def digest(identity: Identity) -> str:
@@ -47,7 +48,12 @@ class Store:
         return self.root / f"{name}-{digest(identity)}"
 
     def obtain(
-        self, identity: Identity, name: str, steps: int, train: Callable[[Path], nn.Module], load: Callable[[Checkpoint], nn.Module]
+        self,
+        identity: Identity,
+        name: str,
+        steps: int,
+        train: Callable[[Path], nn.Module],
+        load: Callable[[Checkpoint], nn.Module],
     ) -> nn.Module:
         """The trained network of an identity.
 
@@ -69,7 +75,8 @@ class Store:
                 lock.acquire()
         except OSError as error:
             raise OSError(
-                f"the store {self.root.absolute()} cannot be written ({error.strerror or error}); choose another with store=FOLDER"
+                f"the store {self.root.absolute()} cannot be written ({error.strerror or error}); "
+                f"choose another with store=FOLDER"
             ) from error
         try:
             if finished := self.finished(folder, steps):  # by the process that was waited for
@@ -92,13 +99,13 @@ class Store:
 
 
 def put_weights(model: nn.Module, found: Checkpoint, where: Path | str) -> nn.Module:
-    """The model with the moving average of a checkpoint as its weights, ready for use; ValueError where they do not fit."""
+    """The model with a checkpoint's moving average as its weights, frozen; ValueError if they do not fit."""
     try:
         model.load_state_dict(found.tensors["ema"])
     except (RuntimeError, KeyError) as error:
         raise ValueError(
-            f"{where}: its weights do not fit the network that its config.yaml describes, so another version of the code wrote it. Move the folder "
-            f"away to train anew ({str(error).splitlines()[-1].strip()})"
+            f"{where}: its weights do not fit the network that its config.yaml describes, so another version of the code "
+            f"wrote it. Move the folder away to train anew ({str(error).splitlines()[-1].strip()})"
         ) from None
     return model.eval().requires_grad_(False)
 
@@ -116,7 +123,8 @@ def read(path: Path | str) -> tuple[Identity, Checkpoint]:
     """The identity and the newest checkpoint of a network's folder, or of one ``step-*`` folder in it.
 
     Raises:
-        FileNotFoundError, ValueError: there is none, or it is damaged. A checkpoint asked for by name is never replaced by an older one.
+        FileNotFoundError, ValueError: there is none, or it is damaged. A checkpoint asked for by name is never
+            replaced by an older one.
     """
     path = Path(path)
     if not path.exists():
@@ -125,7 +133,8 @@ def read(path: Path | str) -> tuple[Identity, Checkpoint]:
     steps = sorted(folder.glob("step-*"))
     if not (folder / "config.yaml").is_file() or not steps:
         raise FileNotFoundError(
-            f"checkpoint={path} holds no trained network; name a folder like checkpoints/digits-ve-unet-0123456789, with a config.yaml and step-* folders"
+            f"checkpoint={path} holds no trained network; name a folder of the store like "
+            f"checkpoints/digits-ve-unet_small-0123456789, with a config.yaml and step-* folders"
         )
     try:
         identity = yaml.safe_load((folder / "config.yaml").read_text())

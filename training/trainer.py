@@ -1,8 +1,8 @@
 r"""The training loop, one page read from top to bottom.
 
-A run is a pure function of its configuration and ``seed``: batches are a function of the step, all other randomness comes from
-torch's generator, whose state is in every checkpoint. So stopping and resuming, in the middle of an epoch too, gives bit for bit the weights of
-an uninterrupted run (on one machine, with one number of threads).
+A run is a pure function of its configuration and ``seed``: batches are a function of the step, all other randomness
+comes from torch's generator, whose state is in every checkpoint. So stopping and resuming, in the middle of an
+epoch too, gives bit for bit the weights of an uninterrupted run (on one machine, with one number of threads).
 """
 
 import logging
@@ -55,28 +55,62 @@ class Trainer:
     """
 
     def __init__(
-        self, loss: Loss, steps: int = 10_000, batch: int = 256, rate: float = 1e-3, warmup: int = 200,
-        schedule: Literal["cosine", "constant"] = "cosine", betas: tuple[float, float] = (0.9, 0.99), clip: float = 1.0, ema: float = 0.999, seed: int = 0,
-        evaluate: int = 20, save_seconds: float = 30.0,
-    ):  # fmt: skip
-        for key, value, least in (("steps", steps, 1), ("batch", batch, 1), ("warmup", warmup, 0), ("evaluate", evaluate, 0)):
+        self,
+        loss: Loss,
+        steps: int = 10_000,
+        batch: int = 256,
+        rate: float = 1e-3,
+        warmup: int = 200,
+        schedule: Literal["cosine", "constant"] = "cosine",
+        betas: tuple[float, float] = (0.9, 0.99),
+        clip: float = 1.0,
+        ema: float = 0.999,
+        seed: int = 0,
+        evaluate: int = 20,
+        save_seconds: float = 30.0,
+    ):
+        for key, value, least in (
+            ("steps", steps, 1),
+            ("batch", batch, 1),
+            ("warmup", warmup, 0),
+            ("evaluate", evaluate, 0),
+        ):
             if value < least:
                 raise ValueError(f"training.{key}={value} must be at least {least}")
         for key, value in (("rate", rate), ("clip", clip), ("save_seconds", save_seconds)):
             if not value > 0:
                 raise ValueError(f"training.{key}={value} must be positive")
         if not 0 <= ema < 1:
-            raise ValueError(f"training.ema={ema} must lie in [0, 1); type for example training.ema=0.999, or 0 for the last weights")
+            raise ValueError(
+                f"training.ema={ema} must lie in [0, 1); type for example training.ema=0.999, or 0 for the last weights"
+            )
         if schedule not in ("cosine", "constant"):
             raise ValueError(f"training.schedule={schedule} must be cosine or constant")
-        self.loss, self.steps, self.batch, self.rate, self.warmup, self.schedule = loss, steps, batch, rate, warmup, schedule
-        self.betas, self.clip, self.ema, self.seed, self.evaluate, self.save_seconds = betas, clip, ema, seed, evaluate, save_seconds
+        self.loss, self.steps, self.batch, self.rate, self.warmup, self.schedule = (
+            loss,
+            steps,
+            batch,
+            rate,
+            warmup,
+            schedule,
+        )
+        self.betas, self.clip, self.ema, self.seed, self.evaluate, self.save_seconds = (
+            betas,
+            clip,
+            ema,
+            seed,
+            evaluate,
+            save_seconds,
+        )
 
-    def fit(self, sde: SDE, model: nn.Module, data: Data, folder: Path | None = None, record: Log = lambda event: None) -> nn.Module:
+    def fit(
+        self, sde: SDE, model: nn.Module, data: Data, folder: Path | None = None, record: Log = lambda event: None
+    ) -> nn.Module:
         """The trained model's moving average.
 
         Arguments:
-            model: the score model to train, on the device to train on; its weights should have been drawn under :meth:`seeded`.
+            model: the score model to train, on the device to train on; its weights should have been drawn under
+                :meth:`seeded`.
             folder: where checkpoints are kept and looked for; None for none.
             record: told of the loss as it goes.
 
@@ -87,7 +121,9 @@ class Trainer:
         device = next(model.parameters()).device
         model.train()
         ema = EMA(model, self.ema)
-        optimiser = torch.optim.Adam(model.parameters(), lr=self.rate, betas=self.betas, fused=device.type in ("cpu", "cuda"))
+        optimiser = torch.optim.Adam(
+            model.parameters(), lr=self.rate, betas=self.betas, fused=device.type in ("cpu", "cuda")
+        )
         batches = Batches(data, self.batch, self.seed, device)
         parameters = list(model.parameters())
 
@@ -113,8 +149,9 @@ class Trainer:
                 value, size = torch.stack([loss.detach(), norm]).tolist()
                 if not (math.isfinite(value) and math.isfinite(size)):
                     raise FloatingPointError(
-                        f"training stopped before update {step + 1}: the loss is {value:.4g} and its gradient's norm {size:.4g}. The weights are still "
-                        f"those of update {step}{f', and the last good checkpoint is in {folder}' if folder else ''}; try a smaller "
+                        f"training stopped before update {step + 1}: the loss is {value:.4g} and its gradient's norm "
+                        f"{size:.4g}. The weights are still those of update {step}"
+                        f"{f', and the last good checkpoint is in {folder}' if folder else ''}; try a smaller "
                         f"training.rate (now {self.rate}), and look for extreme values in the data"
                     )
                 optimiser.step()
@@ -130,7 +167,11 @@ class Trainer:
                 if stop.signal:
                     save(step + 1)
                     progress.close()
-                    log.warning("stopped at step %s%s", f"{step + 1:,}", "; saved: run the same command to go on" if folder else "")
+                    log.warning(
+                        "stopped at step %s%s",
+                        f"{step + 1:,}",
+                        "; saved: run the same command to go on" if folder else "",
+                    )
                     stop.leave()
                 if time.monotonic() - saved > self.save_seconds and step + 1 < self.steps:
                     save(step + 1)
@@ -142,11 +183,15 @@ class Trainer:
     def rate_at(self, step: int) -> float:
         """The learning rate of the update after ``step`` updates."""
         warm = min(1.0, (step + 1) / (self.warmup + 1))
-        return self.rate * warm * (0.5 * (1 + math.cos(math.pi * step / self.steps)) if self.schedule == "cosine" else 1.0)
+        return (
+            self.rate * warm * (0.5 * (1 + math.cos(math.pi * step / self.steps)) if self.schedule == "cosine" else 1.0)
+        )
 
     @torch.no_grad()
     def held_out(self, sde: SDE, model: nn.Module, data: Data, count: int = 1024) -> float:
-        """The loss on held-out data, with noise that is the same at every call; training's own generators are left alone."""
+        """The loss on held-out data, with noise that is the same at every call; training's own generators are left
+        alone.
+        """
         device = next(model.parameters()).device
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(self.seed)
@@ -164,7 +209,8 @@ class Trainer:
 class Batches:
     """batch(step): the data's epochs, each in an order of its own, laid end to end and cut into batches of one size.
 
-    A batch is a function of the step, so the data's position needs no state, and any batch size will do, also one larger than the data set.
+    A batch is a function of the step, so the data's position needs no state, and any batch size will do, also one
+    larger than the data set.
     """
 
     def __init__(self, data: Data, size: int, seed: int, device: torch.device):
@@ -194,16 +240,28 @@ def capture(step: int, model: nn.Module, ema: EMA, optimiser: torch.optim.Optimi
     inner = optimiser.state_dict()
     tensors = {f"{i}.{name}": tensor for i, entry in inner["state"].items() for name, tensor in entry.items()}
     numpy_state = np.random.get_state(legacy=False)
-    generators = {"torch": torch.get_rng_state(), "numpy": torch.from_numpy(numpy_state["state"]["key"].astype(np.int64))}
+    generators = {
+        "torch": torch.get_rng_state(),
+        "numpy": torch.from_numpy(numpy_state["state"]["key"].astype(np.int64)),
+    }
     if torch.cuda.is_available():
         generators |= {f"cuda.{i}": state for i, state in enumerate(torch.cuda.get_rng_state_all())}
     state = {
         "ema_updates": ema.updates,
         "optimiser": inner["param_groups"],
         "python": random.getstate(),
-        "numpy": {"pos": numpy_state["state"]["pos"], "has_gauss": numpy_state["has_gauss"], "gauss": numpy_state["gauss"]},
+        "numpy": {
+            "pos": numpy_state["state"]["pos"],
+            "has_gauss": numpy_state["has_gauss"],
+            "gauss": numpy_state["gauss"],
+        },
     }
-    groups = {"model": model.state_dict(), "ema": ema.model.state_dict(), "optimiser": tensors, "generators": generators}
+    groups = {
+        "model": model.state_dict(),
+        "ema": ema.model.state_dict(),
+        "optimiser": tensors,
+        "generators": generators,
+    }
     return Checkpoint(step, groups, state)
 
 
@@ -231,7 +289,13 @@ def restore(found: Checkpoint, model: nn.Module, ema: EMA, optimiser: torch.opti
 def bar(total: int, start: int) -> tqdm:
     """A progress bar of updates; where nobody looks on, a line every now and then."""
     return tqdm(
-        total=total, initial=start, desc="training", unit="step", dynamic_ncols=True, mininterval=0.5 if sys.stderr.isatty() else 15.0, smoothing=0.05
+        total=total,
+        initial=start,
+        desc="training",
+        unit="step",
+        dynamic_ncols=True,
+        mininterval=0.5 if sys.stderr.isatty() else 15.0,
+        smoothing=0.05,
     )
 
 

@@ -1,0 +1,271 @@
+"""The laws of docs/architecture.md that a program can check: who imports whom, and that a class and a yaml are all that a new part needs."""
+
+import ast
+import inspect
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+import data
+import likelihood
+import models
+import samplers
+import sde_lib
+from conf import schema
+
+from .conftest import ROOT, compose
+
+FLOOR_1 = {"sde_lib", "data", "metrics"}
+FLOOR_2 = {"models", "training", "samplers", "likelihood"}
+MAY_IMPORT = {
+    **{name: set() for name in FLOOR_1},
+    **{name: FLOOR_1 for name in FLOOR_2},
+    "tasks": FLOOR_1 | FLOOR_2,
+    "latent": FLOOR_1 | FLOOR_2,
+    "conf": {"tasks"},  # what a sweep leaves behind, imported when it has ended
+    "run": FLOOR_1 | FLOOR_2 | {"tasks", "latent", "conf"},
+}
+OURS = set(MAY_IMPORT)
+DOORS = {
+    "hydra": ("run.py", "conf/"),
+    "omegaconf": ("run.py", "conf/"),
+    "wandb": ("tasks/record.py",),
+    "torchdiffeq": ("sde_lib/ode.py",),
+}
+FILES = sorted(path.relative_to(ROOT) for name in OURS for path in (ROOT / name).rglob("*.py")) + [
+    (ROOT / "run.py").relative_to(ROOT)
+]
+
+
+def imports(path) -> set[str]:
+    """The first names of all imports in a file, wherever they stand; relative ones are the package's own."""
+    found = set()
+    for node in ast.walk(ast.parse((ROOT / path).read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level <= 1, f"{path} climbs out of its package"
+            if node.level == 0:
+                found.add(node.module.split(".")[0])
+    return found
+
+
+def package(path) -> str:
+    return path.parts[0].removesuffix(".py")
+
+
+# --- law 1: import order is theory order ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_imports_go_down(path):
+    strangers = (imports(path) & OURS) - MAY_IMPORT[package(path)] - {package(path)}
+    assert not strangers, f"{path} imports {', '.join(sorted(strangers))}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_doors(path):
+    for name, doors in DOORS.items():
+        if name in imports(path):
+            assert str(path).startswith(doors), f"{path} imports {name}; only {' and '.join(doors)} may"
+
+
+def test_every_package_is_known():
+    """A new package gets its floor here."""
+    packages = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"tests"}
+    assert packages | {"run", "latent"} == OURS | ({"latent"} - packages)
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_a_module_opens_with_its_text(path):
+    assert ast.get_docstring(ast.parse((ROOT / path).read_text())), f"{path} has no docstring"
+
+
+def test_no_file_is_called_utils():
+    assert not [path for path in FILES if path.stem.lower() in ("utils", "util", "helpers", "misc", "common")]
+
+
+# --- law 2: no names of SDEs; one class and one yaml ---------------------------------------------------------------------------
+
+SDE_CLASSES = {
+    name for name, value in vars(sde_lib).items() if isinstance(value, type) and issubclass(value, sde_lib.SDE)
+}
+SDE_NAMES = SDE_CLASSES | {path.stem for path in (ROOT / "conf/sde").glob("*.yaml")}
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if package(path) != "conf"], ids=str)
+def test_nobody_asks_which_sde_it_is(path):
+    """No isinstance(sde, VP), no match on it, no comparison with a name: whatever differs is a method of the SDE."""
+    for node in ast.walk(ast.parse((ROOT / path).read_text())):
+        names = {each.id for each in ast.walk(node) if isinstance(each, ast.Name)} | {
+            each.attr for each in ast.walk(node) if isinstance(each, ast.Attribute)
+        }
+        where = f"{path}:{getattr(node, 'lineno', 0)}"
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Name)
+            and node.func.id in ("isinstance", "issubclass")
+        ):
+            assert not names & SDE_CLASSES, f"{where} asks for an SDE's class"
+        if isinstance(node, ast.MatchClass):
+            assert not names & SDE_CLASSES, f"{where} matches an SDE's class"
+        if isinstance(node, ast.Compare):
+            texts = {
+                each.value for each in ast.walk(node) if isinstance(each, ast.Constant) and isinstance(each.value, str)
+            }
+            assert not texts & SDE_NAMES, f"{where} compares with an SDE's name"
+            if names & {"type", "__class__", "__name__", "__qualname__"}:
+                assert not names & ({"sde"} | SDE_CLASSES), f"{where} compares an SDE's type"
+
+
+YAMLS = sorted(path.relative_to(ROOT / "conf") for path in (ROOT / "conf").rglob("*.yaml") if "hydra" not in path.parts)
+TARGETS = [path for path in YAMLS if "_target_" in (yaml.safe_load((ROOT / "conf" / path).read_text()) or {})]
+
+
+def parents(group: str):
+    """The overrides under which a nested group is there."""
+    if "/" not in group:
+        return [[]]
+    outer, inner = group.rsplit("/", 1)
+    names = [path.stem for path in sorted((ROOT / "conf" / outer).glob("*.yaml"))]
+    whose = [
+        n
+        for n in names
+        if any(
+            isinstance(d, dict) and d.get(inner)
+            for d in (yaml.safe_load((ROOT / "conf" / outer / f"{n}.yaml").read_text()) or {}).get("defaults", [])
+        )
+    ]
+    assert whose, f"no choice of {outer} has a {inner}"
+    return [[f"{outer}={whose[0]}"]]
+
+
+def node_of(path, *more: str) -> dict:
+    group = str(path.parent)
+    (outer,) = parents(group)
+    node = compose(*outer, f"{group}={path.stem}", *more)
+    for part in group.split("/"):
+        node = node[part]
+    return node
+
+
+def nodes(node, key=""):
+    """Every node with a _target_ below one, with its key."""
+    if isinstance(node, dict):
+        if "_target_" in node:
+            yield key, node
+        for name, value in node.items():
+            yield from nodes(value, f"{key}.{name}")
+    elif isinstance(node, list):
+        for i, value in enumerate(node):
+            yield from nodes(value, f"{key}.{i}")
+
+
+@pytest.mark.parametrize("path", TARGETS, ids=str)
+def test_a_yaml_holds_every_key_of_its_constructor(path):
+    """And none besides: what can be set is there to be seen. (A nested group that is null stands in the defaults list.)"""
+    written = yaml.safe_load((ROOT / "conf" / path).read_text())
+    empty = {
+        name
+        for each in written.get("defaults", [])
+        if isinstance(each, dict)
+        for name, choice in each.items()
+        if choice is None
+    }
+    for key, node in nodes(node_of(path), path.stem):
+        keys = set(node) - {"_target_"} | (empty if key == path.stem else set())
+        assert keys == set(inspect.signature(schema.locate(node["_target_"], key)).parameters), f"{key} of {path}"
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Something to read for the data sets that read files."""
+    folder = tmp_path_factory.mktemp("files")
+    rng = np.random.default_rng(0)
+    np.save(folder / "points.npy", rng.normal(size=(200, 2)))
+    (folder / "pictures").mkdir()
+    from PIL import Image
+
+    for i in range(20):
+        Image.fromarray(rng.integers(0, 256, (8, 6), dtype=np.uint8)).save(folder / "pictures" / f"{i}.png")
+    return {"arrays": [f"data.path={folder}/points.npy"], "images": [f"data.path={folder}/pictures"]}
+
+
+@pytest.mark.parametrize("path", TARGETS, ids=str)
+def test_every_yaml_builds(path, files):
+    """The object of its class, each key checked against the constructor's annotation, whatever waits for data filled in."""
+    more, group = [], str(path.parent)
+    if group == "data":
+        keys = yaml.safe_load((ROOT / "conf" / path).read_text())
+        more = [
+            f"data.{key}={count}" for key, count in (("count", 500), ("test_count", 100)) if key in keys
+        ] + files.get(path.stem, [])
+    node = node_of(path, *more)
+    image = any("UNet" in each["_target_"] for _, each in nodes(node))
+    shape = (3, 8, 6) if image else (2,)
+    components = (torch.tensor([1.0]), torch.zeros(1, math.prod(shape)), torch.tensor([1.0]))
+    values = {"shape": list(shape), "components": components, "sigma_data": 1.0, "batch": 64, "device": "cpu"}
+    node = schema.settle(node, shape, values)
+    schema.check(node, group)
+    assert type(schema.build(node, group)) is schema.locate(node["_target_"], group)
+
+
+NAMED = {
+    schema.locate(node["_target_"], str(path))
+    for path in TARGETS
+    for _, node in nodes(yaml.safe_load((ROOT / "conf" / path).read_text()))
+}
+PARTS = [
+    value
+    for room, kinds in (
+        (sde_lib, (sde_lib.SDE, sde_lib.Probes)),
+        (samplers, (samplers.Sampler, samplers.Step, samplers.Grid)),
+        (likelihood, (likelihood.Likelihood,)),
+        (models, (models.Parameterisation, torch.nn.Module)),
+        (data, (data.Data,)),
+    )
+    for value in vars(room).values()
+    if isinstance(value, type)
+    and issubclass(value, kinds)
+    and not inspect.isabstract(value)
+    and value not in (models.ScoreModel, data.Data)
+]
+
+
+@pytest.mark.parametrize("part", PARTS, ids=lambda part: part.__name__)
+def test_every_part_has_a_yaml(part):
+    assert part in NAMED, f"{part.__module__}.{part.__name__} cannot be chosen on the command line"
+
+
+@pytest.mark.parametrize(
+    "part", [part for part in PARTS if not issubclass(part, data.Data)], ids=lambda part: part.__name__
+)
+def test_a_concrete_class_is_not_subclassed_again(part):
+    ours = [base for base in part.__mro__[1:] if base.__module__.split(".")[0] in OURS]
+    assert all(inspect.isabstract(base) for base in ours)
+
+
+@pytest.mark.parametrize("room", [sde_lib, samplers, models, data, likelihood], ids=lambda room: room.__name__)
+def test_the_table_of_contents_is_complete(room):
+    assert set(room.__all__) == {
+        name for name, value in vars(room).items() if not name.startswith("_") and not inspect.ismodule(value)
+    }
+
+
+# --- the front door ------------------------------------------------------------------------------------------------------------
+
+
+def test_help_does_not_load_torch():
+    script = (
+        "import runpy, sys\nsys.argv = ['run.py', '--help']\n"
+        "try:\n    runpy.run_path('run.py', run_name='__main__')\nexcept SystemExit:\n    pass\n"
+        "print('LOADED', [name for name in ('torch', 'matplotlib', 'wandb', 'sklearn', 'scipy') if name in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert "LOADED []" in found.stdout, found.stdout[-300:] + found.stderr[-2000:]
+    assert "sampler" in found.stdout
