@@ -133,8 +133,8 @@ class ReverseSDE:
 
 
 def check_interval(name: str, T: float, eps: float) -> None:
-    """Refuses an interval [eps, T] that is empty or starts below 0; ``name`` is the SDE's name in the message."""
+    """Refuses an interval [eps, T] that is empty or starts at 0, where most kernels have no noise and no score."""
     if not (math.isfinite(T) and T > 0):
         raise ValueError(f"{name}: sde.T={T} must be positive and finite; the published SDEs run to sde.T=1")
-    if not 0 <= eps < T:
-        raise ValueError(f"{name}: eps={eps} must lie in [0, T={T}); type for example sde.eps=1e-5")
+    if not 0 < eps < T:
+        raise ValueError(f"{name}: sde.eps={eps} must lie between 0 and sde.T={T}; type for example sde.eps=1e-5")

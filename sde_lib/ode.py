@@ -194,16 +194,14 @@ def dopri5(
 
 def interpolate(visit: Visit, rows, accepted, done, h, y0: Tensor, y1: Tensor, k0: Tensor, k1: Tensor) -> None:
     """Notes the cubic Hermite interpolant of an accepted step at the moments that lie in it."""
-    for row in (accepted & (rows < visit.states.shape[1])).nonzero()[:, 0].tolist():
-        start, size = float(done[row]), float(h[row])
-        inside = (visit.shares > start) & (visit.shares <= start + size * (1 + 1e-12))
-        for moment in inside.nonzero()[:, 0].tolist():
-            u = (float(visit.shares[moment]) - start) / size
-            visit.states[moment, rows[row]] = (
-                (1 + 2 * u) * (1 - u) ** 2 * y0[row]
-                + u**2 * (3 - 2 * u) * y1[row]
-                + size * u * (1 - u) * ((1 - u) * k0[row] - u * k1[row])
-            )
+    watched = accepted & (rows < visit.states.shape[1])
+    for moment, share in enumerate(visit.shares.tolist()):
+        inside = (watched & (done < share) & (share <= done + h * (1 + 1e-12))).nonzero()[:, 0]
+        if len(inside):
+            size = h[inside, None].to(y0.dtype)
+            u = ((share - done[inside, None]) / h[inside, None]).to(y0.dtype)
+            ends = (1 + 2 * u) * (1 - u) ** 2 * y0[inside] + u**2 * (3 - 2 * u) * y1[inside]
+            visit.states[moment, rows[inside]] = ends + size * u * (1 - u) * ((1 - u) * k0[inside] - u * k1[inside])
 
 
 def first_step(call, y: Tensor, done: Tensor, k: Tensor, rtol: float, atol: float, norm: Norm) -> Tensor:

@@ -87,7 +87,14 @@ def style() -> Any:
 
 
 @style()
-def image_grid(samples: Array, data: Array, path: Path, levels: int | None = None, title: str | None = None) -> Path:
+def image_grid(
+    samples: Array,
+    data: Array,
+    path: Path,
+    levels: int | None = None,
+    title: str | None = None,
+    panels: tuple[str, str] = ("samples", "data"),
+) -> Path:
     """Samples and held-out data side by side on one scale, up to 8 x 8 pictures each; fewer columns for wide pictures.
 
     Arguments:
@@ -95,6 +102,7 @@ def image_grid(samples: Array, data: Array, path: Path, levels: int | None = Non
             number the first. The data on show are the first ones, as many as there are places.
         levels: the number L of integer levels, which sets the scale to 0 ... L-1 and rounds samples down to the integer
             they stand for; None for continuous data, whose range is the scale.
+        panels: the headings of the two sides.
     """
     samples, data = array(samples), array(data if levels is None else data[:64])
     channels, height, width = data.shape[1:]
@@ -113,7 +121,7 @@ def image_grid(samples: Array, data: Array, path: Path, levels: int | None = Non
     mosaics = [tile(enlarge(colours(x, low, high), factor), rows, columns, (4, 4)) for x in (samples, shown)]
     broken = int((~np.isfinite(samples)).any((1, 2, 3)).sum())
     channel = "" if channels in (1, 3) else f", channel 1 of {channels}"
-    headings = (counted("samples", broken, len(samples), "not finite") + channel, "data" + channel)
+    headings = (counted(panels[0], broken, len(samples), "not finite") + channel, panels[1] + channel)
     bar = levels is None and channels != 3
 
     tall, wide = mosaics[0].shape[:2]

@@ -3,6 +3,7 @@
 import math
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -61,6 +62,8 @@ class LikelihoodTask:
         metrics |= {"nfe": float(result["nfe"]), "seconds": seconds}
         if data.dim == 2 and len(data.shape) == 1:
             record.picture(self.heat_map(sde, score, data, result["x"], record))
+        elif len(data.shape) == 3:
+            record.picture(self.ranking(data, result, record))
         return metrics
 
     def chosen(self, data: Data) -> Tensor:
@@ -132,6 +135,16 @@ class LikelihoodTask:
                 "prior_cost_nats": float(prior_cost.mean()),
             }
         return metrics
+
+    def ranking(self, data: Data, result: dict[str, Tensor], record: Record) -> Path:
+        """The pictures that the model finds most and least likely: what it has learnt, and what it has not."""
+        from . import figures
+
+        order = result["log_prob"].argsort(descending=True)
+        half = min(64, (len(order) + 1) // 2)
+        best, worst = (result["x"][index] for index in (order[:half], order[-half:].flip(0)))
+        panels = ("most likely", "least likely")
+        return figures.image_grid(best, worst, record.path("likelihood.png"), levels=data.levels, panels=panels)
 
     def heat_map(self, sde: SDE, score: ScoreFn, data: Data, points: Tensor, record: Record, size: int = 72):
         """The learned density on a rectangle round the data, beside the exact one where that is known."""

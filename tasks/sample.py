@@ -48,7 +48,7 @@ class Sample:
 
     def __call__(self, sde: SDE, score: ScoreFn, data: Data, record: Record) -> dict:
         count = self.count or (10_000 if len(data.shape) == 1 else 64)
-        counted, film = Counted(score), Film(rows=8 if len(data.shape) == 3 else 200)
+        counted, film = Counted(score), Film(rows=8 if len(data.shape) == 3 else 100)
         started = time.monotonic()
         samples = self.draw(sde, counted, data.shape, count, film)
         seconds = time.monotonic() - started

@@ -24,11 +24,16 @@ def summarise(folder: Path) -> bool:
         writer = csv.DictWriter(file, columns, restval="")
         writer.writeheader()
         writer.writerows(rows)
-    print("\n" + text(rows, [column for column in columns if column != "job"]) + "\n")
+    from . import figures
+
+    labels = figures.job_labels(rows)
+    shown = [{**each, "choices": label} for each, label in zip(rows, labels, strict=True)]
+    print("\n" + text(shown, [column for column in columns if column not in ("job", "error")]) + "\n")
+    for each in shown:
+        if "error" in each:
+            print(f"failed: {each['choices']}: {each['error']}")
     print(os.path.relpath(folder / "summary.csv"))
     if any(each["status"] == "ok" for each in rows):
-        from . import figures
-
         print(os.path.relpath(figures.summary_plot(rows, folder / "summary.png")))
     return all(each["status"] == "ok" for each in rows)
 

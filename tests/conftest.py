@@ -1,4 +1,6 @@
-"""What the tests share: the configuration as plain values, the objects that its yaml files name, and closed forms to compare with."""
+"""What the tests share: the configuration as plain values, the objects that its yaml files name, and closed forms to
+compare with.
+"""
 
 import math
 from functools import cache
@@ -88,7 +90,9 @@ def per_sample(t: Tensor, x: Tensor) -> Tensor:
 
 
 class GaussianScore:
-    """The exact score and density of N(m, s^2 I) under an SDE: p_t = N(alpha m, (alpha^2 s^2 + sigma^2) I), written from the definition."""
+    """The exact score and density of N(m, s^2 I) under an SDE: p_t = N(alpha m, (alpha^2 s^2 + sigma^2) I), written
+    from the definition.
+    """
 
     def __init__(self, sde, mean: float = 0.0, std: float = 1.0):
         self.sde, self.mean, self.std = sde, mean, std
@@ -109,7 +113,9 @@ class GaussianScore:
 
 
 def mixture(shape: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
-    """Weights (3,), means (3, D) and stds (3,) of a mixture of unequal weights and widths that do not overlap, of about unit variance."""
+    """Weights (3,), means (3, D) and stds (3,) of a mixture of unequal weights and widths that do not overlap, of about
+    unit variance.
+    """
     weights = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
     if len(shape) == 1:
         means = torch.tensor([[-1.2, -0.6], [1.2, -0.4], [0.3, 1.4]], dtype=torch.float64)

@@ -1,13 +1,14 @@
-"""The divergence against the trace of autograd's Jacobian, and Hutchinson's estimate against its mean over all probes."""
+"""The divergence against the trace of autograd's Jacobian, and Hutchinson's estimate against its mean over probes."""
 
 import itertools
 import math
 
 import pytest
 import torch
-from .conftest import SHAPES, choices, make
 
 from sde_lib import BasisVectors, Counted, Gaussian, Rademacher, divergence
+
+from .conftest import SHAPES, choices, make
 
 
 def field_on(shape, dtype=torch.float64, seed=0):
@@ -78,7 +79,9 @@ def test_one_evaluation_of_the_field(shape, probes):
 
 @pytest.mark.parametrize("random", [False, True])
 def test_differentiable(random):
-    """The gradient of the divergence with respect to x and to the field's weights, where gradients are on and x asks for one."""
+    """The gradient of the divergence with respect to x and to the field's weights, where gradients are on and x asks
+    for one.
+    """
     shape, scale = (3,), torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
     inner = field_on(shape)
     field = lambda x: scale * inner(x)  # noqa: E731
@@ -116,7 +119,7 @@ def test_no_graph_is_kept_otherwise():
     assert not value.requires_grad and not found.requires_grad
 
 
-# --- probes --------------------------------------------------------------------------------------------------------------------
+# --- probes -----------------------------------------------------------------------------------------------------------
 
 
 def normals(x):
@@ -139,7 +142,9 @@ def test_gaussian(shape, dtype):
 
 
 def test_variances_of_the_estimates():
-    """For symmetric J: Var(v'Jv) = 2 (|J|^2 - |diag J|^2) for signs, 2 |J|^2 for normals: exact in expectation, here over 40,000 probes."""
+    """For symmetric J: Var(v'Jv) = 2 (|J|^2 - |diag J|^2) for signs, 2 |J|^2 for normals: exact in expectation, here
+    over 40,000 probes.
+    """
     J = torch.tensor([[1.0, 0.5, 0.0], [0.5, -2.0, 0.3], [0.0, 0.3, 0.7]], dtype=torch.float64)
     x = torch.zeros(1, 3, dtype=torch.float64).expand(40000, 3)
     off = float((J**2).sum() - (J.diagonal() ** 2).sum())

@@ -1,4 +1,6 @@
-"""The likelihood against exact densities: of the mixture, and of correlated Gaussians where Hutchinson's estimate has a spread."""
+"""The likelihood against exact densities: of the mixture, and of correlated Gaussians where Hutchinson's estimate has a
+spread.
+"""
 
 import math
 
@@ -38,7 +40,9 @@ def test_exact_on_a_mixture(sde, dtype):
 
 
 def test_exact_on_images(sde):
-    """(3, 8, 6): the exact trace over 144 directions, and Hutchinson's estimate of the same integral within its own error."""
+    """(3, 8, 6): the exact trace over 144 directions, and Hutchinson's estimate of the same integral within its own
+    error.
+    """
     shape = (3, 8, 6)
     score, x = Oracle(sde, mixture(shape)), points(sde, shape, 4)
     result = Likelihood(BasisVectors(48))(sde, score, x)
@@ -107,7 +111,9 @@ COVARIANCE = torch.tensor(
 @pytest.mark.parametrize("probes", [Rademacher(24), Gaussian(24)])
 @pytest.mark.parametrize("name", ["vp", "ve"])
 def test_the_standard_error_is_calibrated(name, probes):
-    """600 points with probes of their own: (estimate - exact)/stderr has the std of Student's t, sqrt(23/21), and no bias."""
+    """600 points with probes of their own: (estimate - exact)/stderr has the std of Student's t, sqrt(23/21), and no
+    bias.
+    """
     sde, shape = make_sde(name), (1, 2, 2)
     score, x = (
         Correlated(sde, COVARIANCE),

@@ -5,11 +5,12 @@ import math
 
 import pytest
 import torch
-from .conftest import PARAMETERISATIONS, SDES, GaussianScore, choices, draw_mixture, make, make_sde, mixture, per_sample
 from torch import nn
 
 from models import EDM, MLP, Denoiser, EnergyGradient, Noise, Oracle, Score, ScoreModel, UNet, Velocity
 from models.embedding import FourierFeatures, NoiseEmbedding
+
+from .conftest import PARAMETERISATIONS, SDES, GaussianScore, choices, draw_mixture, make, make_sde, mixture, per_sample
 
 KINDS = [type(make("parameterisation", f"parameterisation={name}")) for name in PARAMETERISATIONS]
 
@@ -21,13 +22,15 @@ def row(kind, sigma_data=0.6):
     )
 
 
-# What the output of each row stands for, in words of the clean data D, the noise z, alpha, sigma, s_d (arXiv 2006.11239, 2202.00512, 2206.00364).
+# What the output of each row stands for, from the clean data D, the noise z, alpha, sigma, and s_d (arXiv 2006.11239,
+# 2202.00512, 2206.00364).
 TARGETS = {
     "Score": lambda D, z, alpha, sigma, s_d: -z,  # sigma times the score
     "Noise": lambda D, z, alpha, sigma, s_d: z,
     "Denoiser": lambda D, z, alpha, sigma, s_d: D,
     "Velocity": lambda D, z, alpha, sigma, s_d: (alpha * z - sigma * D) / (alpha**2 + sigma**2).sqrt(),
-    # EDM's (D - c_skip y) / c_out of y = x/alpha with noise r = sigma/alpha: c_skip = s_d^2/(s_d^2 + r^2), c_out = r s_d / sqrt(s_d^2 + r^2)
+    # EDM's (D - c_skip y) / c_out of y = x/alpha with noise r = sigma/alpha, where c_skip = s_d^2/(s_d^2 + r^2) and
+    # c_out = r s_d / sqrt(s_d^2 + r^2)
     "EDM": lambda D, z, alpha, sigma, s_d: (
         (D - s_d**2 / (s_d**2 + (sigma / alpha) ** 2) * (D + sigma / alpha * z))
         / (sigma / alpha * s_d)
@@ -107,7 +110,9 @@ def trained(net: nn.Module, seed=0) -> nn.Module:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("other", [name for name in SDES if name != "ve"])
 def test_one_network_under_two_sdes(shape, kind, other):
-    """At one noise-to-signal ratio the two SDEs' x differ by the factor alpha alone, and the denoised data are the same."""
+    """At one noise-to-signal ratio the two SDEs' x differ by the factor alpha alone, and the denoised data are the
+    same.
+    """
     net, first, second = networks(shape), make_sde("ve"), make_sde(other)
     half_log_snr = -torch.tensor([0.03, 0.3, 1.0, 3.0], dtype=torch.float64).log()
     x = torch.randn(4, *shape, dtype=torch.float64) * per_sample(
@@ -146,7 +151,9 @@ def test_one_time_a_sample(shape):
 
 @pytest.mark.parametrize("energy", [False, True])
 def test_the_initial_edm_model_is_the_gaussian_score(sde, shape, dtype, energy):
-    """An untrained network is zero: the score is that of N(0, s_d^2 I), -x / (alpha^2 s_d^2 + sigma^2), at every noise level."""
+    """An untrained network is zero: the score is that of N(0, s_d^2 I), -x / (alpha^2 s_d^2 + sigma^2), at every noise
+    level.
+    """
     net = MLP(shape, width=16) if len(shape) == 1 else UNet(shape, channels=(8, 8))
     model = ScoreModel(sde, EnergyGradient(net) if energy else net, EDM(0.6)).to(dtype)
     t = torch.linspace(sde.eps, sde.T, 5, dtype=dtype)
@@ -169,7 +176,7 @@ def test_every_network_starts_as_the_gaussian_score(name):
             torch.testing.assert_close(model(x, t).detach(), GaussianScore(sde, 0.0, 0.6)(x, t), rtol=1e-12, atol=0)
 
 
-# --- networks ------------------------------------------------------------------------------------------------------------------
+# --- networks ---------------------------------------------------------------------------------------------------------
 
 SIZES = [(1, 8, 8), (3, 8, 6), (2, 7, 5), (1, 5, 9), (4, 3, 3), (1, 1, 6)]
 
@@ -183,7 +190,7 @@ def test_unet_of_any_size_treats_each_image_by_itself(size, attention):
     assert whole.shape == x.shape
     for i in range(5):
         torch.testing.assert_close(net(x[i : i + 1], c[i : i + 1])[0], whole[i], rtol=1e-10, atol=1e-10)
-    assert float((whole[0] - net(x, c.flip(0))[0]).abs().max()) > 1e-6  # it hears the noise level
+    assert float((whole[0] - net(x, c.flip(0))[0]).detach().abs().max()) > 1e-6  # it hears the noise level
     (gradient,) = torch.autograd.grad(net(x.requires_grad_(), c)[0, 0, 0, 0], x)
     assert float(gradient[0].abs().max()) > 0 and float(gradient[1:].abs().max()) == 0  # and no batch mate
 
@@ -195,7 +202,7 @@ def test_mlp_treats_each_vector_by_itself():
         whole = net(x, c)
         for i in range(5):
             torch.testing.assert_close(net(x[i : i + 1], c[i : i + 1])[0], whole[i], rtol=1e-10, atol=1e-12)
-        assert float((whole[0] - net(x, c.flip(0))[0]).abs().max()) > 1e-6
+        assert float((whole[0] - net(x, c.flip(0))[0]).detach().abs().max()) > 1e-6
 
 
 def test_mlp_by_hand():
@@ -269,7 +276,7 @@ def test_noise_levels_are_told_apart():
     assert float(embedding.frequencies.min()) == pytest.approx(2 * math.pi / 4, rel=1e-6)
 
 
-# --- energy --------------------------------------------------------------------------------------------------------------------
+# --- energy -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [(3,), (1, 3, 2)])
@@ -295,7 +302,8 @@ def test_energy_gradient(size):
         torch.testing.assert_close(
             net(x, c)[i], -torch.autograd.functional.jacobian(energy, x[i]), rtol=1e-9, atol=1e-11
         )
-        jacobian = torch.autograd.functional.jacobian(lambda u: net(u[None], c[i : i + 1])[0], x[i]).reshape(dim, dim)  # noqa: B023
+        field = lambda u: net(u[None], c[i : i + 1])[0]  # noqa: E731, B023
+        jacobian = torch.autograd.functional.jacobian(field, x[i]).reshape(dim, dim)
         hessian = torch.autograd.functional.hessian(energy, x[i]).reshape(dim, dim)
         torch.testing.assert_close(jacobian, jacobian.T, rtol=1e-9, atol=1e-11)
         torch.testing.assert_close(jacobian, -hessian, rtol=1e-9, atol=1e-11)
@@ -322,7 +330,7 @@ def test_energy_without_and_with_gradients():
     assert float((gradient * direction).sum()) == pytest.approx(float(up - down) / (2 * step), rel=1e-5)
 
 
-# --- errors --------------------------------------------------------------------------------------------------------------------
+# --- errors -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

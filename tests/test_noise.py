@@ -1,11 +1,14 @@
-"""The source of noise: the normals of a sample depend on the seed and its number, never on how samples are cut into batches."""
+"""The source of noise: the normals of a sample depend on the seed and its number, never on how samples are cut into
+batches.
+"""
 
 import pytest
 import torch
-from .conftest import DTYPES, SHAPES
 
 from sde_lib import BlockNoise
 from sde_lib.noise import BLOCK, seed_of
+
+from .conftest import DTYPES, SHAPES
 
 
 def draws(count: int, batch: int, shape, dtype, calls: int, first: int = 0, **keys) -> torch.Tensor:

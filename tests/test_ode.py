@@ -41,7 +41,7 @@ class Recorded:
         return self.field(y, t, rows)
 
 
-# --- the method itself ---------------------------------------------------------------------------------------------------------
+# --- the method itself ------------------------------------------------------------------------------------------------
 
 
 def test_tableau():
@@ -115,7 +115,7 @@ def test_float32(dtype):
     assert float((end - rotated(y, angle(0, 1))).abs().max()) < 1e-5
 
 
-# --- each sample by itself -----------------------------------------------------------------------------------------------------
+# --- each sample by itself --------------------------------------------------------------------------------------------
 
 RATES = torch.tensor([0.1, 1.0, 30.0, 1000.0, 3.0, 300.0], dtype=torch.float64)
 
@@ -143,9 +143,8 @@ def test_alone_and_in_a_batch(t0, t1):
     y = torch.randn(6, 3, dtype=torch.float64)
     whole = integrate(stiff, y, t0, t1, rtol=1e-6, atol=1e-6)
     for i in range(6):
-        alone = integrate(
-            lambda y, t, rows: stiff(y, t, torch.arange(6)[i : i + 1]), y[i : i + 1], t0, t1, rtol=1e-6, atol=1e-6
-        )  # noqa: B023
+        field = lambda y, t, rows: stiff(y, t, torch.arange(6)[i : i + 1])  # noqa: E731, B023
+        alone = integrate(field, y[i : i + 1], t0, t1, rtol=1e-6, atol=1e-6)
         torch.testing.assert_close(alone[0], whole[i], rtol=1e-12, atol=1e-12)
 
 
@@ -188,18 +187,18 @@ def test_round_trip(method):
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("t0, t1", [(0.1, 1.0), (1.0, 0.1), (1e-5, 1.0), (1.0, 1e-5)])
-def test_never_outside_the_interval(method, t0, t1):
+def test_never_outside_the_interval(method, t0, t1, dtype):
     """sigma(t) may not exist outside [eps, T]; both ends are evaluated in the dtype of y."""
     field = Recorded(lambda y, t, rows: -y / (0.02 + t[:, None]))
-    y = torch.ones(2, 2)
+    y = torch.ones(2, 2, dtype=dtype)
     end = integrate(field, y, t0, t1, method=method, rtol=1e-3, atol=1e-3, steps=40)
-    low, high = (float(torch.tensor(t)) for t in sorted((t0, t1)))
+    low, high = (float(torch.tensor(t, dtype=dtype)) for t in sorted((t0, t1)))
     assert min(field.times) >= low and max(field.times) <= high
     if method == "dopri5":  # ((0.02 + t0) / (0.02 + t1)) y
         torch.testing.assert_close(end, y * (0.02 + t0) / (0.02 + t1), rtol=0.05, atol=1e-3)
 
 
-# --- watching ------------------------------------------------------------------------------------------------------------------
+# --- watching ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("method", ["dopri5", "torchdiffeq.dopri5", "torchdiffeq.rk4"])
@@ -235,7 +234,7 @@ def test_watching_changes_nothing(method):
     assert seen == sorted(seen) and 0 < seen[0] and seen[-1] == 1
 
 
-# --- errors --------------------------------------------------------------------------------------------------------------------
+# --- errors -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("method", ["dopri5", "torchdiffeq.dopri5", "torchdiffeq.rk4"])

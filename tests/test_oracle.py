@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from .conftest import draw_mixture, mixture
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
 from models import Oracle
+
+from .conftest import draw_mixture, mixture
 
 SHARES = [0.0, 0.01, 0.1, 0.5, 1.0]
 
@@ -77,7 +78,9 @@ def test_float32(sde, shape):
 
 
 def test_far_away(sde, shape, dtype):
-    """A thousand and a million std away the density's exponential underflows; the score is that of the component whose tail wins."""
+    """A thousand and a million std away the density's exponential underflows; the score is that of the component whose
+    tail wins.
+    """
     components = mixture(shape)
     weights, means, stds = components
     oracle, t = Oracle(sde, components).to(dtype), torch.full((2,), sde.eps, dtype=dtype)

@@ -48,9 +48,11 @@ def draws_of(sampler) -> int:
 
 
 def law(sde, sampler, score, start_mean: float, start_variance: float) -> tuple[float, float]:
-    """The exact mean and variance of a coordinate of the samples, for an affine score: the sampler is then an affine map of x_T and of its normals.
+    """The exact mean and variance of a coordinate of the samples, for an affine score: the sampler is an affine map
+    of x_T and of its normals.
 
-    Row 0 of the batch starts at the mean with no noise at all, row 1 one std further; row 2 + k gets a 1 as its k-th normal.
+    Row 0 of the batch starts at the mean with no noise at all, row 1 one std further; row 2 + k gets a 1 as its k-th
+    normal.
     """
     count, calls = draws_of(sampler), [0]
     x = torch.full((2 + count, 1), start_mean, dtype=torch.float64)
@@ -67,7 +69,7 @@ def law(sde, sampler, score, start_mean: float, start_variance: float) -> tuple[
     return float(end[0]), float((end[1:] - end[0]).square().sum())
 
 
-# --- exact laws on a Gaussian --------------------------------------------------------------------------------------------------
+# --- exact laws on a Gaussian -----------------------------------------------------------------------------------------
 
 
 def relative_errors(sde, sampler, score) -> tuple[float, float]:
@@ -121,7 +123,9 @@ def test_every_sampler_has_the_exact_law_of_a_gaussian(sde, name):
 
 
 def lags(sampler) -> bool:
-    """Langevin steps alone follow p_t with a delay: at low noise they are too short to move x far, exact only as their number grows."""
+    """Langevin steps alone follow p_t with a delay: at low noise they are too short to move x far, exact only as their
+    number grows.
+    """
     return isinstance(sampler, PredictorCorrector) and sampler.predictor is None
 
 
@@ -139,7 +143,7 @@ def test_langevin_alone_converges_with_its_number_of_steps(name):
 
 @pytest.mark.parametrize("predictor", PREDICTOR_CHOICES)
 def test_steps_are_pure_functions(predictor, shape, dtype):
-    """Vectors and images alike: each coordinate of a Gaussian gets what a lone number gets; mean is x_s less its noise."""
+    """Vectors and images: each coordinate of a Gaussian gets what a lone number gets; mean is x_s less its noise."""
     sde = make_sde("vp")
     score, grid = GaussianScore(sde, 0.7, 0.5), Uniform()(sde, 10)
     x, z = torch.randn(4, *shape, dtype=dtype), [torch.randn(4, *shape, dtype=dtype) for _ in range(predictor.normals)]
@@ -169,7 +173,7 @@ def test_coefficients_by_hand(sde):
 
 
 def test_ancestral_is_the_gaussian_posterior(sde):
-    """q(x_s | x_t, x_0) by the product of two Gaussians, x_0 being the denoised value (arXiv 2011.13456, appendix F)."""
+    """q(x_s | x_t, x_0) by the product of two Gaussians, x_0 the denoised value (arXiv 2011.13456, appendix F)."""
     s, t = (torch.tensor([sde.T * u], dtype=torch.float64) for u in (0.4, 0.5))
     a, b = sde.transition(s, t)
     x_0, x_t = 0.3, 1.1
@@ -181,12 +185,14 @@ def test_ancestral_is_the_gaussian_posterior(sde):
     torch.testing.assert_close(N, precision**-0.5, rtol=1e-9, atol=0)
 
 
-# --- correctors ----------------------------------------------------------------------------------------------------------------
+# --- correctors -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_langevin_leaves_its_stationary_gaussian_alone(sde, count):
-    """x' = (1 - e/v) x + sqrt(2e) z has the stationary variance v / (1 - e/(2v)), e = 2 (a r sigma(s))^2: near v, the truth."""
+    """x' = (1 - e/v) x + sqrt(2e) z has the stationary variance v / (1 - e/(2v)), e = 2 (a r sigma(s))^2: near v, the
+    truth.
+    """
     r, score, grid = 0.16, GaussianScore(sde, 0.4, 0.5), Uniform()(sde, 50)
     corrector = Langevin(snr=r, count=count)
     for n in (10, 35, 48):
@@ -241,7 +247,9 @@ def test_norm_rules_survive_a_score_of_zero(shape):
 
 
 def test_sample_norms_are_wrong_in_two_dimensions():
-    """Where a score happens to be small the step is huge: samples far out, and none with the kernel's rule. (As the module warns.)"""
+    """Where a score happens to be small the step is huge: samples far out, and none with the kernel's rule. (As the
+    module warns.)
+    """
     sde = make_sde("ve")
     score, count = GaussianScore(sde, 0.0, 1.0), 4000
     far = {}
@@ -254,7 +262,7 @@ def test_sample_norms_are_wrong_in_two_dimensions():
     assert far["sample_norms"] > 0.01
 
 
-# --- mixtures ------------------------------------------------------------------------------------------------------------------
+# --- mixtures ---------------------------------------------------------------------------------------------------------
 
 
 class ConstantImages:
@@ -322,7 +330,9 @@ def test_vectors_of_a_mixture(sde, name):
 
 @pytest.mark.parametrize("name", [name for name in SAMPLERS if not lags(make_sampler(name))])
 def test_images_of_a_mixture(sde, name):
-    """The same of images 3 x 8 x 6, started from p_T: constant images lie sqrt(D) times as far apart, beyond some priors."""
+    """The same of images 3 x 8 x 6, started from p_T: constant images lie sqrt(D) times as far apart, beyond some
+    priors.
+    """
     shape = (3, 8, 6)
     components, sampler, count = mixture(shape), make_sampler(name, steps=200), 600
     start = sde.perturb(
@@ -335,7 +345,7 @@ def test_images_of_a_mixture(sde, name):
     check_mixture(x, components, 0.03, 0.1, 0.2)
 
 
-# --- the loop ------------------------------------------------------------------------------------------------------------------
+# --- the loop ---------------------------------------------------------------------------------------------------------
 
 
 def run_in_batches(sde, sampler, score, shape, count: int, batch: int) -> Tensor:
@@ -373,7 +383,9 @@ def test_only_batch_norms_depends_on_the_batch(rule, depends):
 )
 @pytest.mark.parametrize("denoise", [False, True])
 def test_number_of_evaluations(shape, predictor, corrector, each, denoise):
-    """One call for each predictor and each Langevin step, one more to denoise; of all samples at once, at times in [eps, T]."""
+    """One call for each predictor and each Langevin step, one more to denoise; of all samples at once, at times in
+    [eps, T].
+    """
     sde = make_sde("vp")
     times = []
 
@@ -452,7 +464,7 @@ def test_probability_flow_takes_no_noise():
     ProbabilityFlow(rtol=1e-3, atol=1e-3)(sde, GaussianScore(sde), torch.randn(3, 2), never)
 
 
-# --- grids ---------------------------------------------------------------------------------------------------------------------
+# --- grids ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", GRIDS)
@@ -487,7 +499,7 @@ def test_karras_grid(sde, rho):
     torch.testing.assert_close(ratio, torch.tensor(exact, dtype=torch.float64), rtol=1e-7, atol=1e-10)
 
 
-# --- yaml and errors -----------------------------------------------------------------------------------------------------------
+# --- yaml and errors --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("predictor", PREDICTORS)

@@ -6,10 +6,11 @@ import math
 import pytest
 import scipy.integrate
 import torch
-from .conftest import SDES, GaussianScore, make_sde, mixture, per_sample
 
 from models import Oracle
 from sde_lib import SDE, VE, VP, Custom, SubVP, Toy
+
+from .conftest import SDES, GaussianScore, make_sde, mixture, per_sample
 
 
 def times(sde, count=41, start=None) -> torch.Tensor:
@@ -118,7 +119,9 @@ def test_transitions_compose(sde):
 
 
 def test_transition_from_the_start_is_the_kernel(sde):
-    """Of x_t | x_0 = alpha x_0 + sigma z; an SDE with sigma(0) > 0 starts from blurred data, whose noise the transition carries on."""
+    """Of x_t | x_0 = alpha x_0 + sigma z; an SDE with sigma(0) > 0 starts from blurred data, whose noise the transition
+    carries on.
+    """
     t = times(sde)
     a, b = sde.transition(torch.zeros_like(t), t)
     torch.testing.assert_close(a, sde.alpha(t), rtol=1e-12, atol=0)
@@ -220,7 +223,7 @@ def test_denoise_is_the_posterior_mean(sde, shape, dtype):
     )
 
 
-# --- single SDEs ---------------------------------------------------------------------------------------------------------------
+# --- single SDEs ------------------------------------------------------------------------------------------------------
 
 
 def test_published_defaults():
@@ -324,6 +327,8 @@ def test_custom_takes_a_callable():
         "t - 0.5",
         "sin(10*t)",
         "exp(1000*t)",
+        "1/t",  # of which the integral diverges at 0
+        "1/sqrt(t)",
         "0",
     ],
 )

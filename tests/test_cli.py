@@ -1,0 +1,330 @@
+"""The command line as a user meets it: what it leaves, what it refuses, and how sweeps end."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from run import load, run
+from tests.conftest import ROOT, choices, compose
+
+TINY = ("training.steps=30", "training.batch=32", "training.warmup=2", "training.evaluate=2")
+CHOICES = {"task": "sample", "data": "moons", "sde": "ve", "sampler": "ode", "model": "mlp"}
+
+
+def command(*overrides: str, folder: Path, timeout: float = 300, **keys) -> subprocess.CompletedProcess:
+    """python run.py, in a process of its own, all that it writes under ``folder``."""
+    places = [f"store={folder}/store", f"hydra.run.dir={folder}/run", f"hydra.sweep.dir={folder}/sweep", "threads=1"]
+    multirun = ["-m"] if "-m" in overrides else []
+    words = [word for word in overrides if word != "-m"]
+    return subprocess.run(
+        [sys.executable, str(ROOT / "run.py"), *multirun, *places, *words],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        cwd=folder,
+        **keys,
+    )
+
+
+def job(folder: Path, *overrides: str) -> dict:
+    """The same job in this process, without Hydra's logging: its metrics."""
+    run(compose(f"store={folder}/store", *overrides), CHOICES, folder / "run")
+    return json.loads((folder / "run" / "metrics.json").read_text())
+
+
+# What a run leaves behind
+
+
+def test_a_run_keeps_the_contract(tmp_path):
+    done = command("data=moons", "sampler=em", "sampler.steps=5", "count=40", *TINY, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "run"
+    assert {".hydra", "run.log", "metrics.jsonl", "metrics.json", "samples.npz", "samples.png"} <= {p.name for p in folder.iterdir()}
+    samples, metrics = np.load(folder / "samples.npz")["x"], json.loads((folder / "metrics.json").read_text())
+    assert samples.shape == (40, 2) and metrics["nfe"] == 6 and metrics["count"] == 40 and metrics["seconds"] > 0
+    last = done.stdout.strip().splitlines()[-3:]
+    assert all(Path(tmp_path, line).is_file() and line.endswith(".png") for line in last)
+    events = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert any("loss" in event for event in events)
+
+
+def test_the_second_run_finds_the_network_and_other_samplers_share_it(tmp_path):
+    first = job(tmp_path, "data=moons", "sampler=em", "sampler.steps=3", "count=10", *TINY)
+    stores = list((tmp_path / "store").iterdir())
+    stamp = max(path.stat().st_mtime_ns for path in stores[0].rglob("*.safetensors"))
+    job(tmp_path, "data=moons", "sampler=ode", "seed=5", "count=10", *TINY)
+    second = job(tmp_path, "data=moons", "sampler=em", "sampler.steps=3", "count=10", *TINY)
+    assert list((tmp_path / "store").iterdir()) == stores
+    assert max(path.stat().st_mtime_ns for path in stores[0].rglob("*.safetensors")) == stamp
+    assert first["sliced_wasserstein"] == second["sliced_wasserstein"], "same seed, same samples"
+
+
+@pytest.mark.parametrize("override", ["training.seed=1", "sde.sigma_max=40", "model.width=64", "training.steps=31", "data.noise=0.2"])
+def test_what_decides_the_weights_decides_the_network(tmp_path, override):
+    run_of = ("data=moons", "sampler=em", "sampler.steps=2", "count=5")
+    job(tmp_path, *run_of, *TINY)
+    job(tmp_path, *run_of, *TINY, override)
+    assert len(list((tmp_path / "store").iterdir())) == 2
+
+
+@pytest.mark.parametrize("override", ["seed=1", "training.evaluate=0", "training.save_seconds=5", "sampler.steps=3"])
+def test_what_does_not_decide_the_weights_does_not(tmp_path, override):
+    run_of = ("data=moons", "sampler=em", "sampler.steps=2", "count=5")
+    job(tmp_path, *run_of, *TINY)
+    job(tmp_path, *run_of, *TINY, override)
+    assert len(list((tmp_path / "store").iterdir())) == 1
+
+
+@pytest.mark.parametrize("task", choices("task"))
+@pytest.mark.parametrize("data", ["moons", "digits"])
+def test_every_task_on_vectors_and_on_images(tmp_path, task, data):
+    small = ["model.channels=[8,8]", "model.attention=[]"] if data == "digits" else []
+    metrics = job(tmp_path, f"task={task}", f"data={data}", "sampler=em", "sampler.steps=4", "count=8", *small, *TINY)
+    pictures = sorted(path.name for path in (tmp_path / "run").glob("*.png"))
+    expected = {
+        ("sample", "moons"): ["samples.png", "score_field.png", "trajectories.png"],
+        ("sample", "digits"): ["film.png", "samples.png"],
+        ("likelihood", "moons"): ["density.png"],
+        ("likelihood", "digits"): ["likelihood.png"],
+        ("train", "moons"): ["loss.png"],
+        ("train", "digits"): ["loss.png"],
+    }
+    assert pictures == expected[task, data]
+    if task == "likelihood":
+        arrays = np.load(tmp_path / "run" / "likelihood.npz")
+        assert -arrays["log_prob"].mean() == pytest.approx(metrics["nll_nats"])
+        if data == "digits":
+            dim = 64
+            assert metrics["bits_per_dim"] == pytest.approx(metrics["nll_nats"] / (dim * np.log(2)))
+            assert np.array_equal(np.floor(arrays["x"]), np.floor(arrays["x"]).clip(0, 16)), "x is dequantised, in the data's units"
+        else:
+            assert metrics["gap_nats"] == pytest.approx(metrics["nll_nats"] - metrics["floor_nats"])
+
+
+def test_samples_of_integer_data_are_integers_in_their_range(tmp_path):
+    job(tmp_path, "data=digits", "sampler=em", "sampler.steps=3", "count=5", "model.channels=[8]", "model.attention=[]", *TINY)
+    x = np.load(tmp_path / "run" / "samples.npz")["x"]
+    assert x.dtype == np.uint8 and x.shape == (5, 1, 8, 8) and x.max() <= 16
+
+
+def test_samples_do_not_depend_on_the_batch(tmp_path):
+    drawn = []
+    for batch in (7, 64, 100):
+        job(tmp_path, "data=mixture", "model=oracle", "sampler=pc", "sampler.steps=20", "count=100", f"task.batch={batch}", "dtype=float64")
+        drawn.append(np.load(tmp_path / "run" / "samples.npz")["x"])
+    assert max(np.abs(drawn[0] - other).max() for other in drawn[1:]) < 1e-10
+
+
+# The exact score
+
+
+@pytest.mark.parametrize("sde", ["ve", "vp", "subvp", "toy", "custom"])
+def test_the_oracles_likelihood_is_the_closed_form(tmp_path, sde):
+    metrics = job(tmp_path, "task=likelihood", "data=mixture", "model=oracle", f"sde={sde}", "count=1000")
+    assert metrics["ode_error_mean_nats"] < 1e-4 and metrics["ode_error_max_nats"] < 1e-3
+    assert "prior_cost_nats" in metrics and metrics["gap_nats"] < 0.01
+
+
+def test_a_mixture_of_images_goes_the_whole_way(tmp_path):
+    shape = ["data=mixture", "data.shape=[3,8,6]", "data.weights=[0.4,0.6]", "data.means=[-1,1]", "data.stds=[0.5,0.4]", "model=oracle"]
+    metrics = job(tmp_path, "task=likelihood", *shape, "count=20")
+    assert metrics["ode_error_max_nats"] < 5e-3
+    job(tmp_path, *shape, "sampler=ode", "count=4")
+    assert np.load(tmp_path / "run" / "samples.npz")["x"].shape == (4, 3, 8, 6)
+
+
+def test_points_are_the_users_own(tmp_path):
+    points = np.array([[0.5, 0.1], [1.0, -2.0], [0.0, 0.0]])
+    np.save(tmp_path / "new.npy", points)
+    job(tmp_path, "task=likelihood", "data=mixture", "model=oracle", f"points={tmp_path}/new.npy")
+    arrays = np.load(tmp_path / "run" / "likelihood.npz")
+    from data import Mixture
+
+    node = compose("data=mixture")["data"]
+    node.pop("_target_")
+    truth = Mixture(**node).true_log_prob(torch.from_numpy(points))
+    assert np.allclose(arrays["x"], points) and np.allclose(arrays["log_prob"], truth, atol=0.02)
+
+
+# Networks by path
+
+
+def test_a_network_is_read_by_path_and_under_another_sde(tmp_path):
+    job(tmp_path, "data=moons", "sampler=em", "sampler.steps=3", "count=10", *TINY)
+    (folder,) = (tmp_path / "store").iterdir()
+    metrics = job(tmp_path, "data=moons", "sde=vp", "sampler=ode", "count=10", f"checkpoint={folder}")
+    assert metrics["count"] == 10 and len(list((tmp_path / "store").iterdir())) == 1
+    sde, score, data = load(folder)
+    assert type(sde).__name__ == "VE" and data.shape == (2,)
+    x = torch.randn(4, 2)
+    assert score(x, torch.full((4,), 0.5)).shape == (4, 2)
+    with pytest.raises(ValueError, match="(?s)does not fit this run.*model.width: 128 in the checkpoint, 64 here"):
+        job(tmp_path, "data=moons", "model.width=64", f"checkpoint={folder}")
+    with pytest.raises(ValueError, match="(?s)does not fit this run.*data: data.Moons in the checkpoint, data.Rings here"):
+        job(tmp_path, "data=rings", f"checkpoint={folder}")
+    next(folder.glob("step-*/ema.safetensors")).write_bytes(b"short")
+    with pytest.raises(ValueError, match="is damaged"):
+        job(tmp_path, "data=moons", f"checkpoint={folder}")
+
+
+# The user's own data
+
+
+@pytest.mark.parametrize("shape", [(60, 2), (60, 5), (60, 1), (60, 7, 9), (60, 3, 8, 6)])
+def test_arrays_pick_a_network_that_fits(tmp_path, shape):
+    np.save(tmp_path / "mine.npy", np.random.default_rng(0).normal(size=shape).astype(np.float32))
+    small = ["model.images.channels=[8]", "training.images.steps=5", "training.images.batch=8"]
+    tiny = ["training.vectors.steps=5", "training.vectors.batch=8", *small]
+    data = ["data=arrays", f"data.path={tmp_path}/mine.npy", "sampler=em", "sampler.steps=2", "count=4"]
+    job(tmp_path, *data, *tiny)
+    assert np.load(tmp_path / "run" / "samples.npz")["x"].shape[1:] == (shape[1:] if len(shape) != 3 else (1, *shape[1:]))
+    moved = tmp_path / "elsewhere.npy"
+    (tmp_path / "mine.npy").rename(moved)
+    job(tmp_path, *[word.replace("mine", "elsewhere") for word in data], *tiny)
+    assert len(list((tmp_path / "store").iterdir())) == 1, "a file counts by its content and not by its path"
+
+
+# Mistakes
+
+
+def refused(*overrides: str, folder: Path) -> str:
+    done = command(*overrides, folder=folder)
+    assert done.returncode != 0 and "Traceback" not in done.stdout + done.stderr
+    return done.stderr
+
+
+def test_a_wrong_group_names_the_choices(tmp_path):
+    assert "subvp" in refused("sde=vee", folder=tmp_path)
+
+
+def test_an_unknown_key_is_named(tmp_path):
+    assert "sigma_maxx" in refused("sde.sigma_maxx=3", folder=tmp_path)
+
+
+def test_a_mistake_is_one_line_and_its_traceback_is_in_the_log(tmp_path):
+    message = refused("sde.sigma_max=0.001", folder=tmp_path)
+    assert message.strip().splitlines()[-1].startswith("error: sde.sigma_max=0.001 must exceed sde.sigma_min=0.01")
+    assert "Traceback" in (tmp_path / "run" / "run.log").read_text()
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    message = refused(f"hydra.run.dir={tmp_path}/file/run", folder=tmp_path)
+    assert message.strip().startswith("error: hydra.run.dir=") and len(message.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "overrides, message",
+    [
+        (["sampler.steps=0"], "sampler.steps=0 must be at least 1"),
+        (["sampler.steps=ten"], "sampler.steps=ten must be a whole number"),
+        (["sampler.steps=2.5"], "sampler.steps=2.5 must be a whole number"),
+        (["sde.eps=2"], "sde.eps=2 must lie between 0 and sde.T"),
+        (["+sde.mu=2"], "sde.mu is not a key of VE"),
+        (["training.loss.weighting=snr"], "training.loss.weighting=snr must be one of sigma2, likelihood"),
+        (["sampler/grid=karras", "sampler.grid.rho=-1"], "sampler.grid.rho=-1 must be positive"),
+        (["sampler.corrector.snr=0"], "sampler.corrector.snr=0 must lie between 0 and 1"),
+        (["sde=custom", "sde.diffusion='import os'"], "sde.diffusion='import os': not an expression"),
+        (["checkpoint=nowhere"], "checkpoint=nowhere does not exist"),
+        (["count=0"], "count=0 must be at least 1"),
+        (["count=many"], "count=many must be a whole number or null"),
+        (["seed=x"], "seed=x must be a whole number"),
+        (["dtype=float16"], "dtype=float16 must be one of float32, float64"),
+        (["device=tpu"], "device=tpu must be one of auto, cpu, cuda, mps"),
+        (["model=mlp"], "model=mlp takes vectors"),
+        (["model=oracle"], "model=oracle needs data whose density is a mixture"),
+        (["data=mixture", "model=oracle", "task=train"], "task=train has nothing to train"),
+        (["data=mixture", "model=oracle", "task=likelihood", "points=nowhere.npy"], "points=nowhere.npy"),
+        (["data=arrays"], "data.path is not set"),
+        (["sde._target_=os.system"], "sde._target_=os.system is not a class of this project"),
+    ],
+)
+def test_mistakes_name_the_key_the_value_and_the_bound(tmp_path, overrides, message):
+    with pytest.raises((ValueError, OSError)) as caught:
+        job(tmp_path, *overrides)
+    assert message in str(caught.value)
+
+
+def test_bad_files_are_named(tmp_path):
+    np.savez(tmp_path / "two.npz", a=np.zeros((5, 2)), b=np.ones((5, 2)))
+    np.save(tmp_path / "nan.npy", np.array([[1.0, 2.0], [np.nan, 3.0], [1.0, 1.0]]))
+    (tmp_path / "empty").mkdir()
+    for overrides, message in [
+        (["data=arrays", f"data.path={tmp_path}/two.npz", "data.key=c"], "data.key=c"),
+        (["data=arrays", f"data.path={tmp_path}/nan.npy"], "NaN"),
+        (["data=images", f"data.path={tmp_path}/empty"], "holds no images"),
+    ]:
+        with pytest.raises((ValueError, OSError), match=message):
+            job(tmp_path, *overrides)
+
+
+# Sweeps
+
+
+def test_a_sweep_trains_each_network_once_and_ends_with_one_table(tmp_path):
+    done = command("-m", "sde=ve,vp", "sampler=em,ode", "data=moons", "count=20", *TINY, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "store").iterdir())) == 2
+    rows = list(csv.DictReader((tmp_path / "sweep" / "summary.csv").open()))
+    assert [row["status"] for row in rows] == ["ok"] * 4 and (tmp_path / "sweep" / "summary.png").exists()
+    assert sorted(path.name for path in (tmp_path / "sweep").iterdir() if path.is_dir())[0] == "0-moons-ve-em"
+
+
+def test_a_failed_job_does_not_lose_the_others(tmp_path):
+    done = command("-m", "sampler.steps=0,3", "data=mixture", "model=oracle", "sampler=em", "count=20", folder=tmp_path)
+    assert done.returncode == 1 and "Traceback" not in done.stdout + done.stderr
+    rows = list(csv.DictReader((tmp_path / "sweep" / "summary.csv").open()))
+    assert [row["status"] for row in rows] == ["failed", "ok"] and "sampler.steps=0 must be at least 1" in rows[0]["error"]
+
+
+# Start-up, signals, loggers
+
+
+def test_help_is_quick_and_does_not_load_torch():
+    code = "import sys; sys.argv = ['run.py', '--help']; import run\ntry: run.main()\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("python run.py ") >= 6 and "sampler: ald" in done.stdout
+
+
+@pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_signals_save_before_they_end_it(tmp_path, number, code):
+    places = [f"store={tmp_path}/store", f"hydra.run.dir={tmp_path}/run", "threads=1"]
+    words = ["task=train", "data=moons", "training.steps=100000", "training.evaluate=0", "training.save_seconds=1000"]
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "run.py"), *places, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=tmp_path
+    )
+    while not list(tmp_path.glob("store/*/log.jsonl")):
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.1)
+    process.send_signal(number)
+    text = process.communicate(timeout=60)[0]
+    assert process.returncode == code and "saved: run the same command to go on" in text and "Traceback" not in text
+    assert len(list(tmp_path.glob("store/*/step-*"))) == 1
+
+
+def test_wandb_offline_holds_the_run(tmp_path):
+    done = command(
+        "data=mixture", "model=oracle", "sampler=ode", "count=20", "logger=wandb", folder=tmp_path, env={**os.environ, "WANDB_MODE": "offline"}
+    )
+    assert done.returncode == 0, done.stderr
+    assert list((tmp_path / "run").glob("wandb/offline-run-*/*.wandb"))
+
+
+def test_wandb_is_imported_only_then(tmp_path):
+    code = "import sys; import tasks, training, samplers, likelihood, models, data; assert 'wandb' not in sys.modules"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+@pytest.mark.parametrize("name", [name for name in choices("experiment")])
+def test_every_experiment_composes(name):
+    assert compose(f"experiment={name}")["task"]["_target_"].startswith("tasks.")
