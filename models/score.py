@@ -8,6 +8,7 @@ The coefficients are a row of :mod:`models.parameterisation`. The network is tol
 never t: the ratio means the same under every SDE, t does not.
 """
 
+import torch
 from torch import Tensor, nn
 
 from sde_lib import SDE, per_sample
@@ -32,12 +33,9 @@ class ScoreModel(nn.Module):
         """The score at x (B, *) and t (B,), of x's shape."""
         # A sampler has one time for the whole batch and expands it: its coefficients are then computed once.
         shared = t.ndim == 1 and len(t) > 1 and t.stride(0) == 0
-        moment = t[:1] if shared else t
+        moment = per_sample(t[:1], x[:1]) if shared else per_sample(t, x)
         alpha, sigma = self.sde.alpha(moment), self.sde.sigma(moment)
         c_skip, c_out, c_in = self.parameterisation.coefficients(alpha, sigma)
-        c_noise = (sigma / alpha).log() / 4
-        if shared:
-            c_in, c_out, c_noise = c_in.expand(t.shape), c_out.expand(t.shape), c_noise.expand(t.shape)
-            c_skip = c_skip.expand(t.shape) if isinstance(c_skip, Tensor) else c_skip
-        score = per_sample(c_out, x) * self.net(per_sample(c_in, x) * x, c_noise)
-        return score + per_sample(c_skip, x) * x if isinstance(c_skip, Tensor) else score
+        c_noise = (sigma / alpha).log().flatten() / 4
+        output = self.net(c_in * x, c_noise.expand(t.shape) if shared else c_noise)
+        return torch.addcmul(c_skip * x, c_out, output) if isinstance(c_skip, Tensor) else c_out * output

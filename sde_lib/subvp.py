@@ -6,6 +6,7 @@ r"""The sub-VP SDE: VP's drift with less noise; at every t its variance is the s
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -32,7 +33,7 @@ class SubVP(SDE):
         check_interval("sde=subvp", self.T, self.eps)
         self.schedule.check("sde=subvp")
 
-    @property
+    @cached_property
     def schedule(self) -> LinearBeta:
         return LinearBeta(self.beta_min, self.beta_max, self.T)
 

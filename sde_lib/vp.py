@@ -10,6 +10,7 @@ r"""The variance-preserving SDE: the data fade while the noise grows, and unit v
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -61,7 +62,7 @@ class VP(SDE):
         check_interval("sde=vp", self.T, self.eps)
         self.schedule.check("sde=vp")
 
-    @property
+    @cached_property
     def schedule(self) -> LinearBeta:
         return LinearBeta(self.beta_min, self.beta_max, self.T)
 
