@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from conf import schema
-from run import NODES
+from conf.assemble import NODES
 from sde_lib import BlockNoise, Counted
 
 

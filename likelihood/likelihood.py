@@ -117,6 +117,11 @@ class Likelihood:
             on_step=on_step,
         )
         z, estimates = end[:, :dim].reshape(-1, *shape), end[:, dim:]
-        stderr = torch.zeros_like(estimates[:, 0]) if probes is None else estimates.std(1) / integrals**0.5
+        if probes is None:
+            stderr = torch.zeros(count, dtype=wide, device=x.device)
+        elif integrals == 1:  # one probe says nothing of its own spread
+            stderr = torch.full((count,), torch.nan, dtype=wide, device=x.device)
+        else:
+            stderr = estimates.std(1) / integrals**0.5
         log_prob = sde.prior_log_prob(z) + estimates.mean(1)
         return LogLikelihood(log_prob, z.to(x.dtype), stderr, counted.evaluations / max(1, count))

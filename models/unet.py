@@ -94,6 +94,8 @@ class UNet(nn.Module):
             raise ValueError(
                 f"model.channels={channels} and model.blocks={blocks}: at least one level, block and channel"
             )
+        if heads < 1:
+            raise ValueError(f"model.heads={heads} must be at least 1")
         if not 0 <= dropout < 1:
             raise ValueError(f"model.dropout={dropout} must lie in [0, 1)")
         noise = 4 * channels[0]

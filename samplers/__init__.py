@@ -4,7 +4,7 @@ from .correctors import Langevin
 from .grid import Grid, Karras, LogSNR, Uniform
 from .ode import ProbabilityFlow
 from .pc import Film, PredictorCorrector, Sampler
-from .predictors import Ancestral, EulerMaruyama, Predictor, ReverseDiffusion
+from .predictors import Ancestral, EulerMaruyama, Predictor, Rescale, ReverseDiffusion
 from .step import Step
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "Predictor",
     "EulerMaruyama",
     "ReverseDiffusion",
+    "Rescale",
     "Ancestral",
     "Langevin",
     "Grid",

@@ -76,3 +76,24 @@ class Ancestral(Predictor):
     def coefficients(self, sde: SDE, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         a, b = sde.transition(s, t)
         return 1 / a, b.square() / a, b * sde.sigma(s) / sde.sigma(t)
+
+
+@dataclass(frozen=True)
+class Rescale(Step):
+    """x_s = x_t / a: follows the kernel's mean from t to s and does nothing else, at no evaluation.
+
+    For annealed Langevin dynamics under an SDE whose alpha falls: in x/alpha it leaves the sample where it is, as the
+    ladder of Song and Ermon (arXiv 1907.05600, algorithm 1) does, where alpha is 1.
+    """
+
+    normals = 0
+
+    def prepare(self, sde: SDE, grid: Tensor) -> list[float]:
+        a, _ = sde.transition(grid[1:], grid[:-1])
+        return (1 / a).tolist()
+
+    def __call__(
+        self, row: float, score: ScoreFn, x: Tensor, z: list[Tensor], memory: None
+    ) -> tuple[Tensor, Tensor, None]:
+        x = x * row
+        return x, x, None

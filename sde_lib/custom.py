@@ -57,7 +57,7 @@ def parse(expression: str) -> Callable[[Tensor], Tensor]:
 
     def evaluate(node: ast.expr, t: Tensor) -> Tensor | float:
         match node:
-            case ast.Constant(value=int() | float() as value):
+            case ast.Constant(value=int() | float() as value) if not isinstance(value, bool):
                 return torch.as_tensor(float(value), dtype=t.dtype, device=t.device)
             case ast.Name(id="t"):
                 return t
@@ -103,10 +103,16 @@ class Custom(SDE):
             raise ValueError(
                 f"sde.diffusion={self.diffusion!r} must be positive and finite everywhere on (0, T={self.T}]"
             )
-        whole = torch.cat(
-            [torch.zeros(1, dtype=torch.float64), (inside.square() @ WEIGHTS * self.T / PANELS).cumsum(0)]
-        )
-        object.__setattr__(self, "_whole", whole)
+        panels = inside.square() @ WEIGHTS * self.T / PANELS
+        starts = torch.linspace(0, self.T, 2 * PANELS + 1, dtype=torch.float64)[:-1, None]
+        halves = function(starts + self.T / (2 * PANELS) * NODES).square() @ WEIGHTS * self.T / (2 * PANELS)
+        # A pole shows in that no panel's halves sum to the whole: its square has no integral, or none that these nodes find.
+        if float((halves.reshape(-1, 2).sum(1) - panels).abs().sum()) > 1e-4 * float(panels.sum()):
+            raise ValueError(
+                f"sde.diffusion={self.diffusion!r}: the integral of its square from 0 to sde.T={self.T} does not exist or is "
+                f"too rough to find; choose a function without a pole, for example sde.diffusion='1 + 5*t**2'"
+            )
+        object.__setattr__(self, "_whole", torch.cat([torch.zeros(1, dtype=torch.float64), panels.cumsum(0)]))
 
     def f(self, t: Tensor) -> Tensor:
         return torch.zeros_like(t)

@@ -244,10 +244,13 @@ def reference(
         return field(y, t.to(y.dtype).expand(len(y)), rows)
 
     adaptive = method in ADAPTIVE
-    options = {"norm": lambda error: norm(error).max()} if adaptive else {"step_size": abs(t1 - t0) / steps}
     shares = [0.0, *(visit.shares.tolist() if visit is not None else []), 1.0]
     times = [t0 + (t1 - t0) * share for share in sorted(set(shares))]
     times = torch.tensor(times, dtype=torch.float32 if y.device.type == "mps" else torch.float64, device=y.device)
+    if adaptive:  # step_t: it would step past t1, where the field is clamped, and interpolate back
+        options = {"norm": lambda error: norm(error).max(), "step_t": times[-1:]}
+    else:
+        options = {"step_size": abs(t1 - t0) / steps}
     try:
         path = odeint(right_hand_side, y, times, rtol=rtol, atol=atol, method=method, options=options)
     except AssertionError as error:  # torchdiffeq's own "underflow in dt"

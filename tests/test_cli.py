@@ -187,10 +187,38 @@ def test_arrays_pick_a_network_that_fits(tmp_path, shape):
     data = ["data=arrays", f"data.path={tmp_path}/mine.npy", "sampler=em", "sampler.steps=2", "count=4"]
     job(tmp_path, *data, *tiny)
     assert np.load(tmp_path / "run" / "samples.npz")["x"].shape[1:] == (shape[1:] if len(shape) != 3 else (1, *shape[1:]))
+    (folder,) = (tmp_path / "store").iterdir()
+    units = load(folder)[2]
+    assert len(units.train) > 0, "the file is where it was"
     moved = tmp_path / "elsewhere.npy"
     (tmp_path / "mine.npy").rename(moved)
     job(tmp_path, *[word.replace("mine", "elsewhere") for word in data], *tiny)
     assert len(list((tmp_path / "store").iterdir())) == 1, "a file counts by its content and not by its path"
+    without = load(folder)[2]
+    r = torch.rand(3, *units.shape)
+    assert len(without.train) == 0 and torch.equal(without.encode(r), units.encode(r)), "its units are there without it"
+
+
+def test_a_folder_of_colour_pictures_that_are_not_square(tmp_path):
+    from PIL import Image
+
+    (tmp_path / "pictures").mkdir()
+    for i in range(24):
+        pixels = np.random.default_rng(i).integers(0, 256, (20, 36, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "pictures" / f"{i}.png")
+    words = ["data=images", f"data.path={tmp_path}/pictures", "model.images.channels=[8,8]", "count=4"]
+    words += ["training.images.steps=3", "training.images.batch=4", "training.images.warmup=1"]
+    job(tmp_path, *words, "sampler=em", "sampler.steps=2")
+    x = np.load(tmp_path / "run" / "samples.npz")["x"]
+    assert x.shape == (4, 3, 20, 36) and x.dtype == np.uint8
+    assert job(tmp_path, *words, "task=likelihood", "likelihood.images.rtol=1e-2", "likelihood.images.atol=1e-2")["bits_per_dim"] > 6
+
+
+def test_an_energy_is_trained_sampled_and_scored(tmp_path):
+    words = ["data=moons", "model=energy_mlp", "model.net.width=16", "count=10", *TINY]
+    job(tmp_path, *words, "sampler=em", "sampler.steps=3")
+    metrics = job(tmp_path, *words, "task=likelihood", "likelihood.rtol=1e-3", "likelihood.atol=1e-3")
+    assert metrics["gap_nats"] > 0
 
 
 # Mistakes

@@ -29,7 +29,7 @@ MAY_IMPORT = {
     **dict.fromkeys(FLOOR_2, FLOOR_1),
     "tasks": FLOOR_1 | FLOOR_2,
     "latent": FLOOR_1 | FLOOR_2,
-    "conf": {"tasks"},  # what a sweep leaves behind, imported when it has ended
+    "conf": FLOOR_1 | FLOOR_2 | {"tasks", "latent"},  # with run.py the place where everything is put together
     "run": FLOOR_1 | FLOOR_2 | {"tasks", "latent", "conf"},
 }
 OURS = set(MAY_IMPORT)

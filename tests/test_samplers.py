@@ -16,6 +16,7 @@ from samplers import (
     LogSNR,
     PredictorCorrector,
     ProbabilityFlow,
+    Rescale,
     ReverseDiffusion,
     Uniform,
 )
@@ -38,6 +39,7 @@ from .conftest import (
 
 SHORT = {"steps": 20, "rtol": 1e-4, "atol": 1e-4}
 PREDICTOR_CHOICES = [make("sampler.predictor", "sampler=em", f"sampler/predictor={name}") for name in PREDICTORS]
+SOLVERS = [predictor for predictor in PREDICTOR_CHOICES if not isinstance(predictor, Rescale)]
 
 
 def draws_of(sampler) -> int:
@@ -79,7 +81,7 @@ def relative_errors(sde, sampler, score) -> tuple[float, float]:
     return (mean - m) / v**0.5, variance / v - 1
 
 
-@pytest.mark.parametrize("predictor", PREDICTOR_CHOICES)
+@pytest.mark.parametrize("predictor", SOLVERS)
 def test_predictors_are_of_order_one(sde, predictor):
     """The law at eps converges to N(alpha m, alpha^2 s^2 + sigma^2) in proportion to 1/N: its mean and its variance."""
     score = GaussianScore(sde, 0.7, 0.5)
@@ -95,7 +97,7 @@ def test_predictors_are_of_order_one(sde, predictor):
         )  # h log h where sigma(t) ~ sqrt(t); Euler-Maruyama's first term can vanish under VE
 
 
-@pytest.mark.parametrize("predictor", PREDICTOR_CHOICES)
+@pytest.mark.parametrize("predictor", SOLVERS)
 @pytest.mark.parametrize("grid", GRIDS)
 def test_predictors_converge_on_every_grid(sde, predictor, grid):
     score, grid = GaussianScore(sde, 0.7, 0.5), make("sampler.grid", "sampler=em", f"sampler/grid={grid}")
@@ -115,7 +117,7 @@ def test_every_sampler_has_the_exact_law_of_a_gaussian(sde, name):
     mean, variance = law(sde, sampler, score, m_T, v_T)
     shrink = float(sde.alpha(torch.tensor(sde.eps, dtype=torch.float64))) * s**2 / v  # d E[x_0 | x] / dx
     if lags(sampler):
-        assert abs(mean - m) < 0.2 * s and variance == pytest.approx(shrink**2 * v, rel=0.8)
+        assert abs(mean - m) < 0.005 * s and variance == pytest.approx(shrink**2 * v, rel=0.25)
         return
     one_step_each = isinstance(sampler, PredictorCorrector)
     assert abs(mean - m) < (0.005 if one_step_each else 1e-5) * s
@@ -126,7 +128,7 @@ def lags(sampler) -> bool:
     """Langevin steps alone follow p_t with a delay: at low noise they are too short to move x far, exact only as their
     number grows.
     """
-    return isinstance(sampler, PredictorCorrector) and sampler.predictor is None
+    return isinstance(sampler, PredictorCorrector) and isinstance(sampler.predictor, Rescale)
 
 
 @pytest.mark.parametrize("name", ["ve", "toy"])
@@ -325,7 +327,7 @@ def test_vectors_of_a_mixture(sde, name):
     start = sde.prior_std * torch.randn(4000, 2)
     x = sampler(sde, Oracle(sde, components).float(), start, torch.randn_like)
     assert x.dtype == torch.float32
-    check_mixture(x, components, *((0.05, 0.6, 0.2) if lags(sampler) else (0.02, 0.05, 0.14)))
+    check_mixture(x, components, *((0.05, 0.1, 0.2) if lags(sampler) else (0.02, 0.05, 0.14)))
 
 
 @pytest.mark.parametrize("name", [name for name in SAMPLERS if not lags(make_sampler(name))])

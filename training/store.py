@@ -54,6 +54,7 @@ class Store:
         steps: int,
         train: Callable[[Path], nn.Module],
         load: Callable[[Checkpoint], nn.Module],
+        source: dict[str, Any] | None = None,
     ) -> nn.Module:
         """The trained network of an identity.
 
@@ -61,6 +62,7 @@ class Store:
             steps: the updates after which the network is finished.
             train: trains it, or goes on training it, in the folder given.
             load: makes it from a finished checkpoint.
+            source: noted beside the identity and no part of it: where the data were.
         """
         folder = self.folder(identity, name)
         if finished := self.finished(folder, steps):
@@ -81,7 +83,7 @@ class Store:
         try:
             if finished := self.finished(folder, steps):  # by the process that was waited for
                 return load(finished)
-            write_config(folder, identity)
+            write_config(folder, {**identity, "source": source} if source else identity)
             log.info("training %s, %s updates, once: later runs load it from %s", name, f"{steps:,}", folder)
             return train(folder)
         finally:
@@ -104,7 +106,7 @@ def put_weights(model: nn.Module, found: Checkpoint, where: Path | str) -> nn.Mo
         model.load_state_dict(found.tensors["ema"])
     except (RuntimeError, KeyError) as error:
         raise ValueError(
-            f"{where}: its weights do not fit the network that its config.yaml describes, so another version of the code "
+            f"{where}: its weights do not fit the network that its config.yaml describes: another version of the code "
             f"wrote it. Move the folder away to train anew ({str(error).splitlines()[-1].strip()})"
         ) from None
     return model.eval().requires_grad_(False)

@@ -1,0 +1,205 @@
+"""From the configuration to the nouns of a run: what waits for the data is filled in, and a score is obtained.
+
+A score is obtained in this order: the checkpoint that was asked for; a model without parameters; the store's network,
+resumed or trained where it is not finished.
+"""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from data import Data
+from models import ScoreModel
+from training import Store, journal, store
+
+from . import schema
+
+log = logging.getLogger(__name__)
+
+NODES = ("data", "sde", "model", "parameterisation", "training", "likelihood", "sampler", "task")
+
+
+def settle(cfg: dict, data: Any, device: str) -> dict:
+    """Fills in what waited for the data, and checks the whole against its constructors."""
+    batch = max(1, min(8192, 2**21 // data.dim))
+    values = {
+        "shape": list(data.shape),
+        "components": data.components(),
+        "sigma_data": round(data.std, 6),
+        "batch": batch,
+        "device": device,
+    }
+    if cfg["model"].get("components") == schema.AUTO and values["components"] is None:
+        raise ValueError(
+            "model=oracle needs data whose density is a mixture, data=mixture or data=8gaussians; "
+            "for other data choose model=mlp or model=unet"
+        )
+    cfg = schema.settle(cfg, data.shape, values)
+    for key in NODES:
+        schema.check(cfg[key], key)
+    return cfg
+
+
+def obtain_score(cfg: dict, sde: Any, data: Any, record: Any, name: str) -> Any:
+    """The score of a run; ``name`` makes the folder of a network that is trained readable."""
+    if cfg["checkpoint"]:
+        return from_checkpoint(cfg, sde, data)
+    if "sde" in cfg["model"]:  # a model that names an SDE is a score by itself
+        return schema.build(cfg["model"], "model")
+
+    trainer = schema.build(cfg["training"], "training")
+    trainer.seeded()
+    model = build_model(cfg, sde).to(cfg["device"])
+    home, identity = Store(cfg["store"]), identity_of(cfg, data)
+
+    def train(folder: Path) -> Any:
+        def note(event: dict) -> None:
+            journal.append(folder, event)
+            record.event(event)
+
+        with one_thread(cfg["threads"] is None and is_small(model, data, trainer.batch)):
+            return trainer.fit(sde, model, data, folder, note)
+
+    folder = home.folder(identity, name)
+    score = home.obtain(
+        identity,
+        name,
+        trainer.steps,
+        train,
+        lambda found: store.put_weights(model, found, folder),
+        source_of(cfg, data),
+    )
+    record.training = journal.read(folder)
+    return score
+
+
+def build_model(cfg: dict, sde: Any) -> Any:
+    """A network read as the score of an SDE."""
+    return ScoreModel(
+        sde, schema.build(cfg["model"], "model"), schema.build(cfg["parameterisation"], "parameterisation")
+    )
+
+
+def identity_of(cfg: dict, data: Any) -> dict:
+    """What decides a network's weights, in plain values; a file of data counts by its content and not by its path."""
+    training = {key: value for key, value in cfg["training"].items() if key not in ("evaluate", "save_seconds")}
+    fingerprint = data.fingerprint()
+    described = (
+        cfg["data"]
+        if fingerprint is None
+        else {**{k: v for k, v in cfg["data"].items() if k != "path"}, "fingerprint": fingerprint}
+    )
+    return {
+        "data": described,
+        "sde": cfg["sde"],
+        "model": cfg["model"],
+        "parameterisation": cfg["parameterisation"],
+        "training": training,
+    }
+
+
+def source_of(cfg: dict, data: Any) -> dict:
+    """Where data of a file were found, and their units: what `load` needs to go on with them."""
+    if data.fingerprint() is None:
+        return {}
+    path = cfg["data"].get("path")
+    return {
+        "path": str(Path(path).absolute()) if path and Path(path).exists() else path,
+        "shape": list(data.shape),
+        "shift": data.shift.tolist(),
+        "scale": data.scale.tolist(),
+        "levels": data.levels,
+    }
+
+
+def is_small(model: Any, data: Any, batch: int) -> bool:
+    """Whether an update is so short, a few milliseconds, that threads would wait for each other longer than work."""
+    return len(data.shape) == 1 and batch * sum(p.numel() for p in model.parameters()) < 2e8
+
+
+@contextmanager
+def one_thread(wanted: bool) -> Iterator[None]:
+    """One CPU thread where it is wanted, and as many as before afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1 if wanted else before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def from_checkpoint(cfg: dict, sde: Any, data: Any) -> Any:
+    """The network of checkpoint=PATH as the score of the run's SDE, which may be another than it was trained under."""
+    identity, found = store.read(cfg["checkpoint"])
+    now = identity_of(cfg, data)
+    parts = ("data", "model", "parameterisation")
+    if lines := differences({key: identity[key] for key in parts}, {key: now[key] for key in parts}):
+        raise ValueError(
+            f"checkpoint={cfg['checkpoint']} does not fit this run; choose the values it was trained with:\n  "
+            + "\n  ".join(lines)
+        )
+    log.info("loaded %s, %s updates", cfg["checkpoint"], f"{found.step:,}")
+    return store.put_weights(build_model(identity, sde), found, cfg["checkpoint"])
+
+
+def differences(saved: Any, now: Any, key: str = "") -> list[str]:
+    """What two trees of plain values disagree in, a line a key."""
+    if isinstance(saved, dict) and isinstance(now, dict):
+        if saved.get("_target_") != now.get("_target_"):
+            return [f"{key}: {saved.get('_target_')} in the checkpoint, {now.get('_target_')} here"]
+        names = dict.fromkeys([*saved, *now])
+        return [
+            line
+            for name in names
+            for line in differences(
+                saved.get(name, "absent"), now.get(name, "absent"), f"{key}.{name}" if key else name
+            )
+        ]
+    return [] if saved == now else [f"{key}: {saved} in the checkpoint, {now} here"]
+
+
+def load(path: str | Path, device: str = "cpu") -> tuple[Any, Any, Any]:
+    """The (sde, score, data) of a trained network: a folder of the store, or one ``step-*`` folder in it.
+
+    Data that were read from a file are read again where they were, if the file is still the same one; otherwise data
+    has their units and no examples.
+    """
+    identity, found = store.read(path)
+    sde = schema.build(identity["sde"], "sde")
+    score = store.put_weights(build_model(identity, sde), found, path)
+    return sde, score.to(device), load_data(identity)
+
+
+def load_data(identity: dict) -> Data:
+    """The data set of an identity."""
+    if not (source := identity.get("source")):
+        return schema.build(identity["data"], "data")
+    node = {key: value for key, value in identity["data"].items() if key != "fingerprint"} | {"path": source["path"]}
+    try:
+        data = schema.build(node, "data")
+        if data.fingerprint() == identity["data"]["fingerprint"]:
+            return data
+        log.warning(
+            "%s is not the file that the network was trained on; data has its units and no examples", node["path"]
+        )
+    except (OSError, ValueError, ImportError) as error:
+        log.warning("the data cannot be read again (%s); data has their units and no examples", error)
+    none = torch.empty(0, *source["shape"])
+    shift, scale = (torch.tensor(source[key], dtype=torch.float64) for key in ("shift", "scale"))
+    return Data(none, none, shift, scale, source["levels"])
+
+
+def choose_device(device: str, dtype: str) -> str:
+    """The device that ``auto`` means here; ValueError for one that is not there."""
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if device == "auto":
+        device = next(name for name, there in present.items() if there and not (name == "mps" and dtype == "float64"))
+    if not present[device]:
+        raise ValueError(f"device={device} is not there; type device=cpu, or device=auto for the best that is")
+    if device == "mps" and dtype == "float64":
+        raise ValueError("device=mps has no float64; type dtype=float32 or device=cpu")
+    return device
