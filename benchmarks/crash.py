@@ -3,8 +3,9 @@
     python -m benchmarks.crash                20 kills
     python -m benchmarks.crash --kills 3
 
-A network is trained once undisturbed. The same training, in another store, is then killed at random moments, most of them within a save, since
-it saves after every update; each time the next process resumes it. In the end both networks must be equal bit for bit.
+A network is trained once undisturbed. The same training, in another store, is then killed at random moments, most
+of them within a save, since it saves after every update; each time the next process resumes it. In the end both
+networks must be equal bit for bit.
 """
 
 import argparse
@@ -20,14 +21,25 @@ import torch
 from training import checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
-WORDS = ["task=train", "data=moons", "model.width=32", "training.batch=64", "training.evaluate=5", "training.save_seconds=1e-9", "threads=1"]
+WORDS = [
+    "task=train",
+    "data=moons",
+    "model.width=32",
+    "training.batch=64",
+    "training.evaluate=5",
+    "training.save_seconds=1e-9",
+    "threads=1",
+]
 
 
 def start(folder: Path, steps: int) -> subprocess.Popen:
     """The training as a process of its own."""
     places = [f"store={folder}/store", f"hydra.run.dir={folder}/run", f"training.steps={steps}"]
     return subprocess.Popen(
-        [sys.executable, str(ROOT / "run.py"), *places, *WORDS], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [sys.executable, str(ROOT / "run.py"), *places, *WORDS],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
 
 
@@ -55,7 +67,10 @@ def crash(folder: Path, kills: int, steps: int, seed: int = 0, say=print) -> Non
         text = process.communicate()[0]
         assert "set aside" not in text, f"a damaged checkpoint was met after kill {kill}:\n{text}"
         half_written = len(list(killed.glob("store/*/.partial-*")))
-        say(f"kill {kill + 1:>2}: at step {newest(killed)}{', in the middle of a save' if half_written else ''}", flush=True)
+        say(
+            f"kill {kill + 1:>2}: at step {newest(killed)}{', in the middle of a save' if half_written else ''}",
+            flush=True,
+        )
     process = start(killed, steps)
     text = process.communicate()[0]
     assert process.returncode == 0 and "set aside" not in text, text
@@ -65,7 +80,10 @@ def crash(folder: Path, kills: int, steps: int, seed: int = 0, say=print) -> Non
         assert one.tensors[group].keys() == other.tensors[group].keys()
         for name, tensor in one.tensors[group].items():
             assert torch.equal(tensor, other.tensors[group][name]), f"{group}: {name} differs"
-    say(f"{kills} kills, {steps} updates: the weights, their average and the optimiser's state are equal bit for bit", flush=True)
+    say(
+        f"{kills} kills, {steps} updates: the weights, their average and the optimiser's state are equal bit for bit",
+        flush=True,
+    )
 
 
 def newest(folder: Path) -> int:

@@ -1,8 +1,9 @@
-"""What sets a Langevin step's size decides whether the samples are right: three rules on a mixture, with the exact score.
+"""What sets a Langevin step's size decides whether samples are right: three rules on a mixture, the score exact.
 
     python -m benchmarks.langevin
 
-Predictor-corrector sampling, 20,000 samples, VE: the weights found, and the share of samples further than 6 std from every component.
+Predictor-corrector sampling, 20,000 samples, VE: the weights found, and the share of samples further than 6 std
+from every component.
 """
 
 import torch

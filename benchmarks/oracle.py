@@ -3,9 +3,10 @@
     python -m benchmarks.oracle                   20,000 samples
     python -m benchmarks.oracle --count 4000 --sde vp
 
-Weights, means and stds of the components are compared with the mixture's own; z is the largest deviation in units of its Monte-Carlo error,
-over all twelve numbers. A sampler with a step size starts at the yaml's number of steps, doubled until z is below 3.5 (of twelve
-normals the largest is, with probability 0.994). Annealed Langevin is not exact at any number of steps: its largest error of a weight is printed.
+Weights, means and stds of the components are compared with the mixture's own; z is the largest deviation in units
+of its Monte-Carlo error, over all twelve numbers. A sampler with a step size starts at the yaml's number of steps,
+doubled until z is below 3.5 (of twelve normals the largest is, with probability 0.994). Annealed Langevin is not
+exact at any number of steps: its largest error of a weight is printed.
 """
 
 import argparse
@@ -31,7 +32,8 @@ def compose(*overrides: str) -> dict:
 
 def deviations(x: Tensor, weights: Tensor, means: Tensor, stds: Tensor) -> tuple[float, float]:
     """The largest z of weights, means and stds, and the largest error of a weight."""
-    # Responsibilities and not hard labels: the components overlap a little. Each moment's error is that of its own weighted sum.
+    # Responsibilities and not hard labels: the components overlap a little. Each moment's error is that of its own
+    # weighted sum.
     log_r = weights.log() - means.shape[1] * stds.log() - 0.5 * (x[:, None] - means).square().sum(-1) / stds.square()
     r = torch.softmax(log_r, dim=1)
     count, z = len(x), []
@@ -63,7 +65,9 @@ def main() -> None:
             sampler = schema.build(compose(f"sampler={label}")["sampler"], "sampler")
             while True:
                 counted = Counted(score)
-                start, noise = (BlockNoise(0, 0, options.count, data.shape, torch.float32, stream=s) for s in ("prior", "sampler"))
+                start, noise = (
+                    BlockNoise(0, 0, options.count, data.shape, torch.float32, stream=s) for s in ("prior", "sampler")
+                )
                 x = sampler(sde, counted, start() * sde.prior_std, noise).double()
                 z, error = deviations(x, *parts)
                 steps = getattr(sampler, "steps", 0)
@@ -71,7 +75,8 @@ def main() -> None:
                     break
                 sampler = replace(sampler, steps=2 * steps)
             shown = "adaptive" if "rtol" in {f.name for f in fields(sampler)} else steps
-            print(f"{name:<7} {label:<18} {shown:>8} {counted.evaluations / options.count:>6.0f} {z:>10.2f} {error:>12.4f}", flush=True)
+            nfe = counted.evaluations / options.count
+            print(f"{name:<7} {label:<18} {shown:>8} {nfe:>6.0f} {z:>10.2f} {error:>12.4f}", flush=True)
 
 
 if __name__ == "__main__":

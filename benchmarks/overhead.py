@@ -2,8 +2,9 @@
 
     python -m benchmarks.overhead
 
-The network is called as F(x, c) without a sampler, immediately before and after each sampler's run and in the same process, so that the
-machine's drift cancels; samplers take turns. Per call = seconds / (network calls x seconds of a bare call), 1.00 being the limit.
+The network is called as F(x, c) without a sampler, immediately before and after each sampler's run and in the same
+process, so that the machine's drift cancels; samplers take turns. Per call = seconds / (network calls x seconds of
+a bare call), 1.00 being the limit.
 """
 
 import argparse
@@ -75,7 +76,9 @@ def table(name: str, make, shape: tuple[int, ...], steps: int, threads: int, rou
                 # rows rather than calls: the per-sample solver's batch shrinks as samples finish
                 results.setdefault(label, []).append(seconds / (counted.evaluations / shape[0] * one))
     parameters = sum(p.numel() for p in net.parameters())
-    print(f"\n{name}, {parameters:,} parameters, {threads} thread{'s' if threads > 1 else ''}, {rounds} rounds: time per evaluation / bare network")
+    print(
+        f"\n{name}, {parameters:,} parameters, threads={threads}, {rounds} rounds: time per evaluation / bare network"
+    )
     for label, ratios in results.items():
         print(f"  {label:<38} {median(ratios):.2f}  [{min(ratios):.2f} - {max(ratios):.2f}]", flush=True)
 

@@ -3,8 +3,8 @@
     python -m benchmarks.planar                     all seven shapes, the default SDE
     python -m benchmarks.planar --sde vp --data moons rings
 
-For each shape: `python run.py data=SHAPE task=likelihood` in a store of its own, so that it trains; then the gap of its held-out
-negative log-likelihood to the floor, on the same points, and the seconds of training.
+For each shape: `python run.py data=SHAPE task=likelihood` in a store of its own, so that it trains; then the gap of
+its held-out negative log-likelihood to the floor, on the same points, and the seconds of training.
 """
 
 import argparse

@@ -2,9 +2,9 @@ r"""Predictor-corrector sampling (arXiv 2011.13456, algorithm 1).
 
 From x_T ~ N(0, sigma(T)^2 I), every step of the grid moves x from t to s with the predictor, then pulls it towards
 p_s with the corrector. Without a corrector it *is* Euler-Maruyama (or ancestral, or reverse-diffusion) sampling;
-with a predictor that only rescales it is annealed Langevin dynamics (Song and Ermon, arXiv 1907.05600, algorithm 1),
-the grid being its ladder of noise levels. (The published code corrects first and predicts second; the order printed in the paper
-is the one here, so that the last corrector works at eps, where the samples are read.)
+with a predictor that only rescales it is annealed Langevin dynamics (Song and Ermon, arXiv 1907.05600, algorithm
+1), the grid being its ladder of noise levels. (The published code corrects first and predicts second; the order
+printed in the paper is the one here, so that the last corrector works at eps, where the samples are read.)
 
 The sample ends at eps with its noise sigma(eps) still on. ``denoise`` takes it off by Tweedie's formula,
 x_0 = (x + sigma^2 score)/alpha at eps, with one more evaluation.

@@ -106,11 +106,12 @@ class Custom(SDE):
         panels = inside.square() @ WEIGHTS * self.T / PANELS
         starts = torch.linspace(0, self.T, 2 * PANELS + 1, dtype=torch.float64)[:-1, None]
         halves = function(starts + self.T / (2 * PANELS) * NODES).square() @ WEIGHTS * self.T / (2 * PANELS)
-        # A pole shows in that no panel's halves sum to the whole: its square has no integral, or none that these nodes find.
+        # A pole shows in that no panel's halves sum to the whole: its square has no integral, or none that these
+        # nodes find.
         if float((halves.reshape(-1, 2).sum(1) - panels).abs().sum()) > 1e-4 * float(panels.sum()):
             raise ValueError(
-                f"sde.diffusion={self.diffusion!r}: the integral of its square from 0 to sde.T={self.T} does not exist or is "
-                f"too rough to find; choose a function without a pole, for example sde.diffusion='1 + 5*t**2'"
+                f"sde.diffusion={self.diffusion!r}: its square has no integral from 0 to sde.T={self.T}, or one too rough "
+                f"to find; choose a function without a pole, for example sde.diffusion='1 + 5*t**2'"
             )
         object.__setattr__(self, "_whole", torch.cat([torch.zeros(1, dtype=torch.float64), panels.cumsum(0)]))
 

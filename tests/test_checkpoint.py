@@ -19,7 +19,11 @@ from training.store import Store
 
 
 def sample(step: int) -> Checkpoint:
-    return Checkpoint(step, {"model": {"w": torch.full((3,), float(step))}, "ema": {"w": torch.zeros(3)}}, {"note": "x", "nested": [1, [2.5, None]]})
+    return Checkpoint(
+        step,
+        {"model": {"w": torch.full((3,), float(step))}, "ema": {"w": torch.zeros(3)}},
+        {"note": "x", "nested": [1, [2.5, None]]},
+    )
 
 
 def test_what_is_saved_is_loaded(tmp_path):
@@ -27,7 +31,9 @@ def test_what_is_saved_is_loaded(tmp_path):
     found = checkpoint.load(path)
     assert found.step == 7 and found.state == sample(7).state
     assert torch.equal(found.tensors["model"]["w"], torch.full((3,), 7.0))
-    assert {file.suffix for file in path.iterdir()} == {".safetensors", ".json"}, "tensors and text, nothing that could run"
+    assert {file.suffix for file in path.iterdir()} == {".safetensors", ".json"}, (
+        "tensors and text, nothing that could run"
+    )
 
 
 def test_the_newest_two_are_kept(tmp_path):
@@ -123,7 +129,9 @@ def obtain(root: Path, identity=IDENTITY, value: float = 3.0, calls: list | None
         nn.init.constant_(model.weight, value)
         return model
 
-    return Store(root).obtain(identity, "moons", 5, train, lambda found: store.put_weights(nn.Linear(1, 1, bias=False), found, root))
+    return Store(root).obtain(
+        identity, "moons", 5, train, lambda found: store.put_weights(nn.Linear(1, 1, bias=False), found, root)
+    )
 
 
 def test_a_network_is_trained_once(tmp_path):
@@ -217,7 +225,9 @@ def test_checkpoint_by_path_is_never_replaced_by_another(tmp_path):
 def test_weights_that_do_not_fit_are_refused(tmp_path):
     save_file({"weight": torch.zeros(2, 2)}, tmp_path / "x.safetensors")
     with pytest.raises(ValueError, match="weights do not fit.*train anew"):
-        store.put_weights(nn.Linear(1, 1, bias=False), Checkpoint(1, {"ema": {"weight": torch.zeros(2, 2)}}, {}), "here")
+        store.put_weights(
+            nn.Linear(1, 1, bias=False), Checkpoint(1, {"ema": {"weight": torch.zeros(2, 2)}}, {}), "here"
+        )
 
 
 def test_the_journal_counts_a_step_once(tmp_path):

@@ -48,7 +48,9 @@ def test_a_run_keeps_the_contract(tmp_path):
     done = command("data=moons", "sampler=em", "sampler.steps=5", "count=40", *TINY, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "run"
-    assert {".hydra", "run.log", "metrics.jsonl", "metrics.json", "samples.npz", "samples.png"} <= {p.name for p in folder.iterdir()}
+    assert {".hydra", "run.log", "metrics.jsonl", "metrics.json", "samples.npz", "samples.png"} <= {
+        p.name for p in folder.iterdir()
+    }
     samples, metrics = np.load(folder / "samples.npz")["x"], json.loads((folder / "metrics.json").read_text())
     assert samples.shape == (40, 2) and metrics["nfe"] == 6 and metrics["count"] == 40 and metrics["seconds"] > 0
     last = done.stdout.strip().splitlines()[-3:]
@@ -68,7 +70,9 @@ def test_the_second_run_finds_the_network_and_other_samplers_share_it(tmp_path):
     assert first["sliced_wasserstein"] == second["sliced_wasserstein"], "same seed, same samples"
 
 
-@pytest.mark.parametrize("override", ["training.seed=1", "sde.sigma_max=40", "model.width=64", "training.steps=31", "data.noise=0.2"])
+@pytest.mark.parametrize(
+    "override", ["training.seed=1", "sde.sigma_max=40", "model.width=64", "training.steps=31", "data.noise=0.2"]
+)
 def test_what_decides_the_weights_decides_the_network(tmp_path, override):
     run_of = ("data=moons", "sampler=em", "sampler.steps=2", "count=5")
     job(tmp_path, *run_of, *TINY)
@@ -105,13 +109,24 @@ def test_every_task_on_vectors_and_on_images(tmp_path, task, data):
         if data == "digits":
             dim = 64
             assert metrics["bits_per_dim"] == pytest.approx(metrics["nll_nats"] / (dim * np.log(2)))
-            assert np.array_equal(np.floor(arrays["x"]), np.floor(arrays["x"]).clip(0, 16)), "x is dequantised, in the data's units"
+            assert np.array_equal(np.floor(arrays["x"]), np.floor(arrays["x"]).clip(0, 16)), (
+                "x is dequantised, in the data's units"
+            )
         else:
             assert metrics["gap_nats"] == pytest.approx(metrics["nll_nats"] - metrics["floor_nats"])
 
 
 def test_samples_of_integer_data_are_integers_in_their_range(tmp_path):
-    job(tmp_path, "data=digits", "sampler=em", "sampler.steps=3", "count=5", "model.channels=[8]", "model.attention=[]", *TINY)
+    job(
+        tmp_path,
+        "data=digits",
+        "sampler=em",
+        "sampler.steps=3",
+        "count=5",
+        "model.channels=[8]",
+        "model.attention=[]",
+        *TINY,
+    )
     x = np.load(tmp_path / "run" / "samples.npz")["x"]
     assert x.dtype == np.uint8 and x.shape == (5, 1, 8, 8) and x.max() <= 16
 
@@ -119,7 +134,16 @@ def test_samples_of_integer_data_are_integers_in_their_range(tmp_path):
 def test_samples_do_not_depend_on_the_batch(tmp_path):
     drawn = []
     for batch in (7, 64, 100):
-        job(tmp_path, "data=mixture", "model=oracle", "sampler=pc", "sampler.steps=20", "count=100", f"task.batch={batch}", "dtype=float64")
+        job(
+            tmp_path,
+            "data=mixture",
+            "model=oracle",
+            "sampler=pc",
+            "sampler.steps=20",
+            "count=100",
+            f"task.batch={batch}",
+            "dtype=float64",
+        )
         drawn.append(np.load(tmp_path / "run" / "samples.npz")["x"])
     assert max(np.abs(drawn[0] - other).max() for other in drawn[1:]) < 1e-10
 
@@ -135,7 +159,14 @@ def test_the_oracles_likelihood_is_the_closed_form(tmp_path, sde):
 
 
 def test_a_mixture_of_images_goes_the_whole_way(tmp_path):
-    shape = ["data=mixture", "data.shape=[3,8,6]", "data.weights=[0.4,0.6]", "data.means=[-1,1]", "data.stds=[0.5,0.4]", "model=oracle"]
+    shape = [
+        "data=mixture",
+        "data.shape=[3,8,6]",
+        "data.weights=[0.4,0.6]",
+        "data.means=[-1,1]",
+        "data.stds=[0.5,0.4]",
+        "model=oracle",
+    ]
     metrics = job(tmp_path, "task=likelihood", *shape, "count=20")
     assert metrics["ode_error_max_nats"] < 5e-3
     job(tmp_path, *shape, "sampler=ode", "count=4")
@@ -169,7 +200,9 @@ def test_a_network_is_read_by_path_and_under_another_sde(tmp_path):
     assert score(x, torch.full((4,), 0.5)).shape == (4, 2)
     with pytest.raises(ValueError, match="(?s)does not fit this run.*model.width: 128 in the checkpoint, 64 here"):
         job(tmp_path, "data=moons", "model.width=64", f"checkpoint={folder}")
-    with pytest.raises(ValueError, match="(?s)does not fit this run.*data: data.Moons in the checkpoint, data.Rings here"):
+    with pytest.raises(
+        ValueError, match="(?s)does not fit this run.*data: data.Moons in the checkpoint, data.Rings here"
+    ):
         job(tmp_path, "data=rings", f"checkpoint={folder}")
     next(folder.glob("step-*/ema.safetensors")).write_bytes(b"short")
     with pytest.raises(ValueError, match="is damaged"):
@@ -186,7 +219,9 @@ def test_arrays_pick_a_network_that_fits(tmp_path, shape):
     tiny = ["training.vectors.steps=5", "training.vectors.batch=8", *small]
     data = ["data=arrays", f"data.path={tmp_path}/mine.npy", "sampler=em", "sampler.steps=2", "count=4"]
     job(tmp_path, *data, *tiny)
-    assert np.load(tmp_path / "run" / "samples.npz")["x"].shape[1:] == (shape[1:] if len(shape) != 3 else (1, *shape[1:]))
+    assert np.load(tmp_path / "run" / "samples.npz")["x"].shape[1:] == (
+        shape[1:] if len(shape) != 3 else (1, *shape[1:])
+    )
     (folder,) = (tmp_path / "store").iterdir()
     units = load(folder)[2]
     assert len(units.train) > 0, "the file is where it was"
@@ -211,7 +246,12 @@ def test_a_folder_of_colour_pictures_that_are_not_square(tmp_path):
     job(tmp_path, *words, "sampler=em", "sampler.steps=2")
     x = np.load(tmp_path / "run" / "samples.npz")["x"]
     assert x.shape == (4, 3, 20, 36) and x.dtype == np.uint8
-    assert job(tmp_path, *words, "task=likelihood", "likelihood.images.rtol=1e-2", "likelihood.images.atol=1e-2")["bits_per_dim"] > 6
+    assert (
+        job(tmp_path, *words, "task=likelihood", "likelihood.images.rtol=1e-2", "likelihood.images.atol=1e-2")[
+            "bits_per_dim"
+        ]
+        > 6
+    )
 
 
 def test_an_energy_is_trained_sampled_and_scored(tmp_path):
@@ -311,14 +351,19 @@ def test_a_failed_job_does_not_lose_the_others(tmp_path):
     done = command("-m", "sampler.steps=0,3", "data=mixture", "model=oracle", "sampler=em", "count=20", folder=tmp_path)
     assert done.returncode == 1 and "Traceback" not in done.stdout + done.stderr
     rows = list(csv.DictReader((tmp_path / "sweep" / "summary.csv").open()))
-    assert [row["status"] for row in rows] == ["failed", "ok"] and "sampler.steps=0 must be at least 1" in rows[0]["error"]
+    assert [row["status"] for row in rows] == ["failed", "ok"] and "sampler.steps=0 must be at least 1" in rows[0][
+        "error"
+    ]
 
 
 # Start-up, signals, loggers
 
 
 def test_help_is_quick_and_does_not_load_torch():
-    code = "import sys; sys.argv = ['run.py', '--help']; import run\ntry: run.main()\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
+    code = (
+        "import sys; sys.argv = ['run.py', '--help']; import run\n"
+        "try: run.main()\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("python run.py ") >= 6 and "sampler: ald" in done.stdout
@@ -329,7 +374,11 @@ def test_signals_save_before_they_end_it(tmp_path, number, code):
     places = [f"store={tmp_path}/store", f"hydra.run.dir={tmp_path}/run", "threads=1"]
     words = ["task=train", "data=moons", "training.steps=100000", "training.evaluate=0", "training.save_seconds=1000"]
     process = subprocess.Popen(
-        [sys.executable, str(ROOT / "run.py"), *places, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=tmp_path
+        [sys.executable, str(ROOT / "run.py"), *places, *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=tmp_path,
     )
     while not list(tmp_path.glob("store/*/log.jsonl")):
         assert process.poll() is None, process.stdout.read()
@@ -342,7 +391,13 @@ def test_signals_save_before_they_end_it(tmp_path, number, code):
 
 def test_wandb_offline_holds_the_run(tmp_path):
     done = command(
-        "data=mixture", "model=oracle", "sampler=ode", "count=20", "logger=wandb", folder=tmp_path, env={**os.environ, "WANDB_MODE": "offline"}
+        "data=mixture",
+        "model=oracle",
+        "sampler=ode",
+        "count=20",
+        "logger=wandb",
+        folder=tmp_path,
+        env={**os.environ, "WANDB_MODE": "offline"},
     )
     assert done.returncode == 0, done.stderr
     assert list((tmp_path / "run").glob("wandb/offline-run-*/*.wandb"))
@@ -353,6 +408,6 @@ def test_wandb_is_imported_only_then(tmp_path):
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
-@pytest.mark.parametrize("name", [name for name in choices("experiment")])
+@pytest.mark.parametrize("name", choices("experiment"))
 def test_every_experiment_composes(name):
     assert compose(f"experiment={name}")["task"]["_target_"].startswith("tasks.")

@@ -42,7 +42,9 @@ def weights(model: nn.Module) -> torch.Tensor:
 
 @pytest.mark.parametrize("sde", SDES, ids=lambda sde: type(sde).__name__)
 def test_likelihood_weighting_is_g_squared_integrated_over_time(sde):
-    """2 * (range of lambda) * loss = int g^2 ||s + z/sigma||^2 dt / D, for the score of a Gaussian whose residual is known."""
+    """2 * (range of lambda) * loss = int g^2 ||s + z/sigma||^2 dt / D, for the score of a Gaussian whose residual is
+    known.
+    """
     s_d = 0.5
 
     def wrong_score(x, t):  # the score of N(0, 2 s_d^2): a residual that is not zero at any time
@@ -53,7 +55,8 @@ def test_likelihood_weighting_is_g_squared_integrated_over_time(sde):
     estimate = loss(sde, wrong_score, s_d * torch.randn(200_000, 2, dtype=torch.float64)).mean()
     ends = sde.half_log_snr(torch.tensor([sde.T, sde.eps], dtype=torch.float64))
 
-    # The residual's expectation in closed form, E (sigma s + z)^2 with s = -x/v, integrated by the trapezoid rule in log t.
+    # The residual's expectation in closed form, E (sigma s + z)^2 with s = -x/v, integrated by the trapezoid rule in
+    # log t.
     t = torch.logspace(math.log10(sde.eps), math.log10(sde.T), 200_001, dtype=torch.float64)
     a, sigma, g = sde.alpha(t), sde.sigma(t), sde.g(t)
     v = 2 * (a * s_d).square() + sigma.square()
@@ -66,10 +69,16 @@ def test_likelihood_weighting_is_g_squared_integrated_over_time(sde):
 @pytest.mark.parametrize("shape", [(2,), (3, 8, 6)])
 def test_the_exact_score_minimises_the_loss(weighting, shape):
     dim = math.prod(shape)
-    components = (torch.tensor([0.4, 0.6]), torch.stack([torch.full((dim,), 0.8), torch.full((dim,), -0.5)]), torch.tensor([0.3, 0.2]))
+    components = (
+        torch.tensor([0.4, 0.6]),
+        torch.stack([torch.full((dim,), 0.8), torch.full((dim,), -0.5)]),
+        torch.tensor([0.3, 0.2]),
+    )
     oracle, loss = Oracle(VP(), components).double(), DenoisingScoreMatching(weighting)
     pick = torch.multinomial(components[0], 4000, replacement=True, generator=torch.Generator().manual_seed(2))
-    x = components[1][pick].double() + components[2][pick, None] * torch.randn(4000, dim, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    x = components[1][pick].double() + components[2][pick, None] * torch.randn(
+        4000, dim, dtype=torch.float64, generator=torch.Generator().manual_seed(3)
+    )
     x = x.reshape(-1, *shape)
 
     def mean(score):
@@ -143,9 +152,13 @@ def test_it_learns_the_score_of_a_gaussian():
     data = Mixture(weights=[1.0], means=[[1.0, -1.0]], stds=[0.5], count=4000, test_count=200)
     sde = VP()
     torch.manual_seed(0)
-    model = ScoreModel(sde, MLP((2,), width=32, depth=2, fourier=0), EDM(0.5))  # the wrong sigma_data: there is something to learn
+    model = ScoreModel(
+        sde, MLP((2,), width=32, depth=2, fourier=0), EDM(0.5)
+    )  # the wrong sigma_data: there is something to learn
     events = []
-    fitted = Trainer(DenoisingScoreMatching(), steps=400, batch=256, rate=3e-3, warmup=20).fit(sde, model, data, record=events.append)
+    fitted = Trainer(DenoisingScoreMatching(), steps=400, batch=256, rate=3e-3, warmup=20).fit(
+        sde, model, data, record=events.append
+    )
     oracle = Oracle(sde, data.components())
     x, t = torch.randn(500, 2), torch.rand(500) * 0.9 + 0.1
 
@@ -255,7 +268,9 @@ def test_a_gradient_that_is_not_finite_stops_too_and_the_last_checkpoint_stays(t
 
         def forward(self, x, t):
             self.calls += self.training
-            return self.scale * x + (self.scale - self.scale.detach()).abs().sqrt() if self.calls > 6 else self.scale * x
+            return (
+                self.scale * x + (self.scale - self.scale.detach()).abs().sqrt() if self.calls > 6 else self.scale * x
+            )
 
     with pytest.raises(FloatingPointError, match="before update 7.*gradient's norm nan.*last good checkpoint"):
         trainer(save_seconds=1e-9, evaluate=0).fit(VE(), Trap(), planar(), tmp_path)
@@ -264,7 +279,9 @@ def test_a_gradient_that_is_not_finite_stops_too_and_the_last_checkpoint_stays(t
 
 def test_the_rate_warms_up_linearly_and_falls_to_zero():
     t = Trainer(DenoisingScoreMatching(), steps=100, rate=2.0, warmup=9)
-    assert t.rate_at(0) == pytest.approx(0.2) and t.rate_at(4) == pytest.approx(2 * 0.5 * 0.5 * (1 + math.cos(math.pi * 0.04)))
+    assert t.rate_at(0) == pytest.approx(0.2) and t.rate_at(4) == pytest.approx(
+        2 * 0.5 * 0.5 * (1 + math.cos(math.pi * 0.04))
+    )
     assert t.rate_at(50) == pytest.approx(1.0) and t.rate_at(99) < 1e-3
     constant = Trainer(DenoisingScoreMatching(), steps=100, rate=2.0, warmup=0, schedule="constant")
     assert {constant.rate_at(step) for step in range(100)} == {2.0}
@@ -285,7 +302,9 @@ def test_gradients_are_clipped_to_the_given_norm():
             return score(x, t)
 
     before, seen = weights(model), []
-    Trainer(DenoisingScoreMatching(), steps=1, batch=8, rate=0.1, warmup=0, clip=1e-20, evaluate=0).fit(VE(), Wrapped(), planar(), record=seen.append)
+    Trainer(DenoisingScoreMatching(), steps=1, batch=8, rate=0.1, warmup=0, clip=1e-20, evaluate=0).fit(
+        VE(), Wrapped(), planar(), record=seen.append
+    )
     # Adam's step is rate * g / (|g| + 1e-8): a gradient clipped far below 1e-8 hardly moves the weights.
     assert seen[0]["gradient"] > 1 and (weights(model) - before).abs().max() < 1e-9
 
