@@ -110,8 +110,8 @@ class Custom(SDE):
         # nodes find.
         if float((halves.reshape(-1, 2).sum(1) - panels).abs().sum()) > 1e-4 * float(panels.sum()):
             raise ValueError(
-                f"sde.diffusion={self.diffusion!r}: its square has no integral from 0 to sde.T={self.T}, or one too rough "
-                f"to find; choose a function without a pole, for example sde.diffusion='1 + 5*t**2'"
+                f"sde.diffusion={self.diffusion!r}: its square has no integral from 0 to sde.T={self.T}, or one too "
+                f"rough to find; choose a function without a pole, for example sde.diffusion='1 + 5*t**2'"
             )
         object.__setattr__(self, "_whole", torch.cat([torch.zeros(1, dtype=torch.float64), panels.cumsum(0)]))
 
