@@ -28,7 +28,7 @@ class MLP(nn.Module):
         width: int = 128,
         depth: int = 3,
         fourier: int = 32,
-        fourier_scale: float = 0.5,
+        fourier_scale: float = 0.25,
         dropout: float = 0.0,
     ):
         super().__init__()

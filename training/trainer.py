@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -36,6 +37,7 @@ Log = Callable[[dict], None]
 """Receives an event of the run, a flat dictionary with ``step``, ``loss`` and the like."""
 
 
+@dataclass(frozen=True)
 class Trainer:
     """Fits a score model to data.
 
@@ -54,54 +56,34 @@ class Trainer:
         save_seconds: the time between checkpoints.
     """
 
-    def __init__(
-        self,
-        loss: Loss,
-        steps: int = 10_000,
-        batch: int = 256,
-        rate: float = 1e-3,
-        warmup: int = 200,
-        schedule: Literal["cosine", "constant"] = "cosine",
-        betas: tuple[float, float] = (0.9, 0.99),
-        clip: float = 1.0,
-        ema: float = 0.999,
-        seed: int = 0,
-        evaluate: int = 20,
-        save_seconds: float = 30.0,
-    ):
-        for key, value, least in (
-            ("steps", steps, 1),
-            ("batch", batch, 1),
-            ("warmup", warmup, 0),
-            ("evaluate", evaluate, 0),
-        ):
-            if value < least:
-                raise ValueError(f"training.{key}={value} must be at least {least}")
-        for key, value in (("rate", rate), ("clip", clip), ("save_seconds", save_seconds)):
-            if not value > 0:
-                raise ValueError(f"training.{key}={value} must be positive")
-        if not 0 <= ema < 1:
+    loss: Loss
+    steps: int = 10_000
+    batch: int = 256
+    rate: float = 1e-3
+    warmup: int = 200
+    schedule: Literal["cosine", "constant"] = "cosine"
+    betas: tuple[float, float] = (0.9, 0.99)
+    clip: float = 1.0
+    ema: float = 0.999
+    seed: int = 0
+    evaluate: int = 20
+    save_seconds: float = 30.0
+
+    def __post_init__(self):
+        for key, least in (("steps", 1), ("batch", 1), ("warmup", 0), ("evaluate", 0), ("seed", 0)):
+            if getattr(self, key) < least:
+                raise ValueError(f"training.{key}={getattr(self, key)} must be at least {least}")
+        for key in ("rate", "clip", "save_seconds"):
+            if not 0 < getattr(self, key) < math.inf:
+                raise ValueError(f"training.{key}={getattr(self, key)} must be positive and finite")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"training.betas={list(self.betas)} must lie in [0, 1); type training.betas=[0.9,0.99]")
+        if not 0 <= self.ema < 1:
             raise ValueError(
-                f"training.ema={ema} must lie in [0, 1); type for example training.ema=0.999, or 0 for the last weights"
+                f"training.ema={self.ema} must lie in [0, 1); type training.ema=0.999, or 0 for the last weights"
             )
-        if schedule not in ("cosine", "constant"):
-            raise ValueError(f"training.schedule={schedule} must be cosine or constant")
-        self.loss, self.steps, self.batch, self.rate, self.warmup, self.schedule = (
-            loss,
-            steps,
-            batch,
-            rate,
-            warmup,
-            schedule,
-        )
-        self.betas, self.clip, self.ema, self.seed, self.evaluate, self.save_seconds = (
-            betas,
-            clip,
-            ema,
-            seed,
-            evaluate,
-            save_seconds,
-        )
+        if self.schedule not in ("cosine", "constant"):
+            raise ValueError(f"training.schedule={self.schedule} must be cosine or constant")
 
     def fit(
         self, sde: SDE, model: nn.Module, data: Data, folder: Path | None = None, record: Log = lambda event: None
@@ -127,17 +109,17 @@ class Trainer:
         batches = Batches(data, self.batch, self.seed, device)
         parameters = list(model.parameters())
 
-        start = 0
+        start, smooth = 0, None
         found = checkpoint.load_newest(folder) if folder else None
         if found:
-            start = restore(found, model, ema, optimiser)
+            start, smooth = restore(found, model, ema, optimiser), found.state["loss"]
             log.info("resuming at step %s of %s from %s", f"{start:,}", f"{self.steps:,}", folder)
 
         def save(step: int) -> None:
             if folder:
-                checkpoint.save(folder, capture(step, model, ema, optimiser))
+                checkpoint.save(folder, capture(step, model, ema, optimiser, smooth))
 
-        saved, smooth = time.monotonic(), None
+        saved = time.monotonic()
         with stopping() as stop, bar(self.steps, start) as progress:
             for step in range(start, self.steps):
                 for group in optimiser.param_groups:
@@ -157,7 +139,7 @@ class Trainer:
                 optimiser.step()
                 ema.update()
 
-                smooth = value if smooth is None else smooth + (value - smooth) * max(0.01, 1 / (step - start + 1))
+                smooth = value if smooth is None else smooth + (value - smooth) * max(0.01, 1 / (step + 1))
                 progress.update()
                 if (step + 1) % max(1, self.steps // 200) == 0 or step + 1 == self.steps:
                     progress.set_postfix_str(f"loss {smooth:.4f}", refresh=False)
@@ -165,27 +147,24 @@ class Trainer:
                 if self.evaluate and ((step + 1) * self.evaluate // self.steps > step * self.evaluate // self.steps):
                     record({"step": step + 1, "held_out_loss": self.held_out(sde, ema.model, data)})
                 if stop.signal:
-                    save(step + 1)
-                    progress.close()
-                    log.warning(
-                        "stopped at step %s%s",
-                        f"{step + 1:,}",
-                        "; saved: run the same command to go on" if folder else "",
-                    )
-                    stop.leave()
+                    break
                 if time.monotonic() - saved > self.save_seconds and step + 1 < self.steps:
                     save(step + 1)
                     saved = time.monotonic()
-        if start < self.steps:
-            save(self.steps)
+            if start < self.steps:
+                save(step + 1)
+            if stop.signal:
+                progress.close()
+                hint = "; saved: run the same command to go on" if folder else ""
+                log.warning("stopped at step %s%s", f"{step + 1:,}", hint)
+                stop.leave()
         return ema.model  # frozen, in evaluation mode
 
     def rate_at(self, step: int) -> float:
         """The learning rate of the update after ``step`` updates."""
         warm = min(1.0, (step + 1) / (self.warmup + 1))
-        return (
-            self.rate * warm * (0.5 * (1 + math.cos(math.pi * step / self.steps)) if self.schedule == "cosine" else 1.0)
-        )
+        fall = 0.5 * (1 + math.cos(math.pi * step / self.steps)) if self.schedule == "cosine" else 1.0
+        return self.rate * warm * fall
 
     @torch.no_grad()
     def held_out(self, sde: SDE, model: nn.Module, data: Data, count: int = 1024) -> float:
@@ -235,7 +214,7 @@ class Batches:
         return self.data.encode(self.data.dequantise(r, u)).to(torch.float32)
 
 
-def capture(step: int, model: nn.Module, ema: EMA, optimiser: torch.optim.Optimizer) -> Checkpoint:
+def capture(step: int, model: nn.Module, ema: EMA, optimiser: torch.optim.Optimizer, loss: float | None) -> Checkpoint:
     """Everything that the next update depends on."""
     inner = optimiser.state_dict()
     tensors = {f"{i}.{name}": tensor for i, entry in inner["state"].items() for name, tensor in entry.items()}
@@ -247,6 +226,7 @@ def capture(step: int, model: nn.Module, ema: EMA, optimiser: torch.optim.Optimi
     if torch.cuda.is_available():
         generators |= {f"cuda.{i}": state for i, state in enumerate(torch.cuda.get_rng_state_all())}
     state = {
+        "loss": loss,
         "ema_updates": ema.updates,
         "optimiser": inner["param_groups"],
         "python": random.getstate(),
