@@ -11,6 +11,7 @@ or a power cut included, each ``step-*`` folder is whole or absent. A flipped bi
 the sum catches it: then the checkpoint before is read instead, and a warning says so.
 """
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -103,7 +104,8 @@ def load_newest(folder: Path) -> Checkpoint | None:
             aside = path.with_name(f"damaged-{path.name}")
             log.warning("%s; it is set aside as %s and the checkpoint before it is used", error, aside.name)
             shutil.rmtree(aside, ignore_errors=True)
-            path.rename(aside)
+            with contextlib.suppress(OSError):  # another process may have been quicker, or the store be read-only
+                path.rename(aside)
     return None
 
 
