@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 BLOCK = 64
-AHEAD = 1 << 16  # normals a block draws at a time; a constant, since the stream depends on it
+AHEAD = 1 << 13  # normals that a block draws at a time; a constant, since the stream depends on it
 
 
 def seed_of(*parts: object) -> int:
