@@ -3,6 +3,7 @@ compare with.
 """
 
 import math
+import os
 from functools import cache
 from pathlib import Path
 
@@ -13,6 +14,10 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from conf import schema
+
+# Two pytest workers with two threads each would wait for one another; the processes that tests start inherit it.
+os.environ["OMP_NUM_THREADS"] = "1"
+torch.set_num_threads(1)
 
 ROOT = Path(__file__).resolve().parent.parent
 SHAPES = {"vectors": (2,), "images": (3, 8, 6)}
