@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch import Tensor, nn
 
 from data import Data
 from models import ScoreModel
@@ -123,10 +123,20 @@ def is_small(model: Any, data: Any, batch: int) -> bool:
     Threads that meet at every small operation gain little on an idle machine and lose a lot on a busy one: the
     digits' U-Net makes 12 updates a second on one thread, and on two 18, or 6 while another process works.
     """
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        device = next(model.parameters()).device
+    operations = 0
+
+    def count(module: nn.Module, inputs: tuple, output: Tensor) -> None:
+        nonlocal operations
+        operations += 2 * module.weight[0].numel() * output.numel()  # a linear layer or a convolution
+
+    layers = [module for module in model.modules() if isinstance(module, nn.Linear | nn.Conv2d)]
+    hooks = [layer.register_forward_hook(count) for layer in layers]
+    device = next(model.parameters()).device
+    with torch.no_grad():
         model(torch.zeros(1, *data.shape, device=device), torch.full((1,), model.sde.T, device=device))
-    return 3 * batch * counter.get_total_flops() < 5e9  # forward, and backward with respect to weights and features
+    for hook in hooks:
+        hook.remove()
+    return 3 * batch * operations < 5e9  # forward, and backward with respect to weights and features
 
 
 @contextmanager
