@@ -39,10 +39,13 @@ def main(config: DictConfig) -> float | None:
         print(f"error: {error}", file=sys.stderr)
     except KeyboardInterrupt:
         sys.exit(130)
-    except Exception:
+    except Exception as error:
+        log.debug("%s", traceback.format_exc())
+        place = Path(hydra_config.runtime.output_dir) / "run.log"
+        message = f"error: {type(error).__name__}: {error} (this may be a bug of ours: its traceback is in {place})"
         if not sweep:
-            raise
-        log.exception("this job failed")
+            sys.exit(message)
+        print(message, file=sys.stderr)
     return math.nan  # of a sweep's failed job: the others go on, and the sweep's summary ends it with exit code 1
 
 
@@ -63,7 +66,7 @@ def run(cfg: dict, choices: dict[str, str], folder: Path, sweep: str | None = No
     try:
         schema.check_root(cfg)
         for key in assemble.NODES:
-            schema.check(cfg[key], key, unsettled=True)
+            schema.check(cfg[key], key, unsettled=key != "data")
         device = assemble.choose_device(cfg["device"], cfg["dtype"])
         if cfg["threads"]:
             torch.set_num_threads(cfg["threads"])

@@ -5,6 +5,7 @@ resumed or trained where it is not finished.
 """
 
 import logging
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +22,7 @@ from . import schema
 
 log = logging.getLogger(__name__)
 
-NODES = ("data", "sde", "model", "parameterisation", "training", "likelihood", "sampler", "task")
+NODES = tuple(key for key in schema.GROUPS if key != "logger")
 
 
 def settle(cfg: dict, data: Any, device: str) -> dict:
@@ -39,10 +40,15 @@ def settle(cfg: dict, data: Any, device: str) -> dict:
             "model=oracle needs data whose density is a mixture, data=mixture or data=8gaussians; "
             "for other data choose model=mlp or model=unet"
         )
+    if not 0 < values["sigma_data"] < math.inf:
+        raise ValueError(
+            f"the training data do not vary, or beyond float32 (std {data.std:.3g} in model units): no density can "
+            f"be learnt from them; look at the file, or at data.limit, data.count and data.test_fraction"
+        )
     cfg = schema.settle(cfg, data.shape, values)
     for key in NODES:
         schema.check(cfg[key], key)
-    return cfg
+    return {key: schema.canonical(value) if key in NODES else value for key, value in cfg.items()}
 
 
 def obtain_score(cfg: dict, sde: Any, data: Any, record: Any, name: str) -> Any:
@@ -132,7 +138,7 @@ def is_small(model: Any, data: Any, batch: int) -> bool:
     layers = [module for module in model.modules() if isinstance(module, nn.Linear | nn.Conv2d)]
     hooks = [layer.register_forward_hook(count) for layer in layers]
     device = next(model.parameters()).device
-    with torch.no_grad():
+    with torch.no_grad(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         model(torch.zeros(1, *data.shape, device=device), torch.full((1,), model.sde.T, device=device))
     for hook in hooks:
         hook.remove()
@@ -160,7 +166,7 @@ def from_checkpoint(cfg: dict, sde: Any, data: Any) -> Any:
             f"checkpoint={cfg['checkpoint']} does not fit this run; choose the values it was trained with:\n  "
             + "\n  ".join(lines)
         )
-    log.info("loaded %s, %s updates", cfg["checkpoint"], f"{found.step:,}")
+    log.info("loaded %s, %s of %s updates", cfg["checkpoint"], f"{found.step:,}", f"{identity['training']['steps']:,}")
     return store.put_weights(build_model(identity, sde), found, cfg["checkpoint"])
 
 
@@ -187,6 +193,8 @@ def load(path: str | Path, device: str = "cpu") -> tuple[Any, Any, Any]:
     has their units and no examples.
     """
     identity, found = store.read(path)
+    if found.step < identity["training"]["steps"]:
+        log.warning("%s is unfinished: %s of %s updates", path, f"{found.step:,}", f"{identity['training']['steps']:,}")
     sde = schema.build(identity["sde"], "sde")
     score = store.put_weights(build_model(identity, sde), found, path)
     return sde, score.to(device), load_data(identity)

@@ -6,13 +6,16 @@ the object. Only classes of this project can be targets.
 
 import importlib
 import inspect
+import math
 import types
 import typing
-from collections.abc import Callable
+from collections import abc
 from typing import Any, Literal, Union
 
 PACKAGES = ("sde_lib", "data", "models", "training", "samplers", "likelihood", "metrics", "tasks")
 AUTO = "auto"
+
+GROUPS = ("data", "sde", "model", "parameterisation", "training", "likelihood", "sampler", "task", "logger")
 
 ROOT = {
     "count": int | None,
@@ -54,6 +57,16 @@ def build(node: Any, key: str) -> Any:
 
 def check_root(cfg: dict) -> None:
     """The keys that belong to no group."""
+    for key in cfg:
+        if key not in ROOT and key not in GROUPS:
+            raise ValueError(f"{key} is not a key of the configuration; the keys are {', '.join([*ROOT, *GROUPS])}")
+    for key in ("points", "store", "checkpoint"):
+        if cfg[key] == "":
+            raise ValueError(f"{key}= is empty; type {key}=PATH, or leave it out")
+    if cfg["points"] and cfg["task"].get("_target_") != "tasks.LikelihoodTask":
+        raise ValueError(
+            f"points={cfg['points']} are scored by task=likelihood alone; type task=likelihood, or leave them out"
+        )
     for key, hint in ROOT.items():
         check_value(cfg[key], hint, key)
     for key in ("count", "threads"):
@@ -70,6 +83,11 @@ def check(node: dict, key: str, unsettled: bool = False) -> None:
         for kind in node:
             check(node[kind], f"{key}.{kind}", unsettled)
         return
+    if unsettled and {"vectors", "images"} < set(node):
+        extra = next(name for name in node if name not in ("vectors", "images"))
+        raise ValueError(
+            f"{key}.{extra}: the data's shape decides; type {key}.vectors.{extra}= or {key}.images.{extra}="
+        )
     target = locate(node.get("_target_"), key)
     parameters = inspect.signature(target).parameters
     hints = typing.get_type_hints(target.__init__)
@@ -113,7 +131,7 @@ def fits(value: Any, hint: Any) -> bool:
     if hint is type(None):
         return value is None
     if hint is float:
-        return isinstance(value, float | int) and not isinstance(value, bool)
+        return isinstance(value, float | int) and not isinstance(value, bool) and math.isfinite(value)
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)
     if isinstance(value, dict):
@@ -127,11 +145,7 @@ def describe(hint: Any) -> str:
     """An annotation in a user's words."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (Union, types.UnionType):
-        return " or ".join(
-            describe(each)
-            for each in arguments
-            if each is not Callable and typing.get_origin(each) is not Callable.__class__
-        )
+        return " or ".join(describe(each) for each in arguments if typing.get_origin(each) is not abc.Callable)
     if origin is Literal:
         return "one of " + ", ".join(map(str, arguments))
     if origin in (list, tuple):
@@ -140,7 +154,7 @@ def describe(hint: Any) -> str:
         return f"a list, each value {describe(arguments[0])}" if arguments else "a list"
     names = {
         int: "a whole number",
-        float: "a number",
+        float: "a finite number",
         str: "a word",
         bool: "true or false",
         type(None): "null",
@@ -157,6 +171,18 @@ def show(value: Any) -> str:
         if isinstance(value, dict) and "_target_" in value
         else str(value)
     )
+
+
+def canonical(node: Any, hint: Any = Any) -> Any:
+    """The node with whole numbers written as such where its constructors take any number: 50 and 50.0 are one value."""
+    if isinstance(node, dict) and "_target_" in node:
+        hints = typing.get_type_hints(locate(node["_target_"], "node").__init__)
+        return {name: canonical(value, hints.get(name, Any)) for name, value in node.items()}
+    arguments = typing.get_args(hint)
+    if isinstance(node, list):
+        return [canonical(value, arguments[0] if arguments else Any) for value in node]
+    number = isinstance(node, int) and not isinstance(node, bool)
+    return float(node) if number and (hint is float or float in arguments and int not in arguments) else node
 
 
 def settle(cfg: dict, shape: tuple[int, ...], values: dict[str, Any]) -> dict:

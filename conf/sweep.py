@@ -3,6 +3,8 @@
 import logging
 import os
 import sys
+import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +22,12 @@ class SweepSummary(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         writable(config, "sweep")
+        self.started = time.time()
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         from tasks.summary import summarise  # matplotlib is loaded when a sweep has ended, not by --help
 
-        if not summarise(Path(config.hydra.sweep.dir)):
+        if not summarise(Path(config.hydra.sweep.dir), since=self.started):
             raise SystemExit(1)
 
 
@@ -36,14 +39,12 @@ def writable(config: DictConfig, mode: str) -> None:
     key = f"hydra.{mode}.dir"
     fixed, interpolation, _ = OmegaConf.to_container(config.hydra[mode], resolve=False)["dir"].partition("${")
     folder = Path(fixed).parent if interpolation and not fixed.endswith("/") else Path(fixed)
-    probe = folder / ".probe"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with probe.open("wb") as file:
+        with tempfile.TemporaryFile(dir=folder) as file:  # without a name that another run could take
             file.write(b"\0" * 4096)
             file.flush()
             os.fsync(file.fileno())
-        probe.unlink()
     except OSError as error:
         print(
             f"error: {key}={folder} cannot be written ({error.strerror}); choose another folder with {key}=FOLDER",

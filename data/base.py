@@ -56,7 +56,7 @@ class Data:
     @property
     def std(self) -> float:
         """The standard deviation of one coordinate of the training data in model units, all coordinates pooled."""
-        x = self.encode(self.dequantise(self.train[:10_000], None))
+        x = self.encode(self.dequantise(self.train[:10_000], None).double())
         return float((x - x.mean(0)).square().mean().sqrt())
 
     def dequantise(self, r: Tensor, u: Tensor | None) -> Tensor:

@@ -116,9 +116,12 @@ def divergence(
             if len(v) == 1:  # one probe needs no batching of the backward pass
                 (vJ,) = torch.autograd.grad(value, x, v[0], retain_graph=keep, create_graph=differentiable)
                 return (vJ * v[0]).flatten(1).sum(1)[None]
-            (vJ,) = torch.autograd.grad(
-                value, x, v, retain_graph=keep, create_graph=differentiable, is_grads_batched=True
-            )
+            try:
+                (vJ,) = torch.autograd.grad(
+                    value, x, v, retain_graph=True, create_graph=differentiable, is_grads_batched=True
+                )
+            except RuntimeError:  # torch cannot batch every second derivative, GroupNorm's for one: then one by one
+                return torch.cat([pull(each[None], more=True) for each in v])
             return (vJ * v).flatten(2).sum(2)
 
         if probes is not None:

@@ -79,7 +79,8 @@ class VP(SDE):
         return torch.expm1(-self.schedule.integral(t)).neg().sqrt()
 
     def half_log_snr(self, t: Tensor) -> Tensor:
-        return -0.5 * torch.expm1(self.schedule.integral(t)).log()
+        B = self.schedule.integral(t)
+        return -0.5 * (B + torch.expm1(-B).neg().log())  # and not log(expm1(B)), which overflows
 
     def time(self, half_log_snr: Tensor) -> Tensor:
         return self.schedule.inverse(torch.nn.functional.softplus(-2 * half_log_snr))

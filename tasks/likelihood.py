@@ -81,9 +81,11 @@ class LikelihoodTask:
         r: Tensor,
         what: str = "scoring",
         likelihood: Likelihood | None = None,
+        dequantise: bool = True,
     ) -> dict[str, Tensor]:
-        """x (N, *) as it was scored, log_prob (N,) and probe_stderr (N,) in nats and data units, z (N, *), and the
-        mean nfe.
+        """x (N, *) as it was scored, log_prob (N,) and probe_stderr (N,) in nats and data units, z (N, *), mean nfe.
+
+        ``dequantise`` is False for points that lie between the levels already, as a picture's do.
         """
         parts, evaluations = [], 0.0
         with progress(what, len(r)) as advance:
@@ -91,7 +93,8 @@ class LikelihoodTask:
                 raw = r[first : first + self.batch]
                 size = len(raw)
                 uniform = BlockNoise(self.seed, first, size, data.shape, torch.float64, "cpu", stream="dequantisation")
-                raw = data.dequantise(raw.double() if data.levels is None else raw, uniform.uniform())
+                if dequantise:
+                    raw = data.dequantise(raw.double() if data.levels is None else raw, uniform.uniform())
                 noise = BlockNoise(self.seed, first, size, data.shape, self.dtype, self.device, stream="probes")
                 found = (likelihood or self.likelihood)(
                     sde,
@@ -159,7 +162,9 @@ class LikelihoodTask:
         ]
         grid = torch.stack(torch.meshgrid(*axes, indexing="xy"), dim=-1).reshape(-1, 2)
         coarse = replace(self.likelihood, rtol=1e-3, atol=1e-3)  # a picture shows no fourth digit
-        log_prob = self.score(sde, score, data, grid, what="density", likelihood=coarse)["log_prob"].reshape(size, size)
+        log_prob = self.score(sde, score, data, grid, what="density", likelihood=coarse, dequantise=False)[
+            "log_prob"
+        ].reshape(size, size)
         truth = data.true_log_prob(grid)
         return figures.density(
             axes[0],

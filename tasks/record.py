@@ -44,6 +44,7 @@ class Record:
         self.wandb = None
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            (self.folder / "metrics.json").unlink(missing_ok=True)  # of an earlier run in this folder: it is not ours
             self.events = (self.folder / "metrics.jsonl").open("a", buffering=1)
         except OSError as error:
             raise self.unwritable(error) from error
@@ -84,14 +85,13 @@ class Record:
 
     def finish(self, metrics: dict[str, Any]) -> None:
         """Writes metrics.json, and prints the table and the pictures' paths: the last lines of the run."""
-        metrics = {key: value for key, value in metrics.items() if value is not None}
-        plain = {
-            key: (value if not isinstance(value, float) or math.isfinite(value) else str(value))
-            for key, value in metrics.items()
+        # What is not known (an error bar of one point, say) is left out: a reader gets numbers, and nothing else.
+        metrics = {
+            k: v for k, v in metrics.items() if v is not None and not (isinstance(v, float) and not math.isfinite(v))
         }
         partial = self.folder / ".metrics.json"
         try:
-            partial.write_text(json.dumps(plain, indent=1) + "\n")
+            partial.write_text(json.dumps(metrics, indent=1) + "\n")
             partial.replace(self.folder / "metrics.json")
         except OSError as error:
             raise self.unwritable(error) from error

@@ -153,7 +153,8 @@ def distances(r: Tensor, data: Data) -> dict:
 
     The floor is the mean over up to eight separate sets of as many training data, since one such distance varies a lot.
     """
-    size, test = min(len(r), len(data.train), 10_000), data.test[:10_000].double()
+    most = max(2, min(10_000, 2**24 // data.dim))  # in bounded memory
+    size, test = min(len(r), len(data.train), most), data.test[:most].double()
     if size < 2:
         return {}
     floors = [sliced_wasserstein(real.double(), test) for real in data.train.split(size)[:8] if len(real) == size]

@@ -7,16 +7,15 @@ from pathlib import Path
 from typing import Any
 
 
-def summarise(folder: Path) -> bool:
+def summarise(folder: Path, since: float = 0.0) -> bool:
     """Reads every job's folder under a sweep's, writes the table and prints it; returns whether no job failed.
 
-    A job without metrics.json failed.
+    A job without metrics.json failed. Jobs that wrote nothing after the time ``since`` are of an earlier sweep in the
+    same folder and left out.
     """
-    rows = [
-        row(job)
-        for job in sorted(folder.glob("[0-9]*-*"), key=lambda path: int(path.name.split("-")[0]))
-        if job.is_dir()
-    ]
+    jobs = [path for path in folder.glob("[0-9]*-*") if (path / "metrics.jsonl").exists()]
+    jobs = [path for path in jobs if (path / "metrics.jsonl").stat().st_mtime >= since - 1]
+    rows = [row(path) for path in sorted(jobs, key=lambda path: int(path.name.split("-")[0]))]
     if not rows:
         return True
     columns = list(dict.fromkeys(key for each in rows for key in each))

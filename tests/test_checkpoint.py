@@ -114,7 +114,13 @@ def test_a_full_disk_keeps_the_last_good_one(tmp_path, monkeypatch):
 # The store
 
 
-IDENTITY = {"data": {"_target_": "data.Moons"}, "sde": {"sigma_max": 50.0}, "training": {"steps": 5}}
+IDENTITY = {
+    "data": {"_target_": "data.Moons"},
+    "sde": {"sigma_max": 50.0},
+    "model": {"width": 8},
+    "parameterisation": {},
+    "training": {"steps": 5},
+}
 
 
 def trained(folder: Path, value: float, step: int = 5) -> None:
@@ -237,3 +243,31 @@ def test_the_journal_counts_a_step_once(tmp_path):
     with (tmp_path / "log.jsonl").open("a") as file:
         file.write('{"step": 4, "lo')
     assert [event["step"] for event in journal.read(tmp_path)] == [1, 2, 3, 3]
+
+
+@pytest.mark.parametrize("text", ["", "- a list", "just words", "data: {", "\udcff"])
+def test_a_damaged_config_is_refused_and_written_anew_by_the_run_that_trained_it(tmp_path, text):
+    obtain(tmp_path)
+    folder = Store(tmp_path).folder(IDENTITY, "moons")
+    whole = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_bytes(text.encode("utf8", "surrogateescape"))
+    with pytest.raises(ValueError, match="its config.yaml is not what was written"):
+        store.read(folder)
+    obtain(tmp_path)
+    assert (folder / "config.yaml").read_text() == whole
+
+
+def test_a_changed_value_in_a_config_is_refused(tmp_path):
+    obtain(tmp_path)
+    folder = Store(tmp_path).folder(IDENTITY, "moons")
+    text = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(text.replace("50.0", "51.0"))
+    with pytest.raises(ValueError, match="not what was written"):
+        store.read(folder)
+
+
+def test_a_manifest_that_names_too_little_is_damage(tmp_path):
+    path = checkpoint.save(tmp_path, sample(1))
+    (path / "manifest.json").write_text("{}")
+    with pytest.raises(Damaged, match="other files"):
+        checkpoint.load(path)

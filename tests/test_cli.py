@@ -80,7 +80,10 @@ def test_what_decides_the_weights_decides_the_network(tmp_path, override):
     assert len(list((tmp_path / "store").iterdir())) == 2
 
 
-@pytest.mark.parametrize("override", ["seed=1", "training.evaluate=0", "training.save_seconds=5", "sampler.steps=3"])
+@pytest.mark.parametrize(
+    "override",
+    ["seed=1", "training.evaluate=0", "training.save_seconds=5", "sampler.steps=3", "sde.sigma_max=50", "sde.T=1"],
+)
 def test_what_does_not_decide_the_weights_does_not(tmp_path, override):
     run_of = ("data=moons", "sampler=em", "sampler.steps=2", "count=5")
     job(tmp_path, *run_of, *TINY)
@@ -229,6 +232,8 @@ def test_arrays_pick_a_network_that_fits(tmp_path, shape):
     (tmp_path / "mine.npy").rename(moved)
     job(tmp_path, *[word.replace("mine", "elsewhere") for word in data], *tiny)
     assert len(list((tmp_path / "store").iterdir())) == 1, "a file counts by its content and not by its path"
+    assert len(load(folder)[2].train) > 0, "and is found where it was seen last"
+    moved.unlink()
     without = load(folder)[2]
     r = torch.rand(3, *units.shape)
     assert len(without.train) == 0 and torch.equal(without.encode(r), units.encode(r)), "its units are there without it"
@@ -259,6 +264,40 @@ def test_an_energy_is_trained_sampled_and_scored(tmp_path):
     job(tmp_path, *words, "sampler=em", "sampler.steps=3")
     metrics = job(tmp_path, *words, "task=likelihood", "likelihood.rtol=1e-3", "likelihood.atol=1e-3")
     assert metrics["gap_nats"] > 0
+
+
+def test_an_energy_of_pictures_is_scored_with_several_probes(tmp_path):
+    """torch cannot batch GroupNorm's second derivative: the probes then go one by one."""
+    words = ["data=digits", "model=energy_unet", "model.net.channels=[8]", "model.net.attention=[]", "count=3", *TINY]
+    loose = ["likelihood.rtol=1e-2", "likelihood.atol=1e-2", "likelihood.probes.count=3"]
+    assert job(tmp_path, *words, "task=likelihood", *loose)["probe_stderr_nats"] > 0
+
+
+def test_a_failed_run_leaves_no_numbers_of_an_earlier_one(tmp_path):
+    words = ["data=mixture", "model=oracle", "sampler=em", "count=5"]
+    job(tmp_path, *words, "sampler.steps=2")
+    with pytest.raises(ValueError, match="sampler.steps=0"):
+        job(tmp_path, *words, "sampler.steps=0")
+    assert not (tmp_path / "run" / "metrics.json").exists()
+
+
+def test_threads_are_no_part_of_what_is_trained(tmp_path):
+    """With dropout too: nothing but the training draws from its generator."""
+    weights = []
+    for threads in ("null", "1"):
+        folder = tmp_path / threads
+        job(
+            folder,
+            "data=moons",
+            "model.dropout=0.3",
+            "sampler=em",
+            "sampler.steps=2",
+            "count=5",
+            f"threads={threads}",
+            *TINY,
+        )
+        weights.append(next(folder.glob("store/*/step-*/ema.safetensors")).read_bytes())
+    assert weights[0] == weights[1]
 
 
 # Mistakes
@@ -296,13 +335,19 @@ def test_a_folder_that_cannot_be_written(tmp_path):
         (["sampler.steps=0"], "sampler.steps=0 must be at least 1"),
         (["sampler.steps=ten"], "sampler.steps=ten must be a whole number"),
         (["sampler.steps=2.5"], "sampler.steps=2.5 must be a whole number"),
-        (["sde.eps=2"], "sde.eps=2 must lie between 0 and sde.T"),
+        (["sde.eps=2"], "sde.eps=2.0 must lie between 0 and sde.T"),
         (["+sde.mu=2"], "sde.mu is not a key of VE"),
         (["training.loss.weighting=snr"], "training.loss.weighting=snr must be one of sigma2, likelihood"),
-        (["sampler/grid=karras", "sampler.grid.rho=-1"], "sampler.grid.rho=-1 must be positive"),
-        (["sampler.corrector.snr=0"], "sampler.corrector.snr=0 must lie between 0 and 1"),
+        (["sampler/grid=karras", "sampler.grid.rho=-1"], "sampler.grid.rho=-1.0 must be positive"),
+        (["sampler.corrector.snr=0"], "sampler.corrector.snr=0.0 must lie between 0 and 1"),
         (["sde=custom", "sde.diffusion='import os'"], "sde.diffusion='import os': not an expression"),
         (["checkpoint=nowhere"], "checkpoint=nowhere does not exist"),
+        (["+devcie=cpu"], "devcie is not a key of the configuration"),
+        (["points=x.npy"], "points=x.npy are scored by task=likelihood alone"),
+        (["checkpoint="], "checkpoint= is empty"),
+        (["training.rate=inf"], "training.rate=inf must be a finite number"),
+        (["data=arrays", "data.path=x.npy", "+training.steps=3"], "training.steps: the data's shape decides"),
+        (["data.test_count=auto"], "data.test_count=auto must be a whole number"),
         (["count=0"], "count=0 must be at least 1"),
         (["count=many"], "count=many must be a whole number or null"),
         (["seed=x"], "seed=x must be a whole number"),

@@ -372,3 +372,11 @@ def test_bad_parameters_name_the_key(kind, values, key):
 def test_bad_intervals_name_the_key(name, values, key):
     with pytest.raises(ValueError, match=rf"{key}="):
         dataclasses.replace(make_sde(name), **values)
+
+
+def test_vp_has_a_log_snr_at_any_integral_of_beta():
+    """In float32 exp(B) overflows from B = 88 on."""
+    sde = VP(beta_max=400.0)
+    t = torch.tensor([0.5, 1.0])
+    torch.testing.assert_close(sde.half_log_snr(t).double(), sde.half_log_snr(t.double()))
+    assert float(sde.half_log_snr(t)[1]) == pytest.approx(-0.5 * (0.1 + 400) / 2, rel=1e-6)

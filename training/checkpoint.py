@@ -83,6 +83,8 @@ def load(path: Path) -> Checkpoint:
     """The checkpoint in a ``step-*`` folder, every file checked against its sum; Damaged where one does not fit."""
     try:
         sums = json.loads((path / "manifest.json").read_text())
+        if set(sums) != {file.name for file in path.iterdir()} - {"manifest.json"} or "state.json" not in sums:
+            raise Damaged(f"{path} holds other files than its manifest.json names")
         for name, expected in sums.items():
             if sha256(path / name) != expected:
                 raise Damaged(f"{path / name} is not what was written (its sha256 differs from manifest.json)")
@@ -111,8 +113,11 @@ def load_newest(folder: Path) -> Checkpoint | None:
 
 def sha256(path: Path) -> str:
     """The hexadecimal sha256 of a file."""
+    digest = hashlib.sha256()
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def flush(path: Path) -> None:

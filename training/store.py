@@ -6,9 +6,11 @@ it is absent. A lock on the folder makes concurrent runs wait for one trainer; t
 its holder dies.
 """
 
+import contextlib
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -65,7 +67,10 @@ class Store:
             source: noted beside the identity and no part of it: where the data were.
         """
         folder = self.folder(identity, name)
+        described = {**identity, "source": source} if source else identity
         if finished := self.finished(folder, steps):
+            with contextlib.suppress(OSError):  # a store that is only read keeps the text it has
+                write_config(folder, described)
             return load(finished)
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -83,7 +88,7 @@ class Store:
         try:
             if finished := self.finished(folder, steps):  # by the process that was waited for
                 return load(finished)
-            write_config(folder, {**identity, "source": source} if source else identity)
+            write_config(folder, described)
             log.info("training %s, %s updates, once: later runs load it from %s", name, f"{steps:,}", folder)
             return train(folder)
         finally:
@@ -112,12 +117,11 @@ def put_weights(model: nn.Module, found: Checkpoint, where: Path | str) -> nn.Mo
     return model.eval().requires_grad_(False)
 
 
-def write_config(folder: Path, identity: Identity) -> None:
-    """Keeps the identity beside its checkpoints, as text."""
-    target = folder / "config.yaml"
-    if not target.exists():
-        partial = folder / ".config.yaml"
-        partial.write_text(yaml.safe_dump(identity, sort_keys=False))
+def write_config(folder: Path, described: dict[str, Any]) -> None:
+    """Keeps an identity, and where its data were, beside its checkpoints as text."""
+    target, partial, text = folder / "config.yaml", folder / ".config.yaml", yaml.safe_dump(described, sort_keys=False)
+    if not target.exists() or target.read_bytes() != text.encode():
+        partial.write_text(text)
         partial.replace(target)
 
 
@@ -140,8 +144,17 @@ def read(path: Path | str) -> tuple[Identity, Checkpoint]:
         )
     try:
         identity = yaml.safe_load((folder / "config.yaml").read_text())
-    except yaml.YAMLError as error:
-        raise ValueError(f"checkpoint={path}: {folder / 'config.yaml'} is damaged ({error})") from None
+        whole = {key: value for key, value in identity.items() if key != "source"}
+        named = re.search(r"-([0-9a-f]{10})$", folder.name)  # a folder that was renamed has no sum to check
+        damage = named is not None and named[1] != digest(whole)
+        missing = [key for key in ("data", "sde", "model", "parameterisation", "training") if key not in whole]
+    except (yaml.YAMLError, UnicodeDecodeError, AttributeError, TypeError):
+        damage, missing = True, []
+    if damage or missing:
+        raise ValueError(
+            f"checkpoint={path}: its config.yaml is not what was written; run the command that trained the network "
+            f"once more, which writes it anew, or restore it from a copy"
+        )
     try:
         return identity, checkpoint.load(path if folder != path else steps[-1])
     except Damaged as error:

@@ -130,10 +130,11 @@ class Trainer:
                 norm = nn.utils.clip_grad_norm_(parameters, self.clip, foreach=True)
                 value, size = torch.stack([loss.detach(), norm]).tolist()
                 if not (math.isfinite(value) and math.isfinite(size)):
+                    kept = folder is not None and any(folder.glob("step-*"))
                     raise FloatingPointError(
                         f"training stopped before update {step + 1}: the loss is {value:.4g} and its gradient's norm "
                         f"{size:.4g}. The weights are still those of update {step}"
-                        f"{f', and the last good checkpoint is in {folder}' if folder else ''}; try a smaller "
+                        f"{f', and the last good checkpoint is in {folder}' if kept else ''}; try a smaller "
                         f"training.rate (now {self.rate}), and look for extreme values in the data"
                     )
                 optimiser.step()
