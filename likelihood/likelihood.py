@@ -83,12 +83,13 @@ class Likelihood:
         count, dim, shape = len(x), x[0].numel(), x.shape[1:]
         counted = Counted(score)
         probes = self.probes.draw(x, lambda k: torch.stack([randn_like(x) for _ in range(k)]))
-        chunk = self.probes.chunk if isinstance(self.probes, BasisVectors) else len(probes)
         integrals = 1 if probes is None else len(probes)
 
         def right_hand_side(y: Tensor, t: Tensor, rows: Tensor) -> Tensor:
             at, time = y[:, :dim].reshape(-1, *shape).to(x.dtype), t.to(x.dtype)
-            s, div_s = divergence(lambda u: counted(u, time), at, None if probes is None else probes[:, rows], chunk)
+            s, div_s = divergence(
+                lambda u: counted(u, time), at, None if probes is None else probes[:, rows], self.probes.chunk
+            )
             f, half_g2 = sde.f(t), 0.5 * sde.g(t).square()
             velocity = per_sample(f, at) * y[:, :dim].reshape(at.shape) - per_sample(half_g2, at) * s
             return torch.cat([velocity.flatten(1), (f * dim - half_g2 * div_s.to(f)).T], dim=1)

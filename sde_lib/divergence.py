@@ -17,7 +17,9 @@ from torch import Tensor
 
 
 class Probes(ABC):
-    """Which vectors v probe the Jacobian."""
+    """Which vectors v probe the Jacobian; ``chunk`` of them are pulled back at once, which bounds the memory."""
+
+    chunk: int = 16
 
     @abstractmethod
     def draw(self, x: Tensor, normals: Callable[[int], Tensor] | None) -> Tensor | None:

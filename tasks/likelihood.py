@@ -2,7 +2,7 @@
 
 import math
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from .progress import progress
 from .record import Record
 
 
+@dataclass(frozen=True)
 class LikelihoodTask:
     """(sde, score, data, record) -> metrics, likelihood.npz and, for planar data, the density as a picture.
 
@@ -29,20 +30,17 @@ class LikelihoodTask:
         device, dtype: where, and in which precision the score is evaluated.
     """
 
-    def __init__(
-        self,
-        likelihood: Likelihood,
-        count: int | None = None,
-        points: str | None = None,
-        batch: int = 1024,
-        seed: int = 0,
-        device: str = "cpu",
-        dtype: str = "float32",
-    ):
-        if batch < 1:
-            raise ValueError(f"task.batch={batch} must be at least 1")
-        self.likelihood, self.count, self.points, self.batch, self.seed = likelihood, count, points, batch, seed
-        self.device, self.dtype = device, getattr(torch, dtype)
+    likelihood: Likelihood
+    count: int | None = None
+    points: str | None = None
+    batch: int = 1024
+    seed: int = 0
+    device: str = "cpu"
+    dtype: str = "float32"
+
+    def __post_init__(self):
+        if self.batch < 1:
+            raise ValueError(f"task.batch={self.batch} must be at least 1")
 
     def __call__(self, sde: SDE, score: ScoreFn, data: Data, record: Record) -> dict:
         r = self.chosen(data)
@@ -95,11 +93,13 @@ class LikelihoodTask:
                 uniform = BlockNoise(self.seed, first, size, data.shape, torch.float64, "cpu", stream="dequantisation")
                 if dequantise:
                     raw = data.dequantise(raw.double() if data.levels is None else raw, uniform.uniform())
-                noise = BlockNoise(self.seed, first, size, data.shape, self.dtype, self.device, stream="probes")
+                noise = BlockNoise(
+                    self.seed, first, size, data.shape, getattr(torch, self.dtype), self.device, stream="probes"
+                )
                 found = (likelihood or self.likelihood)(
                     sde,
                     score,
-                    data.encode(raw).to(self.device, self.dtype),
+                    data.encode(raw).to(self.device, getattr(torch, self.dtype)),
                     noise,
                     on_step=lambda share, first=first, size=size: advance(first, size, share),
                 )
@@ -125,7 +125,10 @@ class LikelihoodTask:
             metrics |= {"floor_nats": -float(truth.mean()), "gap_nats": gap, "gap_stderr": gap_stderr}
         exact = getattr(score, "log_prob", None)
         if exact is not None:
-            x, z = data.encode(result["x"]).to(self.device, self.dtype), result["z"].to(self.device, self.dtype)
+            x, z = (
+                data.encode(result["x"]).to(self.device, getattr(torch, self.dtype)),
+                result["z"].to(self.device, getattr(torch, self.dtype)),
+            )
             at_start = exact(x, torch.full((len(x),), sde.eps).to(x)).double().cpu() + data.log_det
             terminal = exact(z, torch.full((len(z),), sde.T).to(z)).double().cpu()
             prior_cost = terminal - sde.prior_log_prob(

@@ -1,6 +1,7 @@
 """Draw samples, save them in the data's own units, and show them."""
 
 import time
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from .progress import progress
 from .record import Record
 
 
+@dataclass(frozen=True)
 class Sample:
     """(sde, score, data, record) -> metrics, samples.npz and pictures.
 
@@ -26,25 +28,16 @@ class Sample:
         device, dtype: where, and in which precision.
     """
 
-    def __init__(
-        self,
-        sampler: Sampler,
-        count: int | None = None,
-        batch: int = 1024,
-        seed: int = 0,
-        device: str = "cpu",
-        dtype: str = "float32",
-    ):
-        if batch < 1:
-            raise ValueError(f"task.batch={batch} must be at least 1")
-        self.sampler, self.count, self.batch, self.seed, self.device, self.dtype = (
-            sampler,
-            count,
-            batch,
-            seed,
-            device,
-            getattr(torch, dtype),
-        )
+    sampler: Sampler
+    count: int | None = None
+    batch: int = 1024
+    seed: int = 0
+    device: str = "cpu"
+    dtype: str = "float32"
+
+    def __post_init__(self):
+        if self.batch < 1:
+            raise ValueError(f"task.batch={self.batch} must be at least 1")
 
     def __call__(self, sde: SDE, score: ScoreFn, data: Data, record: Record) -> dict:
         count = self.count or (10_000 if len(data.shape) == 1 else 64)
@@ -82,8 +75,10 @@ class Sample:
         with progress("sampling", count) as advance:
             for first in range(0, count, self.batch):
                 size = min(self.batch, count - first)
-                start = BlockNoise(self.seed, first, size, shape, self.dtype, self.device, stream="prior")
-                noise = BlockNoise(self.seed, first, size, shape, self.dtype, self.device, stream="sampler")
+                start, noise = (
+                    BlockNoise(self.seed, first, size, shape, getattr(torch, self.dtype), self.device, stream)
+                    for stream in ("prior", "sampler")
+                )
                 parts.append(
                     self.sampler(
                         sde,
@@ -119,7 +114,7 @@ class Sample:
             paths = np.stack(frames(sde, data, film))
             x = data.encode(real.double())
             record.picture(figures.trajectories(paths, record.path("trajectories.png"), data=x))
-            record.picture(score_field(sde, score, data, real, record, self.device, self.dtype))
+            record.picture(score_field(sde, score, data, real, record, self.device, getattr(torch, self.dtype)))
         else:
             record.picture(figures.pairs(r, real, record.path("samples.png"), labels=data.labels()))
 

@@ -1,6 +1,7 @@
 """The ODE solvers against problems with known solutions: their order, and that each sample is solved by itself."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -83,7 +84,7 @@ def test_order_of_the_fixed_methods(name):
         )
         for steps in (20, 40, 80)
     ]
-    for coarse, fine in zip(errors, errors[1:], strict=False):
+    for coarse, fine in pairwise(errors):
         assert math.log2(coarse / fine) == pytest.approx(ORDERS[name], abs=0.2)
 
 

@@ -1,6 +1,7 @@
 """The samplers on laws of which the answer is known: a Gaussian, on which every step is affine, and a mixture."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -408,7 +409,7 @@ def test_number_of_evaluations(shape, predictor, corrector, each, denoise):
     assert normals[0] == 15 * each
     grid = Uniform()(sde, 15).tolist()
     expected = []
-    for t, s in zip(grid, grid[1:], strict=False):
+    for t, s in pairwise(grid):
         expected += ([t] if predictor else []) + ([s] * corrector.count if corrector else [])
     assert times == pytest.approx(expected + [sde.eps] * denoise, rel=1e-6)
 

@@ -90,7 +90,7 @@ def test_the_exact_score_minimises_the_loss(weighting, shape):
         assert mean(lambda x, t, factor=factor: factor * oracle(x, t)) > best
 
 
-def test_stratified_times_cover_each_share_once_and_have_less_variance():
+def test_stratified_times_cover_each_share_once():
     for weighting in ("sigma2", "likelihood"):
         sde = VP()
         even = DenoisingScoreMatching(weighting, stratified=True).times(sde, torch.zeros(64, 2, dtype=torch.float64))

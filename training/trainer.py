@@ -119,7 +119,7 @@ class Trainer:
             if folder:
                 checkpoint.save(folder, capture(step, model, ema, optimiser, smooth))
 
-        saved = time.monotonic()
+        began = saved = time.monotonic()
         with stopping() as stop, bar(self.steps, start) as progress:
             for step in range(start, self.steps):
                 for group in optimiser.param_groups:
@@ -142,6 +142,9 @@ class Trainer:
 
                 smooth = value if smooth is None else smooth + (value - smooth) * max(0.01, 1 / (step + 1))
                 progress.update()
+                if step - start == 20:  # past the first, slower ones
+                    left = (time.monotonic() - began) / 21 * (self.steps - step - 1)
+                    log.info("the training will take about %.0f s", left)
                 if (step + 1) % max(1, self.steps // 200) == 0 or step + 1 == self.steps:
                     progress.set_postfix_str(f"loss {smooth:.4f}", refresh=False)
                     record({"step": step + 1, "loss": smooth, "rate": self.rate_at(step), "gradient": size})
