@@ -4,7 +4,8 @@
 
 The network is called as F(x, c) without a sampler, immediately before and after each sampler's run and in the same
 process, so that the machine's drift cancels; samplers take turns. Per call = seconds / (network calls x seconds of
-a bare call), 1.00 being the limit.
+a bare call), 1.00 being the limit. The bare network gets what the sampler gives it: one noise level for the whole
+batch, which it embeds once, or one a sample (the last column: the same beside a network that embeds every sample's).
 """
 
 import argparse
@@ -57,35 +58,43 @@ def table(name: str, make, shape: tuple[int, ...], contestants: dict, threads: i
     torch.manual_seed(0)
     sde, net = VP(), make().eval().requires_grad_(False)
     score = ScoreModel(sde, net, EDM(1.0))
-    x, c = torch.randn(shape), torch.zeros(shape[0])
+    x, levels = torch.randn(shape), {True: torch.zeros(1).expand(shape[0]), False: torch.zeros(shape[0])}
     calls = 40 if len(shape) == 2 else 2
 
-    def bare() -> float:
+    def bare(shared: bool) -> float:
+        c = levels[shared]
         started = time.perf_counter()
         for _ in range(calls):
             net(x, c)
         return (time.perf_counter() - started) / calls
 
     results: dict[str, list[float]] = {}
-    bare()
+    against_many: dict[str, list[float]] = {}
+    bare(False)
     for turn in range(rounds + 1):
         for label, sampler in contestants.items():
             counted, noise = Counted(score), BlockNoise(turn, 0, shape[0], shape[1:], torch.float32)
             start = noise()
-            before = bare()
+            shared = isinstance(sampler, PredictorCorrector)
+            before, before_many = bare(shared), bare(False)
             started = time.perf_counter()
             sampler(sde, counted, start, noise)
             seconds = time.perf_counter() - started
-            one = (before + bare()) / 2
+            one, many = (before + bare(shared)) / 2, (before_many + bare(False)) / 2
             if turn:  # the first round warms up
                 # rows rather than calls: the per-sample solver's batch shrinks as samples finish
-                results.setdefault(label, []).append(seconds / (counted.evaluations / shape[0] * one))
+                evaluations = counted.evaluations / shape[0]
+                results.setdefault(label, []).append(seconds / (evaluations * one))
+                against_many.setdefault(label, []).append(seconds / (evaluations * many))
     parameters = sum(p.numel() for p in net.parameters())
     print(
         f"\n{name}, {parameters:,} parameters, threads={threads}, {rounds} rounds: time per evaluation / bare network"
     )
     for label, ratios in results.items():
-        print(f"  {label:<38} {median(ratios):.2f}  [{min(ratios):.2f} - {max(ratios):.2f}]", flush=True)
+        print(
+            f"  {label:<38} {median(ratios):.2f}  [{min(ratios):.2f} - {max(ratios):.2f}]  {median(against_many[label]):.2f}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -28,6 +28,8 @@ class NoiseEmbedding(nn.Module):
         self.mix = nn.Linear(features, width)
 
     def forward(self, c: Tensor) -> Tensor:
+        if c.stride(0) == 0:  # one level expanded to the batch: embedded once, (1, width), to be broadcast
+            c = c[:1]
         angle = c[:, None] * self.frequencies
         return nn.functional.silu(self.mix(torch.cat([angle.cos(), angle.sin()], dim=1)))
 

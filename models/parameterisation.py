@@ -32,24 +32,24 @@ class Parameterisation(ABC):
     """A row of the table."""
 
     @abstractmethod
-    def coefficients(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor | float, Tensor, Tensor]:
-        """(c_skip, c_out, c_in) in the shape of alpha and sigma; c_skip may be the number 0."""
+    def coefficients(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(c_skip, c_out, c_in) in the shape of alpha and sigma."""
 
 
 @dataclass(frozen=True)
 class Score(Parameterisation):
     """The network predicts sigma times the score."""
 
-    def coefficients(self, alpha: Tensor, sigma: Tensor) -> tuple[float, Tensor, Tensor]:
-        return 0.0, 1 / sigma, torch.rsqrt(alpha.square() + sigma.square())
+    def coefficients(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return torch.zeros_like(sigma), 1 / sigma, torch.rsqrt(alpha.square() + sigma.square())
 
 
 @dataclass(frozen=True)
 class Noise(Parameterisation):
     """The network predicts the noise z (arXiv 2006.11239)."""
 
-    def coefficients(self, alpha: Tensor, sigma: Tensor) -> tuple[float, Tensor, Tensor]:
-        return 0.0, -1 / sigma, torch.rsqrt(alpha.square() + sigma.square())
+    def coefficients(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return torch.zeros_like(sigma), -1 / sigma, torch.rsqrt(alpha.square() + sigma.square())
 
 
 @dataclass(frozen=True)

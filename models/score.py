@@ -8,10 +8,12 @@ The coefficients are a row of :mod:`models.parameterisation`. The network is tol
 never t: the ratio means the same under every SDE, t does not.
 """
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 
-from sde_lib import SDE, per_sample
+from sde_lib import SDE, Affine, at, per_sample
 
 from .parameterisation import Parameterisation
 
@@ -31,11 +33,29 @@ class ScoreModel(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """The score at x (B, *) and t (B,), of x's shape."""
-        # A sampler has one time for the whole batch and expands it: its coefficients are then computed once.
-        shared = t.ndim == 1 and len(t) > 1 and t.stride(0) == 0
-        moment = per_sample(t[:1], x[:1]) if shared else per_sample(t, x)
-        alpha, sigma = self.sde.alpha(moment), self.sde.sigma(moment)
-        c_skip, c_out, c_in = self.parameterisation.coefficients(alpha, sigma)
-        c_noise = (sigma / alpha).log().flatten() / 4
-        output = self.net(c_in * x, c_noise.expand(t.shape) if shared else c_noise)
-        return torch.addcmul(c_skip * x, c_out, output) if isinstance(c_skip, Tensor) else c_out * output
+        c_skip, c_out, c_in, c_noise = self.coefficients(per_sample(t, x))
+        return torch.addcmul(c_skip * x, c_out, self.net(c_in * x, c_noise.flatten()))
+
+    def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """(c_skip, c_out, c_in, c_noise), each in the shape of t."""
+        alpha, sigma = self.sde.alpha(t), self.sde.sigma(t)
+        return *self.parameterisation.coefficients(alpha, sigma), (sigma / alpha).log() / 4
+
+    def affine(self, times: Iterable[float]) -> Affine:
+        """A x + C score(x, t), its coefficients computed for all times at once; see :func:`sde_lib.affine`."""
+        rows: dict[float, list[float]] = {}
+
+        def add(times: list[float]) -> None:
+            columns = self.coefficients(torch.tensor(times, dtype=torch.float64))
+            rows.update(zip(times, torch.stack(columns, dim=1).tolist(), strict=True))
+
+        add(list(times))
+
+        def evaluate(x: Tensor, t: float, A: float = 0.0, C: float = 1.0) -> Tensor:
+            if t not in rows:
+                add([t])
+            c_skip, c_out, c_in, c_noise = rows[t]
+            output, skip = self.net(x * c_in, at(c_noise, x)), A + C * c_skip
+            return torch.add(x * skip, output, alpha=C * c_out) if skip else output * (C * c_out)
+
+        return evaluate

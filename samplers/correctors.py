@@ -25,9 +25,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from sde_lib import SDE, ScoreFn, per_sample
+from sde_lib import SDE, Affine, per_sample
 
-from .step import Step, at
+from .step import Step
 
 Row = tuple[float, float, float]
 """(s, 2 (a r)^2, sigma(s))."""
@@ -70,18 +70,17 @@ class Langevin(Step):
         return list(zip(s.tolist(), (2 * (a * self.snr).square()).tolist(), sde.sigma(s).tolist(), strict=True))
 
     def __call__(
-        self, row: Row, score: ScoreFn, x: Tensor, z: list[Tensor], memory: None
+        self, row: Row, score: Affine, x: Tensor, z: list[Tensor], memory: None
     ) -> tuple[Tensor, Tensor, None]:
         s, factor, sigma = row
-        times = at(s, x)
         mean = x
         for noise in z:
-            gradient = score(x, times)
             if self.rule == "kernel":
                 size = factor * sigma**2
-                mean = torch.add(x, gradient, alpha=size)
+                mean = score(x, s, 1.0, size)
                 x = torch.add(mean, noise, alpha=(2 * size) ** 0.5)
             else:
+                gradient = score(x, s)
                 norms = noise.flatten(1).norm(dim=1), gradient.flatten(1).norm(dim=1)
                 if self.rule == "batch_norms":
                     norms = tuple(norm.mean().expand(len(x)) for norm in norms)

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sde_lib import SDE, ScoreFn, integrate
+from sde_lib import SDE, ScoreFn, at, integrate
 from sde_lib.ode import Visit, check_solver
 
 from .pc import Film, OnStep, Sampler
-from .step import at
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sde_lib import SDE, ScoreFn
+from sde_lib import SDE, ScoreFn, affine, at
 
 from .grid import Grid
-from .step import Step, at
+from .step import Step
 
 OnStep = Callable[[float], None]
 """on_step(share of the way done), for progress bars."""
@@ -111,6 +111,7 @@ class PredictorCorrector(Sampler):
     ) -> Tensor:
         grid = self.grid(sde, self.steps)
         parts = [(step, step.prepare(sde, grid)) for step in (self.predictor, self.corrector) if step is not None]
+        evaluate = affine(score, grid.tolist())
         memories = [None] * len(parts)
         frames = {round(share * self.steps) for share in film.shares} if film else set()
         if film:
@@ -118,7 +119,7 @@ class PredictorCorrector(Sampler):
         for n in range(self.steps):
             for i, (step, rows) in enumerate(parts):
                 z = [randn_like(x) for _ in range(step.normals)]
-                x, _, memories[i] = step(rows[n], score, x, z, memories[i])
+                x, _, memories[i] = step(rows[n], evaluate, x, z, memories[i])
             if n + 1 in frames:
                 film.add(float(grid[n + 1]), x)
             if on_step:

@@ -24,9 +24,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sde_lib import SDE, ScoreFn
+from sde_lib import SDE, Affine
 
-from .step import Step, at
+from .step import Step
 
 Row = tuple[float, float, float, float]
 """(t, A, C, N)."""
@@ -44,10 +44,10 @@ class Predictor(Step):
         return list(zip(t.tolist(), *(c.tolist() for c in self.coefficients(sde, t, s)), strict=True))
 
     def __call__(
-        self, row: Row, score: ScoreFn, x: Tensor, z: list[Tensor], memory: None
+        self, row: Row, score: Affine, x: Tensor, z: list[Tensor], memory: None
     ) -> tuple[Tensor, Tensor, None]:
         t, A, C, N = row
-        mean = torch.add(x * A, score(x, at(t, x)), alpha=C)
+        mean = score(x, t, A, C)
         return torch.add(mean, z[0], alpha=N), mean, None
 
 
@@ -93,7 +93,7 @@ class Rescale(Step):
         return (1 / a).tolist()
 
     def __call__(
-        self, row: float, score: ScoreFn, x: Tensor, z: list[Tensor], memory: None
+        self, row: float, score: Affine, x: Tensor, z: list[Tensor], memory: None
     ) -> tuple[Tensor, Tensor, None]:
         x = x * row
         return x, x, None

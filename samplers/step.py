@@ -3,10 +3,9 @@
 from abc import ABC, abstractmethod
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from sde_lib import SDE, ScoreFn
+from sde_lib import SDE, Affine
 
 
 class Step(ABC):
@@ -25,10 +24,9 @@ class Step(ABC):
         """
 
     @abstractmethod
-    def __call__(self, row: Any, score: ScoreFn, x: Tensor, z: list[Tensor], memory: Any) -> tuple[Tensor, Tensor, Any]:
-        """(x_s, mean, memory) from x (B, *) and the normals z; mean is x_s less its last noise."""
+    def __call__(self, row: Any, score: Affine, x: Tensor, z: list[Tensor], memory: Any) -> tuple[Tensor, Tensor, Any]:
+        """(x_s, mean, memory) from x (B, *) and the normals z; mean is x_s less its last noise.
 
-
-def at(t: float, x: Tensor) -> Tensor:
-    """The time t for every sample of x, shape (B,): one number in memory, expanded."""
-    return torch.full((1,), t, dtype=x.dtype, device=x.device).expand(len(x))
+        ``score(x, t, A, C)`` is A x + C score(x, t) at a plain number t, the same for all samples; see
+        :func:`sde_lib.affine`.
+        """

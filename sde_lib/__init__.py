@@ -1,5 +1,6 @@
 """Perturbing data with an SDE, and its reversal: the ground that everything else stands on."""
 
+from .affine import Affine, affine, at
 from .base import SDE, ReverseSDE, ScoreFn, per_sample
 from .counted import Counted
 from .custom import Custom
@@ -21,6 +22,9 @@ __all__ = [
     "SubVP",
     "Toy",
     "Custom",
+    "Affine",
+    "affine",
+    "at",
     "integrate",
     "divergence",
     "Probes",

@@ -9,6 +9,7 @@ from torch import nn
 
 from models import EDM, MLP, Denoiser, EnergyGradient, Noise, Oracle, Score, ScoreModel, UNet, Velocity
 from models.embedding import FourierFeatures, NoiseEmbedding
+from sde_lib import Counted, affine
 
 from .conftest import PARAMETERISATIONS, SDES, GaussianScore, choices, draw_mixture, make, make_sde, mixture, per_sample
 
@@ -141,6 +142,20 @@ def test_expanded_times(sde, shape, kind, precision):
             atol=1e-6 * float(written.abs().max()),
         )
     assert model(x[:1], t.expand(1)).shape == x[:1].shape
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("A, C", [(0.0, 1.0), (1.3, 0.2), (-0.4, -2.0)])
+def test_affine_is_x_and_the_score_combined(sde, shape, kind, A, C):
+    """A x + C score at a plain number t, whether it was announced or not, counted once either way."""
+    model = Counted(ScoreModel(sde, networks(shape), row(kind)))
+    x, announced = torch.randn(5, *shape, dtype=torch.float64), [sde.eps, 0.4 * sde.T]
+    evaluate = affine(model, announced)
+    for calls, t in enumerate([*announced, 0.9 * sde.T], start=1):
+        expected = A * x + C * model.score(x, torch.full((5,), t, dtype=torch.float64))
+        scale = max(1.0, float(expected.abs().max()))
+        torch.testing.assert_close(evaluate(x, t, A, C), expected, rtol=1e-9, atol=1e-11 * scale)
+        assert model.calls == calls and model.evaluations == 5 * calls
 
 
 def test_one_time_a_sample(shape):

@@ -21,7 +21,7 @@ from samplers import (
     ReverseDiffusion,
     Uniform,
 )
-from sde_lib import BlockNoise, Counted
+from sde_lib import BlockNoise, Counted, affine
 
 from .conftest import (
     CORRECTORS,
@@ -148,7 +148,7 @@ def test_langevin_alone_converges_with_its_number_of_steps(name):
 def test_steps_are_pure_functions(predictor, shape, dtype):
     """Vectors and images: each coordinate of a Gaussian gets what a lone number gets; mean is x_s less its noise."""
     sde = make_sde("vp")
-    score, grid = GaussianScore(sde, 0.7, 0.5), Uniform()(sde, 10)
+    score, grid = affine(GaussianScore(sde, 0.7, 0.5), []), Uniform()(sde, 10)
     x, z = torch.randn(4, *shape, dtype=dtype), [torch.randn(4, *shape, dtype=dtype) for _ in range(predictor.normals)]
     kept = x.clone()
     row = predictor.prepare(sde, grid)[3]
@@ -209,7 +209,7 @@ def test_langevin_leaves_its_stationary_gaussian_alone(sde, count):
         z = [torch.zeros_like(x) for _ in range(count)]
         for k in range(count):
             z[k][2 + k] = 1
-        end, mean, _ = corrector(row, score, x, z, None)
+        end, mean, _ = corrector(row, affine(score, []), x, z, None)
         assert float(end[0]) == pytest.approx(m, rel=1e-12)
         assert float((end[1:] - end[0]).square().sum()) == pytest.approx(stationary, rel=1e-12)
         assert abs(stationary / v - 1) < 0.03  # r = 0.16: at most r^2 off
@@ -225,7 +225,7 @@ def test_norm_rules_by_hand(sde, shape, rule):
     corrector = Langevin(snr=r, count=a_count, rule=rule)
     x = draw_mixture(mixture(shape), 5, shape)
     z = [torch.randn_like(x) for _ in range(a_count)]
-    found, _, _ = corrector(corrector.prepare(sde, grid)[12], score, x, z, None)
+    found, _, _ = corrector(corrector.prepare(sde, grid)[12], affine(score, []), x, z, None)
     t, s = grid[12], grid[13]
     a = float(sde.alpha(t) / sde.alpha(s))
     for noise in z:
@@ -245,7 +245,7 @@ def test_norm_rules_survive_a_score_of_zero(shape):
     for rule in ("batch_norms", "sample_norms"):
         corrector = Langevin(rule=rule)
         row = corrector.prepare(sde, Uniform()(sde, 20))[12]
-        end, mean, _ = corrector(row, lambda x, t: torch.zeros_like(x), x, [torch.randn_like(x)], None)
+        end, mean, _ = corrector(row, affine(lambda x, t: torch.zeros_like(x), []), x, [torch.randn_like(x)], None)
         assert torch.equal(mean, x) and bool(end.isfinite().all())
 
 
