@@ -91,10 +91,8 @@ def table(name: str, make, shape: tuple[int, ...], contestants: dict, threads: i
         f"\n{name}, {parameters:,} parameters, threads={threads}, {rounds} rounds: time per evaluation / bare network"
     )
     for label, ratios in results.items():
-        print(
-            f"  {label:<38} {median(ratios):.2f}  [{min(ratios):.2f} - {max(ratios):.2f}]  {median(against_many[label]):.2f}",
-            flush=True,
-        )
+        spread = f"[{min(ratios):.2f} - {max(ratios):.2f}]"
+        print(f"  {label:<38} {median(ratios):.2f}  {spread}  {median(against_many[label]):.2f}", flush=True)
 
 
 if __name__ == "__main__":

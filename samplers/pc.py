@@ -110,8 +110,9 @@ class PredictorCorrector(Sampler):
         film: Film | None = None,
     ) -> Tensor:
         grid = self.grid(sde, self.steps)
-        parts = [(step, step.prepare(sde, grid)) for step in (self.predictor, self.corrector) if step is not None]
-        evaluate = affine(score, grid.tolist())
+        steps = [step for step in (self.predictor, self.corrector) if step is not None]
+        parts = [(step, step.prepare(sde, grid)) for step in steps]
+        evaluate = affine(score, [t for step in steps for t in step.times(sde, grid)])
         memories = [None] * len(parts)
         frames = {round(share * self.steps) for share in film.shares} if film else set()
         if film:

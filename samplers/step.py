@@ -23,6 +23,10 @@ class Step(ABC):
         none.
         """
 
+    def times(self, sde: SDE, grid: Tensor) -> list[float]:
+        """The times at which the steps evaluate the score; a step that looks inside the interval says so here."""
+        return grid.tolist()
+
     @abstractmethod
     def __call__(self, row: Any, score: Affine, x: Tensor, z: list[Tensor], memory: Any) -> tuple[Tensor, Tensor, Any]:
         """(x_s, mean, memory) from x (B, *) and the normals z; mean is x_s less its last noise.
