@@ -2,10 +2,9 @@
 
     python -m benchmarks.overhead
 
-The network is called as F(x, c) without a sampler, immediately before and after each sampler's run and in the same
-process, so that the machine's drift cancels; samplers take turns. Per call = seconds / (network calls x seconds of
-a bare call), 1.00 being the limit. The bare network gets what the sampler gives it: one noise level for the whole
-batch, which it embeds once, or one a sample (the last column: the same beside a network that embeds every sample's).
+Every call that a sampler makes of its network F(x, c) is noted once; then the same calls, of as many samples and with
+one noise level for the batch or one a sample, are made without a sampler, immediately before and after each of the
+sampler's runs and in the same process, so that the machine's drift cancels. Samplers take turns. 1.00 is the limit.
 """
 
 import argparse
@@ -16,7 +15,7 @@ import torch
 
 from models import EDM, MLP, ScoreModel, UNet
 from samplers import Ancestral, EulerMaruyama, Langevin, PredictorCorrector, ProbabilityFlow, ReverseDiffusion, Uniform
-from sde_lib import VP, BlockNoise, Counted
+from sde_lib import VP, BlockNoise
 
 NETWORKS = {
     "mlp 128x3, (512, 2)": (lambda: MLP((2,)), (512, 2), 100, 1e-3),
@@ -34,7 +33,7 @@ def samplers(steps: int, tolerance: float) -> dict:
         "em": PredictorCorrector(Uniform(), steps, EulerMaruyama()),
         "pc": PredictorCorrector(Uniform(), steps, ReverseDiffusion(), Langevin()),
         "ancestral": PredictorCorrector(Uniform(), steps, Ancestral()),
-        "ode (dopri5, a step for each sample)": ProbabilityFlow(rtol=tolerance, atol=tolerance),
+        "ode (tsit5, a step for each sample)": ProbabilityFlow(rtol=tolerance, atol=tolerance),
         "ode (torchdiffeq.dopri5)": ProbabilityFlow(method="torchdiffeq.dopri5", rtol=tolerance, atol=tolerance),
         "ode (torchdiffeq.euler)": ProbabilityFlow(method="torchdiffeq.euler", steps=steps),
     }
@@ -57,42 +56,40 @@ def main() -> None:
 def table(name: str, make, shape: tuple[int, ...], contestants: dict, threads: int, rounds: int) -> None:
     torch.manual_seed(0)
     sde, net = VP(), make().eval().requires_grad_(False)
+    torch.nn.init.normal_(net.last.weight if hasattr(net.last, "weight") else net.last[-1].weight, std=0.02)
     score = ScoreModel(sde, net, EDM(1.0))
-    x, levels = torch.randn(shape), {True: torch.zeros(1).expand(shape[0]), False: torch.zeros(shape[0])}
-    calls = 40 if len(shape) == 2 else 2
+    x, one, many = torch.randn(shape), torch.zeros(1), torch.zeros(shape[0])
 
-    def bare(shared: bool) -> float:
-        c = levels[shared]
+    def run(sampler) -> float:
+        noise = BlockNoise(0, 0, shape[0], shape[1:], torch.float32)
+        start, started = noise(), time.perf_counter()
+        sampler(sde, score, start, noise)
+        return time.perf_counter() - started
+
+    def replay(calls: list[tuple[int, bool]]) -> float:
         started = time.perf_counter()
-        for _ in range(calls):
-            net(x, c)
-        return (time.perf_counter() - started) / calls
+        for size, shared in calls:
+            net(x[:size], one.expand(size) if shared else many[:size])
+        return time.perf_counter() - started
 
+    calls: dict[str, list[tuple[int, bool]]] = {}
+    for label, sampler in contestants.items():  # also warms up
+        calls[label] = seen = []
+        hook = net.register_forward_pre_hook(
+            lambda _, given, seen=seen: seen.append((len(given[0]), given[1].stride(0) == 0))
+        )
+        run(sampler)
+        hook.remove()
     results: dict[str, list[float]] = {}
-    against_many: dict[str, list[float]] = {}
-    bare(False)
-    for turn in range(rounds + 1):
+    for _ in range(rounds):
         for label, sampler in contestants.items():
-            counted, noise = Counted(score), BlockNoise(turn, 0, shape[0], shape[1:], torch.float32)
-            start = noise()
-            shared = isinstance(sampler, PredictorCorrector)
-            before, before_many = bare(shared), bare(False)
-            started = time.perf_counter()
-            sampler(sde, counted, start, noise)
-            seconds = time.perf_counter() - started
-            one, many = (before + bare(shared)) / 2, (before_many + bare(False)) / 2
-            if turn:  # the first round warms up
-                # rows rather than calls: the per-sample solver's batch shrinks as samples finish
-                evaluations = counted.evaluations / shape[0]
-                results.setdefault(label, []).append(seconds / (evaluations * one))
-                against_many.setdefault(label, []).append(seconds / (evaluations * many))
+            before, seconds, after = replay(calls[label]), run(sampler), replay(calls[label])
+            results.setdefault(label, []).append(seconds / ((before + after) / 2))
     parameters = sum(p.numel() for p in net.parameters())
-    print(
-        f"\n{name}, {parameters:,} parameters, threads={threads}, {rounds} rounds: time per evaluation / bare network"
-    )
+    print(f"\n{name}, {parameters:,} parameters, threads={threads}, {rounds} rounds: time / bare network")
     for label, ratios in results.items():
         spread = f"[{min(ratios):.2f} - {max(ratios):.2f}]"
-        print(f"  {label:<38} {median(ratios):.2f}  {spread}  {median(against_many[label]):.2f}", flush=True)
+        print(f"  {label:<38} {median(ratios):.2f}  {spread}  {len(calls[label]):>4} calls", flush=True)
 
 
 if __name__ == "__main__":

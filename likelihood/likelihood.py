@@ -13,13 +13,16 @@ own, and their spread over the probes gives the standard error of their mean. Sc
 evaluation of the network.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from sde_lib import SDE, BasisVectors, Counted, Probes, ScoreFn, divergence, integrate, per_sample
+from sde_lib import SDE, BasisVectors, Counted, Probes, ScoreFn, divergence, frame, integrate, per_sample
+from sde_lib.frame import check_clock
 from sde_lib.ode import check_solver
 
 
@@ -47,19 +50,22 @@ class Likelihood:
 
     Arguments:
         probes: all basis vectors (exact) or k random vectors (Hutchinson).
-        method: ``dopri5`` (a step size for each point) or ``torchdiffeq.NAME``; see :mod:`sde_lib.ode`.
+        method: ``tsit5`` or ``dopri5`` (a step size for each point) or ``torchdiffeq.NAME``; see :mod:`sde_lib.ode`.
+        clock: the variable of integration, ``angle`` or ``t``; see :mod:`sde_lib.frame`.
         rtol, atol: tolerances of the local error, of each point by itself.
         steps: the number of steps of a torchdiffeq method without error control.
     """
 
     probes: Probes = field(default_factory=BasisVectors)
-    method: str = "dopri5"
+    method: str = "tsit5"
+    clock: Literal["angle", "t"] = "angle"
     rtol: float = 1e-5
     atol: float = 1e-5
     steps: int = 100
 
     def __post_init__(self):
         try:
+            check_clock(self.clock)
             check_solver(self.method, self.rtol, self.atol, self.steps)
         except ValueError as error:
             raise ValueError(f"likelihood.{error}") from None
@@ -84,20 +90,22 @@ class Likelihood:
         counted = Counted(score)
         probes = self.probes.draw(x, lambda k: torch.stack([randn_like(x) for _ in range(k)]))
         integrals = 1 if probes is None else len(probes)
+        problem = frame(sde, counted, self.clock)
+        at_eps, at_T = problem.scale(sde.eps), problem.scale(sde.T)
 
         def right_hand_side(y: Tensor, t: Tensor, rows: Tensor) -> Tensor:
-            at, time = y[:, :dim].reshape(-1, *shape).to(x.dtype), t.to(x.dtype)
+            at = y[:, :dim].reshape(-1, *shape).to(x.dtype)
             s, div_s = divergence(
-                lambda u: counted(u, time), at, None if probes is None else probes[:, rows], self.probes.chunk
+                lambda u: problem.score(u, t), at, None if probes is None else probes[:, rows], self.probes.chunk
             )
-            f, half_g2 = sde.f(t), 0.5 * sde.g(t).square()
+            f, half_g2 = problem.sde.f(t), 0.5 * problem.sde.g(t).square()
             velocity = per_sample(f, at) * y[:, :dim].reshape(at.shape) - per_sample(half_g2, at) * s
             return torch.cat([velocity.flatten(1), (f * dim - half_g2 * div_s.to(f)).T], dim=1)
 
         # The state in float64 whatever the network's dtype: the solver adds thousands of small numbers, at no cost
         # beside the network.
         wide = torch.float32 if x.device.type == "mps" else torch.float64
-        start = torch.cat([x.flatten(1).to(wide), x.new_zeros(count, integrals, dtype=wide)], dim=1)
+        start = torch.cat([x.flatten(1).to(wide) / at_eps, x.new_zeros(count, integrals, dtype=wide)], dim=1)
 
         def norm(error: Tensor) -> Tensor:
             """The worse of the state's and the integrals' errors: in many dimensions one integral would vanish in a
@@ -108,8 +116,8 @@ class Likelihood:
         end = integrate(
             right_hand_side,
             start,
-            sde.eps,
-            sde.T,
+            problem.sde.eps,
+            problem.sde.T,
             method=self.method,
             rtol=self.rtol,
             atol=self.atol,
@@ -117,12 +125,12 @@ class Likelihood:
             norm=norm,
             on_step=on_step,
         )
-        z, estimates = end[:, :dim].reshape(-1, *shape), end[:, dim:]
+        z, estimates = at_T * end[:, :dim].reshape(-1, *shape), end[:, dim:]
         if probes is None:
             stderr = torch.zeros(count, dtype=wide, device=x.device)
         elif integrals == 1:  # one probe says nothing of its own spread
             stderr = torch.full((count,), torch.nan, dtype=wide, device=x.device)
         else:
             stderr = estimates.std(1) / integrals**0.5
-        log_prob = sde.prior_log_prob(z) + estimates.mean(1)
+        log_prob = sde.prior_log_prob(z) + estimates.mean(1) + dim * math.log(at_T / at_eps)
         return LogLikelihood(log_prob, z.to(x.dtype), stderr, counted.evaluations / max(1, count))

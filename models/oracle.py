@@ -12,6 +12,7 @@ tested on it.
 """
 
 import math
+from copy import copy
 
 import torch
 from torch import Tensor, nn
@@ -42,7 +43,7 @@ class Oracle(nn.Module):
 
     def _terms(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """log(w_k N(x; alpha mu_k, v_k I)) (B, K), v_k (B, K), and alpha (B, 1)."""
-        alpha, sigma = self.sde.alpha(t)[:, None], self.sde.sigma(t)[:, None]
+        alpha, sigma = self.sde.alpha(t)[:, None].to(x.dtype), self.sde.sigma(t)[:, None].to(x.dtype)
         variances = alpha.square() * self.variances + sigma.square()
         means = alpha[..., None] * self.means  # (B, K, D): the differences and not the squares, which would cancel
         distances = (x.flatten(1)[:, None] - means).square().sum(-1)
@@ -58,6 +59,12 @@ class Oracle(nn.Module):
         terms, variances, alpha = self._terms(x, t)
         pull = torch.softmax(terms, dim=1) / variances  # r_k / v_k
         return (alpha * (pull @ self.means) - pull.sum(1, keepdim=True) * x.flatten(1)).reshape(x.shape)
+
+    def under(self, sde: SDE, other: SDE) -> "Oracle":
+        """The same mixture's score under another SDE."""
+        twin = copy(self)
+        twin.sde = other
+        return twin
 
     def log_prob(self, x: Tensor, t: Tensor) -> Tensor:
         """log p_t(x) in nats and model units, shape (B, *) and (B,) to (B,)."""

@@ -8,7 +8,8 @@ The coefficients are a row of :mod:`models.parameterisation`. The network is tol
 never t: the ratio means the same under every SDE, t does not.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from copy import copy
 
 import torch
 from torch import Tensor, nn
@@ -33,13 +34,37 @@ class ScoreModel(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """The score at x (B, *) and t (B,), of x's shape."""
-        c_skip, c_out, c_in, c_noise = self.coefficients(per_sample(t, x))
+        c_skip, c_out, c_in, c_noise = (c.to(x.dtype) for c in self.coefficients(per_sample(t, x)))
         return torch.addcmul(c_skip * x, c_out, self.net(c_in * x, c_noise.flatten()))
 
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """(c_skip, c_out, c_in, c_noise), each in the shape of t."""
         alpha, sigma = self.sde.alpha(t), self.sde.sigma(t)
         return *self.parameterisation.coefficients(alpha, sigma), (sigma / alpha).log() / 4
+
+    def combinations(
+        self, t: Tensor, A: Tensor, C: Tensor, dtype: torch.dtype
+    ) -> list[Callable[[Tensor], Tensor]]:
+        """A_i x + C_i score(x, t_i), the coefficients of all i at once; see :func:`sde_lib.affine.combinations`."""
+        c_skip, c_out, c_in, c_noise = self.coefficients(t)
+        table = torch.stack([A + C * c_skip, C * c_out, c_in, c_noise], dim=1).to(dtype)
+
+        def combination(row: Tensor) -> Callable[[Tensor], Tensor]:
+            skip, out, c_in, c_noise = row
+
+            def evaluate(x: Tensor) -> Tensor:
+                output = self.net(per_sample(c_in, x) * x, c_noise)
+                return torch.addcmul(per_sample(skip, x) * x, per_sample(out, x), output)
+
+            return evaluate
+
+        return [combination(row) for row in table]
+
+    def under(self, sde: SDE, other: SDE) -> "ScoreModel":
+        """The same network read under another SDE."""
+        twin = copy(self)
+        twin.sde = other
+        return twin
 
     def affine(self, times: Iterable[float]) -> Affine:
         """A x + C score(x, t), its coefficients computed for all times at once; see :func:`sde_lib.affine`."""

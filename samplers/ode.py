@@ -1,15 +1,20 @@
 r"""Sampling by the probability-flow ODE (arXiv 2011.13456, eq. 13): noise in, samples out, no randomness on the way.
 
 .. math:: \frac{dx}{dt} = f(t)\,x - \tfrac12 g(t)^2\,\nabla_x\log p_t(x), \qquad \text{from } T \text{ to } eps
+
+``clock=angle`` solves it as the cosine SDE's, in theta = arctan(sigma/alpha) and y = x/sqrt(alpha^2 + sigma^2), where
+it is smooth (:mod:`sde_lib.frame`); ``clock=t`` as it stands.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from sde_lib import SDE, ScoreFn, at, integrate
+from sde_lib import SDE, ScoreFn, at, frame, integrate
+from sde_lib.frame import Flow, check_clock
 from sde_lib.ode import Visit, check_solver
 
 from .pc import Film, OnStep, Sampler
@@ -20,13 +25,15 @@ class ProbabilityFlow(Sampler):
     """Solves the probability-flow ODE from T to eps.
 
     Arguments:
-        method: ``dopri5`` (a step size for each sample) or ``torchdiffeq.NAME``; see :mod:`sde_lib.ode`.
+        method: ``tsit5`` or ``dopri5`` (a step size for each sample) or ``torchdiffeq.NAME``; see :mod:`sde_lib.ode`.
+        clock: the variable of integration, ``angle`` or ``t``.
         rtol, atol: tolerances of the local error; published 1e-5.
         steps: the number of steps of a torchdiffeq method without error control.
         denoise: whether a last evaluation takes off the noise that is left at eps.
     """
 
-    method: str = "dopri5"
+    method: str = "tsit5"
+    clock: Literal["angle", "t"] = "angle"
     rtol: float = 1e-5
     atol: float = 1e-5
     steps: int = 100
@@ -34,6 +41,7 @@ class ProbabilityFlow(Sampler):
 
     def __post_init__(self):
         try:
+            check_clock(self.clock)
             check_solver(self.method, self.rtol, self.atol, self.steps)
         except ValueError as error:
             raise ValueError(f"sampler.{error}") from None
@@ -48,18 +56,14 @@ class ProbabilityFlow(Sampler):
         on_step: OnStep | None = None,
         film: Film | None = None,
     ) -> Tensor:
-        flow, shape = sde.reverse(score, eta=0.0), x.shape
-
-        def field(y: Tensor, t: Tensor, rows: Tensor) -> Tensor:
-            return flow.drift(y.reshape(-1, *shape[1:]), t).flatten(1)
-
-        start = x.flatten(1)
+        problem, shape = frame(sde, score, self.clock), x.shape
+        start = x.flatten(1) / problem.scale(sde.T)
         visit = Visit(film.shares, start, film.rows) if film else None
         x = integrate(
-            field,
+            Flow(problem.sde, problem.score, shape[1:], x.dtype),
             start,
-            sde.T,
-            sde.eps,
+            problem.sde.T,
+            problem.sde.eps,
             method=self.method,
             rtol=self.rtol,
             atol=self.atol,
@@ -67,7 +71,9 @@ class ProbabilityFlow(Sampler):
             on_step=on_step,
             visit=visit,
         ).reshape(shape)
+        x = x * problem.scale(sde.eps)
         if film:
             for share, state in zip(film.shares, visit.states, strict=True):
-                film.add(sde.T + share * (sde.eps - sde.T), state.reshape(-1, *shape[1:]))
+                t = problem.time(problem.sde.T + share * (problem.sde.eps - problem.sde.T))
+                film.add(t, problem.scale(t) * state.reshape(-1, *shape[1:]))
         return sde.denoise(score, x, at(sde.eps, x)) if self.denoise else x

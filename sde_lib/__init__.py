@@ -2,9 +2,11 @@
 
 from .affine import Affine, affine, at
 from .base import SDE, ReverseSDE, ScoreFn, per_sample
+from .cosine import Cosine
 from .counted import Counted
 from .custom import Custom
 from .divergence import BasisVectors, Gaussian, Probes, Rademacher, divergence
+from .frame import Frame, frame
 from .noise import BlockNoise
 from .ode import integrate
 from .subvp import SubVP
@@ -21,7 +23,10 @@ __all__ = [
     "VP",
     "SubVP",
     "Toy",
+    "Cosine",
     "Custom",
+    "Frame",
+    "frame",
     "Affine",
     "affine",
     "at",

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
-from .base import ScoreFn
+from .base import ScoreFn, per_sample
 
 Affine = Callable[..., Tensor]
 """affine(x, t, A=0, C=1) = A x + C score(x, t): x (B, *), and t, A, C plain numbers, the same for every sample."""
@@ -35,6 +35,26 @@ def affine(score: ScoreFn, times: Iterable[float]) -> Affine:
         return value if C == 1 else value * C
 
     return evaluate
+
+
+def combinations(
+    score: ScoreFn, t: Tensor, A: Tensor, C: Tensor, dtype: torch.dtype
+) -> list[Callable[[Tensor], Tensor]]:
+    """m functions x -> A_i x + C_i score(x, t_i), each sample with its own numbers, made ready at once.
+
+    Arguments:
+        score: any callable (x, t) -> score; one with a method ``combinations(t, A, C, dtype)`` brings its own.
+        t, A, C: shape (m, B), float64.
+        dtype: of the x (B, *) to come.
+    """
+    own = getattr(score, "combinations", None)
+    if own is not None:
+        return own(t, A, C, dtype)
+
+    def combination(t: Tensor, A: Tensor, C: Tensor) -> Callable[[Tensor], Tensor]:
+        return lambda x: torch.addcmul(per_sample(A, x) * x, per_sample(C, x), score(x, t))
+
+    return [combination(*row) for row in zip(t, A.to(dtype), C.to(dtype), strict=True)]
 
 
 def at(t: float, x: Tensor) -> Tensor:

@@ -124,8 +124,9 @@ class ReverseSDE:
 
     def drift(self, x: Tensor, t: Tensor) -> Tensor:
         """The drift at x of shape (B, *) and t of shape (B,), of x's shape."""
-        g2 = per_sample(self.sde.g(t).square(), x)
-        return per_sample(self.sde.f(t), x) * x - 0.5 * (1 + self.eta**2) * g2 * self.score(x, t)
+        f = per_sample(self.sde.f(t), x).to(x.dtype)
+        half_g2 = per_sample(self.sde.g(t).square() * (-0.5 * (1 + self.eta**2)), x).to(x.dtype)
+        return torch.addcmul(f * x, half_g2, self.score(x, t))
 
     def diffusion(self, t: Tensor) -> Tensor:
         """eta g(t), in the shape of t."""

@@ -1,11 +1,12 @@
 """Counting network evaluations at the only place where they happen: the call of the score."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from torch import Tensor
 
-from .affine import Affine, affine
-from .base import ScoreFn
+from .affine import Affine, affine, combinations
+from .base import SDE, ScoreFn
+from .frame import under
 
 
 class Counted:
@@ -15,23 +16,36 @@ class Counted:
     which each sample has its own step size costs a different number of evaluations for each.
     """
 
-    def __init__(self, score: ScoreFn):
-        self.score, self.calls, self.evaluations = score, 0, 0
+    def __init__(self, score: ScoreFn, parent: "Counted | None" = None):
+        self.score, self.parent, self.calls, self.evaluations = score, parent, 0, 0
+
+    def counts(self, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        """The function, each of whose calls is an evaluation at its first argument."""
+
+        def counted(x: Tensor, *rest) -> Tensor:
+            self.count(x)
+            return function(x, *rest)
+
+        return counted
 
     def count(self, x: Tensor) -> None:
         self.calls += 1
         self.evaluations += len(x)
+        if self.parent is not None:
+            self.parent.count(x)
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
         self.count(x)
         return self.score(x, t)
 
+    def under(self, sde: SDE, other: SDE) -> "Counted":
+        """The score read under another SDE, counted here too; see :func:`sde_lib.frame.under`."""
+        return Counted(under(sde, self.score, other), parent=self)
+
     def affine(self, times: Iterable[float]) -> Affine:
         """The score's own, counted; see :func:`sde_lib.affine`."""
-        evaluate = affine(self.score, times)
+        return self.counts(affine(self.score, times))
 
-        def counted(x: Tensor, t: float, A: float = 0.0, C: float = 1.0) -> Tensor:
-            self.count(x)
-            return evaluate(x, t, A, C)
-
-        return counted
+    def combinations(self, *arguments) -> list[Callable[[Tensor], Tensor]]:
+        """The score's own, counted; see :func:`sde_lib.affine.combinations`."""
+        return [self.counts(each) for each in combinations(self.score, *arguments)]

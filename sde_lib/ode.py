@@ -1,8 +1,9 @@
 r"""Solving dy/dt = field(y, t) for a batch of independent problems.
 
-``method="dopri5"``, the default, is our own: the embedded Runge-Kutta pair of orders 5 and 4 of Dormand and Prince
-(1980) with a step size, an error estimate and a PI controller *for each sample*. A sample's path therefore does not
-depend on its batch mates, and finished samples leave the batch. The error of a trial step of size h is
+``method="tsit5"``, the default, and ``method="dopri5"`` are our own: an embedded Runge-Kutta pair of orders 5 and 4
+(Tsitouras 2011; Dormand and Prince 1980) with a step size, an error estimate and a PI controller *for each sample*. A
+sample's path therefore does not depend on its batch mates, and finished samples leave the batch. The error of a trial
+step of size h is
 
 .. math:: e = \Bigl\|\frac{h \sum_i (b_i - \hat b_i) k_i}{atol + rtol\,\max(|y_n|, |y_{n+1}|)}\Bigr\|,
 
@@ -16,12 +17,17 @@ t1], where sigma(t) may not exist.
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 Field = Callable[[Tensor, Tensor, Tensor | slice], Tensor]
-"""field(y, t, rows): y (b, n), t (b,) and which b rows of the batch these are; returns dy/dt of shape (b, n)."""
+"""field(y, t, rows): y (b, n), t (b,) in float64 and which b rows of the batch these are; returns dy/dt of shape (b, n).
+
+A field with a method ``stages(t)`` is given all moments of a step at once, t (m, b), and returns m functions (y, rows):
+what depends on the time alone is then computed once a step.
+"""
 
 Norm = Callable[[Tensor], Tensor]
 """Scaled errors of shape (b, n) to one number a sample, shape (b,)."""
@@ -40,7 +46,7 @@ class Visit:
 
 ADAPTIVE = ("dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun")
 FIXED = ("euler", "midpoint", "heun2", "heun3", "rk4")
-METHODS = ("dopri5", *(f"torchdiffeq.{name}" for name in ADAPTIVE + FIXED))
+METHODS = ("tsit5", "dopri5", *(f"torchdiffeq.{name}" for name in ADAPTIVE + FIXED))
 
 
 def rms(error: Tensor) -> Tensor:
@@ -67,7 +73,7 @@ def integrate(
     t0: float,
     t1: float,
     *,
-    method: str = "dopri5",
+    method: str = "tsit5",
     rtol: float = 1e-5,
     atol: float = 1e-5,
     steps: int = 100,
@@ -79,7 +85,7 @@ def integrate(
 
     Arguments:
         field: the right-hand side; see :data:`Field`.
-        method: ``"dopri5"`` with a step for each sample, or ``"torchdiffeq.NAME"``.
+        method: ``"tsit5"`` or ``"dopri5"`` with a step for each sample, or ``"torchdiffeq.NAME"``.
         rtol, atol: the tolerances of the local error; see the module's formula.
         steps: how many steps a torchdiffeq method without error control takes (euler, midpoint, heun2, heun3, rk4).
         norm: the norm of a sample's scaled errors.
@@ -90,24 +96,66 @@ def integrate(
         FloatingPointError: the field is not finite, or the step size fell to nothing.
     """
     check_solver(method, rtol, atol, steps)
-    if method == "dopri5":
-        return dopri5(field, y, t0, t1, rtol, atol, norm, on_step, visit)
+    if method in PAIRS:
+        return adaptive(PAIRS[method], field, y, t0, t1, rtol, atol, norm, on_step, visit)
     return reference(field, y, t0, t1, method.removeprefix("torchdiffeq."), rtol, atol, steps, norm, on_step, visit)
 
 
-# Dormand and Prince (1980), in the usual tableau: row i of A holds the weights of stage i + 1; the last row is also
-# b, so
-# that the last stage of a step is the first of the next.
-C = (0.0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0, 1.0)
-A = (
-    (1 / 5,),
-    (3 / 40, 9 / 40),
-    (44 / 45, -56 / 15, 32 / 9),
-    (19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729),
-    (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
-    (35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),
-)
-ERROR = (71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An embedded Runge-Kutta pair of orders 5 and 4 whose last stage is the first of the next step.
+
+    Row i of A holds the weights of stage i + 1, its last row those of the step; ``error`` is b - b_hat.
+    """
+
+    C: tuple[float, ...]
+    A: tuple[tuple[float, ...], ...]
+    error: tuple[float, ...]
+
+
+PAIRS = {
+    "tsit5": Pair(
+        C=(0.0, 0.161, 0.327, 0.9, 0.9800255409045097, 1.0, 1.0),
+        A=(
+            (0.161,),
+            (-0.008480655492356989, 0.335480655492357),
+            (2.8971530571054935, -6.359448489975075, 4.3622954328695815),
+            (5.325864828439257, -11.748883564062828, 7.4955393428898365, -0.09249506636175525),
+            (5.86145544294642, -12.92096931784711, 8.159367898576159, -0.071584973281401, -0.028269050394068383),
+            (
+                0.09646076681806523,
+                0.01,
+                0.4798896504144996,
+                1.379008574103742,
+                -3.290069515436081,
+                2.324710524099774,
+            ),
+        ),
+        error=(
+            -0.001780011052225777,
+            -0.0008164344596567469,
+            0.007880878010261995,
+            -0.1447110071732629,
+            0.5823571654525552,
+            -0.45808210592918697,
+            1 / 66,
+        ),
+    ),
+    "dopri5": Pair(
+        C=(0.0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0, 1.0),
+        A=(
+            (1 / 5,),
+            (3 / 40, 9 / 40),
+            (44 / 45, -56 / 15, 32 / 9),
+            (19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729),
+            (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
+            (35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),
+        ),
+        error=(71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40),
+    ),
+}
 
 SMALLEST = 1e-12  # of the interval: a step below it means that no step is small enough
 
@@ -121,7 +169,8 @@ def combine(weights: tuple[float, ...], stages: list[Tensor]) -> Tensor:
     return total
 
 
-def dopri5(
+def adaptive(
+    pair: Pair,
     field: Field,
     y: Tensor,
     t0: float,
@@ -141,26 +190,34 @@ def dopri5(
     rows = torch.arange(len(y), device=y.device)
     result = torch.empty_like(y)
 
+    nodes = torch.tensor(pair.C[1:], dtype=clock, device=y.device)[:, None]
+
     def call(y: Tensor, share: Tensor) -> Tensor:
-        return field(y, (t0 + span * share).clamp(low, high).to(y.dtype), rows) * span  # dy/dshare
+        return field(y, (t0 + span * share).clamp(low, high), rows)
+
+    def functions() -> list[Callable[[Tensor, Tensor], Tensor]]:
+        t = (t0 + span * (done + nodes * h)).clamp(low, high)
+        if hasattr(field, "stages"):
+            return field.stages(t)
+        return [lambda y, rows, moment=moment: field(y, moment, rows) for moment in t]
 
     # The clock is the share of the way done, from 0 to 1: one direction, one scale.
     done = torch.zeros(len(y), dtype=clock, device=y.device)
     k = call(y, done)
-    h = first_step(call, y, done, k, rtol, atol, norm)
+    h = first_step(lambda y, share: span * call(y, share), y, done, span * k, rtol, atol, norm)
     previous = torch.full_like(h, 1e-4)  # the last accepted error
     rejected = torch.zeros_like(h, dtype=torch.bool)
 
     while len(rows):
         h = torch.minimum(h, 1 - done)
         last = done + h >= 1
-        step = h.to(y.dtype)[:, None]
+        step = (span * h).to(y.dtype)[:, None]
         stages = [k]
-        for c, weights in zip(C[1:], A, strict=True):
-            trial = y + step * combine(weights, stages)
-            stages.append(call(trial, torch.minimum(done + c * h, torch.ones_like(done))))
+        for weights, stage in zip(pair.A, functions(), strict=True):
+            trial = torch.addcmul(y, step, combine(weights, stages))
+            stages.append(stage(trial, rows))
         scale = atol + rtol * torch.maximum(y.abs(), trial.abs())
-        error = norm(step * combine(ERROR, stages) / scale).to(clock)
+        error = norm(step * combine(pair.error, stages) / scale).to(clock)
 
         accepted = error <= 1  # a NaN is a rejection
         if not bool((accepted | (h > SMALLEST)).all()):
@@ -175,7 +232,7 @@ def dopri5(
         factor = torch.where(accepted & ~rejected, factor, factor.clamp_max(1.0))  # no growth just after a rejection
 
         if visit is not None:
-            interpolate(visit, rows, accepted, done, h, y, trial, k, stages[-1])
+            interpolate(visit, rows, accepted, done, h, y, trial, span * k, span * stages[-1])
         done = torch.where(accepted, done + h, done)
         y = torch.where(accepted[:, None], trial, y)
         k = torch.where(accepted[:, None], stages[-1], k)
@@ -235,19 +292,19 @@ def reference(
     from torchdiffeq import odeint
 
     low, high = min(t0, t1), max(t0, t1)
+    clock = torch.float32 if y.device.type == "mps" else torch.float64
     rows = torch.arange(len(y), device=y.device)
 
     def right_hand_side(t: Tensor, y: Tensor) -> Tensor:
-        t = t.clamp(low, high)
+        t = t.to(clock).clamp(low, high)
         if on_step:
             on_step((float(t) - t0) / (t1 - t0))
-        return field(y, t.to(y.dtype).expand(len(y)), rows)
+        return field(y, t.expand(len(y)), rows)
 
-    adaptive = method in ADAPTIVE
     shares = [0.0, *(visit.shares.tolist() if visit is not None else []), 1.0]
     times = [t0 + (t1 - t0) * share for share in sorted(set(shares))]
-    times = torch.tensor(times, dtype=torch.float32 if y.device.type == "mps" else torch.float64, device=y.device)
-    if adaptive:  # step_t: it would step past t1, where the field is clamped, and interpolate back
+    times = torch.tensor(times, dtype=clock, device=y.device)
+    if method in ADAPTIVE:  # step_t: it would step past t1, where the field is clamped, and interpolate back
         options = {"norm": lambda error: norm(error).max(), "step_t": times[-1:]}
     else:
         options = {"step_size": abs(t1 - t0) / steps}
@@ -255,10 +312,10 @@ def reference(
         path = odeint(right_hand_side, y, times, rtol=rtol, atol=atol, method=method, options=options)
     except AssertionError as error:  # torchdiffeq's own "underflow in dt"
         raise FloatingPointError(
-            f"torchdiffeq's {method} gave up: {error}; try method=dopri5 or a larger tolerance"
+            f"torchdiffeq's {method} gave up: {error}; try method=tsit5 or a larger tolerance"
         ) from None
     if not math.isfinite(float(path[-1].sum())):
-        raise FloatingPointError(f"torchdiffeq's {method} ended in values that are not finite; try method=dopri5")
+        raise FloatingPointError(f"torchdiffeq's {method} ended in values that are not finite; try method=tsit5")
     if visit is not None:
         order = sorted(set(shares))
         visit.states.copy_(path[[order.index(share) for share in visit.shares.tolist()], : visit.states.shape[1]])

@@ -1,0 +1,54 @@
+r"""The variance-preserving SDE on the quarter circle: its time is the angle between data and noise.
+
+.. math::
+    dx = -\tan(t)\,x\,dt + \sqrt{2\tan t}\,dw, \qquad \alpha = \cos t, \quad \sigma = \sin t,
+    \quad \frac\sigma\alpha = \tan t
+
+(the cosine schedule of Nichol and Dhariwal, arXiv 2102.09672, eq. 17, in continuous time; eps plays the part of its
+offset). Along its probability flow dx/dt is the velocity alpha z - sigma x_0 of Salimans and Ho (arXiv 2202.00512,
+appendix D): of unit size at every time, which is why every other SDE's flow is solved here (:mod:`sde_lib.frame`).
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .base import SDE, check_interval
+
+
+@dataclass(frozen=True)
+class Cosine(SDE):
+    """alpha = cos t, sigma = sin t (arXiv 2102.09672, eq. 17).
+
+    Arguments:
+        T: the last angle, below pi/2; at 1.55 the noise-to-signal ratio tan(T) is 48, about VE's.
+        eps: the first; at 0.0105 sigma is VP's at its start.
+    """
+
+    T: float = 1.55
+    eps: float = 0.0105
+
+    def __post_init__(self):
+        check_interval("sde=cosine", self.T, self.eps)
+        if not self.T < math.pi / 2:
+            raise ValueError(f"sde.T={self.T} must lie below pi/2, where the data are gone; type for example sde.T=1.55")
+
+    def f(self, t: Tensor) -> Tensor:
+        return -torch.tan(t)
+
+    def g(self, t: Tensor) -> Tensor:
+        return torch.sqrt(2 * torch.tan(t))
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return torch.cos(t)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return torch.sin(t)
+
+    def half_log_snr(self, t: Tensor) -> Tensor:
+        return -torch.log(torch.tan(t))
+
+    def time(self, half_log_snr: Tensor) -> Tensor:
+        return torch.atan(torch.exp(-half_log_snr))

@@ -1,0 +1,110 @@
+r"""Every linear SDE is the cosine SDE in disguise.
+
+.. math:: y = x / \sqrt{\alpha^2 + \sigma^2}, \qquad \theta = \arctan(\sigma/\alpha)
+
+carries the marginals p_t of any SDE of :mod:`sde_lib.base` to those of :class:`sde_lib.Cosine` at the time theta, and
+with them the score, s_y = S s_x with S = sqrt(alpha^2 + sigma^2). So the probability flow is one curve for all of
+them, run through at different speeds and drawn to different scales; theta is the speed at which it is smoothest. (For
+data of unit variance dy/dtheta has unit variance too. Data N(0, I) stand still, a point moves round a circle.)
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .affine import combinations
+from .base import SDE, ScoreFn, per_sample
+from .cosine import Cosine
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A problem (SDE, score) to be solved in place of another, and the way back: x = scale(t) y.
+
+    Attributes:
+        sde: the SDE to solve under.
+        score: the score under it; it takes times in float64, whatever the precision of y.
+        original: the SDE that x and t belong to.
+    """
+
+    sde: SDE
+    score: ScoreFn
+    original: SDE
+
+    def scale(self, t: float) -> float:
+        """x / y at the original's time t."""
+        if self.sde is self.original:
+            return 1.0
+        moment = torch.tensor(t, dtype=torch.float64)
+        return float(torch.hypot(self.original.alpha(moment), self.original.sigma(moment)))
+
+    def time(self, t: float) -> float:
+        """The original's time at the time t of this frame."""
+        if self.sde is self.original:
+            return t
+        half_log_snr = self.sde.half_log_snr(torch.tensor(t, dtype=torch.float64))
+        return min(max(float(self.original.time(half_log_snr)), self.original.eps), self.original.T)
+
+
+class Flow:
+    """The probability flow dx/dt = f x - g^2/2 score as a field of :func:`sde_lib.integrate`.
+
+    Arguments:
+        sde, score: of the problem.
+        shape: the shape of one sample; the field's rows are samples, flattened.
+        dtype: of the samples.
+    """
+
+    def __init__(self, sde: SDE, score: ScoreFn, shape: tuple[int, ...], dtype: torch.dtype):
+        self.sde, self.score, self.shape, self.dtype = sde, score, shape, dtype
+
+    def stages(self, t: Tensor) -> list[Callable[[Tensor, Tensor], Tensor]]:
+        """dx/dt at several moments t (m, b), all their coefficients at once; see :func:`sde_lib.integrate`."""
+
+        def velocity(combination: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+            return lambda y, rows: combination(y.reshape(-1, *self.shape)).flatten(1)
+
+        A, C = self.sde.f(t), -0.5 * self.sde.g(t).square()
+        return [velocity(each) for each in combinations(self.score, t, A, C, self.dtype)]
+
+    def __call__(self, y: Tensor, t: Tensor, rows: Tensor) -> Tensor:
+        return self.stages(t[None])[0](y, rows)
+
+
+CLOCKS = ("angle", "t")
+
+
+def check_clock(clock: str) -> None:
+    if clock not in CLOCKS:
+        raise ValueError(f"clock={clock} must be {' or '.join(CLOCKS)}")
+
+
+def frame(sde: SDE, score: ScoreFn, clock: str) -> Frame:
+    """The problem as it stands (``clock="t"``), or as the cosine SDE's (``clock="angle"``)."""
+    if clock == "t":
+        return Frame(sde, lambda x, t: score(x, t.to(x.dtype)), sde)
+    ends = torch.tensor([sde.eps, sde.T], dtype=torch.float64)
+    eps, T = torch.atan2(sde.sigma(ends), sde.alpha(ends)).tolist()
+    cosine = Cosine(T=min(T, math.nextafter(math.pi / 2, 0)), eps=eps)
+    return Frame(cosine, under(sde, score, cosine), sde)
+
+
+def under(sde: SDE, score: ScoreFn, other: SDE) -> ScoreFn:
+    """A score under one SDE read under another, at one ratio sigma/alpha; it takes times of any precision.
+
+    Arguments:
+        score: any callable (x, t) -> score; one with a method ``under(sde, other)`` brings its own, without the detour.
+    """
+    own = getattr(score, "under", None)
+    if own is not None:
+        return own(sde, other)
+
+    def read(y: Tensor, t: Tensor) -> Tensor:
+        time = sde.time(other.half_log_snr(t)).clamp(sde.eps, sde.T)
+        scale = per_sample(sde.alpha(time) / other.alpha(t), y).to(y.dtype)
+        return scale * score(scale * y, time.to(y.dtype))
+
+    return read
