@@ -193,7 +193,7 @@ def settle(cfg: dict, shape: tuple[int, ...], values: dict[str, Any]) -> dict:
 
     Arguments:
         shape: the shape of one example.
-        values: what the keys that may say ``auto`` stand for.
+        values: what the keys that may say ``auto`` stand for, or a function without arguments that finds it.
     """
     kind = "vectors" if len(shape) == 1 else "images"
 
@@ -205,7 +205,7 @@ def settle(cfg: dict, shape: tuple[int, ...], values: dict[str, Any]) -> dict:
         if isinstance(node, list):
             return [fill(value, key) for value in node]
         if node == AUTO and key in values:
-            return values[key]
+            return values[key]() if callable(values[key]) else values[key]
         return node
 
     return fill(cfg, "")

@@ -86,6 +86,28 @@ class Data:
         """Weights (K,), means (K, D), stds (K,) in model units if the data are a mixture of isotropic Gaussians."""
         return None
 
+    def moments(self) -> tuple[Tensor, Tensor, Tensor, float]:
+        """The mean (D,) and the covariance of the training data in model units, float64: variances (k,) along the
+        columns of directions (D, k), and the one variance of all other directions. k = D up to D = 1024, then 256.
+        """
+        x = self.encode(self.dequantise(self.train[:20_000], None).double()).flatten(1)
+        mean = x.mean(0)
+        centred = (x - mean) / math.sqrt(len(x))
+        total = float(centred.square().sum())
+        if self.dim <= 1024:
+            variances, directions = torch.linalg.eigh(centred.T @ centred)
+            variances = variances.clamp_min(0)
+        else:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)
+                _, singular, directions = torch.svd_lowrank(centred, q=min(256, *centred.shape))
+            variances = singular.square()
+        others = self.dim - len(variances)
+        rest = max(0.0, total - float(variances.sum())) / others if others else 0.0
+        # uniform dequantisation adds the variance 1/12 of a level to every coordinate
+        blur = float((1 / self.scale.square()).mean()) / 12 if self.levels else 0.0
+        return mean, variances + blur, directions, rest + blur
+
     def labels(self) -> list[str] | None:
         """Names of the columns of a vector, for the axes of pictures; None where they have none."""
         return None

@@ -6,11 +6,23 @@ Along dx/dt = v(x, t) = f x - g^2/2 score the log-density changes by minus the d
     \log p_{eps}(x) = \log p_T(z) + \int_{eps}^T \nabla\cdot v(x_t, t)\,dt, \qquad
     \nabla\cdot v = D f - \tfrac12 g^2\,\mathrm{tr}\,\nabla_x s_\theta,
 
-with z = x_T the latent code of x (arXiv 2011.13456, eq. 39; Chen et al., arXiv 1806.07366, theorem 1). p_T is
-replaced by the prior N(0, sigma(T)^2 I). The state of the ODE is x and one integral a probe: with k random probes,
-fixed along the trajectory (FFJORD, arXiv 1810.01367, section 3.1), each integral is an unbiased estimate of its
-own, and their spread over the probes gives the standard error of their mean. Score and divergence come from one
-evaluation of the network.
+with z = x_T the latent code of x (arXiv 2011.13456, eq. 39; Chen et al., arXiv 1806.07366, theorem 1). The state of the
+ODE is x and one integral an estimate of the trace: with k random probes, fixed along the trajectory (FFJORD, arXiv
+1810.01367, section 3.1), each integral is an unbiased estimate of its own, and their spread gives the standard error of
+their mean. Score and divergence come from one evaluation of the network.
+
+Three terms stand at the ends and on the way, each of which can be switched off:
+
+* **The start.** p_eps is the density of data blurred by k = sigma/alpha at eps. Undoing the blur by one step of the
+  heat equation, p_0 = q - k^2/2 Laplace q + ..., with q(x) = alpha^D p_eps(alpha x),
+
+  .. math:: \log p_0(x) \approx \log q(x) - \tfrac{k^2}{2}\bigl(\alpha^2\,\nabla\cdot s + \|\alpha s\|^2\bigr),
+
+  s being the score at alpha x. ``start="plain"`` scores x itself by p_eps, as the published code does.
+* **The end.** p_T is taken to be the Gaussian of the data's first two moments, carried to T (:mod:`likelihood.moments`),
+  and not N(0, sigma(T)^2 I), the published prior (``prior="standard"``).
+* **The variance.** The score of that same Gaussian has a known divergence, and a Jacobian near to the network's where
+  the noise is not small: a control variate for random probes, which leaves them unbiased whatever the network is.
 """
 
 import math
@@ -25,6 +37,8 @@ from sde_lib import SDE, BasisVectors, Counted, Probes, ScoreFn, divergence, fra
 from sde_lib.frame import check_clock
 from sde_lib.ode import check_solver
 
+from .moments import Moments
+
 
 @dataclass(frozen=True)
 class LogLikelihood:
@@ -35,12 +49,16 @@ class LogLikelihood:
         z: the latent code x_T, shape (B, *).
         probe_stderr: the standard error of log_prob over the random probes in nats, shape (B,): 0 for the exact
             trace, NaN for one probe.
+        start_term: what the start's correction added to log_prob, shape (B,); 0 for ``start="plain"``.
+        prior_term: log p_T(z) less that of N(0, sigma(T)^2 I), shape (B,); 0 for ``prior="standard"``.
         nfe: network evaluations a point, the mean over the batch.
     """
 
     log_prob: Tensor
     z: Tensor
     probe_stderr: Tensor
+    start_term: Tensor
+    prior_term: Tensor
     nfe: float
 
 
@@ -49,11 +67,16 @@ class Likelihood:
     """(sde, score, x) -> log p(x).
 
     Arguments:
-        probes: all basis vectors (exact) or k random vectors (Hutchinson).
+        probes: how the divergence is taken: exactly, or by random probes; see :mod:`sde_lib.divergence`.
         method: ``tsit5`` or ``dopri5`` (a step size for each point) or ``torchdiffeq.NAME``; see :mod:`sde_lib.ode`.
         clock: the variable of integration, ``angle`` or ``t``; see :mod:`sde_lib.frame`.
         rtol, atol: tolerances of the local error, of each point by itself.
         steps: the number of steps of a torchdiffeq method without error control.
+        start: ``corrected`` for the density of the data, ``plain`` for p_eps; see the module's text.
+        prior: ``data`` for the Gaussian of the data's moments at T, ``standard`` for N(0, sigma(T)^2 I).
+        control_variate: whether random probes see the difference to that Gaussian's Jacobian alone.
+        moments: the data's mean (D,), variances (k,), directions (D, k) and the rest, as of ``Data.moments()``; ``auto``
+            in the yaml takes the data's. Without them (None) the prior is the standard one, and there is no control.
     """
 
     probes: Probes = field(default_factory=BasisVectors)
@@ -62,6 +85,10 @@ class Likelihood:
     rtol: float = 1e-5
     atol: float = 1e-5
     steps: int = 100
+    start: Literal["corrected", "plain"] = "corrected"
+    prior: Literal["data", "standard"] = "data"
+    control_variate: bool = True
+    moments: tuple[Tensor, Tensor, Tensor, float] | None = None
 
     def __post_init__(self):
         try:
@@ -69,8 +96,23 @@ class Likelihood:
             check_solver(self.method, self.rtol, self.atol, self.steps)
         except ValueError as error:
             raise ValueError(f"likelihood.{error}") from None
+        for key, value, choices in (
+            ("start", self.start, ("corrected", "plain")),
+            ("prior", self.prior, ("data", "standard")),
+        ):
+            if value not in choices:
+                raise ValueError(f"likelihood.{key}={value} must be {' or '.join(choices)}")
 
-    @torch.no_grad()
+    def reference(self, x: Tensor) -> Moments | None:
+        """The data's Gaussian for points like x, or None."""
+        if self.moments is None:
+            return None
+        if len(self.moments[0]) != x[0].numel():
+            raise ValueError(
+                f"likelihood.moments are of {len(self.moments[0])} dimensions, the points of shape {tuple(x.shape[1:])}"
+            )
+        return Moments(*self.moments)
+
     def __call__(
         self,
         sde: SDE,
@@ -78,6 +120,7 @@ class Likelihood:
         x: Tensor,
         randn_like: Callable[[Tensor], Tensor] = torch.randn_like,
         on_step: Callable[[float], None] | None = None,
+        differentiable: bool = False,
     ) -> LogLikelihood:
         """The log-density at x, shape (B, *), in model units.
 
@@ -85,27 +128,41 @@ class Likelihood:
             score: any callable (x, t) -> score; it must be differentiable in x.
             randn_like: the source of normals for random probes.
             on_step: called with the share of the way done.
+            differentiable: whether log_prob and z can be differentiated with respect to x and to whatever the score
+                holds, in memory that does not grow with the number of steps; see :func:`sde_lib.integrate`.
         """
-        count, dim, shape = len(x), x[0].numel(), x.shape[1:]
-        counted = Counted(score)
-        probes = self.probes.draw(x, lambda k: torch.stack([randn_like(x) for _ in range(k)]))
-        integrals = 1 if probes is None else len(probes)
-        problem = frame(sde, counted, self.clock)
-        at_eps, at_T = problem.scale(sde.eps), problem.scale(sde.T)
+        with torch.set_grad_enabled(differentiable):
+            return self.solve(sde, score, x, randn_like, on_step, differentiable)
 
-        def right_hand_side(y: Tensor, t: Tensor, rows: Tensor) -> Tensor:
-            at = y[:, :dim].reshape(-1, *shape).to(x.dtype)
-            s, div_s = divergence(
-                lambda u: problem.score(u, t), at, None if probes is None else probes[:, rows], self.probes.chunk
-            )
-            f, half_g2 = problem.sde.f(t), 0.5 * problem.sde.g(t).square()
-            velocity = per_sample(f, at) * y[:, :dim].reshape(at.shape) - per_sample(half_g2, at) * s
-            return torch.cat([velocity.flatten(1), (f * dim - half_g2 * div_s.to(f)).T], dim=1)
-
+    def solve(self, sde: SDE, score: ScoreFn, x: Tensor, randn_like, on_step, differentiable: bool) -> LogLikelihood:
+        count, dim, shape = len(x), x[0].numel() if len(x) else 1, x.shape[1:]
         # The state in float64 whatever the network's dtype: the solver adds thousands of small numbers, at no cost
         # beside the network.
         wide = torch.float32 if x.device.type == "mps" else torch.float64
-        start = torch.cat([x.flatten(1).to(wide) / at_eps, x.new_zeros(count, integrals, dtype=wide)], dim=1)
+        counted, reference = Counted(score), self.reference(x)
+        with torch.no_grad():
+            probes = self.probes.draw(x, lambda k: torch.stack([randn_like(x) for _ in range(k)]))
+        problem = frame(sde, counted, self.clock)
+        at_eps, at_T = problem.scale(sde.eps), problem.scale(sde.T)
+
+        def score_and_divergence(y: Tensor, t: Tensor, rows: Tensor | slice) -> tuple[Tensor, Tensor]:
+            """The score at y (b, D), and the estimates of its divergence, (n, b), both in the problem's frame."""
+            at, control = y.reshape(-1, *shape).to(x.dtype), None
+            if reference is not None and self.control_variate and probes is not None:
+
+                def near(v: Tensor) -> Tensor:
+                    return -reference.precision(v.flatten(2), problem.sde, t).reshape(v.shape)
+
+                control = near, -reference.trace(problem.sde, t).to(x.dtype)
+            mine = None if probes is None else probes[:, rows]
+            s, div = divergence(lambda u: problem.score(u, t), at, self.probes, mine, control)
+            return s.flatten(1).to(wide), div.to(wide)
+
+        def right_hand_side(y: Tensor, t: Tensor, rows: Tensor) -> Tensor:
+            s, div = score_and_divergence(y[:, :dim], t, rows)
+            f, half_g2 = problem.sde.f(t), 0.5 * problem.sde.g(t).square()
+            velocity = f[:, None] * y[:, :dim] - half_g2[:, None] * s
+            return torch.cat([velocity, (f * dim - half_g2 * div).T], dim=1)
 
         def norm(error: Tensor) -> Tensor:
             """The worse of the state's and the integrals' errors: in many dimensions one integral would vanish in a
@@ -113,9 +170,22 @@ class Likelihood:
             """
             return torch.maximum(error[:, :dim].square().mean(1).sqrt(), error[:, dim:].abs().amax(1))
 
+        if differentiable and not x.requires_grad:
+            x = x.detach().requires_grad_()  # the divergence is differentiable where its argument is
+        start = x.flatten(1).to(wide) / at_eps
+        estimates = start.new_zeros(self.probes.estimates(dim), count)
+        if self.start == "corrected":
+            moment = torch.tensor(sde.eps, dtype=torch.float64)
+            alpha, k = float(sde.alpha(moment)), float(sde.sigma(moment) / sde.alpha(moment))
+            start = alpha * start
+            s, div = score_and_divergence(start, torch.full_like(start[:, 0], problem.sde.eps), slice(None))
+            # s and div belong to y = x / at_eps, hence the factors
+            heat = (alpha / at_eps) ** 2 * (div + s.square().sum(1))
+            estimates = estimates - 0.5 * k**2 * heat
+        start_term = estimates.mean(0)
         end = integrate(
             right_hand_side,
-            start,
+            torch.cat([start, estimates.T], dim=1),
             problem.sde.eps,
             problem.sde.T,
             method=self.method,
@@ -124,13 +194,16 @@ class Likelihood:
             steps=self.steps,
             norm=norm,
             on_step=on_step,
+            differentiable=differentiable,
         )
-        z, estimates = at_T * end[:, :dim].reshape(-1, *shape), end[:, dim:]
-        if probes is None:
-            stderr = torch.zeros(count, dtype=wide, device=x.device)
-        elif integrals == 1:  # one probe says nothing of its own spread
-            stderr = torch.full((count,), torch.nan, dtype=wide, device=x.device)
-        else:
-            stderr = estimates.std(1) / integrals**0.5
-        log_prob = sde.prior_log_prob(z) + estimates.mean(1) + dim * math.log(at_T / at_eps)
-        return LogLikelihood(log_prob, z.to(x.dtype), stderr, counted.evaluations / max(1, count))
+        z, estimates = at_T * end[:, :dim].reshape(-1, *shape), end[:, dim:].T
+        prior, prior_term = sde.prior_log_prob(z), torch.zeros_like(start_term)
+        if reference is not None and self.prior == "data":
+            prior_term = reference.log_prob(z, sde, torch.full((count,), sde.T, dtype=wide, device=x.device)) - prior
+        scale = dim * math.log(at_T / at_eps)
+        if self.start == "corrected":
+            scale += dim * math.log(alpha)
+        log_prob = prior + prior_term + estimates.mean(0) + scale
+        stderr = self.probes.stderr(estimates.detach(), dim)
+        nfe = counted.evaluations / max(1, count)
+        return LogLikelihood(log_prob, z.to(x.dtype), stderr, start_term, prior_term, nfe)

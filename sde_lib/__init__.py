@@ -5,7 +5,7 @@ from .base import SDE, ReverseSDE, ScoreFn, per_sample
 from .cosine import Cosine
 from .counted import Counted
 from .custom import Custom
-from .divergence import BasisVectors, Gaussian, Probes, Rademacher, divergence
+from .divergence import BasisVectors, ExactUpTo, Gaussian, HutchPP, Orthogonal, Probes, Rademacher, divergence
 from .frame import Frame, frame
 from .noise import BlockNoise
 from .ode import integrate
@@ -36,6 +36,9 @@ __all__ = [
     "BasisVectors",
     "Rademacher",
     "Gaussian",
+    "Orthogonal",
+    "HutchPP",
+    "ExactUpTo",
     "Counted",
     "BlockNoise",
 ]

@@ -2,32 +2,66 @@ r"""The divergence of a vector field, from one evaluation of it.
 
 .. math:: \nabla\cdot F(x) = \mathrm{tr}\,J = \mathbb E_v[v^\top J v] \quad\text{where } \mathbb E[vv^\top] = I
 
-(Hutchinson 1989; Skilling 1989). Every method here is a set of probes v and a weight: with the D basis vectors of
-length sqrt(D), each as likely as the other, the mean over all of them is the exact trace; with k random probes the
-mean is unbiased and the spread over the k gives its standard error. Rademacher signs have no variance on the
-diagonal of J and the least of all probes with independent entries; Gaussian ones pay twice the diagonal's square.
+(Hutchinson 1989; Skilling 1989). A field's value comes with its pull-back v -> v'J, one backward pass for each v; what
+to do with it is the choice of :class:`Probes`:
+
+=============  ======================================================================================================
+BasisVectors   all D basis vectors: the exact trace
+Rademacher     k vectors of random signs: no variance on the diagonal of J, and the least of independent entries
+Gaussian       k standard normals: pays twice the diagonal's square
+Orthogonal     k orthogonal directions of length sqrt(D): a sample of a basis without replacement, exact at k = D
+HutchPP        k passes spent on the range of J, k inside it, k outside (Meyer et al., arXiv 2010.09649, algorithm 1)
+=============  ======================================================================================================
+
+A control variate is a second Jacobian J_G of known trace, near to J: tr J = tr J_G + E v'(J - J_G)v has the variance of
+the difference alone, and stays unbiased whatever J_G is.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+Pull = Callable[[Tensor], Tensor]
+"""v (m, B, *) to v'J of the same shape."""
+
+Control = tuple[Pull, Tensor]
+"""v to v'J_G, and tr J_G of shape (B,)."""
+
 
 class Probes(ABC):
-    """Which vectors v probe the Jacobian; ``chunk`` of them are pulled back at once, which bounds the memory."""
+    """What estimates a trace; ``chunk`` vectors are pulled back at once, which bounds the memory."""
 
     chunk: int = 16
 
     @abstractmethod
     def draw(self, x: Tensor, normals: Callable[[int], Tensor] | None) -> Tensor | None:
-        """k probes for each sample of x (B, *), shape (k, B, *), or None for the whole basis.
+        """What is random, for each sample of x (B, *): shape (k, B, *), or None where nothing is.
 
         Arguments:
             normals: gives (k, B, *) standard normals; see :class:`Rademacher` for why signs come from them too.
         """
+
+    def estimates(self, dim: int) -> int:
+        """How many estimates n :meth:`estimate` returns in D = dim dimensions."""
+        return self.count
+
+    def estimate(self, pull: Pull, probes: Tensor | None, x: Tensor) -> Tensor:
+        """Estimates of the trace of J, shape (n, B), whose mean over n is the result."""
+        return inner(pull(probes), probes)
+
+    def stderr(self, estimates: Tensor, dim: int) -> Tensor:
+        """The standard error of the mean of estimates (n, B), shape (B,); NaN for one, which says nothing of itself."""
+        if len(estimates) == 1:
+            return torch.full_like(estimates[0], torch.nan)
+        return estimates.std(0) / len(estimates) ** 0.5
+
+
+def inner(a: Tensor, b: Tensor) -> Tensor:
+    """Sums of products over a sample, (m, B, *) to (m, B)."""
+    return (a * b).flatten(2).sum(2)
 
 
 @dataclass(frozen=True)
@@ -41,13 +75,27 @@ class BasisVectors(Probes):
     chunk: int = 16
 
     def __post_init__(self):
-        if self.chunk < 1:
-            raise ValueError(
-                f"likelihood.probes.chunk={self.chunk} must be at least 1; type for example likelihood.probes.chunk=16"
-            )
+        check_least("chunk", self.chunk, 1, 16)
 
     def draw(self, x: Tensor, normals: Callable[[int], Tensor] | None) -> None:
         return None
+
+    def estimates(self, dim: int) -> int:
+        return 1
+
+    def estimate(self, pull: Pull, probes: None, x: Tensor) -> Tensor:
+        dim = x[0].numel()
+        total = x.new_zeros(len(x))
+        for first in range(0, dim, self.chunk):
+            index = torch.arange(first, min(first + self.chunk, dim), device=x.device)
+            basis = torch.zeros(len(index), dim, dtype=x.dtype, device=x.device)
+            basis[torch.arange(len(index)), index] = 1
+            v = basis.reshape(-1, 1, *x.shape[1:]).expand(-1, *x.shape)
+            total = total + inner(pull(v), v).sum(0)
+        return total[None]
+
+    def stderr(self, estimates: Tensor, dim: int) -> Tensor:
+        return torch.zeros_like(estimates[0])
 
 
 @dataclass(frozen=True)
@@ -61,7 +109,7 @@ class Rademacher(Probes):
     count: int = 4
 
     def __post_init__(self):
-        check_count(self.count)
+        check_least("count", self.count, 1, 4)
 
     def draw(self, x: Tensor, normals: Callable[[int], Tensor] | None) -> Tensor:
         z = normals(self.count)
@@ -79,32 +127,146 @@ class Gaussian(Probes):
     count: int = 4
 
     def __post_init__(self):
-        check_count(self.count)
+        check_least("count", self.count, 1, 4)
 
     def draw(self, x: Tensor, normals: Callable[[int], Tensor] | None) -> Tensor:
         return normals(self.count).to(x.dtype)
 
 
-def check_count(count: int) -> None:
-    if count < 1:
+@dataclass(frozen=True)
+class Orthogonal(Probes):
+    """k orthogonal probes of length sqrt(D) for each sample, uniform over all such frames.
+
+    The k estimates are a sample without replacement of the D that sum to D tr J, so that the variance of their mean is
+    smaller than that of k independent ones by the factor (D - k)/(D - 1), and k = D is exact.
+
+    Arguments:
+        count: the number k; min(k, D) are used.
+    """
+
+    count: int = 4
+
+    def __post_init__(self):
+        check_least("count", self.count, 1, 4)
+
+    def draw(self, x: Tensor, normals: Callable[[int], Tensor] | None) -> Tensor:
+        z, dim = normals(self.count).flatten(2), x[0].numel()
+        frame = orthonormal(z[:dim])
+        return (dim**0.5 * frame).reshape(-1, *x.shape).to(x.dtype)
+
+    def estimates(self, dim: int) -> int:
+        return min(self.count, dim)
+
+    def stderr(self, estimates: Tensor, dim: int) -> Tensor:
+        # E[s^2] = Var D/(D-1), and Var of the mean = Var/k (D-k)/(D-1)
+        if len(estimates) == dim:
+            return torch.zeros_like(estimates[0])
+        return super().stderr(estimates, dim) * ((dim - len(estimates)) / dim) ** 0.5
+
+
+def orthonormal(vectors: Tensor) -> Tensor:
+    """An orthonormal basis of the span of each sample's k <= D vectors (k, B, D), of that shape.
+
+    The basis of Gram and Schmidt, whose signs follow the vectors: of Gaussian ones it is uniform over all frames.
+    """
+    q, r = torch.linalg.qr(vectors.double().permute(1, 2, 0))
+    q = q * torch.where(r.diagonal(dim1=1, dim2=2) < 0, -1.0, 1.0)[:, None]
+    return q.permute(2, 0, 1).to(vectors.dtype)
+
+
+@dataclass(frozen=True)
+class HutchPP(Probes):
+    """Hutch++: the trace inside the range that J maps k random vectors to, exactly, and the rest by k random signs.
+
+    3 k backward passes, a third of which wait for another. It pays where J has few large eigenvalues and k reaches
+    them; see docs/results.md for what it costs where it does not.
+
+    Arguments:
+        count: the number k; from 2 on the estimate carries its own standard error.
+    """
+
+    count: int = 4
+
+    def __post_init__(self):
+        check_least("count", self.count, 1, 4)
+
+    def draw(self, x: Tensor, normals: Callable[[int], Tensor] | None) -> Tensor:
+        z = normals(2 * self.count)
+        return torch.where(z < 0, -1.0, 1.0).to(x.dtype)
+
+    def estimate(self, pull: Pull, probes: Tensor, x: Tensor) -> Tensor:
+        sketch, signs = probes.split(self.count)
+        sketch = sketch[: x[0].numel()]
+        q = orthonormal(pull(sketch).flatten(2))  # (k, B, D)
+        inside = inner(pull(q.reshape(-1, *x.shape)), q.reshape(-1, *x.shape)).sum(0)
+        outside = project_out(signs.flatten(2), q).reshape(-1, *x.shape)
+        return inside + inner(pull(outside), outside)
+
+
+def project_out(v: Tensor, q: Tensor) -> Tensor:
+    """v (m, B, D) less its part in the span of the orthonormal q (k, B, D)."""
+    return v - torch.einsum("mbk,kbd->mbd", torch.einsum("mbd,kbd->mbk", v, q), q)
+
+
+@dataclass(frozen=True)
+class ExactUpTo(Probes):
+    """The exact trace where it is affordable: all basis vectors up to D = limit, other probes beyond.
+
+    Arguments:
+        limit: the largest D whose trace is taken exactly.
+        chunk: as in :class:`BasisVectors`.
+        otherwise: the probes for more dimensions.
+    """
+
+    limit: int = 64
+    chunk: int = 16
+    otherwise: Probes = field(default_factory=Rademacher)
+
+    def __post_init__(self):
+        check_least("limit", self.limit, 0, 64)
+        check_least("chunk", self.chunk, 1, 16)
+
+    def choice(self, dim: int) -> Probes:
+        return BasisVectors(self.chunk) if dim <= self.limit else self.otherwise
+
+    def draw(self, x: Tensor, normals: Callable[[int], Tensor] | None) -> Tensor | None:
+        return self.choice(x[0].numel()).draw(x, normals)
+
+    def estimates(self, dim: int) -> int:
+        return self.choice(dim).estimates(dim)
+
+    def estimate(self, pull: Pull, probes: Tensor | None, x: Tensor) -> Tensor:
+        return self.choice(x[0].numel()).estimate(pull, probes, x)
+
+    def stderr(self, estimates: Tensor, dim: int) -> Tensor:
+        return self.choice(dim).stderr(estimates, dim)
+
+
+def check_least(key: str, value: int, least: int, instead: int) -> None:
+    if value < least:
         raise ValueError(
-            f"likelihood.probes.count={count} must be at least 1; type for example likelihood.probes.count=4"
+            f"likelihood.probes.{key}={value} must be at least {least}; type for example likelihood.probes.{key}={instead}"
         )
 
 
 def divergence(
-    field: Callable[[Tensor], Tensor], x: Tensor, probes: Tensor | None, chunk: int = 16
+    field: Callable[[Tensor], Tensor],
+    x: Tensor,
+    method: Probes,
+    probes: Tensor | None = None,
+    control: Control | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The field at x and its divergence there, from one evaluation of the field and one backward pass a probe.
 
     Arguments:
         field: maps (B, *) to (B, *), each sample by itself.
         x: the points, shape (B, *).
-        probes: (k, B, *), or None for the exact trace by all basis vectors.
-        chunk: how many backward passes share one batched call.
+        method: how the trace is estimated.
+        probes: what ``method.draw`` returned.
+        control: a Jacobian of known trace that is near to the field's; not used where the trace is exact.
 
     Returns:
-        The field's values, shape (B, *), and the estimates, shape (k, B); of the exact trace, shape (1, B).
+        The field's values, shape (B, *), and the estimates, shape (n, B), whose mean over n is the divergence.
     """
     differentiable = torch.is_grad_enabled() and x.requires_grad
     with torch.enable_grad():
@@ -112,31 +274,21 @@ def divergence(
             x = x.detach().requires_grad_()
         value = field(x)
 
-        def pull(v: Tensor, more: bool) -> Tensor:
-            """v' J v for each of the probes v of shape (m, B, *), shape (m, B)."""
-            keep = more or differentiable
-            if len(v) == 1:  # one probe needs no batching of the backward pass
-                (vJ,) = torch.autograd.grad(value, x, v[0], retain_graph=keep, create_graph=differentiable)
-                return (vJ * v[0]).flatten(1).sum(1)[None]
-            try:
-                (vJ,) = torch.autograd.grad(
-                    value, x, v, retain_graph=True, create_graph=differentiable, is_grads_batched=True
-                )
-            except RuntimeError:  # torch cannot batch every second derivative, GroupNorm's for one: then one by one
-                return torch.cat([pull(each[None], more=True) for each in v])
-            return (vJ * v).flatten(2).sum(2)
+        def pull(v: Tensor) -> Tensor:
+            if len(v) > method.chunk:
+                return torch.cat([pull(part) for part in v.split(method.chunk)])
+            if len(v) > 1:  # one probe needs no batching of the backward pass
+                try:
+                    return torch.autograd.grad(
+                        value, x, v, retain_graph=True, create_graph=differentiable, is_grads_batched=True
+                    )[0]
+                except RuntimeError:  # torch cannot batch every second derivative, GroupNorm's for one
+                    return torch.cat([pull(each[None]) for each in v])
+            return torch.autograd.grad(value, x, v[0], retain_graph=True, create_graph=differentiable)[0][None]
 
-        if probes is not None:
-            parts = [pull(v, more=i * chunk + len(v) < len(probes)) for i, v in enumerate(probes.split(chunk))]
-            estimates = torch.cat(parts)
+        if control is None or probes is None:
+            estimates = method.estimate(pull, probes, x)
         else:
-            dim = x[0].numel()
-            total = torch.zeros((), dtype=value.dtype, device=value.device)
-            for first in range(0, dim, chunk):
-                index = torch.arange(first, min(first + chunk, dim), device=x.device)
-                basis = torch.zeros(len(index), dim, dtype=value.dtype, device=x.device)
-                basis[torch.arange(len(index)), index] = 1
-                v = basis.reshape(-1, 1, *x.shape[1:]).expand(-1, *x.shape)
-                total = total + pull(v, more=first + chunk < dim).sum(0)
-            estimates = total[None]
+            near, trace = control
+            estimates = trace + method.estimate(lambda v: pull(v) - near(v), probes, x)
     return (value, estimates) if differentiable else (value.detach(), estimates.detach())

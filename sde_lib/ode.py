@@ -21,6 +21,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 Field = Callable[[Tensor, Tensor, Tensor | slice], Tensor]
 """field(y, t, rows): y (b, n), t (b,) in float64 and which b rows of the batch these are; returns dy/dt of shape (b, n).
@@ -80,6 +81,7 @@ def integrate(
     norm: Norm = rms,
     on_step: Callable[[float], None] | None = None,
     visit: Visit | None = None,
+    differentiable: bool = False,
 ) -> Tensor:
     """y at t1, from y of shape (B, n) at t0.
 
@@ -91,11 +93,21 @@ def integrate(
         norm: the norm of a sample's scaled errors.
         on_step: called with the share of the way done, in [0, 1], for progress.
         visit: receives the states at some moments on the way; the steps are the same with it and without.
+        differentiable: whether the result can be differentiated with respect to y and to whatever the field holds. The
+            steps are found first and then taken again, each of them a checkpoint: the gradient is that of the discrete
+            solution, to rounding, and the memory that of one step's evaluations and of one state a step.
 
     Raises:
         FloatingPointError: the field is not finite, or the step size fell to nothing.
     """
     check_solver(method, rtol, atol, steps)
+    if differentiable:
+        if method not in PAIRS:
+            raise ValueError(f"method={method} has no gradient; type method=tsit5")
+        path: Path = []
+        with torch.no_grad():
+            adaptive(PAIRS[method], field, y, t0, t1, rtol, atol, norm, on_step, visit, path)
+        return retrace(PAIRS[method], field, y, path)
     if method in PAIRS:
         return adaptive(PAIRS[method], field, y, t0, t1, rtol, atol, norm, on_step, visit)
     return reference(field, y, t0, t1, method.removeprefix("torchdiffeq."), rtol, atol, steps, norm, on_step, visit)
@@ -162,11 +174,56 @@ SMALLEST = 1e-12  # of the interval: a step below it means that no step is small
 
 def combine(weights: tuple[float, ...], stages: list[Tensor]) -> Tensor:
     """sum_i weights_i stages_i, in place on one fresh tensor."""
-    terms = [(w, k) for w, k in zip(weights, stages, strict=True) if w]
+    terms = [(w, k) for w, k in zip(weights, stages) if w]
     total = terms[0][1] * terms[0][0]
     for weight, stage in terms[1:]:
         total.add_(stage, alpha=weight)
     return total
+
+
+Path = list[tuple[Tensor, Tensor, Tensor, tuple[float, float]]]
+"""The accepted steps in their order: which rows took one, from which t, of which size; and the interval."""
+
+
+def runge_kutta(
+    pair: Pair,
+    field: Field,
+    y: Tensor,
+    t: Tensor,
+    h: Tensor,
+    rows: Tensor,
+    interval: tuple[float, float],
+    k: Tensor | None = None,
+    count: int | None = None,
+) -> tuple[Tensor, list[Tensor]]:
+    """One step of size h (b,) from t (b,), and the values dy/dt of its stages; k is the first, where it is known.
+
+    ``count`` leaves out the last stages, which only the error needs.
+    """
+    nodes = torch.tensor(pair.C[1:count], dtype=t.dtype, device=t.device)[:, None]
+    moments = (t + nodes * h).clamp(*interval)
+    if hasattr(field, "stages"):
+        functions = field.stages(moments)
+    else:
+        functions = [lambda y, rows, moment=moment: field(y, moment, rows) for moment in moments]
+    step = h.to(y.dtype)[:, None]
+    stages = [field(y, t.clamp(*interval), rows) if k is None else k]
+    for i, weights in enumerate(pair.A):
+        trial = torch.addcmul(y, step, combine(weights, stages))
+        if i < len(functions):
+            stages.append(functions[i](trial, rows))
+    return trial, stages
+
+
+def retrace(pair: Pair, field: Field, y: Tensor, path: Path) -> Tensor:
+    """The steps of a path once more, as differentiable functions of y that keep no evaluation in memory."""
+    for rows, t, h, interval in path:
+
+        def step(y: Tensor, rows=rows, t=t, h=h, interval=interval) -> Tensor:
+            return runge_kutta(pair, field, y, t, h, rows, interval, count=-1)[0]
+
+        y = y.index_copy(0, rows, checkpoint(step, y[rows], use_reentrant=False))
+    return y
 
 
 def adaptive(
@@ -180,6 +237,7 @@ def adaptive(
     norm: Norm,
     on_step=None,
     visit: Visit | None = None,
+    path: Path | None = None,
 ) -> Tensor:
     """The per-sample adaptive solver of the module's text."""
     if t0 == t1 or len(y) == 0:
@@ -190,16 +248,8 @@ def adaptive(
     rows = torch.arange(len(y), device=y.device)
     result = torch.empty_like(y)
 
-    nodes = torch.tensor(pair.C[1:], dtype=clock, device=y.device)[:, None]
-
     def call(y: Tensor, share: Tensor) -> Tensor:
         return field(y, (t0 + span * share).clamp(low, high), rows)
-
-    def functions() -> list[Callable[[Tensor, Tensor], Tensor]]:
-        t = (t0 + span * (done + nodes * h)).clamp(low, high)
-        if hasattr(field, "stages"):
-            return field.stages(t)
-        return [lambda y, rows, moment=moment: field(y, moment, rows) for moment in t]
 
     # The clock is the share of the way done, from 0 to 1: one direction, one scale.
     done = torch.zeros(len(y), dtype=clock, device=y.device)
@@ -212,10 +262,7 @@ def adaptive(
         h = torch.minimum(h, 1 - done)
         last = done + h >= 1
         step = (span * h).to(y.dtype)[:, None]
-        stages = [k]
-        for weights, stage in zip(pair.A, functions(), strict=True):
-            trial = torch.addcmul(y, step, combine(weights, stages))
-            stages.append(stage(trial, rows))
+        trial, stages = runge_kutta(pair, field, y, t0 + span * done, span * h, rows, (low, high), k)
         scale = atol + rtol * torch.maximum(y.abs(), trial.abs())
         error = norm(step * combine(pair.error, stages) / scale).to(clock)
 
@@ -231,6 +278,10 @@ def adaptive(
         factor = factor.clamp(0.2, 5.0)
         factor = torch.where(accepted & ~rejected, factor, factor.clamp_max(1.0))  # no growth just after a rejection
 
+        if path is not None:
+            kept = accepted.nonzero()[:, 0]
+            if len(kept):
+                path.append((rows[kept], (t0 + span * done)[kept], (span * h)[kept], (low, high)))
         if visit is not None:
             interpolate(visit, rows, accepted, done, h, y, trial, span * k, span * stages[-1])
         done = torch.where(accepted, done + h, done)
