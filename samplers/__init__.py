@@ -1,26 +1,44 @@
 """Solving the reverse SDE: from a score and noise to samples."""
 
+from .adams_bashforth import AdamsBashforth
+from .adaptive import AdaptiveSDE
+from .additive import SEA, ShARK
 from .correctors import Langevin
-from .grid import Grid, Karras, LogSNR, Uniform
+from .exponential import Exponential
+from .grid import Grid, Karras, LogSNR, Quadratic, Uniform
+from .heun import Heun
+from .multistep import Multistep
 from .ode import ProbabilityFlow
 from .pc import Film, PredictorCorrector, Sampler
 from .predictors import Ancestral, EulerMaruyama, Predictor, Rescale, ReverseDiffusion
+from .restart import Restart
 from .step import Step
+from .unipc import UniPC
 
 __all__ = [
     "Sampler",
     "Film",
     "PredictorCorrector",
     "ProbabilityFlow",
+    "AdaptiveSDE",
     "Step",
     "Predictor",
     "EulerMaruyama",
     "ReverseDiffusion",
     "Rescale",
     "Ancestral",
+    "Multistep",
+    "Exponential",
+    "UniPC",
+    "AdamsBashforth",
+    "Heun",
+    "Restart",
+    "SEA",
+    "ShARK",
     "Langevin",
     "Grid",
     "Uniform",
+    "Quadratic",
     "LogSNR",
     "Karras",
 ]

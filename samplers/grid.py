@@ -1,12 +1,13 @@
 r"""Time grids: T = t_0 > t_1 > ... > t_N = eps.
 
-========  =============================================================================================
-Uniform   equal steps in t: the grid of the published samplers (arXiv 2011.13456, appendix C)
-LogSNR    equal steps in the half log-SNR lambda = log(alpha/sigma): equal factors in sigma/alpha
-Karras    equal steps in (sigma/alpha)^{1/rho} (arXiv 2206.00364, eq. 5)
-========  =============================================================================================
+=========  ============================================================================================
+Uniform    equal steps in t: the grid of the published samplers (arXiv 2011.13456, appendix C)
+Quadratic  equal steps in sqrt(t): DDIM's quadratic spacing (arXiv 2010.02502)
+LogSNR     equal steps in the half log-SNR lambda = log(alpha/sigma): equal factors in sigma/alpha
+Karras     equal steps in (sigma/alpha)^{1/rho} (arXiv 2206.00364, eq. 5)
+=========  ============================================================================================
 
-The last two are spaced in the noise-to-signal ratio and carried to each SDE's own time by ``SDE.time``.
+LogSNR and Karras are spaced in the noise-to-signal ratio and carried to each SDE's own time by ``SDE.time``.
 """
 
 from abc import ABC, abstractmethod
@@ -43,6 +44,15 @@ class Uniform(Grid):
 
     def times(self, sde: SDE, unit: Tensor) -> Tensor:
         return sde.T + (sde.eps - sde.T) * unit
+
+
+@dataclass(frozen=True)
+class Quadratic(Grid):
+    """Equal steps in sqrt(t): shorter ones towards the data."""
+
+    def times(self, sde: SDE, unit: Tensor) -> Tensor:
+        start, stop = sde.T**0.5, sde.eps**0.5
+        return (start + (stop - start) * unit).square()
 
 
 @dataclass(frozen=True)

@@ -119,7 +119,7 @@ class PredictorCorrector(Sampler):
             film.add(sde.T, x)
         for n in range(self.steps):
             for i, (step, rows) in enumerate(parts):
-                z = [randn_like(x) for _ in range(step.normals)]
+                z = [randn_like(x) for _ in range(step.draws(rows[n]))]
                 x, _, memories[i] = step(rows[n], evaluate, x, z, memories[i])
             if n + 1 in frames:
                 film.add(float(grid[n + 1]), x)

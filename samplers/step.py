@@ -11,8 +11,8 @@ from sde_lib import SDE, Affine
 class Step(ABC):
     """A pure function over the interval t -> s, s < t.
 
-    ``normals`` is how many standard normals of x's shape the step takes. ``memory`` is a multistep method's history,
-    None at first, handed back and forth.
+    ``normals`` is how many standard normals of x's shape each step takes; where that depends on the row, ``draws(row)``
+    says so. ``memory`` is a multistep method's history, None at first, handed back and forth.
     """
 
     normals: int = 1
@@ -26,6 +26,10 @@ class Step(ABC):
     def times(self, sde: SDE, grid: Tensor) -> list[float]:
         """The times at which the steps evaluate the score; a step that looks inside the interval says so here."""
         return grid.tolist()
+
+    def draws(self, row: Any) -> int:
+        """How many normals the step of a row takes."""
+        return self.normals
 
     @abstractmethod
     def __call__(self, row: Any, score: Affine, x: Tensor, z: list[Tensor], memory: Any) -> tuple[Tensor, Tensor, Any]:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from models import Oracle
 from samplers import (
+    AdaptiveSDE,
     Ancestral,
     EulerMaruyama,
     Film,
@@ -18,6 +19,7 @@ from samplers import (
     PredictorCorrector,
     ProbabilityFlow,
     Rescale,
+    Restart,
     ReverseDiffusion,
     Uniform,
 )
@@ -39,15 +41,25 @@ from .conftest import (
 )
 
 SHORT = {"steps": 20, "rtol": 1e-4, "atol": 1e-4}
-PREDICTOR_CHOICES = [make("sampler.predictor", "sampler=em", f"sampler/predictor={name}") for name in PREDICTORS]
-SOLVERS = [predictor for predictor in PREDICTOR_CHOICES if not isinstance(predictor, Rescale)]
+PREDICTOR_CHOICES = {name: make("sampler.predictor", "sampler=em", f"sampler/predictor={name}") for name in PREDICTORS}
+# Restart's rounds have a number of steps of their own, whatever the grid's: see test_stochastic.py.
+SOLVERS = [name for name, each in PREDICTOR_CHOICES.items() if not isinstance(each, Rescale | Restart)]
+# The weak order of a predictor as its yaml has it; one that is not named here is of order one.
+ORDERS = {"exponential": 2, "adams_bashforth": 3, "unipc": 3, "heun": 2, "sea": 2, "shark": 2}
 
 
-def draws_of(sampler) -> int:
+def short(name: str, **keys):
+    """A sampler that takes few steps; the adaptive SDE solver would need thousands for 1e-4, and keeps its yaml's."""
+    adaptive = isinstance(make_sampler(name), AdaptiveSDE)
+    return make_sampler(name, **(keys if adaptive else SHORT | keys))
+
+
+def draws_of(sde, sampler) -> int:
     """How many normals a run takes."""
     if not isinstance(sampler, PredictorCorrector):
         return 0
-    return sampler.steps * sum(step.normals for step in (sampler.predictor, sampler.corrector) if step is not None)
+    steps, grid = (sampler.predictor, sampler.corrector), sampler.grid(sde, sampler.steps)
+    return sum(step.draws(row) for step in steps if step is not None for row in step.prepare(sde, grid))
 
 
 def law(sde, sampler, score, start_mean: float, start_variance: float) -> tuple[float, float]:
@@ -57,7 +69,7 @@ def law(sde, sampler, score, start_mean: float, start_variance: float) -> tuple[
     Row 0 of the batch starts at the mean with no noise at all, row 1 one std further; row 2 + k gets a 1 as its k-th
     normal.
     """
-    count, calls = draws_of(sampler), [0]
+    count, calls = draws_of(sde, sampler), [0]
     x = torch.full((2 + count, 1), start_mean, dtype=torch.float64)
     x[1] += start_variance**0.5
 
@@ -82,34 +94,36 @@ def relative_errors(sde, sampler, score) -> tuple[float, float]:
     return (mean - m) / v**0.5, variance / v - 1
 
 
-@pytest.mark.parametrize("predictor", SOLVERS)
-def test_predictors_are_of_order_one(sde, predictor):
-    """The law at eps converges to N(alpha m, alpha^2 s^2 + sigma^2) in proportion to 1/N: its mean and its variance."""
-    score = GaussianScore(sde, 0.7, 0.5)
+@pytest.mark.parametrize("name", SOLVERS)
+def test_predictors_have_their_order(sde, name):
+    """The law at eps converges to N(alpha m, alpha^2 s^2 + sigma^2) in proportion to 1/N^order: its mean and its
+    variance. The methods of higher order need steps that are short in lambda, their own time.
+    """
+    score, predictor, order = GaussianScore(sde, 0.7, 0.5), PREDICTOR_CHOICES[name], ORDERS.get(name, 1)
+    grid, steps = (Uniform(), (150, 300, 600)) if order == 1 else (LogSNR(), (50, 100, 200))
     coarse, fine, finest = (
-        torch.tensor(relative_errors(sde, PredictorCorrector(Uniform(), n, predictor, denoise=False), score)).abs()
-        for n in (150, 300, 600)
+        torch.tensor(relative_errors(sde, PredictorCorrector(grid, n, predictor, denoise=False), score)).abs()
+        for n in steps
     )
     assert float(finest.max()) < 0.04
     for first, second in ((coarse, fine), (fine, finest)):
-        order = torch.log2(first.sum() / second.sum())
-        assert (
-            0.7 < float(order) < 2.2
-        )  # h log h where sigma(t) ~ sqrt(t); Euler-Maruyama's first term can vanish under VE
+        found = float(torch.log2(first.sum() / second.sum()))
+        assert found > order - 0.3  # h log h where sigma(t) ~ sqrt(t)
+        assert order > 1 or found < 2.2  # Euler-Maruyama's first term can vanish under VE
 
 
-@pytest.mark.parametrize("predictor", SOLVERS)
+@pytest.mark.parametrize("name", SOLVERS)
 @pytest.mark.parametrize("grid", GRIDS)
-def test_predictors_converge_on_every_grid(sde, predictor, grid):
+def test_predictors_converge_on_every_grid(sde, name, grid):
     score, grid = GaussianScore(sde, 0.7, 0.5), make("sampler.grid", "sampler=em", f"sampler/grid={grid}")
     errors = [
-        sum(map(abs, relative_errors(sde, PredictorCorrector(grid, n, predictor, denoise=False), score)))
+        sum(map(abs, relative_errors(sde, PredictorCorrector(grid, n, PREDICTOR_CHOICES[name], denoise=False), score)))
         for n in (150, 300)
     ]
-    assert errors[1] < 0.65 * errors[0] and errors[1] < 0.2
+    assert errors[1] < max(0.65 * errors[0], 1e-4) and errors[1] < 0.2  # a tiny error may be on its way through zero
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", [name for name in SAMPLERS if not isinstance(make_sampler(name), AdaptiveSDE)])
 def test_every_sampler_has_the_exact_law_of_a_gaussian(sde, name):
     """As its yaml says but for fewer steps, from the exact law at T, denoised: the exact law of E[x_0 | x_eps]."""
     m, s = 0.3, 0.8
@@ -144,20 +158,21 @@ def test_langevin_alone_converges_with_its_number_of_steps(name):
     assert errors[2] < 0.3 * errors[1] < 0.1 * errors[0] and errors[2] < 0.05
 
 
-@pytest.mark.parametrize("predictor", PREDICTOR_CHOICES)
+@pytest.mark.parametrize("predictor", PREDICTOR_CHOICES.values(), ids=PREDICTOR_CHOICES)
 def test_steps_are_pure_functions(predictor, shape, dtype):
     """Vectors and images: each coordinate of a Gaussian gets what a lone number gets; mean is x_s less its noise."""
     sde = make_sde("vp")
     score, grid = affine(GaussianScore(sde, 0.7, 0.5), []), Uniform()(sde, 10)
-    x, z = torch.randn(4, *shape, dtype=dtype), [torch.randn(4, *shape, dtype=dtype) for _ in range(predictor.normals)]
-    kept = x.clone()
     row = predictor.prepare(sde, grid)[3]
+    x, *z = (torch.randn(4, *shape, dtype=dtype) for _ in range(1 + predictor.draws(row)))
+    kept = x.clone()
     found, mean, _ = predictor(row, score, x, z, None)
     assert torch.equal(x, kept) and found.dtype == dtype and torch.equal(found, predictor(row, score, x, z, None)[0])
     lone, _, _ = predictor(row, score, x.reshape(-1, 1), [each.reshape(-1, 1) for each in z], None)
     torch.testing.assert_close(found.reshape(-1, 1), lone)
-    quiet, _, _ = predictor(row, score, x, [torch.zeros_like(each) for each in z], None)
-    torch.testing.assert_close(mean, quiet)
+    if len(z) < 2:  # of two normals one is seen by the score, and stays
+        quiet, _, _ = predictor(row, score, x, [torch.zeros_like(each) for each in z], None)
+        torch.testing.assert_close(mean, quiet)
 
 
 def test_coefficients_by_hand(sde):
@@ -366,7 +381,7 @@ def run_in_batches(sde, sampler, score, shape, count: int, batch: int) -> Tensor
 @pytest.mark.parametrize("name", SAMPLERS)
 @pytest.mark.parametrize("batch", [7, 64])
 def test_samples_do_not_depend_on_the_batch(sde, shape, name, batch):
-    sampler, oracle, count = make_sampler(name, **SHORT), Oracle(sde, mixture(shape)), 70 if len(shape) == 1 else 10
+    sampler, oracle, count = short(name), Oracle(sde, mixture(shape)), 70 if len(shape) == 1 else 10
     whole = run_in_batches(sde, sampler, oracle, shape, count, count)
     torch.testing.assert_close(run_in_batches(sde, sampler, oracle, shape, count, batch), whole, rtol=1e-10, atol=1e-10)
 
@@ -421,7 +436,7 @@ def test_denoising_is_tweedies_formula(sde, name):
     for denoise in ("false", "true"):
         torch.manual_seed(1)
         start = sde.prior_std * torch.randn(5, 2, dtype=torch.float64)
-        x.append(make_sampler(name, denoise=denoise, **SHORT)(sde, score, start, torch.randn_like))
+        x.append(short(name, denoise=denoise)(sde, score, start, torch.randn_like))
     alpha, sigma = (function(torch.tensor(sde.eps, dtype=torch.float64)) for function in (sde.alpha, sde.sigma))
     gradient = (alpha * 0.3 - x[0]) / (alpha**2 * 0.8**2 + sigma**2)
     torch.testing.assert_close(x[1], (x[0] + sigma**2 * gradient) / alpha, rtol=1e-9, atol=1e-9)
@@ -430,7 +445,7 @@ def test_denoising_is_tweedies_formula(sde, name):
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_film_and_progress_change_nothing(name, shape):
     sde = make_sde("subvp")
-    sampler, score, found = make_sampler(name, **SHORT, denoise="false"), GaussianScore(sde, 0.3, 0.8), []
+    sampler, score, found = short(name, denoise="false"), GaussianScore(sde, 0.3, 0.8), []
     start = sde.prior_std * torch.randn(5, *shape, dtype=torch.float64)
     film, shares = Film(rows=3, frames=5), []
     for keys in ({}, {"film": film, "on_step": shares.append}):
@@ -444,7 +459,7 @@ def test_film_and_progress_change_nothing(name, shape):
     torch.testing.assert_close(film.states[-1], found[0][:3], rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("method", ["dopri5", "torchdiffeq.dopri5", "torchdiffeq.rk4"])
+@pytest.mark.parametrize("method", ["tsit5", "dopri5", "torchdiffeq.dopri5", "torchdiffeq.rk4"])
 def test_probability_flow_is_the_exact_map(sde, shape, method):
     """On a Gaussian the flow is x_eps = alpha m + sqrt(v_eps/v_T) (x_T - alpha_T m), for every sample."""
     score = GaussianScore(sde, 0.3, 0.8)

@@ -1,0 +1,167 @@
+r"""The reverse SDE with additive noise, and solvers made for that (Foster, dos Reis and Strange, arXiv 2210.17543).
+
+With y = x/alpha and tau = (sigma/alpha)^2, the variance of the noise in y, the reverse SDE of any SDE of
+:mod:`sde_lib.base` runs down tau with a noise that is free of x and of t,
+
+.. math:: dy = \tfrac{1+\eta^2}{2}\,\alpha\,s_\theta\,du + \eta\,dW_u, \qquad u = \tau_T - \tau .
+
+For data N(0, q^2) the score is -y/(alpha V), V = tau + q^2. That linear part is solved exactly: v = V^{-c} y, with c =
+(1 + eta^2)/2, moves only by what is left,
+
+.. math:: dv = M\,d(V^{-c}) + \eta\,dW_r, \qquad M = \frac{x}{\alpha} + \alpha V s_\theta(x, t),
+    \qquad dr = V^{-2c}\,du, \quad r = V^{-\eta^2}/\eta^2,
+
+and r is the clock in which the noise is once more a plain Brownian motion: additive, constant and of unit rate, as the
+order conditions want it. (q = 0 is the clock 1/tau, the signal-to-noise ratio, and M is the denoised x; a large q is
+the clock tau; q the data's std is a clock that stays finite at both ends, alpha^2 for VP and q = 1.)
+
+A step from t to s lasts h = r_s - r_t. It takes the increment W ~ N(0, h) and the space-time Levy area H ~ N(0, h/12),
+1/h times the area between the path and its chord, W and H independent. With f(v, r) = M dV^{-c}/dr,
+
+.. math::
+    \text{SEA (eq. 5.8):} \quad & v_s = v + h f(v + \eta(\tfrac12 W + H), r_t) + \eta W, \\
+    \text{ShARK (eq. 6.1):} \quad & v_1 = v + \eta H, \quad
+      v_2 = v + \tfrac56 h f(v_1, r_t) + \eta(\tfrac56 W + H), \\
+    & v_s = v + h\bigl[\tfrac25 f(v_1, r_t) + \tfrac35 f(v_2, r_t + \tfrac56 h)\bigr] + \eta W,
+
+of strong order 1 with one evaluation and 3/2 with two. Weights that multiply M are scaled so that a constant M is
+integrated exactly. At eta = 1 the weak order is 2 for both: the score of y is a martingale along the exact reverse
+process, and M with it, so that one evaluation at the start has the mean of all that follow.
+
+In x, with L = log(V_t/V_s), no power of V is left:
+
+.. math:: x_s = \rho\,x + E\,M + \rho\,n\,z, \quad \rho = \frac{\alpha_s}{\alpha_t} e^{-cL}, \quad
+    E = \alpha_s (1 - e^{-cL}), \quad n = \alpha_t \sqrt{V_t\,(e^{\eta^2 L} - 1)} .
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sde_lib import SDE, Affine
+
+from .step import Step
+
+LEVY = 12**-0.5
+"""The std of H over that of W."""
+
+
+def variance(sde: SDE, t: Tensor) -> Tensor:
+    """tau = (sigma/alpha)^2."""
+    return torch.exp(-2 * sde.half_log_snr(t))
+
+
+@dataclass(frozen=True)
+class Additive(Step):
+    """What both solvers share: their arguments and the exact solution for a constant M.
+
+    Arguments:
+        eta: how much noise, as in ``SDE.reverse``: 1 is the reverse SDE, 0 the probability flow.
+        sigma_data: q, the std of the Gaussian on which every step is exact; ``auto`` in the yaml takes the data's.
+    """
+
+    eta: float = 1.0
+    sigma_data: float = 1.0
+
+    def __post_init__(self):
+        for key, value, hint in (("eta", self.eta, "1 for the reverse SDE"), ("sigma_data", self.sigma_data, "auto")):
+            if not 0 <= value < torch.inf:
+                raise ValueError(
+                    f"sampler.predictor.{key}={value} must be at least 0; type sampler.predictor.{key}={hint}"
+                )
+
+    @property
+    def normals(self) -> int:
+        return 2 if self.eta else 0
+
+    def spread(self, sde: SDE, t: Tensor) -> Tensor:
+        """V = tau + q^2."""
+        return variance(sde, t) + self.sigma_data**2
+
+    def fall(self, sde: SDE, t: Tensor, s: Tensor) -> Tensor:
+        """L = log(V_t/V_s), without cancellation."""
+        return torch.log1p((variance(sde, t) - variance(sde, s)) / self.spread(sde, s))
+
+    def clock(self, L: Tensor) -> Tensor:
+        """V_t^{eta^2} (r_s - r_t): the time that passes while V falls by e^-L."""
+        return torch.expm1(self.eta**2 * L) / self.eta**2 if self.eta else L
+
+    def exact(self, sde: SDE, t: Tensor, s: Tensor, L: Tensor) -> tuple[Tensor, Tensor]:
+        """(rho, E): x_s = rho x_t + E M for a constant M and no noise."""
+        c = (1 + self.eta**2) / 2
+        return sde.alpha(s) / sde.alpha(t) * torch.exp(-c * L), -sde.alpha(s) * torch.expm1(-c * L)
+
+    def noise(self, sde: SDE, t: Tensor, L: Tensor) -> Tensor:
+        """n, the std of eta W in x at t."""
+        return self.eta * sde.alpha(t) * torch.sqrt(self.spread(sde, t) * self.clock(L))
+
+    def remainder(self, sde: SDE, t: Tensor, factor: Tensor | float = 1.0) -> tuple[Tensor, Tensor]:
+        """(A, C) of ``factor`` times M = x/alpha + alpha V score."""
+        alpha = sde.alpha(t)
+        return factor / alpha, factor * alpha * self.spread(sde, t)
+
+
+def rows(*columns: Tensor) -> list[tuple[float, ...]]:
+    """One tuple a step."""
+    return list(zip(*(column.tolist() for column in columns), strict=True))
+
+
+@dataclass(frozen=True)
+class SEA(Additive):
+    """Shifted Euler for additive noise: one evaluation, local error h^2 where Euler-Maruyama's is h^{3/2}."""
+
+    def prepare(self, sde: SDE, grid: Tensor) -> list[tuple[float, ...]]:
+        """(t, n/2, n/sqrt(12), A, C, rho, rho n) for each step."""
+        t, s = grid[:-1], grid[1:]
+        L = self.fall(sde, t, s)
+        n, (rho, E) = self.noise(sde, t, L), self.exact(sde, t, s, L)
+        return rows(t, n / 2, n * LEVY, *self.remainder(sde, t, E), rho, rho * n)
+
+    def __call__(
+        self, row: tuple[float, ...], score: Affine, x: Tensor, z: list[Tensor], memory: None
+    ) -> tuple[Tensor, Tensor, None]:
+        t, half, levy, A, C, rho, n = row
+        shifted = torch.add(torch.add(x, z[0], alpha=half), z[1], alpha=levy) if z else x
+        mean = torch.add(score(shifted, t, A, C), x, alpha=rho)
+        return torch.add(mean, z[0], alpha=n) if z else mean, mean, None
+
+
+@dataclass(frozen=True)
+class ShARK(Additive):
+    """Shifted additive-noise Runge-Kutta: two evaluations, strong order 3/2."""
+
+    def inside(self, sde: SDE, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+        """The second stage's time, 5/6 of the way in the clock, and its log(V_t/V)."""
+        passed = 5 / 6 * self.clock(self.fall(sde, t, s))
+        L = torch.log1p(self.eta**2 * passed) / self.eta**2 if self.eta else passed
+        tau = variance(sde, t) + self.spread(sde, t) * torch.expm1(-L)
+        return torch.minimum(torch.maximum(sde.time(-0.5 * torch.log(tau)), s), t), L
+
+    def prepare(self, sde: SDE, grid: Tensor) -> list[tuple[float, ...]]:
+        """The coefficients in the order in which the step needs them."""
+        t, s = grid[:-1], grid[1:]
+        L, (m, L_m) = self.fall(sde, t, s), self.inside(sde, t, s)
+        n, (rho, E), (rho_m, E_m) = self.noise(sde, t, L), self.exact(sde, t, s, L), self.exact(sde, t, m, L_m)
+        A, C = self.remainder(sde, t, E_m)
+        late = 0.6 * torch.exp((1 - self.eta**2) / 2 * L_m)  # dV^{-c}/dr = c V^{c-1}, over its value at t
+        late = late / (0.4 + late)
+        early = E * (1 - late) / E_m  # x_2 without its new noise is rho_m x_1 + E_m M_1: M_1 is read off from it
+        return rows(
+            *(t, n * LEVY, rho_m + A, C, rho_m * n * 5 / 6),
+            *(m, *self.remainder(sde, m, E * late), early, -early * rho_m, rho, rho * n),
+        )
+
+    def times(self, sde: SDE, grid: Tensor) -> list[float]:
+        return grid[:-1].tolist() + self.inside(sde, grid[:-1], grid[1:])[0].tolist()
+
+    def __call__(
+        self, row: tuple[float, ...], score: Affine, x: Tensor, z: list[Tensor], memory: None
+    ) -> tuple[Tensor, Tensor, None]:
+        t, levy, A_1, C_1, part, m, A_2, C_2, early, back, rho, n = row
+        x_1 = torch.add(x, z[1], alpha=levy) if z else x
+        stage = score(x_1, t, A_1, C_1)
+        x_2 = torch.add(stage, z[0], alpha=part) if z else stage
+        mean = torch.add(score(x_2, m, A_2, C_2), stage, alpha=early)
+        mean = torch.add(torch.add(mean, x_1, alpha=back), x, alpha=rho)
+        return torch.add(mean, z[0], alpha=n) if z else mean, mean, None

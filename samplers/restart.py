@@ -1,0 +1,96 @@
+r"""Restart (arXiv 2306.14878): steps of the ODE, and now and then back up with fresh noise and down again.
+
+A deterministic step makes small errors and never forgets one; noise forgets, but a stochastic step errs more. So Heun
+steps run down the grid, and once the ratio kappa = sigma/alpha has come to kappa_min, K times over,
+
+.. math:: x \leftarrow a\,x + S_{noise}\,b\,z \quad (\kappa_s \to \kappa_{max}), \qquad
+    \text{then } M \text{ Heun steps back to } \kappa_s,
+
+s the first time of the grid with kappa_s <= kappa_min, (a, b) the SDE's own transition from s up to the time at which
+kappa is kappa_max, and the steps back spaced by EDM's rho (arXiv 2206.00364, eq. 5). Each round forgets part of what
+the sample had wrong at s, and for the exact flow changes nothing: p_s goes up to p_max and comes back.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sde_lib import SDE, Affine
+
+from .heun import Descent, check_noise, descend, descents, noise_ratio
+from .step import Step
+
+Round = tuple[int, float, float, list[Descent]]
+"""(K, a, S_noise b, the steps back down)."""
+
+
+@dataclass(frozen=True)
+class Restart(Step):
+    """Heun steps with restarts.
+
+    Arguments:
+        intervals: (kappa_min, kappa_max, K rounds, M steps of each) for every interval, in levels of sigma/alpha. The
+            published code counts the M + 1 points of a round where this counts its steps.
+        rho: how the steps of a round are spaced; see :class:`samplers.Karras`.
+        noise: S_noise, the std of the fresh noise. Published: 1.003.
+    """
+
+    intervals: tuple[tuple[float, float, int, int], ...] = ((0.06, 0.3, 2, 4),)
+    rho: float = 7.0
+    noise: float = 1.0
+
+    def __post_init__(self):
+        for low, high, rounds, steps in self.intervals:
+            if not (0 < low < high and rounds >= 1 and steps >= 1):
+                raise ValueError(
+                    f"sampler.predictor.intervals: {[low, high, rounds, steps]} must be 0 < kappa_min < kappa_max, at "
+                    f"least one round and at least one step; type sampler.predictor.intervals=[[0.06,0.3,2,4]]"
+                )
+        if not self.rho > 0:
+            raise ValueError(f"sampler.predictor.rho={self.rho} must be positive; type sampler.predictor.rho=7")
+        check_noise(self.noise)
+
+    def rounds(self, sde: SDE, grid: Tensor) -> list[tuple[int, int, Tensor]]:
+        """(step, K, times) of every interval: after which step, how often, and the times from kappa_max down to s."""
+        found, kappa = [], noise_ratio(sde, grid)
+        for low, high, count, steps in self.intervals:
+            if not (kappa[-1] <= low * (1 + 1e-9) and high <= kappa[0]):
+                raise ValueError(
+                    f"sampler.predictor.intervals: from {low} to {high} is not within the sampler's way, on which "
+                    f"sigma/alpha falls from {float(kappa[0]):.4g} to {float(kappa[-1]):.4g}"
+                )
+            end = max(1, int((kappa <= low * (1 + 1e-9)).nonzero()[0]))
+            unit = torch.linspace(0, 1, steps + 1, dtype=grid.dtype)
+            top, bottom = high ** (1 / self.rho), kappa[end] ** (1 / self.rho)
+            times = sde.time(-self.rho * torch.log(top + (bottom - top) * unit))
+            times[-1] = grid[end]  # exactly, whatever the inverse rounds to
+            found.append((end - 1, count, times))
+        return found
+
+    def prepare(self, sde: SDE, grid: Tensor) -> list[tuple[Descent, list[Round]]]:
+        """(descent, rounds after it) for each step."""
+        rows = [(down, []) for down in descents(sde, grid[:-1], grid[1:])]
+        for step, count, times in self.rounds(sde, grid):
+            a, b = sde.transition(times[-1], times[0])
+            rows[step][1].append((count, float(a), self.noise * float(b), descents(sde, times[:-1], times[1:])))
+        return rows
+
+    def times(self, sde: SDE, grid: Tensor) -> list[float]:
+        return grid.tolist() + [t for _, _, times in self.rounds(sde, grid) for t in times.tolist()]
+
+    def draws(self, row: tuple[Descent, list[Round]]) -> int:
+        return sum(count for count, *_ in row[1])
+
+    def __call__(
+        self, row: tuple[Descent, list[Round]], score: Affine, x: Tensor, z: list[Tensor], memory: None
+    ) -> tuple[Tensor, Tensor, None]:
+        """Noise comes before the evaluations, none after: mean is x_s itself."""
+        down, rounds = row
+        x, fresh = descend(down, score, x), iter(z)
+        for count, a, b, back in rounds:
+            for _ in range(count):
+                x = torch.add(x * a, next(fresh), alpha=b)
+                for each in back:
+                    x = descend(each, score, x)
+        return x, x, None
