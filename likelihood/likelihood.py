@@ -7,9 +7,15 @@ Along dx/dt = v(x, t) = f x - g^2/2 score the log-density changes by minus the d
     \nabla\cdot v = D f - \tfrac12 g^2\,\mathrm{tr}\,\nabla_x s_\theta,
 
 with z = x_T the latent code of x (arXiv 2011.13456, eq. 39; Chen et al., arXiv 1806.07366, theorem 1). The state of the
-ODE is x and one integral an estimate of the trace: with k random probes, fixed along the trajectory (FFJORD, arXiv
-1810.01367, section 3.1), each integral is an unbiased estimate of its own, and their spread gives the standard error of
-their mean. Score and divergence come from one evaluation of the network.
+ODE is x and one integral an estimate of the trace: with k random probes each integral is an unbiased estimate of its
+own, and their spread gives the standard error of their mean. Score and divergence come from one evaluation of the
+network.
+
+FFJORD (arXiv 1810.01367, section 3.1) keeps a probe fixed along the trajectory, so that a solver sees a smooth
+right-hand side; but then its errors at all times add up. With ``redraw`` every step of the solver draws its probes
+afresh, its stages share them, and the errors of some thirty steps average out. The step size is controlled by x alone,
+which does not depend on the probes: a sum over steps of unbiased estimates, the steps being independent of them, is
+unbiased.
 
 Three terms stand at the ends and on the way, each of which can be switched off:
 
@@ -19,8 +25,8 @@ Three terms stand at the ends and on the way, each of which can be switched off:
   .. math:: \log p_0(x) \approx \log q(x) - \tfrac{k^2}{2}\bigl(\alpha^2\,\nabla\cdot s + \|\alpha s\|^2\bigr),
 
   s being the score at alpha x. ``start="plain"`` scores x itself by p_eps, as the published code does.
-* **The end.** p_T is taken to be the Gaussian of the data's first two moments, carried to T (:mod:`likelihood.moments`),
-  and not N(0, sigma(T)^2 I), the published prior (``prior="standard"``).
+* **The end.** p_T is taken to be the Gaussian of the data's first two moments, carried to T
+  (:mod:`likelihood.moments`), and not N(0, sigma(T)^2 I), the published prior (``prior="standard"``).
 * **The variance.** The score of that same Gaussian has a known divergence, and a Jacobian near to the network's where
   the noise is not small: a control variate for random probes, which leaves them unbiased whatever the network is.
 """
@@ -33,9 +39,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from sde_lib import SDE, BasisVectors, Counted, Probes, ScoreFn, divergence, frame, integrate, per_sample
+from sde_lib import SDE, BasisVectors, Counted, Probes, ScoreFn, divergence, frame, integrate
 from sde_lib.frame import check_clock
-from sde_lib.ode import check_solver
+from sde_lib.ode import PAIRS, check_solver
 
 from .moments import Moments
 
@@ -62,6 +68,31 @@ class LogLikelihood:
     nfe: float
 
 
+class Augmented:
+    """The right-hand side with its probes, which each step of the solver draws afresh.
+
+    A step's stages share their probes, but the last: it is the first of the next step, and has that one's.
+    """
+
+    def __init__(self, function: Callable[..., Tensor], draw: Callable[[], Tensor | None], redraw: bool):
+        self.function, self.draw, self.probes = function, draw, draw()
+        self.redraw = redraw and self.probes is not None
+        self.fresh = self.probes
+
+    def __call__(self, y: Tensor, t: Tensor, rows: Tensor) -> Tensor:
+        return self.function(y, t, rows, self.probes)
+
+    def stages(self, t: Tensor) -> list[Callable[[Tensor, Tensor], Tensor]]:
+        if self.redraw:
+            self.fresh = self.draw()
+        *first, last = [lambda y, rows, t=each: self.function(y, t, rows, self.probes) for each in t]
+        return [*first, lambda y, rows: self.function(y, t[-1], rows, self.fresh)]
+
+    def accepted(self, rows: Tensor) -> None:
+        if self.redraw:
+            self.probes[:, rows] = self.fresh[:, rows]
+
+
 @dataclass(frozen=True)
 class Likelihood:
     """(sde, score, x) -> log p(x).
@@ -75,8 +106,11 @@ class Likelihood:
         start: ``corrected`` for the density of the data, ``plain`` for p_eps; see the module's text.
         prior: ``data`` for the Gaussian of the data's moments at T, ``standard`` for N(0, sigma(T)^2 I).
         control_variate: whether random probes see the difference to that Gaussian's Jacobian alone.
-        moments: the data's mean (D,), variances (k,), directions (D, k) and the rest, as of ``Data.moments()``; ``auto``
-            in the yaml takes the data's. Without them (None) the prior is the standard one, and there is no control.
+        redraw: whether random probes are drawn afresh in each step, and not once for the trajectory; for methods with
+            a step size for each point, and values without gradients.
+        moments: the data's mean (D,), variances (k,), directions (D, k) and the rest, as of ``Data.moments()``;
+            ``auto`` in the yaml takes the data's. Without them (None) the prior is the standard one, and there is no
+            control variate.
     """
 
     probes: Probes = field(default_factory=BasisVectors)
@@ -88,6 +122,7 @@ class Likelihood:
     start: Literal["corrected", "plain"] = "corrected"
     prior: Literal["data", "standard"] = "data"
     control_variate: bool = True
+    redraw: bool = True
     moments: tuple[Tensor, Tensor, Tensor, float] | None = None
 
     def __post_init__(self):
@@ -140,12 +175,18 @@ class Likelihood:
         # beside the network.
         wide = torch.float32 if x.device.type == "mps" else torch.float64
         counted, reference = Counted(score), self.reference(x)
-        with torch.no_grad():
-            probes = self.probes.draw(x, lambda k: torch.stack([randn_like(x) for _ in range(k)]))
+        redraw = self.redraw and self.method in PAIRS and not differentiable
+
+        def draw() -> Tensor | None:
+            with torch.no_grad():
+                return self.probes.draw(x, lambda k: torch.stack([randn_like(x) for _ in range(k)]))
+
         problem = frame(sde, counted, self.clock)
         at_eps, at_T = problem.scale(sde.eps), problem.scale(sde.T)
 
-        def score_and_divergence(y: Tensor, t: Tensor, rows: Tensor | slice) -> tuple[Tensor, Tensor]:
+        def score_and_divergence(
+            y: Tensor, t: Tensor, rows: Tensor | slice, probes: Tensor | None
+        ) -> tuple[Tensor, Tensor]:
             """The score at y (b, D), and the estimates of its divergence, (n, b), both in the problem's frame."""
             at, control = y.reshape(-1, *shape).to(x.dtype), None
             if reference is not None and self.control_variate and probes is not None:
@@ -158,8 +199,8 @@ class Likelihood:
             s, div = divergence(lambda u: problem.score(u, t), at, self.probes, mine, control)
             return s.flatten(1).to(wide), div.to(wide)
 
-        def right_hand_side(y: Tensor, t: Tensor, rows: Tensor) -> Tensor:
-            s, div = score_and_divergence(y[:, :dim], t, rows)
+        def right_hand_side(y: Tensor, t: Tensor, rows: Tensor, probes: Tensor | None) -> Tensor:
+            s, div = score_and_divergence(y[:, :dim], t, rows, probes)
             f, half_g2 = problem.sde.f(t), 0.5 * problem.sde.g(t).square()
             velocity = f[:, None] * y[:, :dim] - half_g2[:, None] * s
             return torch.cat([velocity, (f * dim - half_g2 * div).T], dim=1)
@@ -168,23 +209,29 @@ class Likelihood:
             """The worse of the state's and the integrals' errors: in many dimensions one integral would vanish in a
             mean.
             """
-            return torch.maximum(error[:, :dim].square().mean(1).sqrt(), error[:, dim:].abs().amax(1))
+            state = error[:, :dim].square().mean(1).sqrt()
+            if field.redraw:  # or the steps would depend on the probes, and the estimates be biased
+                return state
+            return torch.maximum(state, error[:, dim:].abs().amax(1))
 
         if differentiable and not x.requires_grad:
             x = x.detach().requires_grad_()  # the divergence is differentiable where its argument is
+        field = Augmented(right_hand_side, draw, redraw)
         start = x.flatten(1).to(wide) / at_eps
         estimates = start.new_zeros(self.probes.estimates(dim), count)
         if self.start == "corrected":
             moment = torch.tensor(sde.eps, dtype=torch.float64)
             alpha, k = float(sde.alpha(moment)), float(sde.sigma(moment) / sde.alpha(moment))
             start = alpha * start
-            s, div = score_and_divergence(start, torch.full_like(start[:, 0], problem.sde.eps), slice(None))
+            s, div = score_and_divergence(
+                start, torch.full_like(start[:, 0], problem.sde.eps), slice(None), field.probes
+            )
             # s and div belong to y = x / at_eps, hence the factors
             heat = (alpha / at_eps) ** 2 * (div + s.square().sum(1))
             estimates = estimates - 0.5 * k**2 * heat
         start_term = estimates.mean(0)
         end = integrate(
-            right_hand_side,
+            field,
             torch.cat([start, estimates.T], dim=1),
             problem.sde.eps,
             problem.sde.T,

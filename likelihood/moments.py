@@ -12,7 +12,6 @@ random estimate of the likelihood.
 import math
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from sde_lib import SDE

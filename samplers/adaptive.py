@@ -149,11 +149,10 @@ class AdaptiveSDE(Sampler):
         start, result = x, torch.empty_like(x)
         scroll = Scroll(self, sde, film, x) if film else None
         rows = torch.arange(len(x), device=x.device)
-        t = torch.full(
-            (len(x),), sde.T, dtype=torch.float32 if x.device.type == "mps" else torch.float64, device=x.device
-        )
+        precision = torch.float32 if x.device.type == "mps" else torch.float64
+        t = torch.full((len(x),), sde.T, dtype=precision, device=x.device)
         way = sde.T - sde.eps
-        h, previous, memory = torch.full_like(t, FIRST * way), x, Memory(x.flatten(1), t.dtype)
+        h, previous, memory = torch.full_like(t, FIRST * way), x, Memory(x.flatten(1), precision)
 
         def coefficients(*columns: Tensor) -> tuple[Tensor, ...]:
             """Numbers of each sample, shape (b,), as factors of x."""
@@ -178,7 +177,7 @@ class AdaptiveSDE(Sampler):
             M_s = torch.addcmul(A * euler, n, score(euler, moment))
             difference = 0.5 * E * (M_s - M)
             scale = (self.rtol * torch.maximum(euler.abs(), previous.abs())).clamp_min(self.atol)
-            error = (difference / scale).flatten(1).square().mean(1).sqrt().to(t.dtype)
+            error = (difference / scale).flatten(1).square().mean(1).sqrt().to(precision)
             accepted = error <= 1  # a NaN is a rejection
             if not bool((accepted | (t - s > SMALLEST * way)).all()):
                 worst = int((~accepted & (t - s <= SMALLEST * way)).nonzero()[0])

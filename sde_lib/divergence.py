@@ -191,8 +191,9 @@ class HutchPP(Probes):
         check_least("count", self.count, 1, 4)
 
     def draw(self, x: Tensor, normals: Callable[[int], Tensor] | None) -> Tensor:
-        z = normals(2 * self.count)
-        return torch.where(z < 0, -1.0, 1.0).to(x.dtype)
+        z = normals(2 * self.count).to(x.dtype)
+        # A sketch of signs can hold one vector twice, and no basis of its range is then smooth along a trajectory.
+        return torch.cat([z[: self.count], torch.where(z[self.count :] < 0, -1.0, 1.0).to(x.dtype)])
 
     def estimate(self, pull: Pull, probes: Tensor, x: Tensor) -> Tensor:
         sketch, signs = probes.split(self.count)
@@ -245,7 +246,7 @@ class ExactUpTo(Probes):
 def check_least(key: str, value: int, least: int, instead: int) -> None:
     if value < least:
         raise ValueError(
-            f"likelihood.probes.{key}={value} must be at least {least}; type for example likelihood.probes.{key}={instead}"
+            f"likelihood.probes.{key}={value} must be at least {least}; type likelihood.probes.{key}={instead}"
         )
 
 

@@ -24,10 +24,11 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 Field = Callable[[Tensor, Tensor, Tensor | slice], Tensor]
-"""field(y, t, rows): y (b, n), t (b,) in float64 and which b rows of the batch these are; returns dy/dt of shape (b, n).
+"""field(y, t, rows): y (b, n), t (b,) in float64 and which b rows of the batch these are; returns dy/dt (b, n).
 
 A field with a method ``stages(t)`` is given all moments of a step at once, t (m, b), and returns m functions (y, rows):
-what depends on the time alone is then computed once a step.
+what depends on the time alone is then computed once a step. A field with a method ``accepted(rows)`` is told which rows
+have taken a step.
 """
 
 Norm = Callable[[Tensor], Tensor]
@@ -113,8 +114,6 @@ def integrate(
     return reference(field, y, t0, t1, method.removeprefix("torchdiffeq."), rtol, atol, steps, norm, on_step, visit)
 
 
-
-
 @dataclass(frozen=True)
 class Pair:
     """An embedded Runge-Kutta pair of orders 5 and 4 whose last stage is the first of the next step.
@@ -136,14 +135,7 @@ PAIRS = {
             (2.8971530571054935, -6.359448489975075, 4.3622954328695815),
             (5.325864828439257, -11.748883564062828, 7.4955393428898365, -0.09249506636175525),
             (5.86145544294642, -12.92096931784711, 8.159367898576159, -0.071584973281401, -0.028269050394068383),
-            (
-                0.09646076681806523,
-                0.01,
-                0.4798896504144996,
-                1.379008574103742,
-                -3.290069515436081,
-                2.324710524099774,
-            ),
+            (0.09646076681806523, 0.01, 0.4798896504144996, 1.379008574103742, -3.290069515436081, 2.324710524099774),
         ),
         error=(
             -0.001780011052225777,
@@ -278,6 +270,8 @@ def adaptive(
         factor = factor.clamp(0.2, 5.0)
         factor = torch.where(accepted & ~rejected, factor, factor.clamp_max(1.0))  # no growth just after a rejection
 
+        if hasattr(field, "accepted"):
+            field.accepted(rows[accepted])
         if path is not None:
             kept = accepted.nonzero()[:, 0]
             if len(kept):
