@@ -2,10 +2,11 @@
 
 import logging
 import math
+import os
 import sys
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -16,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 # torch and all that stands on it are imported inside the functions: --help and a mistyped group answer at once.
 
 log = logging.getLogger("run")
+logging.raiseExceptions = False  # a full disk or a closed pipe is reported once, and not by every line of a log
 
 
 @hydra.main(config_path="conf", config_name="config", version_base="1.3")
@@ -30,6 +32,8 @@ def main(config: DictConfig) -> float | None:
             Path(hydra_config.runtime.output_dir),
             sweep,
         )
+    except BrokenPipeError:
+        leave_unread()
     except (ValueError, OSError, ImportError, FloatingPointError, OmegaConfBaseException) as error:
         # The user's mistakes and the machine's: one message on the screen, the traceback in run.log for whoever needs
         # it.
@@ -43,6 +47,11 @@ def main(config: DictConfig) -> float | None:
         log.debug("%s", traceback.format_exc())
         place = Path(hydra_config.runtime.output_dir) / "run.log"
         message = f"error: {type(error).__name__}: {error} (this may be a bug of ours: its traceback is in {place})"
+        if out_of_memory(error):
+            message = (
+                f"error: the memory is too small ({str(error).splitlines()[0]}): choose a smaller task.batch=, "
+                f"training.batch=, count=, data.count=, sampler.steps= or network"
+            )
         if not sweep:
             sys.exit(message)
         print(message, file=sys.stderr)
@@ -80,7 +89,8 @@ def run(cfg: dict, choices: dict[str, str], folder: Path, sweep: str | None = No
         record.finish(metrics)
     except BaseException as error:
         record.close(failed=f"{type(error).__name__}: {error}")
-        if isinstance(error, OSError) and error.errno and not error.filename:  # a full disk does not say where
+        place = isinstance(error, OSError) and error.errno and not error.filename  # a full disk does not say where
+        if place and not isinstance(error, BrokenPipeError):
             raise record.unwritable(error) from error
         raise
     record.close()
@@ -96,5 +106,21 @@ def load(path: str | Path, device: str = "cpu") -> tuple[Any, Any, Any]:
     return assemble.load(path, device)
 
 
+def out_of_memory(error: Exception) -> bool:
+    """Whether there was too little memory, which numpy and torch each say in ways of their own."""
+    named = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
+    return isinstance(error, MemoryError) or named
+
+
+def leave_unread() -> NoReturn:
+    """Ends without a word where nobody reads any more, as in ``python run.py --help | head``."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or what is still to be printed fails at the end
+    sys.exit(141)  # as the pipe's signal would have ended it
+
+
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        leave_unread()

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from data import Data
+from likelihood import UniformDequantisation
 from models import ScoreModel
 from training import Store, journal, store
 
@@ -46,6 +47,13 @@ def settle(cfg: dict, data: Any, device: str) -> dict:
             f"the training data do not vary, or beyond float32 (std {data.std:.3g} in model units): no density can "
             f"be learnt from them; look at the file, or at data.limit, data.count and data.test_fraction"
         )
+    if data.levels is None and "dequantisation" in cfg["task"]:
+        asked = schema.build(cfg["task"]["dequantisation"], "dequantisation")
+        if asked != UniformDequantisation():
+            raise ValueError(
+                f"dequantisation, here {asked.title} with samples={asked.samples}, is for integers, and these data are "
+                f"continuous; leave dequantisation out, or type data.levels=L for a file of integers 0 ... L-1"
+            )
     cfg = schema.settle(cfg, data.shape, values)
     for key in NODES:
         schema.check(cfg[key], key)
@@ -95,6 +103,10 @@ def build_model(cfg: dict, sde: Any) -> Any:
 def identity_of(cfg: dict, data: Any) -> dict:
     """What decides a network's weights, in plain values; a file of data counts by its content and not by its path."""
     training = {key: value for key, value in cfg["training"].items() if key not in ("evaluate", "save_seconds")}
+    if data.levels is None or training.get("dequantise") == "uniform":
+        training.pop(
+            "dequantise", None
+        )  # so networks older than the key keep their names; continuous data have no bins
     fingerprint = data.fingerprint()
     described = (
         cfg["data"]

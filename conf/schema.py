@@ -15,7 +15,18 @@ from typing import Any, Literal, Union
 PACKAGES = ("sde_lib", "data", "models", "training", "samplers", "likelihood", "metrics", "tasks")
 AUTO = "auto"
 
-GROUPS = ("data", "sde", "model", "parameterisation", "training", "likelihood", "sampler", "task", "logger")
+GROUPS = (
+    "data",
+    "sde",
+    "model",
+    "parameterisation",
+    "training",
+    "likelihood",
+    "dequantisation",
+    "sampler",
+    "task",
+    "logger",
+)
 
 ROOT = {
     "count": int | None,
@@ -26,6 +37,13 @@ ROOT = {
     "threads": int | None,
     "store": str,
     "checkpoint": str | None,
+}
+
+
+BOUNDS = {  # of the root's numbers: the least, the most, and what to type instead
+    "count": (1, 10**8, "leave it out for the default"),  # samples are held in memory
+    "threads": (1, 1024, "leave it out for the default"),
+    "seed": (-(2**63), 2**63 - 1, "type seed=0"),
 }
 
 
@@ -50,6 +68,8 @@ def build(node: Any, key: str) -> Any:
     if isinstance(node, dict) and "_target_" in node:
         arguments = {name: build(value, f"{key}.{name}") for name, value in node.items() if name != "_target_"}
         return locate(node["_target_"], key)(**arguments)
+    if isinstance(node, dict):
+        return {name: build(value, f"{key}.{name}") for name, value in node.items()}
     if isinstance(node, list):
         return [build(value, f"{key}.{i}") for i, value in enumerate(node)]
     return node
@@ -63,15 +83,18 @@ def check_root(cfg: dict) -> None:
     for key in ("points", "store", "checkpoint"):
         if cfg[key] == "":
             raise ValueError(f"{key}= is empty; type {key}=PATH, or leave it out")
-    if cfg["points"] and cfg["task"].get("_target_") != "tasks.LikelihoodTask":
+    if cfg["points"] and cfg["task"].get("points") != cfg["points"]:
         raise ValueError(
-            f"points={cfg['points']} are scored by task=likelihood alone; type task=likelihood, or leave them out"
+            f"points={cfg['points']}: this task reads none; type task=likelihood to score them, task=encode to encode "
+            f"them, or leave them out"
         )
     for key, hint in ROOT.items():
         check_value(cfg[key], hint, key)
-    for key in ("count", "threads"):
-        if cfg[key] is not None and cfg[key] < 1:
-            raise ValueError(f"{key}={cfg[key]} must be at least 1; leave it out for the default")
+    for key, (least, most, remedy) in BOUNDS.items():
+        if cfg[key] is not None and cfg[key] < least:
+            raise ValueError(f"{key}={cfg[key]} must be at least {least}; {remedy}")
+        if cfg[key] is not None and cfg[key] > most:
+            raise ValueError(f"{key}={cfg[key]} must be at most {most}; {remedy}")
 
 
 def check(node: dict, key: str, unsettled: bool = False) -> None:
@@ -108,6 +131,10 @@ def check_value(value: Any, hint: Any, key: str, unsettled: bool = False) -> Non
         return
     if isinstance(value, dict) and "_target_" in value:
         check(value, key, unsettled)
+    elif isinstance(value, dict) and typing.get_origin(hint) is dict:  # nodes by name
+        for name, each in value.items():
+            check_value(each, typing.get_args(hint)[1], f"{key}.{name}", unsettled)
+        return
     if not fits(value, hint):
         raise ValueError(f"{key}={show(value)} must be {describe(hint)}")
 
@@ -128,6 +155,8 @@ def fits(value: Any, hint: Any) -> bool:
             fits(each, wanted)
             for each, wanted in zip(value, arguments if fixed else arguments[:1] * len(value), strict=True)
         )
+    if origin is dict:
+        return isinstance(value, dict) and "_target_" not in value
     if hint is type(None):
         return value is None
     if hint is float:
@@ -152,6 +181,8 @@ def describe(hint: Any) -> str:
         if origin is tuple and arguments[-1:] != (...,):
             return f"a list of {len(arguments)} values, each {describe(arguments[0])}"
         return f"a list, each value {describe(arguments[0])}" if arguments else "a list"
+    if origin is dict:
+        return f"names, each with {describe(arguments[1])}"
     names = {
         int: "a whole number",
         float: "a finite number",

@@ -1,6 +1,5 @@
-"""What Hydra calls before a run begins and after a sweep has ended."""
+"""What Hydra calls before a run begins, and before and after a sweep."""
 
-import logging
 import os
 import sys
 import tempfile
@@ -8,20 +7,22 @@ import time
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-logging.raiseExceptions = False  # a full disk is reported once, by the run, and not by every line of its log
-
 
 class SweepSummary(Callback):
-    """Refuses a folder that cannot be written; ends a sweep with one table over all its jobs."""
+    """Refuses a folder that cannot be written, or that another sweep writes to; ends a sweep with one table over all
+    its jobs.
+    """
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         writable(config, "run")
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         writable(config, "sweep")
+        self.lock = alone(Path(config.hydra.sweep.dir))
         self.started = time.time()
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
@@ -29,6 +30,25 @@ class SweepSummary(Callback):
 
         if not summarise(Path(config.hydra.sweep.dir), since=self.started):
             raise SystemExit(1)
+
+
+def alone(folder: Path) -> FileLock:
+    """A lock on a sweep's folder, or the end of the program: jobs of two sweeps would have folders in common. The
+    operating system frees it when its holder dies.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock")
+        lock.acquire(timeout=0)
+        return lock
+    except Timeout:
+        reason = "is another sweep's, which still runs"
+    except OSError as error:
+        reason = f"cannot be written ({error.strerror})"
+    print(
+        f"error: hydra.sweep.dir={folder} {reason}; choose another folder with hydra.sweep.dir=FOLDER", file=sys.stderr
+    )
+    raise SystemExit(1)
 
 
 def writable(config: DictConfig, mode: str) -> None:

@@ -3,10 +3,13 @@ r"""The user's own numbers: vectors or images from a .npy, .npz, .csv or .parque
 Vectors have units of their own in every column (centimetres beside counts), so that m and s are the training part's
 mean and standard deviation column by column. Pixels share one unit: continuous images have one m and one s. Integers
 of L levels, after uniform dequantisation in [0, L), are carried to [-1, 1) by m = s = L/2.
+
+Values are kept as float32, or as float64 where a column varies so little around a large mean (times in seconds, say)
+that float32 would not show it: they are centred before they become float32.
 """
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -16,6 +19,7 @@ from data.base import Data, at_least, fraction
 from data.files import existing_file, read_numbers, sha256
 
 CHANNELS = (1, 3, 4)
+FEW = 10  # rows to train on below which a column that does not vary is no surprise
 
 
 class Arrays(Data):
@@ -70,9 +74,10 @@ class Arrays(Data):
         self._labels = names if values.ndim == 2 and names and len(names) == values.shape[1] else None
         if levels is not None:
             shift = scale = levels / 2
+            dtype = integers(levels)
         else:
-            shift, scale = units(train, self._labels, where)
-        super().__init__(as_tensor(train, levels), as_tensor(test, levels), shift, scale, levels)
+            shift, scale, dtype = units(train, self._labels, where)
+        super().__init__(as_tensor(train, dtype), as_tensor(test, dtype), shift, scale, levels)
 
     def labels(self) -> list[str] | None:
         return self._labels
@@ -93,7 +98,7 @@ def read_points(
         labels: the data's names of columns; a table with names is read in their order.
 
     Returns:
-        the points, shape (N, *shape), of the default dtype, or integers if the data have levels.
+        the points, shape (N, *shape), of float64, or integers if the data have levels.
 
     Raises:
         FileNotFoundError, ValueError: also where the shapes differ, with both of them.
@@ -112,7 +117,7 @@ def read_points(
         values = values.reshape(-1, *shape)
     else:
         raise ValueError(f"{where} holds {len(values)} points of shape {values.shape[1:]}, the data's shape is {shape}")
-    return as_tensor(as_levels(values, levels, where), levels)
+    return as_tensor(as_levels(values, levels, where), torch.float64 if levels is None else integers(levels))
 
 
 def as_examples(values: np.ndarray, shape: list[int] | None, layout: str | None, where: str) -> np.ndarray:
@@ -171,30 +176,51 @@ def as_levels(values: np.ndarray, levels: int | None, where: str) -> np.ndarray:
     return values
 
 
-def as_tensor(values: np.ndarray, levels: int | None) -> Tensor:
-    """Continuous values in the default dtype, integers in the smallest that holds them."""
-    if levels is None:
-        return torch.from_numpy(values.astype(np.float64)).to(torch.get_default_dtype())
-    return torch.from_numpy(np.ascontiguousarray(values, dtype=np.uint8 if levels <= 256 else np.int32))
+def integers(levels: int) -> torch.dtype:
+    """The smallest type that holds so many levels."""
+    return torch.uint8 if levels <= 256 else torch.int32
 
 
-def units(train: np.ndarray, names: list[str] | None, where: str) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of the training part: of each column (D,) of vectors, one number for images."""
+def as_tensor(values: np.ndarray, dtype: torch.dtype) -> Tensor:
+    """The values, which a file may hold in any order of axes and of bytes, as a tensor."""
+    return torch.from_numpy(np.ascontiguousarray(values, dtype=str(dtype).removeprefix("torch.")))
+
+
+def units(train: np.ndarray, names: list[str] | None, where: str) -> tuple[Tensor, Tensor, torch.dtype]:
+    """Mean and standard deviation of the training part, of each column (D,) of vectors or one number for images, and
+    the type that shows how every column varies: the default one, or float64.
+    """
     columns = train if train.ndim == 2 else train.reshape(-1, 1)
     mean, std = columns.mean(0, dtype=np.float64), columns.std(0, dtype=np.float64)
-    size = np.abs(columns).max(0).astype(np.float64)
-    resolution = torch.finfo(torch.get_default_dtype()).eps
+    low, high = columns.min(0), columns.max(0)
+    size = np.maximum(np.abs(low.astype(np.float64)), np.abs(high.astype(np.float64)))
+    own = np.float32 if train.dtype.kind == "f" and train.dtype.itemsize < 8 else np.float64  # the file's precision
+
+    def shown(dtype: Any) -> np.ndarray:
+        """Whether a type's steps at a column's largest value are a thousandth of the std or less."""
+        info = np.finfo(dtype)
+        return (std >= 1000 * info.eps * size) & (std >= 1000 * info.tiny) & (size <= info.max)
+
+    fine = shown(own)
     for j in range(len(mean)):
         column = f"column {names[j]!r}" if names else f"column {j}" if train.ndim == 2 else "every pixel"
-        if columns[:, j].min() == columns[:, j].max():
+        if low[j] == high[j] and len(train) < FEW:
             raise ValueError(
-                f"{where}: {column} is constant in the training part ({columns[0, j]}), it has no density: leave it out"
+                f"{where} holds too few rows: {column} is {low[j]} in all {len(train)} of the training part; "
+                f"give at least {FEW}, or leave the column out if it is constant"
             )
-        if std[j] < 1000 * resolution * size[j]:
+        if low[j] == high[j]:
             raise ValueError(
-                f"{where}: {column} varies by {std[j]:.3g} around {mean[j]:.9g}, too little for "
-                f"{torch.get_default_dtype()} to show: subtract its mean in the file"
+                f"{where}: {column} is constant in the training part ({low[j]}), it has no density: leave it out"
             )
+        if not fine[j]:
+            remedy = "subtract its mean in the file" if own is np.float64 else "save the file as float64"
+            raise ValueError(
+                f"{where}: {column} varies by {std[j]:.3g} around {mean[j]:.9g}, too little for {own.__name__} to "
+                f"show: {remedy}"
+            )
+    default = torch.get_default_dtype()
+    dtype = default if shown(str(default).removeprefix("torch.")).all() else torch.float64
     if train.ndim == 2:
-        return torch.from_numpy(mean), torch.from_numpy(std)
-    return torch.tensor(mean[0]), torch.tensor(std[0])
+        return torch.from_numpy(mean), torch.from_numpy(std), dtype
+    return torch.tensor(mean[0]), torch.tensor(std[0]), dtype

@@ -9,6 +9,9 @@ format that PIL reads, and perhaps an integer column called label.
 """
 
 import hashlib
+import os
+import urllib.error
+import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
@@ -267,6 +270,8 @@ def from_hub(
     name: str, subset: str | None, split: str, test_split: str | None, column: str | None
 ) -> tuple[Encoded, Encoded | None, str]:
     """The training images, the held-out ones if they are a split, and the Hub's own fingerprint of both."""
+    if not reachable():  # then the library knows at once that there is nothing but what it has fetched before
+        os.environ["HF_HUB_OFFLINE"] = "1"
     try:
         import datasets
     except ImportError as error:
@@ -301,6 +306,17 @@ def from_hub(
     parts = [split] if held_out is None else [split, held_out]
     content = hashlib.sha256("\n".join(splits[part]._fingerprint for part in parts).encode()).hexdigest()
     return encoded(split), encoded(held_out) if held_out else None, content
+
+
+def reachable() -> bool:
+    """Whether the Hub answers; its own library asks six times with growing pauses, 25 seconds, before it gives up."""
+    try:
+        urllib.request.urlopen(os.environ.get("HF_ENDPOINT") or "https://huggingface.co", timeout=10).close()
+    except urllib.error.HTTPError:  # an answer
+        return True
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def image_column(column: str | None, holds_images: list[str], names: list[str], where: str) -> str:

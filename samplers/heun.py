@@ -91,7 +91,7 @@ class Heun(Step):
         t, kappa = grid[:-1], noise_ratio(sde, grid[:-1])
         gamma = min(self.churn / len(t), 2**0.5 - 1)
         churned = (kappa >= self.churn_min) & (kappa <= (torch.inf if self.churn_max is None else self.churn_max))
-        up = sde.time(-torch.log((kappa * (1 + gamma)).clamp_max(kappa[0])))
+        up = sde.time(-torch.log(kappa * (1 + gamma)))
         return torch.where(churned & (gamma > 0), torch.maximum(up, t).clamp_max(sde.T), t)
 
     def prepare(self, sde: SDE, grid: Tensor) -> list[tuple[float, float, Descent]]:

@@ -48,11 +48,18 @@ def compose(*overrides: str) -> dict:
     return OmegaConf.to_container(_compose(overrides), resolve=True)
 
 
+def standard(shape: tuple[int, ...]) -> dict:
+    """What waits for the data, as data N(0, I) would give it."""
+    dim = math.prod(shape)
+    components = (torch.tensor([1.0]), torch.zeros(1, dim), torch.tensor([1.0]))
+    one = torch.ones(dim, dtype=torch.float64)
+    values = {"shape": list(shape), "components": components, "moments": (0 * one, one, one.diag(), 0.0)}
+    return values | {"sigma_data": 1.0, "batch": 64, "device": "cpu"}
+
+
 def make(key: str, *overrides: str, shape: tuple[int, ...] = (2,)):
-    """The object at a dotted key of the configuration, what waits for the data filled in for data of unit variance."""
-    components = (torch.tensor([1.0]), torch.zeros(1, math.prod(shape)), torch.tensor([1.0]))
-    values = {"shape": list(shape), "components": components, "sigma_data": 1.0, "batch": 64, "device": "cpu"}
-    node = schema.settle(compose(*overrides), shape, values)
+    """The object at a dotted key of the configuration, what waits for the data filled in for data N(0, I)."""
+    node = schema.settle(compose(*overrides), shape, standard(shape))
     for part in key.split("."):
         node = node[part]
     return schema.build(node, key)

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 
-from run import load, run
+from run import load, out_of_memory, run
 from tests.conftest import ROOT, choices, compose
 
 TINY = ("training.steps=30", "training.batch=32", "training.warmup=2", "training.evaluate=2")
@@ -102,6 +103,8 @@ def test_every_task_on_vectors_and_on_images(tmp_path, task, data):
         ("sample", "digits"): ["film.png", "samples.png"],
         ("likelihood", "moons"): ["density.png"],
         ("likelihood", "digits"): ["likelihood.png"],
+        ("encode", "moons"): ["codes.png"],
+        ("encode", "digits"): ["codes.png"],
         ("train", "moons"): ["loss.png"],
         ("train", "digits"): ["loss.png"],
     }
@@ -343,12 +346,18 @@ def test_a_folder_that_cannot_be_written(tmp_path):
         (["sde=custom", "sde.diffusion='import os'"], "sde.diffusion='import os': not an expression"),
         (["checkpoint=nowhere"], "checkpoint=nowhere does not exist"),
         (["+devcie=cpu"], "devcie is not a key of the configuration"),
-        (["points=x.npy"], "points=x.npy are scored by task=likelihood alone"),
+        (["points=x.npy"], "points=x.npy: this task reads none; type task=likelihood"),
         (["checkpoint="], "checkpoint= is empty"),
         (["training.rate=inf"], "training.rate=inf must be a finite number"),
         (["data=arrays", "data.path=x.npy", "+training.steps=3"], "training.steps: the data's shape decides"),
         (["data.test_count=auto"], "data.test_count=auto must be a whole number"),
         (["count=0"], "count=0 must be at least 1"),
+        (["count=1000000000000"], "count=1000000000000 must be at most 100000000"),
+        (["threads=1000000000000"], "threads=1000000000000 must be at most 1024"),
+        (["seed=99999999999999999999"], "seed=99999999999999999999 must be at most 9223372036854775807"),
+        (["training.seed=99999999999999999999"], "training.seed=99999999999999999999 must be at most"),
+        (["training.batch=10000000000000"], "training.batch=10000000000000 must be at most 1000000"),
+        (["training.steps=10000000000000"], "training.steps=10000000000000 must be at most 1000000000"),
         (["count=many"], "count=many must be a whole number or null"),
         (["seed=x"], "seed=x must be a whole number"),
         (["dtype=float16"], "dtype=float16 must be one of float32, float64"),
@@ -401,7 +410,44 @@ def test_a_failed_job_does_not_lose_the_others(tmp_path):
     ]
 
 
+def test_two_sweeps_do_not_share_a_folder(tmp_path):
+    (tmp_path / "sweep").mkdir()
+    words = ("-m", "sampler.steps=2,3", "data=mixture", "model=oracle", "sampler=em", "count=20")
+    with FileLock(tmp_path / "sweep" / ".lock"):
+        message = refused(*words, folder=tmp_path)
+    assert message.startswith(f"error: hydra.sweep.dir={tmp_path}/sweep is another sweep's, which still runs; choose")
+    assert [path.name for path in (tmp_path / "sweep").iterdir()] == [".lock"]
+    assert command(*words, folder=tmp_path).returncode == 0, "the next one may have it"
+
+
 # Start-up, signals, loggers
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--info", "all"], ["data=mixture", "model=oracle", "sampler=em"]])
+def test_a_reader_that_has_gone_is_no_error(tmp_path, words):
+    places = [] if "-" in words[0] else [f"hydra.run.dir={tmp_path}/run", "count=5", "sampler.steps=2"]
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "run.py"), *words, *places],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+    )
+    process.stdout.close()  # as `| head` does
+    text = process.stderr.read()
+    process.stderr.close()
+    assert process.wait(timeout=300) == 141 and "Error" not in text and "error" not in text, text
+    assert not places or (tmp_path / "run" / "metrics.json").exists()
+
+
+def test_too_little_memory_is_told_from_a_bug():
+    errors = []
+    for allocate in (np.empty, torch.empty):
+        with pytest.raises((MemoryError, RuntimeError)) as caught:
+            allocate(10**15)
+        errors.append(caught.value)
+    assert all(map(out_of_memory, [*errors, torch.cuda.OutOfMemoryError("CUDA out of memory.")]))
+    assert not out_of_memory(RuntimeError("shapes do not fit"))
 
 
 def test_help_is_quick_and_does_not_load_torch():

@@ -78,6 +78,24 @@ def test_units_are_the_training_columns_own(saved):
     assert data.log_det == pytest.approx(-sum(math.log(s) for s in data.train.double().numpy().std(0)), abs=1e-6)
 
 
+@pytest.mark.parametrize("mean, std", [(1.7e9, 1.0), (1e6, 1.0), (-3e4, 1e-2), (0.0, 1e-50), (1e60, 1e55)])
+def test_a_column_is_centred_before_it_becomes_float32(saved, mean, std):
+    column = mean + std * RNG.normal(size=2000)
+    data = Arrays(saved("x.npy", np.stack((column, VECTORS[np.arange(2000) % 200, 0]), 1)))
+    assert data.train.dtype == data.test.dtype == torch.float64
+    x = data.encode(data.train).float()
+    torch.testing.assert_close(x.mean(0), torch.zeros(2), rtol=0, atol=1e-5)
+    torch.testing.assert_close(x.std(0, correction=0), torch.ones(2), rtol=0, atol=1e-5)
+    assert len(x[:, 0].unique()) > 1790, "no two rows have become one"
+    back = data.decode(data.encode(read_points(saved("y.npy", [[column[0], 3.0]]), (2,))))
+    assert float(back[0, 0]) == pytest.approx(column[0], abs=1e-6 * std, rel=1e-12)
+
+
+def test_what_float32_shows_stays_float32(saved):
+    for values in (VECTORS, VECTORS.astype(np.float16), RNG.integers(-99, 99, (50, 2)), VECTORS.astype(">f8")):
+        assert Arrays(saved("x.npy", values)).train.dtype == torch.float32
+
+
 def test_seed_decides_the_split(saved):
     path = saved("x.npy", VECTORS)
     assert torch.equal(Arrays(path).test, Arrays(path).test)
@@ -258,10 +276,20 @@ def test_too_little_to_learn_from(saved):
     fails(r"holds no rows \(an array of shape \(\)\)", saved("x.npy", np.array(3.0)))
     flat = np.stack((VECTORS[:, 0], np.full(200, 0.1)), 1)
     fails(r"column 1 is constant in the training part \(0\.1\), it has no density", saved("x.npy", flat))
-    fails(r"column 'b' is constant", saved("x.csv", "a,b\n1,2\n2,2\n3,2\n"))
-    fails(r"column 0 varies by .* around 1e\+09.*subtract its mean", saved("x.npy", VECTORS[:, 2:] + 1e9))
+    fails(r"column 0 varies by .* around 1e\+15.*too little for float64.*subtract its mean",
+          saved("x.npy", VECTORS[:, :1] + 1e15))  # fmt: skip
+    fails(r"column 0 varies by .* around 1000009.*too little for float32.*save the file as float64",
+          saved("x.npy", (VECTORS[:, :1] + 1e6).astype(np.float32)))  # fmt: skip
     for fraction in (0.0, 1.0, -0.5, math.nan):
         fails(r"data\.test_fraction=.* between 0 and 1", saved("x.npy", VECTORS), test_fraction=fraction)
+
+
+def test_a_column_that_does_not_vary_in_a_few_rows(saved):
+    fails(r"holds too few rows: column 0 is 3 in all 1 of the training part; give at least 10",
+          saved("x.npy", np.array([[3, 1], [3, 2]])))  # fmt: skip
+    fails(r"column 'b' is 2\.0 in all 8 of the training part; give at least 10, or leave the column out",
+          saved("x.csv", "a,b\n" + "".join(f"{i},2\n" for i in range(9))))  # fmt: skip
+    fails(r"column 0 is constant", saved("x.npy", np.stack((np.ones(12), np.arange(12)), 1)))
 
 
 # ---- points to score --------------------------------------------------------------------------------------------
@@ -270,7 +298,7 @@ def test_too_little_to_learn_from(saved):
 def test_points_of_the_datas_shape_in_every_form(saved):
     points = read_points(saved("x.npy", VECTORS), (3,))
     np.testing.assert_allclose(points.double().numpy(), VECTORS, rtol=1e-6)
-    assert points.dtype == torch.get_default_dtype()
+    assert points.dtype == torch.float64
     assert read_points(saved("x.npy", VECTORS[0]), (3,)).shape == (1, 3)
     assert read_points(saved("x.npy", VECTORS[:, 0]), (1,)).shape == (200, 1)
     assert read_points(saved("x.npz", x=VECTORS, log_prob=VECTORS[:, 0]), (3,)).shape == (200, 3)

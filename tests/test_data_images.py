@@ -1,6 +1,7 @@
 """Images from folders, parquet files and (a stand-in for) the Hub: the pixels that were written are the pixels read."""
 
 import io
+import os
 import sys
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from data import Images
+from data.images import reachable
 
 Image = pytest.importorskip("PIL.Image")
 arrow = pytest.importorskip("pyarrow")
@@ -16,6 +18,13 @@ parquet = pytest.importorskip("pyarrow.parquet")
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (12, 7, 5)).astype(np.uint8)
 COLOUR = RNG.integers(0, 256, (12, 7, 5, 3)).astype(np.uint8)
+
+
+@pytest.fixture(autouse=True)
+def online(monkeypatch):
+    """No test asks the network; what a test changes in the environment ends with it."""
+    monkeypatch.setattr("data.images.reachable", lambda: True)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
 
 
 def png(values, **options):
@@ -182,6 +191,22 @@ def test_a_name_goes_to_the_hub(monkeypatch):
     monkeypatch.setattr(datasets, "load_dataset", unreachable)
     fails(r"data\.path=someone/pictures is neither a folder \(/.*\) nor .* from the Hub: no route to host$",
           "someone/pictures", FileNotFoundError)  # fmt: skip
+
+
+def test_without_a_network_the_hub_is_not_asked_again_and_again(monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    seen = []
+    monkeypatch.setattr("data.images.reachable", lambda: False)
+    monkeypatch.setattr(datasets, "load_dataset", lambda *arguments: seen.append(os.environ["HF_HUB_OFFLINE"]) or {})
+    fails(r"data\.split=train: someone/pictures has no such split", "someone/pictures")
+    assert seen == ["1"]
+
+
+def test_a_host_that_is_not_there_is_not_reachable(monkeypatch):
+    monkeypatch.undo()
+    for endpoint in ("http://127.0.0.1:9", "no address"):
+        monkeypatch.setenv("HF_ENDPOINT", endpoint)
+        assert not reachable()
 
 
 def test_missing_libraries_are_named(monkeypatch, tmp_path):

@@ -8,6 +8,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 from tasks import figures
 
@@ -24,20 +25,20 @@ def rng():
 @pytest.fixture
 def drawn(monkeypatch):
     """The figures that were saved, in order."""
-    kept, save = [], figures.save
+    kept, write = [], Figure.savefig
 
-    def keep(figure, path):
+    def keep(figure, *arguments, **keys):
         kept.append(figure)
-        return save(figure, path)
+        return write(figure, *arguments, **keys)
 
-    monkeypatch.setattr(figures, "save", keep)
+    monkeypatch.setattr(Figure, "savefig", keep)
     return kept
 
 
 @pytest.fixture(autouse=True)
 def coarse(monkeypatch):
     """Fewer dots per inch: the pictures are the same, and sooner done."""
-    monkeypatch.setattr(figures, "DPI", 100)
+    monkeypatch.setattr(figures.canvas, "DPI", 100)
 
 
 def look(path, target):

@@ -4,7 +4,6 @@ a new part needs.
 
 import ast
 import inspect
-import math
 import subprocess
 import sys
 
@@ -20,7 +19,7 @@ import samplers
 import sde_lib
 from conf import schema
 
-from .conftest import ROOT, compose
+from .conftest import ROOT, compose, standard
 
 FLOOR_1 = {"sde_lib", "data", "metrics"}
 FLOOR_2 = {"models", "training", "samplers", "likelihood"}
@@ -213,9 +212,7 @@ def test_every_yaml_builds(path, files):
     node = node_of(path, *more)
     image = any("UNet" in each["_target_"] for _, each in nodes(node))
     shape = (3, 8, 6) if image else (2,)
-    components = (torch.tensor([1.0]), torch.zeros(1, math.prod(shape)), torch.tensor([1.0]))
-    values = {"shape": list(shape), "components": components, "sigma_data": 1.0, "batch": 64, "device": "cpu"}
-    node = schema.settle(node, shape, values)
+    node = schema.settle(node, shape, standard(shape))
     schema.check(node, group)
     assert type(schema.build(node, group)) is schema.locate(node["_target_"], group)
 

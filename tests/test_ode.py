@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sde_lib import integrate
-from sde_lib.ode import ADAPTIVE, FIXED, METHODS, PAIRS, Visit
+from sde_lib.ode import ADAPTIVE, FIXED, METHODS, PAIRS, Visit, adaptive, retrace, rms
 
 ORDERS = {"euler": 1, "midpoint": 2, "heun2": 2, "heun3": 3, "rk4": 4}
 
@@ -222,6 +222,157 @@ def test_never_outside_the_interval(method, t0, t1, dtype):
     assert min(field.times) >= min(t0, t1) and max(field.times) <= max(t0, t1)
     if method in PAIRS:  # ((0.02 + t0) / (0.02 + t1)) y
         torch.testing.assert_close(end, y * (0.02 + t0) / (0.02 + t1), rtol=0.05, atol=1e-3)
+
+
+# --- many moments at once ---------------------------------------------------------------------------------------------
+
+
+class Staged:
+    """The stiff problem as a field that prepares all moments of a step; its times are kept, a tensor a step."""
+
+    def __init__(self):
+        self.moments, self.calls = [], 0
+
+    def stages(self, t):
+        self.moments.append(t)
+
+        def stage(moment):
+            def evaluate(y, rows):
+                self.calls += 1
+                return stiff(y, moment, rows)
+
+            return evaluate
+
+        return [stage(moment) for moment in t]
+
+    def __call__(self, y, t, rows):
+        self.calls += 1
+        return stiff(y, t, rows)
+
+
+@pytest.mark.parametrize("differentiable", [False, True])
+@pytest.mark.parametrize("method", PAIRS)
+def test_stages_change_nothing(method, differentiable):
+    """The same steps to the last bit, from as many evaluations; the moments are t + c_i h, within the interval."""
+    y = torch.randn(6, 3, dtype=torch.float64)
+    plain, staged = Recorded(stiff), Staged()
+    settings = {"method": method, "rtol": 1e-4, "atol": 1e-4, "differentiable": differentiable}
+    assert torch.equal(integrate(plain, y, 2.0, 1.95, **settings), integrate(staged, y, 2.0, 1.95, **settings))
+    assert staged.calls == plain.calls
+    for t in staged.moments:
+        assert 1.95 <= float(t.min()) and float(t.max()) <= 2.0
+    first = staged.moments[0]
+    assert first.shape == (6, 6) and first.dtype == torch.float64
+    c = torch.tensor(PAIRS[method].C[1:], dtype=torch.float64)
+    torch.testing.assert_close((2 - first) / (2 - first[-1]), c[:, None].expand(6, 6), rtol=1e-9, atol=0)
+    if differentiable:  # the second time over there is no error to be estimated
+        assert len(staged.moments[-1]) == 5
+
+
+# --- the gradient -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", PAIRS)
+@pytest.mark.parametrize("t0, t1", [(0.0, 2.0), (2.0, 0.5)])
+def test_gradient_with_respect_to_the_start(method, t0, t1):
+    """Of the spring: the rotation, for each sample; and the values are the solver's own."""
+    y = torch.randn(4, 2, dtype=torch.float64, requires_grad=True)
+    settings = {"method": method, "rtol": 1e-9, "atol": 1e-9}
+    end = integrate(spring, y, t0, t1, differentiable=True, **settings)
+    torch.testing.assert_close(end, integrate(spring, y.detach(), t0, t1, **settings), rtol=0, atol=1e-13)
+    weights = torch.randn(4, 2, dtype=torch.float64)
+    (slope,) = torch.autograd.grad((weights * end).sum(), y)
+    torch.testing.assert_close(slope, rotated(weights, -angle(t0, t1)), rtol=0, atol=1e-7)
+
+
+def test_gradient_with_respect_to_a_weight():
+    """y' = -a t y: d y(T)/da = -T^2/2 y(T), also where each sample takes steps of its own."""
+    a = torch.tensor(1.3, dtype=torch.float64, requires_grad=True)
+    rates = torch.tensor([1.0, 20.0, 5.0], dtype=torch.float64)
+    end = integrate(
+        lambda y, t, rows: -(a * rates[rows] * t)[:, None] * y,
+        torch.ones(3, 1, dtype=torch.float64),
+        0.0,
+        1.0,
+        rtol=1e-9,
+        atol=1e-12,
+        differentiable=True,
+    )
+    torch.testing.assert_close(end[:, 0], torch.exp(-0.5 * 1.3 * rates), rtol=1e-6, atol=1e-9)
+    for i in range(3):
+        (slope,) = torch.autograd.grad(end[i, 0], a, retain_graph=True)
+        assert float(slope) == pytest.approx(float(-0.5 * rates[i] * end[i, 0].detach()), rel=1e-6, abs=1e-9)
+
+
+@pytest.mark.parametrize("method", PAIRS)
+def test_the_gradient_is_that_of_the_discrete_solution(method):
+    """The steps held fixed, coarse as they are, central differences of the solution agree to their own rounding: the
+    error of the solver is no error of its gradient.
+    """
+    a = torch.tensor(0.9, dtype=torch.float64, requires_grad=True)
+    y, path = torch.randn(5, 2, dtype=torch.float64, requires_grad=True), []
+    dy, da, weights = torch.randn_like(y), 0.7, torch.randn_like(y)
+
+    def field(a):
+        return lambda y, t, rows: torch.sin(a * y * y.flip(1)) + (1 + rows)[:, None] * t[:, None].cos()
+
+    with torch.no_grad():
+        adaptive(PAIRS[method], field(a), y, 0.0, 3.0, 1e-3, 1e-3, rms, path=path)
+    slopes = torch.autograd.grad((weights * retrace(PAIRS[method], field(a), y, path)).sum(), (y, a))
+    direct = torch.autograd.grad(
+        (weights * integrate(field(a), y, 0.0, 3.0, method=method, rtol=1e-3, atol=1e-3, differentiable=True)).sum(),
+        (y, a),
+    )
+    for one, other in zip(slopes, direct, strict=True):
+        assert torch.equal(one, other)
+
+    def moved(e):
+        with torch.no_grad():
+            return float((weights * retrace(PAIRS[method], field(a + e * da), y + e * dy, path)).sum())
+
+    step = 1e-5
+    found = float((slopes[0] * dy).sum() + slopes[1] * da)
+    assert found == pytest.approx((moved(step) - moved(-step)) / (2 * step), rel=1e-7)
+
+
+def test_no_gradient_leaks_between_samples():
+    """Samples of the stiff problem leave the batch at different steps: dy_i(T)/dy_j = exp(-rate_i T) delta_ij."""
+    y = torch.randn(6, 1, dtype=torch.float64, requires_grad=True)
+    end = integrate(stiff, y, 0.0, 0.02, rtol=1e-8, atol=1e-8, differentiable=True)
+    slopes = torch.stack([torch.autograd.grad(end[i, 0], y, retain_graph=True)[0][:, 0] for i in range(6)])
+    torch.testing.assert_close(slopes, torch.exp(-0.02 * RATES).diag(), rtol=1e-5, atol=1e-7)
+
+
+def test_gradient_over_no_interval():
+    y = torch.randn(3, 2, dtype=torch.float64, requires_grad=True)
+    end = integrate(spring, y, 1.0, 1.0, differentiable=True)
+    (slope,) = torch.autograd.grad(end.sum(), y)
+    assert torch.equal(end, y) and torch.equal(slope, torch.ones_like(y))
+
+
+@pytest.mark.parametrize("method", PAIRS)
+def test_memory_is_a_state_a_step(method):
+    """Of a field of 500 hidden values a sample nothing is kept, and of a step no more than four states."""
+    y = torch.randn(8, 2, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(2, 500, dtype=torch.float64)
+    for tolerance in (1e-3, 1e-7):
+        field = Recorded(lambda y, t, rows: torch.sin(y @ weight) @ weight.T / 500 + t[:, None].cos())
+        kept = []
+        keep = lambda each, kept=kept: kept.append(each) or each  # noqa: E731
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda each: each):
+            end = integrate(field, y, 0.0, 3.0, method=method, rtol=tolerance, atol=tolerance, differentiable=True)
+        steps = field.calls / 13  # six and seven evaluations a step, at most
+        assert max(each.numel() for each in kept) <= y.numel()
+        assert sum(each.numel() for each in kept) <= 4 * y.numel() * steps
+        before = field.calls
+        end.sum().backward()
+        assert 0.3 * before < field.calls - before < 0.6 * before  # the second pass's evaluations once more
+
+
+@pytest.mark.parametrize("method", [method for method in METHODS if method not in PAIRS])
+def test_the_reference_has_no_gradient(method):
+    with pytest.raises(ValueError, match=rf"^method={method} has no gradient; type method=tsit5$"):
+        integrate(spring, torch.zeros(1, 2), 0.0, 1.0, method=method, differentiable=True)
 
 
 # --- watching ---------------------------------------------------------------------------------------------------------

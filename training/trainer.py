@@ -52,6 +52,8 @@ class Trainer:
         clip: the largest gradient norm; longer gradients are shortened to it.
         ema: the decay of the weights' moving average, which is what is used afterwards.
         seed: of the weights' start, the order of the data and the noise.
+        dequantise: where integers stand: ``uniform``, anywhere in their bins, afresh in every batch, or ``none``, at
+            the bins' centres, which fits truncated-normal dequantisation of the likelihood.
         evaluate: how often in the run the held-out loss is measured.
         save_seconds: the time between checkpoints.
     """
@@ -66,6 +68,7 @@ class Trainer:
     clip: float = 1.0
     ema: float = 0.999
     seed: int = 0
+    dequantise: Literal["uniform", "none"] = "uniform"
     evaluate: int = 20
     save_seconds: float = 30.0
 
@@ -73,6 +76,9 @@ class Trainer:
         for key, least in (("steps", 1), ("batch", 1), ("warmup", 0), ("evaluate", 0), ("seed", 0)):
             if getattr(self, key) < least:
                 raise ValueError(f"training.{key}={getattr(self, key)} must be at least {least}")
+        for key, most in (("steps", 10**9), ("batch", 10**6), ("seed", 2**63 - 1)):
+            if getattr(self, key) > most:
+                raise ValueError(f"training.{key}={getattr(self, key)} must be at most {most}")
         for key in ("rate", "clip", "save_seconds"):
             if not 0 < getattr(self, key) < math.inf:
                 raise ValueError(f"training.{key}={getattr(self, key)} must be positive and finite")
@@ -84,6 +90,8 @@ class Trainer:
             )
         if self.schedule not in ("cosine", "constant"):
             raise ValueError(f"training.schedule={self.schedule} must be cosine or constant")
+        if self.dequantise not in ("uniform", "none"):
+            raise ValueError(f"training.dequantise={self.dequantise} must be uniform or none")
 
     def fit(
         self, sde: SDE, model: nn.Module, data: Data, folder: Path | None = None, record: Log = lambda event: None
@@ -106,7 +114,7 @@ class Trainer:
         optimiser = torch.optim.Adam(
             model.parameters(), lr=self.rate, betas=self.betas, fused=device.type in ("cpu", "cuda")
         )
-        batches = Batches(data, self.batch, self.seed, device)
+        batches = Batches(data, self.batch, self.seed, device, centres=self.dequantise == "none")
         parameters = list(model.parameters())
 
         start, smooth = 0, None
@@ -179,7 +187,8 @@ class Trainer:
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(self.seed)
             r = data.test[:count].to(device)
-            x = data.encode(data.dequantise(r, torch.rand(r.shape, device=device))).to(torch.float32)
+            u = torch.rand(r.shape, device=device) if self.dequantise == "uniform" else None
+            x = data.encode(data.dequantise(r, u)).to(torch.float32)
             return float(torch.cat([self.loss(sde, model, part) for part in x.split(256)]).mean())
 
     def seeded(self) -> None:
@@ -194,10 +203,13 @@ class Batches:
 
     A batch is a function of the step, so the data's position needs no state, and any batch size will do, also one
     larger than the data set.
+
+    Arguments:
+        centres: integers stand at the middle of their bins, without noise.
     """
 
-    def __init__(self, data: Data, size: int, seed: int, device: torch.device):
-        self.data, self.size, self.seed, self.device = data, size, seed, device
+    def __init__(self, data: Data, size: int, seed: int, device: torch.device, centres: bool = False):
+        self.data, self.size, self.seed, self.device, self.centres = data, size, seed, device, centres
         self.epoch, self.order = -1, torch.empty(0)
 
     def permutation(self, epoch: int) -> Tensor:
@@ -207,14 +219,14 @@ class Batches:
         return self.order
 
     def __call__(self, step: int) -> Tensor:
-        """The batch of one step in model units, dequantised afresh, shape (size, *), float32."""
+        """The batch of one step in model units, integers dequantised afresh, shape (size, *), float32."""
         count, position, parts = len(self.data.train), step * self.size, []
         while position < (step + 1) * self.size:
             epoch, offset = divmod(position, count)
             parts.append(self.permutation(epoch)[offset : offset + (step + 1) * self.size - position])
             position += len(parts[-1])
         r = self.data.train[torch.cat(parts)].to(self.device)
-        u = torch.rand(r.shape, device=self.device) if self.data.levels else None
+        u = torch.rand(r.shape, device=self.device) if self.data.levels and not self.centres else None
         return self.data.encode(self.data.dequantise(r, u)).to(torch.float32)
 
 

@@ -1,0 +1,189 @@
+r"""The log-density of a score model without an ODE: from how well it denoises, with an error bar.
+
+In the channel x -> x_t = alpha x + sigma z of signal-to-noise ratio gamma = (alpha/sigma)^2 the denoised mean x_hat
+knows the density, at every point x by itself (Kong, Brekelmans and Ver Steeg, arXiv 2302.03792),
+
+.. math::
+    \frac{d}{d\gamma} KL\bigl(p(x_t|x)\,\|\,p_t\bigr) = \tfrac12 e, \quad e = E_z\|x - \hat x(x_t)\|^2
+    \quad\Rightarrow\quad
+    -\log p(x) = \tfrac D2\log 2\pi e - \tfrac12\int_0^\infty\Bigl[\frac{D}{1+\gamma} - e\Bigr]d\gamma .
+
+It holds for every law of the data and its own x_hat, on any piece of the way. On [gamma_T, gamma_eps], for p less for a
+Gaussian G, of which all is known,
+
+.. math::
+    E_{x_{eps}|x}\Bigl[\log\frac{p_{eps}}{G_{eps}}(x_{eps})\Bigr]
+    = KL\bigl(p(x_T|x)\,\|\,G_T\bigr) - KL\bigl(p(x_T|x)\,\|\,p_T\bigr)
+    - \tfrac12\int_{\gamma_T}^{\gamma_{eps}} (e - e_G)\,d\gamma .
+
+* **The end.** In place of p_T stands a prior: G_T of the data's moments, or N(0, sigma(T)^2 I).
+* **The start.** ``start="plain"`` is this finite integral: the mean of log p_eps over x_eps ~ N(alpha x, sigma^2 I) for
+  an exact score. For any other it is a lower bound, at every x, of that mean with p_eps the density of the *reverse
+  SDE* run from the prior, since KL(p(x_T|x) || prior) + 1/2 int e is the divergence of the two laws of its whole path
+  (cf. arXiv 2101.09258). ``start="corrected"``, the density of the data at x itself, goes on to infinity: beyond the
+  data's finest detail gamma^2 (e - e_G) is constant, and what is left of the integral is gamma (e - e_G) at eps. That
+  is the correction of order k^2 = 1/gamma of :mod:`likelihood.likelihood`, here without a derivative.
+* **The noise.** e and e_G are seen on the same z, so that a Gaussian with its own moments has no variance at all.
+
+The integral is taken over w = log(1 + v gamma), v the largest variance of G: even in gamma where the noise hides the
+data, and in log gamma where it does not. w is cut into equal strata with two independent draws in each, and their
+differences give the variance of the sum without bias.
+
+So this and the ODE agree where the score is a score. A network's is not quite: the ODE's density and the SDE's differ
+then, this estimate lies below the SDE's, and a difference beyond the error bars says by how much the network is at odds
+with itself.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from sde_lib import SDE, Counted, ScoreFn, frame, per_sample
+
+from .moments import Moments
+
+
+@dataclass(frozen=True)
+class DenoisingEstimate:
+    """What is known about each point.
+
+    Attributes:
+        log_prob: log p(x) in nats and model units, shape (B,), float64.
+        stderr: its standard error over the noise in nats, shape (B,).
+        nfe: network evaluations a point.
+    """
+
+    log_prob: Tensor
+    stderr: Tensor
+    nfe: float
+
+
+@dataclass(frozen=True)
+class IMMSE:
+    """(sde, score, x) -> log p(x), from the errors of denoising.
+
+    Arguments:
+        draws: network evaluations a point, two in each stratum; the standard error falls with their root.
+        start: ``corrected`` for the density of the data at x, ``plain`` for the mean of log p_eps over x_eps given x.
+        prior: ``data`` for the Gaussian of the data's moments at T, ``standard`` for N(0, sigma(T)^2 I).
+        moments: the data's mean (D,), variances (k,), directions (D, k) and the rest, as of ``Data.moments()``;
+            ``auto`` in the yaml takes the data's. Without them (None) the prior is standard, and G is N(0, I).
+    """
+
+    draws: int = 128
+    start: Literal["corrected", "plain"] = "corrected"
+    prior: Literal["data", "standard"] = "data"
+    moments: tuple[Tensor, Tensor, Tensor, float] | None = None
+
+    def __post_init__(self):
+        if self.draws < 4 or self.draws % 2:
+            raise ValueError(
+                f"task.crosscheck.draws={self.draws} must be even and at least 4; type task.crosscheck.draws=128"
+            )
+        for key, value, choices in (
+            ("start", self.start, ("corrected", "plain")),
+            ("prior", self.prior, ("data", "standard")),
+        ):
+            if value not in choices:
+                raise ValueError(f"task.crosscheck.{key}={value} must be {' or '.join(choices)}")
+
+    def gaussian(self, x: Tensor, narrowest: float) -> Moments:
+        """G for points x (B, D), none of its variances below the narrowest: flat data have a G with a density too."""
+        dim = x.shape[1]
+        if self.moments is None:
+            return Moments(x.new_zeros(dim), x.new_ones(0), x.new_zeros(dim, 0), 1.0)
+        if len(self.moments[0]) != dim:
+            raise ValueError(f"task.crosscheck.moments are of {len(self.moments[0])} dimensions, the points of {dim}")
+        found = Moments(*self.moments).to(x)
+        return replace(found, variances=found.variances.clamp_min(narrowest), rest=max(found.rest, narrowest))
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        sde: SDE,
+        score: ScoreFn,
+        x: Tensor,
+        randn_like: Callable[[Tensor], Tensor] = torch.randn_like,
+        on_step: Callable[[float], None] | None = None,
+    ) -> DenoisingEstimate:
+        """The log-density at x, shape (B, *), in model units.
+
+        Arguments:
+            score: any callable (x, t) -> score.
+            randn_like: the source of normals, for the noise and for the places within the strata.
+            on_step: called with the share of the way done.
+
+        Raises:
+            FloatingPointError: the score is not finite.
+        """
+        wide = torch.float32 if x.device.type == "mps" else torch.float64
+        # The integral is over the signal-to-noise ratio: any SDE's is the cosine SDE's, whose time is a closed form.
+        counted = Counted(score)
+        problem = frame(sde, counted, "angle")
+        eps, T = problem.sde.eps, problem.sde.T
+        clean = x.flatten(1).to(wide)
+        count, dim = clean.shape
+        G = self.gaussian(clean, narrowest=math.tan(eps) ** 2)
+        v = max([G.rest, *G.variances.tolist()])
+
+        def at(t: float) -> Tensor:
+            return torch.full((count,), t, dtype=wide, device=x.device)
+
+        def known(t: Tensor) -> Tensor:
+            """The mean of log G_t over x_t given x."""
+            alpha, sigma = problem.sde.alpha(t), problem.sde.sigma(t)
+            return G.log_prob(alpha[:, None] * clean, problem.sde, t) - 0.5 * sigma.square() * G.trace(problem.sde, t)
+
+        def excess(t: Tensor, z: Tensor) -> Tensor:
+            """gamma (|x - x_hat|^2 - |x - x_hat_G|^2) on one noise z (B, *), from the errors z + sigma score of z."""
+            alpha, sigma = problem.sde.alpha(t), problem.sde.sigma(t)
+            x_t = per_sample(alpha, x).to(x.dtype) * x + per_sample(sigma, x).to(x.dtype) * z
+            learnt = sigma[:, None] * problem.score(x_t, t).flatten(1).to(wide)
+            centred = x_t.flatten(1).to(wide) - alpha[:, None] * G.mean
+            gaussian = -sigma[:, None] * G.precision(centred, problem.sde, t)
+            return ((learnt - gaussian) * (2 * z.flatten(1).to(wide) + learnt + gaussian)).sum(1)
+
+        # d gamma = (1/v + gamma) dw. Beyond eps, w runs on as far as the rest of the integral is worth, at eps.
+        first, last = (math.log1p(v / math.tan(t) ** 2) for t in (T, eps))
+        beyond = v / (v + math.tan(eps) ** 2) if self.start == "corrected" else 0.0
+        strata = self.draws // 2
+        width = (last + beyond - first) / strata
+        places = uniform(randn_like, x, self.draws).to(wide)
+        integral = variance = clean.new_zeros(count)
+        for i in range(strata):
+            pair = []
+            for j in (2 * i, 2 * i + 1):
+                gamma = torch.expm1((first + width * (i + places[:, j])).clamp_max(last)) / v
+                t = torch.atan(gamma.rsqrt()).clamp(eps, T)
+                pair.append((1 + 1 / (v * gamma)) * excess(t, randn_like(x)))
+                if on_step:
+                    on_step((j + 1) / self.draws)
+            integral = integral + 0.5 * width * (pair[0] + pair[1])
+            variance = variance + (0.5 * width * (pair[0] - pair[1])).square()
+
+        if self.start == "corrected":
+            log_prob = G.log_prob(clean, problem.sde, at(0.0))  # alpha = 1, sigma = 0
+        else:
+            log_prob = known(at(eps)) - dim * math.log(problem.scale(sde.eps))
+        if self.prior == "standard" or self.moments is None:  # the divergence from it in place of that from G_T
+            entropy = dim * (math.log(math.sin(T)) + 0.5 * math.log(2 * math.pi * math.e))
+            log_prob = log_prob - entropy - known(at(T)) - 0.5 * clean.square().sum(1) / math.tan(T) ** 2
+        log_prob = log_prob - 0.5 * integral
+        if not bool(log_prob.isfinite().all()):
+            point = int((~log_prob.isfinite()).nonzero()[0])
+            raise FloatingPointError(
+                f"the cross-check's log p of point {point} is {float(log_prob[point])}: the score is not finite there; "
+                "try a larger sde.eps or dtype=float64"
+            )
+        return DenoisingEstimate(log_prob, 0.5 * variance.sqrt(), counted.evaluations / max(1, count))
+
+
+def uniform(randn_like: Callable[[Tensor], Tensor], x: Tensor, n: int) -> Tensor:
+    """n uniform numbers for each of x (B, *), shape (B, n), out of normals: the one source that every batch shares."""
+    normals = [randn_like(x).flatten(1) for _ in range(-(-n // math.prod(x.shape[1:])))]
+    cut = torch.cat(normals, dim=1)[:, :n]
+    return torch.special.ndtr(cut if x.device.type == "mps" else cut.double())

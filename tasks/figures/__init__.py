@@ -1,0 +1,66 @@
+r"""The pictures a run leaves behind: what was drawn beside what it should look like.
+
+Every picture is a function of numpy arrays or tensors and a path; it writes a PNG there and returns the path. Held-out
+data are grey and lie beneath, what the model made is blue. Frames and colour scales come from the *data* (from
+quantiles, where they are continuous), never from the samples, so that a sampler that diverged is seen as one: samples
+that fall outside the frame, infinite ones and NaNs among them, are counted in the legend. A pixel that is not finite
+is painted red.
+
+Figures are built from ``matplotlib.figure.Figure``: no pyplot, no display, no global state but the style's context.
+"""
+
+# ruff: noqa: F401 (what is not in __all__ are the building blocks of further pictures)
+
+from .axes import (
+    bins,
+    counted,
+    dots,
+    finite_range,
+    histogram,
+    legend,
+    limits,
+    names,
+    outside,
+    spread,
+    ticks,
+    time_label,
+)
+from .canvas import (
+    BLUE,
+    DENSITY,
+    DPI,
+    GREY,
+    INK,
+    LENGTHS,
+    PALE,
+    RED,
+    Array,
+    array,
+    is_number,
+    pixels,
+    place,
+    save,
+    style,
+)
+from .images import colours, enlarge, film_strip, image_grid, tile
+from .loss import loss_curve, series
+from .paths import trajectories
+from .planar import cells, density, planar_figure, planar_frame, planar_samples, score_field
+from .sweep import SUMMARY, job_labels, ok, summary_plot
+from .vectors import histogram_1d, pairs
+from .work_precision import likelihood_precision, work_precision
+
+__all__ = [
+    "density",
+    "film_strip",
+    "histogram_1d",
+    "image_grid",
+    "likelihood_precision",
+    "loss_curve",
+    "pairs",
+    "planar_samples",
+    "score_field",
+    "summary_plot",
+    "trajectories",
+    "work_precision",
+]

@@ -1,0 +1,97 @@
+"""Pictures of codes: data, the noise that the probability flow carries them to, and what comes back."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.colors import ListedColormap, hsv_to_rgb
+from matplotlib.figure import Figure
+
+from .axes import bins, counted, finite_range, histogram, legend, limits, names, outside, ticks
+from .canvas import BLUE, INK, PALE, Array, array, pixels, place, save, style
+from .images import colours, enlarge, tile
+from .planar import planar_frame
+
+HUES = np.stack([np.linspace(0, 1, 256), np.full(256, 0.7), np.full(256, 0.8)], axis=1)
+WHEEL = ListedColormap(hsv_to_rgb(HUES))  # for angles: it ends where it begins, and nowhere in white
+
+
+@style()
+def image_codes(x: Array, z: Array, back: Array, path: Path, levels: int | None = None) -> Path:
+    """Pictures, their codes and what comes back, a row each, the first pictures as the columns: up to 12.
+
+    Arguments:
+        x, back: (N, C, H, W) in data units. Three channels are shown as colours, of any other number the first.
+        z: their codes in units of the prior's standard deviation; the scale runs over [-2, 2].
+        levels: the number L of integer levels, which sets the data's scale to 0 ... L; None for their own range.
+    """
+    x, z, back = (array(v)[:12] for v in (x, z, back))
+    count, channels, height, width = x.shape
+    if channels != 3:
+        x, z, back = x[:, :1], z[:, :1], back[:, :1]
+    low, high = finite_range(x) if levels is None else (0, levels)
+    rows = np.concatenate([colours(x, low, high), colours(z, -2, 2), colours(back, low, high)])
+    factor = max(1, round(120 / max(height, width)))
+    mosaic = tile(enlarge(rows, factor), 3, count, gap=(8, 4))
+
+    shrink = min(1.0, 2200 / max(mosaic.shape))
+    tall, wide = shrink * mosaic.shape[0], shrink * mosaic.shape[1]
+    left, margin = 110, 20
+    figure = pixels(left + wide + margin, tall + 2 * margin)
+    axes = place(figure, left, margin, wide, tall)
+    axes.imshow(mosaic, interpolation="nearest" if shrink == 1 else "antialiased")
+    pitch = factor * height + 8
+    axes.set_yticks((factor * height - 1) / 2 + pitch * np.arange(3), ["data", "code", "back"])
+    axes.set_xticks([])
+    axes.tick_params(left=False)
+    axes.spines[:].set_visible(False)
+    return save(figure, path)
+
+
+@style()
+def planar_codes(x: Array, z: Array, path: Path, labels: Sequence[str] | None = None) -> Path:
+    """Data (N, 2) beside their codes (N, 2) in units of the prior's standard deviation, the first 20,000.
+
+    A point and its code have one colour, the angle of the code; the circles hold 39 %, 86 % and 99 % of a normal law.
+    """
+    x, z = array(x)[:20_000], array(z)[:20_000]
+    angle = np.arctan2(z[:, 1], z[:, 0])
+    reach = 3.8
+    frames = planar_frame(x), np.array([[-reach, reach]] * 2)
+    figure = Figure(figsize=(6.6, 3.5), layout="constrained")
+    panels = figure.subplots(1, 2)
+    size = np.clip(60 / np.sqrt(max(1, len(x))), 1.3, 4.5) ** 2
+    axis_names = names(labels, 2), ["$z_1 / \\sigma(T)$", "$z_2 / \\sigma(T)$"]
+    for axes, points, frame, title, words in zip(panels, (x, z), frames, ("data", "codes"), axis_names, strict=True):
+        title = counted(title, outside(points, frame), len(points))
+        drawn = np.isfinite(points).all(1)
+        look = {"cmap": WHEEL, "vmin": -np.pi, "vmax": np.pi, "s": size, "linewidths": 0, "alpha": 0.8}
+        axes.scatter(*points[drawn].T, c=angle[drawn], zorder=2, **look)
+        axes.set(title=title, xlim=frame[0], ylim=frame[1], xlabel=words[0], ylabel=words[1])
+        steep = np.ptp(frame[1]) / np.ptp(frame[0])
+        axes.set_aspect("equal" if 0.25 <= steep <= 4 else "auto")
+        axes.xaxis.set_major_locator(ticks(6))
+        axes.yaxis.set_major_locator(ticks(6))
+    turn = np.linspace(0, 2 * np.pi, 200)
+    for radius in (1, 2, 3):
+        panels[1].plot(radius * np.cos(turn), radius * np.sin(turn), color=PALE, lw=0.7, zorder=1)
+    return save(figure, path)
+
+
+@style()
+def code_histogram(z: Array, path: Path) -> Path:
+    """All coordinates of the codes (N, *), in units of the prior's standard deviation, and the normal density."""
+    z = array(z).ravel()
+    frame = np.array([min(-3.8, limits(z)[0]), max(3.8, limits(z)[1])])
+    edges = np.linspace(*frame, bins(len(z)) + 1)
+    figure = Figure(figsize=(4.6, 3.2), layout="constrained")
+    axes = figure.subplots()
+    heights = histogram(z, edges)
+    label = counted("codes", outside(z, frame), len(z))
+    axes.stairs(heights, edges, fill=True, color=BLUE, alpha=0.5, label=label)
+    at = np.linspace(*frame, 400)
+    axes.plot(at, np.exp(-(at**2) / 2) / np.sqrt(2 * np.pi), color=INK, ls="--", label="N(0, 1)")
+    axes.set(xlim=frame, ylim=(0, 1.06 * max(0.4, min(heights.max(initial=0.0), 2.0))))
+    axes.set(xlabel="$z / \\sigma(T)$, all coordinates", ylabel="density")
+    legend(axes)
+    return save(figure, path)

@@ -1,0 +1,126 @@
+"""Pictures of images: samples beside data, and the way from noise to data as a film strip."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.colors import Normalize, to_rgb
+
+from .axes import counted, finite_range, spread, time_label
+from .canvas import PALE, RED, Array, array, pixels, place, save, style
+
+
+@style()
+def image_grid(
+    samples: Array,
+    data: Array,
+    path: Path,
+    levels: int | None = None,
+    title: str | None = None,
+    panels: tuple[str, str] = ("samples", "data"),
+) -> Path:
+    """Samples and held-out data side by side on one scale, up to 8 x 8 pictures each; fewer columns for wide pictures.
+
+    Arguments:
+        samples, data: (N, C, H, W) and (M, C, H, W) in data units. Three channels are shown as colours, of any other
+            number the first. The data on show are the first ones, as many as there are places.
+        levels: the number L of integer levels, which sets the scale to 0 ... L-1 and rounds samples down to the integer
+            they stand for; None for continuous data, whose range is the scale.
+        panels: the headings of the two sides.
+    """
+    samples, data = array(samples), array(data if levels is None else data[:64])
+    channels, height, width = data.shape[1:]
+    count = min(64, max(1, len(samples)))
+    columns = min(8, max(1, round(math.sqrt(count * height / width))))  # a sheet that is about a square
+    rows = min(8, max(1, math.ceil(len(samples) / columns)))
+    samples, shown = samples[: rows * columns], data[: rows * columns]
+    if channels != 3:
+        samples, shown, data = samples[:, :1], shown[:, :1], data[:, :1]
+    if levels is None:
+        low, high = finite_range(data)
+    else:
+        low, high, samples, shown = 0, max(1, levels - 1), np.floor(samples), np.floor(shown)
+
+    # whole pixels of the screen for each of a picture's, so that all are equally large
+    factor = max(1, 640 // max(columns * width, rows * height))
+    pictures = [enlarge(colours(x, low, high), factor) for x in (samples, shown)]
+    mosaics = [tile(x, rows, columns, gap=(4, 4)) for x in pictures]
+    broken = int((~np.isfinite(samples)).any((1, 2, 3)).sum())
+    channel = "" if channels in (1, 3) else f", channel 1 of {channels}"
+    headings = (counted(panels[0], broken, len(samples), "not finite") + channel, panels[1] + channel)
+    bar = levels is None and channels != 3
+
+    tall, wide = mosaics[0].shape[:2]
+    shrink = min(1.0, 1600 / max(tall, wide))
+    tall, wide = tall * shrink, wide * shrink
+    panel = max(wide, 420)  # room for the heading over a narrow panel
+    margin, gap, top = 30, 50, 60 if title is None else 110
+    figure = pixels(2 * margin + 2 * panel + gap + (110 if bar else 0), margin + tall + top)
+    for left, mosaic, heading in zip((margin, margin + panel + gap), mosaics, headings, strict=True):
+        axes = place(figure, left + (panel - wide) / 2, margin, wide, tall)
+        axes.imshow(mosaic, interpolation="nearest" if shrink == 1 else "antialiased")
+        axes.set(title=heading, xticks=[], yticks=[])
+        axes.spines[:].set(visible=True, color=PALE, linewidth=0.5, position=("outward", 1))
+    if bar:
+        scale = matplotlib.cm.ScalarMappable(Normalize(low, high), "gray")
+        cax = place(figure, margin + panel + gap + (panel + wide) / 2 + 25, margin, 16, tall)
+        figure.colorbar(scale, cax=cax).outline.set_visible(False)
+    if title is not None:
+        figure.suptitle(title, y=1 - 20 / (figure.dpi * figure.get_figheight()), va="top", fontsize=10)
+    return save(figure, path)
+
+
+@style()
+def film_strip(states: Sequence[Array], times: Array | Sequence[float], path: Path) -> Path:
+    """One batch on its way from noise to data: a row a picture (up to 8), a column a time (up to 11 of those given).
+
+    Arguments:
+        states: arrays (n, C, H, W) divided by their standard deviation (alpha^2 s_d^2 + sigma^2)^(1/2), so that noise
+            and data are of one size; the grey scale, and each colour's, runs over [-2, 2].
+        times: as many times, falling from T.
+    """
+    chosen = spread(len(states), 11)
+    frames = [array(states[i])[:8] for i in chosen]
+    n, channels, height, width = frames[0].shape
+    frames = [colours(x if channels == 3 else x[:, :1], -2, 2) for x in frames]
+    factor = math.ceil(116 / max(height, width))
+    pictures = enlarge(np.stack(frames, 1).reshape(-1, height, width, 3), factor)  # row by row: picture, then time
+    gap = max(4, 124 - factor * width)  # room for the times over narrow pictures
+    mosaic = tile(pictures, n, len(frames), gap=(4, gap))
+
+    shrink = min(1.0, 2200 / max(mosaic.shape))
+    tall, wide = shrink * mosaic.shape[0], shrink * mosaic.shape[1]
+    margin, top = 30 + gap // 2, 50
+    figure = pixels(2 * margin + wide, 30 + tall + top)
+    axes = place(figure, margin, 30, wide, tall)
+    axes.imshow(mosaic, interpolation="nearest" if shrink == 1 else "antialiased")
+    centres = (factor * width - 1) / 2 + (factor * width + gap) * np.arange(len(frames))
+    axes.set_xticks(centres, [time_label(t) for t in array(times)[chosen]])
+    axes.set_yticks([])
+    axes.tick_params(bottom=False, labeltop=True, labelbottom=False, pad=0)
+    axes.spines[:].set_visible(False)
+    return save(figure, path)
+
+
+def colours(images: np.ndarray, low: float, high: float) -> np.ndarray:
+    """(N, 1 or 3, H, W) to (N, H, W, 3) in [0, 1], clipped at low and high; a pixel that is not finite is red."""
+    images = np.moveaxis(images, 1, -1)
+    rgb = np.clip((images - low) / (high - low), 0, 1)
+    return np.where(np.isfinite(images).all(-1, keepdims=True), rgb, to_rgb(RED))
+
+
+def enlarge(images: np.ndarray, factor: int) -> np.ndarray:
+    """Each pixel of (N, H, W, 3) as a square of factor x factor."""
+    return images.repeat(factor, axis=1).repeat(factor, axis=2)
+
+
+def tile(images: np.ndarray, rows: int, columns: int, gap: tuple[int, int]) -> np.ndarray:
+    """(N, H, W, 3) laid out row by row on white, ``gap`` pixels (vertical, horizontal) apart; places may stay empty."""
+    height, width = images.shape[1] + gap[0], images.shape[2] + gap[1]
+    sheet = np.ones((rows * height - gap[0], columns * width - gap[1], 3))
+    for k, image in enumerate(images):
+        top, left = k // columns * height, k % columns * width
+        sheet[top : top + image.shape[0], left : left + image.shape[1]] = image
+    return sheet

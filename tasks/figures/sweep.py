@@ -1,0 +1,95 @@
+"""The picture of a sweep: its jobs below each other, its metrics beside each other."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from .axes import ticks
+from .canvas import BLUE, RED, is_number, save, style
+
+SUMMARY = {  # the metrics a sweep is judged by, the most telling first, and what their axes say
+    "bits_per_dim": "bits / dimension",
+    "nll_nats": "negative log-likelihood (nats)",
+    "gap_nats": "gap to the exact NLL (nats)",
+    "sliced_wasserstein": "sliced Wasserstein",
+    "held_out_loss": "held-out loss",
+    "nfe": "network calls (NFE)",
+    "seconds": "seconds",
+}
+
+
+@style()
+def summary_plot(rows: Sequence[Mapping[str, Any]], path: Path, metric: str | None = None) -> Path:
+    """A sweep at a glance: a row a job, a panel a metric (up to 4, the most telling first), with error bars.
+
+    Arguments:
+        rows: a dict a job: "choices" ("sde=ve sampler=em"), "status" ("ok" or else), and its metrics; a standard error
+            is found as ``nll_stderr`` or ``nll_nats_stderr`` for ``nll_nats``. Choices shared by all jobs are left out.
+        metric: the metric the sweep is about, which is then the first panel.
+    """
+    preferred = dict.fromkeys([*([metric] if metric else []), *SUMMARY])
+    shown = [key for key in preferred if any(is_number(row.get(key)) for row in rows)][:4]
+    labels = job_labels(rows)
+    left = min(5.0, 0.4 + 0.062 * max(map(len, labels), default=0))
+    columns, height = max(1, len(shown)), max(1, len(rows))
+    figure = Figure(figsize=(left + 1.8 * columns, 0.75 + 0.2 * height), layout="constrained")
+    panels = figure.subplots(1, columns, sharey=True, squeeze=False)[0]
+    for axes, key in zip(panels, shown, strict=False):
+        panel(axes, rows, key)
+    for y, row in enumerate(rows):
+        if not ok(row):
+            word(panels[0], 0.04, y, "failed", ha="left")
+    if not shown:
+        panels[0].set_xticks([])
+    for axes in panels:
+        axes.set_ylim(height - 0.4, -0.6)  # the first job on top
+        axes.grid(axis="both")
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+    panels[0].set_yticks(np.arange(len(rows)), labels)
+    return save(figure, path)
+
+
+def panel(axes: Axes, rows: Sequence[Mapping[str, Any]], key: str) -> None:
+    """One metric of every job, with its error bar; a value that is not finite is written out."""
+    values = np.array([row[key] if is_number(row.get(key)) and ok(row) else np.nan for row in rows], dtype=float)
+    short = f"{key.rsplit('_', 1)[0]}_stderr"
+    errors = [row.get(f"{key}_stderr", row.get(short)) for row in rows]
+    errors = np.array([e if is_number(e) and math.isfinite(e) else 0.0 for e in errors], dtype=float)
+    drawn, places = np.isfinite(values), np.arange(len(rows))
+    low, high = values[drawn].min(initial=math.inf), values[drawn].max(initial=0.0)
+    if low > 0 and high > 30 * low:
+        axes.set_xscale("log")
+    bars = {"fmt": "o", "ms": 4, "mew": 0, "color": BLUE, "ecolor": BLUE, "elinewidth": 1.0}
+    axes.errorbar(values[drawn], places[drawn], xerr=errors[drawn], **bars)
+    for y in places[~drawn]:
+        if ok(rows[y]) and is_number(rows[y].get(key)):
+            word(axes, 0.5, y, repr(float(rows[y][key])), ha="center")
+    axes.set_xlabel(SUMMARY.get(key, key.replace("_", " ")))
+    axes.margins(x=0.12)
+    if axes.get_xscale() == "linear":
+        axes.xaxis.set_major_locator(ticks(4))
+
+
+def word(axes: Axes, x: float, y: float, text: str, ha: str) -> None:
+    """A word in a job's row, in place of a value; x runs from 0 at the left of the panel to 1."""
+    axes.text(x, y, text, transform=axes.get_yaxis_transform(), ha=ha, va="center", color=RED, size=7)
+
+
+def job_labels(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The choices of each job that not all jobs share, or its number, at most 72 characters."""
+    choices = [str(row.get("choices", "")).split() for row in rows]
+    shared = set.intersection(*map(set, choices)) if len(rows) > 1 else set()
+    labels = [" ".join(word for word in words if word not in shared) for words in choices]
+    labels = [label or f"job {row.get('job', k)}" for k, (label, row) in enumerate(zip(labels, rows, strict=True))]
+    return [label if len(label) <= 72 else f"{label[:35]} … {label[-34:]}" for label in labels]
+
+
+def ok(row: Mapping[str, Any]) -> bool:
+    """Whether the job ended well."""
+    return row.get("status", "ok") == "ok"

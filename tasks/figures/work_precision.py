@@ -1,0 +1,159 @@
+"""Work against precision: a column an SDE, a line a method, its colour the same in every panel."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullFormatter
+
+from .canvas import GREY, INK, PALE, is_number, save, style
+
+COOL = ("#08306b", "#2a6fb0", "#3aa6b9", "#1b7837", "#66a61e", "#6a51a3", "#b49ad6", "#5f7d8c")
+WARM = ("#c8452f", "#e6ab02", "#7f0000", "#ff7f2a", "#c51b7d", "#f29ac0", "#8c510a", "#bf9b7a")
+MARKS = "osD^v<>pP*Xh"
+DASHES = {"oracle": "-", "network": (0, (3.5, 1.5))}
+EXACT_FLOW = "exact_flow"
+
+Row = Mapping[str, Any]
+
+
+@style()
+def work_precision(rows: Sequence[Row], path: Path, count: int, band: tuple[float, float] | None = None) -> Path:
+    """Samplers: the distance to data over evaluations and over seconds, and the distance to the exact flow.
+
+    Methods that take no noise are cold colours, the others warm.
+
+    Arguments:
+        rows: those of work_precision.csv.
+        count: how many samples the seconds are for.
+        band: what as many real data show, its mean and its upper end.
+    """
+    evaluations, seconds = "evaluations a sample (NFE)", f"seconds for {count:,} samples, one thread"
+    panels = [
+        ("nfe", "sliced_wasserstein", "sliced Wasserstein", evaluations),
+        ("seconds", "sliced_wasserstein", "sliced Wasserstein", seconds),
+        ("nfe", "endpoint_rms", "rms distance to the exact flow", evaluations),
+    ]
+    runs = [row for row in rows if row["method"] != EXACT_FLOW]
+    still = {row["method"] for row in runs if known(row, "endpoint_rms")}
+    looks = choose_looks([row["method"] for row in runs], still)
+    figure, grid = canvas(runs, panels, looks)
+    for axes, sde, (x, y, *_) in each_panel(grid, runs, panels):
+        if y == "sliced_wasserstein":
+            if band:
+                axes.axhspan(1e-300, band[1], color=PALE, alpha=0.45, lw=0)
+                axes.axhline(band[0], color=GREY, lw=0.6)
+            for row in rows:  # a network's own error, whatever solves it
+                if row["method"] == EXACT_FLOW and row["sde"] == sde and row["score"] != "oracle" and known(row, y):
+                    axes.axhline(row[y], color=INK, lw=0.8, ls=DASHES["network"])
+        lines(axes, [row for row in runs if row["sde"] == sde], x, y, looks)
+    for row_of_axes, (_, y, *_) in zip(grid, panels, strict=True):
+        found = [row[y] for row in runs if known(row, y)]
+        if y == "sliced_wasserstein" and found:
+            low = 0.5 * (band[0] if band else min(found))
+            frame(row_of_axes, low, min(max(found), 3e3 * low) * 1.5)
+        elif found:
+            frame(row_of_axes, 0.5 * min(found), min(max(found) * 2, 30))
+    if band:
+        text = {"transform": grid[0, 0].get_yaxis_transform(), "ha": "left", "va": "bottom", "size": 6, "color": INK}
+        grid[0, 0].text(0.02, grid[0, 0].get_ylim()[0] * 1.06, "as real data", **text)
+    return save(figure, path)
+
+
+@style()
+def likelihood_precision(rows: Sequence[Row], path: Path, points: int) -> Path:
+    """Likelihoods: the solver's error over evaluations and over seconds, and the whole error of log p.
+
+    Arguments:
+        rows: those of likelihood_precision.csv.
+        points: how many points the seconds are for.
+    """
+    panels = [
+        ("nfe", "solver_error_mean_nats", "solver's error of log p (nats)", "evaluations a point (NFE)"),
+        (
+            "seconds",
+            "solver_error_mean_nats",
+            "solver's error of log p (nats)",
+            f"seconds for {points:,} points, one thread",
+        ),
+        ("nfe", "truth_error_mean_nats", "whole error of log p (nats)", "evaluations a point (NFE)"),
+    ]
+    panels = [panel for panel in panels if any(known(row, panel[1]) for row in rows)]
+    random = {row["method"] for row in rows if known(row, "probe_stderr_nats") and row["probe_stderr_nats"] > 0}
+    looks = choose_looks([row["method"] for row in rows], {row["method"] for row in rows} - random)
+    figure, grid = canvas(rows, panels, looks)
+    for axes, sde, (x, y, *_) in each_panel(grid, rows, panels):
+        lines(axes, [row for row in rows if row["sde"] == sde], x, y, looks)
+    for row_of_axes, (_, y, *_) in zip(grid, panels, strict=True):
+        found = [row[y] for row in rows if known(row, y)]
+        frame(row_of_axes, 0.5 * min(found), min(max(found) * 2, 100))
+    return save(figure, path)
+
+
+def known(row: Row, key: str) -> bool:
+    """Whether a logarithmic axis can show it."""
+    return is_number(row.get(key)) and 0 < row[key] < math.inf
+
+
+def choose_looks(methods: Sequence[str], still: set[str]) -> dict[str, dict]:
+    """Colour and mark of every method: cold for those in ``still``, warm for the others."""
+    looks: dict[str, dict] = {}
+    for method in sorted(dict.fromkeys(methods), key=lambda name: name in still):
+        cold = method in still
+        place = sum((name in still) == cold for name in looks)
+        colours = COOL if cold else WARM
+        looks[method] = {"color": colours[place % len(colours)], "marker": MARKS[place % len(MARKS)]}
+    return looks
+
+
+def canvas(rows: Sequence[Row], panels: Sequence[tuple], looks: Mapping[str, dict]) -> tuple[Figure, np.ndarray]:
+    """The panels, a column an SDE, and the legend beside them."""
+    sdes = list(dict.fromkeys(row["sde"] for row in rows))
+    figure = Figure(figsize=(1.9 * len(sdes) + 1.9, 1.75 * len(panels) + 0.2), layout="constrained")
+    grid = figure.subplots(len(panels), len(sdes), sharex="row", sharey="row", squeeze=False)
+    for axes, sde in zip(grid[0], sdes, strict=True):
+        axes.set_title(sde)
+    for row_of_axes, (_, _, label, work) in zip(grid, panels, strict=True):
+        row_of_axes[0].set_ylabel(label)
+        row_of_axes[len(sdes) // 2].set_xlabel(work)
+        for axes in row_of_axes:
+            axes.set(xscale="log", yscale="log")
+            axes.grid(which="major")
+    handles = [Line2D([], [], ms=3.5, mew=0, lw=1, label=method, **look) for method, look in looks.items()]
+    scores = list(dict.fromkeys(row["score"] for row in rows))
+    if len(scores) > 1:
+        handles += [Line2D([], [], color=INK, ls=DASHES[score], lw=1, label=score) for score in scores]
+    figure.legend(handles=handles, loc="outside right upper", handlelength=2.2, labelspacing=0.45)
+    return figure, grid
+
+
+def each_panel(grid: np.ndarray, rows: Sequence[Row], panels: Sequence[tuple]):
+    """(axes, SDE, panel) of every panel."""
+    sdes = dict.fromkeys(row["sde"] for row in rows)
+    for row_of_axes, panel in zip(grid, panels, strict=True):
+        for axes, sde in zip(row_of_axes, sdes, strict=True):
+            yield axes, sde, panel
+
+
+def lines(axes: Axes, rows: Sequence[Row], x: str, y: str, looks: Mapping[str, dict]) -> None:
+    """A line a method and a score, in the order of the work."""
+    for method, look in looks.items():
+        for score, dashes in DASHES.items():
+            own = [row for row in rows if row["method"] == method and row["score"] == score]
+            own = sorted((row[x], row[y]) for row in own if known(row, x) and known(row, y))
+            if own:
+                axes.plot(*zip(*own, strict=True), ls=dashes, lw=0.9, ms=2.6, mew=0, **look)
+
+
+def frame(row_of_axes: np.ndarray, low: float, high: float) -> None:
+    """The limits of a row of panels; what is all wrong may leave them, so that what is nearly right is told apart."""
+    for axes in row_of_axes:
+        axes.set_ylim(low, max(high, 10 * low))
+        axes.yaxis.set_major_locator(LogLocator(numticks=8))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.xaxis.set_minor_formatter(NullFormatter())

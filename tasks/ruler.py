@@ -1,0 +1,115 @@
+r"""How far samples are from the data, each error beside its floor: what as many real data would show.
+
+With the moments m, C of samples in model units and m*, C* of the data,
+
+.. math::
+    e_{mean} = \frac{|m - m^*|}{\sqrt{\mathrm{tr}\,C^*}}, \qquad
+    e_{cov} = \frac{\|C - C^*\|_F}{\|C^*\|_F}, \qquad
+    e_{nll} = -\frac1n\sum_i \log p_{data}(x_i) - H[p_{data}],
+
+and SW_2 to the held-out data (:mod:`metrics.two_sample`), in data units. m* and C* are exact for a mixture and the
+training data's elsewhere, H is the mean over all training data; e_nll is negative for samples too near to the modes.
+
+None of them is 0 for a finite sample of the data themselves. So up to 16 separate sets of as many training data are
+measured alike: the mean and the spread of what they show is the floor, and an error within 3 spreads of the mean is at
+the floor: nobody could tell these samples from data by it.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from data import Data
+from metrics import sliced_wasserstein
+
+BAND = 3  # spreads
+SETS = 16
+MEASURES = ("sliced_wasserstein", "mean_error", "covariance_error", "nll_gap_nats")
+
+
+class Ruler:
+    """Measures samples in model units, shape (N, *).
+
+    Arguments:
+        data: what they should be like.
+        count: how many samples there will be.
+        directions: of the sliced Wasserstein distance.
+
+    Attributes:
+        floors: (mean, spread) of every measure's absolute value over sets of real data; empty where there are fewer
+            than two such sets.
+    """
+
+    def __init__(self, data: Data, count: int, directions: int = 32):
+        self.data, self.directions = data, directions
+        most = max(2, min(10_000, 2**24 // data.dim))  # in bounded memory
+        self.size, self.test = min(count, most), data.test[:most].double()
+        self.mean, self.covariance = true_moments(data)
+        self.entropy = self.cross_entropy(data.train)
+        sets = [each for each in data.train.split(self.size)[:SETS] if len(each) == self.size]
+        found = [self.measures(each.double()) for each in sets]
+        self.floors = {}
+        for key in found[0] if len(found) > 1 else ():
+            values = torch.tensor([abs(each[key]) for each in found], dtype=torch.float64)
+            self.floors[key] = float(values.mean()), float(values.std())
+
+    def __call__(self, x: Tensor) -> dict[str, float]:
+        """The errors of samples in model units; those that are not finite make every error NaN."""
+        r = self.data.decode(x.double().cpu())
+        if not bool(r.isfinite().all()):
+            return dict.fromkeys(MEASURES, math.nan)
+        if self.data.levels:
+            r = r.floor().clamp(0, self.data.levels - 1)
+        return self.measures(r)
+
+    def measures(self, r: Tensor) -> dict[str, float]:
+        """The errors of points in data units, float64."""
+        found = {"sliced_wasserstein": sliced_wasserstein(r[: self.size], self.test, self.directions)}
+        mean, covariance = moments(self.data.encode(r).flatten(1))
+        total = self.covariance.diagonal().sum() if self.covariance.ndim == 2 else self.covariance.sum()
+        found["mean_error"] = float((mean - self.mean).norm() / total.sqrt())
+        found["covariance_error"] = float((covariance - self.covariance).norm() / self.covariance.norm())
+        if self.entropy is not None:
+            found["nll_gap_nats"] = self.cross_entropy(r) - self.entropy
+        return found
+
+    def cross_entropy(self, r: Tensor) -> float | None:
+        """-E log p_data in nats, or None where nobody knows the density."""
+        log_prob = self.data.true_log_prob(r.double())
+        return None if log_prob is None else -float(log_prob.mean())
+
+    def top(self, key: str, beside: float = 0.0) -> float:
+        """The upper end of a measure's floor, which begins at ``beside`` where that is above what real data show."""
+        mean, spread = self.floors[key]
+        return max(mean, abs(beside)) + BAND * spread
+
+    def at_floor(self, row: dict[str, float], beside: dict[str, float] | None = None) -> bool:
+        """Whether every error of a row lies within its floor, or within that of another row's errors."""
+        other = beside or {}
+        return bool(self.floors) and all(
+            abs(row.get(key, math.nan)) <= self.top(key, other.get(key, 0.0)) for key in self.floors
+        )
+
+
+def moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean (D,) and the covariance (D, D) of x (N, D); beyond 1024 dimensions the variances alone, (D,)."""
+    mean = x.mean(0)
+    centred = x - mean
+    if x.shape[1] > 1024:
+        return mean, centred.square().mean(0)
+    return mean, centred.T @ centred / len(x)
+
+
+def true_moments(data: Data) -> tuple[Tensor, Tensor]:
+    """The data's own, in model units: a mixture's exactly, else those of all training data."""
+    components = data.components()
+    if components is None:
+        return moments(data.encode(data.train.double()).flatten(1))
+    weights, means, stds = (each.double() for each in components)
+    mean = weights @ means
+    centred = means - mean
+    if means.shape[1] > 1024:
+        return mean, weights @ (centred.square() + stds.square()[:, None])
+    own = (weights @ stds.square()) * torch.eye(means.shape[1], dtype=torch.float64)
+    return mean, centred.T @ (weights[:, None] * centred) + own

@@ -1,0 +1,85 @@
+"""What a budget of evaluations buys: the settings at which a solver is run when work is compared with precision.
+
+A solver with steps gets as many as each budget pays for. What they cost is tried and not asked: the evaluations of such
+a solver are affine in its steps, whatever a step does, so that two short runs on a few samples tell both numbers. A
+solver with tolerances gets every tolerance, loose to tight, until one costs more than the largest budget.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sde_lib import Counted
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A solver at one of its settings.
+
+    Attributes:
+        method: the solver's name.
+        what, value: ``steps`` or ``tolerance``, and how many or how large; an empty word and NaN for a solver that has
+            neither.
+        nfe: evaluations a sample that it is expected to take.
+    """
+
+    method: str
+    what: str
+    value: float
+    solver: Any
+    nfe: float
+
+
+class TooDear(Exception):
+    """A solver has spent more evaluations than it may."""
+
+
+def stop_at(evaluations: float, counted: Counted) -> Callable[[float], None]:
+    """What a solver calls on its way, to be stopped by TooDear once a score was evaluated so often."""
+
+    def on_step(share: float) -> None:
+        if counted.evaluations > evaluations:
+            raise TooDear
+
+    return on_step
+
+
+def settings(
+    method: str, solver: Any, cost: Callable[[Any, float], float], budgets: list[int], tolerances: list[float]
+) -> list[Setting]:
+    """The settings of one solver, cheap to dear.
+
+    Arguments:
+        cost: (solver, most) -> evaluations a sample; raises TooDear beyond ``most``.
+        budgets: evaluations a sample.
+        tolerances: relative ones; absolute tolerances keep their proportion to them.
+    """
+    loose_to_tight = [with_tolerance(solver, each) for each in sorted(tolerances, reverse=True)]
+    if hasattr(solver, "steps"):
+        few, more = (cost(replace(loose_to_tight[0], steps=steps), math.inf) for steps in (4, 8))
+        if more > few:  # and not a solver that has such a key for some of its methods alone
+            each, once = (more - few) / 4, 2 * few - more
+            counts = sorted({int((budget - once) / each) for budget in budgets})
+            return [
+                Setting(method, "steps", steps, replace(solver, steps=steps), once + steps * each)
+                for steps in counts
+                if steps >= 1
+            ]
+    if not hasattr(solver, "rtol"):
+        return [Setting(method, "", math.nan, solver, cost(solver, math.inf))]
+    found = []
+    for tight in loose_to_tight:
+        try:
+            nfe = cost(tight, max(budgets) if found else math.inf)
+        except TooDear:
+            break
+        found.append(Setting(method, "tolerance", tight.rtol, tight, nfe))
+    return found
+
+
+def with_tolerance(solver: Any, tolerance: float) -> Any:
+    """The solver with another tolerance, if it has one."""
+    if not hasattr(solver, "rtol"):
+        return solver
+    return replace(solver, rtol=tolerance, atol=tolerance * solver.atol / solver.rtol)

@@ -1,0 +1,479 @@
+r"""Error against work, of every sampler and every likelihood under every SDE: how many evaluations are enough.
+
+One start noise for all. Work is evaluations of the score a sample (NFE), and seconds: of the solver alone, on one
+thread. Solvers with steps get what the budgets pay for, solvers with tolerances ever tighter ones
+(:mod:`tasks.settings`).
+
+Against **data** no error can fall below what as many real data show, and that floor is measured (:mod:`tasks.ruler`).
+Against the **exact flow** there is no floor: a sampler that takes no noise carries x_T to one x_0, and the probability
+flow, solved in float64 to a hundredth of the smallest tolerance, tells which. The flow's own samples are the row
+``exact_flow``; they have no error but the score's, and so show, beside a trained network, where the solver's drowns.
+
+work_precision.csv, a row a run of a sampler:
+
+=================================  =====================================================================================
+score, sde, method                 which score (``oracle``, ``network``), read under which SDE, solved by what
+setting, value                     ``steps`` or ``tolerance``, and how many or how large
+nfe, seconds                       evaluations a sample; seconds for all of them
+sliced_wasserstein, mean_error,    see :mod:`tasks.ruler`; with ``_floor`` the mean and with ``_spread`` the standard
+covariance_error, nll_gap_nats     deviation of what real data show in absolute value
+endpoint_rms, endpoint_median      \|x_0 - exact x_0\| / sqrt(D) in model units (the data's std is one), over the
+                                   samples; empty for a sampler that takes noise
+=================================  =====================================================================================
+
+likelihood_precision.csv, a row a run of a likelihood, its errors in nats and absolute value over held-out points:
+
+=================================  =====================================================================================
+score, ..., seconds                as above
+solver_error_mean_nats, _max_      against the closed form: log p_eps at the start, log p_T at the end. What is left is
+                                   the solver's error and the probes'. The oracle's alone
+truth_error_mean_nats, _max_       against the data's log p_0: start, prior and the network's error as well
+probe_stderr_nats                  the probes' standard error, rms over the points
+=================================  =====================================================================================
+
+Whatever failed or does not exist is empty. All but the seconds repeat bit for bit.
+"""
+
+import copy
+import csv
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from data import Data
+from likelihood import Likelihood
+from models import Oracle
+from samplers import ProbabilityFlow, Sampler
+from sde_lib import SDE, BlockNoise, Counted, ScoreFn, at
+from sde_lib.frame import under
+
+from .progress import progress
+from .record import Record
+from .ruler import MEASURES, Ruler
+from .settings import Setting, settings, stop_at
+from .summary import text
+
+log = logging.getLogger(__name__)
+
+FEW = 16  # samples on which the cost of a setting is tried
+EXACT_FLOW = "exact_flow"
+ENOUGH = 1e-2  # nats: the mean error of a likelihood that will do
+
+RUN = ("score", "sde", "method", "setting", "value", "nfe", "seconds")
+SAMPLER_COLUMNS = (
+    *RUN,
+    *MEASURES,
+    *("endpoint_rms", "endpoint_median"),
+    *(f"{measure}_{what}" for measure in MEASURES for what in ("floor", "spread")),
+)
+LIKELIHOOD_COLUMNS = (
+    *RUN,
+    *(f"{what}_error_{which}_nats" for what in ("solver", "truth") for which in ("mean", "max")),
+    "probe_stderr_nats",
+)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A score read under an SDE; ``wide()`` is the same score in float64."""
+
+    score_name: str
+    sde_name: str
+    sde: SDE
+    score: ScoreFn
+    wide: Callable[[], ScoreFn]
+
+
+@dataclass(frozen=True)
+class WorkPrecision:
+    """(sde, score, data, record) -> metrics, two tables and their pictures.
+
+    Arguments:
+        sdes, samplers, likelihoods: what is compared, by name.
+        only: of these names those to keep; a kind of which none is named stays whole. None keeps all.
+        budgets: evaluations a sample for solvers with steps; the largest also ends the tolerances.
+        tolerances: the relative tolerances of adaptive solvers; absolute ones keep the proportion of the yaml.
+        points: how many held-out points the likelihoods score.
+        directions: of the sliced Wasserstein distance.
+        count: how many samples; None for 10,000 vectors or 64 pictures.
+        batch: how many at a time; nothing but the seconds depends on it.
+        seed: of all noise.
+        device, dtype: where, and in which precision.
+    """
+
+    sdes: dict[str, SDE]
+    samplers: dict[str, Sampler] = field(default_factory=dict)
+    likelihoods: dict[str, Likelihood] = field(default_factory=dict)
+    only: list[str] | None = None
+    budgets: list[int] = field(default_factory=lambda: [5, 10, 20, 50, 100, 200, 500])
+    tolerances: list[float] = field(default_factory=lambda: [1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6])
+    points: int = 1000
+    directions: int = 32
+    count: int | None = None
+    batch: int = 1024
+    seed: int = 0
+    device: str = "cpu"
+    dtype: str = "float32"
+
+    def __post_init__(self):
+        for key in ("batch", "points", "directions"):
+            if getattr(self, key) < 1:
+                raise ValueError(f"task.{key}={getattr(self, key)} must be at least 1")
+        if not self.budgets or min(self.budgets) < 1:
+            raise ValueError(f"task.budgets={self.budgets} must be numbers from 1; type task.budgets=[10,50,200]")
+        if not self.tolerances or not all(0 < each < 1 for each in self.tolerances):
+            raise ValueError(
+                f"task.tolerances={self.tolerances} must lie between 0 and 1; type task.tolerances=[1e-2,1e-4]"
+            )
+        known = [*self.sdes, *self.samplers, *self.likelihoods]
+        for name in self.only or []:
+            if name not in known:
+                raise ValueError(f"task.only: {name} is not compared here; choose among {', '.join(known)}")
+        if not self.sdes or not (self.samplers or self.likelihoods):
+            raise ValueError(
+                "there is nothing to compare: task.sdes and one of task.samplers and task.likelihoods must hold "
+                "something; type for example +sampler@task.samplers.em=em"
+            )
+
+    @property
+    def wide(self) -> torch.dtype:
+        """The precision of what others are measured by."""
+        return torch.float32 if self.device == "mps" else torch.float64
+
+    def kept(self, named: dict[str, Any]) -> dict[str, Any]:
+        """Those of a kind that ``only`` leaves."""
+        return {name: each for name, each in named.items() if name in (self.only or ())} or named
+
+    def now(self) -> float:
+        """The time, once the device has done what it was given."""
+        if self.device.startswith("cuda"):
+            torch.cuda.synchronize()
+        elif self.device == "mps":
+            torch.mps.synchronize()
+        return time.perf_counter()
+
+    def __call__(self, sde: SDE, score: ScoreFn, data: Data, record: Record) -> dict:
+        count = self.count or (10_000 if len(data.shape) == 1 else 64)
+        r = data.test[: self.points]
+        samplers, likelihoods = self.kept(self.samplers), self.kept(self.likelihoods)
+        if likelihoods and data.true_log_prob(r.double()) is None:
+            log.warning("nobody knows the density of these data: likelihoods are not compared")
+            likelihoods = {}
+        problems = self.problems(sde, score, data)
+        ruler = Ruler(data, count, self.directions) if samplers else None
+
+        with one_thread():
+            draws, scorings = self.plan(problems, samplers, likelihoods, data, r)
+            a_sample, a_point = count, len(r) * (1 + data.dim)  # a divergence costs about as much as D scores
+            total = a_sample * expected(draws) + a_point * expected(scorings)
+            with progress("comparing", total) as advance:
+                work = 0.0
+
+                def told(rows: Iterator[tuple[dict, float]], price: int) -> Iterator[dict]:
+                    nonlocal work
+                    for row, nfe in rows:
+                        work += nfe * price
+                        record.event(row)
+                        advance(work, note=f"{row['sde']} {row['method']}")
+                        yield row
+
+                drawn = [row for each in draws for row in told(self.draw_all(*each, data, ruler, count), a_sample)]
+                scored = [row for each in scorings for row in told(self.score_all(*each, data, r), a_point)]
+        return self.report(drawn, scored, ruler, count, len(r), record)
+
+    def plan(
+        self, problems: list[Problem], samplers: dict, likelihoods: dict, data: Data, r: Tensor
+    ) -> tuple[list[tuple[Problem, list[Setting]]], list[tuple[Problem, list[Setting]]]]:
+        """The settings of all samplers, and of all likelihoods, on every problem."""
+        draws, scorings = [], []
+        with progress("trying what a step costs", len(problems)) as advance:
+            for done, problem in enumerate(problems):
+
+                def of_sampler(sampler: Sampler, most: float, problem: Problem = problem) -> float:
+                    return self.draw(sampler, problem, data.shape, FEW, most=most).nfe
+
+                def of_likelihood(likelihood: Likelihood, most: float, problem: Problem = problem) -> float:
+                    return self.log_prob(likelihood, problem, data, r[:FEW], most).nfe
+
+                for solvers, cost, found in ((samplers, of_sampler, draws), (likelihoods, of_likelihood, scorings)):
+                    if solvers:
+                        each = [settings(*item, cost, self.budgets, self.tolerances) for item in solvers.items()]
+                        found.append((problem, sum(each, [])))
+                advance(done + 1)
+        return draws, scorings
+
+    def problems(self, sde: SDE, score: ScoreFn, data: Data) -> list[Problem]:
+        """Every score under every SDE; a score that knows its density is exact."""
+        components = data.components()
+        if hasattr(score, "log_prob"):
+            scores = {"oracle": score}
+        elif components is not None:
+            oracle = Oracle(sde, components).to(device=self.device, dtype=getattr(torch, self.dtype))
+            scores = {"oracle": oracle, "network": score}
+        else:
+            log.warning("these data are no mixture: there is no oracle, and solver_error_*_nats stay empty")
+            scores = {"network": score}
+        return [
+            Problem(
+                *(name, other_name, other, under(sde, own, other)),
+                wide=lambda own=own, other=other: under(sde, copy.deepcopy(own).to(dtype=self.wide), other),
+            )
+            for name, own in scores.items()
+            for other_name, other in self.kept(self.sdes).items()
+        ]
+
+    # --- samplers ---
+
+    def draw(
+        self,
+        sampler: Sampler,
+        problem: Problem,
+        shape: tuple[int, ...],
+        count: int,
+        wide: bool = False,
+        most: float = math.inf,
+    ) -> "Drawn":
+        """The samples that task=sample draws from this seed, in model units.
+
+        Arguments:
+            wide: in float64, from the same noise.
+            most: the NFE beyond which it is given up: TooDear.
+        """
+        dtype, parts, seconds, noisy = getattr(torch, self.dtype), [], 0.0, False
+        counted = Counted(problem.wide() if wide else problem.score)
+        for first in range(0, count, self.batch):
+            size = min(self.batch, count - first)
+            start, noise = (
+                BlockNoise(self.seed, first, size, shape, dtype, self.device, stream) for stream in ("prior", "sampler")
+            )
+
+            def randn_like(x: Tensor, noise: BlockNoise = noise) -> Tensor:
+                nonlocal noisy
+                noisy = True
+                return noise(x)
+
+            x = start() * problem.sde.prior_std
+            x = x.to(self.wide) if wide else x
+            started = self.now()
+            parts.append(sampler(problem.sde, counted, x, randn_like, on_step=stop_at(most * count, counted)))
+            seconds += self.now() - started
+        return Drawn(torch.cat(parts), counted.evaluations / count, seconds, noisy)
+
+    def draw_all(
+        self, problem: Problem, plan: list[Setting], data: Data, ruler: Ruler, count: int
+    ) -> Iterator[tuple[dict, float]]:
+        """The rows of a problem for work_precision.csv, each with the NFE that were expected."""
+        floors = {
+            f"{key}_{what}": value
+            for key, pair in ruler.floors.items()
+            for what, value in zip(("floor", "spread"), pair, strict=True)
+        }
+        tolerance = max(min(self.tolerances) / 100, 1e-12)
+        flow = ProbabilityFlow(rtol=tolerance, atol=tolerance, denoise=False)
+        blurred = self.draw(flow, problem, data.shape, count, wide=True)
+        score = problem.wide()
+        with torch.no_grad():
+            eps = problem.sde.eps
+            parts = [problem.sde.denoise(score, x, at(eps, x)) for x in blurred.x.split(self.batch)]
+        exact = {False: blurred.x.cpu(), True: torch.cat(parts).cpu()}  # by whether the sampler denoises
+        reference = Setting(EXACT_FLOW, "tolerance", tolerance, flow, 0.0)
+        work = {"nfe": blurred.nfe + 1, "seconds": blurred.seconds}
+        yield {**named(problem, reference), **work, **ruler(exact[True]), **floors}, 0.0
+        for each in plan:
+            row = named(problem, each)
+            try:
+                drawn = self.draw(each.solver, problem, data.shape, count)
+                row |= {"nfe": drawn.nfe, "seconds": drawn.seconds, **ruler(drawn.x)}
+                if not drawn.noisy:
+                    distance = drawn.x.cpu().double() - exact[getattr(each.solver, "denoise", True)]
+                    distance = distance.flatten(1).square().mean(1)
+                    row |= {
+                        "endpoint_rms": float(distance.mean().sqrt()),
+                        "endpoint_median": float(distance.median().sqrt()),
+                    }
+            except FloatingPointError as error:
+                log.warning("%s under %s with %s %g: %s", each.method, problem.sde_name, each.what, each.value, error)
+            yield row | floors, each.nfe
+
+    # --- likelihoods ---
+
+    def log_prob(
+        self, likelihood: Likelihood, problem: Problem, data: Data, r: Tensor, most: float = math.inf
+    ) -> "Scored":
+        """What task=likelihood finds with this seed, in model units; given up beyond so many NFE, TooDear."""
+        dtype, counted, seconds, parts = getattr(torch, self.dtype), Counted(problem.score), 0.0, []
+        for first in range(0, len(r), self.batch):
+            x = data.encode(r[first : first + self.batch].double()).to(self.device, dtype)
+            noise = BlockNoise(self.seed, first, len(x), data.shape, dtype, self.device, stream="probes")
+            started = self.now()
+            found = likelihood(problem.sde, counted, x, noise, on_step=stop_at(most * len(r), counted))
+            seconds += self.now() - started
+            parts.append((found.log_prob, found.z, found.probe_stderr, found.start_term, found.prior_term))
+        columns = (torch.cat([each.double().cpu() for each in column]) for column in zip(*parts, strict=True))
+        return Scored(*columns, nfe=counted.evaluations / len(r), seconds=seconds)
+
+    def score_all(self, problem: Problem, plan: list[Setting], data: Data, r: Tensor) -> Iterator[tuple[dict, float]]:
+        """The rows of a problem for likelihood_precision.csv, each with the NFE that were expected."""
+        truth = data.true_log_prob(r.double())
+        for each in plan:
+            row = named(problem, each)
+            try:
+                found = self.log_prob(each.solver, problem, data, r)
+                row |= {"nfe": found.nfe, "seconds": found.seconds}
+                if hasattr(problem.score, "log_prob"):
+                    row |= mean_and_worst("solver", solver_error(each.solver, problem, data.encode(r.double()), found))
+                row |= mean_and_worst("truth", found.log_prob + data.log_det - truth)
+                row["probe_stderr_nats"] = float(found.probe_stderr.square().mean().sqrt())
+            except FloatingPointError as error:
+                log.warning("%s under %s with %s %g: %s", each.method, problem.sde_name, each.what, each.value, error)
+            yield row, each.nfe
+
+    # --- what is made of it ---
+
+    def report(
+        self, drawn: list[dict], scored: list[dict], ruler: Ruler | None, count: int, points: int, record: Record
+    ) -> dict:
+        """Writes and draws the tables, prints how far every budget leads; the metrics."""
+        from . import figures
+
+        metrics = {"count": count}
+        if drawn:
+            write(record, "work_precision.csv", SAMPLER_COLUMNS, drawn)
+            for (score, sde), rows in grouped(drawn, "score", "sde"):
+                block, cheapest = self.block(rows, ruler)
+                print(f"\n{sde}, {score}: sliced Wasserstein by evaluations a sample, at most\n{block}")
+                metrics[f"{'' if score == 'oracle' else score + '_'}nfe_to_floor_{sde}"] = cheapest
+            band = ruler.floors and (ruler.floors["sliced_wasserstein"][0], ruler.top("sliced_wasserstein"))
+            record.picture(figures.work_precision(drawn, record.path("work_precision.png"), count, band or None))
+        if scored:
+            write(record, "likelihood_precision.csv", LIKELIHOOD_COLUMNS, scored)
+            for (score, sde), rows in grouped(scored, "score", "sde"):
+                enough = [row["nfe"] for row in rows if row.get("solver_error_mean_nats", math.inf) <= ENOUGH]
+                if score == "oracle":
+                    metrics[f"likelihood_nfe_to_{ENOUGH:g}_nats_{sde}"] = min(enough, default=None)
+            record.picture(figures.likelihood_precision(scored, record.path("likelihood_precision.png"), points))
+        return metrics
+
+    def block(self, rows: list[dict], ruler: Ruler) -> tuple[str, float | None]:
+        """The samplers of one problem by budgets, and the fewest NFE that reach the floor.
+
+        A network's floor is what its exact flow shows, where that is worse than real data.
+        """
+        flow, rows = rows[0], rows[1:]
+        beside = None if flow["score"] == "oracle" else flow
+        reach = [row for row in rows if ruler.at_floor(row, beside)]
+        best = min(reach, key=lambda row: row["nfe"], default=None)
+        budgets, lines = sorted(set(self.budgets)), []
+        for (method,), own in grouped(rows, "method"):
+            cells = {"method": method}
+            for budget in budgets:
+                paid = [row for row in own if row.get("nfe", math.inf) <= budget]
+                last = max(paid, key=lambda row: row["nfe"], default=None)
+                cells[f"{budget}"] = "" if last is None else last
+            lines.append(cells)
+        for budget in map(str, budgets):
+            column = [cells[budget] for cells in lines if cells[budget]]
+            least = min((row["sliced_wasserstein"] for row in column), default=None)
+            settled = any(ruler.at_floor(row, beside) for row in column)
+            for cells in lines:
+                if row := cells[budget]:
+                    star = "*" if row["sliced_wasserstein"] == least and not settled else ""
+                    cells[budget] = "floor" if ruler.at_floor(row, beside) else f"{row['sliced_wasserstein']:.2g}{star}"
+        shown = text(lines, list(lines[0])) if lines else ""
+        if best is None:
+            return f"{shown}\nnone reaches the floor", None
+        return f"{shown}\ncheapest at the floor: {best['method']}, {best['nfe']:.0f} evaluations", best["nfe"]
+
+
+def expected(plans: list[tuple[Problem, list[Setting]]]) -> float:
+    """The evaluations a sample of all runs together."""
+    return sum(setting.nfe for _, plan in plans for setting in plan)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Samples in model units, evaluations a sample, seconds, and whether noise was taken on the way."""
+
+    x: Tensor
+    nfe: float
+    seconds: float
+    noisy: bool
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What a likelihood found, (N,) each and z (N, *), in float64 on the CPU; evaluations a point, and seconds."""
+
+    log_prob: Tensor
+    z: Tensor
+    probe_stderr: Tensor
+    start_term: Tensor
+    prior_term: Tensor
+    nfe: float
+    seconds: float
+
+
+def solver_error(likelihood: Likelihood, problem: Problem, x: Tensor, found: Scored) -> Tensor:
+    """log p less log p_eps, with the exact log p_T in the prior's place and without the start's term; shape (N,)."""
+    sde = problem.sde
+    exact = problem.wide().cpu().double().log_prob
+    jacobian = 0.0
+    if likelihood.start == "corrected":  # p_eps is read at alpha x
+        alpha = float(sde.alpha(torch.tensor(sde.eps, dtype=torch.float64)))
+        x, jacobian = alpha * x, x[0].numel() * math.log(alpha)
+    prior = sde.prior_log_prob(found.z) + found.prior_term
+    solved = found.log_prob - found.start_term - prior + exact(found.z, at(sde.T, found.z))
+    return solved - exact(x, at(sde.eps, x)) - jacobian
+
+
+def mean_and_worst(what: str, error: Tensor) -> dict[str, float]:
+    return {f"{what}_error_mean_nats": float(error.abs().mean()), f"{what}_error_max_nats": float(error.abs().max())}
+
+
+def named(problem: Problem, setting: Setting) -> dict:
+    """The columns that say which run it is."""
+    return {
+        "score": problem.score_name,
+        "sde": problem.sde_name,
+        "method": setting.method,
+        "setting": setting.what,
+        "value": setting.value,
+    }
+
+
+def grouped(rows: list[dict], *keys: str) -> list[tuple[tuple, list[dict]]]:
+    """Rows that agree in the keys, in their order."""
+    groups: dict[tuple, list[dict]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[key] for key in keys), []).append(row)
+    return list(groups.items())
+
+
+def write(record: Record, name: str, columns: tuple[str, ...], rows: list[dict]) -> None:
+    """A table of the run's folder; what is unknown is empty."""
+    known = [{k: v for k, v in row.items() if not (isinstance(v, float) and math.isnan(v))} for row in rows]
+    try:
+        with record.path(name).open("w", newline="") as file:
+            writer = csv.DictWriter(file, columns, restval="")
+            writer.writeheader()
+            writer.writerows(known)
+    except OSError as error:
+        raise record.unwritable(error) from error
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One CPU thread, and as many as before afterwards: seconds of different methods then mean the same."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
