@@ -180,7 +180,8 @@ class Library:
 @cache
 def sampler(name: str):
     """A sampler of ours, as its yaml has it."""
-    return schema.build(compose(f"sampler={name}", "data=mixture", "model=oracle")["sampler"], "sampler")
+    node = compose(f"sampler={name}", "data=mixture", "model=oracle")["sampler"]
+    return schema.build(schema.settle(node, (2,), {"sigma_data": 1.0}), "sampler")  # model units have std 1
 
 
 def grid_name(sampler) -> str:

@@ -76,7 +76,7 @@ class Arrays(Data):
             shift = scale = levels / 2
             dtype = integers(levels)
         else:
-            shift, scale, dtype = units(train, self._labels, where)
+            shift, scale, dtype = units(train, self._labels, where, len(values))
         super().__init__(as_tensor(train, dtype), as_tensor(test, dtype), shift, scale, levels)
 
     def labels(self) -> list[str] | None:
@@ -186,12 +186,13 @@ def as_tensor(values: np.ndarray, dtype: torch.dtype) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(values, dtype=str(dtype).removeprefix("torch.")))
 
 
-def units(train: np.ndarray, names: list[str] | None, where: str) -> tuple[Tensor, Tensor, torch.dtype]:
+def units(train: np.ndarray, names: list[str] | None, where: str, rows: int) -> tuple[Tensor, Tensor, torch.dtype]:
     """Mean and standard deviation of the training part, of each column (D,) of vectors or one number for images, and
     the type that shows how every column varies: the default one, or float64.
     """
     columns = train if train.ndim == 2 else train.reshape(-1, 1)
-    mean, std = columns.mean(0, dtype=np.float64), columns.std(0, dtype=np.float64)
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # numbers beyond all types are refused below
+        mean, std = columns.mean(0, dtype=np.float64), columns.std(0, dtype=np.float64)
     low, high = columns.min(0), columns.max(0)
     size = np.maximum(np.abs(low.astype(np.float64)), np.abs(high.astype(np.float64)))
     own = np.float32 if train.dtype.kind == "f" and train.dtype.itemsize < 8 else np.float64  # the file's precision
@@ -199,19 +200,24 @@ def units(train: np.ndarray, names: list[str] | None, where: str) -> tuple[Tenso
     def shown(dtype: Any) -> np.ndarray:
         """Whether a type's steps at a column's largest value are a thousandth of the std or less."""
         info = np.finfo(dtype)
-        return (std >= 1000 * info.eps * size) & (std >= 1000 * info.tiny) & (size <= info.max)
+        return (std >= 1000 * info.eps * size) & (std >= 1000 * float(info.tiny)) & (size <= info.max)
 
     fine = shown(own)
     for j in range(len(mean)):
         column = f"column {names[j]!r}" if names else f"column {j}" if train.ndim == 2 else "every pixel"
         if low[j] == high[j] and len(train) < FEW:
             raise ValueError(
-                f"{where} holds too few rows: {column} is {low[j]} in all {len(train)} of the training part; "
-                f"give at least {FEW}, or leave the column out if it is constant"
+                f"{where} holds {rows} rows, {len(train)} to train on, in which {column} does not vary ({low[j]}): "
+                f"more rows are needed, at least {FEW}, or leave it out if it is constant"
             )
         if low[j] == high[j]:
             raise ValueError(
                 f"{where}: {column} is constant in the training part ({low[j]}), it has no density: leave it out"
+            )
+        if not np.finfo(np.float64).tiny * 1000 <= std[j] < np.inf:
+            raise ValueError(
+                f"{where}: {column} reaches from {low[j]:.3g} to {high[j]:.3g}, beyond what floating point can square: "
+                f"rescale it in the file"
             )
         if not fine[j]:
             remedy = "subtract its mean in the file" if own is np.float64 else "save the file as float64"

@@ -13,7 +13,7 @@ Every data set lives in two systems of units.
 Densities change by the Jacobian of that map, :math:`\log p_r(r) = \log p_x(x) - \sum_i \log s_i`, the last term
 being :attr:`Data.log_det`. Integer data of L levels are made continuous by uniform dequantisation, r = k + u with
 u ~ U[0, 1)^D, so that :math:`E_u[-\log p_r(k + u)]` bounds the negative log-probability of the integers from above
-(Theis, van den Oord and Bethge, arXiv 1511.01844, section 3.1).
+(Theis, van den Oord and Bethge, arXiv 1511.01844, section 3.1). Tighter bounds: :mod:`likelihood.dequantisation`.
 """
 
 import math

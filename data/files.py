@@ -47,13 +47,15 @@ def read_numbers(path: str, key: Key, option: str, preferred: Key = None) -> tup
     if values.dtype.kind not in "biuf":
         raise ValueError(f"{where} holds values of type {values.dtype}: save real numbers")
     if values.size == 0 or values.ndim == 0:
-        raise ValueError(f"{where} holds no rows (an array of shape {values.shape}): save at least two examples")
+        raise ValueError(f"{where} holds no rows (an array of shape {values.shape}): save some")
     refuse_nonfinite(values, names, where)
     return values, names
 
 
 def existing_file(path: str, option: str) -> Path:
     """The absolute path of a file that exists, in a format that can be read."""
+    if not path.strip():
+        raise ValueError(f"{option}={path} is empty: type {option}=points.npy (or .npz, .csv, .parquet)")
     file = Path(path).expanduser().absolute()
     if file.is_dir():
         raise ValueError(f"{option}={file} is a folder: name a file in it (for a folder of images type data=images)")

@@ -42,9 +42,7 @@ class ScoreModel(nn.Module):
         alpha, sigma = self.sde.alpha(t), self.sde.sigma(t)
         return *self.parameterisation.coefficients(alpha, sigma), (sigma / alpha).log() / 4
 
-    def combinations(
-        self, t: Tensor, A: Tensor, C: Tensor, dtype: torch.dtype
-    ) -> list[Callable[[Tensor], Tensor]]:
+    def combinations(self, t: Tensor, A: Tensor, C: Tensor, dtype: torch.dtype) -> list[Callable[[Tensor], Tensor]]:
         """A_i x + C_i score(x, t_i), the coefficients of all i at once; see :func:`sde_lib.affine.combinations`."""
         c_skip, c_out, c_in, c_noise = self.coefficients(t)
         table = torch.stack([A + C * c_skip, C * c_out, c_in, c_noise], dim=1).to(dtype)

@@ -3,6 +3,7 @@
 from .adams_bashforth import AdamsBashforth
 from .adaptive import AdaptiveSDE
 from .additive import SEA, ShARK
+from .auto import Auto
 from .correctors import Langevin
 from .exponential import Exponential
 from .grid import Grid, Karras, LogSNR, Quadratic, Uniform
@@ -21,6 +22,7 @@ __all__ = [
     "PredictorCorrector",
     "ProbabilityFlow",
     "AdaptiveSDE",
+    "Auto",
     "Step",
     "Predictor",
     "EulerMaruyama",

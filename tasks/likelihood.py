@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from data import Data, read_points
-from likelihood import Dequantisation, Likelihood, UniformDequantisation
+from likelihood import IMMSE, Dequantisation, Likelihood, UniformDequantisation
 from likelihood.dequantisation import Dequantised, log_mean
 from sde_lib import SDE, BlockNoise, ScoreFn
 
@@ -46,6 +46,9 @@ class LikelihoodTask:
     Arguments:
         likelihood: how log p is computed.
         dequantisation: which points of its bin stand for an integer; continuous data stand for themselves.
+        crosscheck: another estimate of log p, of the same points and without an ODE; None for none. ``crosscheck_pull``
+            is by how many standard errors the ODE's mean log p exceeds it: of order 1 for an exact score; what is
+            beyond shows a network at odds with itself (:mod:`likelihood.immse`).
         count: how many held-out points; None for 10,000 vectors or 256 pictures, or all where there are fewer.
         points: a file of points in the data's own units to score instead, all of them.
         batch: how many at a time; the results do not depend on it.
@@ -55,6 +58,7 @@ class LikelihoodTask:
 
     likelihood: Likelihood
     dequantisation: Dequantisation = field(default_factory=UniformDequantisation)
+    crosscheck: IMMSE | None = None
     count: int | None = None
     points: str | None = None
     batch: int = 1024
@@ -65,6 +69,21 @@ class LikelihoodTask:
     def __post_init__(self):
         if self.batch < 1:
             raise ValueError(f"task.batch={self.batch} must be at least 1")
+        if self.crosscheck is None:
+            return
+        if self.dequantisation != UniformDequantisation():
+            raise ValueError(
+                f"task/crosscheck compares densities, and dequantisation, here {self.dequantisation.title} with "
+                f"samples={self.dequantisation.samples}, makes a bound of them; leave one of the two out"
+            )
+        for key in ("start", "prior"):
+            ours, theirs = getattr(self.likelihood, key), getattr(self.crosscheck, key)
+            if ours != theirs or (key == "start" and ours != "corrected"):
+                wanted = "corrected" if key == "start" else ours
+                raise ValueError(
+                    f"likelihood.{key}={ours} and task.crosscheck.{key}={theirs} are not of one density; type "
+                    f"likelihood.{key}={wanted} task.crosscheck.{key}={wanted}"
+                )
 
     def __call__(self, sde: SDE, score: ScoreFn, data: Data, record: Record) -> dict:
         r = self.chosen(data)
@@ -72,7 +91,10 @@ class LikelihoodTask:
         result = self.score(sde, score, data, r)
         seconds = time.monotonic() - started
         log_prob, stderr = result["log_prob"], result["probe_stderr"]
-        kept = ("x", "log_prob", "z", "probe_stderr")
+        kept = ["x", "log_prob", "z", "probe_stderr"]
+        if self.crosscheck is not None:
+            result |= self.cross_checked(sde, score, data, result["x"])
+            kept += ["crosscheck_log_prob", "crosscheck_stderr"]
         record.arrays("likelihood", **{key: result[key].numpy() for key in kept})
 
         nll, nll_stderr = mean_and_stderr(-log_prob)
@@ -85,6 +107,8 @@ class LikelihoodTask:
                 self.mind_the_probes(stderr)
         metrics |= self.errors(sde, score, data, r, result, nll_stderr)
         metrics |= self.against_truth(sde, score, data, result)
+        if self.crosscheck is not None:
+            metrics |= against_crosscheck(result)
         metrics |= {"nfe": float(result["nfe"]), "seconds": seconds}
         if data.dim == 2 and len(data.shape) == 1:
             record.picture(self.heat_map(sde, score, data, result["x"], record))
@@ -184,6 +208,25 @@ class LikelihoodTask:
         columns = (torch.cat(column) for column in zip(*parts, strict=True))
         return {**dict(zip(names, columns, strict=True)), "nfe": torch.tensor(evaluations / len(r))}
 
+    def cross_checked(self, sde: SDE, score: ScoreFn, data: Data, r: Tensor) -> dict[str, Tensor]:
+        """The cross-check's log_prob (N,) in nats and data units at r (N, *), and its standard error (N,) in nats."""
+        parts, dtype = [], getattr(torch, self.dtype)
+        with progress("cross-checking", len(r)) as advance:
+            for first in range(0, len(r), self.batch):
+                x = data.encode(r[first : first + self.batch]).to(self.device, dtype)
+                size = len(x)
+                found = self.crosscheck(
+                    sde,
+                    score,
+                    x,
+                    BlockNoise(self.seed, first, size, data.shape, dtype, self.device, stream="crosscheck"),
+                    on_step=lambda share, first=first, size=size: advance(first, size, share),
+                )
+                advance(first + size)
+                parts.append((found.log_prob.double().cpu() + data.log_det, found.stderr.double().cpu()))
+        log_prob, stderr = (torch.cat(column) for column in zip(*parts, strict=True))
+        return {"crosscheck_log_prob": log_prob, "crosscheck_stderr": stderr}
+
     def against_truth(self, sde: SDE, score: ScoreFn, data: Data, result: dict[str, Tensor]) -> dict:
         """What is known exactly: the data's own density, and the density of an exact score at the start time."""
         metrics = {}
@@ -252,6 +295,15 @@ class LikelihoodTask:
 def as_they_are(sde: SDE, data: Data, r: Tensor, u: Tensor) -> Dequantised:
     """Points that need no dequantisation: they stand for themselves, in data units."""
     return Dequantised(data.encode(r.double()), r.double(), torch.full((len(r),), -data.log_det, dtype=torch.float64))
+
+
+def against_crosscheck(result: dict[str, Tensor]) -> dict:
+    """Minus the mean of the cross-check's log_prob, its standard error over the noise, and the difference's pull."""
+    count, mine = len(result["log_prob"]), result["crosscheck_log_prob"]
+    stderr, probes = (float(result[k].square().sum().sqrt()) / count for k in ("crosscheck_stderr", "probe_stderr"))
+    difference, bar = float((result["log_prob"] - mine).mean()), math.hypot(stderr, probes)
+    pull = difference / bar if bar else math.nan  # a Gaussian has no bar
+    return {"crosscheck_nll_nats": -float(mine.mean()), "crosscheck_stderr": stderr, "crosscheck_pull": pull}
 
 
 def mean_and_stderr(values: Tensor) -> tuple[float, float]:

@@ -1,5 +1,6 @@
 """Draw samples, save them in the data's own units, and show them."""
 
+import logging
 import time
 from dataclasses import dataclass
 
@@ -14,6 +15,8 @@ from sde_lib import SDE, BlockNoise, Counted, ScoreFn
 
 from .progress import progress
 from .record import Record
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,8 @@ class Sample:
     def __call__(self, sde: SDE, score: ScoreFn, data: Data, record: Record) -> dict:
         count = self.count or (10_000 if len(data.shape) == 1 else 64)
         counted, film = Counted(score), Film(rows=8 if len(data.shape) == 3 else 100)
+        if title := getattr(self.sampler, "title", None):  # sampler=auto says what it chose
+            log.info(title)
         started = time.monotonic()
         samples = self.draw(sde, counted, data.shape, count, film)
         seconds = time.monotonic() - started

@@ -197,6 +197,7 @@ def test_values_outside_the_levels_are_refused(saved):
 
 def test_a_path_that_leads_nowhere(tmp_path, saved, monkeypatch):
     fails(r"data\.path is not set: type data\.path=points\.npy", None)
+    fails(r"data\.path= is empty: type data\.path=points\.npy", "")
     monkeypatch.chdir(tmp_path)
     fails(rf"data\.path=no\.npy: there is no file {tmp_path}/no\.npy", "no.npy", FileNotFoundError)
     fails(r"is a folder: .*data=images", str(tmp_path))
@@ -280,14 +281,16 @@ def test_too_little_to_learn_from(saved):
           saved("x.npy", VECTORS[:, :1] + 1e15))  # fmt: skip
     fails(r"column 0 varies by .* around 1000009.*too little for float32.*save the file as float64",
           saved("x.npy", (VECTORS[:, :1] + 1e6).astype(np.float32)))  # fmt: skip
+    for size in (1e200, 1e-300):
+        fails("column 0 reaches from .* to .*rescale it in the file", saved("x.npy", VECTORS * size))
     for fraction in (0.0, 1.0, -0.5, math.nan):
         fails(r"data\.test_fraction=.* between 0 and 1", saved("x.npy", VECTORS), test_fraction=fraction)
 
 
 def test_a_column_that_does_not_vary_in_a_few_rows(saved):
-    fails(r"holds too few rows: column 0 is 3 in all 1 of the training part; give at least 10",
+    fails(r"holds 2 rows, 1 to train on, in which column 0 does not vary \(3\): more rows are needed, at least 10",
           saved("x.npy", np.array([[3, 1], [3, 2]])))  # fmt: skip
-    fails(r"column 'b' is 2\.0 in all 8 of the training part; give at least 10, or leave the column out",
+    fails(r"holds 9 rows, 8 to train on, in which column 'b' does not vary \(2\.0\): more rows are needed",
           saved("x.csv", "a,b\n" + "".join(f"{i},2\n" for i in range(9))))  # fmt: skip
     fails(r"column 0 is constant", saved("x.npy", np.stack((np.ones(12), np.arange(12)), 1)))
 

@@ -1,16 +1,19 @@
 """The ODE-free estimate against exact densities: unbiased, its error bars true, and no error at all on a Gaussian."""
 
+import json
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from likelihood import IMMSE, Likelihood
 from models import Oracle
+from run import run
 from sde_lib import BlockNoise, Counted
 
-from .conftest import GaussianScore, draw_mixture, make_sde, mixture
+from .conftest import GaussianScore, compose, draw_mixture, make_sde, mixture
 
 COVARIANCE = torch.tensor(
     [[1.0, 0.7, 0.2, 0.0], [0.7, 1.0, 0.0, -0.3], [0.2, 0.0, 0.5, 0.2], [0.0, -0.3, 0.2, 0.8]], dtype=torch.float64
@@ -208,6 +211,20 @@ def test_the_error_falls_with_the_root_of_the_draws():
     assert ratio == pytest.approx(4.0, rel=0.15)
 
 
+def test_the_places_in_the_strata_are_in_the_error_bar():
+    """With no noise but that of the places, eight of them, 500 times: the bar is the spread of the answers."""
+    sde, components = make_sde("vp"), mixture((2,))
+    x, calls = draw_mixture(components, 1, (2,)).repeat(500, 1), []
+
+    def places_alone(like: Tensor) -> Tensor:
+        calls.append(like)
+        return torch.randn_like(like) if len(calls) <= 4 else torch.zeros_like(like)  # 8 places, 2 a call
+
+    found = IMMSE(8, moments=moments_of(components))(sde, Oracle(sde, components), x, places_alone)
+    spread = float(found.log_prob.std())
+    assert spread > 0.1 and float(found.stderr.square().mean().sqrt()) == pytest.approx(spread, rel=0.15)
+
+
 def test_it_agrees_with_the_ode_on_the_same_points(sde):
     """The same density by other means, with the same conventions at both ends: a difference within the bar."""
     components = mixture((2,))
@@ -316,3 +333,43 @@ def test_moments_of_other_data_are_refused():
     one = torch.ones(3, dtype=torch.float64)
     with pytest.raises(ValueError, match="of 3 dimensions, the points of 2"):
         IMMSE(moments=(0 * one, one, one.diag(), 0.0))(make_sde("vp"), lambda x, t: -x, torch.randn(3, 2))
+
+
+# --- beside the ODE, on the command line ------------------------------------------------------------------------------
+
+
+def job(folder, *overrides: str) -> dict:
+    choices = {"task": "likelihood", "data": "mixture", "sde": "vp", "sampler": "ode", "model": "oracle"}
+    three = ["data.shape=[3]", "data.weights=[0.4,0.6]", "data.means=[-1,1]", "data.stds=[0.5,0.4]"]  # a picture fewer
+    run(compose("task=likelihood", "data=mixture", *three, "model=oracle", *overrides), choices, folder / "run")
+    return json.loads((folder / "run" / "metrics.json").read_text())
+
+
+@pytest.mark.parametrize("name", ["ve", "vp"])
+def test_the_task_prints_it_beside_the_ode(name, tmp_path):
+    words = [f"sde={name}", "count=200", "task/crosscheck=immse", "task.crosscheck.draws=64"]
+    metrics = job(tmp_path, *words)
+    arrays = np.load(tmp_path / "run" / "likelihood.npz")
+    mine, stderr = arrays["crosscheck_log_prob"], arrays["crosscheck_stderr"]
+    bar = np.sqrt((stderr**2).sum()) / 200
+    assert metrics["crosscheck_nll_nats"] == pytest.approx(-mine.mean())
+    assert metrics["crosscheck_stderr"] == pytest.approx(bar) and 0 < bar < 0.1
+    assert metrics["crosscheck_pull"] == pytest.approx((arrays["log_prob"] - mine).mean() / bar)
+    assert abs(metrics["crosscheck_pull"]) < 4
+    again = job(tmp_path, *words, "task.batch=7")
+    assert again["crosscheck_nll_nats"] == pytest.approx(metrics["crosscheck_nll_nats"], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "overrides, message",
+    [
+        (["likelihood.start=plain"], "type likelihood.start=corrected task.crosscheck.start=corrected"),
+        (["likelihood.prior=standard"], "type likelihood.prior=standard task.crosscheck.prior=standard"),
+        (["task.crosscheck.draws=7"], "task.crosscheck.draws=7 must be even"),
+        (["task.crosscheck.prior=flat"], "task.crosscheck.prior=flat must be one of data, standard"),
+    ],
+)
+def test_mistakes_on_the_command_line(overrides, message, tmp_path):
+    with pytest.raises(ValueError) as caught:
+        job(tmp_path, "task/crosscheck=immse", *overrides)
+    assert message in str(caught.value)

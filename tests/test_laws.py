@@ -139,7 +139,7 @@ def parents(group: str):
         n
         for n in names
         if any(
-            isinstance(d, dict) and d.get(inner)
+            isinstance(d, dict) and inner in d
             for d in (yaml.safe_load((ROOT / "conf" / outer / f"{n}.yaml").read_text()) or {}).get("defaults", [])
         )
     ]
@@ -227,7 +227,7 @@ PARTS = [
     for room, kinds in (
         (sde_lib, (sde_lib.SDE, sde_lib.Probes)),
         (samplers, (samplers.Sampler, samplers.Step, samplers.Grid)),
-        (likelihood, (likelihood.Likelihood,)),
+        (likelihood, (likelihood.Likelihood, likelihood.Dequantisation)),
         (models, (models.Parameterisation, torch.nn.Module)),
         (data, (data.Data,)),
     )

@@ -11,6 +11,7 @@ from models import Oracle
 from samplers import (
     AdaptiveSDE,
     Ancestral,
+    Auto,
     EulerMaruyama,
     Film,
     Karras,
@@ -134,7 +135,7 @@ def test_every_sampler_has_the_exact_law_of_a_gaussian(sde, name):
     if lags(sampler):
         assert abs(mean - m) < 0.005 * s and variance == pytest.approx(shrink**2 * v, rel=0.25)
         return
-    one_step_each = isinstance(sampler, PredictorCorrector)
+    one_step_each = isinstance(sampler, PredictorCorrector | Auto)
     assert abs(mean - m) < (0.005 if one_step_each else 1e-5) * s
     assert variance == pytest.approx(shrink**2 * v, rel=0.05 if one_step_each else 1e-5)
 
@@ -578,3 +579,17 @@ def test_every_sde_is_sampled():
         "reverse_diffusion",
         "ald",
     }
+
+
+@pytest.mark.parametrize("nfe, predictor", [(3, "Exponential"), (19, "Exponential"), (50, "UniPC"), (1000, "ShARK")])
+def test_auto_spends_its_budget(nfe, predictor):
+    sde, sampler = make_sde("vp"), make_sampler("auto", nfe=nfe)
+    counted = Counted(GaussianScore(sde, 0.3, 0.8))
+    sampler(sde, counted, torch.randn(3, 2, dtype=torch.float64), torch.randn_like)
+    assert nfe - 1 <= counted.calls <= nfe
+    assert type(sampler.choice.predictor).__name__ == predictor and predictor in sampler.title
+
+
+def test_auto_refuses_a_budget_of_nothing():
+    with pytest.raises(ValueError, match="sampler.nfe=2"):
+        Auto(nfe=2)

@@ -55,13 +55,13 @@ def work_precision(rows: Sequence[Row], path: Path, count: int, band: tuple[floa
     for row_of_axes, (_, y, *_) in zip(grid, panels, strict=True):
         found = [row[y] for row in runs if known(row, y)]
         if y == "sliced_wasserstein" and found:
-            low = 0.5 * (band[0] if band else min(found))
-            frame(row_of_axes, low, min(max(found), 3e3 * low) * 1.5)
+            low = 0.7 * min(found)
+            frame(row_of_axes, low, min(1.5 * max(found), 100 * band[1] if band else 1e3 * low))
         elif found:
             frame(row_of_axes, 0.5 * min(found), min(max(found) * 2, 30))
     if band:
-        text = {"transform": grid[0, 0].get_yaxis_transform(), "ha": "left", "va": "bottom", "size": 6, "color": INK}
-        grid[0, 0].text(0.02, grid[0, 0].get_ylim()[0] * 1.06, "as real data", **text)
+        text = {"transform": grid[0, -1].get_yaxis_transform(), "ha": "right", "va": "bottom", "size": 6, "color": INK}
+        grid[0, -1].text(1.0, band[1], "as real data", **text)
     return save(figure, path)
 
 
@@ -83,15 +83,15 @@ def likelihood_precision(rows: Sequence[Row], path: Path, points: int) -> Path:
         ),
         ("nfe", "truth_error_mean_nats", "whole error of log p (nats)", "evaluations a point (NFE)"),
     ]
-    panels = [panel for panel in panels if any(known(row, panel[1]) for row in rows)]
+    panels = [panel for panel in panels if any(known(row, panel[1]) for row in rows)] or panels[:1]
     random = {row["method"] for row in rows if known(row, "probe_stderr_nats") and row["probe_stderr_nats"] > 0}
     looks = choose_looks([row["method"] for row in rows], {row["method"] for row in rows} - random)
     figure, grid = canvas(rows, panels, looks)
     for axes, sde, (x, y, *_) in each_panel(grid, rows, panels):
         lines(axes, [row for row in rows if row["sde"] == sde], x, y, looks)
     for row_of_axes, (_, y, *_) in zip(grid, panels, strict=True):
-        found = [row[y] for row in rows if known(row, y)]
-        frame(row_of_axes, 0.5 * min(found), min(max(found) * 2, 100))
+        if found := [row[y] for row in rows if known(row, y)]:
+            frame(row_of_axes, 0.5 * min(found), min(max(found) * 2, 100))
     return save(figure, path)
 
 

@@ -1,0 +1,70 @@
+"""The best known sampler for a budget of network evaluations, as `task=work_precision` measures them.
+
+=============  ==========================================================================================
+evaluations    sampler
+=============  ==========================================================================================
+below 20       DPM-Solver++ 3M: the smallest error where the polynomial has few values to go by
+20 to 199      UniPC of order 3: the smallest error per evaluation under VE, VP and sub-VP
+from 200 on    ShARK on the reverse SDE: the flow's error has long drowned in the network's by then, and noise
+               forgets part of that
+=============  ==========================================================================================
+
+Each on the grid of its own yaml; one evaluation is kept for the last denoising.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from sde_lib import SDE, ScoreFn
+
+from .additive import ShARK
+from .exponential import Exponential
+from .grid import Karras, LogSNR
+from .pc import Film, OnStep, PredictorCorrector, Sampler
+from .unipc import UniPC
+
+
+@dataclass(frozen=True)
+class Auto(Sampler):
+    """A sampler chosen by its price; see the module's table.
+
+    Arguments:
+        nfe: the budget of network evaluations a sample.
+        sigma_data: the std of the data in model units; ``auto`` in the yaml takes the data's.
+    """
+
+    nfe: int = 50
+    sigma_data: float = 1.0
+
+    def __post_init__(self):
+        if self.nfe < 3:
+            raise ValueError(f"sampler.nfe={self.nfe} must be at least 3; type for example sampler.nfe=50")
+
+    @property
+    def choice(self) -> PredictorCorrector:
+        """The sampler that spends the budget best."""
+        steps = self.nfe - 1
+        if self.nfe < 20:
+            return PredictorCorrector(LogSNR(), steps, Exponential(order=3))
+        if self.nfe < 200:
+            return PredictorCorrector(LogSNR(), steps, UniPC(order=3))
+        return PredictorCorrector(Karras(), steps // 2, ShARK(sigma_data=self.sigma_data))
+
+    @property
+    def title(self) -> str:
+        """The choice in words."""
+        chosen = self.choice
+        return f"sampler=auto nfe={self.nfe}: {chosen.steps} steps of {chosen.predictor} on {chosen.grid}"
+
+    def __call__(
+        self,
+        sde: SDE,
+        score: ScoreFn,
+        x: Tensor,
+        randn_like: Callable[[Tensor], Tensor],
+        on_step: OnStep | None = None,
+        film: Film | None = None,
+    ) -> Tensor:
+        return self.choice(sde, score, x, randn_like, on_step, film)
