@@ -104,9 +104,7 @@ def identity_of(cfg: dict, data: Any) -> dict:
     """What decides a network's weights, in plain values; a file of data counts by its content and not by its path."""
     training = {key: value for key, value in cfg["training"].items() if key not in ("evaluate", "save_seconds")}
     if data.levels is None or training.get("dequantise") == "uniform":
-        training.pop(
-            "dequantise", None
-        )  # so networks older than the key keep their names; continuous data have no bins
+        training.pop("dequantise", None)  # networks older than the key keep their names; continuous data have no bins
     fingerprint = data.fingerprint()
     described = (
         cfg["data"]

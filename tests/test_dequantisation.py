@@ -32,6 +32,7 @@ SDES = {
     "vp": ("sde=vp",),
     "subvp": ("sde=subvp",),  # sigma(eps) is 1e-4
     "coarse": ("sde=ve", "sde.sigma_min=0.15"),  # not below the half width of a bin
+    "late": ("sde=vp", "sde.eps=0.15"),  # alpha(eps) is 0.89
 }
 # A truncated normal much narrower than a bin says something of data at the centres alone.
 CASES = [
@@ -109,7 +110,7 @@ def scored(kind: str, sde, score, k: Tensor, samples: int, likelihood=None, batc
 # The bound
 
 
-@pytest.mark.parametrize("kind, name, centred", CASES)
+@pytest.mark.parametrize("kind, name, centred", [*CASES, ("truncated_normal", "late", False)])
 def test_the_mean_weight_is_the_mass_of_the_bin(kind, name, centred):
     """E_q[p/q] = P, of every bin with some mass, under coordinates of unequal scales."""
     (sde, score, k, exact), count = problem(kind, name, centred), 10_000

@@ -180,8 +180,10 @@ def test_a_yaml_holds_every_key_of_its_constructor(path):
         if choice is None
     }
     for key, node in nodes(node_of(path), path.stem):
-        keys = set(node) - {"_target_"} | (empty if key == path.stem else set())
-        assert keys == set(inspect.signature(schema.locate(node["_target_"], key)).parameters), f"{key} of {path}"
+        parameters = inspect.signature(schema.locate(node["_target_"], key)).parameters
+        null = {name for name, parameter in parameters.items() if parameter.default is None}
+        keys = set(node) - {"_target_"} | (empty if key == path.stem else null)
+        assert keys == set(parameters), f"{key} of {path}"
 
 
 @pytest.fixture(scope="module")

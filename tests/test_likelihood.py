@@ -407,7 +407,7 @@ def test_the_control_variate_pays(probes, redraw):
     settings = {"redraw": redraw, "moments": score.moments, "rtol": 1e-3, "atol": 1e-3} | PUBLISHED
     without, controlled = (Likelihood(probes, control_variate=on, **settings)(sde, score, x) for on in (False, True))
     assert rms(controlled.probe_stderr) < 0.5 * rms(without.probe_stderr)
-    assert controlled.nfe == pytest.approx(without.nfe, rel=0.1)
+    assert controlled.nfe < 1.1 * without.nfe  # fixed probes that spread less are easier to follow
     for result in (without, controlled):
         error = result.log_prob - exact(score, result, x, sde)
         assert abs(float(error.mean())) < 5 * float(error.std()) / 150**0.5
@@ -504,27 +504,29 @@ def network(sde, dim: int = 2, width: int = 8) -> ScoreModel:
 @pytest.mark.parametrize("probes", [BasisVectors(), Rademacher(2), Orthogonal(2)], ids=lambda probes: repr(probes))
 def test_the_gradient_is_that_of_central_differences(probes, clock):
     """Of log_prob, along one direction in x and one in all the network's weights; random probes kept fixed. The
-    differences are the solution's to 1e-8, over twice 1e-4.
+    differences are the solution's to 1e-7, over twice 1e-3.
     """
     sde, dim = make_sde("vp"), 3 if isinstance(probes, Orthogonal) else 2
     model, x = network(sde, dim), torch.randn(2, dim, dtype=torch.float64)
     one = torch.eye(dim, dtype=torch.float64)
     moments = (torch.full((dim,), 0.3, dtype=torch.float64), 0.5 + torch.arange(dim, dtype=torch.float64), one, 0.0)
-    likelihood = Likelihood(probes, clock=clock, rtol=1e-8, atol=1e-8, moments=moments)
+    likelihood = Likelihood(probes, clock=clock, rtol=1e-7, atol=1e-7, moments=moments)
     weights = list(model.net.parameters())
     dx, dw = torch.randn_like(x), [torch.randn_like(each) for each in weights]
 
     def total(e: float, differentiable: bool = False):
         with torch.no_grad():
             for each, d in zip(weights, dw, strict=True):
-                each.add_(e * d)
+                if e:  # what a graph has saved must not be written to
+                    each.add_(e * d)
         moved = replace(likelihood, redraw=False)
         noise = Rows(slice(None), x.shape, x.dtype)
         start = (x + e * dx).requires_grad_(differentiable)
         result = moved(sde, model, start, noise, differentiable=differentiable)
         with torch.no_grad():
             for each, d in zip(weights, dw, strict=True):
-                each.sub_(e * d)
+                if e:
+                    each.sub_(e * d)
         return result, start
 
     result, start = total(0.0, differentiable=True)
@@ -534,9 +536,9 @@ def test_the_gradient_is_that_of_central_differences(probes, clock):
     # the last layer's bias moves x alike at all points, and has no part in the divergence: it is used all the same
     assert all(slope is not None for slope in slopes)
     found = float((slopes[0] * dx).sum() + sum((a * b).sum() for a, b in zip(slopes[1:], dw, strict=True)))
-    step = 1e-4
+    step = 1e-3
     difference = float((total(step)[0].log_prob - total(-step)[0].log_prob).sum()) / (2 * step)
-    assert found == pytest.approx(difference, rel=1e-4, abs=1e-4)
+    assert found == pytest.approx(difference, rel=1e-3, abs=1e-3)
 
 
 def test_a_gradient_needs_no_gradient_of_x():

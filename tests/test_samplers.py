@@ -581,7 +581,7 @@ def test_every_sde_is_sampled():
     }
 
 
-@pytest.mark.parametrize("nfe, predictor", [(3, "Exponential"), (19, "Exponential"), (50, "UniPC"), (1000, "ShARK")])
+@pytest.mark.parametrize("nfe, predictor", [(3, "AdamsBashforth"), (10, "Exponential"), (50, "UniPC"), (1000, "SEA")])
 def test_auto_spends_its_budget(nfe, predictor):
     sde, sampler = make_sde("vp"), make_sampler("auto", nfe=nfe)
     counted = Counted(GaussianScore(sde, 0.3, 0.8))
