@@ -36,10 +36,12 @@ class Auto(Sampler):
     Arguments:
         nfe: the budget of network evaluations a sample.
         sigma_data: the std of the data in model units; ``auto`` in the yaml takes the data's.
+        denoise: whether the last evaluation takes off the noise that is left at eps.
     """
 
     nfe: int = 50
     sigma_data: float = 1.0
+    denoise: bool = True
 
     def __post_init__(self):
         if self.nfe < 3:
@@ -50,12 +52,12 @@ class Auto(Sampler):
         """The sampler that spends the budget best."""
         steps = self.nfe - 1
         if self.nfe < 8:
-            return PredictorCorrector(LogSNR(), steps, AdamsBashforth(order=3))
+            return PredictorCorrector(LogSNR(), steps, AdamsBashforth(order=3), denoise=self.denoise)
         if self.nfe < 16:
-            return PredictorCorrector(LogSNR(), steps, Exponential(order=3))
+            return PredictorCorrector(LogSNR(), steps, Exponential(order=3), denoise=self.denoise)
         if self.nfe < 200:
-            return PredictorCorrector(LogSNR(), steps, UniPC(order=3))
-        return PredictorCorrector(Karras(), steps, SEA(sigma_data=self.sigma_data))
+            return PredictorCorrector(LogSNR(), steps, UniPC(order=3), denoise=self.denoise)
+        return PredictorCorrector(Karras(), steps, SEA(sigma_data=self.sigma_data), denoise=self.denoise)
 
     @property
     def title(self) -> str:

@@ -109,6 +109,9 @@ class GaussianScore:
     def __init__(self, sde, mean: float = 0.0, std: float = 1.0):
         self.sde, self.mean, self.std = sde, mean, std
 
+    def under(self, sde, other) -> "GaussianScore":
+        return GaussianScore(other, self.mean, self.std)
+
     def moments(self, t) -> tuple[Tensor, Tensor]:
         """The mean and the variance of every coordinate at t."""
         t = torch.as_tensor(t, dtype=torch.float64) if not isinstance(t, Tensor) else t
