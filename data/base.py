@@ -98,7 +98,7 @@ class Data:
             variances, directions = torch.linalg.eigh(centred.T @ centred)
             variances = variances.clamp_min(0)
         else:
-            with torch.random.fork_rng(devices=[]):
+            with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
                 torch.manual_seed(0)
                 _, singular, directions = torch.svd_lowrank(centred, q=min(256, *centred.shape))
             variances = singular.square()

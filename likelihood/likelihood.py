@@ -142,7 +142,7 @@ class Likelihood:
         """The data's Gaussian for points like x, or None."""
         if self.moments is None:
             return None
-        if len(self.moments[0]) != x[0].numel():
+        if len(self.moments[0]) != x.shape[1:].numel():
             raise ValueError(
                 f"likelihood.moments are of {len(self.moments[0])} dimensions, the points of shape {tuple(x.shape[1:])}"
             )
@@ -170,7 +170,7 @@ class Likelihood:
             return self.solve(sde, score, x, randn_like, on_step, differentiable)
 
     def solve(self, sde: SDE, score: ScoreFn, x: Tensor, randn_like, on_step, differentiable: bool) -> LogLikelihood:
-        count, dim, shape = len(x), x[0].numel() if len(x) else 1, x.shape[1:]
+        count, dim, shape = len(x), x.shape[1:].numel(), x.shape[1:]
         # The state in float64 whatever the network's dtype: the solver adds thousands of small numbers, at no cost
         # beside the network.
         wide = torch.float32 if x.device.type == "mps" else torch.float64

@@ -84,7 +84,7 @@ class BasisVectors(Probes):
         return 1
 
     def estimate(self, pull: Pull, probes: None, x: Tensor) -> Tensor:
-        dim = x[0].numel()
+        dim = x.shape[1:].numel()
         total = x.new_zeros(len(x))
         for first in range(0, dim, self.chunk):
             index = torch.arange(first, min(first + self.chunk, dim), device=x.device)
@@ -150,9 +150,9 @@ class Orthogonal(Probes):
         check_least("count", self.count, 1, 4)
 
     def draw(self, x: Tensor, normals: Callable[[int], Tensor] | None) -> Tensor:
-        z, dim = normals(self.count).flatten(2), x[0].numel()
+        z, dim = normals(self.count).flatten(2), x.shape[1:].numel()
         frame = orthonormal(z[:dim])
-        return (dim**0.5 * frame).reshape(-1, *x.shape).to(x.dtype)
+        return (dim**0.5 * frame).reshape(len(frame), *x.shape).to(x.dtype)
 
     def estimates(self, dim: int) -> int:
         return min(self.count, dim)
@@ -197,10 +197,10 @@ class HutchPP(Probes):
 
     def estimate(self, pull: Pull, probes: Tensor, x: Tensor) -> Tensor:
         sketch, signs = probes.split(self.count)
-        sketch = sketch[: x[0].numel()]
+        sketch = sketch[: x.shape[1:].numel()]
         q = orthonormal(pull(sketch).flatten(2))  # (k, B, D)
-        inside = inner(pull(q.reshape(-1, *x.shape)), q.reshape(-1, *x.shape)).sum(0)
-        outside = project_out(signs.flatten(2), q).reshape(-1, *x.shape)
+        inside = inner(pull(q.reshape(len(q), *x.shape)), q.reshape(len(q), *x.shape)).sum(0)
+        outside = project_out(signs.flatten(2), q).reshape(signs.shape)
         return inside + inner(pull(outside), outside)
 
 
@@ -231,13 +231,13 @@ class ExactUpTo(Probes):
         return BasisVectors(self.chunk) if dim <= self.limit else self.otherwise
 
     def draw(self, x: Tensor, normals: Callable[[int], Tensor] | None) -> Tensor | None:
-        return self.choice(x[0].numel()).draw(x, normals)
+        return self.choice(x.shape[1:].numel()).draw(x, normals)
 
     def estimates(self, dim: int) -> int:
         return self.choice(dim).estimates(dim)
 
     def estimate(self, pull: Pull, probes: Tensor | None, x: Tensor) -> Tensor:
-        return self.choice(x[0].numel()).estimate(pull, probes, x)
+        return self.choice(x.shape[1:].numel()).estimate(pull, probes, x)
 
     def stderr(self, estimates: Tensor, dim: int) -> Tensor:
         return self.choice(dim).stderr(estimates, dim)

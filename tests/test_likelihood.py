@@ -648,3 +648,10 @@ def test_moments_of_other_dimensions():
 def test_bad_arguments_name_the_key(values, message):
     with pytest.raises(ValueError, match=message):
         Likelihood(**values)
+
+
+@pytest.mark.parametrize("probes", [BasisVectors(), Rademacher(2), Orthogonal(2), HutchPP(2)], ids=repr)
+def test_no_points_have_no_densities(probes):
+    sde = make_sde("vp")
+    result = Likelihood(probes)(sde, GaussianScore(sde), torch.zeros(0, 2, dtype=torch.float64))
+    assert result.log_prob.shape == (0,) and result.z.shape == (0, 2)
