@@ -54,7 +54,7 @@ class Probes(ABC):
 
     def stderr(self, estimates: Tensor, dim: int) -> Tensor:
         """The standard error of the mean of estimates (n, B), shape (B,); NaN for one, which says nothing of itself."""
-        if len(estimates) == 1:
+        if len(estimates) == 1 or estimates.numel() == 0:
             return torch.full_like(estimates[0], torch.nan)
         return estimates.std(0) / len(estimates) ** 0.5
 

@@ -119,11 +119,11 @@ class GaussianScore:
         return alpha * self.mean, alpha**2 * self.std**2 + sigma**2
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
-        mean, variance = (per_sample(v, x) for v in self.moments(t))
+        mean, variance = (per_sample(v, x).to(x.dtype) for v in self.moments(t))
         return (mean - x) / variance
 
     def log_prob(self, x: Tensor, t: Tensor) -> Tensor:
-        mean, variance = (per_sample(v, x) for v in self.moments(t))
+        mean, variance = (per_sample(v, x).to(x.dtype) for v in self.moments(t))
         return torch.distributions.Normal(mean, variance.sqrt()).log_prob(x).flatten(1).sum(1)
 
 
