@@ -18,8 +18,8 @@ import torch
 
 from models import EDM, MLP, ScoreModel, UNet
 from samplers import (
+    DEIS,
     SEA,
-    AdamsBashforth,
     Ancestral,
     EulerMaruyama,
     Exponential,
@@ -59,7 +59,7 @@ def samplers(steps: int, tolerance: float) -> dict:
         "dpmpp_2m": PredictorCorrector(LogSNR(), steps, Exponential(2)),
         "dpmpp_3m": PredictorCorrector(LogSNR(), steps, Exponential(3)),
         "unipc": PredictorCorrector(LogSNR(), steps, UniPC()),
-        "deis": PredictorCorrector(LogSNR(), steps, AdamsBashforth()),
+        "deis": PredictorCorrector(LogSNR(), steps, DEIS()),
         "sde_dpmpp_2m": PredictorCorrector(LogSNR(), steps, Exponential(2, eta=1.0)),
         "ode (tsit5, a step for each sample)": ProbabilityFlow(rtol=tolerance, atol=tolerance),
         "ode (torchdiffeq.dopri5)": ProbabilityFlow(method="torchdiffeq.dopri5", rtol=tolerance, atol=tolerance),

@@ -5,8 +5,9 @@ from .adaptive import AdaptiveSDE
 from .additive import SEA, ShARK
 from .auto import Auto
 from .correctors import Langevin
+from .deis import DEIS
 from .exponential import Exponential
-from .grid import Grid, Karras, LogSNR, Quadratic, Uniform
+from .grid import Angle, Centred, Grid, Karras, LogSNR, Quadratic, Uniform
 from .heun import Heun
 from .multistep import Multistep
 from .ode import ProbabilityFlow
@@ -32,6 +33,7 @@ __all__ = [
     "Multistep",
     "Exponential",
     "UniPC",
+    "DEIS",
     "AdamsBashforth",
     "Heun",
     "Restart",
@@ -43,4 +45,6 @@ __all__ = [
     "Quadratic",
     "LogSNR",
     "Karras",
+    "Centred",
+    "Angle",
 ]

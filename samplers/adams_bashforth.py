@@ -1,44 +1,36 @@
-r"""Exponential Adams-Bashforth methods of any order: noise prediction, polynomials in the half log-SNR.
+r"""Adams-Bashforth methods on the velocity, in the angle theta = arctan(sigma/alpha).
 
-.. math::
-    x_s = \frac{\alpha_s}{\alpha_t} x_t
-        - \sigma_s h \sum_{j<k} e_j \int_0^1 e^{h (1 - \tau)}\,\ell_j(\tau)\,d\tau, \qquad
-    \tau = (\lambda - \lambda_t)/h, \quad h = \lambda_s - \lambda_t,
+In :math:`y = x/S`, :math:`S = \sqrt{\alpha^2 + \sigma^2}`, the probability flow of every SDE is (:mod:`sde_lib.frame`)
 
-with the predicted noise e = -sigma score at the last k times and the Lagrange polynomials l_j through them: the
-methods called DEIS (arXiv 2204.13902). Order 1 is DDIM.
+.. math:: \frac{dy}{d\theta} = v = \cos\theta\,\varepsilon - \sin\theta\,D = -\tan\theta\,(y + S\,s_\theta(x, t)),
 
-Noise and not data, because the data's kernel puts its weight at the end of a step, where the polynomial extrapolates
-most, and the noise's at its start. On the mixture oracle with 8 to 24 steps the typical (median) error is about half
-of data prediction's at order 2 and a fifth at order 3; in the worst tenth, the samples on a ridge between two modes,
-the two are alike. Strong guidance makes high orders unstable; data prediction is the remedy of arXiv 2211.01095
-(:class:`samplers.Exponential`). Polynomials in lambda and not in t, because t is a label that each SDE chooses: under
-VP that is also a little better, under VE the two are the same.
+with the denoised D and the predicted noise: v is the velocity of arXiv 2202.00512 (appendix D). The classical method of
+order k puts a polynomial in theta through the last k velocities,
 
-The integrals are Gauss-Legendre sums over the Lagrange polynomials as they stand: every order alike, exact to rounding
-for short steps and for long ones, where powers of lambda would be ill-conditioned.
+.. math:: y_s = y_t + h \sum_{j<k} v_j \int_0^1 \ell_j(\tau)\,d\tau, \qquad h = \theta_s - \theta_t .
+
+The exponential methods solve exactly what is linear in x and extrapolate D or the noise, which is right where the data
+are one point; here what is extrapolated is right where they are N(0, I), v = 0. Data of unit variance are nearer to
+the second as long as the noise is not small, and that is where few steps do their harm.
 """
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from sde_lib import SDE
 
+from .deis import WEIGHTS, lagrange
 from .multistep import Multistep
-
-NODES, WEIGHTS = (torch.from_numpy(a) / 2 for a in np.polynomial.legendre.leggauss(32))
-NODES = NODES + 0.5
 
 
 @dataclass(frozen=True)
 class AdamsBashforth(Multistep):
-    """The exponential Adams-Bashforth method (DEIS).
+    """The classical Adams-Bashforth method for dy/dtheta.
 
     Arguments:
-        order: how many noises the polynomial goes through. Beyond 4 only many steps gain by it.
+        order: how many velocities the polynomial goes through. Beyond 4 only many steps gain by it.
     """
 
     order: int = 3
@@ -51,21 +43,15 @@ class AdamsBashforth(Multistep):
     def depth(self) -> int:
         return self.order
 
+    def clock(self, sde: SDE, grid: Tensor) -> Tensor:
+        return torch.atan2(sde.sigma(grid), sde.alpha(grid))
+
     def coefficients(self, sde: SDE, t: Tensor, s: Tensor) -> tuple[Tensor, ...]:
-        zero = torch.zeros_like(t)
-        return zero, -sde.sigma(t), sde.alpha(s) / sde.alpha(t), sde.sigma(s), zero
+        (S_t, S_s), tangent = (torch.hypot(sde.alpha(u), sde.sigma(u)) for u in (t, s)), sde.sigma(t) / sde.alpha(t)
+        return -tangent / S_t, -tangent * S_t, S_s / S_t, S_s, torch.zeros_like(t)
 
     def exponent(self, h: Tensor) -> Tensor:
-        return -h
+        return torch.zeros_like(h)
 
-    def integrate(self, tau: Tensor, H: Tensor) -> Tensor:
-        H = H[:, None]
-        return (lagrange(tau) * (H * torch.exp(-H * (1 - NODES)) * WEIGHTS)[:, None]).sum(-1)
-
-
-def lagrange(tau: Tensor) -> Tensor:
-    """The Lagrange polynomials of the nodes tau at NODES, shape (N, m) to (N, m, 32)."""
-    others = ~torch.eye(tau.shape[1], dtype=torch.bool)
-    gaps = torch.where(others, tau[:, :, None] - tau[:, None], 1)  # (N, j, i): tau_j - tau_i
-    terms = torch.where(others[..., None], (NODES - tau[..., None])[:, None] / gaps[..., None], 1)
-    return terms.prod(2)
+    def integrate(self, tau: Tensor, h: Tensor) -> Tensor:
+        return h[:, None] * (lagrange(tau) * WEIGHTS).sum(-1)

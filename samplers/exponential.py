@@ -59,8 +59,7 @@ class Exponential(Multistep):
     def __post_init__(self):
         if self.order not in (1, 2, 3):
             raise ValueError(
-                f"sampler.predictor.order={self.order} must be 1, 2 or 3; for a higher one type "
-                f"sampler/predictor=adams_bashforth"
+                f"sampler.predictor.order={self.order} must be 1, 2 or 3; for a higher one type sampler/predictor=deis"
             )
         if not (math.isfinite(self.eta) and self.eta >= 0):
             raise ValueError(
@@ -86,8 +85,8 @@ class Exponential(Multistep):
     def exponent(self, h: Tensor) -> Tensor:
         return (1 + self.eta**2) * h
 
-    def integrate(self, tau: Tensor, H: Tensor) -> Tensor:
-        return exponential_weights(tau, H)
+    def integrate(self, tau: Tensor, h: Tensor) -> Tensor:
+        return exponential_weights(tau, self.exponent(h))
 
 
 def moments(H: Tensor, count: int) -> Tensor:

@@ -5,9 +5,11 @@ Uniform    equal steps in t: the grid of the published samplers (arXiv 2011.1345
 Quadratic  equal steps in sqrt(t): DDIM's quadratic spacing (arXiv 2010.02502)
 LogSNR     equal steps in the half log-SNR lambda = log(alpha/sigma): equal factors in sigma/alpha
 Karras     equal steps in (sigma/alpha)^{1/rho} (arXiv 2206.00364, eq. 5)
+Centred    equal steps in arsinh(lambda/width): dense round sigma = alpha, sparse towards both ends
+Angle      equal steps in theta = arctan(sigma/alpha): sparser still towards the ends
 =========  ============================================================================================
 
-LogSNR and Karras are spaced in the noise-to-signal ratio and carried to each SDE's own time by ``SDE.time``.
+All but the first two are spaced in the noise-to-signal ratio and carried to each SDE's own time by ``SDE.time``.
 """
 
 from abc import ABC, abstractmethod
@@ -81,3 +83,37 @@ class Karras(Grid):
     def times(self, sde: SDE, unit: Tensor) -> Tensor:
         start, stop = (torch.exp(-end / self.rho) for end in ends(sde))
         return sde.time(-self.rho * torch.log(start + (stop - start) * unit))
+
+
+@dataclass(frozen=True)
+class Centred(Grid):
+    """Equal steps in arsinh(lambda/width), so that their length in lambda grows as sqrt(lambda^2 + width^2).
+
+    Where sigma = alpha, the data's features (of about unit variance) emerge from the noise; far above and far below
+    that, the flow has little to decide, and long steps do it no harm.
+
+    Arguments:
+        width: how far from lambda = 0 steps are about equal; infinity is :class:`LogSNR`.
+    """
+
+    width: float = 2.0
+
+    def __post_init__(self):
+        if not 0 < self.width < torch.inf:
+            raise ValueError(
+                f"sampler.grid.width={self.width} must be positive and finite; type sampler.grid.width=2, or "
+                f"sampler/grid=log_snr for equal steps in lambda"
+            )
+
+    def times(self, sde: SDE, unit: Tensor) -> Tensor:
+        start, stop = (torch.asinh(end / self.width) for end in ends(sde))
+        return sde.time(self.width * torch.sinh(start + (stop - start) * unit))
+
+
+@dataclass(frozen=True)
+class Angle(Grid):
+    """Equal steps in theta = arctan(sigma/alpha)."""
+
+    def times(self, sde: SDE, unit: Tensor) -> Tensor:
+        start, stop = (torch.atan(torch.exp(-end)) for end in ends(sde))
+        return sde.time(-torch.log(torch.tan(start + (stop - start) * unit)))

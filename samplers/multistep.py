@@ -4,21 +4,23 @@ r"""What the multistep solvers have in common: a step is linear in x, the predic
     x_s = c\,x_t + \sum_{j<m} w_j\,y_j + N\,z, \qquad y_j = A_j\,x_{t_j} + C_j\,s_\theta(x_{t_j}, t_j)
 
 t_0 = t is where the step starts; t_1, t_2, ... are where the steps before it started. y is what the score says of the
-data or of the noise, remembered from step to step, so that a step costs one evaluation whatever the order. Over
-:math:`\tau = (\lambda - \lambda_t)/h`, with the half log-SNR lambda and :math:`h = \lambda_s - \lambda_t`, the
-probability flow's solution from t to s is an integral over y alone:
+data, of the noise or of the velocity, remembered from step to step, so that a step costs one evaluation whatever the
+order. Over :math:`\tau = (u - u_t)/h` with the method's own clock u and :math:`h = u_s - u_t`, the probability flow's
+solution from t to s is an integral over y alone:
 
-.. math:: x_s = c\,x_t + q_s\,H \int_0^1 e^{-H (1 - \tau)}\,y\,d\tau
+.. math:: x_s = c\,x_t + q_s \int_0^1 k(\tau)\,y\,d\tau, \qquad S = \sqrt{\alpha^2 + \sigma^2}
 
-=======  =================================  =============================  ============  =====
-y        of the score                       c                              q             H
-=======  =================================  =============================  ============  =====
-data     :math:`(x + \sigma^2 s)/\alpha`    :math:`\sigma_s/\sigma_t`      alpha         h
-noise    :math:`-\sigma\,s`                 :math:`\alpha_s/\alpha_t`      sigma         -h
-=======  =================================  =============================  ============  =====
+========  ==========================================  ==========================  ======  ===================  =========
+y         of the score                                c                           q       k                    clock u
+========  ==========================================  ==========================  ======  ===================  =========
+data      :math:`(x + \sigma^2 s)/\alpha`             :math:`\sigma_s/\sigma_t`   alpha   h e^{-h (1 - tau)}   lambda
+noise     :math:`-\sigma\,s`                          :math:`\alpha_s/\alpha_t`   sigma   -h e^{h (1 - tau)}   lambda
+velocity  :math:`-(x/S + S\,s)\,\sigma/\alpha`        :math:`S_s/S_t`             S       h                    theta
+========  ==========================================  ==========================  ======  ===================  =========
 
-A solver puts the polynomial through the last values in y's place. In units of q_s its weights depend on the grid's
-lambda alone, which is why one implementation serves every SDE.
+with the half log-SNR :math:`\lambda = \log(\alpha/\sigma)` and the angle :math:`\theta = \arctan(\sigma/\alpha)`. A
+solver puts the polynomial through the last values in y's place. In units of q_s its weights depend on the grid's lambda
+alone, which is why one implementation serves every SDE.
 
 The start: with fewer values than its order asks for, a method of order p would begin with steps of error h^2, and end
 at order 2. So each of these steps goes over the way once more, from where it began, with the polynomial that is known
@@ -60,47 +62,51 @@ class Multistep(Step):
     def coefficients(self, sde: SDE, t: Tensor, s: Tensor) -> tuple[Tensor, ...]:
         """(A, C, c, q_s, N) of the steps t -> s, in the shape of t."""
 
+    def clock(self, sde: SDE, grid: Tensor) -> Tensor:
+        """u at the times of the grid: the half log-SNR lambda, if the method does not say otherwise."""
+        return sde.half_log_snr(grid)
+
     @abstractmethod
     def exponent(self, h: Tensor) -> Tensor:
-        """H of the steps in lambda."""
+        """H of the steps h: what x holds in units of q fades by e^{-H} over a step."""
 
     @abstractmethod
-    def integrate(self, tau: Tensor, H: Tensor) -> Tensor:
-        """The weights of H int_0^1 e^{-H (1 - tau)} y dtau for the polynomial y through values at the nodes tau; shapes
-        (N, m) and (N,) to (N, m).
+    def integrate(self, tau: Tensor, h: Tensor) -> Tensor:
+        """The weights of int_0^1 k y dtau for the polynomial y through values at the nodes tau; shapes (N, m) and (N,)
+        to (N, m).
         """
 
-    def weights(self, half_log_snr: Tensor, m: int) -> Tensor:
+    def weights(self, clock: Tensor, m: int) -> Tensor:
         """The weights, in units of q_s, of the last m values of y, the newest first; shape (N - m + 1, m), row i
         belonging to the step that starts at time m - 1 + i of the grid.
         """
         if m == self.depth:
-            return self.again(half_log_snr, m, 0)
-        whole = sum(self.again(half_log_snr, m, back) for back in range(m))
+            return self.again(clock, m, 0)
+        whole = sum(self.again(clock, m, back) for back in range(m))
         if m == 1:
             return whole
-        before = half_log_snr[:-1]
+        before = clock[:-1]
         done = sum(self.again(before, m - 1, back) for back in range(m - 1))
-        return whole - torch.exp(-self.exponent(half_log_snr.diff())[m - 1 :, None]) * pad(done, (1, 0))
+        return whole - torch.exp(-self.exponent(clock.diff())[m - 1 :, None]) * pad(done, (1, 0))
 
-    def again(self, half_log_snr: Tensor, m: int, back: int) -> Tensor:
+    def again(self, clock: Tensor, m: int, back: int) -> Tensor:
         """The weights of the polynomial through the last m values over the step ``back`` steps ago, as they arrive at s
         today; shape (N - m + 1, m).
         """
-        H = self.exponent(half_log_snr.diff())
-        newest = torch.arange(m - 1, len(H))
+        steps = clock.diff()
+        H, newest = self.exponent(steps), torch.arange(m - 1, len(steps))
         step = newest - back
-        start, h = half_log_snr[step], half_log_snr[step + 1] - half_log_snr[step]
-        tau = (half_log_snr[newest[:, None] - torch.arange(m)] - start[:, None]) / h[:, None]
+        start, h = clock[step], steps[step]
+        tau = (clock[newest[:, None] - torch.arange(m)] - start[:, None]) / h[:, None]
         since = sum((H[step + i] for i in range(1, back + 1)), torch.zeros_like(h))
-        return torch.exp(-since)[:, None] * self.integrate(tau, H[step])
+        return torch.exp(-since)[:, None] * self.integrate(tau, h)
 
     def prepare(self, sde: SDE, grid: Tensor) -> list[Row]:
         A, C, c, q, N = (column.tolist() for column in self.coefficients(sde, grid[:-1], grid[1:]))
-        times, half_log_snr = grid.tolist(), sde.half_log_snr(grid)
+        times, clock = grid.tolist(), self.clock(sde, grid)
         known: list[list[list[float]]] = [[] for _ in A]
         for m in range(1, min(self.depth, len(A)) + 1):
-            for n, each in enumerate(self.weights(half_log_snr, m).tolist(), start=m - 1):
+            for n, each in enumerate(self.weights(clock, m).tolist(), start=m - 1):
                 known[n].append([q[n] * w for w in each])
         if self.depth > 1:
             return [Row(*row) for row in zip(times[:-1], A, C, c, known, N, strict=True)]

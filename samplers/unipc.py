@@ -57,18 +57,18 @@ class UniPC(Multistep):
     def exponent(self, h: Tensor) -> Tensor:
         return h
 
-    def integrate(self, tau: Tensor, H: Tensor) -> Tensor:
-        return exponential_weights(tau, H)
+    def integrate(self, tau: Tensor, h: Tensor) -> Tensor:
+        return exponential_weights(tau, h)
 
-    def weights(self, half_log_snr: Tensor, m: int) -> Tensor:
-        following = self.predictor(half_log_snr, m)
+    def weights(self, clock: Tensor, m: int) -> Tensor:
+        following = self.predictor(clock, m)
         if m == 1:
             return following  # the first step: there is no prediction to correct
-        corrected = self.again(half_log_snr, m, back=1)
-        h = half_log_snr.diff()[m - 1 :, None]
-        return following + corrected - torch.exp(-h) * pad(self.predictor(half_log_snr[:-1], m - 1), (1, 0))
+        corrected = self.again(clock, m, back=1)
+        h = clock.diff()[m - 1 :, None]
+        return following + corrected - torch.exp(-h) * pad(self.predictor(clock[:-1], m - 1), (1, 0))
 
-    def predictor(self, half_log_snr: Tensor, m: int) -> Tensor:
+    def predictor(self, clock: Tensor, m: int) -> Tensor:
         """The predictor's weights when m values are known, of which it takes the newest ``order``."""
         used = min(m, self.order)
-        return pad(self.again(half_log_snr, used, back=0)[m - used :], (0, m - used))
+        return pad(self.again(clock, used, back=0)[m - used :], (0, m - used))
