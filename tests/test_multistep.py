@@ -469,7 +469,7 @@ def test_memory_is_handed_over_and_left_alone(predictor, shape, dtype):
         (Centred(0.5), lambda sde, t: torch.asinh(sde.half_log_snr(t) / 0.5)),
         (Centred(1e3), lambda sde, t: sde.half_log_snr(t)),
     ],
-    ids=str,
+    ids=["quadratic", "angle", "centred", "wide"],
 )
 def test_grids_are_even_in_their_own_variable(sde, grid, label):
     gaps = label(sde, grid(sde, 10)).diff()

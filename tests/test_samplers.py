@@ -113,15 +113,18 @@ def test_predictors_have_their_order(sde, name):
         assert order > 1 or found < 2.2  # Euler-Maruyama's first term can vanish under VE
 
 
+GRID_CHOICES = {name: make("sampler.grid", "sampler=em", f"sampler/grid={name}") for name in GRIDS}
+
+
 @pytest.mark.parametrize("name", SOLVERS)
-@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("grid", {type(each): name for name, each in GRID_CHOICES.items()}.values())
 def test_predictors_converge_on_every_grid(sde, name, grid):
-    score, grid = GaussianScore(sde, 0.7, 0.5), make("sampler.grid", "sampler=em", f"sampler/grid={grid}")
+    score, grid = GaussianScore(sde, 0.7, 0.5), GRID_CHOICES[grid]
     errors = [
         sum(map(abs, relative_errors(sde, PredictorCorrector(grid, n, PREDICTOR_CHOICES[name], denoise=False), score)))
         for n in (150, 300)
     ]
-    assert errors[1] < max(0.65 * errors[0], 1e-4) and errors[1] < 0.2  # a tiny error may be on its way through zero
+    assert errors[1] < max(0.65 * errors[0], 5e-4) and errors[1] < 0.2  # a tiny error may be on its way through zero
 
 
 @pytest.mark.parametrize("name", [name for name in SAMPLERS if not isinstance(make_sampler(name), AdaptiveSDE)])
