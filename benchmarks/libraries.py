@@ -25,6 +25,7 @@ from benchmarks.oracle import compose
 from conf import schema
 from likelihood import Likelihood
 from models import Oracle
+from samplers import Angle
 from sde_lib import SDE, BlockNoise, Counted
 
 STEPS = 100
@@ -185,18 +186,21 @@ def sampler(name: str):
 
 
 def grid_name(sampler) -> str:
-    return {"LogSNR": "log-SNR", "Quadratic": "sqrt(t)", "Uniform": "t", "Karras": "EDM"}[type(sampler.grid).__name__]
+    named = {"LogSNR": "log-SNR", "Quadratic": "sqrt(t)", "Uniform": "t", "Karras": "EDM", "Angle": "theta"}
+    kind = type(sampler.grid).__name__
+    return f"centred {sampler.grid.width:g}" if kind == "Centred" else named[kind]
 
 
 class Ours(Library):
-    """This project, every sampler with its default grid. The last evaluation denoises, as by default; deterministic
-    solvers stop at eps too, for comparison with those that do not denoise.
+    """This project, every sampler with its default grid, and Adams-Bashforth with even steps in theta as well. The last
+    evaluation denoises, as by default; deterministic solvers stop at eps too, for comparison with those that do not
+    denoise.
     """
 
     package = "samplers"
 
-    def solver(self, problem: Problem, name: str, denoise: bool = True) -> Solver:
-        made, adaptive = replace(sampler(name), denoise=denoise), name in ("ode", "adaptive")
+    def solver(self, problem: Problem, name: str, denoise: bool = True, **words) -> Solver:
+        made, adaptive = replace(sampler(name), denoise=denoise, **words), name in ("ode", "adaptive")
         cost = {"heun": 2, "pc": 2, "shark": 2}.get(name, 1)
 
         def solve(setting: float) -> End:
@@ -213,8 +217,9 @@ class Ours(Library):
 
     def endpoints(self, problem: Problem) -> Iterator[Solver]:
         for denoise in (True, False):
-            for name in ("ddim", "heun", "dpmpp_2m", "dpmpp_3m", "unipc", "deis", "ode"):
+            for name in ("ddim", "heun", "dpmpp_2m", "dpmpp_3m", "unipc", "deis", "adams_bashforth", "ode"):
                 yield self.solver(problem, name, denoise)
+            yield self.solver(problem, "adams_bashforth", denoise, grid=Angle())
 
     def draws(self, problem: Problem) -> Iterator[Solver]:
         for name in ("em", "reverse_diffusion", "ancestral", "pc", "sde_dpmpp_2m", "sea", "shark", "adaptive"):

@@ -81,6 +81,7 @@ def obtain_score(cfg: dict, sde: Any, data: Any, record: Any, name: str) -> Any:
             return trainer.fit(sde, model, data, folder, note)
 
     folder = home.folder(identity, name)
+    mind_the_bins(cfg, data, identity)
     score = home.obtain(
         identity,
         name,
@@ -177,8 +178,25 @@ def from_checkpoint(cfg: dict, sde: Any, data: Any) -> Any:
             f"checkpoint={cfg['checkpoint']} does not fit this run; choose the values it was trained with:\n  "
             + "\n  ".join(lines)
         )
+    mind_the_bins(cfg, data, identity)
     log.info("loaded %s, %s of %s updates", cfg["checkpoint"], f"{found.step:,}", f"{identity['training']['steps']:,}")
     return store.put_weights(build_model(identity, sde), found, cfg["checkpoint"])
+
+
+def mind_the_bins(cfg: dict, data: Data, identity: dict) -> None:
+    """Warns where integers are scored in another way than the network was trained for."""
+    if data.levels is None or "dequantisation" not in cfg["task"]:
+        return
+    asked, trained = schema.build(cfg["task"]["dequantisation"], "dequantisation"), identity["training"]
+    if trained.get("dequantise", "uniform") != asked.training:
+        log.warning(
+            "the network is one of training.dequantise=%s, and %s dequantisation is for training.dequantise=%s: the "
+            "bound on log P will be a loose one; type dequantisation=%s",
+            trained.get("dequantise", "uniform"),
+            asked.title,
+            asked.training,
+            "truncated_normal" if isinstance(asked, UniformDequantisation) else "uniform",
+        )
 
 
 def differences(saved: Any, now: Any, key: str = "") -> list[str]:

@@ -63,10 +63,15 @@ class Dequantisation(ABC):
 
     Arguments:
         samples: the number K of points; each is scored, at K times the price.
+
+    Attributes:
+        title: its name in the output.
+        training: the ``training.dequantise`` of the networks that it is the bound for.
     """
 
     samples: int = 1
     title: ClassVar[str]
+    training: ClassVar[str]
 
     def __post_init__(self):
         if self.samples < 1:
@@ -95,6 +100,7 @@ class UniformDequantisation(Dequantisation):
     """
 
     title: ClassVar[str] = "uniform"
+    training: ClassVar[str] = "uniform"
 
     def draw(self, sde: SDE, data: Data, k: Tensor, u: Tensor) -> Dequantised:
         r = data.dequantise(k, u)
@@ -110,6 +116,7 @@ class TruncatedNormalDequantisation(Dequantisation):
     """
 
     title: ClassVar[str] = "truncated-normal"
+    training: ClassVar[str] = "none"
 
     def scored_by(self, likelihood: Likelihood) -> Likelihood:
         """By p_eps, whatever the likelihood's start: the noise of eps is in the points already."""

@@ -15,11 +15,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from data import Data, read_points
+from data import Data
 from sde_lib import SDE, BlockNoise, Counted, ScoreFn, frame, integrate
 from sde_lib.frame import Flow, check_clock
 from sde_lib.ode import check_solver
 
+from .points import points_of
 from .progress import progress
 from .record import Record
 
@@ -62,7 +63,7 @@ class Encode:
             raise ValueError(f"task.{error}") from None
 
     def __call__(self, sde: SDE, score: ScoreFn, data: Data, record: Record) -> dict:
-        r, counted = self.chosen(data), Counted(score)
+        r, counted = points_of(data, self.points, self.count), Counted(score)
         started = time.monotonic()
         x, z, back = self.round_trip(sde, counted, data, r)
         seconds = time.monotonic() - started
@@ -81,13 +82,6 @@ class Encode:
             "nfe": counted.evaluations / len(x),
             "seconds": seconds,
         }
-
-    def chosen(self, data: Data) -> Tensor:
-        """The points to encode, in data units."""
-        if self.points:
-            r = read_points(self.points, data.shape, data.levels, data.labels())
-            return r[: self.count] if self.count else r
-        return data.test[: self.count or (10_000 if len(data.shape) == 1 else 256)]
 
     def round_trip(self, sde: SDE, score: ScoreFn, data: Data, r: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x (N, *) in data units as it was encoded, z (N, *) in model units, and what came back in data units."""

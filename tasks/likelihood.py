@@ -28,11 +28,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data import Data, read_points
+from data import Data
 from likelihood import IMMSE, Dequantisation, Likelihood, UniformDequantisation
 from likelihood.dequantisation import Dequantised, log_mean
 from sde_lib import SDE, BlockNoise, ScoreFn
 
+from .points import points_of
 from .progress import progress
 from .record import Record
 
@@ -86,7 +87,7 @@ class LikelihoodTask:
                 )
 
     def __call__(self, sde: SDE, score: ScoreFn, data: Data, record: Record) -> dict:
-        r = self.chosen(data)
+        r = points_of(data, self.points, self.count)
         started = time.monotonic()
         result = self.score(sde, score, data, r)
         seconds = time.monotonic() - started
@@ -147,13 +148,6 @@ class LikelihoodTask:
                 f"{error:.2f}" if math.isfinite(error) else "unknown",
                 self.dequantisation.samples,
             )
-
-    def chosen(self, data: Data) -> Tensor:
-        """The points to score, in data units."""
-        if self.points:
-            r = read_points(self.points, data.shape, data.levels, data.labels())
-            return r[: self.count] if self.count else r
-        return data.test[: self.count or (10_000 if len(data.shape) == 1 else 256)]
 
     def score(
         self,

@@ -378,6 +378,16 @@ def test_a_sweep_over_the_bounds_ends_in_a_table(tmp_path):
     assert len(list((tmp_path / "store").iterdir())) == 1 and (tmp_path / "sweep" / "summary.png").exists()
 
 
+@pytest.mark.parametrize("trained", ["uniform", "none"])
+@pytest.mark.parametrize("bound", ["uniform", "truncated_normal"])
+def test_a_bound_for_other_networks_is_warned_of(tmp_path, caplog, trained, bound):
+    job(tmp_path, "task=likelihood", *SMALL, *TINY, "training.steps=2", f"training.dequantise={trained}", "count=2",
+        f"dequantisation={bound}", "likelihood.rtol=0.1", "likelihood.atol=0.1")  # fmt: skip
+    fits = (trained, bound) in (("uniform", "uniform"), ("none", "truncated_normal"))
+    other = {"uniform": "truncated_normal", "truncated_normal": "uniform"}[bound]
+    assert (f"type dequantisation={other}" in caplog.text) is not fits
+
+
 def test_of_continuous_data_nothing_changes(tmp_path):
     metrics = job(tmp_path, "task=likelihood", "data=mixture", "model=oracle", "count=20")
     assert "bound" not in metrics and json.dumps(metrics)

@@ -120,7 +120,8 @@ def canvas(rows: Sequence[Row], panels: Sequence[tuple], looks: Mapping[str, dic
         axes.set_title(sde)
     for row_of_axes, (_, _, label, work) in zip(grid, panels, strict=True):
         row_of_axes[0].set_ylabel(label)
-        row_of_axes[len(sdes) // 2].set_xlabel(work)
+        # under the middle of the row: of an even number of columns that is the gap between two
+        row_of_axes[(len(sdes) - 1) // 2].set_xlabel(work, x=0.5 if len(sdes) % 2 else 1.05)
         for axes in row_of_axes:
             axes.set(xscale="log", yscale="log")
             axes.grid(which="major")
