@@ -46,7 +46,17 @@ PREDICTOR_CHOICES = {name: make("sampler.predictor", "sampler=em", f"sampler/pre
 # Restart's rounds have a number of steps of their own, whatever the grid's: see test_stochastic.py.
 SOLVERS = [name for name, each in PREDICTOR_CHOICES.items() if not isinstance(each, Rescale | Restart)]
 # The weak order of a predictor as its yaml has it; one that is not named here is of order one.
-ORDERS = {"exponential": 2, "deis": 3, "adams_bashforth": 3, "unipc": 3, "heun": 2, "sea": 2, "shark": 2}
+ORDERS = {
+    "exponential": 2,
+    "dpmpp_3m": 3,
+    "sde_dpmpp_2m": 2,
+    "deis": 3,
+    "adams_bashforth": 3,
+    "unipc": 3,
+    "heun": 2,
+    "sea": 2,
+    "shark": 2,
+}
 
 
 def short(name: str, **keys):
@@ -484,6 +494,16 @@ def test_probability_flow_takes_no_noise():
 
     sde = make_sde("vp")
     ProbabilityFlow(rtol=1e-3, atol=1e-3)(sde, GaussianScore(sde), torch.randn(3, 2), never)
+
+
+# --- the configuration ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [name for name in SAMPLERS if isinstance(make_sampler(name), PredictorCorrector)])
+def test_parts_can_be_swapped(name):
+    """What a sampler's yaml says of one part is not said to another in its place."""
+    found = make("sampler", f"sampler={name}", "sampler/grid=uniform", "sampler/predictor=ancestral")
+    assert (found.grid, found.predictor) == (Uniform(), Ancestral())
 
 
 # --- grids ------------------------------------------------------------------------------------------------------------

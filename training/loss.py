@@ -8,10 +8,8 @@ density p_t, whatever the weight. Two weights are the field's:
 
 * ``sigma2``: lambda = sigma^2 with t uniform on [eps, T], the published one: each level's error has unit size.
 * ``likelihood``: lambda = g^2, for which L bounds the Kullback-Leibler divergence of the model from the data, and
-with it the
-  negative log-likelihood (arXiv 2101.09258, theorem 1). Since g^2/sigma^2 = -2 d(lambda)/dt with lambda the half
-  log-SNR, drawing t
-  *uniformly in log-SNR* turns the weight into sigma^2 again,
+  with it the negative log-likelihood (arXiv 2101.09258, theorem 1). Since g^2/sigma^2 = -2 d(lambda)/dt with lambda
+  the half log-SNR, drawing t *uniformly in log-SNR* turns the weight into sigma^2 again,
 
   .. math:: \int_{eps}^T g^2\,\|s_\theta + z/\sigma\|^2\,dt = 2\int \|\sigma s_\theta + z\|^2\,d\lambda,
 
