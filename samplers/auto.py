@@ -3,9 +3,9 @@
 =============  ==========================================================================================
 evaluations    sampler
 =============  ==========================================================================================
-below 32       Adams-Bashforth of order 3 on the velocity: at 10 evaluations a third to a half of any other's
+below 50       Adams-Bashforth of order 3 on the velocity: at 10 evaluations a third to a half of any other's
                error, on mixtures and on a network trained on digits
-32 to 199      UniPC of order 3, which has caught up and gains more by each further step (from 50 on
+50 to 199      UniPC of order 3, which has caught up and gains more by each further step (from 50 on
                ``sampler=ode`` is as good, and finds its steps itself)
 from 200 on    SEA on the reverse SDE, of weak order 2 at one evaluation a step: the flow's error has long
                drowned in the network's by then, and noise forgets part of that (cf. arXiv 2306.14878)
@@ -50,7 +50,7 @@ class Auto(Sampler):
     def choice(self) -> PredictorCorrector:
         """The sampler that spends the budget best."""
         steps = self.nfe - 1
-        if self.nfe < 32:
+        if self.nfe < 50:
             return PredictorCorrector(Centred(0.7), steps, AdamsBashforth(order=3), denoise=self.denoise)
         if self.nfe < 200:
             return PredictorCorrector(Centred(4.0), steps, UniPC(order=3), denoise=self.denoise)
