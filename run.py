@@ -118,8 +118,17 @@ def leave_unread() -> NoReturn:
     sys.exit(141)  # as the pipe's signal would have ended it
 
 
+def refuse_null_choices(words: list[str]) -> None:
+    """A group's choice that is null ends in a traceback of Hydra's; in one message here."""
+    for word in words:
+        group, _, choice = word.partition("=")
+        if choice in ("null", "") and (Path(__file__).parent / "conf" / group.partition("@")[0]).is_dir() and group:
+            sys.exit(f"error: {word}: {group} cannot be null; type ~{group} to leave it out")
+
+
 if __name__ == "__main__":
     try:
+        refuse_null_choices(sys.argv[1:])
         main()
         sys.stdout.flush()
     except BrokenPipeError:

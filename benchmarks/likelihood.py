@@ -9,8 +9,8 @@ prior. The *density's* is against log p_0, the density of the data itself: what 
 the prior's error included; its third contestant has both corrected. Contestants take turns; seconds are medians over
 the rounds, their range in brackets.
 
-Last, what torchdiffeq needs for an equal worst error: its tolerance is tightened, half a decade at a time, until its
-solver's worst error is not above ours. Evaluations are sample-evaluations: those of each point, the mean over points.
+Last, what torchdiffeq needs for an equal worst error: its tolerance is tightened by eighths of a decade until
+its solver's worst error is not above ours. Evaluations are those of a point, the mean over points.
 """
 
 import argparse
@@ -87,14 +87,14 @@ def main() -> None:
             print(f"{name:<6} {label:<24} {result.nfe:>6.0f} {numbers} {median(spent):>8.1f}  {spread}", flush=True)
         reference, ours = (solvers[label] for label in ("torchdiffeq.dopri5, t", "tsit5, angle"))
         nfe, worst = results["tsit5, angle"].nfe, worst_error(ours, sde, oracle, x, results["tsit5, angle"])
-        for half_decades in range(-4, 8):
-            tolerance = options.tolerance * 10 ** (-half_decades / 2)
+        for eighths in range(-8, 33):
+            tolerance = options.tolerance * 10 ** (-eighths / 8)
             result = replace(reference, rtol=tolerance, atol=tolerance)(sde, oracle, x)
             theirs = worst_error(reference, sde, oracle, x, result)
             if theirs <= worst:
                 break
         print(
-            f"{name:<6} equal worst error: torchdiffeq at {tolerance:.0e} takes {result.nfe:.0f} evaluations for "
+            f"{name:<6} equal worst error: torchdiffeq at {tolerance:.1e} takes {result.nfe:.0f} evaluations for "
             f"{theirs:.1e}, ours {nfe:.0f} for {worst:.1e}: a share of {nfe / result.nfe:.2f}",
             flush=True,
         )

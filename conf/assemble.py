@@ -107,11 +107,10 @@ def identity_of(cfg: dict, data: Any) -> dict:
     if data.levels is None or training.get("dequantise") == "uniform":
         training.pop("dequantise", None)  # networks older than the key keep their names; continuous data have no bins
     fingerprint = data.fingerprint()
-    described = (
-        cfg["data"]
-        if fingerprint is None
-        else {**{k: v for k, v in cfg["data"].items() if k != "path"}, "fingerprint": fingerprint}
-    )
+    beside = data.held_out_keys if fingerprint is None else ("path", *data.held_out_keys)
+    described = {key: value for key, value in cfg["data"].items() if key not in beside}
+    if fingerprint is not None:
+        described["fingerprint"] = fingerprint
     return {
         "data": described,
         "sde": cfg["sde"],

@@ -14,6 +14,7 @@ from typing import Any, Literal, Union
 
 PACKAGES = ("sde_lib", "data", "models", "training", "samplers", "likelihood", "metrics", "tasks")
 AUTO = "auto"
+KINDS = {"vectors", "images"}
 
 GROUPS = (
     "data",
@@ -102,15 +103,16 @@ def check(node: dict, key: str, unsettled: bool = False) -> None:
 
     ``unsettled`` lets ``auto`` stand for a value, and a pair of choices for one of them: see :func:`settle`.
     """
-    if unsettled and set(node) == {"vectors", "images"}:
-        for kind in node:
-            check(node[kind], f"{key}.{kind}", unsettled)
+    if unsettled and set(node) >= KINDS:
+        shared = {name: value for name, value in node.items() if name not in KINDS}
+        for name, value in shared.items():
+            if not isinstance(value, dict):
+                raise ValueError(
+                    f"{key}.{name}: the data's shape decides; type {key}.vectors.{name}= or {key}.images.{name}="
+                )
+        for kind in KINDS:
+            check(node[kind] | shared, f"{key}.{kind}", unsettled)
         return
-    if unsettled and {"vectors", "images"} < set(node):
-        extra = next(name for name in node if name not in ("vectors", "images"))
-        raise ValueError(
-            f"{key}.{extra}: the data's shape decides; type {key}.vectors.{extra}= or {key}.images.{extra}="
-        )
     target = locate(node.get("_target_"), key)
     parameters = inspect.signature(target).parameters
     hints = typing.get_type_hints(target.__init__)
@@ -127,7 +129,7 @@ def check(node: dict, key: str, unsettled: bool = False) -> None:
 
 def check_value(value: Any, hint: Any, key: str, unsettled: bool = False) -> None:
     """One value against one annotation."""
-    if unsettled and (value == AUTO or isinstance(value, dict) and set(value) == {"vectors", "images"}):
+    if unsettled and (value == AUTO or isinstance(value, dict) and set(value) >= KINDS):
         return
     if isinstance(value, dict) and "_target_" in value:
         check(value, key, unsettled)
@@ -135,6 +137,12 @@ def check_value(value: Any, hint: Any, key: str, unsettled: bool = False) -> Non
         for name, each in value.items():
             check_value(each, typing.get_args(hint)[1], f"{key}.{name}", unsettled)
         return
+    elif isinstance(value, dict) and not fits(value, hint):
+        group = key.replace(".", "/")
+        raise ValueError(
+            f"{', '.join(f'{key}.{name}' for name in value)}: there is no {group} here to have it; choose one as well, "
+            f"with {group}=NAME"
+        )
     if not fits(value, hint):
         raise ValueError(f"{key}={show(value)} must be {describe(hint)}")
 
@@ -151,10 +159,7 @@ def fits(value: Any, hint: Any) -> bool:
         fixed = origin is tuple and arguments[-1:] != (...,)
         if not isinstance(value, list | tuple) or (fixed and len(value) != len(arguments)):
             return False
-        return all(
-            fits(each, wanted)
-            for each, wanted in zip(value, arguments if fixed else arguments[:1] * len(value), strict=True)
-        )
+        return all(fits(each, wanted) for each, wanted in zip(value, hints_of(hint, len(value)), strict=True))
     if origin is dict:
         return isinstance(value, dict) and "_target_" not in value
     if hint is type(None):
@@ -163,11 +168,19 @@ def fits(value: Any, hint: Any) -> bool:
         return isinstance(value, float | int) and not isinstance(value, bool) and math.isfinite(value)
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)
-    if isinstance(value, dict):
-        return (
-            "_target_" not in value or not isinstance(hint, type) or issubclass(locate(value["_target_"], "node"), hint)
-        )
+    if isinstance(value, dict) and hint is not dict:
+        return "_target_" in value and isinstance(hint, type) and issubclass(locate(value["_target_"], "node"), hint)
     return isinstance(hint, type) and isinstance(value, hint)
+
+
+def hints_of(hint: Any, count: int) -> tuple:
+    """The annotations of the values of a list or tuple that is annotated so; of a union, by what it says of lists."""
+    for each in typing.get_args(hint) if typing.get_origin(hint) in (Union, types.UnionType) else (hint,):
+        origin, arguments = typing.get_origin(each), typing.get_args(each)
+        if origin in (list, tuple) and arguments:
+            fixed = origin is tuple and arguments[-1:] != (...,)
+            return arguments if fixed and len(arguments) == count else arguments[:1] * count
+    return (Any,) * count
 
 
 def describe(hint: Any) -> str:
@@ -211,7 +224,7 @@ def canonical(node: Any, hint: Any = Any) -> Any:
         return {name: canonical(value, hints.get(name, Any)) for name, value in node.items()}
     arguments = typing.get_args(hint)
     if isinstance(node, list):
-        return [canonical(value, arguments[0] if arguments else Any) for value in node]
+        return [canonical(value, wanted) for value, wanted in zip(node, hints_of(hint, len(node)), strict=True)]
     number = isinstance(node, int) and not isinstance(node, bool)
     return float(node) if number and (hint is float or float in arguments and int not in arguments) else node
 
@@ -230,8 +243,8 @@ def settle(cfg: dict, shape: tuple[int, ...], values: dict[str, Any]) -> dict:
 
     def fill(node: Any, key: str) -> Any:
         if isinstance(node, dict):
-            if set(node) == {"vectors", "images"}:
-                return fill(node[kind], key)
+            if set(node) >= KINDS:  # and what both have in common, a group of its own
+                return fill(node[kind] | {name: value for name, value in node.items() if name not in KINDS}, key)
             return {name: fill(value, name) for name, value in node.items()}
         if isinstance(node, list):
             return [fill(value, key) for value in node]

@@ -17,6 +17,7 @@ u ~ U[0, 1)^D, so that :math:`E_u[-\log p_r(k + u)]` bounds the negative log-pro
 """
 
 import math
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -32,6 +33,8 @@ class Data:
         scale: the positive factor s, a number or a tensor that broadcasts over one example.
         levels: the number L of integer levels 0 ... L-1, or None for continuous data.
     """
+
+    held_out_keys: ClassVar[tuple[str, ...]] = ()  # of the constructor: those that no training example depends on
 
     def __init__(
         self, train: Tensor, test: Tensor, shift: Tensor | float, scale: Tensor | float, levels: int | None = None

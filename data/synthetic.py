@@ -32,6 +32,8 @@ class Synthetic(Data, ABC):
         width: numbers that the density of one point keeps in memory at once; it decides the size of the chunks.
     """
 
+    held_out_keys = ("test_count",)
+
     def __init__(
         self,
         count: int,

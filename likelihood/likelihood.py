@@ -15,7 +15,7 @@ FFJORD (arXiv 1810.01367, section 3.1) keeps a probe fixed along the trajectory,
 right-hand side; but then its errors at all times add up. With ``redraw`` every step of the solver draws its probes
 afresh, its stages share them, and the errors of some thirty steps average out. The step size is controlled by x alone,
 which does not depend on the probes: a sum over steps of unbiased estimates, the steps being independent of them, is
-unbiased.
+unbiased. Random probes that are kept fixed see the same steps.
 
 Three terms stand at the ends and on the way, each of which can be switched off:
 
@@ -101,7 +101,8 @@ class Likelihood:
         probes: how the divergence is taken: exactly, or by random probes; see :mod:`sde_lib.divergence`.
         method: ``tsit5`` or ``dopri5`` (a step size for each point) or ``torchdiffeq.NAME``; see :mod:`sde_lib.ode`.
         clock: the variable of integration, ``angle`` or ``t``; see :mod:`sde_lib.frame`.
-        rtol, atol: tolerances of the local error, of each point by itself.
+        rtol, atol: tolerances of the local error, of each point by itself: of x with both, of log p with atol alone,
+            in nats (where random probes do not hide it).
         steps: the number of steps of a torchdiffeq method without error control.
         start: ``corrected`` for the density of the data, ``plain`` for p_eps; see the module's text.
         prior: ``data`` for the Gaussian of the data's moments at T, ``standard`` for N(0, sigma(T)^2 I).
@@ -206,11 +207,9 @@ class Likelihood:
             return torch.cat([velocity, (f * dim - half_g2 * div).T], dim=1)
 
         def norm(error: Tensor) -> Tensor:
-            """The worse of the state's and the integrals' errors: in many dimensions one integral would vanish in a
-            mean.
-            """
+            """The worse of the state's and the integral's errors: in many dimensions it would vanish in a mean."""
             state = error[:, :dim].square().mean(1).sqrt()
-            if field.redraw:  # or the steps would depend on the probes, and the estimates be biased
+            if field.probes is not None:  # or the steps would depend on the probes, and the estimates be biased
                 return state
             return torch.maximum(state, error[:, dim:].abs().amax(1))
 
@@ -236,7 +235,8 @@ class Likelihood:
             problem.sde.eps,
             problem.sde.T,
             method=self.method,
-            rtol=self.rtol,
+            # an integral of D terms is large where D is, and log p is wanted to as many nats all the same
+            rtol=start.new_tensor([self.rtol] * dim + [0.0] * len(estimates)),
             atol=self.atol,
             steps=self.steps,
             norm=norm,

@@ -29,6 +29,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+LARGEST = 1e6
+"""Beyond this ratio of noise to data float32 has no digit left for the data."""
+
 ScoreFn = Callable[[Tensor, Tensor], Tensor]
 """A score: x of shape (B, *) and t of shape (B,) to the gradient of log p_t at x, of x's shape."""
 

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .base import SDE, check_interval
+from .base import LARGEST, SDE, check_interval
 
 PANELS = 64
 NODES, WEIGHTS = (torch.from_numpy(a) / 2 for a in np.polynomial.legendre.leggauss(16))
@@ -85,17 +85,18 @@ class Custom(SDE):
     """dx = g(t) dw for any positive g.
 
     Arguments:
-        diffusion: g, an expression in t, or in Python a callable that maps times of any shape to values of that shape.
+        diffusion: g, an expression in t or a number, or in Python a callable that maps times of any shape to values of
+            that shape.
         T, eps: the interval on which the score is trusted is [eps, T].
     """
 
-    diffusion: str | Callable[[Tensor], Tensor] = "25**t"
+    diffusion: str | float | Callable[[Tensor], Tensor] = "25**t"
     T: float = 1.0
     eps: float = 1e-4
 
     def __post_init__(self):
         check_interval("sde=custom", self.T, self.eps)
-        function = parse(self.diffusion) if isinstance(self.diffusion, str) else self.diffusion
+        function = self.diffusion if callable(self.diffusion) else parse(str(self.diffusion))
         edges = torch.linspace(0, self.T, PANELS + 1, dtype=torch.float64)
         object.__setattr__(self, "_diffusion", function)
         inside = function(edges[:-1, None] + self.T / PANELS * NODES)
@@ -112,6 +113,11 @@ class Custom(SDE):
             raise ValueError(
                 f"sde.diffusion={self.diffusion!r}: its square has no integral from 0 to sde.T={self.T}, or one too "
                 f"rough to find; choose a function without a pole, for example sde.diffusion='1 + 5*t**2'"
+            )
+        if not float(panels.sum()) < LARGEST**2:
+            raise ValueError(
+                f"sde.diffusion={self.diffusion!r}: sigma(T) = {float(panels.sum()) ** 0.5:.3g} must be below "
+                f"{LARGEST:g}; choose a smaller diffusion, for example sde.diffusion='1 + 5*t**2'"
             )
         object.__setattr__(self, "_whole", torch.cat([torch.zeros(1, dtype=torch.float64), panels.cumsum(0)]))
 

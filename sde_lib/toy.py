@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .base import SDE, check_interval
+from .base import LARGEST, SDE, check_interval
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class Toy(SDE):
 
     def __post_init__(self):
         check_interval("sde=toy", self.T, self.eps)
-        if not 1 < self.s < math.inf:
-            raise ValueError(f"sde.s={self.s} must exceed 1; the usual choice is sde.s=25")
+        if not 1 < self.s <= LARGEST:
+            raise ValueError(f"sde.s={self.s} must exceed 1 and be at most {LARGEST:g}; the usual choice is sde.s=25")
 
     def f(self, t: Tensor) -> Tensor:
         return torch.zeros_like(t)

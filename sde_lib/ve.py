@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .base import SDE, check_interval
+from .base import LARGEST, SDE, check_interval
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,10 @@ class VE(SDE):
 
     def __post_init__(self):
         check_interval("sde=ve", self.T, self.eps)
-        if not 0 < self.sigma_min < self.sigma_max < math.inf:
+        if not 0 < self.sigma_min < self.sigma_max <= LARGEST:
             raise ValueError(
-                f"sde.sigma_max={self.sigma_max} must exceed sde.sigma_min={self.sigma_min}, both positive; "
-                f"published: sde.sigma_min=0.01 sde.sigma_max=50"
+                f"sde.sigma_max={self.sigma_max} must exceed sde.sigma_min={self.sigma_min}, both positive and at most "
+                f"{LARGEST:g}; published: sde.sigma_min=0.01 sde.sigma_max=50"
             )
 
     @property

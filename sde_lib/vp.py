@@ -15,7 +15,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from .base import SDE, check_interval
+from .base import LARGEST, SDE, check_interval
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,12 @@ class LinearBeta:
             raise ValueError(
                 f"{name}: sde.beta_min={self.beta_min} must be positive and at most sde.beta_max={self.beta_max}; "
                 f"published: sde.beta_min=0.1 sde.beta_max=20"
+            )
+        if not 0.25 * (self.beta_min + self.beta_max) * self.T <= math.log(LARGEST):
+            raise ValueError(
+                f"{name}: (sde.beta_min + sde.beta_max) sde.T/4 = "
+                f"{0.25 * (self.beta_min + self.beta_max) * self.T:.4g} must be at most {math.log(LARGEST):.3g}, or "
+                f"nothing of the data is left at T; published: sde.beta_min=0.1 sde.beta_max=20 sde.T=1"
             )
 
     def beta(self, t: Tensor) -> Tensor:

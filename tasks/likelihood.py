@@ -3,8 +3,8 @@
 Four errors are reported apart, in nats:
 
 * ``nll_stderr``: of the mean over the points, the random probes' spread included (``probe_stderr_nats`` alone);
-* ``ode_error_nats``: the solver's own, the root mean square change of a point's log_prob when 32 of them are solved
-  again to a tenth of the tolerance;
+* ``ode_error_nats``: the solver's own, the root mean square change of a point's log_prob when 32 of them are solved to
+  the tolerance and to a tenth of it, with the same probes, kept fixed;
 * ``start_error_nats``: of the start's correction T, whose next order is E[T^2]/2 (``start_term_nats`` is what T itself
   added; see :mod:`likelihood.likelihood`);
 * ``prior_term_nats``: what the Gaussian of the data's moments changed against the prior N(0, sigma(T)^2 I).
@@ -120,10 +120,13 @@ class LikelihoodTask:
     def errors(self, sde: SDE, score: ScoreFn, data: Data, r: Tensor, result: dict, nll_stderr: float) -> dict:
         """The errors of the module's text, apart and together."""
         stderr, start = result["probe_stderr"], result["start_term"]
-        fewer, solver = r[:32], self.likelihood
+        fewer, solver = r[:32], replace(self.likelihood, redraw=False)  # or other steps would meet other probes
         finer = replace(solver, rtol=solver.rtol / 10, atol=solver.atol / 10, steps=2 * solver.steps)
-        again = self.score(sde, score, data, fewer, what="checking", likelihood=finer)["log_prob"]
-        change = again - result["log_prob"][: len(fewer)]
+        coarse, fine = (
+            self.score(sde, score, data, fewer, what="checking", likelihood=each)["log_prob"]
+            for each in (solver, finer)
+        )
+        change = fine - coarse
         metrics = {"ode_error_nats": float(change.square().mean().sqrt())}
         if bool((stderr != 0).any()):
             metrics["probe_stderr_nats"] = float(stderr.square().mean().sqrt()) / math.sqrt(len(r))

@@ -46,6 +46,7 @@ class Record:
             self.folder.mkdir(parents=True, exist_ok=True)
             (self.folder / "metrics.json").unlink(missing_ok=True)  # of an earlier run in this folder: it is not ours
             self.events = (self.folder / "metrics.jsonl").open("a", buffering=1)
+            os.utime(self.folder / "metrics.jsonl")  # by its time a sweep's summary knows its own jobs
         except OSError as error:
             raise self.unwritable(error) from error
         if logger and logger["name"] == "wandb":

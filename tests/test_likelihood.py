@@ -170,11 +170,11 @@ def test_exact_on_images(sde):
     score, x = Oracle(sde, mixture(shape)), points(sde, shape, 4)
     result = Likelihood(BasisVectors(48), **PUBLISHED)(sde, score, x)
     truth = exact(score, result, x, sde)
-    assert float((result.log_prob - truth).abs().max()) < 1e-2  # of an integral of hundreds of nats
-    estimate = Likelihood(Rademacher(8), **PUBLISHED)(sde, score, x)
+    assert float((result.log_prob - truth).abs().max()) < 1e-3  # of an integral of hundreds of nats
+    estimate = Likelihood(Rademacher(16), **PUBLISHED)(sde, score, x)
     torch.testing.assert_close(estimate.z / sde.prior_std, result.z / sde.prior_std, rtol=1e-3, atol=1e-3)
     pulls = (estimate.log_prob - truth) / (estimate.probe_stderr.square() + 1e-3**2).sqrt()
-    assert float(pulls.abs().max()) < 6  # Student's t of 7 degrees of freedom
+    assert float(pulls.abs().max()) < 6  # Student's t of 15 degrees of freedom
 
 
 def test_the_published_prior_stands_for_the_terminal_law(sde):

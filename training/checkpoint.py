@@ -80,18 +80,27 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
 
 
 def load(path: Path) -> Checkpoint:
-    """The checkpoint in a ``step-*`` folder, every file checked against its sum; Damaged where one does not fit."""
+    """The checkpoint in a ``step-*`` folder, every file of its manifest checked against its sum, other files ignored.
+
+    Raises:
+        Damaged: a file is missing or does not fit.
+        OSError: it cannot be read, which says nothing of what it holds.
+    """
     try:
         sums = json.loads((path / "manifest.json").read_text())
-        if set(sums) != {file.name for file in path.iterdir()} - {"manifest.json"} or "state.json" not in sums:
-            raise Damaged(f"{path} holds other files than its manifest.json names")
-        for name, expected in sums.items():
+        for name, expected in {"state.json": None, **sums}.items():
+            if not (path / name).is_file():
+                raise Damaged(f"{path / name} is missing")
             if sha256(path / name) != expected:
                 raise Damaged(f"{path / name} is not what was written (its sha256 differs from manifest.json)")
-        tensors = {file.stem: load_file(file) for file in sorted(path.glob("*.safetensors"))}
+        tensors = {Path(name).stem: load_file(path / name) for name in sorted(sums) if name.endswith(".safetensors")}
         state = json.loads((path / "state.json").read_text())
         return Checkpoint(state.pop("step"), tensors, state)
-    except (OSError, SafetensorError, json.JSONDecodeError, UnicodeDecodeError, AttributeError, KeyError) as error:
+    except FileNotFoundError as error:
+        raise Damaged(f"{path} is not whole ({error.strerror}: {error.filename})") from error
+    except OSError as error:
+        raise OSError(f"{path} cannot be read ({error.strerror or error}); look at its permissions and disk") from error
+    except (SafetensorError, json.JSONDecodeError, UnicodeDecodeError, AttributeError, KeyError) as error:
         raise Damaged(f"{path} cannot be read ({error})") from error
 
 

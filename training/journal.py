@@ -8,8 +8,10 @@ from pathlib import Path
 
 def append(folder: Path, event: dict) -> None:
     """Adds an event; its ``step`` orders it."""
-    with (folder / "log.jsonl").open("a") as file:
-        file.write(json.dumps(event) + "\n")
+    with (folder / "log.jsonl").open("a+b") as file:
+        if file.seek(0, 2) and file.seek(-1, 2) is not None and file.read() != b"\n":
+            file.write(b"\n")  # after a line that a kill cut short
+        file.write((json.dumps(event) + "\n").encode())
 
 
 def read(folder: Path) -> list[dict]:
