@@ -30,9 +30,10 @@ def choices(group: str) -> list[str]:
 
 
 SDES = choices("sde")
-SAMPLERS = choices("sampler")
+# (The published Langevin step reads the batch's mean norms: no sample has a law of its own under it.)
+SAMPLERS = [name for name in choices("sampler") if name != "pc_published"]
 PREDICTORS = choices("sampler/predictor")
-CORRECTORS = choices("sampler/corrector")
+CORRECTORS = [name for name in choices("sampler/corrector") if name != "langevin_batch_norms"]
 GRIDS = choices("sampler/grid")
 PARAMETERISATIONS = choices("parameterisation")
 
@@ -62,7 +63,7 @@ def make(key: str, *overrides: str, shape: tuple[int, ...] = (2,)):
     node = schema.settle(compose(*overrides), shape, standard(shape))
     for part in key.split("."):
         node = node[part]
-    return schema.build(node, key)
+    return schema.build(schema.canonical(node), key)
 
 
 @cache

@@ -243,6 +243,8 @@ def test_the_journal_counts_a_step_once(tmp_path):
     with (tmp_path / "log.jsonl").open("a") as file:
         file.write('{"step": 4, "lo')
     assert [event["step"] for event in journal.read(tmp_path)] == [1, 2, 3, 3]
+    journal.append(tmp_path, {"step": 4, "loss": 2.0})
+    assert [event["step"] for event in journal.read(tmp_path)] == [1, 2, 3, 3, 4]
 
 
 @pytest.mark.parametrize("text", ["", "- a list", "just words", "data: {", "\udcff"])
@@ -269,5 +271,23 @@ def test_a_changed_value_in_a_config_is_refused(tmp_path):
 def test_a_manifest_that_names_too_little_is_damage(tmp_path):
     path = checkpoint.save(tmp_path, sample(1))
     (path / "manifest.json").write_text("{}")
-    with pytest.raises(Damaged, match="other files"):
+    with pytest.raises(Damaged, match="does not name .*state.json"):
         checkpoint.load(path)
+
+
+def test_a_file_of_somebody_elses_is_no_damage(tmp_path):
+    path = checkpoint.save(tmp_path, sample(1))
+    (path / ".DS_Store").write_bytes(b"\0")
+    assert checkpoint.load_newest(tmp_path).step == 1 and (path / ".DS_Store").exists()
+
+
+def test_what_cannot_be_read_is_not_set_aside(tmp_path, monkeypatch):
+    path = checkpoint.save(tmp_path, sample(1))
+
+    def refuse(file):
+        raise PermissionError(13, "Permission denied", str(file))
+
+    monkeypatch.setattr(checkpoint, "sha256", refuse)
+    with pytest.raises(OSError, match="cannot be read .Permission denied."):
+        checkpoint.load_newest(tmp_path)
+    assert path.exists()

@@ -14,8 +14,9 @@ import pytest
 import torch
 from filelock import FileLock
 
+from conf import schema
 from run import load, out_of_memory, run
-from tests.conftest import ROOT, choices, compose
+from tests.conftest import ROOT, choices, compose, standard
 
 TINY = ("training.steps=30", "training.batch=32", "training.warmup=2", "training.evaluate=2")
 CHOICES = {"task": "sample", "data": "moons", "sde": "ve", "sampler": "ode", "model": "mlp"}
@@ -82,7 +83,15 @@ def test_what_decides_the_weights_decides_the_network(tmp_path, override):
 
 @pytest.mark.parametrize(
     "override",
-    ["seed=1", "training.evaluate=0", "training.save_seconds=5", "sampler.steps=3", "sde.sigma_max=50", "sde.T=1"],
+    [
+        "seed=1",
+        "training.evaluate=0",
+        "training.save_seconds=5",
+        "sampler.steps=3",
+        "sde.sigma_max=50",
+        "sde.T=1",
+        "data.test_count=200",
+    ],
 )
 def test_what_does_not_decide_the_weights_does_not(tmp_path, override):
     for overrides in ((), (override,)):
@@ -305,6 +314,31 @@ def refused(*overrides: str, folder: Path) -> str:
     return done.stderr
 
 
+def test_a_group_that_is_null_is_named(tmp_path):
+    message = refused("sampler/corrector=null", folder=tmp_path)
+    assert message == "error: sampler/corrector=null: sampler/corrector cannot be null; type ~sampler/corrector to " \
+        "leave it out\n"  # fmt: skip
+
+
+@pytest.mark.parametrize("experiment", choices("experiment"))
+@pytest.mark.parametrize("sampler", ["em", "ode", "pc"])
+@pytest.mark.parametrize("data", ["moons", "arrays"])
+def test_presets_go_with_everything(experiment, sampler, data):
+    cfg = compose(f"experiment={experiment}", f"sampler={sampler}", f"data={data}")
+    cfg = schema.settle(cfg, (2,), standard((2,)))
+    for key in ("sampler", "training", "sde", "parameterisation"):
+        schema.build(cfg[key], key)
+    assert cfg["training"]["loss"]["weighting"] == ("sigma2" if "published" in experiment else "likelihood")
+
+
+def test_every_sampler_comes_through_the_whole_configuration(tmp_path):
+    for sampler in choices("sampler"):
+        steps = [] if sampler in ("ode", "adaptive", "auto") else ["sampler.steps=4"]
+        small = ["model.channels=[8]", "model.attention=[]", "training.steps=2", "count=2"]
+        metrics = job(tmp_path, "data=digits", *TINY, *small, f"sampler={sampler}", *steps)
+        assert metrics["nfe"] > 0
+
+
 def test_a_wrong_group_names_the_choices(tmp_path):
     assert "subvp" in refused("sde=vee", folder=tmp_path)
 
@@ -335,6 +369,11 @@ def test_a_folder_that_cannot_be_written(tmp_path):
         (["+sde.mu=2"], "sde.mu is not a key of VE"),
         (["training.loss.weighting=snr"], "training.loss.weighting=snr must be one of sigma2, likelihood"),
         (["sampler/grid=karras", "sampler.grid.rho=-1"], "sampler.grid.rho=-1.0 must be positive"),
+        (["sampler=em", "++sampler.corrector={snr:0.1}"], "sampler.corrector.snr: there is no sampler/corrector here"),
+        (["sde=ve", "sde.sigma_max=1e30"], "sde.sigma_max=1e+30 must exceed sde.sigma_min=0.01, both positive and at"),
+        (["sde=toy", "sde.s=1e30"], "sde.s=1e+30 must exceed 1 and be at most"),
+        (["sde=custom", "sde.diffusion=1e30"], "sigma(T) = 1e+30 must be below"),
+        (["sde=vp", "sde.beta_max=1e9"], "sde=vp: (sde.beta_min + sde.beta_max) sde.T = 1e+09 must be at most 1000"),
         (["sampler.corrector.snr=0"], "sampler.corrector.snr=0.0 must lie between 0 and 1"),
         (["sde=custom", "sde.diffusion='import os'"], "sde.diffusion='import os': not an expression"),
         (["checkpoint=nowhere"], "checkpoint=nowhere does not exist"),
@@ -392,6 +431,11 @@ def test_a_sweep_trains_each_network_once_and_ends_with_one_table(tmp_path):
     rows = list(csv.DictReader((tmp_path / "sweep" / "summary.csv").open()))
     assert [row["status"] for row in rows] == ["ok"] * 4 and (tmp_path / "sweep" / "summary.png").exists()
     assert sorted(path.name for path in (tmp_path / "sweep").iterdir() if path.is_dir())[0] == "0-moons-ve-em"
+    for path in (tmp_path / "sweep").glob("summary.*"):
+        path.unlink()
+    done = command("-m", "sde=ve", "sampler=em", "data=moons", "count=20", *TINY, folder=tmp_path)
+    (again,) = csv.DictReader((tmp_path / "sweep" / "summary.csv").open())
+    assert again["sliced_wasserstein"] == rows[0]["sliced_wasserstein"], "the same folder once more"
 
 
 def test_a_failed_job_does_not_lose_the_others(tmp_path):

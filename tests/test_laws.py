@@ -131,7 +131,8 @@ TARGETS = [path for path in YAMLS if "_target_" in (yaml.safe_load((ROOT / "conf
 
 def parents(group: str):
     """The overrides under which a nested group is there."""
-    if "/" not in group:
+    root = yaml.safe_load((ROOT / "conf" / "config.yaml").read_text())["defaults"]
+    if "/" not in group or any(isinstance(each, dict) and group in each for each in root):
         return [[]]
     outer, inner = group.rsplit("/", 1)
     names = [path.stem for path in sorted((ROOT / "conf" / outer).glob("*.yaml"))]

@@ -88,7 +88,10 @@ def load(path: Path) -> Checkpoint:
     """
     try:
         sums = json.loads((path / "manifest.json").read_text())
-        for name, expected in {"state.json": None, **sums}.items():
+        unnamed = {"state.json", *(file.name for file in path.glob("*.safetensors"))} - set(sums)
+        if unnamed:
+            raise Damaged(f"{path / 'manifest.json'} does not name {', '.join(sorted(unnamed))}")
+        for name, expected in sums.items():
             if not (path / name).is_file():
                 raise Damaged(f"{path / name} is missing")
             if sha256(path / name) != expected:
