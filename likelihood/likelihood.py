@@ -101,8 +101,8 @@ class Likelihood:
         probes: how the divergence is taken: exactly, or by random probes; see :mod:`sde_lib.divergence`.
         method: ``tsit5`` or ``dopri5`` (a step size for each point) or ``torchdiffeq.NAME``; see :mod:`sde_lib.ode`.
         clock: the variable of integration, ``angle`` or ``t``; see :mod:`sde_lib.frame`.
-        rtol, atol: tolerances of the local error, of each point by itself: of x with both, of log p with atol alone,
-            in nats (where random probes do not hide it).
+        rtol, atol: tolerances of the local error, of each point by itself; of log p, in nats, rtol is that of two
+            dimensions in however many there are, and counts where no random probes hide it.
         steps: the number of steps of a torchdiffeq method without error control.
         start: ``corrected`` for the density of the data, ``plain`` for p_eps; see the module's text.
         prior: ``data`` for the Gaussian of the data's moments at T, ``standard`` for N(0, sigma(T)^2 I).
@@ -235,8 +235,8 @@ class Likelihood:
             problem.sde.eps,
             problem.sde.T,
             method=self.method,
-            # an integral of D terms is large where D is, and log p is wanted to as many nats all the same
-            rtol=start.new_tensor([self.rtol] * dim + [0.0] * len(estimates)),
+            # the integral has D terms, and log p is wanted to as many nats as in the plane all the same
+            rtol=start.new_tensor([self.rtol] * dim + [self.rtol * min(1.0, 2 / dim)] * len(estimates)),
             atol=self.atol,
             steps=self.steps,
             norm=norm,
