@@ -31,7 +31,7 @@ class SubVP(SDE):
 
     def __post_init__(self):
         check_interval("sde=subvp", self.T, self.eps)
-        self.schedule.check("sde=subvp")
+        self.schedule.check("sde=subvp", self.eps)
 
     @cached_property
     def schedule(self) -> LinearBeta:

@@ -26,16 +26,16 @@ class LinearBeta:
     beta_max: float = 20.0
     T: float = 1.0
 
-    def check(self, name: str) -> None:
+    def check(self, name: str, eps: float) -> None:
         if not 0 < self.beta_min <= self.beta_max < math.inf:
             raise ValueError(
                 f"{name}: sde.beta_min={self.beta_min} must be positive and at most sde.beta_max={self.beta_max}; "
                 f"published: sde.beta_min=0.1 sde.beta_max=20"
             )
-        if not (self.beta_min + self.beta_max) * self.T <= 1000:  # alpha(T) = exp(-a quarter of it)
+        if not self.integral(eps) <= 10:  # alpha(eps) = exp(-half of it)
             raise ValueError(
-                f"{name}: (sde.beta_min + sde.beta_max) sde.T = {(self.beta_min + self.beta_max) * self.T:.4g} must be "
-                f"at most 1000, or alpha(T) is no number; published: sde.beta_min=0.1 sde.beta_max=20 sde.T=1"
+                f"{name}: with sde.beta_max={self.beta_max} nothing of the data is left at sde.eps={eps} already; "
+                f"published: sde.beta_min=0.1 sde.beta_max=20"
             )
 
     def beta(self, t: Tensor) -> Tensor:
@@ -65,7 +65,7 @@ class VP(SDE):
 
     def __post_init__(self):
         check_interval("sde=vp", self.T, self.eps)
-        self.schedule.check("sde=vp")
+        self.schedule.check("sde=vp", self.eps)
 
     @cached_property
     def schedule(self) -> LinearBeta:

@@ -17,7 +17,8 @@ def summarise(folder: Path, since: float = 0.0) -> bool:
     jobs = [path for path in jobs if (path / "metrics.jsonl").stat().st_mtime >= since - 1]
     rows = [row(path) for path in sorted(jobs, key=lambda path: int(path.name.split("-")[0]))]
     if not rows:
-        return True
+        print(f"no job of this sweep has left anything in {folder}")
+        return False
     columns = list(dict.fromkeys(key for each in rows for key in each))
     with (folder / "summary.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, columns, restval="")

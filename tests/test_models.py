@@ -153,7 +153,7 @@ def test_affine_is_x_and_the_score_combined(sde, shape, kind, A, C):
     evaluate = affine(model, announced)
     for calls, t in enumerate([*announced, 0.9 * sde.T], start=1):
         expected = A * x + C * model.score(x, torch.full((5,), t, dtype=torch.float64))
-        scale = max(1.0, float(expected.abs().max()))
+        scale = max(1.0, float(expected.detach().abs().max()))
         torch.testing.assert_close(evaluate(x, t, A, C), expected, rtol=1e-9, atol=1e-11 * scale)
         assert model.calls == calls and model.evaluations == 5 * calls
 
