@@ -20,6 +20,12 @@ from conf.assemble import NODES
 from sde_lib import BlockNoise, Counted
 
 
+SAMPLERS = (
+    "em pc ancestral reverse_diffusion ode ald ddim dpmpp_2m dpmpp_3m unipc deis adams_bashforth heun restart "
+    "sde_dpmpp_2m sea shark adaptive"
+).split()
+
+
 def compose(*overrides: str) -> dict:
     """The configuration of a command line."""
     import hydra
@@ -51,7 +57,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=20_000)
     parser.add_argument("--sde", nargs="+", default=["ve", "vp", "subvp", "toy"])
-    parser.add_argument("--sampler", nargs="+", default=["em", "pc", "ancestral", "reverse_diffusion", "ode", "ald"])
+    parser.add_argument("--sampler", nargs="+", default=SAMPLERS)
     parser.add_argument("--most", type=int, default=16_000, help="the largest number of steps tried")
     options = parser.parse_args()
     print("sde     sampler             steps    nfe     largest z   largest error of a weight")
@@ -62,7 +68,9 @@ def main() -> None:
 
         score, parts = Oracle(sde, data.components()).float(), data.components()
         for label in options.sampler:
-            sampler = schema.build(compose(f"sampler={label}")["sampler"], "sampler")
+            node = schema.settle(compose(f"sampler={label}")["sampler"], data.shape, {"sigma_data": data.std})
+            sampler = schema.build(node, "sampler")
+            adaptive = "rtol" in {each.name for each in fields(sampler)}
             while True:
                 counted = Counted(score)
                 start, noise = (
@@ -71,10 +79,10 @@ def main() -> None:
                 x = sampler(sde, counted, start() * sde.prior_std, noise).double()
                 z, error = deviations(x, *parts)
                 steps = getattr(sampler, "steps", 0)
-                if z < 3.5 or label in ("ode", "ald") or 2 * steps > options.most:
+                if z < 3.5 or adaptive or label == "ald" or 2 * steps > options.most:
                     break
                 sampler = replace(sampler, steps=2 * steps)
-            shown = "adaptive" if "rtol" in {f.name for f in fields(sampler)} else steps
+            shown = "adaptive" if adaptive else steps
             nfe = counted.evaluations / options.count
             print(f"{name:<7} {label:<18} {shown:>8} {nfe:>6.0f} {z:>10.2f} {error:>12.4f}", flush=True)
 

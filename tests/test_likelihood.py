@@ -349,6 +349,17 @@ def test_moments_of_few_directions(sde):
     assert float(result.probe_stderr.max()) < 1e-6
 
 
+def test_the_starts_term_is_the_mean_over_the_probes(sde):
+    """64 probes err an eighth as much as one."""
+    score = correlated(sde)
+    x, errors = score.draw(50, (4,)), []
+    truth = Likelihood(rtol=0.1, atol=0.1)(sde, score, x).start_term
+    for count in (1, 64):
+        found = Likelihood(Rademacher(count), rtol=0.1, atol=0.1)(sde, score, x).start_term
+        errors.append(float((found - truth).square().mean().sqrt()))
+    assert errors[1] < 0.25 * errors[0]
+
+
 @pytest.mark.parametrize("count", [2, 5])
 def test_signs_make_no_error_where_the_jacobian_is_diagonal(sde, shape, count):
     dim = math.prod(shape)
