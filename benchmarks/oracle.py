@@ -19,7 +19,6 @@ from conf import schema
 from conf.assemble import NODES
 from sde_lib import BlockNoise, Counted
 
-
 SAMPLERS = (
     "em pc ancestral reverse_diffusion ode ald ddim dpmpp_2m dpmpp_3m unipc deis adams_bashforth heun restart "
     "sde_dpmpp_2m sea shark adaptive"
