@@ -21,27 +21,16 @@ from torch import Tensor
 
 from sde_lib import SDE
 
-from .deis import WEIGHTS, lagrange
-from .multistep import Multistep
+from .deis import WEIGHTS, AnyOrder, lagrange
 
 
 @dataclass(frozen=True)
-class AdamsBashforth(Multistep):
+class AdamsBashforth(AnyOrder):
     """The classical Adams-Bashforth method for dy/dtheta.
 
     Arguments:
         order: how many velocities the polynomial goes through. Beyond 4 only many steps gain by it.
     """
-
-    order: int = 3
-
-    def __post_init__(self):
-        if self.order < 1:
-            raise ValueError(f"sampler.predictor.order={self.order} must be at least 1; type sampler.predictor.order=3")
-
-    @property
-    def depth(self) -> int:
-        return self.order
 
     def clock(self, sde: SDE, grid: Tensor) -> Tensor:
         return torch.atan2(sde.sigma(grid), sde.alpha(grid))

@@ -3,8 +3,8 @@
 =============  ==========================================================================================
 evaluations    sampler
 =============  ==========================================================================================
-below 16       Adams-Bashforth of order 3 on the velocity: at 10 evaluations a third to a half of any other's
-               error, on mixtures and on networks trained on digits and on a mixture
+below 16       Adams-Bashforth of order 3 on the velocity: at 10 evaluations a third to two thirds of any
+               other's error, on mixtures and on networks trained on digits and on a mixture
 16 to 199      UniPC of order 3: with an exact score Adams-Bashforth leads up to 50, but networks are less smooth
                in theta than in lambda, and UniPC has a fifth to all of its error on them at 20
 from 200 on    SEA on the reverse SDE, of weak order 2 at one evaluation a step: the flow's error has long

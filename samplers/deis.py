@@ -35,12 +35,8 @@ NODES = NODES + 0.5
 
 
 @dataclass(frozen=True)
-class DEIS(Multistep):
-    """The exponential Adams-Bashforth method.
-
-    Arguments:
-        order: how many noises the polynomial goes through. Beyond 4 only many steps gain by it.
-    """
+class AnyOrder(Multistep):
+    """An explicit method whose polynomial goes through the last ``order`` values."""
 
     order: int = 3
 
@@ -51,6 +47,15 @@ class DEIS(Multistep):
     @property
     def depth(self) -> int:
         return self.order
+
+
+@dataclass(frozen=True)
+class DEIS(AnyOrder):
+    """The exponential Adams-Bashforth method.
+
+    Arguments:
+        order: how many noises the polynomial goes through. Beyond 4 only many steps gain by it.
+    """
 
     def coefficients(self, sde: SDE, t: Tensor, s: Tensor) -> tuple[Tensor, ...]:
         zero = torch.zeros_like(t)

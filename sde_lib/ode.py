@@ -9,7 +9,7 @@ step of size h is
 
 it is accepted where :math:`e \le 1`, and the next step is :math:`0.84\,h\, e_n^{-0.6/5}\, e_{n-1}^{0.1/5}`, within
 [0.2, 5] h (Hairer, Norsett and Wanner I, II.4; the exponents there, IV.2, are 0.7 and 0.4, and 0.9 the factor: on the
-oracle's likelihoods these need 5 to 15 % fewer evaluations at an equal worst error, one step in 200 being rejected).
+oracle's likelihoods these need up to 15 % fewer evaluations at an equal worst error, one step in 180 being rejected).
 
 ``method="torchdiffeq.NAME"`` is the reference: any method of torchdiffeq, one step size for the whole batch, so its
 adaptive methods are given a norm that takes the worst sample and not the mean. No solver evaluates outside [t0,
