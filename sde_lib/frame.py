@@ -55,7 +55,7 @@ class Flow:
     Arguments:
         sde, score: of the problem.
         shape: the shape of one sample; the field's rows are samples, flattened.
-        dtype: of the samples.
+        dtype: of what the score is given, whatever the precision of the rows.
     """
 
     def __init__(self, sde: SDE, score: ScoreFn, shape: tuple[int, ...], dtype: torch.dtype):
@@ -65,7 +65,7 @@ class Flow:
         """dx/dt at several moments t (m, b), all their coefficients at once; see :func:`sde_lib.integrate`."""
 
         def velocity(combination: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
-            return lambda y, rows: combination(y.reshape(-1, *self.shape)).flatten(1)
+            return lambda y, rows: combination(y.reshape(-1, *self.shape).to(self.dtype)).flatten(1).to(y.dtype)
 
         A, C = self.sde.f(t), -0.5 * self.sde.g(t).square()
         return [velocity(each) for each in combinations(self.score, t, A, C, self.dtype)]

@@ -28,8 +28,7 @@ Field = Callable[[Tensor, Tensor, Tensor | slice], Tensor]
 """field(y, t, rows): y (b, n), t (b,) in float64 and which b rows of the batch these are; returns dy/dt (b, n).
 
 A field with a method ``stages(t)`` is given all moments of a step at once, t (m, b), and returns m functions (y, rows):
-what depends on the time alone is then computed once a step. A field with a method ``accepted(rows)`` is told which rows
-have taken a step.
+what depends on the time alone is then computed once a step.
 """
 
 Norm = Callable[[Tensor], Tensor]
@@ -83,6 +82,7 @@ def integrate(
     norm: Norm = rms,
     on_step: Callable[[float], None] | None = None,
     visit: Visit | None = None,
+    on_accepted: Callable[["Step"], None] | None = None,
     differentiable: bool = False,
 ) -> Tensor:
     """y at t1, from y of shape (B, n) at t0.
@@ -95,6 +95,8 @@ def integrate(
         norm: the norm of a sample's scaled errors.
         on_step: called with the share of the way done, in [0, 1], for progress.
         visit: receives the states at some moments on the way; the steps are the same with it and without.
+        on_accepted: called once a round of trial steps with those that were accepted, be they none: what is integrated
+            along the solution without steering it can be evaluated at any moment of a step. Of tsit5 and dopri5.
         differentiable: whether the result can be differentiated with respect to y and to whatever the field holds. The
             steps are found first and then taken again, each of them a checkpoint: the gradient is that of the discrete
             solution, to rounding, and the memory that of one step's evaluations and of one state a step.
@@ -108,10 +110,12 @@ def integrate(
             raise ValueError(f"method={method} has no gradient; type method=tsit5")
         path: Path = []
         with torch.no_grad():
-            adaptive(PAIRS[method], field, y, t0, t1, rtol, atol, norm, on_step, visit, path)
+            adaptive(PAIRS[method], field, y, t0, t1, rtol, atol, norm, on_step, visit, on_accepted, path)
         return retrace(PAIRS[method], field, y, path)
     if method in PAIRS:
-        return adaptive(PAIRS[method], field, y, t0, t1, rtol, atol, norm, on_step, visit)
+        return adaptive(PAIRS[method], field, y, t0, t1, rtol, atol, norm, on_step, visit, on_accepted)
+    if on_accepted is not None:
+        raise ValueError(f"method={method} does not show its steps; type method=tsit5")
     return reference(field, y, t0, t1, method.removeprefix("torchdiffeq."), rtol, atol, steps, norm, on_step, visit)
 
 
@@ -119,12 +123,14 @@ def integrate(
 class Pair:
     """An embedded Runge-Kutta pair of orders 5 and 4 whose last stage is the first of the next step.
 
-    Row i of A holds the weights of stage i + 1, its last row those of the step; ``error`` is b - b_hat.
+    Row i of A holds the weights of stage i + 1, its last row those of the step; ``error`` is b - b_hat, and ``dense``
+    raises the step's cubic Hermite interpolant to order 4.
     """
 
     C: tuple[float, ...]
     A: tuple[tuple[float, ...], ...]
     error: tuple[float, ...]
+    dense: tuple[float, ...]
 
 
 PAIRS = {
@@ -147,6 +153,15 @@ PAIRS = {
             -0.45808210592918697,
             1 / 66,
         ),
+        dense=(
+            -1.0530884977290216,
+            0.1017,
+            2.490627285651253,
+            -16.548102889244902,
+            47.37952196281928,
+            -34.87065786149661,
+            2.5,
+        ),
     ),
     "dopri5": Pair(
         C=(0.0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0, 1.0),
@@ -159,6 +174,15 @@ PAIRS = {
             (35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),
         ),
         error=(71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40),
+        dense=(
+            -12715105075 / 11282082432,
+            0.0,
+            87487479700 / 32700410799,
+            -10690763975 / 1880347072,
+            701980252875 / 199316789632,
+            -1453857185 / 822651844,
+            69997945 / 29380423,
+        ),
     ),
 }
 
@@ -172,6 +196,35 @@ def combine(weights: tuple[float, ...], stages: list[Tensor]) -> Tensor:
     for weight, stage in terms[1:]:
         total.add_(stage, alpha=weight)
     return total
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step of some rows (b,), from t to t + h (b,) each, and from y to ``end`` (b, n); dy/dt at its stages."""
+
+    pair: Pair
+    rows: Tensor
+    t: Tensor
+    h: Tensor
+    y: Tensor
+    end: Tensor
+    stages: list[Tensor]
+
+    def take(self, which: Tensor) -> "Step":
+        """Those of some rows, by their index or a mask."""
+        stages = [k[which] for k in self.stages]
+        return Step(self.pair, self.rows[which], self.t[which], self.h[which], self.y[which], self.end[which], stages)
+
+    def state(self, share: float | Tensor) -> Tensor:
+        """y at t + share h, (b, n), to order 4; share is a number in [0, 1], or one for each row, (b, 1).
+
+        The cubic Hermite interpolant, and u^2 (1 - u)^2 h times a combination of the stages (Hairer, Norsett and Wanner
+        I, II.6, for dopri5; Tsitouras 2011 for tsit5).
+        """
+        u, h = share, self.h.to(self.y.dtype)[:, None]
+        cubic = (1 + 2 * u) * (1 - u) ** 2 * self.y + u**2 * (3 - 2 * u) * self.end
+        slopes = (1 - u) * self.stages[0] - u * self.stages[-1] + u * (1 - u) * combine(self.pair.dense, self.stages)
+        return cubic + h * u * (1 - u) * slopes
 
 
 Path = list[tuple[Tensor, Tensor, Tensor, tuple[float, float]]]
@@ -230,6 +283,7 @@ def adaptive(
     norm: Norm,
     on_step=None,
     visit: Visit | None = None,
+    on_accepted: Callable[[Step], None] | None = None,
     path: Path | None = None,
 ) -> Tensor:
     """The per-sample adaptive solver of the module's text."""
@@ -271,14 +325,14 @@ def adaptive(
         factor = factor.clamp(0.2, 5.0)
         factor = torch.where(accepted & ~rejected, factor, factor.clamp_max(1.0))  # no growth just after a rejection
 
-        if hasattr(field, "accepted"):
-            field.accepted(rows[accepted])
-        if path is not None:
-            kept = accepted.nonzero()[:, 0]
-            if len(kept):
-                path.append((rows[kept], (t0 + span * done)[kept], (span * h)[kept], (low, high)))
-        if visit is not None:
-            interpolate(visit, rows, accepted, done, h, y, trial, span * k, span * stages[-1])
+        if path is not None or visit is not None or on_accepted is not None:
+            taken = Step(pair, rows, t0 + span * done, span * h, y, trial, stages).take(accepted)
+            if path is not None and len(taken.rows):
+                path.append((taken.rows, taken.t, taken.h, (low, high)))
+            if visit is not None:
+                interpolate(visit, taken, (taken.t - t0) / span, (taken.h / span))
+            if on_accepted is not None:
+                on_accepted(taken)
         done = torch.where(accepted, done + h, done)
         y = torch.where(accepted[:, None], trial, y)
         k = torch.where(accepted[:, None], stages[-1], k)
@@ -295,16 +349,15 @@ def adaptive(
     return result
 
 
-def interpolate(visit: Visit, rows, accepted, done, h, y0: Tensor, y1: Tensor, k0: Tensor, k1: Tensor) -> None:
-    """Notes the cubic Hermite interpolant of an accepted step at the moments that lie in it."""
-    watched = accepted & (rows < visit.states.shape[1])
+def interpolate(visit: Visit, step: Step, done: Tensor, h: Tensor) -> None:
+    """Notes the states of an accepted step at the moments that lie in it; done and h (b,) are shares of the way."""
+    watched = step.rows < visit.states.shape[1]
     for moment, share in enumerate(visit.shares.tolist()):
         inside = (watched & (done < share) & (share <= done + h * (1 + 1e-12))).nonzero()[:, 0]
         if len(inside):
-            size = h[inside, None].to(y0.dtype)
-            u = ((share - done[inside, None]) / h[inside, None]).to(y0.dtype)
-            ends = (1 + 2 * u) * (1 - u) ** 2 * y0[inside] + u**2 * (3 - 2 * u) * y1[inside]
-            visit.states[moment, rows[inside]] = ends + size * u * (1 - u) * ((1 - u) * k0[inside] - u * k1[inside])
+            part = step.take(inside)
+            u = ((share - done[inside]) / h[inside])[:, None].to(part.y.dtype)
+            visit.states[moment, part.rows] = part.state(u)
 
 
 def first_step(call, y: Tensor, done: Tensor, k: Tensor, rtol: float | Tensor, atol: float, norm: Norm) -> Tensor:

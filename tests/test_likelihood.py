@@ -440,6 +440,21 @@ def test_fresh_probes_pay():
     assert not torch.equal(fresh.log_prob, again.log_prob)
 
 
+@pytest.mark.parametrize("redraw", [False, True])
+@pytest.mark.parametrize("method", ["tsit5", "dopri5"])
+def test_a_basis_of_probes_is_exact(sde, method, redraw):
+    """All D orthogonal directions give the trace itself, so that the quadrature within the steps is seen alone."""
+    score = Oracle(sde, mixture((2,)))
+    x = points(sde, (2,), 40)
+    settings = {"method": method, "rtol": 1e-7, "atol": 1e-7}
+    exact_trace, basis = (
+        Likelihood(probes, redraw=redraw, moments=isotropic(sde).moments, **settings)(sde, score, x)
+        for probes in (BasisVectors(), Orthogonal(2))
+    )
+    assert float((basis.log_prob - exact_trace.log_prob).abs().max()) < 2e-5
+    assert float(basis.probe_stderr.max()) == 0
+
+
 def test_a_sketch_of_few_dimensions_is_smooth():
     """Hutch++ in three dimensions: no sketch holds one vector twice, for which no step would be small enough."""
     sde = make_sde("vp")

@@ -81,6 +81,14 @@ def test_tableau(name):
             if order < 5:
                 assert e @ weights == pytest.approx(0, abs=1e-13)
     assert max(abs(e @ weights) for weights, _ in trees[5]) > 1e-5
+    d = np.array(pair.dense)
+    first, last = np.eye(size)[0], np.eye(size)[-1]
+    for u in (0.2, 0.5, 0.77):  # of the interpolant up to order 4: u^r / density
+        within = u**2 * (3 - 2 * u) * np.append(b[:-1], 0) + u * (1 - u) ** 2 * first - u**2 * (1 - u) * last
+        within += (u * (1 - u)) ** 2 * d
+        for order in (1, 2, 3, 4):
+            for weights, density in trees[order]:
+                assert within @ weights == pytest.approx(u**order / density, abs=1e-13)
 
 
 @pytest.mark.parametrize("method", ["tsit5", "dopri5", "torchdiffeq.dopri5"])
@@ -400,6 +408,48 @@ def test_visit_of_samples_that_finish_at_different_times():
     for share, state in zip([0.0, 0.5, 1.0], visit.states, strict=True):
         exact = math.cos(2 * share) + 0.5 * torch.exp(-2 * share * RATES[:4])[:, None].expand(4, 2)
         torch.testing.assert_close(state, exact, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", PAIRS)
+@pytest.mark.parametrize("t0, t1", [(0.0, 2.0), (2.0, 0.5)])
+def test_accepted_steps(method, t0, t1):
+    """They cover each row's way once and in order, and are known within to order 4: the error falls as h^5."""
+    y = torch.randn(5, 2, dtype=torch.float64)
+    worst, size = [], []
+    for tolerance in (1e-4, 1e-9):
+        steps = []
+        end = integrate(spring, y, t0, t1, method=method, rtol=tolerance, atol=tolerance, on_accepted=steps.append)
+        reached, state = torch.full((5,), t0, dtype=torch.float64), y.clone()
+        errors = []
+        for step in steps:
+            torch.testing.assert_close(step.t, reached[step.rows], rtol=0, atol=1e-12)
+            assert torch.equal(step.y, state[step.rows])
+            reached[step.rows], state[step.rows] = step.t + step.h, step.end
+            each = torch.rand(len(step.rows), 1, dtype=torch.float64)
+            for share in (0.3, 0.8, each):
+                moments = step.t[:, None] + share * step.h[:, None]
+                exact = torch.cat(
+                    [rotated(row[None], angle(float(t), float(m))) for row, t, m in zip(step.y, step.t, moments)]
+                )
+                errors.append(float((step.state(share) - exact).abs().max()) if len(exact) else 0.0)
+        torch.testing.assert_close(reached, torch.full_like(reached, t1), rtol=0, atol=1e-12)
+        assert torch.equal(state, end)
+        worst.append(max(errors))
+        size.append(float(torch.cat([step.h for step in steps]).abs().max()))
+    assert math.log(worst[0] / worst[1]) / math.log(size[0] / size[1]) > 4.5
+
+
+def test_rounds_without_an_accepted_step_are_told():
+    """A source of noise that is read once a round stays in step, whatever the batch mates do."""
+    y, rounds = torch.full((6, 2), 1.5, dtype=torch.float64), []
+    field = Recorded(stiff)
+    integrate(field, y, 0.0, 2.0, rtol=1e-7, atol=1e-7, on_accepted=lambda step: rounds.append(len(step.rows)))
+    assert len(rounds) == (field.calls - 2) / 6 and min(rounds) == 0
+
+
+def test_the_reference_shows_no_steps():
+    with pytest.raises(ValueError, match=r"method=torchdiffeq.rk4 does not show its steps; type method=tsit5"):
+        integrate(spring, torch.ones(1, 2), 0.0, 1.0, method="torchdiffeq.rk4", on_accepted=print)
 
 
 @pytest.mark.parametrize("method", PAIRS)
