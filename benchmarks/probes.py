@@ -16,6 +16,7 @@ from dataclasses import replace
 from statistics import median
 
 import torch
+from tqdm import tqdm
 
 from likelihood import Likelihood
 from run import load
@@ -53,7 +54,7 @@ def main() -> None:
     ).float()
     made = contestants(options.tolerance, data.moments())
     results, seconds = ({label: [] for label in made} for _ in range(2))
-    for seed in range(RUNS):
+    for seed in tqdm(range(RUNS), "rounds"):
         for label, likelihood in made.items():
             torch.manual_seed(seed)
             started = time.perf_counter()
