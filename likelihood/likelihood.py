@@ -39,13 +39,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from sde_lib import SDE, BasisVectors, Counted, Probes, ScoreFn, divergence, frame, integrate
 from sde_lib.frame import Flow, check_clock
 from sde_lib.ode import PAIRS, Step, check_solver
+from sde_lib.quadrature import gauss_legendre
 
 from .moments import Moments
 
@@ -72,13 +72,7 @@ class LogLikelihood:
     nfe: float
 
 
-def gauss_legendre(count: int) -> list[tuple[float, float]]:
-    """Nodes and weights of the quadrature on [0, 1] that is exact for polynomials of degree 2 count - 1."""
-    nodes, weights = np.polynomial.legendre.leggauss(count)
-    return list(zip((0.5 + 0.5 * nodes).tolist(), (0.5 * weights).tolist(), strict=True))
-
-
-NODES = gauss_legendre(4)
+NODES = list(zip(*(each.tolist() for each in gauss_legendre(4)), strict=True))
 
 
 @dataclass(frozen=True)

@@ -22,16 +22,15 @@ for short steps and for long ones, where powers of lambda would be ill-condition
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from sde_lib import SDE
+from sde_lib.quadrature import gauss_legendre
 
 from .multistep import Multistep
 
-NODES, WEIGHTS = (torch.from_numpy(a) / 2 for a in np.polynomial.legendre.leggauss(32))
-NODES = NODES + 0.5
+NODES, WEIGHTS = gauss_legendre(32)
 
 
 @dataclass(frozen=True)

@@ -18,15 +18,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from .base import LARGEST, SDE, check_interval
+from .quadrature import gauss_legendre
 
 PANELS = 64
-NODES, WEIGHTS = (torch.from_numpy(a) / 2 for a in np.polynomial.legendre.leggauss(16))
-NODES = NODES + 0.5
+NODES, WEIGHTS = gauss_legendre(16)
 
 FUNCTIONS = {
     name: getattr(torch, name)

@@ -190,6 +190,13 @@ def test_a_mixture_of_images_goes_the_whole_way(tmp_path):
     assert np.load(tmp_path / "run" / "samples.npz")["x"].shape == (4, 3, 8, 6)
 
 
+def test_the_solvers_error_is_not_the_probes(tmp_path):
+    """Both solves that it compares meet the same probes, or it would be as large as their standard error."""
+    metrics = job(tmp_path, "task=likelihood", "data=mixture", "model=oracle", "likelihood=hutchinson", "count=40")
+    stderr = np.load(tmp_path / "run" / "likelihood.npz")["probe_stderr"]
+    assert 0 < metrics["ode_error_nats"] < 0.1 * float(np.sqrt(np.mean(stderr**2)))
+
+
 def test_points_are_the_users_own(tmp_path):
     points = np.array([[0.5, 0.1], [1.0, -2.0], [0.0, 0.0]])
     np.save(tmp_path / "new.npy", points)
