@@ -499,6 +499,28 @@ def test_alone_and_in_a_batch(name, probes, redraw, dtype):
         assert abs(float(alone.probe_stderr[0] - whole.probe_stderr[i])) < bound * size
 
 
+def test_a_rejected_step_draws_too():
+    """Or a point whose step is rejected would, in a batch where another's is accepted, meet other probes than alone."""
+    sde, count = make_sde("vp"), 4
+    oracle = Oracle(sde, mixture((2,)))
+    x = points(sde, (2,), count)
+
+    def jumpy(x: Tensor, t: Tensor) -> Tensor:
+        return oracle(x, t) * (1 + 0.2 * (t > 0.3))[:, None]
+
+    likelihood = Likelihood(Rademacher(1), rtol=1e-3, atol=1e-3, **PUBLISHED)
+    together = likelihood(sde, jumpy, x, Rows(slice(None), x.shape, x.dtype))
+    for i in range(count):
+        noise, calls = Rows(slice(i, i + 1), x.shape, x.dtype), []
+        alone = likelihood(
+            sde, jumpy, x[i : i + 1], lambda like, noise=noise, calls=calls: calls.append(1) or noise(like)
+        )
+        rounds = (len(calls) - 1) / 4
+        accepted = (alone.nfe - 2 - 6 * rounds) / 4
+        assert accepted < rounds
+        assert abs(float(alone.log_prob[0] - together.log_prob[i])) < 1e-6
+
+
 # --- the gradient -----------------------------------------------------------------------------------------------------
 
 
@@ -584,7 +606,8 @@ def test_a_gradient_needs_no_gradient_of_x():
     assert not x.requires_grad and not result.probe_stderr.requires_grad
 
 
-def test_memory_does_not_grow_with_the_steps():
+@pytest.mark.parametrize("probes", [BasisVectors(), Rademacher(1)])
+def test_memory_does_not_grow_with_the_steps(probes):
     """What is saved for the backward pass beside a state a step: one evaluation's graph, that of the start."""
     sde = make_sde("vp")
     model, x = network(sde, width=64), torch.randn(16, 2, dtype=torch.float64)
@@ -594,7 +617,7 @@ def test_memory_does_not_grow_with_the_steps():
         with torch.autograd.graph.saved_tensors_hooks(
             lambda each, kept=kept: kept.append(weakref.ref(each)) or each, lambda each: each
         ):
-            result = Likelihood(rtol=tolerance, atol=tolerance)(sde, counted, x, differentiable=True)
+            result = Likelihood(probes, rtol=tolerance, atol=tolerance)(sde, counted, x, differentiable=True)
         gc.collect()  # the solver's own closures are cycles, freed when it pleases the collector
         alive = [each for each in (reference() for reference in kept) if each is not None]  # what `result` holds
         assert result.log_prob.requires_grad
