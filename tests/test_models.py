@@ -285,10 +285,16 @@ def test_fourier_features():
 
 
 def test_noise_levels_are_told_apart():
-    """Levels a hundredth apart in log sigma have different features; the finest period is 1/8."""
-    embedding = NoiseEmbedding(8)
-    assert float(embedding.frequencies.max()) == pytest.approx(2 * math.pi * 8, rel=1e-6)
-    assert float(embedding.frequencies.min()) == pytest.approx(2 * math.pi / 4, rel=1e-6)
+    """Smoothly: periods of c_noise = log(sigma)/4 from 16 to 2, and still 1 % of sigma is felt, in double precision."""
+    embedding = NoiseEmbedding(8).double()
+    assert float(embedding.frequencies.max()) == pytest.approx(2 * math.pi / 2, rel=1e-6)
+    assert float(embedding.frequencies.min()) == pytest.approx(2 * math.pi / 16, rel=1e-6)
+    assert "frequencies" in embedding.state_dict()  # the weights mean nothing beside others
+    levels = torch.linspace(-2.3, 1, 4 * 330, dtype=torch.float64)
+    angle = levels[:, None] * embedding.frequencies
+    features = torch.cat([angle.cos(), angle.sin()], dim=1)
+    apart = torch.cdist(features, features) + torch.eye(len(levels))
+    assert 1e-3 < float(apart.min()) and float(apart.diagonal(1).max()) < 0.02
 
 
 # --- energy -----------------------------------------------------------------------------------------------------------

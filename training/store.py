@@ -27,12 +27,12 @@ log = logging.getLogger(__name__)
 Identity = dict[str, Any]
 """Plain nested values: data, sde, model, parameterisation and training."""
 
-VERSION = 1  # raised when the code would turn the same configuration into another network
+VERSION = 2  # raised when the code would turn the same configuration into another network
 
 
-def digest(identity: Identity) -> str:
+def digest(identity: Identity, version: int = VERSION) -> str:
     """Ten hexadecimal digits that name an identity."""
-    return hashlib.sha256(json.dumps([VERSION, identity], sort_keys=True).encode()).hexdigest()[:10]
+    return hashlib.sha256(json.dumps([version, identity], sort_keys=True).encode()).hexdigest()[:10]
 
 
 class Store:
@@ -147,9 +147,15 @@ def read(path: Path | str) -> tuple[Identity, Checkpoint]:
         whole = {key: value for key, value in identity.items() if key != "source"}
         named = re.search(r"-([0-9a-f]{10})$", folder.name)  # a folder that was renamed has no sum to check
         damage = named is not None and named[1] != digest(whole)
+        older = damage and named[1] in (digest(whole, version) for version in range(1, VERSION))
         missing = [key for key in ("data", "sde", "model", "parameterisation", "training") if key not in whole]
     except (yaml.YAMLError, UnicodeDecodeError, AttributeError, TypeError):
-        damage, missing = True, []
+        damage, older, missing = True, False, []
+    if older:
+        raise ValueError(
+            f"checkpoint={path} was trained by an earlier version of this code, whose networks differ; run the command "
+            f"that trained it once more"
+        )
     if damage or missing:
         raise ValueError(
             f"checkpoint={path}: its config.yaml is not what was written; run the command that trained the network "
