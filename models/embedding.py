@@ -16,9 +16,9 @@ from torch import Tensor, nn
 class NoiseEmbedding(nn.Module):
     """Sinusoidal features of c_noise = log(sigma/alpha)/4, and a layer that mixes them: (B,) to (B, width).
 
-    The levels of the usual SDEs lie in [-2.3, 1], and the periods of the ladder go from 16 down to 2: the finest feature
-    turns not twice from one end to the other. Finer ones are learned no better, and a network that changes faster with
-    the noise than the data ask for costs the ODE's solvers half as many evaluations again (docs/results.md).
+    The levels of the usual SDEs lie in [-2.3, 1], and the periods of the ladder go from 16 down to 2: the finest
+    feature turns not twice from one end to the other. Finer ones teach the network nothing, and one that changes faster
+    with the noise than the data ask for costs the ODE's solvers half as many evaluations again (docs/results.md).
     """
 
     def __init__(self, width: int, features: int = 32):
