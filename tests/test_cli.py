@@ -184,7 +184,7 @@ def test_a_mixture_of_images_goes_the_whole_way(tmp_path):
         "data.stds=[0.5,0.4]",
         "model=oracle",
     ]
-    metrics = job(tmp_path, "task=likelihood", *shape, "count=20")
+    metrics = job(tmp_path, "task=likelihood", *shape, "count=5")
     assert metrics["ode_error_max_nats"] < 5e-3
     job(tmp_path, *shape, "sampler=ode", "count=4")
     assert np.load(tmp_path / "run" / "samples.npz")["x"].shape == (4, 3, 8, 6)

@@ -557,7 +557,7 @@ def network(sde, dim: int = 2, width: int = 8) -> ScoreModel:
 )
 def test_the_gradient_is_that_of_central_differences(probes, clock):
     """Of log_prob, along one direction in x and one in all the network's weights; random probes kept fixed. The
-    differences are the solution's to some 1e-6, over twice 3e-3.
+    differences are of order 4, and the solution's to some 1e-6 over 3e-3.
     """
     sde, dim = make_sde("vp"), 3 if isinstance(probes, Orthogonal) else 2
     model, x = network(sde, dim), torch.randn(2, dim, dtype=torch.float64)
@@ -584,13 +584,16 @@ def test_the_gradient_is_that_of_central_differences(probes, clock):
 
     result, start = total(0.0, differentiable=True)
     plain = total(0.0)[0]
-    torch.testing.assert_close(result.log_prob.detach(), plain.log_prob, rtol=0, atol=1e-10)
+    # without gradients random probes are no part of the ODE's state: another discretisation
+    alike = 1e-10 if isinstance(probes, BasisVectors) else 1e-5
+    torch.testing.assert_close(result.log_prob.detach(), plain.log_prob, rtol=0, atol=alike)
     slopes = torch.autograd.grad(result.log_prob.sum(), (start, *weights), allow_unused=True)
     # the last layer's bias moves x alike at all points, and has no part in the divergence: it is used all the same
     assert all(slope is not None for slope in slopes)
     found = float((slopes[0] * dx).sum() + sum((a * b).sum() for a, b in zip(slopes[1:], dw, strict=True)))
     step = 3e-3
-    difference = float((total(step)[0].log_prob - total(-step)[0].log_prob).sum()) / (2 * step)
+    one_off, two_off = (float((total(h)[0].log_prob - total(-h)[0].log_prob).sum()) for h in (step, 2 * step))
+    difference = (8 * one_off - two_off) / (12 * step)
     assert found == pytest.approx(difference, rel=1e-3, abs=1e-3)
 
 
