@@ -67,6 +67,7 @@ def obtain_score(cfg: dict, sde: Any, data: Any, record: Any, name: str) -> Any:
     if "sde" in cfg["model"]:  # a model that names an SDE is a score by itself
         return schema.build(cfg["model"], "model")
 
+    refuse_other_shapes(cfg["model"], data.shape, "model")
     trainer = schema.build(cfg["training"], "training")
     trainer.seeded()
     model = build_model(cfg, sde).to(cfg["device"])
@@ -92,6 +93,15 @@ def obtain_score(cfg: dict, sde: Any, data: Any, record: Any, name: str) -> Any:
     )
     record.training = journal.read(folder)
     return score
+
+
+def refuse_other_shapes(node: dict, shape: tuple[int, ...], key: str) -> None:
+    """A network's shape that is not the data's would end in a message about matrices."""
+    for name, value in node.items():
+        if isinstance(value, dict):
+            refuse_other_shapes(value, shape, f"{key}.{name}")
+        elif name == "shape" and tuple(value) != tuple(shape):
+            raise ValueError(f"{key}.shape={list(value)} is not the data's, {list(shape)}; type {key}.shape=auto")
 
 
 def build_model(cfg: dict, sde: Any) -> Any:

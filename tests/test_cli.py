@@ -402,6 +402,8 @@ def test_a_folder_that_cannot_be_written(tmp_path):
         (["dtype=float16"], "dtype=float16 must be one of float32, float64"),
         (["device=tpu"], "device=tpu must be one of auto, cpu, cuda, mps"),
         (["model=mlp"], "model=mlp takes vectors"),
+        (["data=mixture", "model.shape=[3]"], "model.shape=[3] is not the data's, [2]; type model.shape=auto"),
+        (["data=moons", "model=energy_mlp", "model.net.shape=[3]"], "model.net.shape=[3] is not the data's, [2]"),
         (["model=oracle"], "model=oracle needs data whose density is a mixture"),
         (["data=mixture", "model=oracle", "task=train"], "task=train has nothing to train"),
         (["data=mixture", "model=oracle", "task=likelihood", "points=nowhere.npy"], "points=nowhere.npy"),
