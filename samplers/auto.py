@@ -5,8 +5,8 @@ evaluations    sampler
 =============  ==========================================================================================
 below 16       Adams-Bashforth of order 3 on the velocity: at 10 evaluations a third to two thirds of any
                other's error, on mixtures and on networks trained on digits and on a mixture
-16 to 199      UniPC of order 3: with an exact score Adams-Bashforth leads up to 50, but networks are less smooth
-               in theta than in lambda, and UniPC has a fifth to all of its error on them at 20
+16 to 199      UniPC of order 3: on mixtures Adams-Bashforth leads up to 50, exact score or network; on a network
+               trained on digits UniPC has two thirds of its error at 20 and a fifth at 50
 from 200 on    SEA on the reverse SDE, of weak order 2 at one evaluation a step: the flow's error has long
                drowned in the network's by then, and noise forgets part of that (cf. arXiv 2306.14878)
 =============  ==========================================================================================
