@@ -72,6 +72,8 @@ class LogLikelihood:
     nfe: float
 
 
+LONGEST = 1.0  # in log-SNR: four nodes a factor e of noise, at least
+TINY = 1e-9  # a step that rounding leaves before T is still a step
 NODES = list(zip(*(each.tolist() for each in gauss_legendre(4)), strict=True))
 
 
@@ -191,13 +193,27 @@ class Likelihood:
             velocity, div = rate(y[:, :dim], t, rows, probes)
             return torch.cat([velocity, div.T], dim=1)
 
-        def along(step: Step) -> None:
-            """Adds the integral over a step. Each round draws for all rows, so that none depends on its batch mates."""
+        def along(step: Step) -> Tensor:
+            """The integral over a step, (b, n). Each round draws for all rows, so that none depends on its mates."""
+            total = step.y.new_zeros(len(step.rows), len(estimates))
             for share, weight in NODES:
-                now = draw() if self.redraw else probes
+                now = draw() if redraw else probes
                 if len(step.rows):
                     t = (step.t + share * step.h).clamp(problem.sde.eps, problem.sde.T)
-                    estimates[:, step.rows] += weight * step.h.to(wide) * rate(step.state(share), t, step.rows, now)[1]
+                    velocity, div = rate(step.state(share), t, step.rows, now)
+                    total = total + weight * step.h.to(wide)[:, None] * div.T
+                    lost = ~(velocity.isfinite().all(1) & div.isfinite().all(0))
+                    if bool(lost.any()):
+                        which = int(lost.nonzero()[0])
+                        raise FloatingPointError(
+                            f"the score or its divergence is not finite for sample {int(step.rows[which])} at "
+                            f"t={problem.time(float(t[which])):.4g}; try a larger sde.eps"
+                        )
+            return total
+
+        def longest(t: Tensor) -> Tensor:
+            """The step over which sigma/alpha grows by a factor e: where x stands still, the divergence need not."""
+            return problem.sde.time(problem.sde.half_log_snr(t) - LONGEST).clamp_max(problem.sde.T) - t + TINY
 
         def norm(error: Tensor) -> Tensor:
             """The worse of the state's and the integral's errors: in many dimensions it would vanish in a mean."""
@@ -208,7 +224,7 @@ class Likelihood:
 
         if differentiable and not x.requires_grad:
             x = x.detach().requires_grad_()  # the divergence is differentiable where its argument is
-        probes = draw()
+        probes, redraw = draw(), self.redraw and not differentiable
         start = x.flatten(1).to(wide) / at_eps
         estimates = start.new_zeros(self.probes.estimates(dim), count)
         if self.start == "corrected":
@@ -221,9 +237,11 @@ class Likelihood:
             estimates = estimates - 0.5 * k**2 * heat
         start_term = estimates.mean(0)
         solver = {"method": self.method, "atol": self.atol, "steps": self.steps, "norm": norm, "on_step": on_step}
-        if probes is not None and self.method in PAIRS and not differentiable:
+        if probes is not None and self.method in PAIRS:
             flow = Flow(problem.sde, problem.score, shape, x.dtype)
-            end = integrate(flow, start, problem.sde.eps, problem.sde.T, rtol=self.rtol, on_accepted=along, **solver)
+            solver |= {"along": along, "longest": longest, "differentiable": differentiable}
+            end, integral = integrate(flow, start, problem.sde.eps, problem.sde.T, rtol=self.rtol, **solver)
+            estimates = estimates + integral.T
         else:
             # the integral has D terms, and log p is wanted to as many nats as in the plane all the same
             rtol = start.new_tensor([self.rtol] * dim + [self.rtol * min(1.0, 2 / dim)] * len(estimates))

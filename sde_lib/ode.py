@@ -31,6 +31,11 @@ A field with a method ``stages(t)`` is given all moments of a step at once, t (m
 what depends on the time alone is then computed once a step.
 """
 
+Along = Callable[["Step"], Tensor]
+"""A round of accepted steps, be they none, to the part of an integral that belongs to each, shape (b, m): a source of
+noise that it reads stays in step, whatever the batch mates do. With gradients it is called twice for every step.
+"""
+
 Norm = Callable[[Tensor], Tensor]
 """Scaled errors of shape (b, n) to one number a sample, shape (b,)."""
 
@@ -82,9 +87,10 @@ def integrate(
     norm: Norm = rms,
     on_step: Callable[[float], None] | None = None,
     visit: Visit | None = None,
-    on_accepted: Callable[["Step"], None] | None = None,
+    along: Along | None = None,
+    longest: Callable[[Tensor], Tensor] | None = None,
     differentiable: bool = False,
-) -> Tensor:
+) -> Tensor | tuple[Tensor, Tensor]:
     """y at t1, from y of shape (B, n) at t0.
 
     Arguments:
@@ -95,8 +101,10 @@ def integrate(
         norm: the norm of a sample's scaled errors.
         on_step: called with the share of the way done, in [0, 1], for progress.
         visit: receives the states at some moments on the way; the steps are the same with it and without.
-        on_accepted: called once a round of trial steps with those that were accepted, be they none: what is integrated
-            along the solution without steering it can be evaluated at any moment of a step. Of tsit5 and dopri5.
+        along: what is integrated along the solution without steering it; see :data:`Along`. Then the result is
+            (y, total), the sums of its parts of shape (B, m). Of tsit5 and dopri5.
+        longest: the longest step that may start at t (b,), of shape (b,): for what is integrated along the solution may
+            change where y stands still. Of tsit5 and dopri5.
         differentiable: whether the result can be differentiated with respect to y and to whatever the field holds. The
             steps are found first and then taken again, each of them a checkpoint: the gradient is that of the discrete
             solution, to rounding, and the memory that of one step's evaluations and of one state a step.
@@ -110,11 +118,11 @@ def integrate(
             raise ValueError(f"method={method} has no gradient; type method=tsit5")
         path: Path = []
         with torch.no_grad():
-            adaptive(PAIRS[method], field, y, t0, t1, rtol, atol, norm, on_step, visit, on_accepted, path)
-        return retrace(PAIRS[method], field, y, path)
+            adaptive(PAIRS[method], field, y, t0, t1, rtol, atol, norm, on_step, visit, None, longest, path)
+        return retrace(PAIRS[method], field, y, path, along)
     if method in PAIRS:
-        return adaptive(PAIRS[method], field, y, t0, t1, rtol, atol, norm, on_step, visit, on_accepted)
-    if on_accepted is not None:
+        return adaptive(PAIRS[method], field, y, t0, t1, rtol, atol, norm, on_step, visit, along, longest)
+    if along is not None or longest is not None:
         raise ValueError(f"method={method} does not show its steps; type method=tsit5")
     return reference(field, y, t0, t1, method.removeprefix("torchdiffeq."), rtol, atol, steps, norm, on_step, visit)
 
@@ -261,15 +269,25 @@ def runge_kutta(
     return trial, stages
 
 
-def retrace(pair: Pair, field: Field, y: Tensor, path: Path) -> Tensor:
+def retrace(
+    pair: Pair, field: Field, y: Tensor, path: Path, along: Along | None = None
+) -> Tensor | tuple[Tensor, Tensor]:
     """The steps of a path once more, as differentiable functions of y that keep no evaluation in memory."""
+    count, total = len(y), None
     for rows, t, h, interval in path:
 
-        def step(y: Tensor, rows=rows, t=t, h=h, interval=interval) -> Tensor:
-            return runge_kutta(pair, field, y, t, h, rows, interval, count=-1)[0]
+        def step(y: Tensor, rows=rows, t=t, h=h, interval=interval) -> tuple[Tensor, ...]:
+            end, stages = runge_kutta(pair, field, y, t, h, rows, interval, count=None if along else -1)
+            return (end, along(Step(pair, rows, t, h, y, end, stages))) if along else (end,)
 
-        y = y.index_copy(0, rows, checkpoint(step, y[rows], use_reentrant=False))
-    return y
+        end, *part = checkpoint(step, y[rows], use_reentrant=False)
+        y = y.index_copy(0, rows, end)
+        if part:
+            total = part[0].new_zeros(count, part[0].shape[1]) if total is None else total
+            total = total.index_add(0, rows, part[0])
+    if along is None:
+        return y
+    return y, y.new_zeros(count, 1) if total is None else total
 
 
 def adaptive(
@@ -283,12 +301,14 @@ def adaptive(
     norm: Norm,
     on_step=None,
     visit: Visit | None = None,
-    on_accepted: Callable[[Step], None] | None = None,
+    along: Along | None = None,
+    longest: Callable[[Tensor], Tensor] | None = None,
     path: Path | None = None,
-) -> Tensor:
+) -> Tensor | tuple[Tensor, Tensor]:
     """The per-sample adaptive solver of the module's text."""
     if t0 == t1 or len(y) == 0:
-        return y.clone()
+        nothing = y.new_zeros(len(y), 1)  # adds to sums of any width
+        return y.clone() if along is None else (y.clone(), nothing)
     span = t1 - t0
     low, high = min(t0, t1), max(t0, t1)
     clock = torch.float32 if y.device.type == "mps" else torch.float64
@@ -304,9 +324,12 @@ def adaptive(
     h = first_step(lambda y, share: span * call(y, share), y, done, span * k, rtol, atol, norm)
     previous = torch.full_like(h, 1e-4)  # the last accepted error
     rejected = torch.zeros_like(h, dtype=torch.bool)
+    total = None
 
     while len(rows):
         h = torch.minimum(h, 1 - done)
+        if longest is not None:
+            h = torch.minimum(h, longest((t0 + span * done).clamp(low, high)) / abs(span))
         last = done + h >= 1
         step = (span * h).to(y.dtype)[:, None]
         trial, stages = runge_kutta(pair, field, y, t0 + span * done, span * h, rows, (low, high), k)
@@ -325,14 +348,16 @@ def adaptive(
         factor = factor.clamp(0.2, 5.0)
         factor = torch.where(accepted & ~rejected, factor, factor.clamp_max(1.0))  # no growth just after a rejection
 
-        if path is not None or visit is not None or on_accepted is not None:
+        if path is not None or visit is not None or along is not None:
             taken = Step(pair, rows, t0 + span * done, span * h, y, trial, stages).take(accepted)
             if path is not None and len(taken.rows):
                 path.append((taken.rows, taken.t, taken.h, (low, high)))
             if visit is not None:
-                interpolate(visit, taken, (taken.t - t0) / span, (taken.h / span))
-            if on_accepted is not None:
-                on_accepted(taken)
+                interpolate(visit, taken, done[accepted], h[accepted])
+            if along is not None:
+                part = along(taken)
+                total = part.new_zeros(len(result), part.shape[1]) if total is None else total
+                total.index_add_(0, taken.rows, part)
         done = torch.where(accepted, done + h, done)
         y = torch.where(accepted[:, None], trial, y)
         k = torch.where(accepted[:, None], stages[-1], k)
@@ -346,7 +371,7 @@ def adaptive(
             rows, done, y, k, h, previous, rejected = (v[stay] for v in (rows, done, y, k, h, previous, rejected))
         if on_step:
             on_step(1 - float((1 - done).sum()) / len(result))
-    return result
+    return result if along is None else (result, total)
 
 
 def interpolate(visit: Visit, step: Step, done: Tensor, h: Tensor) -> None:

@@ -455,6 +455,36 @@ def test_a_basis_of_probes_is_exact(sde, method, redraw):
     assert float(basis.probe_stderr.max()) == 0
 
 
+@pytest.mark.parametrize("clock", ["angle", "t"])
+@pytest.mark.parametrize("name", ["ve", "vp", "subvp"])
+def test_where_the_point_stands_still_the_divergence_is_followed(name, clock):
+    """Half way between two modes x never moves, and steps that follow x alone would grow over all that happens."""
+    sde = make_sde(name)
+    score = Oracle(sde, (torch.tensor([0.5, 0.5]), torch.tensor([[-1.0, -1.0], [1.0, 1.0]]), torch.tensor([0.2, 0.2])))
+    x = torch.zeros(1, 2, dtype=torch.float64)
+    exact_trace, basis = (
+        Likelihood(probes, clock=clock, **PUBLISHED)(sde, score.double(), x)
+        for probes in (BasisVectors(), Orthogonal(2))
+    )
+    assert abs(float(basis.log_prob - exact_trace.log_prob)) < 1e-3
+
+
+def test_a_score_that_is_not_finite_at_a_node_is_named():
+    """Whether it shows in the divergence, or in the score alone."""
+    sde = make_sde("ve")
+    oracle, x = Oracle(sde, mixture((2,))), torch.randn(1, 2, dtype=torch.float64)
+    seen = []
+    Likelihood(Rademacher(1), clock="t", **PUBLISHED)(sde, lambda x, t: seen.append(float(t[0])) or oracle(x, t), x)
+    for node in seen[-4:]:
+
+        def broken(x: Tensor, t: Tensor, node=node) -> Tensor:
+            return torch.where((t == node)[:, None], torch.nan, oracle(x, t))
+
+        with pytest.raises(FloatingPointError, match=r"not finite for sample 0 at t="):
+            torch.manual_seed(0)
+            Likelihood(Rademacher(1), clock="t", **PUBLISHED)(sde, broken, x)
+
+
 def test_a_sketch_of_few_dimensions_is_smooth():
     """Hutch++ in three dimensions: no sketch holds one vector twice, for which no step would be small enough."""
     sde = make_sde("vp")
@@ -508,7 +538,7 @@ def test_a_rejected_step_draws_too():
     def jumpy(x: Tensor, t: Tensor) -> Tensor:
         return oracle(x, t) * (1 + 0.2 * (t > 0.3))[:, None]
 
-    likelihood = Likelihood(Rademacher(1), rtol=1e-3, atol=1e-3, **PUBLISHED)
+    likelihood = Likelihood(Rademacher(1), rtol=1e-5, atol=1e-5, **PUBLISHED)
     together = likelihood(sde, jumpy, x, Rows(slice(None), x.shape, x.dtype))
     for i in range(count):
         noise, calls = Rows(slice(i, i + 1), x.shape, x.dtype), []
@@ -615,7 +645,7 @@ def test_memory_does_not_grow_with_the_steps(probes):
     sde = make_sde("vp")
     model, x = network(sde, width=64), torch.randn(16, 2, dtype=torch.float64)
     state, found = 16 * 3, []
-    for tolerance in (1e-1, 1e-4):
+    for tolerance in (1e-1, 1e-4 if isinstance(probes, BasisVectors) else 1e-7):
         kept, counted = [], Counted(model)
         with torch.autograd.graph.saved_tensors_hooks(
             lambda each, kept=kept: kept.append(weakref.ref(each)) or each, lambda each: each

@@ -401,6 +401,15 @@ def test_visit(method, t0, t1):
     torch.testing.assert_close(visit.states[-1], end[:3], rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("t0, t1", [(1.0, 1.001), (1000.0, 1001.0), (0.99, 1.0)])
+def test_visit_of_a_short_interval_far_from_zero(t0, t1):
+    y = torch.randn(50, 2, dtype=torch.float64)
+    visit = Visit([0.0, 1.0], y, 50)
+    end = integrate(lambda y, t, rows: 1e3 * torch.sin(y + 1e3 * t[:, None]), y, t0, t1, visit=visit)
+    assert torch.equal(visit.states[0], y) and not torch.equal(visit.states[1], y)
+    torch.testing.assert_close(visit.states[1], end, rtol=0, atol=1e-12)
+
+
 def test_visit_of_samples_that_finish_at_different_times():
     y = torch.full((6, 2), 1.5, dtype=torch.float64)
     visit = Visit([0.0, 0.5, 1.0], y, 4)
@@ -418,7 +427,16 @@ def test_accepted_steps(method, t0, t1):
     worst, size = [], []
     for tolerance in (1e-4, 1e-9):
         steps = []
-        end = integrate(spring, y, t0, t1, method=method, rtol=tolerance, atol=tolerance, on_accepted=steps.append)
+        end, total = integrate(
+            spring,
+            y,
+            t0,
+            t1,
+            method=method,
+            rtol=tolerance,
+            atol=tolerance,
+            along=lambda step, steps=steps: steps.append(step) or step.h[:, None] * step.state(0.5),
+        )
         reached, state = torch.full((5,), t0, dtype=torch.float64), y.clone()
         errors = []
         for step in steps:
@@ -434,6 +452,10 @@ def test_accepted_steps(method, t0, t1):
                 errors.append(float((step.state(share) - exact).abs().max()) if len(exact) else 0.0)
         torch.testing.assert_close(reached, torch.full_like(reached, t1), rtol=0, atol=1e-12)
         assert torch.equal(state, end)
+        midpoints = torch.zeros_like(y)
+        for step in steps:
+            midpoints[step.rows] += step.h[:, None] * step.state(0.5)
+        torch.testing.assert_close(total, midpoints, rtol=0, atol=1e-13)
         worst.append(max(errors))
         size.append(float(torch.cat([step.h for step in steps]).abs().max()))
     assert math.log(worst[0] / worst[1]) / math.log(size[0] / size[1]) > 4.5
@@ -443,13 +465,30 @@ def test_rounds_without_an_accepted_step_are_told():
     """A source of noise that is read once a round stays in step, whatever the batch mates do."""
     y, rounds = torch.full((6, 2), 1.5, dtype=torch.float64), []
     field = Recorded(stiff)
-    integrate(field, y, 0.0, 2.0, rtol=1e-7, atol=1e-7, on_accepted=lambda step: rounds.append(len(step.rows)))
+    integrate(field, y, 0.0, 2.0, rtol=1e-7, atol=1e-7, along=lambda step: rounds.append(len(step.rows)) or step.y)
     assert len(rounds) == (field.calls - 2) / 6 and min(rounds) == 0
+
+
+def test_no_step_is_longer_than_allowed():
+    y, steps = torch.randn(5, 2, dtype=torch.float64), []
+    for t0, t1 in ((0.0, 2.0), (2.0, 0.0)):
+        steps.clear()
+        integrate(
+            lambda y, t, rows: 0 * y,
+            y,
+            t0,
+            t1,
+            along=lambda step: steps.append(step) or step.y,
+            longest=lambda t: 0.1 + 0.1 * t,
+        )
+        for step in steps:
+            assert bool((step.h.abs() <= 0.1 + 0.1 * step.t + 1e-12).all())
+        assert 8 <= len(steps) <= 20
 
 
 def test_the_reference_shows_no_steps():
     with pytest.raises(ValueError, match=r"method=torchdiffeq.rk4 does not show its steps; type method=tsit5"):
-        integrate(spring, torch.ones(1, 2), 0.0, 1.0, method="torchdiffeq.rk4", on_accepted=print)
+        integrate(spring, torch.ones(1, 2), 0.0, 1.0, method="torchdiffeq.rk4", along=lambda step: step.y)
 
 
 @pytest.mark.parametrize("method", PAIRS)
