@@ -16,9 +16,9 @@ that a solver sees a smooth right-hand side; but then the probe's errors at all 
 alone, and the estimates are integrated after each accepted step, by Gauss and Legendre's rule of four nodes along the
 step's interpolant. A node needs no neighbour that shares its probes, so with ``redraw`` each draws its own, and the
 errors of some fifty nodes average out; four nodes with a backward pass cost about as much as six stages with one. The
-steps do not depend on the probes: a sum of unbiased estimates over them is unbiased. The exact trace, which has no
-errors to average, is integrated beside x and steers the steps too; so are random probes, kept fixed, where gradients
-are asked for or torchdiffeq solves.
+steps do not depend on the probes: a sum of unbiased estimates over them is unbiased. Since the divergence changes where
+x stands still, no step is longer than a factor e of sigma/alpha. The exact trace, which has no errors to average, is
+integrated beside x and steers the steps too; random probes are, kept fixed, where torchdiffeq solves.
 
 Three terms stand at the ends and on the way, each of which can be switched off:
 
