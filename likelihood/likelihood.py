@@ -151,7 +151,8 @@ class Likelihood:
             differentiable: whether log_prob and z can be differentiated with respect to x and to whatever the score
                 holds, in memory that does not grow with the number of steps; see :func:`sde_lib.integrate`.
         """
-        with torch.set_grad_enabled(differentiable):
+        with torch.inference_mode(False), torch.set_grad_enabled(differentiable):  # the divergence is a derivative
+            x = x.clone() if x.is_inference() else x
             return self.solve(sde, score, x, randn_like, on_step, differentiable)
 
     def solve(self, sde: SDE, score: ScoreFn, x: Tensor, randn_like, on_step, differentiable: bool) -> LogLikelihood:

@@ -670,6 +670,17 @@ def test_the_reference_has_no_gradient():
         )
 
 
+@pytest.mark.parametrize("probes", [BasisVectors(), Rademacher(2)])
+def test_it_works_in_inference_mode(probes):
+    sde = make_sde("vp")
+    model, x = network(sde), torch.randn(3, 2, dtype=torch.float64)
+    noise = [Rows(slice(None), x.shape, x.dtype) for _ in range(2)]
+    plain = Likelihood(probes)(sde, model, x, noise[0])
+    with torch.inference_mode():
+        inside = Likelihood(probes)(sde, model, x + 0, noise[1])
+    assert torch.equal(inside.log_prob, plain.log_prob)
+
+
 def test_it_works_under_no_grad_and_leaves_no_graph():
     sde = make_sde("vp")
     x = torch.randn(3, 2, dtype=torch.float64, requires_grad=True)
