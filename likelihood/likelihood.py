@@ -15,9 +15,9 @@ FFJORD (arXiv 1810.01367, section 3.1) keeps a probe fixed along the trajectory 
 that a solver sees a smooth right-hand side; but then the probe's errors at all times add up. Here the solver follows x
 alone, and the estimates are integrated after each accepted step, by Gauss and Legendre's rule of four nodes along the
 step's interpolant. A node needs no neighbour that shares its probes, so with ``redraw`` each draws its own, and the
-errors of some fifty nodes average out; four nodes with a backward pass cost about as much as six stages with one. The
-steps do not depend on the probes: a sum of unbiased estimates over them is unbiased. Since the divergence changes where
-x stands still, no step is longer than a factor e of sigma/alpha. The exact trace, which has no errors to average, is
+errors of some fifty nodes average out; six stages without a backward pass and four nodes with one cost a little more
+than six stages with one. The steps do not depend on the probes: a sum of unbiased estimates over them is unbiased.
+Since the divergence changes where x stands still, no step is longer than a factor e of sigma/alpha. The exact trace, which has no errors to average, is
 integrated beside x and steers the steps too; random probes are, kept fixed, where torchdiffeq solves.
 
 Three terms stand at the ends and on the way, each of which can be switched off:
@@ -72,7 +72,7 @@ class LogLikelihood:
     nfe: float
 
 
-LONGEST = 1.0  # in log-SNR: four nodes a factor e of noise, at least
+LONGEST = 1.0  # in half log-SNR: at least four nodes a factor e of sigma/alpha
 TINY = 1e-9  # a step that rounding leaves before T is still a step
 NODES = list(zip(*(each.tolist() for each in gauss_legendre(4)), strict=True))
 
