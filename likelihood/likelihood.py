@@ -17,8 +17,9 @@ alone, and the estimates are integrated after each accepted step, by Gauss and L
 step's interpolant. A node needs no neighbour that shares its probes, so with ``redraw`` each draws its own, and the
 errors of some fifty nodes average out; six stages without a backward pass and four nodes with one cost a little more
 than six stages with one. The steps do not depend on the probes: a sum of unbiased estimates over them is unbiased.
-Since the divergence changes where x stands still, no step is longer than a factor e of sigma/alpha. The exact trace, which has no errors to average, is
-integrated beside x and steers the steps too; random probes are, kept fixed, where torchdiffeq solves.
+Since the divergence changes where x stands still, no step is longer than a factor e of sigma/alpha. The exact trace,
+which has no errors to average, is integrated beside x and steers the steps too; random probes are, kept fixed, where
+torchdiffeq solves.
 
 Three terms stand at the ends and on the way, each of which can be switched off:
 
