@@ -37,11 +37,16 @@ def settle(cfg: dict, data: Any, device: str) -> dict:
         "batch": batch,
         "device": device,
     }
-    if cfg["model"].get("components") == schema.AUTO and values["components"] is None:
-        raise ValueError(
-            "model=oracle needs data whose density is a mixture, data=mixture or data=8gaussians; "
-            "for other data choose model=mlp or model=unet"
-        )
+    if values["components"] is None:
+        for key, node, remedy in (
+            ("model=oracle", cfg["model"], "model=mlp or model=unet"),
+            ("training/loss=explicit", cfg["training"]["loss"].get("truth", {}), "training/loss=likelihood"),
+        ):
+            if node.get("components") == schema.AUTO:
+                raise ValueError(
+                    f"{key} needs data whose density is a mixture, data=mixture or data=8gaussians; "
+                    f"for other data choose {remedy}"
+                )
     if not 0 < values["sigma_data"] < math.inf:
         raise ValueError(
             f"the training data do not vary, or beyond float32 (std {data.std:.3g} in model units): no density can "
@@ -113,7 +118,7 @@ def build_model(cfg: dict, sde: Any) -> Any:
 
 def identity_of(cfg: dict, data: Any) -> dict:
     """What decides a network's weights, in plain values; a file of data counts by its content and not by its path."""
-    training = {key: value for key, value in cfg["training"].items() if key not in ("evaluate", "save_seconds")}
+    training = {key: plain(value) for key, value in cfg["training"].items() if key not in ("evaluate", "save_seconds")}
     if data.levels is None or training.get("dequantise") == "uniform":
         training.pop("dequantise", None)  # networks older than the key keep their names; continuous data have no bins
     fingerprint = data.fingerprint()
@@ -128,6 +133,17 @@ def identity_of(cfg: dict, data: Any) -> dict:
         "parameterisation": cfg["parameterisation"],
         "training": training,
     }
+
+
+def plain(node: Any) -> Any:
+    """A node without the values that only Python has: they come from the data, which an identity names already."""
+    if isinstance(node, dict):
+        return {key: plain(value) for key, value in node.items() if not holds_tensors(value)}
+    return node
+
+
+def holds_tensors(value: Any) -> bool:
+    return isinstance(value, Tensor) or (isinstance(value, list | tuple) and any(map(holds_tensors, value)))
 
 
 def source_of(cfg: dict, data: Any) -> dict:

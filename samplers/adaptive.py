@@ -5,15 +5,17 @@ Euler-Maruyama and the improved Euler step share one Brownian increment, and the
 .. math::
     x' &= \rho\,x + E\,M(x, t) + \alpha_s V_s\,\Delta W, \qquad
     x'' = x' + \tfrac12 E\,[M(x', s) - M(x, t)], \\
-    e &= \frac{1}{\sqrt d}\Bigl\|\frac{x'' - x'}{\max(atol,\ rtol\,\max(|x'|, |x'_{prev}|))}\Bigr\|_2 .
+    e &= \frac{1}{\sqrt d}\Bigl\|\frac{x'' - x'}{\max(atol,\ rtol\,\max(|x'|, \rho\,|x'_{prev}|))}\Bigr\|_2 .
 
-A step with e <= 1 ends in x'', and the next has the size theta h e^-r, five times the last at most. The variables are
-those of :mod:`samplers.additive` at eta = 1, in which the noise is additive: V = (sigma/alpha)^2 + q^2, the clock is
-1/V, Delta W ~ N(0, 1/V_s - 1/V_t), M = x/alpha + alpha V score, rho = alpha_s V_s/(alpha_t V_t) and E = alpha_s (1 -
-V_s/V_t). So noise itself is never an error, and what a rejection must keep is a plain Brownian motion. Step sizes are
-measured in t, which needs no inverse of the clock. q is the data's std: a step down from pure noise then lands
-where the data lie, and has the error it should have. (With q = 0 it lands in their middle, where the score may vanish
-and no error be seen; with a large q the score's linear part must be followed at three to four times the price.)
+(The published error has no rho: of a long step down from much noise it sees little, x'_prev being large.) A step with
+e <= 1 ends in x'', and the next has the size theta h e^-r, five times the last at most. The variables are those of
+:mod:`samplers.additive` at eta = 1, in which the noise is additive: V = (sigma/alpha)^2 + q^2, the clock is 1/V, Delta
+W ~ N(0, 1/V_s - 1/V_t), M = x/alpha + alpha V score, rho = alpha_s V_s/(alpha_t V_t) and E = alpha_s (1 - V_s/V_t). So
+noise itself is never an error, and what a rejection must keep is a plain Brownian motion. Step sizes are measured as
+shares of the way from T to eps (``SDE.even``), which needs no inverse of the clock. q is the data's std: a step down
+from pure noise then lands where the data lie, and has the error it should have. (With q = 0 it lands in their middle,
+where the score may vanish and no error be seen; with a large q the score's linear part must be followed at three to
+four times the price.)
 
 **Rejection with memory** (Rackauckas and Nie 2017, doi 10.3934/dcdsb.2017133). Whether a step is rejected depends on
 its noise. To draw another after a rejection is to sample from the noises that are not rejected: a bias that no
@@ -47,7 +49,7 @@ class Memory:
 
     Arguments:
         x: shape (b, n), as the increments will be.
-        dtype: of times.
+        dtype: of moments.
     """
 
     def __init__(self, x: Tensor, dtype: torch.dtype):
@@ -65,7 +67,7 @@ class Memory:
         return torch.arange(len(self.depth), device=self.depth.device), (self.depth - 1).clamp_min(0)
 
     def end(self, otherwise: float) -> Tensor:
-        """The time to which the top reaches, or another where nothing is known, shape (b,)."""
+        """The moment to which the top reaches, or another where nothing is known, shape (b,)."""
         return torch.where(self.known, self.ends[self.top], otherwise)
 
     def take(self, share: Tensor, span: Tensor, z: Tensor) -> Tensor:
@@ -150,9 +152,9 @@ class AdaptiveSDE(Sampler):
         scroll = Scroll(self, sde, film, x) if film else None
         rows = torch.arange(len(x), device=x.device)
         precision = torch.float32 if x.device.type == "mps" else torch.float64
-        t = torch.full((len(x),), sde.T, dtype=precision, device=x.device)
-        way = sde.T - sde.eps
-        h, previous, memory = torch.full_like(t, FIRST * way), x, Memory(x.flatten(1), precision)
+        u = torch.zeros(len(x), dtype=precision, device=x.device)  # the share of the way that is done
+        t = torch.full_like(u, sde.T)
+        h, previous, memory = torch.full_like(u, FIRST), x, Memory(x.flatten(1), precision)
 
         def coefficients(*columns: Tensor) -> tuple[Tensor, ...]:
             """Numbers of each sample, shape (b,), as factors of x."""
@@ -164,11 +166,12 @@ class AdaptiveSDE(Sampler):
         M = torch.addcmul(A * x, C, score(x, t.to(x.dtype)))
         while len(rows):
             z = randn_like(start)[rows]
-            limit = memory.end(sde.eps)
-            s = torch.where(t - h > limit + 1e-6 * h, t - h, limit)  # no sliver is left by rounding
+            limit = memory.end(1.0)
+            v = torch.where(u + h < limit - 1e-6 * h, u + h, limit)  # no sliver is left by rounding
+            s, tau_limit = sde.even(v), variance(sde, sde.even(limit))
             alpha, tau_s = sde.alpha(s), variance(sde, s)
             size_s, span = alpha * (tau_s + self.sigma_data**2), self.clock(tau, tau_s)
-            share = torch.where(s > limit, (span / self.clock(tau, variance(sde, limit))).clamp_max(1.0), 1.0)
+            share = torch.where(v < limit, (span / self.clock(tau, tau_limit)).clamp_max(1.0), 1.0)
             increment = memory.take(share, span, z.flatten(1)).reshape(x.shape)
 
             rho, E, n, A = coefficients(size_s / size, size_s * span, size_s, 1 / alpha)
@@ -176,11 +179,11 @@ class AdaptiveSDE(Sampler):
             euler = torch.addcmul(base + noise, E, M)
             M_s = torch.addcmul(A * euler, n, score(euler, moment))
             difference = 0.5 * E * (M_s - M)
-            scale = (self.rtol * torch.maximum(euler.abs(), previous.abs())).clamp_min(self.atol)
+            scale = (self.rtol * torch.maximum(euler.abs(), (rho * previous).abs())).clamp_min(self.atol)
             error = (difference / scale).flatten(1).square().mean(1).sqrt().to(precision)
             accepted = error <= 1  # a NaN is a rejection
-            if not bool((accepted | (t - s > SMALLEST * way)).all()):
-                worst = int((~accepted & (t - s <= SMALLEST * way)).nonzero()[0])
+            if not bool((accepted | (v - u > SMALLEST)).all()):
+                worst = int((~accepted & (v - u <= SMALLEST)).nonzero()[0])
                 raise FloatingPointError(
                     f"the reverse SDE cannot be solved for sample {int(rows[worst])}: at t={float(t[worst]):.4g} no "
                     f"step is small enough (the score is not finite or not smooth there); try a larger sde.eps, "
@@ -189,19 +192,19 @@ class AdaptiveSDE(Sampler):
 
             error = torch.where(error.isfinite(), error, 1e10).clamp_min(1e-10)
             factor = (self.safety * error**-self.exponent).clamp(0.2, 5.0)
-            h = (t - s) * torch.exp2(torch.floor(NOTCHES * torch.log2(factor)) / NOTCHES)
-            arrived = accepted & (s <= sde.eps)
+            h = (v - u) * torch.exp2(torch.floor(NOTCHES * torch.log2(factor)) / NOTCHES)
+            arrived = accepted & (v >= 1)
             yes, heun = per_sample(accepted, x), euler + difference
             if scroll:
-                scroll.add(rows, accepted, t, s, base, heun, noise)
-            memory.put_back(~accepted, s, increment.flatten(1))
+                scroll.add(rows, accepted, (u, v), t, s, base, heun, noise)
+            memory.put_back(~accepted, v, increment.flatten(1))
             x, previous = torch.where(yes, heun, x), torch.where(yes, euler, previous)
-            t, tau, size = (torch.where(accepted, *each) for each in ((s, t), (tau_s, tau), (size_s, size)))
+            u, t, tau, size = (torch.where(accepted, *each) for each in ((v, u), (s, t), (tau_s, tau), (size_s, size)))
             if bool(arrived.any()):
                 result[rows[arrived]] = x[arrived]
                 stay = ~arrived
-                rows, t, tau, size, h, x, previous, M, accepted, A, n, moment = (
-                    each[stay] for each in (rows, t, tau, size, h, x, previous, M, accepted, A, n, moment)
+                rows, u, t, tau, size, h, x, previous, M, accepted, A, n, moment = (
+                    each[stay] for each in (rows, u, t, tau, size, h, x, previous, M, accepted, A, n, moment)
                 )
                 memory.keep(stay)
             new = accepted.nonzero()[:, 0]
@@ -209,7 +212,7 @@ class AdaptiveSDE(Sampler):
                 fresh = x[new]
                 M = M.index_copy(0, new, torch.addcmul(A[new] * fresh, n[new], score(fresh, moment[new])))
             if on_step:
-                on_step(1 - float((t - sde.eps).sum()) / (way * len(result)))
+                on_step(1 - float((1 - u).sum()) / len(result))
         if scroll:
             scroll.show()
         return sde.denoise(score, result, at(sde.eps, result)) if self.denoise else result
@@ -224,22 +227,32 @@ class Scroll:
 
     def __init__(self, sampler: AdaptiveSDE, sde: SDE, film: Film, x: Tensor):
         self.sampler, self.sde, self.film = sampler, sde, film
-        self.moments = [sde.T + share * (sde.eps - sde.T) for share in film.shares[:-1]] + [sde.eps]
+        self.moments = [*sde.even(torch.tensor(film.shares[:-1], dtype=torch.float64)).tolist(), sde.eps]
         self.states = x[: film.rows].expand(len(self.moments), *[-1] * x.ndim).clone()
 
     def add(
-        self, rows: Tensor, accepted: Tensor, t: Tensor, s: Tensor, start: Tensor, end: Tensor, noise: Tensor
+        self,
+        rows: Tensor,
+        accepted: Tensor,
+        shares: tuple[Tensor, Tensor],
+        t: Tensor,
+        s: Tensor,
+        start: Tensor,
+        end: Tensor,
+        noise: Tensor,
     ) -> None:
-        """Notes accepted steps from t to s, which began at ``start``, rescaled to s, and took ``noise``."""
-        watched = accepted & (rows < self.states.shape[1])
-        for moment, state in zip(self.moments, self.states, strict=True):
-            inside = (watched & (s <= moment) & (moment < t)).nonzero()[:, 0]
+        """Notes accepted steps from t to s, at these shares of the way, which began at ``start``, rescaled to s, and
+        took ``noise``.
+        """
+        watched, (u, v) = accepted & (rows < self.states.shape[1]), shares
+        for reached, moment, state in zip(self.film.shares, self.moments, self.states, strict=True):
+            inside = (watched & (u < reached) & (reached <= v)).nonzero()[:, 0]
             if len(inside):
                 tau_t, tau_s, tau = (
                     variance(self.sde, each) for each in (t[inside], s[inside], torch.full_like(t[inside], moment))
                 )
                 clock, q2 = self.sampler.clock, self.sampler.sigma_data**2
-                share = torch.where(moment > s[inside], clock(tau_t, tau) / clock(tau_t, tau_s), 1.0)
+                share = torch.where(reached < v[inside], clock(tau_t, tau) / clock(tau_t, tau_s), 1.0)
                 alpha = self.sde.alpha(torch.full_like(tau, moment)) / self.sde.alpha(s[inside])
                 share, scale = (
                     per_sample(each.to(end.dtype), end[inside]) for each in (share, alpha * (tau + q2) / (tau_s + q2))

@@ -1,7 +1,8 @@
 r"""Time grids: T = t_0 > t_1 > ... > t_N = eps.
 
 =========  ============================================================================================
-Uniform    equal steps in t: the grid of the published samplers (arXiv 2011.13456, appendix C)
+Uniform    equal steps in t: the grid of the published samplers (arXiv 2011.13456, appendix C); in the variable of
+           ``SDE.even`` where an SDE's t is no good clock
 Quadratic  equal steps in sqrt(t): DDIM's quadratic spacing (arXiv 2010.02502)
 LogSNR     equal steps in the half log-SNR lambda = log(alpha/sigma): equal factors in sigma/alpha
 Karras     equal steps in (sigma/alpha)^{1/rho} (arXiv 2206.00364, eq. 5)
@@ -42,10 +43,10 @@ def ends(sde: SDE) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class Uniform(Grid):
-    """Equal steps in t."""
+    """Equal steps in t, or in the variable that the SDE prefers."""
 
     def times(self, sde: SDE, unit: Tensor) -> Tensor:
-        return sde.T + (sde.eps - sde.T) * unit
+        return sde.even(unit)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from .cosine import Cosine
 from .counted import Counted
 from .custom import Custom
 from .divergence import BasisVectors, ExactUpTo, Gaussian, HutchPP, Orthogonal, Probes, Rademacher, divergence
+from .edm import EDM
 from .frame import Frame, frame
 from .noise import BlockNoise
 from .ode import integrate
@@ -24,6 +25,7 @@ __all__ = [
     "SubVP",
     "Toy",
     "Cosine",
+    "EDM",
     "Custom",
     "Frame",
     "frame",

@@ -84,6 +84,10 @@ class SDE(ABC):
             low, high = torch.where(noisier, low, middle), torch.where(noisier, middle, high)
         return (low + high) / 2
 
+    def even(self, share: Tensor) -> Tensor:
+        """The times at shares in [0, 1] of the way from T to eps: even in t, unless the SDE has a better clock."""
+        return self.T + (self.eps - self.T) * share
+
     def perturb(self, x_0: Tensor, t: Tensor, z: Tensor) -> Tensor:
         """x_t = alpha(t) x_0 + sigma(t) z, shapes (B, *), (B,), (B, *) to (B, *); z is standard normal."""
         return per_sample(self.alpha(t), x_0) * x_0 + per_sample(self.sigma(t), x_0) * z

@@ -335,7 +335,8 @@ def test_presets_go_with_everything(experiment, sampler, data):
     cfg = schema.settle(cfg, (2,), standard((2,)))
     for key in ("sampler", "training", "sde", "parameterisation"):
         schema.build(cfg[key], key)
-    assert cfg["training"]["loss"]["weighting"] == ("sigma2" if "published" in experiment else "likelihood")
+    levels = cfg["training"]["loss"]["levels"]["_target_"]
+    assert levels == ("training.levels.Uniform" if "published" in experiment else "training.levels.LogSNR")
 
 
 def test_every_sampler_comes_through_the_whole_configuration(tmp_path):
@@ -374,7 +375,14 @@ def test_a_folder_that_cannot_be_written(tmp_path):
         (["sampler.steps=2.5"], "sampler.steps=2.5 must be a whole number"),
         (["sde.eps=2"], "sde.eps=2.0 must lie between 0 and sde.T"),
         (["+sde.mu=2"], "sde.mu is not a key of VE"),
-        (["training.loss.weighting=snr"], "training.loss.weighting=snr must be one of sigma2, likelihood"),
+        (["training/loss=sliced", "training.loss.law=cauchy"], "training.loss.law=cauchy must be one of rademacher"),
+        (["training/loss/levels=clean"], "training/loss/levels=clean has no noise to take off: type training/loss="),
+        (["training/loss=explicit"], "training/loss=explicit needs data whose density is a mixture"),
+        (["training/loss=ncsn", "training.loss.levels.count=1"], "training.loss.levels.count=1 must lie in [2,"),
+        (
+            ["training/loss=one_level", "training.loss.levels.noise_to_signal=1e9"],
+            "lies outside the SDE's levels, 0.01",
+        ),
         (["sampler/grid=karras", "sampler.grid.rho=-1"], "sampler.grid.rho=-1.0 must be positive"),
         (["sampler=em", "++sampler.corrector={snr:0.1}"], "sampler.corrector.snr: there is no sampler/corrector here"),
         (["sde=ve", "sde.sigma_max=1e30"], "sde.sigma_max=1e+30 must exceed sde.sigma_min=0.01, both positive and at"),

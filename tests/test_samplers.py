@@ -24,7 +24,7 @@ from samplers import (
     ReverseDiffusion,
     Uniform,
 )
-from sde_lib import BlockNoise, Counted, affine
+from sde_lib import EDM, VE, VP, BlockNoise, Counted, SubVP, Toy, affine
 
 from .conftest import (
     CORRECTORS,
@@ -518,9 +518,12 @@ def test_grids_fall_from_T_to_eps(sde, name, steps):
     assert bool((grid.diff() < 0).all())
 
 
-def test_uniform_grid(sde):
-    gaps = Uniform()(sde, 50).diff()
-    torch.testing.assert_close(gaps, torch.full_like(gaps, (sde.eps - sde.T) / 50), rtol=1e-9, atol=0)
+def test_uniform_grid():
+    for sde in (VE(), VP(), SubVP(), Toy()):
+        gaps = Uniform()(sde, 50).diff()
+        torch.testing.assert_close(gaps, torch.full_like(gaps, (sde.eps - sde.T) / 50), rtol=1e-9, atol=0)
+    sde = EDM()  # where t is the noise, even steps are Karras'
+    torch.testing.assert_close(Uniform()(sde, 50), Karras(7.0)(sde, 50), rtol=1e-9, atol=0)
 
 
 def test_log_snr_grid(sde):

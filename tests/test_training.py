@@ -13,7 +13,7 @@ from torch import nn
 from data import Data, Digits, Mixture
 from models import EDM, MLP, Oracle, ScoreModel
 from sde_lib import VE, VP, SubVP, Toy
-from training import EMA, DenoisingScoreMatching, Trainer
+from training import EMA, DenoisingScoreMatching, Trainer, levels
 from training.trainer import Batches
 
 SDES = [VE(), VP(), SubVP(), Toy()]
@@ -50,7 +50,7 @@ def test_likelihood_weighting_is_g_squared_integrated_over_time(sde):
     def wrong_score(x, t):  # the score of N(0, 2 s_d^2): a residual that is not zero at any time
         return -x / (2 * (sde.alpha(t) * s_d).square() + sde.sigma(t).square())[:, None]
 
-    loss = DenoisingScoreMatching("likelihood")
+    loss = DenoisingScoreMatching(levels.LogSNR())
     torch.manual_seed(0)
     estimate = loss(sde, wrong_score, s_d * torch.randn(200_000, 2, dtype=torch.float64)).mean()
     ends = sde.half_log_snr(torch.tensor([sde.T, sde.eps], dtype=torch.float64))
@@ -63,48 +63,6 @@ def test_likelihood_weighting_is_g_squared_integrated_over_time(sde):
     residual = (sigma * a * s_d / v).square() + (1 - sigma.square() / v).square()
     integral = torch.trapezoid(g.square() / sigma.square() * residual, t)
     assert float(2 * (ends[1] - ends[0]) * estimate) == pytest.approx(float(integral), rel=0.01)
-
-
-@pytest.mark.parametrize("weighting", ["sigma2", "likelihood"])
-@pytest.mark.parametrize("shape", [(2,), (3, 8, 6)])
-def test_the_exact_score_minimises_the_loss(weighting, shape):
-    dim = math.prod(shape)
-    components = (
-        torch.tensor([0.4, 0.6]),
-        torch.stack([torch.full((dim,), 0.8), torch.full((dim,), -0.5)]),
-        torch.tensor([0.3, 0.2]),
-    )
-    oracle, loss = Oracle(VP(), components).double(), DenoisingScoreMatching(weighting)
-    pick = torch.multinomial(components[0], 4000, replacement=True, generator=torch.Generator().manual_seed(2))
-    x = components[1][pick].double() + components[2][pick, None] * torch.randn(
-        4000, dim, dtype=torch.float64, generator=torch.Generator().manual_seed(3)
-    )
-    x = x.reshape(-1, *shape)
-
-    def mean(score):
-        torch.manual_seed(0)
-        return float(loss(VP(), score, x).mean())
-
-    best = mean(oracle)
-    for factor in (0.97, 1.03):
-        assert mean(lambda x, t, factor=factor: factor * oracle(x, t)) > best
-
-
-def test_stratified_times_cover_each_share_once():
-    for weighting in ("sigma2", "likelihood"):
-        sde = VP()
-        even = DenoisingScoreMatching(weighting, stratified=True).times(sde, torch.zeros(64, 2, dtype=torch.float64))
-        unit = (even - sde.eps) / (sde.T - sde.eps)
-        if weighting == "likelihood":
-            ends = sde.half_log_snr(torch.tensor([sde.T, sde.eps], dtype=torch.float64))
-            unit = (sde.half_log_snr(even) - ends[0]) / (ends[1] - ends[0])
-        assert sorted((unit * 64).floor().clamp(0, 63).long().tolist()) == list(range(64))
-        assert even.min() >= sde.eps and even.max() <= sde.T
-
-
-def test_unknown_weighting_is_refused():
-    with pytest.raises(ValueError, match="training.loss.weighting=snr must be sigma2 or likelihood"):
-        DenoisingScoreMatching("snr")
 
 
 # The moving average

@@ -1,9 +1,31 @@
 """Estimating the score: losses, the loop, checkpoints and the store."""
 
-from . import journal, store
+from . import journal, levels, store
 from .ema import EMA
-from .loss import DenoisingScoreMatching, Loss
+from .levels import Levels
+from .loss import (
+    DenoisingScoreMatching,
+    ExplicitScoreMatching,
+    ImplicitScoreMatching,
+    Loss,
+    ScoreMatching,
+    SlicedScoreMatching,
+)
 from .store import Store
 from .trainer import Trainer
 
-__all__ = ["Trainer", "Loss", "DenoisingScoreMatching", "EMA", "Store", "journal", "store"]
+__all__ = [
+    "Trainer",
+    "Loss",
+    "ScoreMatching",
+    "DenoisingScoreMatching",
+    "ExplicitScoreMatching",
+    "ImplicitScoreMatching",
+    "SlicedScoreMatching",
+    "Levels",
+    "levels",
+    "EMA",
+    "Store",
+    "journal",
+    "store",
+]

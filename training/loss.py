@@ -1,29 +1,36 @@
-r"""Denoising score matching: a network that predicts the noise has learnt the score.
+r"""Four ways to estimate a score, and the levels of noise they are averaged over.
 
 .. math::
-    L(\theta) = \mathbb E_t\,\lambda(t)\,\mathbb E_{x_0, z}\,\|s_\theta(\alpha x_0 + \sigma z, t) + z/\sigma\|^2
+    \text{explicit}\quad & \|s_\theta(x) - \nabla\log p(x)\|^2 \\
+    \text{implicit}\quad & \|s_\theta(x)\|^2 + 2\,\nabla\!\cdot s_\theta(x) \\
+    \text{sliced}\quad & (v^\top s_\theta(x))^2 + 2\,v^\top\nabla s_\theta(x)\,v, \qquad \mathbb E\,vv^\top = I \\
+    \text{denoising}\quad & \|s_\theta(x_t, t) + z/\sigma\|^2, \qquad x_t = \alpha x_0 + \sigma z
 
-(Vincent 2011, doi 10.1162/NECO_a_00142; arXiv 2011.13456, eq. 7). The minimiser is the score of the perturbed
-density p_t, whatever the weight. Two weights are the field's:
+Their expectations differ by constants (Hyvarinen 2005, JMLR 6, theorem 1; Song et al., arXiv 1905.07088, eq. 7 and 8;
+Vincent 2011, doi 10.1162/NECO_a_00142), so that all have the score of the law of x as their minimiser. What that law
+is makes the difference: the first three can take the *clean* data (levels ``clean``) and find their score; denoising
+always finds that of the *perturbed* data, and needs no derivative of the network.
 
-* ``sigma2``: lambda = sigma^2 with t uniform on [eps, T], the published one: each level's error has unit size.
-* ``likelihood``: lambda = g^2, for which L bounds the Kullback-Leibler divergence of the model from the data, and
-  with it the negative log-likelihood (arXiv 2101.09258, theorem 1). Since g^2/sigma^2 = -2 d(lambda)/dt with lambda
-  the half log-SNR, drawing t *uniformly in log-SNR* turns the weight into sigma^2 again,
+Each is multiplied by sigma(t)^2, which gives all levels a like size, and by the levels' own weight
+(:mod:`training.levels`). Likelihood weighting, lambda = g^2, for which the denoising loss bounds the Kullback-Leibler
+divergence of the model from the data (arXiv 2101.09258, theorem 1), is a choice of levels: since g^2/sigma^2 = -2
+d(lambda)/dt with lambda the half log-SNR, drawing t *uniformly in log-SNR* turns the weight into sigma^2 again,
 
-  .. math:: \int_{eps}^T g^2\,\|s_\theta + z/\sigma\|^2\,dt = 2\int \|\sigma s_\theta + z\|^2\,d\lambda,
+.. math:: \int_{eps}^T g^2\,\|s_\theta + z/\sigma\|^2\,dt = 2\int \|\sigma s_\theta + z\|^2\,d\lambda,
 
-  with low variance under every SDE and no table of an importance density (section 5.1 there).
+with low variance under every SDE and no table of an importance density (section 5.1 there).
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from sde_lib import SDE, ScoreFn, per_sample
+from sde_lib import SDE, BasisVectors, Gaussian, Probes, Rademacher, ScoreFn, divergence, per_sample
+
+from .levels import Levels, LogSNR
 
 
 class Loss(ABC):
@@ -34,25 +41,20 @@ class Loss(ABC):
         """The loss of each sample of x_0 (B, *), shape (B,); it draws from torch's global generator."""
 
 
-@dataclass(frozen=True)
-class DenoisingScoreMatching(Loss):
-    """The squared error of sigma times the score, the mean over the D values of a sample.
+class ScoreMatching(Loss):
+    """An objective at levels of noise. Losses are means over the D values of a sample.
 
-    With ``likelihood`` the integral above is D times twice the range of lambda times this loss, which is left at
-    unit size so that one clipping threshold and one learning rate fit every SDE.
-
-    Arguments:
-        weighting: ``sigma2`` or ``likelihood``; see the module's text.
-        stratified: whether the times of a batch are spread evenly, t_i = (i + u)/B with one shared u, in random
-            order: the same expectation with less variance (arXiv 2107.00630, appendix I.1).
+    A concrete one is a frozen dataclass with the fields ``levels`` and ``stratified``, whether the levels of a batch
+    are spread evenly, at the quantiles (i + u)/B with one shared u: the same expectation with less variance (arXiv
+    2107.00630, appendix I.1).
     """
 
-    weighting: Literal["sigma2", "likelihood"] = "likelihood"
-    stratified: bool = True
+    levels: Levels
+    stratified: bool
 
-    def __post_init__(self):
-        if self.weighting not in ("sigma2", "likelihood"):
-            raise ValueError(f"training.loss.weighting={self.weighting} must be sigma2 or likelihood")
+    @abstractmethod
+    def objective(self, sde: SDE, score: ScoreFn, x: Tensor, t: Tensor, z: Tensor) -> Tensor:
+        """sigma^2 times the objective at x (B, *), perturbed by sigma(t) z, divided by D: shape (B,)."""
 
     def times(self, sde: SDE, x_0: Tensor) -> Tensor:
         """Times (B,) for the samples of x_0 (B, *)."""
@@ -60,12 +62,122 @@ class DenoisingScoreMatching(Loss):
         unit = torch.rand(1 if self.stratified else count, dtype=x_0.dtype, device=x_0.device)
         if self.stratified:
             unit = (torch.arange(count, dtype=x_0.dtype, device=x_0.device) + unit) / count
-        if self.weighting == "sigma2":
-            return sde.eps + (sde.T - sde.eps) * unit
-        start, stop = sde.half_log_snr(torch.tensor([sde.T, sde.eps], dtype=x_0.dtype, device=x_0.device))
-        return sde.time(start + (stop - start) * unit).clamp(sde.eps, sde.T)
+        below = 1 - torch.finfo(x_0.dtype).eps  # rounded up to 1 it would be one level too many
+        return self.levels.times(sde, unit.clamp_max(below))
 
     def __call__(self, sde: SDE, score: ScoreFn, x_0: Tensor) -> Tensor:
         t, z = self.times(sde, x_0), torch.randn_like(x_0)
-        residual = per_sample(sde.sigma(t), x_0) * score(sde.perturb(x_0, t, z), t) + z
+        x = sde.perturb(x_0, t, z) if self.levels.noise else x_0
+        return self.levels.weight(sde, t) * self.objective(sde, score, x, t, z)
+
+
+@dataclass(frozen=True)
+class DenoisingScoreMatching(ScoreMatching):
+    """The squared error of sigma times the score, which is that of a prediction of the noise z.
+
+    Under likelihood weighting the integral above is D times twice the range of lambda times this loss, which is left at
+    unit size so that one clipping threshold and one learning rate fit every SDE.
+
+    Arguments:
+        levels: the noise levels; see :mod:`training.levels`.
+        stratified: whether the levels of a batch are spread evenly.
+    """
+
+    levels: Levels = field(default_factory=LogSNR)
+    stratified: bool = True
+
+    def __post_init__(self):
+        if not self.levels.noise:
+            raise ValueError(
+                "training/loss/levels=clean has no noise to take off: type training/loss=implicit, sliced, "
+                "sliced_vr or explicit with it"
+            )
+
+    def objective(self, sde: SDE, score: ScoreFn, x: Tensor, t: Tensor, z: Tensor) -> Tensor:
+        residual = per_sample(sde.sigma(t), x) * score(x, t) + z
         return residual.square().flatten(1).mean(1)
+
+
+@dataclass(frozen=True)
+class ExplicitScoreMatching(ScoreMatching):
+    """The squared distance to the true score, where it is known: what the other objectives stand in for.
+
+    Arguments:
+        truth: the exact score; ``models.Oracle`` of the data's components in the yaml.
+        levels, stratified: as in :class:`DenoisingScoreMatching`.
+    """
+
+    truth: nn.Module
+    levels: Levels = field(default_factory=LogSNR)
+    stratified: bool = True
+
+    def objective(self, sde: SDE, score: ScoreFn, x: Tensor, t: Tensor, z: Tensor) -> Tensor:
+        with torch.no_grad():
+            truth = self.truth.to(x)(x, t)
+        error = per_sample(sde.sigma(t), x) * (score(x, t) - truth)
+        return error.square().flatten(1).mean(1)
+
+
+@dataclass(frozen=True)
+class ImplicitScoreMatching(ScoreMatching):
+    """Hyvarinen's objective with the exact divergence: D backward passes, themselves differentiated.
+
+    Arguments:
+        levels, stratified: as in :class:`DenoisingScoreMatching`.
+        chunk: how many of the D passes run at once; memory grows with it.
+    """
+
+    levels: Levels = field(default_factory=LogSNR)
+    stratified: bool = True
+    chunk: int = 16
+
+    def __post_init__(self):
+        if self.chunk < 1:
+            raise ValueError(f"training.loss.chunk={self.chunk} must be at least 1; type training.loss.chunk=16")
+
+    def objective(self, sde: SDE, score: ScoreFn, x: Tensor, t: Tensor, z: Tensor) -> Tensor:
+        value, trace = divergence(lambda y: score(y, t), track(x), BasisVectors(self.chunk))
+        return sde.sigma(t).square() * (value.square().flatten(1).mean(1) + 2 * trace[0] / x[0].numel())
+
+
+@dataclass(frozen=True)
+class SlicedScoreMatching(ScoreMatching):
+    """The implicit objective along random directions v: one backward pass a direction.
+
+    With ``variance_reduced`` E (v's)^2 is taken as |s|^2, which it is (arXiv 1905.07088, eq. 8 and section 3.2).
+
+    Arguments:
+        levels, stratified: as in :class:`DenoisingScoreMatching`.
+        directions: how many v a sample.
+        law: ``rademacher``, random signs, or ``gaussian``, standard normals.
+        variance_reduced: see above.
+    """
+
+    levels: Levels = field(default_factory=LogSNR)
+    stratified: bool = True
+    directions: int = 1
+    law: Literal["rademacher", "gaussian"] = "rademacher"
+    variance_reduced: bool = True
+
+    def __post_init__(self):
+        if self.directions < 1:
+            raise ValueError(
+                f"training.loss.directions={self.directions} must be at least 1; type training.loss.directions=1"
+            )
+        if self.law not in ("rademacher", "gaussian"):
+            raise ValueError(f"training.loss.law={self.law} must be rademacher or gaussian")
+
+    def objective(self, sde: SDE, score: ScoreFn, x: Tensor, t: Tensor, z: Tensor) -> Tensor:
+        probes: Probes = (Rademacher if self.law == "rademacher" else Gaussian)(self.directions)
+        v = probes.draw(x, lambda count: torch.randn(count, *x.shape, dtype=x.dtype, device=x.device))
+        value, traces = divergence(lambda y: score(y, t), track(x), probes, v)
+        if self.variance_reduced:
+            square = value.square().flatten(1).sum(1)
+        else:
+            square = (v * value).flatten(2).sum(2).square().mean(0)
+        return sde.sigma(t).square() * (square + 2 * traces.mean(0)) / x[0].numel()
+
+
+def track(x: Tensor) -> Tensor:
+    """x as a leaf: where gradients are on, the divergence there can be differentiated too."""
+    return x.detach().requires_grad_(torch.is_grad_enabled())

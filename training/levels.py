@@ -1,0 +1,197 @@
+r"""Which noise levels a loss is trained at, and what each counts beside sigma^2.
+
+Every objective of :mod:`training.loss` is an average over levels, :math:`\int p(t)\,w(t)\,\sigma(t)^2 \ldots dt`, and
+the road from score matching to score SDEs differs in p and w alone:
+
+===========  ====================================================  =========  ========================================
+levels       t                                                     w          source
+===========  ====================================================  =========  ========================================
+Uniform      even in t                                             1          2011.13456, eq. 7
+LogSNR       even in log(alpha/sigma): likelihood weighting        1          2101.09258, theorem 1
+LogNormal    log(sigma/alpha) normal, k = sigma/alpha              (k^2 +     2206.00364, table 1
+                                                                   s^2)/s^2
+Ladder       a geometric ladder in sigma/alpha                     1          1907.05600, eq. 5 and 6
+Chain        T n/N, the N steps of a discrete chain                1          2006.11239, eq. 14
+One          one sigma/alpha                                       1          Vincent 2011
+Clean        eps, and no noise is added                            1/sigma^2  Hyvarinen 2005
+===========  ====================================================  =========  ========================================
+"""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sde_lib import SDE
+
+START = "training.loss.levels"
+
+
+class Levels(ABC):
+    """A law of noise levels: its quantile function, and a weight.
+
+    ``noise`` says whether data are perturbed at all, ``everywhere`` whether the network is of use from T down to eps.
+    """
+
+    noise: bool = True
+    everywhere: bool = True
+
+    @abstractmethod
+    def times(self, sde: SDE, unit: Tensor) -> Tensor:
+        """The times in [eps, T] at the quantiles ``unit`` in [0, 1), shape (B,) to (B,)."""
+
+    def weight(self, sde: SDE, t: Tensor) -> Tensor:
+        """w(t) beside sigma^2, in the shape of t."""
+        return torch.ones_like(t)
+
+
+def ends(sde: SDE, like: Tensor) -> tuple[Tensor, Tensor]:
+    """lambda = log(alpha/sigma) at T and at eps."""
+    return sde.half_log_snr(torch.tensor([sde.T, sde.eps], dtype=like.dtype, device=like.device)).unbind()
+
+
+def time(sde: SDE, half_log_snr: Tensor) -> Tensor:
+    return sde.time(half_log_snr).clamp(sde.eps, sde.T)
+
+
+@dataclass(frozen=True)
+class Uniform(Levels):
+    """Even in t, or in the variable that the SDE prefers (``SDE.even``)."""
+
+    def times(self, sde: SDE, unit: Tensor) -> Tensor:
+        return sde.even(1 - unit).clamp(sde.eps, sde.T)
+
+
+@dataclass(frozen=True)
+class LogSNR(Levels):
+    """Even in log(alpha/sigma)."""
+
+    def times(self, sde: SDE, unit: Tensor) -> Tensor:
+        start, stop = ends(sde, unit)
+        return time(sde, start + (stop - start) * unit)
+
+
+@dataclass(frozen=True)
+class LogNormal(Levels):
+    """log(sigma/alpha) ~ N(mean + log(2 s), std^2), cut to [eps, T]; w = (k^2 + s^2)/s^2 (arXiv 2206.00364, table 1).
+
+    The weight is that of unit loss at every level for a network of the EDM parameterisation before training.
+
+    Arguments:
+        mean, std: of the logarithm for data of std 0.5. Published: -1.2 and 1.2.
+        sigma_data: s, the std of the data in model units, with which the levels move; ``auto`` in the yaml measures it.
+    """
+
+    mean: float = -1.2
+    std: float = 1.2
+    sigma_data: float = 1.0
+
+    def __post_init__(self):
+        if not 0 < self.std < math.inf:
+            raise ValueError(f"{START}.std={self.std} must be positive and finite; published: {START}.std=1.2")
+        if not abs(self.mean) <= 20:
+            raise ValueError(f"{START}.mean={self.mean} must lie in [-20, 20]; published: {START}.mean=-1.2")
+        if not 0 < self.sigma_data < math.inf:
+            raise ValueError(f"{START}.sigma_data={self.sigma_data} must be positive; type {START}.sigma_data=auto")
+
+    def times(self, sde: SDE, unit: Tensor) -> Tensor:
+        centre, double = self.mean + math.log(2 * self.sigma_data), unit.double()
+        # lambda = -log k falls in t: T has the largest k
+        low, high = (torch.special.ndtr((-end - centre) / self.std) for end in ends(sde, double)[::-1])
+        if not float(high - low) > 1e-6:
+            raise ValueError(
+                f"{START}.mean={self.mean} and {START}.std={self.std} put no level between sde.eps={sde.eps} and "
+                f"sde.T={sde.T}; published: {START}.mean=-1.2 {START}.std=1.2"
+            )
+        k = centre + self.std * torch.special.ndtri(low + (high - low) * double)
+        return time(sde, -k).to(unit.dtype)
+
+    def weight(self, sde: SDE, t: Tensor) -> Tensor:
+        return 1 + torch.exp(-2 * sde.half_log_snr(t)) / self.sigma_data**2
+
+
+@dataclass(frozen=True)
+class Ladder(Levels):
+    """sigma/alpha at ``count`` levels in geometric progression from T to eps, each as often as the others.
+
+    Arguments:
+        count: L. Published: 10 from sigma 1 to 0.01 (arXiv 1907.05600), 232 from 50 to 0.01 (arXiv 2006.09011).
+    """
+
+    count: int = 10
+
+    def __post_init__(self):
+        check_count(self.count, 2, 10)
+
+    def times(self, sde: SDE, unit: Tensor) -> Tensor:
+        start, stop = ends(sde, unit)
+        step = (unit * self.count).floor() / (self.count - 1)
+        return time(sde, start + (stop - start) * step)
+
+
+@dataclass(frozen=True)
+class Chain(Levels):
+    """t = T n/N, n = 1 ... N, each as often as the others; what would lie below eps is eps.
+
+    Arguments:
+        count: N. Published: 1000 (arXiv 2006.11239).
+    """
+
+    count: int = 1000
+
+    def __post_init__(self):
+        check_count(self.count, 2, 1000)
+
+    def times(self, sde: SDE, unit: Tensor) -> Tensor:
+        return (sde.T * ((unit * self.count).floor() + 1) / self.count).clamp(sde.eps, sde.T)
+
+
+@dataclass(frozen=True)
+class One(Levels):
+    """One level: the score of data blurred by N(0, k^2 I).
+
+    Arguments:
+        noise_to_signal: k = sigma/alpha, in model units.
+    """
+
+    noise_to_signal: float = 0.1
+
+    everywhere = False
+
+    def __post_init__(self):
+        if not 0 < self.noise_to_signal < math.inf:
+            raise ValueError(f"{START}.noise_to_signal={self.noise_to_signal} must be positive and finite; type 0.1")
+
+    def times(self, sde: SDE, unit: Tensor) -> Tensor:
+        level = torch.full_like(unit, -math.log(self.noise_to_signal))
+        start, stop = ends(sde, level)
+        if not float(start) - 1e-4 <= float(level[0]) <= float(stop) + 1e-4:
+            raise ValueError(
+                f"{START}.noise_to_signal={self.noise_to_signal} lies outside the SDE's levels, "
+                f"{math.exp(-float(stop)):.4g} to {math.exp(-float(start)):.4g}"
+            )
+        return time(sde, level)
+
+
+@dataclass(frozen=True)
+class Clean(Levels):
+    """The data as they are, read as t = eps: the score of the clean density, which needs no noise to be defined.
+
+    w = 1/sigma(eps)^2 takes the weight sigma^2 of the objectives away again.
+    """
+
+    noise = False
+    everywhere = False
+
+    def times(self, sde: SDE, unit: Tensor) -> Tensor:
+        return torch.full_like(unit, sde.eps)
+
+    def weight(self, sde: SDE, t: Tensor) -> Tensor:
+        return sde.sigma(t) ** -2
+
+
+def check_count(value: int, least: int, published: int) -> None:
+    if not least <= value <= 10**6:
+        raise ValueError(f"{START}.count={value} must lie in [{least}, 1000000]; published: {START}.count={published}")
