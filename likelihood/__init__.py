@@ -1,7 +1,9 @@
 """Exact log p(x), in nats; of integers, a bound on log P."""
 
+from .crosscheck import CrossCheck, Estimate
 from .dequantisation import Dequantisation, TruncatedNormalDequantisation, UniformDequantisation
-from .immse import IMMSE, DenoisingEstimate
+from .energy import EnergyDensity
+from .immse import IMMSE
 from .likelihood import Likelihood, LogLikelihood
 
 __all__ = [
@@ -10,6 +12,8 @@ __all__ = [
     "Dequantisation",
     "UniformDequantisation",
     "TruncatedNormalDequantisation",
+    "CrossCheck",
+    "Estimate",
     "IMMSE",
-    "DenoisingEstimate",
+    "EnergyDensity",
 ]

@@ -37,33 +37,19 @@ with itself.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from sde_lib import SDE, Counted, ScoreFn, frame, per_sample
 
+from .crosscheck import CrossCheck, Estimate
 from .moments import Moments
 
 
 @dataclass(frozen=True)
-class DenoisingEstimate:
-    """What is known about each point.
-
-    Attributes:
-        log_prob: log p(x) in nats and model units, shape (B,), float64.
-        stderr: its standard error over the noise in nats, shape (B,).
-        nfe: network evaluations a point.
-    """
-
-    log_prob: Tensor
-    stderr: Tensor
-    nfe: float
-
-
-@dataclass(frozen=True)
-class IMMSE:
+class IMMSE(CrossCheck):
     """(sde, score, x) -> log p(x), from the errors of denoising.
 
     Arguments:
@@ -78,6 +64,8 @@ class IMMSE:
     start: Literal["corrected", "plain"] = "corrected"
     prior: Literal["data", "standard"] = "data"
     moments: tuple[Tensor, Tensor, Tensor, float] | None = None
+
+    same: ClassVar[dict[str, str]] = {"start": "corrected"}
 
     def __post_init__(self):
         if self.draws < 4 or self.draws % 2:
@@ -109,7 +97,7 @@ class IMMSE:
         x: Tensor,
         randn_like: Callable[[Tensor], Tensor] = torch.randn_like,
         on_step: Callable[[float], None] | None = None,
-    ) -> DenoisingEstimate:
+    ) -> Estimate:
         """The log-density at x, shape (B, *), in model units.
 
         Arguments:
@@ -179,7 +167,7 @@ class IMMSE:
                 f"the cross-check's log p of point {point} is {float(log_prob[point])}: the score is not finite there; "
                 "try a larger sde.eps or dtype=float64"
             )
-        return DenoisingEstimate(log_prob, 0.5 * variance.sqrt(), counted.evaluations / max(1, count))
+        return Estimate(log_prob, 0.5 * variance.sqrt(), counted.evaluations / max(1, count))
 
 
 def uniform(randn_like: Callable[[Tensor], Tensor], x: Tensor, n: int) -> Tensor:

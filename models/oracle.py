@@ -69,3 +69,7 @@ class Oracle(nn.Module):
     def log_prob(self, x: Tensor, t: Tensor) -> Tensor:
         """log p_t(x) in nats and model units, shape (B, *) and (B,) to (B,)."""
         return torch.logsumexp(self._terms(x, t)[0], dim=1)
+
+    def log_density(self, x: Tensor, t: Tensor) -> Tensor:
+        """:meth:`log_prob` by the name that an energy network's unnormalised one has."""
+        return self.log_prob(x, t)

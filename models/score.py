@@ -37,6 +37,19 @@ class ScoreModel(nn.Module):
         c_skip, c_out, c_in, c_noise = (c.to(x.dtype) for c in self.coefficients(per_sample(t, x)))
         return torch.addcmul(c_skip * x, c_out, self.net(c_in * x, c_noise.flatten()))
 
+    def log_density(self, x: Tensor, t: Tensor) -> Tensor:
+        r"""An unnormalised log-density u with grad u = score, shape (B, *) and (B,) to (B,), of a network F = -grad E:
+
+        .. math:: u(x, t) = \tfrac12 c_{skip}\,\|x\|^2 - \frac{c_{out}}{c_{in}}\,E(c_{in}\,x,\ c_{noise}) .
+
+        NotImplementedError for a network without an energy.
+        """
+        energy = getattr(self.net, "energy", None)
+        if energy is None:
+            raise NotImplementedError("only a network with an energy has a log-density; wrap it in EnergyGradient")
+        c_skip, c_out, c_in, c_noise = (c.to(x.dtype) for c in self.coefficients(t))
+        return 0.5 * c_skip * x.flatten(1).square().sum(1) - c_out / c_in * energy(per_sample(c_in, x) * x, c_noise)
+
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """(c_skip, c_out, c_in, c_noise), each in the shape of t."""
         alpha, sigma = self.sde.alpha(t), self.sde.sigma(t)

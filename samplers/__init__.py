@@ -3,12 +3,14 @@
 from .adams_bashforth import AdamsBashforth
 from .adaptive import AdaptiveSDE
 from .additive import SEA, ShARK
+from .annealed import AnnealedLangevin
 from .auto import Auto
 from .correctors import Langevin
 from .deis import DEIS
 from .exponential import Exponential
 from .grid import Angle, Centred, Grid, Karras, LogSNR, Quadratic, Uniform
 from .heun import Heun
+from .langevin import LangevinDynamics
 from .multistep import Multistep
 from .ode import ProbabilityFlow
 from .pc import Film, PredictorCorrector, Sampler
@@ -40,6 +42,8 @@ __all__ = [
     "SEA",
     "ShARK",
     "Langevin",
+    "LangevinDynamics",
+    "AnnealedLangevin",
     "Grid",
     "Uniform",
     "Quadratic",

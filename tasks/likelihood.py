@@ -21,7 +21,7 @@ the same probes, and only what their errors do not share does harm; the exact tr
 import logging
 import math
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from data import Data
-from likelihood import IMMSE, Dequantisation, Likelihood, UniformDequantisation
+from likelihood import CrossCheck, Dequantisation, Likelihood, UniformDequantisation
 from likelihood.dequantisation import Dequantised, log_mean
 from sde_lib import SDE, BlockNoise, ScoreFn
 
@@ -59,7 +59,7 @@ class LikelihoodTask:
 
     likelihood: Likelihood
     dequantisation: Dequantisation = field(default_factory=UniformDequantisation)
-    crosscheck: IMMSE | None = None
+    crosscheck: CrossCheck | None = None
     count: int | None = None
     points: str | None = None
     batch: int = 1024
@@ -78,12 +78,13 @@ class LikelihoodTask:
                 f"samples={self.dequantisation.samples}, makes a bound of them; leave one of the two out"
             )
         for key in ("start", "prior"):
-            ours, theirs = getattr(self.likelihood, key), getattr(self.crosscheck, key)
-            if ours != theirs or (key == "start" and ours != "corrected"):
-                wanted = "corrected" if key == "start" else ours
+            ours = getattr(self.likelihood, key)
+            theirs, wanted = getattr(self.crosscheck, key, ours), self.crosscheck.same.get(key, ours)
+            if not ours == theirs == wanted:
+                own = key in {each.name for each in fields(self.crosscheck)}
                 raise ValueError(
                     f"likelihood.{key}={ours} and task.crosscheck.{key}={theirs} are not of one density; type "
-                    f"likelihood.{key}={wanted} task.crosscheck.{key}={wanted}"
+                    f"likelihood.{key}={wanted}" + (f" task.crosscheck.{key}={wanted}" if own else "")
                 )
 
     def __call__(self, sde: SDE, score: ScoreFn, data: Data, record: Record) -> dict:
@@ -94,7 +95,8 @@ class LikelihoodTask:
         log_prob, stderr = result["log_prob"], result["probe_stderr"]
         kept = ["x", "log_prob", "z", "probe_stderr"]
         if self.crosscheck is not None:
-            result |= self.cross_checked(sde, score, data, result["x"])
+            found, shared = self.cross_checked(sde, score, data, result["x"])
+            result |= found
             kept += ["crosscheck_log_prob", "crosscheck_stderr"]
         record.arrays("likelihood", **{key: result[key].numpy() for key in kept})
 
@@ -109,7 +111,7 @@ class LikelihoodTask:
         metrics |= self.errors(sde, score, data, r, result, nll_stderr)
         metrics |= self.against_truth(sde, score, data, result)
         if self.crosscheck is not None:
-            metrics |= against_crosscheck(result)
+            metrics |= against_crosscheck(result, shared)
         metrics |= {"nfe": float(result["nfe"]), "seconds": seconds}
         if data.dim == 2 and len(data.shape) == 1:
             record.picture(self.heat_map(sde, score, data, result["x"], record))
@@ -205,8 +207,10 @@ class LikelihoodTask:
         columns = (torch.cat(column) for column in zip(*parts, strict=True))
         return {**dict(zip(names, columns, strict=True)), "nfe": torch.tensor(evaluations / len(r))}
 
-    def cross_checked(self, sde: SDE, score: ScoreFn, data: Data, r: Tensor) -> dict[str, Tensor]:
-        """The cross-check's log_prob (N,) in nats and data units at r (N, *), and its standard error (N,) in nats."""
+    def cross_checked(self, sde: SDE, score: ScoreFn, data: Data, r: Tensor) -> tuple[dict[str, Tensor], bool]:
+        """The cross-check's log_prob (N,) in nats and data units at r (N, *), and its standard error (N,) in nats; and
+        whether all points share one error.
+        """
         parts, dtype = [], getattr(torch, self.dtype)
         with progress("cross-checking", len(r)) as advance:
             for first in range(0, len(r), self.batch):
@@ -222,7 +226,7 @@ class LikelihoodTask:
                 advance(first + size)
                 parts.append((found.log_prob.double().cpu() + data.log_det, found.stderr.double().cpu()))
         log_prob, stderr = (torch.cat(column) for column in zip(*parts, strict=True))
-        return {"crosscheck_log_prob": log_prob, "crosscheck_stderr": stderr}
+        return {"crosscheck_log_prob": log_prob, "crosscheck_stderr": stderr}, found.shared
 
     def against_truth(self, sde: SDE, score: ScoreFn, data: Data, result: dict[str, Tensor]) -> dict:
         """What is known exactly: the data's own density, and the density of an exact score at the start time."""
@@ -294,10 +298,11 @@ def as_they_are(sde: SDE, data: Data, r: Tensor, u: Tensor) -> Dequantised:
     return Dequantised(data.encode(r.double()), r.double(), torch.full((len(r),), -data.log_det, dtype=torch.float64))
 
 
-def against_crosscheck(result: dict[str, Tensor]) -> dict:
+def against_crosscheck(result: dict[str, Tensor], shared: bool) -> dict:
     """Minus the mean of the cross-check's log_prob, its standard error over the noise, and the difference's pull."""
     count, mine = len(result["log_prob"]), result["crosscheck_log_prob"]
     stderr, probes = (float(result[k].square().sum().sqrt()) / count for k in ("crosscheck_stderr", "probe_stderr"))
+    stderr = float(result["crosscheck_stderr"].mean()) if shared else stderr
     difference, bar = float((result["log_prob"] - mine).mean()), math.hypot(stderr, probes)
     pull = difference / bar if bar else math.nan  # a Gaussian has no bar
     return {"crosscheck_nll_nats": -float(mine.mean()), "crosscheck_stderr": stderr, "crosscheck_pull": pull}

@@ -30,8 +30,9 @@ def choices(group: str) -> list[str]:
 
 
 SDES = choices("sde")
-# (The published Langevin step reads the batch's mean norms: no sample has a law of its own under it.)
-SAMPLERS = [name for name in choices("sampler") if name != "pc_published"]
+# (The published Langevin step reads the batch's mean norms: no sample has a law of its own under it. Plain Langevin
+# dynamics does not lead from noise to data: it has tests of its own.)
+SAMPLERS = [name for name in choices("sampler") if name not in ("pc_published", "langevin")]
 PREDICTORS = choices("sampler/predictor")
 CORRECTORS = [name for name in choices("sampler/corrector") if name != "langevin_batch_norms"]
 GRIDS = choices("sampler/grid")

@@ -11,6 +11,7 @@ from models import Oracle
 from samplers import (
     AdaptiveSDE,
     Ancestral,
+    AnnealedLangevin,
     Auto,
     EulerMaruyama,
     Film,
@@ -67,6 +68,8 @@ def short(name: str, **keys):
 
 def draws_of(sde, sampler) -> int:
     """How many normals a run takes."""
+    if isinstance(sampler, AnnealedLangevin):
+        return sampler.levels * sampler.count
     if not isinstance(sampler, PredictorCorrector):
         return 0
     steps, grid = (sampler.predictor, sampler.corrector), sampler.grid(sde, sampler.steps)
@@ -141,7 +144,8 @@ def test_predictors_converge_on_every_grid(sde, name, grid):
 def test_every_sampler_has_the_exact_law_of_a_gaussian(sde, name):
     """As its yaml says but for fewer steps, from the exact law at T, denoised: the exact law of E[x_0 | x_eps]."""
     m, s = 0.3, 0.8
-    score, sampler = GaussianScore(sde, m, s), make_sampler(name, steps=400, rtol=1e-7, atol=1e-7)
+    keys = {"steps": 400, "rtol": 1e-7, "atol": 1e-7, "levels": 100, "count": 10}
+    score, sampler = GaussianScore(sde, m, s), make_sampler(name, **keys)
     (m_T, v_T), (_, v) = (tuple(map(float, score.moments(t))) for t in (sde.T, sde.eps))
     mean, variance = law(sde, sampler, score, m_T, v_T)
     shrink = float(sde.alpha(torch.tensor(sde.eps, dtype=torch.float64))) * s**2 / v  # d E[x_0 | x] / dx
@@ -157,7 +161,8 @@ def lags(sampler) -> bool:
     """Langevin steps alone follow p_t with a delay: at low noise they are too short to move x far, exact only as their
     number grows.
     """
-    return isinstance(sampler, PredictorCorrector) and isinstance(sampler.predictor, Rescale)
+    annealed = isinstance(sampler, PredictorCorrector) and isinstance(sampler.predictor, Rescale)
+    return annealed or isinstance(sampler, AnnealedLangevin)
 
 
 @pytest.mark.parametrize("name", ["ve", "toy"])
@@ -353,7 +358,7 @@ def test_vectors_of_a_mixture(sde, name):
     """4,000 samples with the exact score in float32, from the sampler's own start N(0, sigma(T)^2 I)."""
     components, sampler = mixture((2,)), make_sampler(name, steps=400)
     if lags(sampler):
-        sampler = make_sampler(name, steps=1000)
+        sampler = make_sampler(name, steps=1000, levels=100, count=10)
     start = sde.prior_std * torch.randn(4000, 2)
     x = sampler(sde, Oracle(sde, components).float(), start, torch.randn_like)
     assert x.dtype == torch.float32

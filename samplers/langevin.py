@@ -1,0 +1,84 @@
+r"""Plain Langevin dynamics at one noise level: no way from noise to data, only a walk that has p as its limit.
+
+.. math:: x \leftarrow x + \varepsilon\,s_\theta(x, t) + \sqrt{2\varepsilon}\,z
+
+(Song and Ermon, arXiv 1907.05600, eq. 4, with alpha_i = 2 epsilon). For small epsilon and many steps x has the law p_t.
+How many is another matter: modes that are far apart keep the shares that the start gave them (section 3.2.2 there),
+which is why noise is annealed. The finite step's own bias is known for a Gaussian of variance v: the walk's variance is
+v/(1 - epsilon/(2 v)).
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sde_lib import SDE, ScoreFn, affine
+
+from .pc import Film, OnStep, Sampler
+
+
+@dataclass(frozen=True)
+class LangevinDynamics(Sampler):
+    """A number of Langevin steps at one time, from the prior's draws.
+
+    Arguments:
+        steps: how many steps.
+        size: epsilon, in the square of model units; below the square of the data's finest detail, or the walk diverges.
+        noise_to_signal: sigma/alpha of the level to walk at; None for eps.
+        start: the std of the Gaussian to start from, in model units; None for the SDE's prior.
+    """
+
+    steps: int = 1000
+    size: float = 1e-3
+    noise_to_signal: float | None = None
+    start: float | None = None
+
+    def __post_init__(self):
+        if self.steps < 1:
+            raise ValueError(f"sampler.steps={self.steps} must be at least 1; type sampler.steps=1000")
+        if not 0 < self.size < math.inf:
+            raise ValueError(f"sampler.size={self.size} must be positive and finite; type sampler.size=1e-3")
+        for key in ("noise_to_signal", "start"):
+            if (value := getattr(self, key)) is not None and not 0 < value < math.inf:
+                raise ValueError(f"sampler.{key}={value} must be positive and finite, or null")
+
+    def time(self, sde: SDE) -> float:
+        """The time of the level; ValueError if the SDE does not reach it."""
+        if self.noise_to_signal is None:
+            return sde.eps
+        ends = sde.half_log_snr(torch.tensor([sde.T, sde.eps], dtype=torch.float64))
+        level = torch.tensor(-math.log(self.noise_to_signal), dtype=torch.float64)
+        if not float(ends[0]) - 1e-4 <= float(level) <= float(ends[1]) + 1e-4:
+            low, high = (-ends.flip(0)).exp().tolist()
+            raise ValueError(
+                f"sampler.noise_to_signal={self.noise_to_signal} lies outside the SDE's levels, {low:.4g} to {high:.4g}"
+            )
+        return float(sde.time(level).clamp(sde.eps, sde.T))
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        sde: SDE,
+        score: ScoreFn,
+        x: Tensor,
+        randn_like: Callable[[Tensor], Tensor],
+        on_step: OnStep | None = None,
+        film: Film | None = None,
+    ) -> Tensor:
+        t = self.time(sde)
+        evaluate, noise = affine(score, [t]), math.sqrt(2 * self.size)
+        if self.start is not None:
+            x = x * (self.start / sde.prior_std)
+        frames = {round(share * self.steps) for share in film.shares} if film else set()
+        if film:
+            film.add(t, x)
+        for n in range(self.steps):
+            x = torch.add(evaluate(x, t, 1.0, self.size), randn_like(x), alpha=noise)
+            if n + 1 in frames:
+                film.add(t, x)
+            if on_step:
+                on_step((n + 1) / self.steps)
+        return x / float(sde.alpha(torch.tensor(t, dtype=torch.float64)))
