@@ -62,6 +62,8 @@ def settle(cfg: dict, data: Any, device: str) -> dict:
 
 def obtain_score(cfg: dict, sde: Any, data: Any, record: Any, name: str) -> Any:
     """The score of a run; ``name`` makes the folder of a network that is trained readable."""
+    if cfg["task"].get("other") is not None:  # first, so that a mistake is told before a long training
+        record.other = other_network(cfg, data)
     if cfg["checkpoint"]:
         return from_checkpoint(cfg, sde, data)
     if "sde" in cfg["model"]:  # a model that names an SDE is a score by itself
@@ -190,6 +192,23 @@ def from_checkpoint(cfg: dict, sde: Any, data: Any) -> Any:
     mind_the_bins(cfg, data, identity)
     log.info("loaded %s, %s of %s updates", cfg["checkpoint"], f"{found.step:,}", f"{identity['training']['steps']:,}")
     return store.put_weights(build_model(identity, sde), found, cfg["checkpoint"])
+
+
+def other_network(cfg: dict, data: Data) -> tuple[Any, Any]:
+    """The network of task.other=PATH, with the SDE that it was trained under; it must be one of the same data."""
+    path = cfg["task"]["other"]
+    if not path:
+        raise ValueError("task.other= is empty; type task.other=PATH, or leave it out")
+    identity, found = store.read(path, "task.other")
+    if lines := differences({"data": identity["data"]}, {"data": identity_of(cfg, data)["data"]}):
+        raise ValueError(
+            f"task.other={path} is a network of other data, whose codes cannot be compared; choose one of these, or the "
+            f"data it was trained on:\n  " + "\n  ".join(lines).replace("in the checkpoint", "in the other network")
+        )
+    sde = schema.build(identity["sde"], "sde")
+    score = store.put_weights(build_model(identity, sde), found, path)
+    log.info("the other network: %s, %s updates", path, f"{found.step:,}")
+    return sde, score.to(device=cfg["device"], dtype=getattr(torch, cfg["dtype"]))
 
 
 def mind_the_bins(cfg: dict, data: Data, identity: dict) -> None:

@@ -125,8 +125,11 @@ def write_config(folder: Path, described: dict[str, Any]) -> None:
         partial.replace(target)
 
 
-def read(path: Path | str) -> tuple[Identity, Checkpoint]:
-    """The identity and the newest checkpoint of a network's folder, or of one ``step-*`` folder in it.
+def read(path: Path | str, key: str = "checkpoint") -> tuple[Identity, Checkpoint]:
+    """The identity and the newest checkpoint of a network's folder, or of one ``step-*`` or ``kept-*`` folder in it.
+
+    Arguments:
+        key: which key of the configuration named it, for messages.
 
     Raises:
         FileNotFoundError, ValueError: there is none, or it is damaged. A checkpoint asked for by name is never
@@ -134,12 +137,12 @@ def read(path: Path | str) -> tuple[Identity, Checkpoint]:
     """
     path = Path(path)
     if not path.exists():
-        raise FileNotFoundError(f"checkpoint={path} does not exist (looked at {path.absolute()})")
-    folder = path.parent if path.name.startswith("step-") else path
+        raise FileNotFoundError(f"{key}={path} does not exist (looked at {path.absolute()})")
+    folder = path.parent if path.name.startswith(("step-", "kept-")) else path
     steps = sorted(folder.glob("step-*"))
     if not (folder / "config.yaml").is_file() or not steps:
         raise FileNotFoundError(
-            f"checkpoint={path} holds no trained network; name a folder of the store like "
+            f"{key}={path} holds no trained network; name a folder of the store like "
             f"checkpoints/digits-ve-unet_small-0123456789, with a config.yaml and step-* folders"
         )
     try:
@@ -153,17 +156,17 @@ def read(path: Path | str) -> tuple[Identity, Checkpoint]:
         damage, older, missing = True, False, []
     if older:
         raise ValueError(
-            f"checkpoint={path} was trained by an earlier version of this code, whose networks differ; run the command "
+            f"{key}={path} was trained by an earlier version of this code, whose networks differ; run the command "
             f"that trained it once more"
         )
     if damage or missing:
         raise ValueError(
-            f"checkpoint={path}: its config.yaml is not what was written; run the command that trained the network "
+            f"{key}={path}: its config.yaml is not what was written; run the command that trained the network "
             f"once more, which writes it anew, or restore it from a copy"
         )
     try:
         return identity, checkpoint.load(path if folder != path else steps[-1])
     except Damaged as error:
         others = [step.name for step in steps if step != (path if folder != path else steps[-1])]
-        hint = f"; try checkpoint={folder / others[-1]}" if others else ""
-        raise ValueError(f"checkpoint={path} is damaged: {error}{hint}") from None
+        hint = f"; try {key}={folder / others[-1]}" if others else ""
+        raise ValueError(f"{key}={path} is damaged: {error}{hint}") from None
