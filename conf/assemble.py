@@ -202,8 +202,9 @@ def other_network(cfg: dict, data: Data) -> tuple[Any, Any]:
     identity, found = store.read(path, "task.other")
     if lines := differences({"data": identity["data"]}, {"data": identity_of(cfg, data)["data"]}):
         raise ValueError(
-            f"task.other={path} is a network of other data, whose codes cannot be compared; choose one of these, or the "
-            f"data it was trained on:\n  " + "\n  ".join(lines).replace("in the checkpoint", "in the other network")
+            f"task.other={path} is a network of other data, whose codes cannot be compared; choose one of these data, "
+            f"or the data that it was trained on:\n  "
+            + "\n  ".join(lines).replace("in the checkpoint", "in the other network")
         )
     sde = schema.build(identity["sde"], "sde")
     score = store.put_weights(build_model(identity, sde), found, path)

@@ -15,6 +15,7 @@ from .pc import Film, PredictorCorrector, Sampler
 from .predictors import Ancestral, EulerMaruyama, Predictor, Rescale, ReverseDiffusion
 from .restart import Restart
 from .step import Step
+from .tempering import TemperedNoise, TemperedScore, Tempering
 from .unipc import UniPC
 
 __all__ = [
@@ -47,4 +48,7 @@ __all__ = [
     "Karras",
     "Centred",
     "Angle",
+    "Tempering",
+    "TemperedNoise",
+    "TemperedScore",
 ]

@@ -1,7 +1,7 @@
 """Data to latent codes and back, by the probability flow (arXiv 2011.13456, eq. 13).
 
-A point x starts as alpha(eps) x, the middle of its law at eps, and is carried to its code z at T; a code is carried back
-and divided by alpha(eps). Nothing is random on the way, so that what does not come back is the solver's error, and
+A point x starts as alpha(eps) x, the middle of its law at eps, and is carried to its code z at T; a code is carried
+back and divided by alpha(eps). Nothing is random on the way, so that what does not come back is the solver's error, and
 codes are the data's own: two exact scores of one data set give one code.
 """
 
@@ -68,6 +68,7 @@ class Codec:
         with progress(what, len(x)) as advance:
             for first in range(0, len(x), self.batch):
                 part = x[first : first + self.batch].to(self.device, dtype)
+                size = len(part)
                 y = integrate(
                     Flow(problem.sde, problem.score, part.shape[1:], dtype),
                     part.flatten(1) / scale,
@@ -77,10 +78,10 @@ class Codec:
                     rtol=self.rtol,
                     atol=self.atol,
                     steps=self.steps,
-                    on_step=lambda share, first=first, size=len(part): advance(first, size, share),
+                    on_step=lambda share, first=first, size=size: advance(first, size, share),
                 )
                 parts.append((y.reshape(part.shape) * scale_at_end).cpu())
-                advance(first + len(part))
+                advance(first + size)
         return torch.cat(parts)
 
 

@@ -11,9 +11,9 @@ network: its codes of the same points are compared in units of the prior's stand
 .. math:: \rho_j = \mathrm{corr}_i(z^a_{ij}, z^b_{ij}), \qquad
     d = \frac{\mathrm{rms}\,(z^a_i - z^b_i)}{\mathrm{rms}\,(z^a_i - z^b_{\pi(i)})},
 
-with pi a rotation of the points by half their number: d is 0 for identical codes and 1 for unrelated ones. A network under another SDE
-can be compared as well. Its flow is the same curve to another end (:mod:`sde_lib.frame`): at T something of the data is
-left, alpha(T)/sigma(T) of a point, and exact codes differ by about as much.
+with pi a rotation of the points by half their number: d is 0 for identical codes and 1 for unrelated ones. A network
+under another SDE can be compared as well. Its flow is the same curve to another end (:mod:`sde_lib.frame`): at T
+something of the data is left, alpha(T)/sigma(T) of a point, and exact codes differ by about as much.
 """
 
 import math
@@ -94,6 +94,7 @@ class Encode:
             "round_trip_worst_data_units": float(error.max()),
             "round_trip_rms_model_units": float(in_model_units.square().mean().sqrt()),
             "round_trip_worst_model_units": float(in_model_units.max()),
+            "round_trip_rms_stds": float(in_model_units.square().mean().sqrt()) / data.std,
             "round_trip_worst_stds": float(in_model_units.max()) / data.std,
             **normality(code),
             **({} if theirs is None else identity(code, theirs)),

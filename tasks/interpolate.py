@@ -1,18 +1,22 @@
 r"""Paths between data through their latent codes: encode, interpolate, decode (arXiv 2011.13456, section 4.3).
 
 Codes are nearly normal, so that in D dimensions they lie near the sphere of radius sigma(T) sqrt(D), and so should the
-codes between them. With omega the angle between z_0 and z_1, and u from 0 to 1,
+codes between them. With r_0, r_1 the lengths of the codes z_0 and z_1, omega the angle between them, and u from 0 to 1,
 
 .. math::
-    \text{spherical} &: \frac{\sin((1 - u)\,\omega)}{\sin\omega}\,z_0 + \frac{\sin(u\,\omega)}{\sin\omega}\,z_1, \\
+    \text{spherical} &: \bigl((1 - u)\,r_0 + u\,r_1\bigr)
+        \Bigl[\frac{\sin((1 - u)\,\omega)}{\sin\omega}\,\frac{z_0}{r_0}
+        + \frac{\sin(u\,\omega)}{\sin\omega}\,\frac{z_1}{r_1}\Bigr], \\
     \text{normal} &: \cos(\tfrac{\pi}{2} u)\,z_0 + \sin(\tfrac{\pi}{2} u)\,z_1, \\
     \text{linear} &: (1 - u)\,z_0 + u\,z_1 .
 
-The first (White 2016, arXiv 1609.04468) follows the great circle, its coefficients written u sinc(u omega)/sinc(omega),
-which has no 0/0 at small angles. Opposite codes have no one great circle between them, nor has one dimension any. The
-second is its limit in many dimensions, where independent codes stand at right angles: every z on it has the law of its
-ends, N(0, sigma(T)^2 I), if they are independent, in any number of dimensions. The third passes nearer to 0, at 0.71 of
-the radius half way, where no code of data lies.
+The first follows the great circle between the directions. (White 2016, arXiv 1609.04468, applies the bracket to the
+codes themselves: the same for equal lengths, while for others it flies off where the angle is near pi, as it often is
+in the plane.) Its coefficients are written u sinc(u omega)/sinc(omega), without a 0/0 at small angles. Opposite codes
+have no one great circle between them, nor has one dimension any. The second is the limit in many dimensions, where
+independent codes stand at right angles: every z on it has the law of its ends, N(0, sigma(T)^2 I), if they are
+independent, in any number of dimensions. The third passes nearer to 0, at 0.71 of the radius half way, where no code of
+data lies.
 
 ``temperature`` multiplies all codes before they are decoded; on a Gaussian it multiplies the standard deviation of the
 data. Below 1 pictures are smoother and more typical, and the ends are no longer the data.
@@ -33,7 +37,7 @@ from .codec import Codec, continuous
 from .points import points_of
 from .record import Record
 
-OPPOSITE = 1e-3  # radians from pi, within which the great circle is anybody's guess
+OPPOSITE = 1e-5  # radians from pi, within which the great circle is anybody's guess
 
 
 @dataclass(frozen=True)
@@ -110,13 +114,13 @@ class Interpolate:
                 "end_error_worst_data_units": float(error.max()),
                 "end_error_worst_stds": float((error / data.scale).max()) / data.std,
             }
-        between = [k for k in range(frames) if k % (self.frames - 1)] or [0]
-        metrics |= {"code_radius_ends": float(radius[:, :: self.frames - 1].mean())}
-        metrics |= {"code_radius_least": float(radius[:, between].amin(1).mean())}
-        truth = data.true_log_prob(decoded[:, between].flatten(0, 1))
-        if truth is not None and bool(truth.isfinite().all()):
-            metrics |= {"between_nll_nats": -float(truth.mean())}
-            metrics |= {"ends_nll_nats": -float(data.true_log_prob(x).mean())}
+        metrics["code_radius_ends"] = float(radius[:, :: self.frames - 1].mean())
+        if between := [k for k in range(frames) if k % (self.frames - 1)]:
+            metrics["code_radius_between"] = float(radius[:, between].mean())
+            truth = data.true_log_prob(decoded[:, between].flatten(0, 1))
+            if truth is not None and bool(truth.isfinite().all()):
+                metrics |= {"ends_nll_nats": -float(data.true_log_prob(x).mean())}
+                metrics |= {"between_nll_nats": -float(truth.mean())}
         return {**metrics, "nfe": counted.evaluations / (len(x) + rows * frames), "seconds": seconds}
 
     def ends(self, data: Data) -> Tensor:
@@ -168,16 +172,17 @@ class Interpolate:
 
 def spherical(a: Tensor, b: Tensor, u: Tensor) -> Tensor:
     """Along the great circle from a to b (N, *) at u (F,) in [0, 1], shape (N, F, *)."""
-    first, second = a.flatten(1), b.flatten(1)
-    first, second = (v / v.norm(dim=1, keepdim=True).clamp_min(1e-300) for v in (first, second))
+    # in float64, whatever the codes are of: near pi the weights are large
+    first, second = a.flatten(1).double(), b.flatten(1).double()
+    r, s = (v.norm(dim=1, keepdim=True).clamp_min(1e-300) for v in (first, second))
     # the half angle by its tangent: accurate for small angles and for those near pi, where a cosine is not
-    omega = 2 * torch.atan2((first - second).norm(dim=1), (first + second).norm(dim=1))[:, None]
+    omega = 2 * torch.atan2((first / r - second / s).norm(dim=1), (first / r + second / s).norm(dim=1))[:, None]
     if bool((omega > math.pi - OPPOSITE).any()):
         row = int((omega > math.pi - OPPOSITE)[:, 0].nonzero()[0])
         raise ValueError(f"the ends of path {row} have opposite codes, and no great circle; type task.path=normal")
-    whole = torch.sinc(omega / math.pi)
-    weights = [v * torch.sinc(v * omega / math.pi) / whole for v in (1 - u, u)]
-    return combine(a, b, *weights)
+    whole, radius = torch.sinc(omega / math.pi), (1 - u) * r + u * s
+    weights = (v * torch.sinc(v * omega / math.pi) / whole * radius / length for v, length in ((1 - u, r), (u, s)))
+    return combine(a, b, *(weight.to(a.dtype) for weight in weights))
 
 
 def normal(a: Tensor, b: Tensor, u: Tensor) -> Tensor:
