@@ -64,6 +64,8 @@ def obtain_score(cfg: dict, sde: Any, data: Any, record: Any, name: str) -> Any:
     """The score of a run; ``name`` makes the folder of a network that is trained readable."""
     if cfg["task"].get("other") is not None:  # first, so that a mistake is told before a long training
         record.other = other_network(cfg, data)
+    if cfg["task"].get("samples") is not None:  # they are in a file: nothing is to be trained
+        return nn.Identity()
     if cfg["checkpoint"]:
         return from_checkpoint(cfg, sde, data)
     if "sde" in cfg["model"]:  # a model that names an SDE is a score by itself
