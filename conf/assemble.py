@@ -6,7 +6,7 @@ resumed or trained where it is not finished.
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -67,6 +67,8 @@ def obtain_score(cfg: dict, sde: Any, data: Any, record: Any, name: str) -> Any:
     if cfg["task"].get("samples") is not None:  # they are in a file: nothing is to be trained
         return nn.Identity()
     if cfg["checkpoint"]:
+        if "shares" in cfg["task"]:
+            look_back(cfg, sde, record, sorted(folder_of(cfg["checkpoint"]).glob("kept-*")))
         return from_checkpoint(cfg, sde, data)
     if "sde" in cfg["model"]:  # a model that names an SDE is a score by itself
         return schema.build(cfg["model"], "model")
@@ -76,6 +78,7 @@ def obtain_score(cfg: dict, sde: Any, data: Any, record: Any, name: str) -> Any:
     trainer.seeded()
     model = build_model(cfg, sde).to(cfg["device"])
     home, identity = Store(cfg["store"]), identity_of(cfg, data)
+    keep = {max(1, round(share * trainer.steps)) for share in cfg["task"].get("shares", ())}
 
     def train(folder: Path) -> Any:
         def note(event: dict) -> None:
@@ -83,7 +86,13 @@ def obtain_score(cfg: dict, sde: Any, data: Any, record: Any, name: str) -> Any:
             record.event(event)
 
         with one_thread(cfg["threads"] is None and is_small(model, data, trainer.batch)):
-            return trainer.fit(sde, model, data, folder, note)
+            return trainer.fit(sde, model, data, folder, note, keep)
+
+    def train_again(folder: Path) -> Any:
+        trainer.seeded()
+        twin = build_model(cfg, sde).to(cfg["device"])
+        with one_thread(cfg["threads"] is None and is_small(twin, data, trainer.batch)):
+            return trainer.fit(sde, twin, data, folder, keep=keep)
 
     folder = home.folder(identity, name)
     mind_the_bins(cfg, data, identity)
@@ -96,7 +105,30 @@ def obtain_score(cfg: dict, sde: Any, data: Any, record: Any, name: str) -> Any:
         source_of(cfg, data),
     )
     record.training = journal.read(folder)
+    if keep:
+        look_back(cfg, sde, record, home.kept(folder, keep, train_again).values())
     return score
+
+
+def folder_of(path: str) -> Path:
+    """The network's folder of checkpoint=PATH, which may name one checkpoint in it."""
+    return Path(path).parent if Path(path).name.startswith(("step-", "kept-")) else Path(path)
+
+
+def look_back(cfg: dict, sde: Any, record: Any, kept: Iterable[Path]) -> None:
+    """Notes what was kept along a network's training, each to be loaded when it is wanted, and its losses."""
+
+    def loader(path: Path) -> Callable[[], Any]:
+        def load() -> Any:
+            described = store.read(path)[0] if cfg["checkpoint"] else cfg
+            score = store.put_weights(build_model(described, sde), store.load_kept(path), path)
+            return score.to(device=cfg["device"], dtype=getattr(torch, cfg["dtype"]))
+
+        return load
+
+    for path in kept:
+        record.training = record.training or journal.read(path.parent)
+        record.kept[int(path.name.removeprefix("kept-"))] = loader(path)
 
 
 def refuse_other_shapes(node: dict, shape: tuple[int, ...], key: str) -> None:

@@ -11,10 +11,12 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from filelock import FileLock, Timeout
 from torch import nn
@@ -72,6 +74,18 @@ class Store:
             with contextlib.suppress(OSError):  # a store that is only read keeps the text it has
                 write_config(folder, described)
             return load(finished)
+        lock = self.lock(folder)
+        try:
+            if finished := self.finished(folder, steps):  # by the process that was waited for
+                return load(finished)
+            write_config(folder, described)
+            log.info("training %s, %s updates, once: later runs load it from %s", name, f"{steps:,}", folder)
+            return train(folder)
+        finally:
+            lock.release()
+
+    def lock(self, folder: Path) -> FileLock:
+        """The lock on a network's folder, acquired; another process' training is waited for."""
         try:
             folder.mkdir(parents=True, exist_ok=True)
             lock = FileLock(folder / ".lock")
@@ -85,14 +99,42 @@ class Store:
                 f"the store {self.root.absolute()} cannot be written ({error.strerror or error}); "
                 f"choose another with store=FOLDER"
             ) from error
+        return lock
+
+    def kept(self, folder: Path, steps: Iterable[int], again: Callable[[Path], nn.Module]) -> dict[int, Path]:
+        """Where the averages after so many updates are kept, of a network that is trained.
+
+        Those that its training did not keep cost another one, in a folder beside its checkpoints, which ends in the
+        same weights and is resumed as any other.
+
+        Arguments:
+            again: trains the network once more in the folder given, and keeps them.
+        """
+        paths = {step: folder / f"kept-{step:08d}" for step in sorted(steps)}
+        if all(path.exists() for path in paths.values()):
+            return paths
+        lock = self.lock(folder)
         try:
-            if finished := self.finished(folder, steps):  # by the process that was waited for
-                return load(finished)
-            write_config(folder, described)
-            log.info("training %s, %s updates, once: later runs load it from %s", name, f"{steps:,}", folder)
-            return train(folder)
+            if all(path.exists() for path in paths.values()):  # by the process that was waited for
+                return paths
+            log.info("the training of %s did not keep what is asked for; it is done once more", folder)
+            aside = folder / "again"
+            score, own = again(aside), checkpoint.load_newest(folder)
+            weights = score.state_dict()
+            if own and not all(torch.equal(weights[key].cpu(), tensor) for key, tensor in own.tensors["ema"].items()):
+                log.warning(
+                    "the second training of %s ended in other weights (another machine, torch or number of threads): "
+                    "what is kept along the way is the second one's",
+                    folder,
+                )
+            for path in aside.glob("kept-*"):
+                if path.name in {wanted.name for wanted in paths.values()}:
+                    shutil.rmtree(folder / path.name, ignore_errors=True)
+                    path.rename(folder / path.name)
+            shutil.rmtree(aside)
         finally:
             lock.release()
+        return paths
 
     def finished(self, folder: Path, steps: int) -> Checkpoint | None:
         """The finished checkpoint in a folder, or None."""
@@ -115,6 +157,14 @@ def put_weights(model: nn.Module, found: Checkpoint, where: Path | str) -> nn.Mo
             f"wrote it. Move the folder away to train anew ({str(error).splitlines()[-1].strip()})"
         ) from None
     return model.eval().requires_grad_(False)
+
+
+def load_kept(path: Path) -> Checkpoint:
+    """A checkpoint that was kept; ValueError where it is damaged."""
+    try:
+        return checkpoint.load(path)
+    except Damaged as error:
+        raise ValueError(f"{error}; remove {path}, and the same command trains once more to have it anew") from None
 
 
 def write_config(folder: Path, described: dict[str, Any]) -> None:
