@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from .axes import ticks
+from .axes import legend, ticks
 from .canvas import BLUE, GREY, RED, Array, array, is_number, save, style
 
 
@@ -78,7 +78,7 @@ def overfitting_curve(
     if np.isfinite(later).all() and np.ptp(every[np.isfinite(every)]) > 4 * np.ptp(later) > 0:
         panels[0].set_ylim(later.min() - 0.15 * np.ptp(later), later.max() + 0.6 * np.ptp(later))  # not the first fall
     panels[0].set_ylabel(label)
-    panels[0].legend(loc="upper right")
+    legend(panels[0])
     if rows == 2:
         if len(loss):
             width = max(1, len(loss) // 50)
