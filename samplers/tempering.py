@@ -7,16 +7,18 @@ function. What can be had:
 
 * :class:`TemperedNoise` multiplies the noise, that of the start and that of every step. With an ODE the codes are
   scaled; with a reverse SDE each of its normals. On N(0, s^2 I) every solver with fixed steps is linear in its noise,
-  so that its samples are tau times what they were, exactly. Elsewhere a deterministic flow carries the shrunken prior
-  where it did before: modes whose codes lie in the middle gain weight, and widths change little.
+  so that its samples are tau times what they were, exactly. Elsewhere a reverse SDE makes each mode about tau times as
+  wide and shifts some weight to those whose codes lie in the middle; a deterministic flow narrows modes by less.
 * :class:`TemperedScore` replaces the score by that of N(m, (tau s)^2 I), read off the score of N(m, s^2 I),
 
   .. math:: \tilde s(x, t) = \frac{\alpha^2 s^2 + \sigma^2}{\alpha^2 \tau^2 s^2 + \sigma^2}\; s_\theta(x, t),
 
   (arXiv 2510.01184 rescales so.) Exact on a Gaussian under every solver, the noise being what it is without. Where the
   data are separate modes of one width s, each becomes tau times as wide and keeps its weight: a local temperature,
-  which leaves the density between modes as it was. s is the width of what is to be sharpened: the data's own std,
-  the default, tempers the data as one Gaussian.
+  where p^{1/tau^2} would move nearly all weight to the highest modes. s is the width of what is to be sharpened. The
+  data's own std, the default, is right for one mode; for data of several it is far too large, and they shrink to points.
+
+`python -m benchmarks.temperature` measures all of this on a mixture.
 
 What is often written, the score divided by T and everything else unchanged, has neither density: under VE from a wide
 prior the reverse SDE's variance is then s^2 T/(2 - T) and the flow's std sigma(T) (s/sigma(T))^{1/T}, which depends on
