@@ -16,7 +16,7 @@ function. What can be had:
   (arXiv 2510.01184 rescales so.) Exact on a Gaussian under every solver, the noise being what it is without. Where the
   data are separate modes of one width s, each becomes tau times as wide and keeps its weight: a local temperature,
   where p^{1/tau^2} would move nearly all weight to the highest modes. s is the width of what is to be sharpened. The
-  data's own std, the default, is right for one mode; for data of several it is far too large, and they shrink to points.
+  data's own std, the default, is right for one mode; for data of several it is far too large, and they shrink too far.
 
 `python -m benchmarks.temperature` measures all of this on a mixture.
 
