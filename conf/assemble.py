@@ -6,7 +6,7 @@ resumed or trained where it is not finished.
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -68,7 +68,13 @@ def settle(cfg: dict, data: Any, device: str) -> dict:
 
 def obtain_score(cfg: dict, sde: Any, data: Any, record: Any, name: str) -> Any:
     """The score of a run; ``name`` makes the folder of a network that is trained readable."""
+    if cfg["task"].get("other") is not None:  # first, so that a mistake is told before a long training
+        record.other = other_network(cfg, data)
+    if cfg["task"].get("samples") is not None:  # they are in a file: nothing is to be trained
+        return nn.Identity()
     if cfg["checkpoint"]:
+        if "shares" in cfg["task"]:
+            look_back(cfg, sde, record, sorted(folder_of(cfg["checkpoint"]).glob("kept-*")))
         return from_checkpoint(cfg, sde, data)
     if "sde" in cfg["model"]:  # a model that names an SDE is a score by itself
         return schema.build(cfg["model"], "model")
@@ -78,6 +84,7 @@ def obtain_score(cfg: dict, sde: Any, data: Any, record: Any, name: str) -> Any:
     trainer.seeded()
     model = build_model(cfg, sde).to(cfg["device"])
     home, identity = Store(cfg["store"]), identity_of(cfg, data)
+    keep = {max(1, round(share * trainer.steps)) for share in cfg["task"].get("shares", ())}
 
     def train(folder: Path) -> Any:
         def note(event: dict) -> None:
@@ -85,7 +92,13 @@ def obtain_score(cfg: dict, sde: Any, data: Any, record: Any, name: str) -> Any:
             record.event(event)
 
         with one_thread(cfg["threads"] is None and is_small(model, data, trainer.batch)):
-            return trainer.fit(sde, model, data, folder, note)
+            return trainer.fit(sde, model, data, folder, note, keep)
+
+    def train_again(folder: Path) -> Any:
+        trainer.seeded()
+        twin = build_model(cfg, sde).to(cfg["device"])
+        with one_thread(cfg["threads"] is None and is_small(twin, data, trainer.batch)):
+            return trainer.fit(sde, twin, data, folder, keep=keep)
 
     folder = home.folder(identity, name)
     mind_the_bins(cfg, data, identity)
@@ -98,7 +111,30 @@ def obtain_score(cfg: dict, sde: Any, data: Any, record: Any, name: str) -> Any:
         source_of(cfg, data),
     )
     record.training = journal.read(folder)
+    if keep:
+        look_back(cfg, sde, record, home.kept(folder, keep, train_again).values())
     return score
+
+
+def folder_of(path: str) -> Path:
+    """The network's folder of checkpoint=PATH, which may name one checkpoint in it."""
+    return Path(path).parent if Path(path).name.startswith(("step-", "kept-")) else Path(path)
+
+
+def look_back(cfg: dict, sde: Any, record: Any, kept: Iterable[Path]) -> None:
+    """Notes what was kept along a network's training, each to be loaded when it is wanted, and its losses."""
+
+    def loader(path: Path) -> Callable[[], Any]:
+        def load() -> Any:
+            described = store.read(path)[0] if cfg["checkpoint"] else cfg
+            score = store.put_weights(build_model(described, sde), store.load_kept(path), path)
+            return score.to(device=cfg["device"], dtype=getattr(torch, cfg["dtype"]))
+
+        return load
+
+    for path in kept:
+        record.training = record.training or journal.read(path.parent)
+        record.kept[int(path.name.removeprefix("kept-"))] = loader(path)
 
 
 def refuse_other_shapes(node: dict, shape: tuple[int, ...], key: str) -> None:
@@ -207,6 +243,24 @@ def from_checkpoint(cfg: dict, sde: Any, data: Any) -> Any:
     mind_the_bins(cfg, data, identity)
     log.info("loaded %s, %s of %s updates", cfg["checkpoint"], f"{found.step:,}", f"{identity['training']['steps']:,}")
     return store.put_weights(build_model(identity, sde), found, cfg["checkpoint"])
+
+
+def other_network(cfg: dict, data: Data) -> tuple[Any, Any]:
+    """The network of task.other=PATH, with the SDE that it was trained under; it must be one of the same data."""
+    path = cfg["task"]["other"]
+    if not path:
+        raise ValueError("task.other= is empty; type task.other=PATH, or leave it out")
+    identity, found = store.read(path, "task.other")
+    if lines := differences({"data": identity["data"]}, {"data": identity_of(cfg, data)["data"]}):
+        raise ValueError(
+            f"task.other={path} is a network of other data, whose codes cannot be compared; choose one of these data, "
+            f"or the data that it was trained on:\n  "
+            + "\n  ".join(lines).replace("in the checkpoint", "in the other network")
+        )
+    sde = schema.build(identity["sde"], "sde")
+    score = store.put_weights(build_model(identity, sde), found, path)
+    log.info("the other network: %s, %s updates", path, f"{found.step:,}")
+    return sde, score.to(device=cfg["device"], dtype=getattr(torch, cfg["dtype"]))
 
 
 def mind_the_bins(cfg: dict, data: Data, identity: dict) -> None:

@@ -86,8 +86,8 @@ def check_root(cfg: dict) -> None:
             raise ValueError(f"{key}= is empty; type {key}=PATH, or leave it out")
     if cfg["points"] and cfg["task"].get("points") != cfg["points"]:
         raise ValueError(
-            f"points={cfg['points']}: this task reads none; type task=likelihood to score them, task=encode to encode "
-            f"them, or leave them out"
+            f"points={cfg['points']}: this task reads none; type task=likelihood to score them, task=encode or "
+            f"task=interpolate to encode them, or leave them out"
         )
     for key, hint in ROOT.items():
         check_value(cfg[key], hint, key)

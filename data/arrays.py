@@ -87,7 +87,7 @@ class Arrays(Data):
 
 
 def read_points(
-    path: str, shape: tuple[int, ...], levels: int | None = None, labels: list[str] | None = None
+    path: str, shape: tuple[int, ...], levels: int | None = None, labels: list[str] | None = None, key: str = "points"
 ) -> Tensor:
     """The user's own points to score, in data units.
 
@@ -96,6 +96,7 @@ def read_points(
             x. Images may come as (N, H, W) or (N, H, W, C), and anything as rows of D numbers.
         shape, levels: the data's.
         labels: the data's names of columns; a table with names is read in their order.
+        key: which key of the configuration named the file, for messages.
 
     Returns:
         the points, shape (N, *shape), of float64, or integers if the data have levels.
@@ -103,9 +104,9 @@ def read_points(
     Raises:
         FileNotFoundError, ValueError: also where the shapes differ, with both of them.
     """
-    file = existing_file(path, "points")
-    where = f"points={file}"
-    values, _ = read_numbers(path, None, "points", preferred="x" if file.suffix.lower() == ".npz" else labels)
+    file = existing_file(path, key)
+    where = f"{key}={file}"
+    values, _ = read_numbers(path, None, key, preferred="x" if file.suffix.lower() == ".npz" else labels)
     dim = math.prod(shape)
     if values.shape == shape:
         values = values[None]

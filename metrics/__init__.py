@@ -1,5 +1,6 @@
-"""How far two samples are from each other; it works on the numbers that it is given."""
+"""How far two samples are from each other, and from copies; it works on the numbers that it is given."""
 
+from .memorisation import Cells, CopyingTest, copying_test, mann_whitney, nearest
 from .two_sample import sliced_wasserstein
 
-__all__ = ["sliced_wasserstein"]
+__all__ = ["sliced_wasserstein", "nearest", "copying_test", "mann_whitney", "Cells", "CopyingTest"]

@@ -17,6 +17,7 @@ from .pc import Film, PredictorCorrector, Sampler
 from .predictors import Ancestral, EulerMaruyama, Predictor, Rescale, ReverseDiffusion
 from .restart import Restart
 from .step import Step
+from .tempering import TemperedNoise, TemperedScore, Tempering
 from .unipc import UniPC
 
 __all__ = [
@@ -51,4 +52,7 @@ __all__ = [
     "Karras",
     "Centred",
     "Angle",
+    "Tempering",
+    "TemperedNoise",
+    "TemperedScore",
 ]

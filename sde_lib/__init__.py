@@ -1,13 +1,13 @@
 """Perturbing data with an SDE, and its reversal: the ground that everything else stands on."""
 
-from .affine import Affine, affine, at
+from .affine import Affine, affine, at, combinations
 from .base import SDE, ReverseSDE, ScoreFn, per_sample
 from .cosine import Cosine
 from .counted import Counted
 from .custom import Custom
 from .divergence import BasisVectors, ExactUpTo, Gaussian, HutchPP, Orthogonal, Probes, Rademacher, divergence
 from .edm import EDM
-from .frame import Frame, frame
+from .frame import Frame, frame, under
 from .noise import BlockNoise
 from .ode import integrate
 from .subvp import SubVP
@@ -29,8 +29,10 @@ __all__ = [
     "Custom",
     "Frame",
     "frame",
+    "under",
     "Affine",
     "affine",
+    "combinations",
     "at",
     "integrate",
     "divergence",

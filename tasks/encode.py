@@ -1,10 +1,19 @@
-"""Carry data to their latent codes and back, by the probability flow (arXiv 2011.13456, eq. 13).
+r"""Carry data to their latent codes and back, by the probability flow (:mod:`tasks.codec`).
 
-A point x starts as alpha(eps) x, the middle of its law at eps, and is carried to z at T and back; nothing is random on
-the way, so that what does not come back is the solver's error. Over the data the codes of an exact score have the law
-p_T, nearly N(0, sigma(T)^2 I): how far all coordinates of z / sigma(T) together are from N(0, 1) is measured by the
-Kolmogorov-Smirnov distance, the largest difference of the two distribution functions. n normal numbers would show
-sqrt(pi/2) log(2) / sqrt(n) of it in the mean, its floor.
+Over the data the codes of an exact score have the law p_T, nearly N(0, sigma(T)^2 I): how far all coordinates of
+z / sigma(T) together are from N(0, 1) is measured by the Kolmogorov-Smirnov distance, the largest difference of the two
+distribution functions. n normal numbers would show sqrt(pi/2) log(2) / sqrt(n) of it in the mean, its floor.
+
+**Identity.** The flow is the data's and the SDE's alone, so that two networks trained apart, of different seeds,
+architectures or losses, should give one point one code (arXiv 2011.13456, section 4.3). ``other`` names a second
+network: its codes of the same points are compared in units of the prior's standard deviation, coordinate by coordinate,
+
+.. math:: \rho_j = \mathrm{corr}_i(z^a_{ij}, z^b_{ij}), \qquad
+    d = \frac{\mathrm{rms}\,(z^a_i - z^b_i)}{\mathrm{rms}\,(z^a_i - z^b_{\pi(i)})},
+
+with pi a rotation of the points by half their number: d is 0 for identical codes and 1 for unrelated ones. A network
+under another SDE can be compared as well. Its flow is the same curve to another end (:mod:`sde_lib.frame`): at T
+something of the data is left, alpha(T)/sigma(T) of a point, and exact codes differ by about as much.
 """
 
 import math
@@ -16,24 +25,20 @@ import torch
 from torch import Tensor
 
 from data import Data
-from sde_lib import SDE, BlockNoise, Counted, ScoreFn, frame, integrate
-from sde_lib.frame import Flow, check_clock
-from sde_lib.ode import check_solver
+from sde_lib import SDE, Counted, ScoreFn
 
+from .codec import Codec, continuous
 from .points import points_of
-from .progress import progress
 from .record import Record
 
 
 @dataclass(frozen=True)
 class Encode:
-    """(sde, score, data, record) -> metrics, codes.npz and a picture.
+    """(sde, score, data, record) -> metrics, codes.npz and a picture; two where a second network is compared.
 
     Arguments:
-        method: ``tsit5`` or ``dopri5`` (a step size for each point) or ``torchdiffeq.NAME``; see :mod:`sde_lib.ode`.
-        clock: the variable of integration, ``angle`` or ``t``; see :mod:`sde_lib.frame`.
-        rtol, atol: tolerances of the local error, of each point by itself.
-        steps: the number of steps of a torchdiffeq method without error control.
+        method, clock, rtol, atol, steps: of the solver; see :class:`tasks.codec.Codec`.
+        other: a second network, a folder of the store: of the same data, under its own SDE. None for none.
         count: how many held-out points; None for 10,000 vectors or 256 pictures, or all where there are fewer.
         points: a file of points in the data's own units to encode instead, all of them.
         batch: how many at a time; the codes do not depend on it.
@@ -46,6 +51,7 @@ class Encode:
     rtol: float = 1e-5
     atol: float = 1e-5
     steps: int = 100
+    other: str | None = None
     count: int | None = None
     points: str | None = None
     batch: int = 1024
@@ -54,21 +60,31 @@ class Encode:
     dtype: str = "float32"
 
     def __post_init__(self):
-        if self.batch < 1:
-            raise ValueError(f"task.batch={self.batch} must be at least 1")
-        try:
-            check_clock(self.clock)
-            check_solver(self.method, self.rtol, self.atol, self.steps)
-        except ValueError as error:
-            raise ValueError(f"task.{error}") from None
+        self.codec  # noqa: B018 (its own checks)
+
+    @property
+    def codec(self) -> Codec:
+        """The map that the keys describe."""
+        return Codec(self.method, self.clock, self.rtol, self.atol, self.steps, self.batch, self.device, self.dtype)
 
     def __call__(self, sde: SDE, score: ScoreFn, data: Data, record: Record) -> dict:
         r, counted = points_of(data, self.points, self.count), Counted(score)
         started = time.monotonic()
-        x, z, back = self.round_trip(sde, counted, data, r)
+        x = continuous(data, r, self.seed)
+        z = self.codec.encode(sde, counted, data, x)
+        back = self.codec.decode(sde, counted, data, z)
         seconds = time.monotonic() - started
-        record.arrays("codes", x=x.numpy(), z=z.numpy(), x_back=back.numpy())
-        self.show(data, x, z / sde.prior_std, back, record)
+        arrays, theirs = {"x": x.numpy(), "z": z.numpy(), "x_back": back.numpy()}, None
+        if self.other is not None:
+            other_sde, other_score = record.other
+            theirs = self.codec.encode(other_sde, other_score, data, x, what="encoding by the other")
+            arrays["z_other"] = theirs.numpy()
+            theirs = theirs.double() / other_sde.prior_std
+        record.arrays("codes", **arrays)
+        code = z.double() / sde.prior_std
+        self.show(data, x, code, back, record)
+        if theirs is not None:
+            self.show_both(data, x, code, theirs, record)
 
         error = (back - x).abs()
         in_model_units = error / data.scale
@@ -78,49 +94,13 @@ class Encode:
             "round_trip_worst_data_units": float(error.max()),
             "round_trip_rms_model_units": float(in_model_units.square().mean().sqrt()),
             "round_trip_worst_model_units": float(in_model_units.max()),
-            **normality(z.double() / sde.prior_std),
+            "round_trip_rms_stds": float(in_model_units.square().mean().sqrt()) / data.std,
+            "round_trip_worst_stds": float(in_model_units.max()) / data.std,
+            **normality(code),
+            **({} if theirs is None else identity(code, theirs)),
             "nfe": counted.evaluations / len(x),
             "seconds": seconds,
         }
-
-    def round_trip(self, sde: SDE, score: ScoreFn, data: Data, r: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x (N, *) in data units as it was encoded, z (N, *) in model units, and what came back in data units."""
-        parts, dtype = [], getattr(torch, self.dtype)
-        alpha = float(sde.alpha(torch.tensor(sde.eps, dtype=torch.float64)))
-        with progress("encoding", len(r)) as advance:
-            for first in range(0, len(r), self.batch):
-                raw = r[first : first + self.batch]
-                size = len(raw)
-                # the numbers of task=likelihood: the same seed dequantises to the same points
-                noise = BlockNoise(self.seed, first, size, data.shape, torch.float64, "cpu", stream="dequantisation")
-                raw = data.dequantise(raw.double() if data.levels is None else raw, noise.uniform())
-                x = alpha * data.encode(raw).to(self.device, dtype)
-                z = self.carry(sde, score, x, True, lambda s, first=first, size=size: advance(first, size, s / 2))
-                back = self.carry(
-                    sde, score, z, False, lambda s, first=first, size=size: advance(first, size, (1 + s) / 2)
-                )
-                parts.append((raw, z.cpu(), data.decode(back.double().cpu() / alpha)))
-        x, z, back = (torch.cat(column) for column in zip(*parts, strict=True))
-        return x, z, back
-
-    @torch.no_grad()
-    def carry(self, sde: SDE, score: ScoreFn, x: Tensor, to_noise: bool, on_step=None) -> Tensor:
-        """x (B, *) at eps to z at T, or z to x, in model units."""
-        problem = frame(sde, score, self.clock)
-        ends = (problem.sde.eps, problem.sde.T), (problem.scale(sde.eps), problem.scale(sde.T))
-        (start, end), (scale, scale_at_end) = ends if to_noise else (pair[::-1] for pair in ends)
-        y = integrate(
-            Flow(problem.sde, problem.score, x.shape[1:], x.dtype),
-            x.flatten(1) / scale,
-            start,
-            end,
-            method=self.method,
-            rtol=self.rtol,
-            atol=self.atol,
-            steps=self.steps,
-            on_step=on_step,
-        )
-        return y.reshape(x.shape) * scale_at_end
 
     def show(self, data: Data, x: Tensor, z: Tensor, back: Tensor, record: Record) -> None:
         from .figures import codes
@@ -132,6 +112,32 @@ class Encode:
             record.picture(codes.planar_codes(x, z, path, labels=data.labels()))
         else:
             record.picture(codes.code_histogram(z, path))
+
+    def show_both(self, data: Data, x: Tensor, mine: Tensor, theirs: Tensor, record: Record) -> None:
+        from .figures import codes
+
+        pictures = x if len(data.shape) == 3 else None
+        path = record.path("identity.png")
+        record.picture(codes.code_identity(mine, theirs, path, pictures=pictures, levels=data.levels))
+
+
+def identity(mine: Tensor, theirs: Tensor) -> dict[str, float]:
+    """How far two networks' codes (N, *), in units of their priors' standard deviations, are one: see the module's
+    text. What needs two points is left out where there is one.
+    """
+    a, b = mine.flatten(1), theirs.flatten(1)
+    apart = float((a - b).square().mean().sqrt())
+    found = {"other_distance": apart}
+    if len(a) < 2:
+        return found
+    unrelated = float((a - b.roll(len(b) // 2, 0)).square().mean().sqrt())
+    a, b = a - a.mean(0), b - b.mean(0)
+    size = a.norm(dim=0) * b.norm(dim=0)
+    correlation = ((a * b).sum(0) / size)[size > 0]
+    found |= {"other_distance_unrelated": unrelated, "other_distance_share": apart / unrelated}
+    if len(correlation):
+        found |= {"other_correlation": float(correlation.mean()), "other_correlation_worst": float(correlation.min())}
+    return found
 
 
 def normality(z: Tensor) -> dict[str, float]:

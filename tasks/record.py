@@ -10,6 +10,7 @@ import logging
 import math
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,10 @@ class Record:
         logger: the logger's keys: ``name`` is none or wandb.
         title: what the run is called there.
         group: the sweep it belongs to, or None.
+
+    Attributes:
+        training, kept, other: what a task may need to know of networks besides its score; filled in by whoever obtains
+            the score, since a task reads no configuration.
     """
 
     def __init__(
@@ -40,6 +45,8 @@ class Record:
         self.folder = Path(folder)
         self.pictures: list[Path] = []
         self.training: list[dict] = []  # the events of the network's training, whichever run trained it
+        self.kept: dict[int, Callable[[], Any]] = {}  # the network after so many updates, of task.shares=
+        self.other: tuple[Any, Any] | None = None  # the SDE and the score of task.other=
         self.started = time.monotonic()
         self.wandb = None
         try:

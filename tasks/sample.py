@@ -2,7 +2,7 @@
 
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from data import Data
 from metrics import sliced_wasserstein
-from samplers import Film, Sampler
+from samplers import Film, Sampler, TemperedNoise, Tempering
 from sde_lib import SDE, BlockNoise, Counted, ScoreFn
 
 from .progress import progress
@@ -25,6 +25,7 @@ class Sample:
 
     Arguments:
         sampler: what turns noise into samples.
+        tempering: the temperature of the samples, and how it is reached.
         count: how many samples; None for 10,000 vectors or 64 pictures.
         batch: how many at a time; the samples do not depend on it.
         seed: of the noise.
@@ -32,6 +33,7 @@ class Sample:
     """
 
     sampler: Sampler
+    tempering: Tempering = field(default_factory=TemperedNoise)
     count: int | None = None
     batch: int = 1024
     seed: int = 0
@@ -76,7 +78,7 @@ class Sample:
 
     def draw(self, sde: SDE, score: ScoreFn, shape: tuple[int, ...], count: int, film: Film | None = None) -> Tensor:
         """Samples in model units, shape (count, *shape)."""
-        parts = []
+        parts, score, std = [], self.tempering.score(sde, score), self.tempering.noise * sde.prior_std
         with progress("sampling", count) as advance:
             for first in range(0, count, self.batch):
                 size = min(self.batch, count - first)
@@ -88,8 +90,8 @@ class Sample:
                     self.sampler(
                         sde,
                         score,
-                        start() * sde.prior_std,
-                        noise,
+                        start() * std,
+                        self.tempering.randn_like(noise),
                         film=film if first == 0 else None,
                         on_step=lambda share, first=first, size=size: advance(first, size, share),
                     )

@@ -105,6 +105,8 @@ def test_every_task_on_vectors_and_on_images(tmp_path, task, data):
     small = ["model.channels=[8,8]", "model.attention=[]"] if data == "digits" else []
     if task == "work_precision":
         small += ["task.only=[vp,em,ode,exact]", "task.budgets=[5]", "task.tolerances=[1e-1]", "task.points=8"]
+    if task == "overfitting":
+        small += ["task.shares=[0.5,1]", "likelihood.rtol=1e-2", "likelihood.atol=1e-2"]
     metrics = job(tmp_path, f"task={task}", f"data={data}", "sampler=em", "sampler.steps=4", "count=8", *small, *TINY)
     pictures = sorted(path.name for path in (tmp_path / "run").glob("*.png"))
     expected = {
@@ -114,6 +116,12 @@ def test_every_task_on_vectors_and_on_images(tmp_path, task, data):
         ("likelihood", "digits"): ["likelihood.png"],
         ("encode", "moons"): ["codes.png"],
         ("encode", "digits"): ["codes.png"],
+        ("interpolate", "moons"): ["interpolation.png"],
+        ("interpolate", "digits"): ["interpolation.png"],
+        ("memorisation", "moons"): ["distances.png", "pairs.png"],
+        ("memorisation", "digits"): ["distances.png", "pairs.png"],
+        ("overfitting", "moons"): ["overfitting.png"],
+        ("overfitting", "digits"): ["overfitting.png"],
         ("train", "moons"): ["loss.png"],
         ("train", "digits"): ["loss.png"],
         ("work_precision", "moons"): ["likelihood_precision.png", "work_precision.png"],

@@ -10,8 +10,9 @@ import torch
 from data import Data
 from models import Oracle
 from run import run
+from sde_lib import VE
 from tasks import Encode, Record
-from tasks.encode import normality
+from tasks.encode import identity, normality
 
 from .conftest import SDES, GaussianScore, compose, draw_mixture, make_sde, mixture
 from .test_cli import refused
@@ -24,8 +25,9 @@ def planar(x: torch.Tensor) -> Data:
     return Data(SCALE * x + SHIFT, SCALE * x + SHIFT, SHIFT, SCALE)
 
 
-def encode(folder, sde, score, data: Data, **keys) -> tuple[dict, dict]:
+def encode(folder, sde, score, data: Data, second=None, **keys) -> tuple[dict, dict]:
     record = Record(folder)
+    record.other = second
     metrics = Encode(dtype="float64", **keys)(sde, score, data, record)
     record.close()
     return metrics, dict(np.load(folder / "codes.npz"))
@@ -89,6 +91,89 @@ def test_the_distance_and_its_floor():
     assert found["code_ks"] == pytest.approx(scipy.kstest(z.numpy(), "norm").statistic, abs=1e-12)
     floors = [normality(torch.randn(400, dtype=torch.float64))["code_ks"] for _ in range(400)]
     assert found["code_ks_floor"] * math.sqrt(300 / 400) == pytest.approx(np.mean(floors), rel=0.06)
+
+
+@pytest.mark.parametrize("name", SDES)
+def test_the_round_trip_loses_less_than_a_thousandth_of_the_datas_std(name, tmp_path):
+    """x -> z -> x at tolerance 1e-5, in the precision of the command line: the root mean square, and 99 % of all
+    coordinates. (A point on the ridge between two modes, where the flow parts, may lose three times as much.)
+    """
+    sde, components = make_sde(name), mixture((2,))
+    x = draw_mixture(components, 200, (2,))
+    record = Record(tmp_path)
+    metrics = Encode(rtol=1e-5, atol=1e-5)(sde, Oracle(sde, components), planar(x), record)
+    record.close()
+    arrays, std = np.load(tmp_path / "codes.npz"), float((x - x.mean(0)).square().mean().sqrt())
+    error = np.abs(arrays["x_back"] - arrays["x"]) / SCALE.numpy() / std
+    # the std of coordinates in model units, pooled: that of these data is x's
+    assert metrics["round_trip_worst_stds"] == pytest.approx(error.max())
+    assert metrics["round_trip_rms_stds"] == pytest.approx(np.sqrt((error**2).mean()))
+    assert metrics["round_trip_rms_stds"] < 3e-4 and np.quantile(error, 0.99) < 1e-3 and error.max() < 1e-2
+
+
+# --- two networks, one code -------------------------------------------------------------------------------------------
+
+
+def test_one_score_gives_one_code(tmp_path):
+    sde, x = make_sde("ve"), draw_mixture(mixture((2,)), 40, (2,))
+    twin = Oracle(sde, tuple(part.flip(0) for part in mixture((2,))))  # the same density, its components reordered
+    metrics, arrays = encode(tmp_path, sde, Oracle(sde, mixture((2,))), planar(x), second=(sde, twin), other="twin")
+    np.testing.assert_allclose(arrays["z_other"], arrays["z"], rtol=1e-9)
+    assert metrics["other_distance_share"] < 1e-9 and metrics["other_correlation_worst"] == pytest.approx(1)
+    assert (tmp_path / "identity.png").stat().st_size > 3000
+
+
+@pytest.mark.parametrize("name", ["vp", "subvp", "toy", "ve"])
+def test_codes_under_two_sdes_agree_up_to_what_is_left_at_T(name, tmp_path):
+    """In units of their priors' stds; against VE to sigma 5000, at which nothing is left."""
+    sde, components = make_sde(name), mixture((2,))
+    far, x = VE(sigma_max=5000.0), draw_mixture(components, 100, (2,))
+    score, second = Oracle(sde, components), Oracle(far, components)
+    metrics, _ = encode(tmp_path, sde, score, planar(x), second=(far, second), other="far", rtol=1e-6, atol=1e-6)
+    T = torch.tensor(sde.T, dtype=torch.float64)
+    left = float(sde.alpha(T) / sde.sigma(T))
+    assert metrics["other_distance"] < 2 * left + 1e-3
+    assert metrics["other_correlation_worst"] > 1 - 5 * left
+
+
+def test_the_distance_of_codes_is_the_formula():
+    """z_b = rho z_a + sqrt(1 - rho^2) n: the correlation is rho, the distance sqrt(2 - 2 rho), over sqrt(2)."""
+    rho, a = 0.8, torch.randn(20_000, 2, 2, dtype=torch.float64)
+    b = rho * a + math.sqrt(1 - rho**2) * torch.randn_like(a)
+    found = identity(a, b)
+    assert found["other_correlation"] == pytest.approx(rho, abs=0.01)
+    assert found["other_correlation_worst"] <= found["other_correlation"]
+    assert found["other_distance"] == pytest.approx(math.sqrt(2 - 2 * rho), rel=0.02)
+    assert found["other_distance_share"] == pytest.approx(math.sqrt(1 - rho), rel=0.02)
+    assert identity(a[:1], b[:1]).keys() == {"other_distance"}, "one point has no correlation"
+
+
+def test_networks_of_one_data_set_are_compared(tmp_path):
+    tiny = ["training.steps=40", "training.batch=64", "training.warmup=2", "training.evaluate=0", "sde=vp", "count=30"]
+    job(tmp_path, "data=moons", *tiny)
+    (first,) = (tmp_path / "store").iterdir()
+    metrics = job(tmp_path, "data=moons", "training.seed=1", "model.width=64", f"task.other={first}", *tiny)
+    assert 0 < metrics["other_distance_share"] < 0.5 and metrics["other_correlation"] > 0.8
+    assert metrics["round_trip_worst_stds"] < 1e-3, "of a network"
+    assert np.load(tmp_path / "run" / "codes.npz")["z_other"].shape == (30, 2)
+    metrics = job(tmp_path, "data=moons", f"task.other={first}", *tiny)
+    assert metrics["other_distance"] == 0, "the network itself"
+    for words, message in (
+        (["data=moons", "data.noise=0.2"], "(?s)is a network of other data.*data.noise: 0.1 in the other network, 0.2"),
+        (["data=moons", "training.steps=41"], "task.other=nowhere does not exist"),
+    ):
+        other = "nowhere" if "nowhere" in message else first
+        with pytest.raises((ValueError, OSError), match=message):
+            job(tmp_path, *words, *tiny[1:], f"task.other={other}")
+    assert len(list((tmp_path / "store").iterdir())) == 2, "a mistake is told before a training"
+
+
+@pytest.mark.parametrize("shape", [(1,), (5,), (1, 4, 4), (3, 7, 5)])
+def test_both_codes_have_a_picture(shape, tmp_path):
+    sde, x = make_sde("vp"), torch.randn(15, *shape, dtype=torch.float64)
+    second = sde, GaussianScore(sde, 0.0, 0.8)
+    encode(tmp_path, sde, GaussianScore(sde), Data(x, x, 0.0, 1.0), second=second, other="b", rtol=1e-2, atol=1e-2)
+    assert (tmp_path / "identity.png").stat().st_size > 3000
 
 
 # --- any shape, any batch ---------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import torch
 from matplotlib.figure import Figure
 
 from tasks import figures
+from tasks.figures import codes, interpolation, memorisation  # noqa: F401
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -365,3 +366,63 @@ def test_pictures_leave_no_trace_and_are_the_same_twice(monkeypatch, tmp_path):
     first, second = (figures.planar_samples(normal(9, 2), normal(9, 2), tmp_path / f"{k}.png") for k in range(2))
     assert matplotlib.rcParams.copy() == before
     assert first.read_bytes() == second.read_bytes()
+
+
+# ---- codes, paths, copies ----
+
+
+@pytest.mark.parametrize(
+    "shape", [(9, 2, 1, 8, 8), (3, 3, 3, 8, 6), (1, 2, 2, 3, 9), (1, 40, 1, 1, 1), (2, 5, 3, 90, 64)]
+)
+@pytest.mark.parametrize("levels", [None, 16])
+def test_strips(shape, levels, tmp_path):
+    ends = normal(shape[0], 2, *shape[2:])
+    path = figures.interpolation.strips(torch.tensor(broken(*shape)), ends, tmp_path / "a.png", levels)
+    look(path, tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("paths", [normal(5, 7, 2), broken(200, 7, 2), normal(1, 2, 2)])
+def test_planar_paths(paths, tmp_path):
+    for data in (normal(50, 2) * [100, 1], normal(0, 2)):
+        drawn = figures.interpolation.planar_paths(
+            torch.tensor(paths), normal(*paths.shape), data, tmp_path / "a.png", 3
+        )
+        look(drawn, tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("dim", [1, 4, 40])
+def test_coordinate_paths(dim, tmp_path):
+    ends, u = normal(30, 3, dim), np.linspace(0, 2, 9)
+    path = tmp_path / "a.png"
+    look(figures.interpolation.coordinate_paths(broken(30, 9, dim), ends, u, broken(20, dim), path), path)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (50, 2), (20, 1, 8, 8), (3, 3, 5, 7), (2, 2, 70, 60)])
+def test_code_identity(shape, tmp_path):
+    pictures = broken(*shape) if len(shape) == 4 else None
+    path = figures.codes.code_identity(broken(*shape), normal(*shape), tmp_path / "a.png", pictures)
+    look(path, tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("shape", [(30, 1, 8, 8), (1, 3, 8, 6), (5, 2, 3, 9), (24, 3, 90, 80)])
+@pytest.mark.parametrize("levels", [None, 16])
+def test_triples(shape, levels, tmp_path):
+    ratios = np.linspace(0, 2, shape[0])
+    triple = torch.tensor(broken(*shape)), normal(*shape), normal(*shape)
+    look(figures.memorisation.triples(*triple, ratios, tmp_path / "a.png", levels), tmp_path / "a.png")
+
+
+def test_distances_and_planar_pairs(tmp_path):
+    for values in (broken(30), np.zeros(4), normal(1) ** 2):
+        look(figures.memorisation.distances(abs(normal(50)), values, values, tmp_path / "a.png"), tmp_path / "a.png")
+    pairs = figures.memorisation.planar_pairs(broken(30, 2), normal(30, 2), normal(90, 2), tmp_path / "b.png")
+    look(pairs, tmp_path / "b.png")
+
+
+@pytest.mark.parametrize("values", [normal(5, 20), broken(5, 20), np.ones((1, 1))])
+def test_overfitting_curve(values, tmp_path):
+    steps = np.arange(1, len(values) + 1) * 10
+    events = [{"step": k, "loss": 1 / (k + 1), "held_out_loss": 0.5 + k / 99} for k in range(99)]
+    for story in (events, events[:1], []):
+        path = figures.overfitting_curve(steps, values, values + 1, story, tmp_path / "a.png", "nats")
+        look(path, tmp_path / "a.png")

@@ -229,7 +229,7 @@ PARTS = [
     value
     for room, kinds in (
         (sde_lib, (sde_lib.SDE, sde_lib.Probes)),
-        (samplers, (samplers.Sampler, samplers.Step, samplers.Grid)),
+        (samplers, (samplers.Sampler, samplers.Step, samplers.Grid, samplers.Tempering)),
         (likelihood, (likelihood.Likelihood, likelihood.Dequantisation)),
         (models, (models.Parameterisation, torch.nn.Module)),
         (data, (data.Data,)),

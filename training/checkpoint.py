@@ -1,7 +1,8 @@
 """Checkpoints on disk: written atomically, verified when read, and nothing in them is ever executed.
 
     FOLDER/config.yaml               what was trained
-    FOLDER/step-00012000/            one checkpoint
+    FOLDER/step-00012000/            one checkpoint; the newest two are there
+    FOLDER/kept-00003000/            the average after so many updates, kept for good where a task asked for it
         NAME.safetensors             tensors: model, ema, optimiser and generators
         state.json                   everything else
         manifest.json                the sha256 of each file above
@@ -43,11 +44,11 @@ class Checkpoint:
     state: dict[str, Any]
 
 
-def save(folder: Path, checkpoint: Checkpoint) -> Path:
-    """Writes FOLDER/step-N atomically, and removes all but the newest two. OSError, the last good one kept, where it
-    cannot.
+def save(folder: Path, checkpoint: Checkpoint, kind: str = "step") -> Path:
+    """Writes FOLDER/KIND-N atomically, and removes all but the newest two of ``step-*``. OSError, the last good one
+    kept, where it cannot.
     """
-    final, partial = folder / f"step-{checkpoint.step:08d}", folder / f".partial-{os.getpid()}"
+    final, partial = folder / f"{kind}-{checkpoint.step:08d}", folder / f".partial-{os.getpid()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for stale in folder.glob(".partial-*"):  # a killed writer's; the store's lock admits one writer at a time

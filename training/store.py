@@ -11,10 +11,12 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from filelock import FileLock, Timeout
 from torch import nn
@@ -72,6 +74,18 @@ class Store:
             with contextlib.suppress(OSError):  # a store that is only read keeps the text it has
                 write_config(folder, described)
             return load(finished)
+        lock = self.lock(folder)
+        try:
+            if finished := self.finished(folder, steps):  # by the process that was waited for
+                return load(finished)
+            write_config(folder, described)
+            log.info("training %s, %s updates, once: later runs load it from %s", name, f"{steps:,}", folder)
+            return train(folder)
+        finally:
+            lock.release()
+
+    def lock(self, folder: Path) -> FileLock:
+        """The lock on a network's folder, acquired; another process' training is waited for."""
         try:
             folder.mkdir(parents=True, exist_ok=True)
             lock = FileLock(folder / ".lock")
@@ -85,14 +99,42 @@ class Store:
                 f"the store {self.root.absolute()} cannot be written ({error.strerror or error}); "
                 f"choose another with store=FOLDER"
             ) from error
+        return lock
+
+    def kept(self, folder: Path, steps: Iterable[int], again: Callable[[Path], nn.Module]) -> dict[int, Path]:
+        """Where the averages after so many updates are kept, of a network that is trained.
+
+        Those that its training did not keep cost another one, in a folder beside its checkpoints, which ends in the
+        same weights and is resumed as any other.
+
+        Arguments:
+            again: trains the network once more in the folder given, and keeps them.
+        """
+        paths = {step: folder / f"kept-{step:08d}" for step in sorted(steps)}
+        if all(path.exists() for path in paths.values()):
+            return paths
+        lock = self.lock(folder)
         try:
-            if finished := self.finished(folder, steps):  # by the process that was waited for
-                return load(finished)
-            write_config(folder, described)
-            log.info("training %s, %s updates, once: later runs load it from %s", name, f"{steps:,}", folder)
-            return train(folder)
+            if all(path.exists() for path in paths.values()):  # by the process that was waited for
+                return paths
+            log.info("the training of %s did not keep what is asked for; it is done once more", folder)
+            aside = folder / "again"
+            score, own = again(aside), checkpoint.load_newest(folder)
+            weights = score.state_dict()
+            if own and not all(torch.equal(weights[key].cpu(), tensor) for key, tensor in own.tensors["ema"].items()):
+                log.warning(
+                    "the second training of %s ended in other weights (another machine, torch or number of threads): "
+                    "what is kept along the way is the second one's",
+                    folder,
+                )
+            for path in aside.glob("kept-*"):
+                if path.name in {wanted.name for wanted in paths.values()}:
+                    shutil.rmtree(folder / path.name, ignore_errors=True)
+                    path.rename(folder / path.name)
+            shutil.rmtree(aside)
         finally:
             lock.release()
+        return paths
 
     def finished(self, folder: Path, steps: int) -> Checkpoint | None:
         """The finished checkpoint in a folder, or None."""
@@ -117,6 +159,14 @@ def put_weights(model: nn.Module, found: Checkpoint, where: Path | str) -> nn.Mo
     return model.eval().requires_grad_(False)
 
 
+def load_kept(path: Path) -> Checkpoint:
+    """A checkpoint that was kept; ValueError where it is damaged."""
+    try:
+        return checkpoint.load(path)
+    except Damaged as error:
+        raise ValueError(f"{error}; remove {path}, and the same command trains once more to have it anew") from None
+
+
 def write_config(folder: Path, described: dict[str, Any]) -> None:
     """Keeps an identity, and where its data were, beside its checkpoints as text."""
     target, partial, text = folder / "config.yaml", folder / ".config.yaml", yaml.safe_dump(described, sort_keys=False)
@@ -125,8 +175,11 @@ def write_config(folder: Path, described: dict[str, Any]) -> None:
         partial.replace(target)
 
 
-def read(path: Path | str) -> tuple[Identity, Checkpoint]:
-    """The identity and the newest checkpoint of a network's folder, or of one ``step-*`` folder in it.
+def read(path: Path | str, key: str = "checkpoint") -> tuple[Identity, Checkpoint]:
+    """The identity and the newest checkpoint of a network's folder, or of one ``step-*`` or ``kept-*`` folder in it.
+
+    Arguments:
+        key: which key of the configuration named it, for messages.
 
     Raises:
         FileNotFoundError, ValueError: there is none, or it is damaged. A checkpoint asked for by name is never
@@ -134,12 +187,12 @@ def read(path: Path | str) -> tuple[Identity, Checkpoint]:
     """
     path = Path(path)
     if not path.exists():
-        raise FileNotFoundError(f"checkpoint={path} does not exist (looked at {path.absolute()})")
-    folder = path.parent if path.name.startswith("step-") else path
+        raise FileNotFoundError(f"{key}={path} does not exist (looked at {path.absolute()})")
+    folder = path.parent if path.name.startswith(("step-", "kept-")) else path
     steps = sorted(folder.glob("step-*"))
     if not (folder / "config.yaml").is_file() or not steps:
         raise FileNotFoundError(
-            f"checkpoint={path} holds no trained network; name a folder of the store like "
+            f"{key}={path} holds no trained network; name a folder of the store like "
             f"checkpoints/digits-ve-unet_small-0123456789, with a config.yaml and step-* folders"
         )
     try:
@@ -153,17 +206,17 @@ def read(path: Path | str) -> tuple[Identity, Checkpoint]:
         damage, older, missing = True, False, []
     if older:
         raise ValueError(
-            f"checkpoint={path} was trained by an earlier version of this code, whose networks differ; run the command "
+            f"{key}={path} was trained by an earlier version of this code, whose networks differ; run the command "
             f"that trained it once more"
         )
     if damage or missing:
         raise ValueError(
-            f"checkpoint={path}: its config.yaml is not what was written; run the command that trained the network "
+            f"{key}={path}: its config.yaml is not what was written; run the command that trained the network "
             f"once more, which writes it anew, or restore it from a copy"
         )
     try:
         return identity, checkpoint.load(path if folder != path else steps[-1])
     except Damaged as error:
         others = [step.name for step in steps if step != (path if folder != path else steps[-1])]
-        hint = f"; try checkpoint={folder / others[-1]}" if others else ""
-        raise ValueError(f"checkpoint={path} is damaged: {error}{hint}") from None
+        hint = f"; try {key}={folder / others[-1]}" if others else ""
+        raise ValueError(f"{key}={path} is damaged: {error}{hint}") from None

@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,7 +94,13 @@ class Trainer:
             raise ValueError(f"training.dequantise={self.dequantise} must be uniform or none")
 
     def fit(
-        self, sde: SDE, model: nn.Module, data: Data, folder: Path | None = None, record: Log = lambda event: None
+        self,
+        sde: SDE,
+        model: nn.Module,
+        data: Data,
+        folder: Path | None = None,
+        record: Log = lambda event: None,
+        keep: Collection[int] = (),
     ) -> nn.Module:
         """The trained model's moving average.
 
@@ -103,6 +109,8 @@ class Trainer:
                 :meth:`seeded`.
             folder: where checkpoints are kept and looked for; None for none.
             record: told of the loss as it goes.
+            keep: after how many updates the average is kept for good in the folder, as ``kept-*``; it decides nothing
+                of the training.
 
         Raises:
             FloatingPointError: a loss or a gradient is not finite; the step is not taken.
@@ -158,6 +166,9 @@ class Trainer:
                     record({"step": step + 1, "loss": smooth, "rate": self.rate_at(step), "gradient": size})
                 if self.evaluate and ((step + 1) * self.evaluate // self.steps > step * self.evaluate // self.steps):
                     record({"step": step + 1, "held_out_loss": self.held_out(sde, ema.model, data)})
+                if folder and step + 1 in keep:  # before any later step-*, so that a resumed training misses none
+                    average = {"ema": ema.model.state_dict()}
+                    checkpoint.save(folder, Checkpoint(step + 1, average, {"loss": smooth}), kind="kept")
                 if stop.signal:
                     break
                 if time.monotonic() - saved > self.save_seconds and step + 1 < self.steps:

@@ -43,7 +43,7 @@ from .canvas import (
     style,
 )
 from .images import colours, enlarge, film_strip, image_grid, tile
-from .loss import loss_curve, series
+from .loss import loss_curve, overfitting_curve, series
 from .paths import trajectories
 from .planar import cells, density, planar_figure, planar_frame, planar_samples, score_field
 from .sweep import SUMMARY, job_labels, ok, summary_plot
@@ -57,6 +57,7 @@ __all__ = [
     "image_grid",
     "likelihood_precision",
     "loss_curve",
+    "overfitting_curve",
     "pairs",
     "planar_samples",
     "score_field",

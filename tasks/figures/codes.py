@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.colors import ListedColormap, hsv_to_rgb
 from matplotlib.figure import Figure
 
-from .axes import bins, counted, finite_range, histogram, legend, limits, names, outside, ticks
+from .axes import bins, counted, dots, finite_range, histogram, legend, limits, names, outside, spread, ticks
 from .canvas import BLUE, INK, PALE, Array, array, pixels, place, save, style
 from .images import colours, enlarge, tile
 from .planar import planar_frame
@@ -95,3 +95,63 @@ def code_histogram(z: Array, path: Path) -> Path:
     axes.set(xlabel="$z / \\sigma(T)$, all coordinates", ylabel="density")
     legend(axes)
     return save(figure, path)
+
+
+@style()
+def code_identity(
+    mine: Array, theirs: Array, path: Path, pictures: Array | None = None, levels: int | None = None
+) -> Path:
+    """Two networks' codes of the same points: coordinate against coordinate, and how far they differ.
+
+    Arguments:
+        mine, theirs: (N, *) in units of their priors' standard deviations; up to 20,000 coordinates are drawn as dots.
+        pictures: (N, C, H, W) in data units, shown above over both their codes, up to 12 of them.
+        levels: the number L of the pictures' integer levels.
+    """
+    mine, theirs = array(mine), array(theirs)
+    mosaic = None if pictures is None else both_codes(array(pictures), mine, theirs, levels)
+    shrink = 1.0 if mosaic is None else min(1.0, 2200 / max(mosaic.shape))
+    tall, wide = (0, 0) if mosaic is None else (shrink * mosaic.shape[0], shrink * mosaic.shape[1])
+    left, margin, side, below = 110, 30, 560, 110
+    width = max(wide, 2 * side + 150)
+    figure = pixels(left + width + margin, tall + (40 if tall else 0) + side + below + 70)
+    if mosaic is not None:
+        axes = place(figure, left, side + below + 70, wide, tall)
+        axes.imshow(mosaic, interpolation="nearest" if shrink == 1 else "antialiased")
+        pitch = (mosaic.shape[0] + 8) / 3
+        axes.set_yticks((pitch - 9) / 2 + pitch * np.arange(3), ["data", "code", "other's"])
+        axes.set_xticks([])
+        axes.tick_params(left=False)
+        axes.spines[:].set_visible(False)
+
+    a, b = mine.reshape(len(mine), -1), theirs.reshape(len(theirs), -1)
+    shown = spread(a.size, 20_000)
+    points, reach = np.stack((a.ravel()[shown], b.ravel()[shown]), 1), 3.8
+    frame = np.array([[-reach, reach]] * 2)
+    axes = place(figure, left, below, side, side)
+    axes.plot(frame[0], frame[0], color=PALE, lw=0.8, zorder=1)
+    dots(axes, points, frame, BLUE, counted("coordinates", outside(points, frame), len(points)), alpha=0.5, zorder=2)
+    axes.set(xlim=frame[0], ylim=frame[1], xlabel="$z / \\sigma(T)$", ylabel="the other network's")
+    legend(axes)
+
+    axes = place(figure, left + width - side, below, side, side)
+    unrelated = (a - np.roll(b, len(b) // 2, axis=0)).ravel()
+    edges = np.linspace(-4.5, 4.5, 91)
+    axes.stairs(histogram(unrelated, edges), edges, fill=True, color=PALE, label="of different points")
+    heights = histogram((a - b).ravel(), edges)
+    axes.stairs(heights, edges, color=BLUE, lw=1.2, label="of the same point")
+    axes.set(xlim=edges[[0, -1]], ylim=(0, 1.06 * max(0.4, heights.max(initial=0.0))))
+    axes.set(xlabel="difference of a coordinate", ylabel="density")
+    legend(axes)
+    return save(figure, path)
+
+
+def both_codes(pictures: np.ndarray, mine: np.ndarray, theirs: np.ndarray, levels: int | None) -> np.ndarray:
+    """Pictures over their two codes, three rows of up to 12."""
+    pictures, mine, theirs = pictures[:12], mine[:12], theirs[:12]
+    count, channels, height, width = pictures.shape
+    if channels != 3:
+        pictures, mine, theirs = pictures[:, :1], mine[:, :1], theirs[:, :1]
+    low, high = finite_range(pictures) if levels is None else (0, levels)
+    rows = np.concatenate([colours(pictures, low, high), colours(mine, -2, 2), colours(theirs, -2, 2)])
+    return tile(enlarge(rows, max(1, round(120 / max(height, width)))), 3, count, gap=(8, 4))

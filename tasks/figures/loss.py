@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from .axes import ticks
-from .canvas import BLUE, GREY, RED, is_number, save, style
+from .axes import legend, ticks
+from .canvas import BLUE, GREY, RED, Array, array, is_number, save, style
 
 
 @style()
@@ -45,6 +45,54 @@ def loss_curve(events: Sequence[Mapping[str, Any]], path: Path) -> Path:
         lower.set(ylabel="rate", ylim=(0, 1.15 * max(rate[:, 1].max(), 1e-12)))
         lower.yaxis.set_major_locator(ticks(2))
     (axes if lower is None else lower).set_xlabel("step")
+    figure.align_ylabels()
+    return save(figure, path)
+
+
+@style()
+def overfitting_curve(
+    steps: Array, train: Array, held_out: Array, events: Sequence[Mapping[str, Any]], path: Path, label: str
+) -> Path:
+    """The negative log-likelihood of training and of held-out data along a training, over the losses.
+
+    Arguments:
+        steps: (K,), the updates after which points were scored.
+        train, held_out: (K, N) and (K, M), a value a point; bands are two standard errors of the mean either way.
+        events: of the training, with ``step`` and some of ``loss`` and ``held_out_loss``.
+        label: what the values are.
+    """
+    steps, loss, beside = array(steps), series(events, "loss"), series(events, "held_out_loss")
+    rows = 2 if len(loss) or len(beside) else 1
+    figure = Figure(figsize=(4.8, 2.2 + 1.7 * rows), layout="constrained")
+    panels = figure.subplots(rows, 1, sharex=True, squeeze=False, height_ratios=(3, 2)[:rows])[:, 0]
+    for values, colour, name in ((train, BLUE, "training data"), (held_out, RED, "held-out data")):
+        values = array(values)
+        mean, error = values.mean(1), values.std(1) / math.sqrt(max(1, values.shape[1] - 1))
+        panels[0].fill_between(steps, mean - 2 * error, mean + 2 * error, color=colour, alpha=0.15, lw=0)
+        panels[0].plot(steps, mean, "o-", color=colour, ms=3.2, lw=1.0, mew=0, label=name)
+        if colour == RED and np.isfinite(mean).any():
+            best = int(np.nanargmin(mean))
+            panels[0].plot(steps[best], mean[best], "o", ms=7, mfc="none", mec=RED, mew=0.9, label="its best")
+    later = np.concatenate([array(v).mean(1)[len(steps) // 4 :] for v in (train, held_out)])
+    every = np.concatenate([array(v).mean(1) for v in (train, held_out)])
+    if np.isfinite(later).all() and np.ptp(every[np.isfinite(every)]) > 4 * np.ptp(later) > 0:
+        panels[0].set_ylim(later.min() - 0.15 * np.ptp(later), later.max() + 0.6 * np.ptp(later))  # not the first fall
+    panels[0].set_ylabel(label)
+    legend(panels[0])
+    if rows == 2:
+        if len(loss):
+            width = max(1, len(loss) // 50)
+            mean = np.convolve(loss[:, 1], np.full(width, 1 / width), "valid")
+            panels[1].plot(loss[width // 2 :, 0][: len(mean)], mean, color=BLUE, lw=1.2)
+        if len(beside):
+            panels[1].plot(*beside.T, "o-", color=RED, ms=2.6, lw=0.6, mew=0)
+        values = np.concatenate((loss[:, 1], beside[:, 1]))
+        if values.min() > 0 and values.max() > 10 * values.min():
+            panels[1].set_yscale("log")
+        panels[1].set_ylabel("loss")
+    for axes in panels:
+        axes.grid(axis="y")
+    panels[-1].set_xlabel("step")
     figure.align_ylabels()
     return save(figure, path)
 

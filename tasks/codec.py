@@ -1,0 +1,100 @@
+"""Data to latent codes and back, by the probability flow (arXiv 2011.13456, eq. 13).
+
+A point x starts as alpha(eps) x, the middle of its law at eps, and is carried to its code z at T; a code is carried
+back and divided by alpha(eps). Nothing is random on the way, so that what does not come back is the solver's error, and
+codes are the data's own: two exact scores of one data set give one code.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from data import Data
+from sde_lib import SDE, BlockNoise, ScoreFn, frame, integrate
+from sde_lib.frame import Flow, check_clock
+from sde_lib.ode import check_solver
+
+from .progress import progress
+
+
+@dataclass(frozen=True)
+class Codec:
+    """The map between points in data units and codes in model units, each point by itself.
+
+    Arguments:
+        method: ``tsit5`` or ``dopri5`` (a step size for each point) or ``torchdiffeq.NAME``; see :mod:`sde_lib.ode`.
+        clock: the variable of integration, ``angle`` or ``t``; see :mod:`sde_lib.frame`.
+        rtol, atol: tolerances of the local error, of each point by itself.
+        steps: the number of steps of a torchdiffeq method without error control.
+        batch: how many at a time; nothing depends on it.
+        device, dtype: where, and in which precision.
+    """
+
+    method: str = "tsit5"
+    clock: Literal["angle", "t"] = "angle"
+    rtol: float = 1e-5
+    atol: float = 1e-5
+    steps: int = 100
+    batch: int = 1024
+    device: str = "cpu"
+    dtype: str = "float32"
+
+    def __post_init__(self):
+        if self.batch < 1:
+            raise ValueError(f"task.batch={self.batch} must be at least 1")
+        try:
+            check_clock(self.clock)
+            check_solver(self.method, self.rtol, self.atol, self.steps)
+        except ValueError as error:
+            raise ValueError(f"task.{error}") from None
+
+    def encode(self, sde: SDE, score: ScoreFn, data: Data, r: Tensor, what: str = "encoding") -> Tensor:
+        """Points (N, *) in data units, integers dequantised before, to their codes (N, *) on the CPU."""
+        x = start_factor(sde) * data.encode(r).to(getattr(torch, self.dtype))
+        return self.carry(sde, score, x, to_noise=True, what=what)
+
+    def decode(self, sde: SDE, score: ScoreFn, data: Data, z: Tensor, what: str = "decoding") -> Tensor:
+        """Codes (N, *) to points (N, *) in data units, float64 on the CPU, continuous also for integer data."""
+        return data.decode(self.carry(sde, score, z, to_noise=False, what=what).double() / start_factor(sde))
+
+    @torch.no_grad()
+    def carry(self, sde: SDE, score: ScoreFn, x: Tensor, to_noise: bool, what: str) -> Tensor:
+        """x (N, *) at eps to z at T, or z to x, in model units; the result is on the CPU, of the codec's precision."""
+        problem, parts, dtype = frame(sde, score, self.clock), [], getattr(torch, self.dtype)
+        ends = (problem.sde.eps, problem.sde.T), (problem.scale(sde.eps), problem.scale(sde.T))
+        (start, end), (scale, scale_at_end) = ends if to_noise else (pair[::-1] for pair in ends)
+        with progress(what, len(x)) as advance:
+            for first in range(0, len(x), self.batch):
+                part = x[first : first + self.batch].to(self.device, dtype)
+                size = len(part)
+                y = integrate(
+                    Flow(problem.sde, problem.score, part.shape[1:], dtype),
+                    part.flatten(1) / scale,
+                    start,
+                    end,
+                    method=self.method,
+                    rtol=self.rtol,
+                    atol=self.atol,
+                    steps=self.steps,
+                    on_step=lambda share, first=first, size=size: advance(first, size, share),
+                )
+                parts.append((y.reshape(part.shape) * scale_at_end).cpu())
+                advance(first + size)
+        return torch.cat(parts)
+
+
+def start_factor(sde: SDE) -> float:
+    """alpha(eps), by which a point is multiplied where it starts."""
+    return float(sde.alpha(torch.tensor(sde.eps, dtype=torch.float64)))
+
+
+def continuous(data: Data, r: Tensor, seed: int) -> Tensor:
+    """Points (N, *) in data units as they are encoded, float64: integers become the points of their bins that
+    task=likelihood scores, of the same seed.
+    """
+    if data.levels is None:
+        return r.double()
+    noise = BlockNoise(seed, 0, len(r), data.shape, torch.float64, "cpu", stream="dequantisation")
+    return data.dequantise(r, noise.uniform())

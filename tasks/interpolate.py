@@ -1,0 +1,206 @@
+r"""Paths between data through their latent codes: encode, interpolate, decode (arXiv 2011.13456, section 4.3).
+
+Codes are nearly normal, so that in D dimensions they lie near the sphere of radius sigma(T) sqrt(D), and so should the
+codes between them. With r_0, r_1 the lengths of the codes z_0 and z_1, omega the angle between them, and u from 0 to 1,
+
+.. math::
+    \text{spherical} &: \bigl((1 - u)\,r_0 + u\,r_1\bigr)
+        \Bigl[\frac{\sin((1 - u)\,\omega)}{\sin\omega}\,\frac{z_0}{r_0}
+        + \frac{\sin(u\,\omega)}{\sin\omega}\,\frac{z_1}{r_1}\Bigr], \\
+    \text{normal} &: \cos(\tfrac{\pi}{2} u)\,z_0 + \sin(\tfrac{\pi}{2} u)\,z_1, \\
+    \text{linear} &: (1 - u)\,z_0 + u\,z_1 .
+
+The first follows the great circle between the directions. (White 2016, arXiv 1609.04468, applies the bracket to the
+codes themselves: the same for equal lengths, while for others it flies off where the angle is near pi, as it often is
+in the plane.) Its coefficients are written u sinc(u omega)/sinc(omega), without a 0/0 at small angles. Opposite codes
+have no one great circle between them, nor has one dimension any. The second is the limit in many dimensions, where
+independent codes stand at right angles: every z on it has the law of its ends, N(0, sigma(T)^2 I), if they are
+independent, in any number of dimensions. The third passes nearer to 0, at 0.71 of the radius half way, where no code of
+data lies.
+
+``temperature`` multiplies all codes before they are decoded; on a Gaussian it multiplies the standard deviation of the
+data. Below 1 pictures are smoother and more typical, and the ends are no longer the data.
+"""
+
+import math
+import time
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from data import Data
+from sde_lib import SDE, Counted, ScoreFn
+
+from .codec import Codec, continuous
+from .points import points_of
+from .record import Record
+
+OPPOSITE = 1e-5  # radians from pi, within which the great circle is anybody's guess
+
+
+@dataclass(frozen=True)
+class Interpolate:
+    """(sde, score, data, record) -> metrics, interpolation.npz and a picture.
+
+    Arguments:
+        method, clock, rtol, atol, steps: of the solver; see :class:`tasks.codec.Codec`.
+        path: ``spherical``, ``normal`` or ``linear``; see the module's text.
+        through: how many data points a path goes through, ends included.
+        frames: how many points from one of them to the next, both included.
+        temperature: the factor of the codes; 1 leaves the ends what they were.
+        count: how many paths; None for 8 of pictures and 32 of vectors, or all that ``points`` holds.
+        points: a file of points in the data's own units, in the order in which the paths go through them; None for
+            held-out data.
+        batch: how many at a time; the paths do not depend on it.
+        seed: of the dequantisation.
+        device, dtype: where, and in which precision.
+    """
+
+    method: str = "tsit5"
+    clock: Literal["angle", "t"] = "angle"
+    rtol: float = 1e-5
+    atol: float = 1e-5
+    steps: int = 100
+    path: Literal["spherical", "normal", "linear"] = "spherical"
+    through: int = 2
+    frames: int = 11
+    temperature: float = 1.0
+    count: int | None = None
+    points: str | None = None
+    batch: int = 1024
+    seed: int = 0
+    device: str = "cpu"
+    dtype: str = "float32"
+
+    def __post_init__(self):
+        for key in ("through", "frames"):
+            if getattr(self, key) < 2:
+                raise ValueError(f"task.{key}={getattr(self, key)} must be at least 2: a path has two ends")
+        if not 0 < self.temperature < math.inf:
+            raise ValueError(f"task.temperature={self.temperature} must be positive; type task.temperature=1")
+        if self.path not in PATHS:
+            raise ValueError(f"task.path={self.path} must be {', '.join(PATHS)}")
+        self.codec  # noqa: B018 (its own checks)
+
+    @property
+    def codec(self) -> Codec:
+        """The map that the keys describe."""
+        return Codec(self.method, self.clock, self.rtol, self.atol, self.steps, self.batch, self.device, self.dtype)
+
+    def __call__(self, sde: SDE, score: ScoreFn, data: Data, record: Record) -> dict:
+        if self.path == "spherical" and data.dim == 1:
+            raise ValueError("task.path=spherical needs two dimensions, and these data have one; type task.path=normal")
+        r, counted = self.ends(data), Counted(score)
+        started = time.monotonic()
+        x = continuous(data, r, self.seed)
+        codes = self.codec.encode(sde, counted, data, x)
+        z, u = self.paths(codes.reshape(-1, self.through, *data.shape).double())
+        z = (self.temperature * z).to(codes.dtype)
+        rows, frames = z.shape[:2]
+        decoded = self.codec.decode(sde, counted, data, z.flatten(0, 1)).reshape(rows, frames, *data.shape)
+        seconds = time.monotonic() - started
+        ends = x.reshape(rows, self.through, *data.shape)
+        record.arrays("interpolation", x=decoded.numpy(), z=z.numpy(), ends=ends.numpy(), u=u.numpy())
+        self.show(data, decoded, ends, z.double() / sde.prior_std, u, record)
+
+        radius = z.double().flatten(2).square().mean(2).sqrt() / sde.prior_std
+        metrics = {"count": rows, "frames": frames}
+        if self.temperature == 1:
+            error = (decoded[:, :: self.frames - 1] - ends).abs()
+            metrics |= {
+                "end_error_rms_data_units": float(error.square().mean().sqrt()),
+                "end_error_worst_data_units": float(error.max()),
+                "end_error_worst_stds": float((error / data.scale).max()) / data.std,
+            }
+        metrics["code_radius_ends"] = float(radius[:, :: self.frames - 1].mean())
+        if between := [k for k in range(frames) if k % (self.frames - 1)]:
+            metrics["code_radius_between"] = float(radius[:, between].mean())
+            truth = data.true_log_prob(decoded[:, between].flatten(0, 1))
+            if truth is not None and bool(truth.isfinite().all()):
+                metrics |= {"ends_nll_nats": -float(data.true_log_prob(x).mean())}
+                metrics |= {"between_nll_nats": -float(truth.mean())}
+        return {**metrics, "nfe": counted.evaluations / (len(x) + rows * frames), "seconds": seconds}
+
+    def ends(self, data: Data) -> Tensor:
+        """The points that the paths go through, one path after the other, in data units."""
+        if self.points is None:
+            count = self.count or (8 if len(data.shape) == 3 else 32)
+            r = data.test[: count * self.through]
+            rows = len(r) // self.through
+            if rows == 0 or self.count and rows < self.count:
+                raise ValueError(
+                    f"{count} paths through task.through={self.through} points need {count * self.through} held-out "
+                    f"data, and there are {len(data.test)}; choose a smaller count="
+                )
+            return r[: rows * self.through]
+        r = points_of(data, self.points, None)
+        if len(r) % self.through:
+            raise ValueError(
+                f"points={self.points} holds {len(r)} points, no multiple of task.through={self.through}: a path goes "
+                f"through so many; type task.through={len(r)} for one path through all of them"
+            )
+        wanted = (self.count or len(r)) * self.through
+        if self.count and wanted > len(r):
+            raise ValueError(
+                f"count={self.count} paths through task.through={self.through} points need {wanted} points, and "
+                f"points={self.points} holds {len(r)}; leave count out for all"
+            )
+        return r[:wanted]
+
+    def paths(self, codes: Tensor) -> tuple[Tensor, Tensor]:
+        """Codes (N, through, *) to codes on the way (N, frames in all, *), and where each stands, from 0 to
+        through - 1.
+        """
+        u = torch.linspace(0, 1, self.frames, dtype=codes.dtype)
+        legs = [PATHS[self.path](codes[:, k], codes[:, k + 1], u) for k in range(self.through - 1)]
+        whole = torch.cat([legs[0], *(leg[:, 1:] for leg in legs[1:])], 1)
+        return whole, torch.cat([u, *(u[1:] + k for k in range(1, self.through - 1))])
+
+    def show(self, data: Data, x: Tensor, ends: Tensor, z: Tensor, u: Tensor, record: Record) -> None:
+        from .figures import interpolation as draw
+
+        path, real = record.path("interpolation.png"), data.test[:5000]
+        if len(data.shape) == 3:
+            record.picture(draw.strips(x, ends, path, levels=data.levels))
+        elif data.dim == 2:
+            record.picture(draw.planar_paths(x, z, real, path, stops=self.frames - 1, labels=data.labels()))
+        else:
+            record.picture(draw.coordinate_paths(x, ends, u, real, path, labels=data.labels()))
+
+
+def spherical(a: Tensor, b: Tensor, u: Tensor) -> Tensor:
+    """Along the great circle from a to b (N, *) at u (F,) in [0, 1], shape (N, F, *)."""
+    # in float64, whatever the codes are of: near pi the weights are large
+    first, second = a.flatten(1).double(), b.flatten(1).double()
+    r, s = (v.norm(dim=1, keepdim=True).clamp_min(1e-300) for v in (first, second))
+    # the half angle by its tangent: accurate for small angles and for those near pi, where a cosine is not
+    omega = 2 * torch.atan2((first / r - second / s).norm(dim=1), (first / r + second / s).norm(dim=1))[:, None]
+    if bool((omega > math.pi - OPPOSITE).any()):
+        row = int((omega > math.pi - OPPOSITE)[:, 0].nonzero()[0])
+        raise ValueError(f"the ends of path {row} have opposite codes, and no great circle; type task.path=normal")
+    whole, radius = torch.sinc(omega / math.pi), (1 - u) * r + u * s
+    weights = (v * torch.sinc(v * omega / math.pi) / whole * radius / length for v, length in ((1 - u, r), (u, s)))
+    return combine(a, b, *(weight.to(a.dtype) for weight in weights))
+
+
+def normal(a: Tensor, b: Tensor, u: Tensor) -> Tensor:
+    """On the quarter circle that keeps the law of independent normal ends."""
+    return combine(a, b, torch.cos(u * math.pi / 2)[None], torch.sin(u * math.pi / 2)[None])
+
+
+def linear(a: Tensor, b: Tensor, u: Tensor) -> Tensor:
+    """Along the chord."""
+    return combine(a, b, (1 - u)[None], u[None])
+
+
+def combine(a: Tensor, b: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """first a + second b: a, b (N, *), weights (N, F) or (1, F), to (N, F, *); the ends are a and b exactly."""
+    dims = [1] * (a.ndim - 1)
+    path = first.reshape(*first.shape, *dims) * a[:, None] + second.reshape(*second.shape, *dims) * b[:, None]
+    path[:, 0], path[:, -1] = a, b
+    return path
+
+
+PATHS = {"spherical": spherical, "normal": normal, "linear": linear}

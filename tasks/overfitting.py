@@ -1,0 +1,131 @@
+r"""The likelihood of training and of held-out data along a training, so that overfitting shows.
+
+A network that learns the density raises log p of both; one that learns the examples raises that of the training data
+and lowers that of all others. The average of the weights is kept after each of the ``shares`` of the training. (Where
+that did not keep them, it is done once more, to the same weights.) Each is scored by the exact likelihood on the same
+points of either kind, with the same probes: differences between two moments are paired, point by point.
+
+The denoising loss, drawn beneath, says the same more cheaply and less plainly: its largest part is noise that no
+network can predict.
+"""
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data import Data
+from likelihood import Dequantisation, Likelihood, UniformDequantisation
+from sde_lib import SDE, ScoreFn
+
+from .likelihood import LikelihoodTask, mean_and_stderr
+from .record import Record
+
+
+@dataclass(frozen=True)
+class Overfitting:
+    """(sde, score, data, record) -> metrics, overfitting.npz and a picture.
+
+    Arguments:
+        likelihood: how log p is computed.
+        dequantisation: which points of its bin stand for an integer.
+        shares: of the training's updates, after which the network is looked at; each in (0, 1].
+        count: how many points of either kind; None for 1,000 vectors or 128 pictures, or all where there are fewer.
+        batch, seed, device, dtype: of the scoring; see :class:`tasks.LikelihoodTask`.
+    """
+
+    likelihood: Likelihood
+    dequantisation: Dequantisation = field(default_factory=UniformDequantisation)
+    shares: tuple[float, ...] = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0)
+    count: int | None = None
+    batch: int = 1024
+    seed: int = 0
+    device: str = "cpu"
+    dtype: str = "float32"
+
+    def __post_init__(self):
+        if not self.shares or not all(0 < share <= 1 for share in self.shares):
+            raise ValueError(
+                f"task.shares={list(self.shares)} must be shares of the training, each above 0 and at most 1; type for "
+                f"example task.shares=[0.1,0.3,1]"
+            )
+        self.scoring  # noqa: B018 (its own checks)
+
+    @property
+    def scoring(self) -> LikelihoodTask:
+        """What scores the points."""
+        return LikelihoodTask(
+            self.likelihood, self.dequantisation, batch=self.batch, seed=self.seed, device=self.device, dtype=self.dtype
+        )
+
+    def __call__(self, sde: SDE, score: ScoreFn, data: Data, record: Record) -> dict:
+        if not record.kept:
+            raise ValueError(
+                "task=overfitting looks back along a training, and there is none: the score is exact, or its "
+                "checkpoint= has no kept-* folders; choose a network with model=mlp or model=unet, and leave "
+                "checkpoint= out"
+            )
+        most = self.count or (1000 if len(data.shape) == 1 else 128)
+        train, held_out = data.train[:most], data.test[:most]
+        steps, found = sorted(record.kept), []
+        for step in steps:
+            network = record.kept[step]()
+            found.append([self.log_prob(sde, network, data, r, step) for r in (train, held_out)])
+            event = {"step": step}
+            for key, value in zip(("train_nll_nats", "nll_nats"), found[-1], strict=True):
+                event[key] = -float(value.mean())
+            record.event(event)
+        on_train, on_held_out = (np.stack([column.numpy() for column in each]) for each in zip(*found, strict=True))
+        record.arrays("overfitting", step=np.array(steps), log_prob_train=on_train, log_prob_held_out=on_held_out)
+        self.show(data, steps, on_train, on_held_out, record)
+        return self.metrics(data, steps, -on_train, -on_held_out)
+
+    def log_prob(self, sde: SDE, score: ScoreFn, data: Data, r: Tensor, step: int) -> Tensor:
+        """log p (N,) in nats and data units; of integers the bound."""
+        return self.scoring.score(sde, score, data, r, what=f"scoring after {step:,} updates")["log_prob"]
+
+    def metrics(self, data: Data, steps: list[int], train: np.ndarray, held_out: np.ndarray) -> dict:
+        """Of the negative log-likelihoods (moments, N) in nats."""
+        best = int(held_out.mean(1).argmin())
+        (nll, nll_stderr), (on_train, _) = (stats(each[-1]) for each in (held_out, train))
+        lost, lost_stderr = stats(held_out[-1] - held_out[best])
+        found = {
+            "count": held_out.shape[1],
+            "nll_nats": nll,
+            "nll_stderr": nll_stderr,
+            "train_nll_nats": on_train,
+            "generalisation_gap_nats": nll - on_train,
+            "best_step": steps[best],
+            "best_nll_nats": float(held_out[best].mean()),
+            "overfitting_nats": lost,
+            "overfitting_stderr": lost_stderr if best < len(steps) - 1 else 0.0,
+        }
+        if data.levels:
+            bits = {
+                key: data.bits_per_dim(found[f"{key}_nats"]) for key in ("nll", "train_nll", "best_nll", "overfitting")
+            }
+            names = ("bits_per_dim", "train_bits_per_dim", "best_bits_per_dim", "overfitting_bits_per_dim")
+            found |= dict(zip(names, bits.values(), strict=True)) | {"bound": self.dequantisation.bound}
+        return found
+
+    def show(self, data: Data, steps: list[int], train: np.ndarray, held_out: np.ndarray, record: Record) -> None:
+        from . import figures
+
+        unit = data.dim * math.log(2) if data.levels else 1.0
+        record.picture(
+            figures.overfitting_curve(
+                np.array(steps),
+                -train / unit,
+                -held_out / unit,
+                record.training,
+                record.path("overfitting.png"),
+                label="bits / dimension" if data.levels else "negative log-likelihood (nats)",
+            )
+        )
+
+
+def stats(values: np.ndarray) -> tuple[float, float]:
+    """The mean of values (N,) and its standard error."""
+    return mean_and_stderr(torch.from_numpy(values))
