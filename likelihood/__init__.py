@@ -1,5 +1,7 @@
-"""Exact log p(x), in nats; of integers, a bound on log P."""
+"""Exact log p(x), in nats, and the variational bound; of integers, a bound on log P."""
 
+from .binary import BinaryBound
+from .bound import BoundTerms, VariationalBound, bin_edges
 from .dequantisation import Dequantisation, TruncatedNormalDequantisation, UniformDequantisation
 from .immse import IMMSE, DenoisingEstimate
 from .likelihood import Likelihood, LogLikelihood
@@ -12,4 +14,8 @@ __all__ = [
     "TruncatedNormalDequantisation",
     "IMMSE",
     "DenoisingEstimate",
+    "VariationalBound",
+    "BoundTerms",
+    "BinaryBound",
+    "bin_edges",
 ]

@@ -4,6 +4,7 @@ from .adams_bashforth import AdamsBashforth
 from .adaptive import AdaptiveSDE
 from .additive import SEA, ShARK
 from .auto import Auto
+from .binary import binary_ancestral
 from .correctors import Langevin
 from .deis import DEIS
 from .exponential import Exponential
@@ -39,6 +40,7 @@ __all__ = [
     "Restart",
     "SEA",
     "ShARK",
+    "binary_ancestral",
     "Langevin",
     "Grid",
     "Uniform",

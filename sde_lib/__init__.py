@@ -2,6 +2,9 @@
 
 from .affine import Affine, affine, at
 from .base import SDE, ReverseSDE, ScoreFn, per_sample
+from .betas import Betas, CosineBetas, InverseBetas, LinearBetas
+from .binary import BinaryChain
+from .chain import Chain
 from .cosine import Cosine
 from .counted import Counted
 from .custom import Custom
@@ -25,6 +28,12 @@ __all__ = [
     "Toy",
     "Cosine",
     "Custom",
+    "Chain",
+    "BinaryChain",
+    "Betas",
+    "LinearBetas",
+    "CosineBetas",
+    "InverseBetas",
     "Frame",
     "frame",
     "Affine",
