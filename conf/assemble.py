@@ -55,6 +55,7 @@ def settle(cfg: dict, data: Any, device: str) -> dict:
                 f"continuous; leave dequantisation out, or type data.levels=L for a file of integers 0 ... L-1"
             )
     cfg = schema.settle(cfg, data.shape, values)
+    schema.check_process(cfg)
     for key in NODES:
         schema.check(cfg[key], key)
     return {key: schema.canonical(value) if key in NODES else value for key, value in cfg.items()}
@@ -124,10 +125,21 @@ def identity_of(cfg: dict, data: Any) -> dict:
     return {
         "data": described,
         "sde": cfg["sde"],
-        "model": cfg["model"],
+        "model": without(cfg["model"], YOUNGER),
         "parameterisation": cfg["parameterisation"],
         "training": training,
     }
+
+
+YOUNGER = {"embedding": "smooth"}
+"""Keys of networks that are younger than the store, and their defaults: at these, older networks keep their names."""
+
+
+def without(node: Any, defaults: dict) -> Any:
+    """The node without the keys that are at their defaults, here and below."""
+    if not isinstance(node, dict):
+        return node
+    return {key: without(value, defaults) for key, value in node.items() if (key, value) not in defaults.items()}
 
 
 def source_of(cfg: dict, data: Any) -> dict:

@@ -34,8 +34,8 @@ def binary_ancestral(
         if done in frames:
             film.add(float(n), x)
         now = at(float(n), x)
-        up, _ = chain.log_reverse(now - 1, now, x, logits(x, now))
-        x = torch.where(torch.special.ndtr(randn_like(x).to(up)) < up.exp(), 1.0, -1.0).to(x)
+        up = chain.reverse(now - 1, now, x, logits(x, now))
+        x = torch.where(torch.special.ndtr(randn_like(x).to(up)) < up, 1.0, -1.0).to(x)
         if on_step:
             on_step((done + 1) / last)
     if film:

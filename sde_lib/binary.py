@@ -88,11 +88,13 @@ class BinaryChain:
     def log_posterior(self, m: Tensor, n: Tensor, x_0: Tensor, x_n: Tensor) -> tuple[Tensor, Tensor]:
         """log q(x_m = 1 | x_n, x_0) and log q(x_m = -1 | x_n, x_0), (B, *) in float64; m < n are (B,)."""
         k_m, k_n = (per_sample(self.keep(each), x_n) for each in (m, n))
-        x_0, x_n = x_0.to(k_m), x_n.to(k_m)
-        norm = math.log(2) + torch.log1p(k_n * x_0 * x_n)
-        up, down = (
-            torch.log1p(sign * k_m * x_0) + torch.log1p(sign * k_n / k_m * x_n) - norm for sign in (1.0, -1.0)
-        )
+
+        def log1p(k: Tensor, up: Tensor) -> Tensor:
+            """log(1 + k) where it is so, log(1 - k) elsewhere: two logarithms a row, and not one for every bit."""
+            return torch.where(up, torch.log1p(k), torch.log1p(-k))
+
+        norm, after = math.log(2) + log1p(k_n, x_0 == x_n), k_n / k_m
+        up, down = (log1p(k_m, x_0 == bit) + log1p(after, x_n == bit) - norm for bit in (1, -1))
         return up, down
 
     def log_reverse(self, m: Tensor, n: Tensor, x_n: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
@@ -103,6 +105,13 @@ class BinaryChain:
         believed = logsigmoid(logits), logsigmoid(-logits)
         up, down = (torch.logaddexp(believed[0] + a, believed[1] + b) for a, b in zip(if_up, if_down, strict=True))
         return up, down
+
+    def reverse(self, m: Tensor, n: Tensor, x_n: Tensor, logits: Tensor) -> Tensor:
+        """p(x_m = 1 | x_n), (B, *) in float64: the same without logarithms, for drawing from it."""
+        k_m, k_n = (per_sample(self.keep(each), x_n) for each in (m, n))
+        believed, after = torch.sigmoid(logits.to(k_m)), k_n / k_m * x_n
+        means = ((bit * k_m + after) / (1 + bit * k_n * x_n) for bit in (1, -1))
+        return 0.5 + 0.5 * (believed * next(means) + (1 - believed) * next(means))
 
     def kl(self, m: Tensor, n: Tensor, x_0: Tensor, x_n: Tensor, logits: Tensor) -> Tensor:
         """KL(q(x_m | x_n, x_0) || p(x_m | x_n)) in nats, (B, *) to (B,): for m = 0 it is -log p(x_0 | x_n)."""

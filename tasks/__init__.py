@@ -1,5 +1,7 @@
 """What a run does, and what it leaves on disk."""
 
+from .binary import Binary
+from .bound import Bound
 from .encode import Encode
 from .likelihood import LikelihoodTask
 from .record import Record
@@ -7,4 +9,4 @@ from .sample import Sample
 from .train import Train
 from .work_precision import WorkPrecision
 
-__all__ = ["Train", "Sample", "LikelihoodTask", "Encode", "WorkPrecision", "Record"]
+__all__ = ["Train", "Sample", "LikelihoodTask", "Encode", "Bound", "Binary", "WorkPrecision", "Record"]
