@@ -21,7 +21,10 @@ forward        :math:`b^2`                         :math:`\frac{b^2}{2 a^2 \sigm
                                                    :math:`\rho = \sigma_s^2/\sigma_t^2`
 =============  ==================================  ===================================================================
 
-where gamma = (alpha/sigma)^2. The decoder is N(x_0_hat, (sigma/alpha)^2 I) at t_1, x_0_hat the denoised x_1 (Tweedie).
+where gamma = (alpha/sigma)^2. The posterior's variance is right for data at points, the forward step's for data N(0, I)
+(section 3.2 there), and, where sigma is small, for any data that have a density: between the two lies the mean of e over
+D. On steps that double sigma^2 whatever the grid's length, the first ones of a chain, the wrong one costs a fraction of a
+nat a dimension, and the bound does not close. The decoder is N(x_0_hat, (sigma/alpha)^2 I) at t_1, x_0_hat the denoised x_1 (Tweedie).
 For continuous data L_0 is minus its log-density; for integers, whose x_0 is a bin's centre, minus the log of the mass that
 it puts on the bin, the first and the last bin open (eq. 13 there). The mean of a decoder, and its standard deviation, are
 those of the reverse SDE's last step but for O(beta_1): a chain's sigma_1^2 is beta_1 there, beta_1/(1 - beta_1) here.
@@ -76,17 +79,17 @@ class VariationalBound:
     """(sde, score, x, times) -> a lower bound on log p(x), with its terms.
 
     Arguments:
-        variance: of the reverse steps, ``posterior`` or ``forward``: the optimal ones for data at a point, and for data
-            N(0, I) (arXiv 2006.11239, section 3.2).
+        variance: of the reverse steps, ``posterior`` or ``forward``; ``auto`` is ``forward`` for a density and
+            ``posterior`` for integers. See the module's text.
         terms: how many L_{n-1} are evaluated for each point, an even number; None for all of them, once each.
     """
 
-    variance: Literal["posterior", "forward"] = "posterior"
+    variance: Literal["auto", "posterior", "forward"] = "auto"
     terms: int | None = None
 
     def __post_init__(self):
-        if self.variance not in ("posterior", "forward"):
-            raise ValueError(f"task.bound.variance={self.variance} must be posterior or forward")
+        if self.variance not in ("auto", "posterior", "forward"):
+            raise ValueError(f"task.bound.variance={self.variance} must be auto, posterior or forward")
         if self.terms is not None and (self.terms < 2 or self.terms % 2):
             raise ValueError(
                 f"task.bound.terms={self.terms} must be even and at least 2; type task.bound.terms=64, or leave it out "
@@ -121,7 +124,8 @@ class VariationalBound:
         counted, clean = Counted(score), x.flatten(1).to(wide)
         count, dim = clean.shape
         times = check_times(sde, times)
-        steps = Steps(sde, times.flip(0), self.variance, clean)
+        fits = "forward" if edges is None else "posterior"
+        steps = Steps(sde, times.flip(0), fits if self.variance == "auto" else self.variance, clean)
         evaluations, done = self.count(len(times) - 1) + 2, 0
 
         def error(t: Tensor) -> tuple[Tensor, Tensor]:
@@ -157,7 +161,7 @@ class VariationalBound:
             if edges is None:
                 pair.append(0.5 * e + dim * math.log(sigma / alpha * math.sqrt(2 * math.pi)))
             else:
-                decoded = clean - sigma / alpha * residual  # the x_0 that a flawless score would give, less its error
+                decoded = clean + sigma / alpha * residual  # (x_1 + sigma^2 score)/alpha
                 lower, upper = ((each.flatten(1).to(wide) - decoded) * (alpha / sigma) for each in edges)
                 pair.append(-log_mass(lower, upper).sum(1))
         reconstruction = 0.5 * (pair[0] + pair[1])
@@ -196,7 +200,7 @@ def added_up(
         term: one noisy value of the terms of the numbers (B,), shape (B,).
         lengths: how long each term is, (n,): two places are drawn in each of some/2 strata of equal length.
         some: how many are evaluated; None for all, once each. Their variance is then that of the differences of
-            neighbours, by as much too large as they would differ without noise.
+            neighbours, too large by as much as they would differ without noise, and 0 for a single term.
     """
     count, total, variance = len(x), lengths.new_zeros(len(x)), lengths.new_zeros(len(x))
     sums, draws = torch.zeros_like(lengths), torch.zeros_like(lengths)
@@ -212,10 +216,11 @@ def added_up(
         for i in range(len(lengths)):
             now = value(torch.full((count,), i, device=x.device))
             total = total + now
-            if before is not None:
-                variance = variance + 0.5 * (now - before).square()
+            if before is not None:  # half of each of two neighbours; the first and the last have but one
+                ends = (i == 1) + (i == len(lengths) - 1)
+                variance = variance + 0.5 * (1 + ends) * (now - before).square()
             before = now
-        return Sum(total, variance * (len(lengths) / max(1, len(lengths) - 1)), sums, draws)
+        return Sum(total, variance, sums, draws)
     ends, places = lengths.cumsum(0), uniform(randn_like, x, some).to(lengths)
     width = float(ends[-1]) / (some // 2)
     for i in range(some // 2):

@@ -93,7 +93,9 @@ class InverseBetas(Betas):
 
 def check_largest(largest: float) -> None:
     if not 0 < largest <= 1:
-        raise ValueError(f"sde.schedule.largest={largest} must be positive and at most 1; type sde.schedule.largest=0.999")
+        raise ValueError(
+            f"sde.schedule.largest={largest} must be positive and at most 1; type sde.schedule.largest=0.999"
+        )
 
 
 def betas_of(schedule: Betas, T: float, most: float) -> Tensor:

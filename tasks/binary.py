@@ -139,7 +139,7 @@ class Binary:
         states = [(state > 0).flatten(1) for state in film.states]
         path = record.path("bits.png")
         record.picture(figures.bit_rows(samples.flatten(1), k.flatten(1), states, film.times, path, wrong=wrong))
-        record.picture(figures.bound_terms(terms / (data.dim * math.log(2)), None, record.path("bound.png")))
+        record.picture(figures.bound_terms(terms / math.log(2), None, record.path("bound.png"), unit="bits a row"))
 
 
 COLUMNS = ("log_prob", "prior", "diffusion", "reconstruction", "stderr")

@@ -139,7 +139,9 @@ class Bound:
                     point, jacobian = data.dequantise(k.double(), torch.full(k.shape, 0.5, dtype=torch.float64)), 0.0
                     edges = tuple(each.to(self.device) for each in bin_edges(data, k))
                 elif data.levels is not None:
-                    places = BlockNoise(self.seed, first, size, data.shape, torch.float64, "cpu", stream="dequantisation")
+                    places = BlockNoise(
+                        self.seed, first, size, data.shape, torch.float64, "cpu", stream="dequantisation"
+                    )
                     point = data.dequantise(k, places.uniform())
                 found = self.bound(
                     sde,
@@ -164,11 +166,6 @@ class Bound:
     def ode(self, sde: SDE, score: ScoreFn, data: Data, r: Tensor) -> dict[str, Tensor]:
         """What task=likelihood finds of the same points."""
         task = LikelihoodTask(
-            self.likelihood,
-            self.dequantisation,
-            batch=self.batch,
-            seed=self.seed,
-            device=self.device,
-            dtype=self.dtype,
+            self.likelihood, self.dequantisation, batch=self.batch, seed=self.seed, device=self.device, dtype=self.dtype
         )
         return task.score(sde, score, data, r)

@@ -13,14 +13,17 @@ from .canvas import BLUE, GREY, INK, PALE, RED, Array, array, save, style
 
 
 @style()
-def bound_terms(terms: Array, times: Array | None, path: Path, ode: float | None = None) -> Path:
+def bound_terms(
+    terms: Array, times: Array | None, path: Path, ode: float | None = None, unit: str = "bits a dimension"
+) -> Path:
     """The terms L_0, L_1, ..., L_N of a bound against the step that they belong to, and their running sum.
 
     Arguments:
-        terms: (N + 1,) in bits a dimension; one that was not looked at is NaN. Of a random choice of terms the running
-            sum takes what lies between from its neighbours.
-        times: t_1 ... t_N (N,), the places of L_0 ... L_{N-1}; None for the numbers of the steps.
-        ode: the same points' bits a dimension by the probability flow, a line to compare with.
+        terms: (N + 1,); one that was not looked at is NaN, and the running sum takes it from its neighbours.
+        times: t_1 ... t_N (N,), the places of L_0 ... L_{N-1}, on a scale of logarithms; None for the numbers of the
+            steps.
+        ode: the same points' value by the probability flow, a line to compare with.
+        unit: of all of these.
     """
     terms = array(terms).astype(np.float64)
     places = np.arange(1, len(terms)) if times is None else array(times)
@@ -40,7 +43,7 @@ def bound_terms(terms: Array, times: Array | None, path: Path, ode: float | None
     left.plot(places[1:][shown], inner[shown], color=BLUE, label="$L_{n-1}$", **look)
     term(places[0], terms[0], RED, "s", "$L_0$")
     term(places[-1], terms[-1], INK, "D", "$L_N$")
-    left.set(xscale="log", yscale="log", ylabel="bits a dimension")
+    left.set(xscale="linear" if times is None else "log", yscale="log", ylabel=unit)
     left.set_title("each term")
     left.legend(loc="best")
 
