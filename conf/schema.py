@@ -142,7 +142,8 @@ def check_process(cfg: dict) -> None:
         if not issubclass(has, wanted):
             raise ValueError(
                 f"{key.replace('.', '/')}={part.__name__} is for {'SDEs' if wanted is SDE else wanted.__name__}, and "
-                f"sde={has.__name__} is no {wanted.__name__}; choose parts that go together, as experiment=heartbeat does for bits"
+                f"sde={has.__name__} is no {wanted.__name__}; choose parts that go together, as "
+                f"experiment=heartbeat does for bits"
             )
 
 

@@ -1,15 +1,15 @@
 r"""The variational bound of the ancestral chain, term by term.
 
-A grid of times t_1 < ... < t_N = T makes a chain of any SDE: x_N from N(0, sigma(T)^2 I), then one ancestral step a time,
-and at last a decoder p(x_0 | x_1). With q(x_s | x_t, x_0) the posterior of the forward process,
+A grid of times t_1 < ... < t_N = T makes a chain of any SDE: x_N from N(0, sigma(T)^2 I), then one ancestral step a
+time, and at last a decoder p(x_0 | x_1). With q(x_s | x_t, x_0) the posterior of the forward process,
 
 .. math::
     -\log p(x_0) \;\le\; \underbrace{KL\bigl(q(x_N|x_0)\,\|\,p(x_N)\bigr)}_{L_N}
     + \sum_{n=2}^N \underbrace{\mathbb E\,KL\bigl(q(x_{n-1}|x_n, x_0)\,\|\,p(x_{n-1}|x_n)\bigr)}_{L_{n-1}}
     + \underbrace{\mathbb E\bigl[-\log p(x_0|x_1)\bigr]}_{L_0}
 
-(arXiv 2006.11239, eq. 5; 1503.03585). All is Gaussian. For a step t -> s with x_t | x_s ~ N(a x_s, b^2 I), in terms of the
-error e = ||z + sigma(t) score(x_t, t)||^2 of the noise z in x_t,
+(arXiv 2006.11239, eq. 5; 1503.03585). All is Gaussian. For a step t -> s with x_t | x_s ~ N(a x_s, b^2 I), in terms of
+the error e = ||z + sigma(t) score(x_t, t)||^2 of the noise z in x_t,
 
 =============  ==================================  ===================================================================
 variance       of p(x_s | x_t)                     :math:`L`
@@ -22,15 +22,23 @@ forward        :math:`b^2`                         :math:`\frac{b^2}{2 a^2 \sigm
 =============  ==================================  ===================================================================
 
 where gamma = (alpha/sigma)^2. The posterior's variance is right for data at points, the forward step's for data N(0, I)
-(section 3.2 there), and, where sigma is small, for any data that have a density: between the two lies the mean of e over
-D. On steps that double sigma^2 whatever the grid's length, the first ones of a chain, the wrong one costs a fraction of a
-nat a dimension, and the bound does not close. The decoder is N(x_0_hat, (sigma/alpha)^2 I) at t_1, x_0_hat the denoised x_1 (Tweedie).
-For continuous data L_0 is minus its log-density; for integers, whose x_0 is a bin's centre, minus the log of the mass that
-it puts on the bin, the first and the last bin open (eq. 13 there). The mean of a decoder, and its standard deviation, are
-those of the reverse SDE's last step but for O(beta_1): a chain's sigma_1^2 is beta_1 there, beta_1/(1 - beta_1) here.
+(section 3.2 there), and, where sigma is small, for any data that have a density: between the two lies the mean of e
+over D. On steps that double sigma^2 whatever the grid's length, the first ones of a chain, the wrong one costs a
+fraction of a nat a dimension, and the bound does not close. The decoder is N(x_0_hat, (sigma/alpha)^2 I) at t_1,
+x_0_hat the denoised x_1 (Tweedie). For continuous data L_0 is minus its log-density; for integers, whose x_0 is a bin's
+centre, minus the log of the mass that it puts on the bin, the first and the last bin open (eq. 13 there). The mean of a
+decoder, and its standard deviation, are those of the reverse SDE's last step but for O(beta_1): a chain's sigma_1^2 is
+beta_1 there, beta_1/(1 - beta_1) here.
 
-The bound is of this sampler's law, not of the probability flow's: for the exact score both tend to the data's density as
-the grid is refined, the bound from above. For a network they are two models, and their difference may have either sign.
+The bound is of this sampler's law, not of the probability flow's: for the exact score both tend to the data's density
+as the grid is refined, the bound from above. For a network they are two models, and their difference may have either
+sign.
+
+Where sigma is small, e is little but ||z||^2. So e is seen less that of data N(0, I) on the same z, whose score is
+-x_t/V with V = alpha^2 + sigma^2, and whose mean over z is known (``control_variate``):
+
+.. math:: e_G = \frac{\alpha^2}{V^2}\,\|\alpha z - \sigma x_0\|^2, \qquad
+          \mathbb E\,e_G = \frac{\alpha^2}{V^2}\,(\alpha^2 D + \sigma^2\|x_0\|^2) .
 
 A subset of the terms is an unbiased estimate of their sum: the steps are laid end to end, each as long as w = log(1 +
 gamma) falls in it (about what it contributes for data of unit variance), the whole is cut into equal strata, and two
@@ -82,10 +90,12 @@ class VariationalBound:
         variance: of the reverse steps, ``posterior`` or ``forward``; ``auto`` is ``forward`` for a density and
             ``posterior`` for integers. See the module's text.
         terms: how many L_{n-1} are evaluated for each point, an even number; None for all of them, once each.
+        control_variate: whether e is seen less that of N(0, I), which takes noise away and leaves the mean.
     """
 
     variance: Literal["auto", "posterior", "forward"] = "auto"
     terms: int | None = None
+    control_variate: bool = True
 
     def __post_init__(self):
         if self.variance not in ("auto", "posterior", "forward"):
@@ -137,6 +147,11 @@ class VariationalBound:
             x_t = per_sample(alpha, x).to(x.dtype) * x + per_sample(sigma, x).to(x.dtype) * z
             residual = z.flatten(1).to(wide) + sigma[:, None] * counted(x_t, t.to(x.dtype)).flatten(1).to(wide)
             e = residual.square().sum(1)
+            if self.control_variate:
+                share = (alpha / (alpha.square() + sigma.square())).square()
+                gaussian = (alpha[:, None] * z.flatten(1).to(wide) - sigma[:, None] * clean).square().sum(1)
+                known = alpha.square() * dim + sigma.square() * clean.square().sum(1)
+                e = e - share * (gaussian - known)
             if not bool(e.isfinite().all()):
                 which = int((~e.isfinite()).nonzero()[0])
                 raise FloatingPointError(
@@ -271,8 +286,8 @@ def check_times(sde: SDE, times: Tensor) -> Tensor:
 
 
 def bin_edges(data: Data, k: Tensor) -> tuple[Tensor, Tensor]:
-    """The lower and upper edges of the bins of integers k (B, *) in model units, float64; those of the lowest and of the
-    highest level are infinite (arXiv 2006.11239, eq. 13).
+    """The lower and upper edges of the bins of integers k (B, *) in model units, float64; those of the lowest and of
+    the highest level are infinite (arXiv 2006.11239, eq. 13).
     """
     k = k.double()
     lower, upper = data.encode(k), data.encode(k + 1)

@@ -10,8 +10,8 @@ A network is told c = log(sigma/alpha)/4 and never a step. The step embedding of
 
 .. math:: [\cos(w_k n),\ \sin(w_k n)], \qquad w_k = 10000^{-k/(K - 1)}, \quad k = 0 \ldots K - 1
 
-for steps n = 0 ... 1000, is therefore applied to n = 250 (c + 2.5): the levels of the usual SDEs, and of a chain of 1000
-steps, then lie between 0 and 1000.
+for steps n = 0 ... 1000, is therefore applied to n = 250 (c + 2.5): the levels of the usual SDEs, and of a chain of
+1000 steps, then lie between 0 and 1000.
 """
 
 import math

@@ -6,8 +6,8 @@ With bits x in {-1, 1} every step keeps a bit with probability 1 - beta_n and to
     \mathbb E[x_n \mid x_{n-1}] = (1 - \beta_n)\,x_{n-1}, \qquad
     \mathbb E[x_n \mid x_0] = k_n x_0, \quad k_n = \prod_{m\le n}(1 - \beta_m)
 
-(arXiv 1503.03585, appendix on binomial diffusion, written there for bits 0 and 1), each bit by itself; x_T is a row of fair
-coins but for k_T. The posterior is two such factors,
+(arXiv 1503.03585, appendix on binomial diffusion, written there for bits 0 and 1), each bit by itself; x_T is a row of
+fair coins but for k_T. The posterior is two such factors,
 
 .. math::
     q(x_m \mid x_n, x_0) = \frac{(1 + k_m x_0 x_m)\,(1 + \kappa\,x_n x_m)}{2\,(1 + k_n x_0 x_n)}, \qquad
@@ -17,8 +17,9 @@ and the reverse step takes its mean over what is believed of x_0 given x_n, a pr
 
 .. math:: p(x_m \mid x_n) = \sum_{x_0 = \pm1} p(x_0 \mid x_n)\,q(x_m \mid x_n, x_0) .
 
-The belief is a network's, in the form of log-odds. It is a Gaussian chain's twin: alpha = k_n and sigma^2 = 1 - k_n^2 are
-the factor of the mean and the variance of x_n given x_0, so a network that is told their ratio can be told this one's.
+The belief is a network's, in the form of log-odds. It is a Gaussian chain's twin: alpha = k_n and sigma^2 = 1 - k_n^2
+are the factor of the mean and the variance of x_n given x_0, so a network that is told their ratio can be told this
+one's.
 """
 
 import math

@@ -16,11 +16,11 @@ with :math:`B(n) = -\log\bar\alpha_n` at whole times, and between them the monot
 
 .. math:: r(n) = \frac{2\,r_n r_{n+1}}{r_n + r_{n+1}}, \qquad r_n = -\log(1 - \beta_n)
 
-(Fritsch and Butland 1984, doi 10.1137/0905021), so that r is positive and has no jumps, which would cost a solver in t its
-order. ``transition(n - 1, n)`` is the chain's own step, :math:`(\sqrt{1-\beta_n}, \sqrt{\beta_n})`. So nothing else here
-knows that there is a chain: ancestral sampling on the uniform grid of T - 1 steps from T to 1 walks along it, with its last
-evaluation at 1, and every other sampler, the probability flow and the likelihood read the same network between the times
-that it was trained at.
+(Fritsch and Butland 1984, doi 10.1137/0905021), so that r is positive and has no jumps, which would cost a solver in t
+its order. ``transition(n - 1, n)`` is the chain's own step, :math:`(\sqrt{1-\beta_n}, \sqrt{\beta_n})`. So nothing else
+here knows that there is a chain: ancestral sampling on the uniform grid of T - 1 steps from T to 1 walks along it, with
+its last evaluation at 1, and every other sampler, the probability flow and the likelihood read the same network between
+the times that it was trained at.
 """
 
 from dataclasses import dataclass, field
@@ -72,7 +72,9 @@ class Chain(SDE):
         return torch.stack([rise.cumsum(0) - rise, rise, slope[:-1], slope[1:]])
 
     def pieces(self, t: Tensor) -> tuple[Tensor, ...]:
-        """The share of its step that has passed at t, and the step's column of the table; each of t's shape, float64."""
+        """The share of its step that has passed at t, and the step's column of the table; each of t's shape,
+        float64.
+        """
         t = double(t)
         n = t.detach().long().clamp(0, self.table.shape[1] - 1)
         return t - n, *self.table.to(t.device)[:, n].unbind(0)

@@ -1,8 +1,10 @@
-"""The binomial chain of bits (:mod:`sde_lib.binary`): rows drawn from it, and its bound on held-out ones, in bits a row.
+"""The binomial chain of bits (:mod:`sde_lib.binary`): rows drawn from it, and its bound on held-out ones, in bits a
+row.
 
 ``bound_bits`` is the mean over held-out rows of an upper bound on -log2 P, with its standard error over rows and noise
-together, as ``prior_bits`` + ``diffusion_bits`` + ``reconstruction_bits``. Where the data's law is known ``floor_bits`` is
--log2 P of the same rows, ``gap_bits`` the difference, and ``valid_share`` the share of drawn rows that the law admits.
+together, as ``prior_bits`` + ``diffusion_bits`` + ``reconstruction_bits``. Where the data's law is known ``floor_bits``
+is -log2 P of the same rows, ``gap_bits`` the difference, and ``valid_share`` the share of drawn rows that the law
+admits.
 """
 
 import math
@@ -31,8 +33,8 @@ class Binary:
 
     Arguments:
         bound: how many of its terms are evaluated.
-        count: how many rows are drawn, and how many held-out ones are scored; None for 2,000 of each, or all where there
-            are fewer.
+        count: how many rows are drawn, and how many held-out ones are scored; None for 2,000 of each, or all where
+            there are fewer.
         points: a file of rows of 0 and 1 to score instead of held-out ones, all of them.
         batch: how many at a time; nothing depends on it.
         seed: of the tosses.
@@ -109,8 +111,8 @@ class Binary:
         return torch.cat(parts)
 
     def score(self, chain: BinaryChain, logits: ScoreFn, data: Data, k: Tensor) -> dict[str, Tensor]:
-        """The columns (N,) of the rows k (N, *) in nats, and terms: the mean of L_0, L_1, ..., L_T over the rows, NaN where
-        a random choice of terms fell on none.
+        """The columns (N,) of the rows k (N, *) in nats, and terms: the mean of L_0, L_1, ..., L_T over the rows, NaN
+        where a random choice of terms fell on none.
         """
         parts, sums, draws, dtype = [], 0.0, 0.0, getattr(torch, self.dtype)
         with progress("bounding", len(k)) as advance:

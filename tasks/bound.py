@@ -1,14 +1,16 @@
-"""The variational bound of the ancestral chain (:mod:`likelihood.bound`), beside the ODE's likelihood of the same points.
+"""The variational bound of the ancestral chain (:mod:`likelihood.bound`), beside the ODE's likelihood of the same
+points.
 
-Nats are a point's, in data units; ``*_bits`` are bits a dimension. ``bound`` is ``prior`` (L_N) + ``diffusion`` (the sum of
-all L_{n-1}) + ``reconstruction`` (L_0), each with its standard error over the points, the noise's included. ``gap_nats`` is
-the bound less the ODE's value, point by point, and so is ``gap_stderr``. For an exact score the gap is what the chain's
-steps cost; a network's chain and its probability flow are two models, and the gap of either sign. Where the data's density
-is known, ``floor_nats`` is its entropy as these points show it, and ``bound_gap_nats`` the bound above it.
+Nats are a point's, in data units; ``*_bits`` are bits a dimension. ``bound`` is ``prior`` (L_N) + ``diffusion`` (the
+sum of all L_{n-1}) + ``reconstruction`` (L_0), each with its standard error over the points, the noise's included.
+``gap_nats`` is the bound less the ODE's value, point by point, and so is ``gap_stderr``. For an exact score the gap is
+what the chain's steps cost; a network's chain and its probability flow are two models, and the gap of either sign.
+Where the data's density is known, ``floor_nats`` is its entropy as these points show it, and ``bound_gap_nats`` the
+bound above it.
 
-Of integers the decoder decides which points are looked at: ``discretised`` takes the bins' centres and the decoder's mass on
-a bin, a bound on -log P without more ado, for a network of ``training.dequantise=none``; ``gaussian`` takes uniform points
-of the bins and a density, as the ODE does. ``auto`` is the one that fits the dequantisation chosen.
+Of integers the decoder decides which points are looked at: ``discretised`` takes the bins' centres and the decoder's
+mass on a bin, a bound on -log P without more ado, for a network of ``training.dequantise=none``; ``gaussian`` takes
+uniform points of the bins and a density, as the ODE does. ``auto`` is the one that fits the dequantisation chosen.
 """
 
 import logging
@@ -126,8 +128,8 @@ class Bound:
 
     def score(self, sde: SDE, score: ScoreFn, data: Data, r: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """The bound at r (N, *), and the chain's times. By name: x as it was scored, in data units; log_prob, prior,
-        diffusion, reconstruction and stderr (N,) in nats, of data units or of integers; terms: the mean of L_0, L_1, ...,
-        L_N over the points, the random choice of terms left as NaN where it fell on none; nfe.
+        diffusion, reconstruction and stderr (N,) in nats, of data units or of integers; terms: the mean of L_0, L_1,
+        ..., L_N over the points, the random choice of terms left as NaN where it fell on none; nfe.
         """
         discretised, dtype = self.decoder_of(data) == "discretised", getattr(torch, self.dtype)
         times, parts, sums, draws, evaluations = self.grid(sde, self.steps), [], 0.0, 0.0, 0.0

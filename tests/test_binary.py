@@ -1,4 +1,6 @@
-"""The binomial chain on three bits, of which all laws can be written down: 8 states, and 8 x 8 matrices for its steps."""
+"""The binomial chain on three bits, of which all laws can be written down: 8 states, and 8 x 8 matrices for its
+steps.
+"""
 
 import itertools
 import json

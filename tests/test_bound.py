@@ -23,13 +23,15 @@ MEAN, STD = 0.3, 0.7
 
 
 def both_signs(like: torch.Tensor) -> torch.Tensor:
-    """Noise 1 for even rows and -1 for odd ones: two rows together have its first two moments, and all here is quadratic."""
+    """Noise 1 for even rows and -1 for odd ones: two rows together have its first two moments, and all here is
+    quadratic.
+    """
     return torch.where(torch.arange(len(like)) % 2 == 0, 1.0, -1.0).to(like)[:, None].expand_as(like)
 
 
 def whole_gaussian(sde, times, variance: str, x_0: float) -> float:
-    """The evidence lower bound of one coordinate, E_q[log p(x_0, x_1, ..., x_N)] + entropy of q(x_1, ..., x_N | x_0), with
-    both laws written down as Gaussians of all variables at once.
+    """The evidence lower bound of one coordinate, E_q[log p(x_0, x_1, ..., x_N)] + entropy of q(x_1, ..., x_N | x_0),
+    with both laws written down as Gaussians of all variables at once.
     """
     t = times.flip(0)
     alpha, sigma, score = sde.alpha(t), sde.sigma(t), GaussianScore(sde, MEAN, STD)
@@ -73,8 +75,8 @@ def test_it_is_the_evidence_lower_bound(sde, variance, steps):
 @pytest.mark.parametrize("T", [25, 100, 1000])
 @pytest.mark.parametrize("variance", ["posterior", "forward"])
 def test_a_gaussian_under_a_chain_of_any_length(T, variance):
-    """Averaged over the data it lies above the entropy: by 0.28/T with the forward variance, and by more than 0.4 with the
-    posterior's, which is wrong where sigma is small. x_0 = m + s and m - s have the data's moments.
+    """Averaged over the data it lies above the entropy: by 0.28/T with the forward variance, and by more than 0.4 with
+    the posterior's, which is wrong where sigma is small. x_0 = m + s and m - s have the data's moments.
     """
     chain = Chain(T=float(T))
     times = Uniform()(chain, T - 1)
@@ -102,7 +104,7 @@ def test_every_term_is_the_divergence_of_two_gaussians(sde, shape, variance):
         seen.append(torch.randn_like(like))
         return seen[-1]
 
-    found = VariationalBound(variance)(sde, score, x, times, randn_like=noise)
+    found = VariationalBound(variance, control_variate=False)(sde, score, x, times, randn_like=noise)
     grid, expected = times.flip(0), []
     normal = lambda mean, std: Independent(Normal(mean, std), x.ndim - 1)  # noqa: E731
     for n in range(1, 4):
@@ -126,6 +128,18 @@ def test_every_term_is_the_divergence_of_two_gaussians(sde, shape, variance):
     torch.testing.assert_close(found.reconstruction, torch.stack(decoded).mean(0), rtol=1e-7, atol=1e-7)
     kl = kl_divergence(normal(sde.alpha(T) * x, sde.sigma(T)), normal(0 * x, sde.sigma(T)))
     torch.testing.assert_close(found.prior, kl, rtol=1e-9, atol=1e-12)
+
+
+def test_the_control_variate_takes_noise_away_and_nothing_else(sde):
+    """All of it for data N(0, I); for a mixture's score the mean is the same."""
+    times, x = LogSNR()(sde, 20), torch.randn(50, 3, dtype=torch.float64)
+    found = VariationalBound()(sde, GaussianScore(sde), x, times)
+    again = VariationalBound()(sde, GaussianScore(sde), x, times)
+    torch.testing.assert_close(found.log_prob, again.log_prob, rtol=1e-7, atol=1e-7)
+    score, x = Oracle(sde, mixture((2,))), draw_mixture(mixture((2,)), 1, (2,)).expand(1500, 2)
+    with_it, without = (VariationalBound(control_variate=each)(sde, score, x, times).log_prob for each in (True, False))
+    error = math.sqrt((with_it.var() + without.var()) / len(x))
+    assert abs(float(with_it.mean() - without.mean())) < 4 * error and float(with_it.var()) < 0.6 * float(without.var())
 
 
 # --- integers ---------------------------------------------------------------------------------------------------------

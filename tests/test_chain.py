@@ -179,18 +179,10 @@ def test_the_chains_levels_lie_among_the_steps():
 def test_older_networks_keep_their_names():
     """The key says what it says: at its default it is no part of a network's identity, else it is."""
     data = Moons(count=100, test_count=10)
-    found = {}
-    for words in (
-        (),
-        ("model.embedding=steps",),
-        ("model=energy_mlp",),
-        ("model=energy_mlp", "model.net.embedding=steps"),
-    ):
-        found[words] = assemble.identity_of(compose("data=moons", *words), data)["model"]
-    assert "embedding" not in found[()] and found["model.embedding=steps",]["embedding"] == "steps"
-    assert "embedding" not in found["model=energy_mlp",]["net"] and found["model=energy_mlp", "model.net.embedding=steps"][
-        "net"
-    ]["embedding"] == "steps"  # fmt: skip
+    named = lambda *words: assemble.identity_of(compose("data=moons", *words), data)["model"]  # noqa: E731
+    assert "embedding" not in named() and named("model.embedding=steps")["embedding"] == "steps"
+    assert "embedding" not in named("model=energy_mlp")["net"]
+    assert named("model=energy_mlp", "model.net.embedding=steps")["net"]["embedding"] == "steps"
     weights = MLP((2,)).state_dict()
     assert {key: tuple(value.shape) for key, value in weights.items()} == {
         key: tuple(value.shape) for key, value in MLP((2,), embedding="steps").state_dict().items()

@@ -129,8 +129,8 @@ def test_transition_from_the_start_is_the_kernel(sde):
 
 
 def exact_transition_variance(sde, s, t):
-    """b^2 = int_s^t (alpha(t)/alpha(u))^2 g(u)^2 du, by Gauss-Legendre, free of any cancellation; piece by piece between
-    whole times, at which a chain's g jumps.
+    """b^2 = int_s^t (alpha(t)/alpha(u))^2 g(u)^2 du, by Gauss-Legendre, free of any cancellation; piece by piece
+    between whole times, at which a chain's g jumps.
     """
     import numpy as np
 

@@ -3,9 +3,9 @@ r"""What a network of the binomial chain is trained on: its variational bound, a
 .. math::
     L = T\,\mathbb E_n\,KL\bigl(q(x_{n-1}|x_n, x_0)\,\|\,p(x_{n-1}|x_n)\bigr)
 
-is the bound of :mod:`likelihood.binary` less its constant, in nats a bit of data (arXiv 1503.03585). ``bits`` leaves the
-steps' weights away, as DDPM's simple loss does for the Gaussian chain: the cross-entropy of the bits of x_0, whose minimiser
-is the same.
+is the bound of :mod:`likelihood.binary` less its constant, in nats a bit of data (arXiv 1503.03585). ``bits`` leaves
+the steps' weights away, as DDPM's simple loss does for the Gaussian chain: the cross-entropy of the bits of x_0, whose
+minimiser is the same.
 """
 
 from dataclasses import dataclass

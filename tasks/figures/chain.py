@@ -1,4 +1,6 @@
-"""Pictures of discrete chains: the terms of their variational bound, and rows of bits on their way to noise and back."""
+"""Pictures of discrete chains: the terms of their variational bound, and rows of bits on their way to noise and
+back.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
