@@ -61,6 +61,7 @@ def settle(cfg: dict, data: Any, device: str) -> dict:
                 f"continuous; leave dequantisation out, or type data.levels=L for a file of integers 0 ... L-1"
             )
     cfg = schema.settle(cfg, data.shape, values)
+    schema.check_process(cfg)
     for key in NODES:
         schema.check(cfg[key], key)
     return {key: schema.canonical(value) if key in NODES else value for key, value in cfg.items()}
@@ -166,7 +167,7 @@ def identity_of(cfg: dict, data: Any) -> dict:
     return {
         "data": described,
         "sde": cfg["sde"],
-        "model": cfg["model"],
+        "model": without(cfg["model"], YOUNGER),
         "parameterisation": cfg["parameterisation"],
         "training": training,
     }
@@ -181,6 +182,17 @@ def plain(node: Any) -> Any:
 
 def holds_tensors(value: Any) -> bool:
     return isinstance(value, Tensor) or (isinstance(value, list | tuple) and any(map(holds_tensors, value)))
+
+
+YOUNGER = {"embedding": "smooth"}
+"""Keys of networks that are younger than the store, and their defaults: at these, older networks keep their names."""
+
+
+def without(node: Any, defaults: dict) -> Any:
+    """The node without the keys that are at their defaults, here and below."""
+    if not isinstance(node, dict):
+        return node
+    return {key: without(value, defaults) for key, value in node.items() if (key, value) not in defaults.items()}
 
 
 def source_of(cfg: dict, data: Any) -> dict:

@@ -127,6 +127,26 @@ def check(node: dict, key: str, unsettled: bool = False) -> None:
             raise ValueError(f"{key}.{name} is missing; {target.__name__} needs it")
 
 
+def check_process(cfg: dict) -> None:
+    """What a run does must be for the process that it has: a class for another than an SDE names it as ``process``."""
+    from sde_lib import SDE
+
+    has = locate(cfg["sde"]["_target_"], "sde")
+    scored = "sde" in cfg["model"]  # such a model needs no training
+    for key in ("task", *(() if scored else ("parameterisation", "training.loss"))):
+        node = cfg
+        for part in key.split("."):
+            node = node[part]
+        part = locate(node["_target_"], key)
+        wanted = getattr(part, "process", SDE)
+        if not issubclass(has, wanted):
+            raise ValueError(
+                f"{key.replace('.', '/')}={part.__name__} is for {'SDEs' if wanted is SDE else wanted.__name__}, and "
+                f"sde={has.__name__} is no {wanted.__name__}; choose parts that go together, as "
+                f"experiment=heartbeat does for bits"
+            )
+
+
 def check_value(value: Any, hint: Any, key: str, unsettled: bool = False) -> None:
     """One value against one annotation."""
     if unsettled and (value == AUTO or isinstance(value, dict) and set(value) >= KINDS):

@@ -4,6 +4,7 @@ from data.arrays import Arrays, read_points
 from data.base import Data
 from data.curves import Moons, SwissRoll, TwoSpirals
 from data.digits import Digits
+from data.heartbeat import Heartbeat
 from data.images import Images
 from data.mixture import Mixture
 from data.pinwheel import Pinwheel
@@ -15,6 +16,7 @@ __all__ = [
     "Data",
     "Digits",
     "EightGaussians",
+    "Heartbeat",
     "Images",
     "Mixture",
     "Moons",

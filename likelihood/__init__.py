@@ -1,5 +1,7 @@
-"""Exact log p(x), in nats; of integers, a bound on log P."""
+"""Exact log p(x), in nats, and the variational bound; of integers, a bound on log P."""
 
+from .binary import BinaryBound
+from .bound import BoundTerms, VariationalBound, bin_edges
 from .crosscheck import CrossCheck, Estimate
 from .dequantisation import Dequantisation, TruncatedNormalDequantisation, UniformDequantisation
 from .energy import EnergyDensity
@@ -16,4 +18,8 @@ __all__ = [
     "Estimate",
     "IMMSE",
     "EnergyDensity",
+    "VariationalBound",
+    "BoundTerms",
+    "BinaryBound",
+    "bin_edges",
 ]

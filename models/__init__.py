@@ -1,5 +1,6 @@
 """The score: networks, what their output means, and the exact score of a mixture."""
 
+from .bits import Bits
 from .energy import EnergyGradient
 from .mlp import MLP
 from .oracle import Oracle
@@ -15,6 +16,7 @@ __all__ = [
     "Denoiser",
     "Velocity",
     "EDM",
+    "Bits",
     "MLP",
     "UNet",
     "EnergyGradient",

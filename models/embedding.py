@@ -5,6 +5,13 @@ r"""Features of a number or a vector that a network can tell apart more finely t
 With the rows of W drawn from a Gaussian these are the random Fourier features of Tancik et al. (arXiv 2006.10739);
 with a geometric ladder of frequencies they are the sinusoidal embedding of a step or a noise level (arXiv
 2006.11239).
+
+A network is told c = log(sigma/alpha)/4 and never a step. The step embedding of DDPM,
+
+.. math:: [\cos(w_k n),\ \sin(w_k n)], \qquad w_k = 10000^{-k/(K - 1)}, \quad k = 0 \ldots K - 1
+
+for steps n = 0 ... 1000, is therefore applied to n = 250 (c + 2.5): the levels of the usual SDEs, and of a chain of
+1000 steps, then lie between 0 and 1000.
 """
 
 import math
@@ -19,19 +26,33 @@ class NoiseEmbedding(nn.Module):
     The levels of the usual SDEs lie in [-2.3, 1], and the periods of the ladder go from 16 down to 2: the finest
     feature turns not twice from one end to the other. Finer ones teach the network nothing, and one that changes faster
     with the noise than the data ask for costs the ODE's solvers half as many evaluations again (docs/results.md).
+
+    Arguments:
+        width: the length of the result.
+        kind: ``smooth`` for that ladder, ``steps`` for DDPM's embedding of a step; see the module's text.
+        features: how many cosines and sines.
     """
 
-    def __init__(self, width: int, features: int = 32):
+    def __init__(self, width: int, kind: str = "smooth", features: int = 32):
         super().__init__()
+        if kind not in ("smooth", "steps"):
+            raise ValueError(f"model.embedding={kind} must be smooth or steps")
         # Saved with the weights, which mean nothing beside other frequencies.
-        self.register_buffer("frequencies", 2 * math.pi * torch.logspace(-4, -1, features // 2, base=2.0))
+        smooth = 2 * math.pi * torch.logspace(-4, -1, features // 2, base=2.0)
+        self.register_buffer("frequencies", smooth if kind == "smooth" else 250 * step_frequencies(features // 2))
+        self.start = 0.0 if kind == "smooth" else -2.5
         self.mix = nn.Linear(features, width)
 
     def forward(self, c: Tensor) -> Tensor:
         if c.stride(0) == 0:  # one level expanded to the batch: embedded once, (1, width), to be broadcast
             c = c[:1]
-        angle = c[:, None] * self.frequencies
+        angle = (c - self.start if self.start else c)[:, None] * self.frequencies
         return nn.functional.silu(self.mix(torch.cat([angle.cos(), angle.sin()], dim=1)))
+
+
+def step_frequencies(count: int) -> Tensor:
+    """w_k = 10000^{-k/(K - 1)}, k = 0 ... K - 1, shape (K,), K at least 2."""
+    return torch.logspace(0, -4, count)
 
 
 class FourierFeatures(nn.Module):

@@ -1,5 +1,7 @@
 """A multilayer perceptron F(x, c) for vectors."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
@@ -20,6 +22,7 @@ class MLP(nn.Module):
         fourier: how many random directions of the input are added as cosine and sine; 0 for none.
         fourier_scale: the std of their frequencies, in turns per unit of the (unit-variance) input.
         dropout: the share of hidden values dropped in training.
+        embedding: of the noise level, ``smooth`` or ``steps``; see :mod:`models.embedding`.
     """
 
     def __init__(
@@ -30,6 +33,7 @@ class MLP(nn.Module):
         fourier: int = 32,
         fourier_scale: float = 0.25,
         dropout: float = 0.0,
+        embedding: Literal["smooth", "steps"] = "smooth",
     ):
         super().__init__()
         if len(shape) != 1:
@@ -44,7 +48,7 @@ class MLP(nn.Module):
         (dim,) = shape
         self.depth = depth
         self.features = FourierFeatures(dim, fourier, fourier_scale)
-        self.noise = NoiseEmbedding(32)
+        self.noise = NoiseEmbedding(32, embedding)
         self.shifts = nn.Linear(32, width * depth, bias=False)  # of all layers at once: one call instead of depth
         self.layers = nn.ModuleList(nn.Linear(self.features.width if i == 0 else width, width) for i in range(depth))
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()

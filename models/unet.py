@@ -1,6 +1,7 @@
 """A U-Net F(x, c) for images of any height, width and number of channels."""
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -73,6 +74,7 @@ class UNet(nn.Module):
         attention: the resolutions with self-attention, named by the longer side of the feature map in pixels.
         heads: attention heads.
         dropout: the share of values dropped inside a block in training.
+        embedding: of the noise level, ``smooth`` or ``steps``; see :mod:`models.embedding`.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class UNet(nn.Module):
         attention: list[int] | tuple[int, ...] = (8, 7),
         heads: int = 2,
         dropout: float = 0.0,
+        embedding: Literal["smooth", "steps"] = "smooth",
     ):
         super().__init__()
         if len(shape) != 3:
@@ -99,7 +102,7 @@ class UNet(nn.Module):
         if not 0 <= dropout < 1:
             raise ValueError(f"model.dropout={dropout} must lie in [0, 1)")
         noise = 4 * channels[0]
-        self.noise = nn.Sequential(NoiseEmbedding(noise), nn.Linear(noise, noise), nn.SiLU())
+        self.noise = nn.Sequential(NoiseEmbedding(noise, embedding), nn.Linear(noise, noise), nn.SiLU())
         self.first = nn.Conv2d(shape[0], channels[0], 3, padding=1)
 
         side = max(shape[1:])

@@ -5,6 +5,7 @@ from .adaptive import AdaptiveSDE
 from .additive import SEA, ShARK
 from .annealed import AnnealedLangevin
 from .auto import Auto
+from .binary import binary_ancestral
 from .correctors import Langevin
 from .deis import DEIS
 from .exponential import Exponential
@@ -42,6 +43,7 @@ __all__ = [
     "Restart",
     "SEA",
     "ShARK",
+    "binary_ancestral",
     "Langevin",
     "LangevinDynamics",
     "AnnealedLangevin",

@@ -14,12 +14,14 @@ Ancestral           :math:`1/a`              :math:`b^2/a`       :math:`b\,\sigm
 
 f and g are taken at t; (a, b) is the transition x_t | x_s ~ N(a x_s, b^2 I). Reverse diffusion reads the
 discretised forward step x_t = x_s + (a - 1) x_s + b z backwards (arXiv 2011.13456, eq. 45 and 46), ancestral
-sampling draws from the Gaussian posterior q(x_s | x_t, x_0) at the denoised x_0 (arXiv 2011.13456, appendix F; for
-VP the published one, eq. 4, has noise b in place of b sigma(s)/sigma(t)).
+sampling draws from the Gaussian posterior q(x_s | x_t, x_0) at the denoised x_0 (arXiv 2011.13456, appendix F). Its
+noise is the posterior's, right for data at one point; ``variance=forward`` has the forward step's, b, right for data
+N(0, I) and the published one for VP (eq. 4 there; arXiv 2006.11239, section 3.2).
 """
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -71,11 +73,22 @@ class ReverseDiffusion(Predictor):
 
 @dataclass(frozen=True)
 class Ancestral(Predictor):
-    """The posterior of x_s given x_t and the denoised x_0 (arXiv 2011.13456, eq. 47, for any SDE)."""
+    """The posterior of x_s given x_t and the denoised x_0 (arXiv 2011.13456, eq. 47, for any SDE).
+
+    Arguments:
+        variance: of the noise, ``posterior`` or ``forward``; see the module's text.
+    """
+
+    variance: Literal["posterior", "forward"] = "posterior"
+
+    def __post_init__(self):
+        if self.variance not in ("posterior", "forward"):
+            raise ValueError(f"sampler.predictor.variance={self.variance} must be posterior or forward")
 
     def coefficients(self, sde: SDE, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         a, b = sde.transition(s, t)
-        return 1 / a, b.square() / a, b * sde.sigma(s) / sde.sigma(t)
+        noise = b if self.variance == "forward" else b * sde.sigma(s) / sde.sigma(t)
+        return 1 / a, b.square() / a, noise
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,9 @@
 
 from .affine import Affine, affine, at, combinations
 from .base import SDE, ReverseSDE, ScoreFn, per_sample
+from .betas import Betas, CosineBetas, InverseBetas, LinearBetas
+from .binary import BinaryChain
+from .chain import Chain
 from .cosine import Cosine
 from .counted import Counted
 from .custom import Custom
@@ -27,6 +30,12 @@ __all__ = [
     "Cosine",
     "EDM",
     "Custom",
+    "Chain",
+    "BinaryChain",
+    "Betas",
+    "LinearBetas",
+    "CosineBetas",
+    "InverseBetas",
     "Frame",
     "frame",
     "under",

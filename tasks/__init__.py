@@ -1,5 +1,7 @@
 """What a run does, and what it leaves on disk."""
 
+from .binary import Binary
+from .bound import Bound
 from .encode import Encode
 from .interpolate import Interpolate
 from .likelihood import LikelihoodTask
@@ -16,6 +18,8 @@ __all__ = [
     "LikelihoodTask",
     "Encode",
     "Interpolate",
+    "Bound",
+    "Binary",
     "Memorisation",
     "Overfitting",
     "WorkPrecision",

@@ -1,5 +1,7 @@
 """Train the network, or find it trained, and show its loss."""
 
+from typing import ClassVar
+
 from data import Data
 from sde_lib import SDE, ScoreFn
 
@@ -7,7 +9,13 @@ from .record import Record
 
 
 class Train:
-    """(sde, score, data, record) -> metrics and the loss curve; training itself is how any task obtains its score."""
+    """(sde, score, data, record) -> metrics and the loss curve; training itself is how any task obtains its score.
+
+    Attributes:
+        process: the forward process that it is for: any.
+    """
+
+    process: ClassVar[type] = object
 
     def __call__(self, sde: SDE, score: ScoreFn, data: Data, record: Record) -> dict:
         if not record.training:

@@ -29,14 +29,14 @@ def choices(group: str) -> list[str]:
     return sorted(path.stem for path in (ROOT / "conf" / group).glob("*.yaml"))
 
 
-SDES = choices("sde")
+SDES = [name for name in choices("sde") if name != "binary"]  # a chain of bits is no SDE, and has tests of its own
 # (The published Langevin step reads the batch's mean norms: no sample has a law of its own under it. Plain Langevin
 # dynamics does not lead from noise to data: it has tests of its own.)
 SAMPLERS = [name for name in choices("sampler") if name not in ("pc_published", "langevin")]
 PREDICTORS = choices("sampler/predictor")
 CORRECTORS = [name for name in choices("sampler/corrector") if name != "langevin_batch_norms"]
 GRIDS = choices("sampler/grid")
-PARAMETERISATIONS = choices("parameterisation")
+PARAMETERISATIONS = [name for name in choices("parameterisation") if name != "bits"]  # of which no score is made
 
 
 @cache

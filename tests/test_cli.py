@@ -99,10 +99,12 @@ def test_what_does_not_decide_the_weights_does_not(tmp_path, override):
     assert len(list((tmp_path / "store").iterdir())) == 1
 
 
-@pytest.mark.parametrize("task", choices("task"))
+@pytest.mark.parametrize("task", [task for task in choices("task") if task != "binary"])  # see test_binary.py
 @pytest.mark.parametrize("data", ["moons", "digits"])
 def test_every_task_on_vectors_and_on_images(tmp_path, task, data):
     small = ["model.channels=[8,8]", "model.attention=[]"] if data == "digits" else []
+    if task == "bound":
+        small += ["task.steps=3"]
     if task == "work_precision":
         small += ["task.only=[vp,em,ode,exact]", "task.budgets=[5]", "task.tolerances=[1e-1]", "task.points=8"]
     if task == "overfitting":
@@ -126,6 +128,8 @@ def test_every_task_on_vectors_and_on_images(tmp_path, task, data):
         ("train", "digits"): ["loss.png"],
         ("work_precision", "moons"): ["likelihood_precision.png", "work_precision.png"],
         ("work_precision", "digits"): ["work_precision.png"],
+        ("bound", "moons"): ["bound.png"],
+        ("bound", "digits"): ["bound.png"],
     }
     assert pictures == expected[task, data]
     if task == "likelihood":
@@ -343,8 +347,9 @@ def test_presets_go_with_everything(experiment, sampler, data):
     cfg = schema.settle(cfg, (2,), standard((2,)))
     for key in ("sampler", "training", "sde", "parameterisation"):
         schema.build(cfg[key], key)
-    levels = cfg["training"]["loss"]["levels"]["_target_"]
-    assert levels == ("training.levels.Uniform" if "published" in experiment else "training.levels.LogSNR")
+    levels = {"oracle": "LogSNR", "published_ve": "Uniform", "published_vp": "Uniform", "ddpm": "Chain"}
+    if experiment in levels:
+        assert cfg["training"]["loss"]["levels"]["_target_"] == f"training.levels.{levels[experiment]}"
 
 
 def test_every_sampler_comes_through_the_whole_configuration(tmp_path):
@@ -418,6 +423,36 @@ def test_a_folder_that_cannot_be_written(tmp_path):
         (["dtype=float16"], "dtype=float16 must be one of float32, float64"),
         (["device=tpu"], "device=tpu must be one of auto, cpu, cuda, mps"),
         (["model=mlp"], "model=mlp takes vectors"),
+        (["sde=binary"], "task=Sample is for SDEs, and sde=BinaryChain is no SDE; choose parts that go together"),
+        (["experiment=heartbeat", "sde=vp"], "task=Binary is for BinaryChain, and sde=VP is no BinaryChain"),
+        (
+            ["experiment=heartbeat", "parameterisation=edm"],
+            "parameterisation=EDM is for SDEs, and sde=BinaryChain is no",
+        ),
+        (
+            ["experiment=heartbeat", "training/loss=sigma2"],
+            "training/loss=DenoisingScoreMatching is for SDEs, and sde=",
+        ),
+        (["experiment=heartbeat", "data=digits"], "sde=binary takes bits, and these data hold more than two numbers"),
+        (["experiment=heartbeat", "training.dequantise=uniform"], "sde=binary takes bits, and these data hold more"),
+        (["data=heartbeat", "data.period=1"], "data.period=1 must be at least 2: type data.period=5"),
+        (["sde=chain", "sde.T=10"], "sde.T=10: step 6 of the schedule has beta=1.12, which must be positive"),
+        (["sde=chain", "sde.T=2.5"], "sde.T=2.5 must be a whole number of steps"),
+        (
+            ["sde=chain", "sde.schedule.first=0"],
+            "sde.schedule.first=0.0 must be positive and at most sde.schedule.last",
+        ),
+        (["sde=chain", "sde/schedule=cosine", "sde.schedule.s=-1"], "sde.schedule.s=-1.0 must be at least 0"),
+        (["sde=chain", "sde/schedule=inverse", "sde.schedule.largest=2"], "sde.schedule.largest=2.0 must be positive"),
+        (["sde=chain", "sde/schedule=inverse", "sde.schedule.largest=1"], "of the schedule has beta=1, which must be"),
+        (
+            ["sampler=ancestral", "sampler.predictor.variance=learnt"],
+            "sampler.predictor.variance=learnt must be one of",
+        ),
+        (["model.embedding=fourier"], "model.embedding=fourier must be one of smooth, steps"),
+        (["task=bound", "task.steps=0", "data=mixture", "model=oracle"], "task.steps=0 must be at least 1"),
+        (["task=bound", "task.bound.terms=3", "data=mixture", "model=oracle"], "task.bound.terms=3 must be even"),
+        (["task=bound", "task.decoder=discretised", "data=mixture", "model=oracle"], "task.decoder=discretised is for"),
         (["data=mixture", "model.shape=[3]"], "model.shape=[3] is not the data's, [2]; type model.shape=auto"),
         (["data=moons", "model=energy_mlp", "model.net.shape=[3]"], "model.net.shape=[3] is not the data's, [2]"),
         (["model=oracle"], "model=oracle needs data whose density is a mixture"),

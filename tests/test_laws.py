@@ -228,9 +228,12 @@ NAMED = {
 PARTS = [
     value
     for room, kinds in (
-        (sde_lib, (sde_lib.SDE, sde_lib.Probes)),
+        (sde_lib, (sde_lib.SDE, sde_lib.BinaryChain, sde_lib.Betas, sde_lib.Probes)),
         (samplers, (samplers.Sampler, samplers.Step, samplers.Grid, samplers.Tempering)),
-        (likelihood, (likelihood.Likelihood, likelihood.Dequantisation)),
+        (
+            likelihood,
+            (likelihood.Likelihood, likelihood.VariationalBound, likelihood.BinaryBound, likelihood.Dequantisation),
+        ),
         (models, (models.Parameterisation, torch.nn.Module)),
         (data, (data.Data,)),
     )

@@ -1,6 +1,7 @@
 """Estimating the score: losses, the loop, checkpoints and the store."""
 
 from . import journal, levels, store
+from .binary import BinaryLoss
 from .ema import EMA
 from .levels import Levels
 from .loss import (
@@ -22,6 +23,7 @@ __all__ = [
     "ExplicitScoreMatching",
     "ImplicitScoreMatching",
     "SlicedScoreMatching",
+    "BinaryLoss",
     "Levels",
     "levels",
     "EMA",

@@ -42,6 +42,7 @@ from .canvas import (
     save,
     style,
 )
+from .chain import bit_rows, bound_terms
 from .images import colours, enlarge, film_strip, image_grid, tile
 from .loss import loss_curve, overfitting_curve, series
 from .paths import trajectories
@@ -51,6 +52,8 @@ from .vectors import histogram_1d, pairs
 from .work_precision import likelihood_precision, work_precision
 
 __all__ = [
+    "bit_rows",
+    "bound_terms",
     "density",
     "film_strip",
     "histogram_1d",

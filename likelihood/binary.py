@@ -1,0 +1,80 @@
+r"""The variational bound of the binomial chain, term by term: every step's divergence is a sum over bits, in closed
+form.
+
+.. math::
+    -\log P(x_0) \le KL\bigl(q(x_T|x_0)\,\|\,\text{coins}\bigr)
+    + \sum_{n=2}^T \mathbb E\,KL\bigl(q(x_{n-1}|x_n, x_0)\,\|\,p(x_{n-1}|x_n)\bigr) + \mathbb E[-\log p(x_0|x_1)]
+
+(arXiv 1503.03585; the kernels are those of :mod:`sde_lib.binary`). It is loose by what a step's bits, drawn each by
+itself, do not know of one another, which is of order 1/T, and by what the network does not know.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sde_lib import BinaryChain, Counted, ScoreFn
+from sde_lib.binary import bits_of
+
+from .bound import BoundTerms, added_up
+
+
+@dataclass(frozen=True)
+class BinaryBound:
+    """(chain, logits, x) -> a lower bound on log P(x), with its terms.
+
+    Arguments:
+        terms: how many steps are evaluated for each point, an even number; None for all of them, once each.
+    """
+
+    terms: int | None = None
+
+    def __post_init__(self):
+        if self.terms is not None and (self.terms < 2 or self.terms % 2):
+            raise ValueError(
+                f"task.bound.terms={self.terms} must be even and at least 2; type task.bound.terms=64, or leave it out "
+                f"for all terms"
+            )
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        chain: BinaryChain,
+        logits: ScoreFn,
+        x: Tensor,
+        randn_like: Callable[[Tensor], Tensor] = torch.randn_like,
+        on_step: Callable[[float], None] | None = None,
+    ) -> BoundTerms:
+        """The bound at x, shape (B, *), bits as -1 and 1.
+
+        Arguments:
+            logits: (x_n, n) -> the log-odds of each bit of x_0 being 1, of x_n's shape.
+            randn_like: the source of normals, for the tosses and for the choice of terms.
+            on_step: called with the share of the way done.
+        """
+        x = bits_of(x)
+        counted, count, last = Counted(logits), len(x), int(chain.T)
+        evaluations, done = (last if self.terms is None else self.terms + 1), 0
+
+        def kl(n: Tensor) -> Tensor:
+            """The term of the step n -> n - 1 (B,), shape (B,)."""
+            nonlocal done
+            n = n.to(x.dtype)
+            x_n = chain.perturb(x, n, randn_like(x))
+            value = chain.kl(n - 1, n, x, x_n, counted(x_n, n))
+            if not bool(value.isfinite().all()):
+                raise FloatingPointError(f"the log-odds are not finite, or certain and wrong, at step {int(n[0])}")
+            done += 1
+            if on_step:
+                on_step(done / evaluations)
+            return value
+
+        first = kl(torch.ones(count, device=x.device))
+        lengths = torch.ones(last - 1, dtype=first.dtype, device=x.device)
+        found = added_up(lambda n: kl(n + 2), lengths, self.terms, x, randn_like)
+        prior = chain.prior_kl(x).to(first)
+        log_prob = -(prior + found.total + first)
+        nfe = counted.evaluations / max(1, count)
+        return BoundTerms(log_prob, prior, found.total, first, found.variance.sqrt(), found.sums, found.draws, nfe)

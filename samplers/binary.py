@@ -1,0 +1,43 @@
+"""Ancestral sampling of the binomial chain: from fair coins to bits, one reverse step a time (arXiv 1503.03585)."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from sde_lib import BinaryChain, ScoreFn, at
+
+from .pc import Film, OnStep
+
+
+@torch.no_grad()
+def binary_ancestral(
+    chain: BinaryChain,
+    logits: ScoreFn,
+    x: Tensor,
+    randn_like: Callable[[Tensor], Tensor],
+    on_step: OnStep | None = None,
+    film: Film | None = None,
+) -> Tensor:
+    """Bits, -1 and 1, shape (B, *), with T evaluations.
+
+    Arguments:
+        logits: (x_n, n) -> the log-odds of each bit of x_0 being 1, of x_n's shape.
+        x: standard normals, of which the signs are the coins x_T.
+        randn_like: the source of normals, once for each step.
+        on_step: told of the progress.
+        film: keeps some states on the way.
+    """
+    x, last = torch.where(x < 0, -1.0, 1.0).to(x), int(chain.T)
+    frames = {round(share * last) for share in film.shares} if film else set()
+    for done, n in enumerate(range(last, 0, -1)):
+        if done in frames:
+            film.add(float(n), x)
+        now = at(float(n), x)
+        up = chain.reverse(now - 1, now, x, logits(x, now))
+        x = torch.where(torch.special.ndtr(randn_like(x).to(up)) < up, 1.0, -1.0).to(x)
+        if on_step:
+            on_step((done + 1) / last)
+    if film:
+        film.add(0.0, x)
+    return x

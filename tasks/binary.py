@@ -1,0 +1,147 @@
+"""The binomial chain of bits (:mod:`sde_lib.binary`): rows drawn from it, and its bound on held-out ones, in bits a
+row.
+
+``bound_bits`` is the mean over held-out rows of an upper bound on -log2 P, with its standard error over rows and noise
+together, as ``prior_bits`` + ``diffusion_bits`` + ``reconstruction_bits``. Where the data's law is known ``floor_bits``
+is -log2 P of the same rows, ``gap_bits`` the difference, and ``valid_share`` the share of drawn rows that the law
+admits.
+"""
+
+import math
+import time
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data import Data
+from likelihood import BinaryBound
+from samplers import Film, binary_ancestral
+from sde_lib import BinaryChain, BlockNoise, ScoreFn
+
+from .likelihood import mean_and_stderr
+from .points import points_of
+from .progress import progress
+from .record import Record
+
+
+@dataclass(frozen=True)
+class Binary:
+    """(chain, logits, data, record) -> metrics, samples.npz, bound.npz and two pictures.
+
+    Arguments:
+        bound: how many of its terms are evaluated.
+        count: how many rows are drawn, and how many held-out ones are scored; None for 2,000 of each, or all where
+            there are fewer.
+        points: a file of rows of 0 and 1 to score instead of held-out ones, all of them.
+        batch: how many at a time; nothing depends on it.
+        seed: of the tosses.
+        device, dtype: where, and in which precision the network is evaluated.
+
+    Attributes:
+        process: the forward process that it is for.
+    """
+
+    bound: BinaryBound = field(default_factory=BinaryBound)
+    count: int | None = None
+    points: str | None = None
+    batch: int = 1024
+    seed: int = 0
+    device: str = "cpu"
+    dtype: str = "float32"
+    process: ClassVar[type] = BinaryChain
+
+    def __post_init__(self):
+        if self.batch < 1:
+            raise ValueError(f"task.batch={self.batch} must be at least 1")
+
+    def __call__(self, chain: BinaryChain, logits: ScoreFn, data: Data, record: Record) -> dict:
+        if data.levels != 2:
+            what = f"{data.levels} levels" if data.levels else "continuous"
+            raise ValueError(
+                f"task=binary is for data of two levels, and these are {what}; type for example data=heartbeat, or "
+                f"data=arrays data.levels=2 for a file of 0 and 1"
+            )
+        count = self.count or 2000
+        started, film = time.monotonic(), Film(rows=3, frames=41)
+        samples = self.draw(chain, logits, data.shape, count, film)
+        k = points_of(data, self.points, self.count if self.points else count)
+        found = self.score(chain, logits, data, k)
+        seconds = time.monotonic() - started
+        record.arrays("samples", x=samples.numpy().astype(np.uint8))
+        record.arrays("bound", x=k.numpy(), **{key: found[key].numpy() for key in COLUMNS})
+
+        bits = {name: found[name] / math.log(2) for name in COLUMNS}
+        bound, stderr = mean_and_stderr(-bits["log_prob"])
+        metrics = {"count": count, "bound_bits": bound, "bound_stderr": stderr}
+        metrics |= {f"{name}_bits": float(bits[name].mean()) for name in ("prior", "diffusion", "reconstruction")}
+        metrics["noise_stderr_bits"] = float(bits["stderr"].square().mean().sqrt()) / math.sqrt(len(k))
+        truth, drawn = data.true_log_prob(k), data.true_log_prob(samples)
+        if truth is not None:
+            valid = drawn.isfinite().double()
+            gap, gap_stderr = mean_and_stderr(truth / math.log(2) - bits["log_prob"])
+            metrics |= {"floor_bits": -float(truth.mean()) / math.log(2), "gap_bits": gap, "gap_stderr": gap_stderr}
+            share, share_stderr = mean_and_stderr(valid)
+            metrics |= {"valid_share": share, "valid_stderr": share_stderr}
+        metrics |= {"bits_per_dim": bound / data.dim, "seconds": seconds}
+        self.show(data, k, samples, None if drawn is None else ~drawn.isfinite(), film, found["terms"], record)
+        return metrics
+
+    def draw(self, chain: BinaryChain, logits: ScoreFn, shape: tuple[int, ...], count: int, film: Film) -> Tensor:
+        """Rows of 0 and 1, shape (count, *shape), int64."""
+        parts, dtype = [], getattr(torch, self.dtype)
+        with progress("sampling", count) as advance:
+            for first in range(0, count, self.batch):
+                size = min(self.batch, count - first)
+                start, noise = (
+                    BlockNoise(self.seed, first, size, shape, dtype, self.device, stream)
+                    for stream in ("prior", "sampler")
+                )
+                x = binary_ancestral(
+                    chain,
+                    logits,
+                    start(),
+                    noise,
+                    film=film if first == 0 else None,
+                    on_step=lambda share, first=first, size=size: advance(first, size, share),
+                )
+                parts.append((x > 0).long().cpu())
+        return torch.cat(parts)
+
+    def score(self, chain: BinaryChain, logits: ScoreFn, data: Data, k: Tensor) -> dict[str, Tensor]:
+        """The columns (N,) of the rows k (N, *) in nats, and terms: the mean of L_0, L_1, ..., L_T over the rows, NaN
+        where a random choice of terms fell on none.
+        """
+        parts, sums, draws, dtype = [], 0.0, 0.0, getattr(torch, self.dtype)
+        with progress("bounding", len(k)) as advance:
+            for first in range(0, len(k), self.batch):
+                x = (2.0 * k[first : first + self.batch].double() - 1).to(self.device, dtype)
+                size = len(x)
+                found = self.bound(
+                    chain,
+                    logits,
+                    x,
+                    BlockNoise(self.seed, first, size, data.shape, dtype, self.device, stream="bound"),
+                    on_step=lambda share, first=first, size=size: advance(first, size, share),
+                )
+                advance(first + size)
+                sums, draws = sums + found.sums.double().cpu(), draws + found.draws.double().cpu()
+                parts.append([getattr(found, name).double().cpu() for name in COLUMNS])
+        result = {name: torch.cat(column) for name, column in zip(COLUMNS, zip(*parts, strict=True), strict=True)}
+        ends = (result[name].mean()[None] for name in ("reconstruction", "prior"))
+        return {**result, "terms": torch.cat([next(ends), sums / draws, next(ends)])}
+
+    def show(
+        self, data: Data, k: Tensor, samples: Tensor, wrong: Tensor | None, film: Film, terms: Tensor, record: Record
+    ) -> None:
+        from . import figures
+
+        states = [(state > 0).flatten(1) for state in film.states]
+        path = record.path("bits.png")
+        record.picture(figures.bit_rows(samples.flatten(1), k.flatten(1), states, film.times, path, wrong=wrong))
+        record.picture(figures.bound_terms(terms / math.log(2), None, record.path("bound.png"), unit="bits a row"))
+
+
+COLUMNS = ("log_prob", "prior", "diffusion", "reconstruction", "stderr")

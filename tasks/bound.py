@@ -1,0 +1,173 @@
+"""The variational bound of the ancestral chain (:mod:`likelihood.bound`), beside the ODE's likelihood of the same
+points.
+
+Nats are a point's, in data units; ``*_bits`` are bits a dimension. ``bound`` is ``prior`` (L_N) + ``diffusion`` (the
+sum of all L_{n-1}) + ``reconstruction`` (L_0), each with its standard error over the points, the noise's included.
+``gap_nats`` is the bound less the ODE's value, point by point, and so is ``gap_stderr``. For an exact score the gap is
+what the chain's steps cost; a network's chain and its probability flow are two models, and the gap of either sign.
+Where the data's density is known, ``floor_nats`` is its entropy as these points show it, and ``bound_gap_nats`` the
+bound above it.
+
+Of integers the decoder decides which points are looked at: ``discretised`` takes the bins' centres and the decoder's
+mass on a bin, a bound on -log P without more ado, for a network of ``training.dequantise=none``; ``gaussian`` takes
+uniform points of the bins and a density, as the ODE does. ``auto`` is the one that fits the dequantisation chosen.
+"""
+
+import logging
+import math
+import time
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from data import Data
+from likelihood import Dequantisation, Likelihood, UniformDequantisation, VariationalBound, bin_edges
+from samplers import Grid
+from sde_lib import SDE, BlockNoise, ScoreFn
+
+from .likelihood import LikelihoodTask, mean_and_stderr
+from .points import points_of
+from .progress import progress
+from .record import Record
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Bound:
+    """(sde, score, data, record) -> metrics, bound.npz and the terms as a picture.
+
+    Arguments:
+        grid: how the chain's times are spaced between T and eps.
+        steps: of the chain, one less than its times.
+        bound: the reverse steps' variance, and how many terms are evaluated.
+        decoder: of integers, ``discretised``, ``gaussian`` or ``auto``; see the module's text.
+        likelihood: how the ODE's log p is computed; None leaves it out.
+        dequantisation: which points of its bin stand for an integer in the ODE's value.
+        count: how many held-out points; None for 10,000 vectors or 256 pictures, or all where there are fewer.
+        points: a file of points in the data's own units to score instead, all of them.
+        batch: how many at a time; the results do not depend on it.
+        seed: of the noise, the probes and the dequantisation.
+        device, dtype: where, and in which precision the score is evaluated.
+    """
+
+    grid: Grid
+    steps: int = 999
+    bound: VariationalBound = field(default_factory=VariationalBound)
+    decoder: Literal["auto", "gaussian", "discretised"] = "auto"
+    likelihood: Likelihood | None = None
+    dequantisation: Dequantisation = field(default_factory=UniformDequantisation)
+    count: int | None = None
+    points: str | None = None
+    batch: int = 1024
+    seed: int = 0
+    device: str = "cpu"
+    dtype: str = "float32"
+
+    def __post_init__(self):
+        for key, least in (("batch", 1), ("steps", 1)):
+            if getattr(self, key) < least:
+                raise ValueError(f"task.{key}={getattr(self, key)} must be at least {least}")
+        if self.decoder not in ("auto", "gaussian", "discretised"):
+            raise ValueError(f"task.decoder={self.decoder} must be auto, gaussian or discretised")
+
+    def __call__(self, sde: SDE, score: ScoreFn, data: Data, record: Record) -> dict:
+        r = points_of(data, self.points, self.count)
+        started = time.monotonic()
+        found, times = self.score(sde, score, data, r)
+        seconds = time.monotonic() - started
+        metrics = {"count": len(r)}
+        for name in ("bound", "prior", "diffusion", "reconstruction"):
+            value, stderr = mean_and_stderr(-found["log_prob"] if name == "bound" else found[name])
+            metrics |= {f"{name}_nats": value, f"{name}_stderr": stderr}
+            metrics |= {f"{name}_bits": data.bits_per_dim(value), f"{name}_bits_stderr": data.bits_per_dim(stderr)}
+        metrics["noise_stderr_nats"] = float(found["stderr"].square().mean().sqrt()) / math.sqrt(len(r))
+        if data.levels:
+            metrics["decoder"] = self.decoder_of(data)
+        ode = None
+        if self.likelihood is not None:
+            ode = self.ode(sde, score, data, r)
+            nll, nll_stderr = mean_and_stderr(-ode["log_prob"])
+            gap, gap_stderr = mean_and_stderr(ode["log_prob"] - found["log_prob"])
+            metrics |= {"ode_nats": nll, "ode_stderr": nll_stderr, "ode_bits": data.bits_per_dim(nll)}
+            metrics |= {"gap_nats": gap, "gap_stderr": gap_stderr}
+            metrics |= {"gap_bits": data.bits_per_dim(gap), "gap_bits_stderr": data.bits_per_dim(gap_stderr)}
+        truth = data.true_log_prob(found["x"])
+        if truth is not None and bool(truth.isfinite().all()):
+            gap, gap_stderr = mean_and_stderr(truth - found["log_prob"])
+            metrics |= {"floor_nats": -float(truth.mean()), "bound_gap_nats": gap, "bound_gap_stderr": gap_stderr}
+        metrics |= {"nfe": float(found["nfe"]), "seconds": seconds}
+
+        kept = ("x", "log_prob", "prior", "diffusion", "reconstruction", "stderr", "terms")
+        record.arrays("bound", times=times.numpy(), **{key: found[key].numpy() for key in kept})
+        from . import figures
+
+        record.picture(
+            figures.bound_terms(
+                found["terms"] / (data.dim * math.log(2)),
+                times.flip(0),
+                record.path("bound.png"),
+                ode=data.bits_per_dim(-float(ode["log_prob"].mean())) if ode else None,
+            )
+        )
+        return metrics
+
+    def decoder_of(self, data: Data) -> str:
+        """``gaussian`` or ``discretised``."""
+        if data.levels is None:
+            if self.decoder == "discretised":
+                raise ValueError(
+                    "task.decoder=discretised is for integers, and these data are continuous; leave it out, or type "
+                    "data.levels=L for a file of integers 0 ... L-1"
+                )
+            return "gaussian"
+        fits = "gaussian" if self.dequantisation.training == "uniform" else "discretised"
+        return fits if self.decoder == "auto" else self.decoder
+
+    def score(self, sde: SDE, score: ScoreFn, data: Data, r: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """The bound at r (N, *), and the chain's times. By name: x as it was scored, in data units; log_prob, prior,
+        diffusion, reconstruction and stderr (N,) in nats, of data units or of integers; terms: the mean of L_0, L_1,
+        ..., L_N over the points, the random choice of terms left as NaN where it fell on none; nfe.
+        """
+        discretised, dtype = self.decoder_of(data) == "discretised", getattr(torch, self.dtype)
+        times, parts, sums, draws, evaluations = self.grid(sde, self.steps), [], 0.0, 0.0, 0.0
+        with progress("bounding", len(r)) as advance:
+            for first in range(0, len(r), self.batch):
+                k = r[first : first + self.batch]
+                size, edges, point, jacobian = len(k), None, k, data.log_det
+                if discretised:
+                    point, jacobian = data.dequantise(k.double(), torch.full(k.shape, 0.5, dtype=torch.float64)), 0.0
+                    edges = tuple(each.to(self.device) for each in bin_edges(data, k))
+                elif data.levels is not None:
+                    places = BlockNoise(
+                        self.seed, first, size, data.shape, torch.float64, "cpu", stream="dequantisation"
+                    )
+                    point = data.dequantise(k, places.uniform())
+                found = self.bound(
+                    sde,
+                    score,
+                    data.encode(point).to(self.device, dtype),
+                    times,
+                    edges,
+                    BlockNoise(self.seed, first, size, data.shape, dtype, self.device, stream="bound"),
+                    on_step=lambda share, first=first, size=size: advance(first, size, share),
+                )
+                advance(first + size)
+                sums, draws = sums + found.sums.double().cpu(), draws + found.draws.double().cpu()
+                evaluations += found.nfe * size
+                columns = (found.log_prob + jacobian, found.prior, found.diffusion, found.reconstruction - jacobian)
+                parts.append((point, *(each.double().cpu() for each in (*columns, found.stderr))))
+        names = ("x", "log_prob", "prior", "diffusion", "reconstruction", "stderr")
+        result = {name: torch.cat(column) for name, column in zip(names, zip(*parts, strict=True), strict=True)}
+        ends = (result[name].mean()[None] for name in ("reconstruction", "prior"))
+        terms = torch.cat([next(ends), sums / draws, next(ends)])
+        return {**result, "terms": terms, "nfe": torch.tensor(evaluations / len(r))}, times
+
+    def ode(self, sde: SDE, score: ScoreFn, data: Data, r: Tensor) -> dict[str, Tensor]:
+        """What task=likelihood finds of the same points."""
+        task = LikelihoodTask(
+            self.likelihood, self.dequantisation, batch=self.batch, seed=self.seed, device=self.device, dtype=self.dtype
+        )
+        return task.score(sde, score, data, r)

@@ -1,0 +1,50 @@
+r"""What a network of the binomial chain is trained on: its variational bound, a random step at a time.
+
+.. math::
+    L = T\,\mathbb E_n\,KL\bigl(q(x_{n-1}|x_n, x_0)\,\|\,p(x_{n-1}|x_n)\bigr)
+
+is the bound of :mod:`likelihood.binary` less its constant, in nats a bit of data (arXiv 1503.03585). ``bits`` leaves
+the steps' weights away, as DDPM's simple loss does for the Gaussian chain: the cross-entropy of the bits of x_0, whose
+minimiser is the same.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from sde_lib import BinaryChain, ScoreFn
+from sde_lib.binary import bits_of
+
+from .loss import Loss
+
+
+@dataclass(frozen=True)
+class BinaryLoss(Loss):
+    """The bound, or the unweighted cross-entropy, of each sample's bits, divided by their number.
+
+    Arguments:
+        weighting: ``bound`` or ``bits``; see the module's text.
+
+    Attributes:
+        process: the forward process that it is for.
+    """
+
+    weighting: Literal["bound", "bits"] = "bound"
+    process: ClassVar[type] = BinaryChain
+
+    def __post_init__(self):
+        if self.weighting not in ("bound", "bits"):
+            raise ValueError(f"training.loss.weighting={self.weighting} must be bound or bits")
+
+    def __call__(self, chain: BinaryChain, logits: ScoreFn, x_0: Tensor) -> Tensor:
+        """The loss of each sample of x_0 (B, *), shape (B,); it draws from torch's global generator."""
+        x_0, count = bits_of(x_0), len(x_0)
+        spread = (torch.arange(count, device=x_0.device) + torch.rand(1, device=x_0.device)) / count
+        n = (spread * chain.T).floor().clamp_max(chain.T - 1).to(x_0.dtype) + 1
+        x_n = chain.perturb(x_0, n, torch.randn_like(x_0))
+        found = logits(x_n, n)
+        if self.weighting == "bits":
+            return torch.nn.functional.softplus(-x_0 * found).flatten(1).mean(1)
+        return (chain.T / x_0[0].numel() * chain.kl(n - 1, n, x_0, x_n, found)).to(x_0.dtype)
