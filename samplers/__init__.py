@@ -4,17 +4,24 @@ from .adams_bashforth import AdamsBashforth
 from .adaptive import AdaptiveSDE
 from .additive import SEA, ShARK
 from .auto import Auto
+from .conditioner import Conditioner
 from .correctors import Langevin
 from .deis import DEIS
 from .exponential import Exponential
 from .grid import Angle, Centred, Grid, Karras, LogSNR, Quadratic, Uniform
+from .guidance import DPS, MMPS, ExactPosterior, Guidance, PiGDM
 from .heun import Heun
+from .masks import Box, Columns, Half, Mask, MaskFile, Masking, Random
+from .measurement import Measurement, in_model_units
 from .multistep import Multistep
 from .ode import ProbabilityFlow
+from .operators import Colourise, Deblur, Dense, Matrix, Operator, Superresolve, dense
 from .pc import Film, PredictorCorrector, Sampler
 from .predictors import Ancestral, EulerMaruyama, Predictor, Rescale, ReverseDiffusion
+from .projection import Projection
 from .restart import Restart
 from .step import Step
+from .twisted import TDS
 from .unipc import UniPC
 
 __all__ = [
@@ -47,4 +54,28 @@ __all__ = [
     "Karras",
     "Centred",
     "Angle",
+    "Conditioner",
+    "Guidance",
+    "DPS",
+    "PiGDM",
+    "MMPS",
+    "ExactPosterior",
+    "Projection",
+    "TDS",
+    "Measurement",
+    "in_model_units",
+    "Operator",
+    "dense",
+    "Dense",
+    "Matrix",
+    "Colourise",
+    "Superresolve",
+    "Deblur",
+    "Masking",
+    "Mask",
+    "Half",
+    "Box",
+    "Random",
+    "Columns",
+    "MaskFile",
 ]

@@ -9,6 +9,7 @@ from .divergence import BasisVectors, ExactUpTo, Gaussian, HutchPP, Orthogonal, 
 from .frame import Frame, frame
 from .noise import BlockNoise
 from .ode import integrate
+from .rows import of_rows
 from .subvp import SubVP
 from .toy import Toy
 from .ve import VE
@@ -30,6 +31,7 @@ __all__ = [
     "Affine",
     "affine",
     "at",
+    "of_rows",
     "integrate",
     "divergence",
     "Probes",
