@@ -32,6 +32,7 @@ def settle(cfg: dict, data: Any, device: str) -> dict:
     values = {
         "shape": list(data.shape),
         "components": data.components(),
+        "labels": data.labels(),
         "moments": data.moments,  # a function: most runs need none
         "sigma_data": round(data.std, 6),
         "batch": batch,

@@ -87,7 +87,7 @@ class Arrays(Data):
 
 
 def read_points(
-    path: str, shape: tuple[int, ...], levels: int | None = None, labels: list[str] | None = None
+    path: str, shape: tuple[int, ...], levels: int | None = None, labels: list[str] | None = None, missing: bool = False
 ) -> Tensor:
     """The user's own points to score, in data units.
 
@@ -96,16 +96,18 @@ def read_points(
             x. Images may come as (N, H, W) or (N, H, W, C), and anything as rows of D numbers.
         shape, levels: the data's.
         labels: the data's names of columns; a table with names is read in their order.
+        missing: whether values may be NaN, or cells of a table empty.
 
     Returns:
-        the points, shape (N, *shape), of float64, or integers if the data have levels.
+        the points, shape (N, *shape), of float64, or integers if the data have levels and no value is missing.
 
     Raises:
         FileNotFoundError, ValueError: also where the shapes differ, with both of them.
     """
     file = existing_file(path, "points")
     where = f"points={file}"
-    values, _ = read_numbers(path, None, "points", preferred="x" if file.suffix.lower() == ".npz" else labels)
+    preferred = "x" if file.suffix.lower() == ".npz" else labels
+    values, _ = read_numbers(path, None, "points", preferred, missing)
     dim = math.prod(shape)
     if values.shape == shape:
         values = values[None]
@@ -117,6 +119,9 @@ def read_points(
         values = values.reshape(-1, *shape)
     else:
         raise ValueError(f"{where} holds {len(values)} points of shape {values.shape[1:]}, the data's shape is {shape}")
+    gaps = np.isnan(values) if values.dtype.kind == "f" else np.zeros(values.shape, dtype=bool)
+    if gaps.any():
+        return as_tensor(np.where(gaps, np.nan, as_levels(np.where(gaps, 0, values), levels, where)), torch.float64)
     return as_tensor(as_levels(values, levels, where), torch.float64 if levels is None else integers(levels))
 
 

@@ -11,7 +11,7 @@ from .exponential import Exponential
 from .grid import Angle, Centred, Grid, Karras, LogSNR, Quadratic, Uniform
 from .guidance import DPS, MMPS, ExactPosterior, Guidance, PiGDM
 from .heun import Heun
-from .masks import Box, Columns, Half, Mask, MaskFile, Masking, Random
+from .masks import Box, Columns, Half, Mask, MaskFile, Masking, Missing, Random
 from .measurement import Measurement, in_model_units
 from .multistep import Multistep
 from .ode import ProbabilityFlow
@@ -73,6 +73,7 @@ __all__ = [
     "Deblur",
     "Masking",
     "Mask",
+    "Missing",
     "Half",
     "Box",
     "Random",

@@ -262,7 +262,7 @@ class ExactPosterior(Guidance):
         components: weights (K,), means (K, D) and stds (K,) in model units; ``auto`` in the yaml takes the data's.
     """
 
-    components: tuple[Tensor, Tensor, Tensor]
+    components: tuple[Tensor, Tensor, Tensor] | None
 
     def __post_init__(self):
         if self.components is None:

@@ -70,6 +70,26 @@ class Mask(Masking):
 
 
 @dataclass(frozen=True, eq=False)
+class Missing(Masking):
+    """What is NaN in the user's own points is unknown; of held-out data the second half of every sample.
+
+    Arguments:
+        shape: of one sample.
+        noise: std of the noise on the known values.
+    """
+
+    shape: tuple[int, ...]
+    noise: float = 0.0
+
+    def __post_init__(self):
+        check_noise(self.noise)
+
+    @cached_property
+    def weights(self) -> Tensor:
+        return Half(self.shape).weights
+
+
+@dataclass(frozen=True, eq=False)
 class Half(Masking):
     """One half of a picture is known; of a vector, its first or last columns. Of an odd number the larger half.
 

@@ -78,7 +78,13 @@ class Measurement:
 
 
 def in_model_units(
-    operator: Operator, y: Tensor, shift: Tensor, scale: Tensor, dtype: torch.dtype, device: torch.device | str
+    operator: Operator,
+    y: Tensor,
+    shift: Tensor,
+    scale: Tensor,
+    dtype: torch.dtype,
+    device: torch.device | str,
+    draws: int = 1,
 ) -> Measurement:
     """The measurement of r = scale x + shift in data units, as one of x.
 
@@ -86,6 +92,7 @@ def in_model_units(
         operator: A, with its noise, in data units.
         y: in data units, float64.
         shift, scale: of the data, numbers or of the shape of one sample.
+        draws: how many samples in a row share one y.
     """
     origin = operator(shift.to(y).expand(1, *operator.shape))
     y = y - origin.to(y)
@@ -93,4 +100,4 @@ def in_model_units(
         y, noise = y / scale.to(y).reshape(()), operator.noise / float(scale)
     else:
         operator, noise = operator.columns(scale.expand(operator.shape)), operator.noise
-    return Measurement(operator, y.to(device, dtype), noise)
+    return Measurement(operator, y.to(device, dtype), noise, draws)
