@@ -90,13 +90,13 @@ class Guidance(Conditioner):
     def term(self, state: State, measurement: Measurement) -> Tensor:
         """The gradient of log p(y | x_t), (B, *)."""
 
-    def check(self, measurement: Measurement) -> None:
-        """Raises a ValueError for a measurement that it cannot take."""
+    def check(self, sampler: Sampler, measurement: Measurement) -> None:
+        """Raises a ValueError for a sampler or a measurement that it cannot take."""
 
     def condition(
         self, sampler: Sampler, sde: SDE, score: ScoreFn, measurement: Measurement
     ) -> tuple[Sampler, ScoreFn]:
-        self.check(measurement)
+        self.check(sampler, measurement)
         return Held(sampler, measurement), Posterior(self, sde, score, measurement)
 
 
@@ -143,7 +143,12 @@ class DPS(Guidance):
         if self.steps < 1:
             raise ValueError(f"conditioner.steps={self.steps} must be at least 1; type conditioner.steps=1000")
 
-    def check(self, measurement: Measurement) -> None:
+    def check(self, sampler: Sampler, measurement: Measurement) -> None:
+        if self.rule == "published" and hasattr(sampler, "rtol"):
+            raise ValueError(
+                f"conditioner=dps is a step of one length to and fro, which {type(sampler).__name__} with its error "
+                f"control would follow for ever; type sampler=ancestral, or conditioner=pigdm"
+            )
         if self.rule == "gaussian" and not measurement.noise > 0:
             raise ValueError(
                 "conditioner=dps_gaussian divides by the measurement's noise, operator.noise=0; type for example "

@@ -229,7 +229,7 @@ PARTS = [
     value
     for room, kinds in (
         (sde_lib, (sde_lib.SDE, sde_lib.Probes)),
-        (samplers, (samplers.Sampler, samplers.Step, samplers.Grid)),
+        (samplers, (samplers.Sampler, samplers.Step, samplers.Grid, samplers.Operator, samplers.Conditioner)),
         (likelihood, (likelihood.Likelihood, likelihood.Dequantisation)),
         (models, (models.Parameterisation, torch.nn.Module)),
         (data, (data.Data,)),
@@ -238,7 +238,7 @@ PARTS = [
     if isinstance(value, type)
     and issubclass(value, kinds)
     and not inspect.isabstract(value)
-    and value not in (models.ScoreModel, data.Data)
+    and value not in (models.ScoreModel, data.Data, samplers.Mask, samplers.Dense)  # those hold tensors
 ]
 
 
