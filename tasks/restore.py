@@ -100,7 +100,7 @@ class Restore:
         metrics = {"count": count, "draws": draws} | self.measures(data, problem, x) | distances(x, exact)
         metrics |= {"nfe": counted.evaluations / (count * draws), "seconds": seconds}
         self.keep(data, problem, x, record)
-        self.show(data, problem, x, exact, record)
+        self.show(data, problem, x, record)
         return metrics
 
     # ---- the problem ----
@@ -189,11 +189,11 @@ class Restore:
             x = torch.where(seen[:, None], problem.y[:, None], x)
         return x
 
-    def exact(self, data: Data, problem: Problem, draws: int) -> tuple[Tensor, Tensor] | None:
+    def exact(self, data: Data, problem: Problem, draws: int, most: int = COMPARED) -> tuple[Tensor, Tensor] | None:
         """Two sets of exact draws in data units, (n, draws, *) of the first points; None where nobody knows them."""
         if (components := data.components()) is None:
             return None
-        n = min(len(problem.y), COMPARED)
+        n = min(len(problem.y), most)
         numbers = torch.arange(n).repeat_interleave(draws)
         generator = torch.Generator().manual_seed(self.seed % 2**63)
         measurement = in_model_units(
@@ -241,9 +241,7 @@ class Restore:
             arrays |= {key: arrays[key].floor().clamp(0, data.levels - 1).to(kind) for key in whole}
         record.arrays("restored", **{key: value.numpy() for key, value in arrays.items()})
 
-    def show(
-        self, data: Data, problem: Problem, x: Tensor, exact: tuple[Tensor, Tensor] | None, record: Record
-    ) -> None:
+    def show(self, data: Data, problem: Problem, x: Tensor, record: Record) -> None:
         from .figures import restored
 
         path, operator, truth = record.path("restored.png"), problem.operator, problem.truth
@@ -255,14 +253,14 @@ class Restore:
             truth = None if truth is None else truth[:8]
             record.picture(restored.restored_images(truth, measured, x[:8], path, seen=seen, levels=data.levels))
         elif data.dim == 2:
-            train = data.test.double()
+            exact = self.exact(data, problem, 5000, most=4)
             record.picture(
                 restored.restored_planar(
                     x[:4],
-                    train,
+                    data.test.double(),
                     path,
                     truth=None if truth is None else truth[:4],
-                    exact=None if exact is None else exact[0][:4],
+                    exact=None if exact is None else exact[0],
                     labels=data.labels(),
                 )
             )

@@ -153,7 +153,7 @@ def restored_vectors(
     if real is not None:
         total = draws.shape[1]
         rank = ((standard < real[:, None]).sum(1).ravel()[np.flatnonzero(unknown.ravel())] + 0.5) / (total + 1)
-        edges = np.linspace(0, 1, min(20, total + 1) + 1)
+        edges = np.linspace(0, 1, min(10, total + 1) + 1)
         panels[1].stairs(histogram(rank, edges), edges, fill=True, color=BLUE, alpha=0.5, label="rank of the truth")
         panels[1].axhline(1, color=GREY, ls="--", lw=0.8)
         panels[1].set(xlim=(0, 1), xlabel="share of the draws below the truth", ylabel="density")
