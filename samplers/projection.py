@@ -2,7 +2,7 @@ r"""Replacement: what is measured of x_t is set to what it would be, :math:`A^+ 
 
 .. math:: x \leftarrow (I - P)\,x + \alpha\,A^+ y + \sigma\,P z, \qquad P = A^+ A
 
-after every step of a predictor and every step of a corrector (arXiv 2011.13456, appendix I: inpainting, where P x is
+after every step of a predictor and every step of a corrector (arXiv 2011.13456: inpainting, where P x is
 the known pixels, and colourisation, where P x is the grey picture, their "decoupled" coordinate). Here, and not so in
 the published code:
 

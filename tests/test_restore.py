@@ -15,7 +15,8 @@ from tasks.restore import coverage
 from .conftest import compose
 
 CHOICES = {"task": "impute", "data": "mixture", "sde": "vp", "sampler": "unipc", "model": "oracle"}
-PLANE = ["data=mixture", "model=oracle", "sde=vp", "sampler=unipc", "sampler.steps=12", "data.count=2000", "data.test_count=200"]
+PLANE = ["data=mixture", "model=oracle", "sde=vp", "sampler=unipc", "sampler.steps=12", "data.count=2000"]
+PLANE += ["data.test_count=200"]
 PICTURES = [*PLANE, "data.shape=[3,8,6]", "data.means=[-1,0,1.5]", "data.stds=[0.5,0.3,0.4]"]
 
 
