@@ -32,6 +32,7 @@ def settle(cfg: dict, data: Any, device: str) -> dict:
     values = {
         "shape": list(data.shape),
         "components": data.components(),
+        "labels": data.labels(),
         "moments": data.moments,  # functions: most runs need none
         "reference": lambda: data.encode(data.dequantise(data.train[:20_000], None)),
         "sigma_data": round(data.std, 6),

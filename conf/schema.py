@@ -25,6 +25,8 @@ GROUPS = (
     "likelihood",
     "dequantisation",
     "sampler",
+    "operator",
+    "conditioner",
     "task",
     "logger",
 )
@@ -87,7 +89,7 @@ def check_root(cfg: dict) -> None:
     if cfg["points"] and cfg["task"].get("points") != cfg["points"]:
         raise ValueError(
             f"points={cfg['points']}: this task reads none; type task=likelihood to score them, task=encode or "
-            f"task=interpolate to encode them, or leave them out"
+            f"task=interpolate to encode them, task=impute to fill in their NaNs, or leave them out"
         )
     for key, hint in ROOT.items():
         check_value(cfg[key], hint, key)

@@ -87,7 +87,12 @@ class Arrays(Data):
 
 
 def read_points(
-    path: str, shape: tuple[int, ...], levels: int | None = None, labels: list[str] | None = None, key: str = "points"
+    path: str,
+    shape: tuple[int, ...],
+    levels: int | None = None,
+    labels: list[str] | None = None,
+    key: str = "points",
+    missing: bool = False,
 ) -> Tensor:
     """The user's own points to score, in data units.
 
@@ -97,16 +102,18 @@ def read_points(
         shape, levels: the data's.
         labels: the data's names of columns; a table with names is read in their order.
         key: which key of the configuration named the file, for messages.
+        missing: whether values may be NaN, or cells of a table empty.
 
     Returns:
-        the points, shape (N, *shape), of float64, or integers if the data have levels.
+        the points, shape (N, *shape), of float64, or integers if the data have levels and no value is missing.
 
     Raises:
         FileNotFoundError, ValueError: also where the shapes differ, with both of them.
     """
     file = existing_file(path, key)
     where = f"{key}={file}"
-    values, _ = read_numbers(path, None, key, preferred="x" if file.suffix.lower() == ".npz" else labels)
+    preferred = "x" if file.suffix.lower() == ".npz" else labels
+    values, _ = read_numbers(path, None, key, preferred, missing)
     dim = math.prod(shape)
     if values.shape == shape:
         values = values[None]
@@ -118,6 +125,9 @@ def read_points(
         values = values.reshape(-1, *shape)
     else:
         raise ValueError(f"{where} holds {len(values)} points of shape {values.shape[1:]}, the data's shape is {shape}")
+    gaps = np.isnan(values) if values.dtype.kind == "f" else np.zeros(values.shape, dtype=bool)
+    if gaps.any():
+        return as_tensor(np.where(gaps, np.nan, as_levels(np.where(gaps, 0, values), levels, where)), torch.float64)
     return as_tensor(as_levels(values, levels, where), torch.float64 if levels is None else integers(levels))
 
 

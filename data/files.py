@@ -19,7 +19,9 @@ SUFFIXES = (".npy", ".npz", ".csv", ".parquet")
 Key = str | list[str | int] | None
 
 
-def read_numbers(path: str, key: Key, option: str, preferred: Key = None) -> tuple[np.ndarray, list[str] | None]:
+def read_numbers(
+    path: str, key: Key, option: str, preferred: Key = None, missing: bool = False
+) -> tuple[np.ndarray, list[str] | None]:
     """The array in a file, and the names of its columns where the file has them.
 
     Arguments:
@@ -28,9 +30,11 @@ def read_numbers(path: str, key: Key, option: str, preferred: Key = None) -> tup
         key: name of the array in an .npz; names of columns of a table, as a list or separated by commas.
         option: what the user typed the path for, such as data.path; it opens every error.
         preferred: the key to take where none is given and the file has names to choose from.
+        missing: whether NaNs are let through.
 
     Returns:
-        an array of integers, unsigned integers, floats or booleans, finite, of at least one axis and one value.
+        an array of integers, unsigned integers, floats or booleans, finite (or NaN, where that may be), of at least one
+        axis and one value.
     """
     file = existing_file(path, option)
     where = f"{option}={file}"
@@ -48,7 +52,7 @@ def read_numbers(path: str, key: Key, option: str, preferred: Key = None) -> tup
         raise ValueError(f"{where} holds values of type {values.dtype}: save real numbers")
     if values.size == 0 or values.ndim == 0:
         raise ValueError(f"{where} holds no rows (an array of shape {values.shape}): save some")
-    refuse_nonfinite(values, names, where)
+    refuse_nonfinite(values, names, where, missing)
     return values, names
 
 
@@ -68,9 +72,11 @@ def existing_file(path: str, option: str) -> Path:
     return file
 
 
-def refuse_nonfinite(values: np.ndarray, names: list[str] | None, where: str) -> None:
-    """Raises a ValueError that counts the NaNs and infinities and says in which columns and in which first row."""
-    bad = ~np.isfinite(values)
+def refuse_nonfinite(values: np.ndarray, names: list[str] | None, where: str, missing: bool = False) -> None:
+    """Raises a ValueError that counts the NaNs and infinities and says in which columns and in which first row; with
+    ``missing`` NaNs pass.
+    """
+    bad = np.isinf(values) if missing else ~np.isfinite(values)
     if not bad.any():
         return
     row = int(bad.reshape(len(bad), -1).any(1).argmax())

@@ -6,19 +6,26 @@ from .additive import SEA, ShARK
 from .annealed import AnnealedLangevin
 from .auto import Auto
 from .binary import binary_ancestral
+from .conditioner import Conditioner
 from .correctors import Langevin
 from .deis import DEIS
 from .exponential import Exponential
 from .grid import Angle, Centred, Grid, Karras, LogSNR, Quadratic, Uniform
+from .guidance import DPS, MMPS, ExactPosterior, Guidance, PiGDM
 from .heun import Heun
 from .langevin import LangevinDynamics
+from .masks import Box, Columns, Half, Mask, MaskFile, Masking, Missing, Random
+from .measurement import Measurement, in_model_units
 from .multistep import Multistep
 from .ode import ProbabilityFlow
+from .operators import Colourise, Deblur, Dense, Matrix, Operator, Superresolve, dense
 from .pc import Film, PredictorCorrector, Sampler
 from .predictors import Ancestral, EulerMaruyama, Predictor, Rescale, ReverseDiffusion
+from .projection import Projection
 from .restart import Restart
 from .step import Step
 from .tempering import TemperedNoise, TemperedScore, Tempering
+from .twisted import TDS
 from .unipc import UniPC
 
 __all__ = [
@@ -57,4 +64,29 @@ __all__ = [
     "Tempering",
     "TemperedNoise",
     "TemperedScore",
+    "Conditioner",
+    "Guidance",
+    "DPS",
+    "PiGDM",
+    "MMPS",
+    "ExactPosterior",
+    "Projection",
+    "TDS",
+    "Measurement",
+    "in_model_units",
+    "Operator",
+    "dense",
+    "Dense",
+    "Matrix",
+    "Colourise",
+    "Superresolve",
+    "Deblur",
+    "Masking",
+    "Mask",
+    "Missing",
+    "Half",
+    "Box",
+    "Random",
+    "Columns",
+    "MaskFile",
 ]

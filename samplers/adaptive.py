@@ -33,7 +33,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sde_lib import SDE, ScoreFn, at, per_sample
+from sde_lib import SDE, ScoreFn, at, of_rows, per_sample
 
 from .additive import variance
 from .pc import Film, OnStep, Sampler
@@ -177,7 +177,7 @@ class AdaptiveSDE(Sampler):
             rho, E, n, A = coefficients(size_s / size, size_s * span, size_s, 1 / alpha)
             base, noise, moment = rho * x, n * increment, s.to(x.dtype)
             euler = torch.addcmul(base + noise, E, M)
-            M_s = torch.addcmul(A * euler, n, score(euler, moment))
+            M_s = torch.addcmul(A * euler, n, of_rows(score, rows)(euler, moment))
             difference = 0.5 * E * (M_s - M)
             scale = (self.rtol * torch.maximum(euler.abs(), (rho * previous).abs())).clamp_min(self.atol)
             error = (difference / scale).flatten(1).square().mean(1).sqrt().to(precision)
@@ -210,7 +210,9 @@ class AdaptiveSDE(Sampler):
             new = accepted.nonzero()[:, 0]
             if len(new):  # a rejected step's first evaluation still holds
                 fresh = x[new]
-                M = M.index_copy(0, new, torch.addcmul(A[new] * fresh, n[new], score(fresh, moment[new])))
+                M = M.index_copy(
+                    0, new, torch.addcmul(A[new] * fresh, n[new], of_rows(score, rows[new])(fresh, moment[new]))
+                )
             if on_step:
                 on_step(1 - float((1 - u).sum()) / len(result))
         if scroll:

@@ -13,6 +13,7 @@ from .edm import EDM
 from .frame import Frame, frame, under
 from .noise import BlockNoise
 from .ode import integrate
+from .rows import of_rows
 from .subvp import SubVP
 from .toy import Toy
 from .ve import VE
@@ -43,6 +44,7 @@ __all__ = [
     "affine",
     "combinations",
     "at",
+    "of_rows",
     "integrate",
     "divergence",
     "Probes",

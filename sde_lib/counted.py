@@ -7,6 +7,7 @@ from torch import Tensor
 from .affine import Affine, affine, combinations
 from .base import SDE, ScoreFn
 from .frame import under
+from .rows import of_rows
 
 
 class Counted:
@@ -18,6 +19,8 @@ class Counted:
 
     def __init__(self, score: ScoreFn, parent: "Counted | None" = None):
         self.score, self.parent, self.calls, self.evaluations = score, parent, 0, 0
+        if hasattr(score, "of_rows"):
+            self.of_rows = lambda rows: Counted(of_rows(score, rows), parent=self)
 
     def counts(self, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
         """The function, each of whose calls is an evaluation at its first argument."""

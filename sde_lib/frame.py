@@ -18,6 +18,7 @@ from torch import Tensor
 from .affine import combinations
 from .base import SDE, ScoreFn, per_sample
 from .cosine import Cosine
+from .rows import by_rows, of_rows
 
 
 @dataclass(frozen=True)
@@ -64,11 +65,20 @@ class Flow:
     def stages(self, t: Tensor) -> list[Callable[[Tensor, Tensor], Tensor]]:
         """dx/dt at several moments t (m, b), all their coefficients at once; see :func:`sde_lib.integrate`."""
 
-        def velocity(combination: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
-            return lambda y, rows: combination(y.reshape(-1, *self.shape).to(self.dtype)).flatten(1).to(y.dtype)
+        def velocity(combination: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+            return lambda y, rows: combination(y.reshape(-1, *self.shape).to(self.dtype), rows).flatten(1).to(y.dtype)
+
+        def late(t: Tensor, A: Tensor, C: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+            """Of a score with a value for each sample: not ready before it is known whose score is asked for."""
+            return lambda x, rows: combinations(of_rows(self.score, rows), t[None], A[None], C[None], self.dtype)[0](x)
+
+        def early(combination: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+            return lambda x, rows: combination(x)
 
         A, C = self.sde.f(t), -0.5 * self.sde.g(t).square()
-        return [velocity(each) for each in combinations(self.score, t, A, C, self.dtype)]
+        if hasattr(self.score, "of_rows"):
+            return [velocity(late(*each)) for each in zip(t, A, C, strict=True)]
+        return [velocity(early(each)) for each in combinations(self.score, t, A, C, self.dtype)]
 
     def __call__(self, y: Tensor, t: Tensor, rows: Tensor) -> Tensor:
         return self.stages(t[None])[0](y, rows)
@@ -85,7 +95,7 @@ def check_clock(clock: str) -> None:
 def frame(sde: SDE, score: ScoreFn, clock: str) -> Frame:
     """The problem as it stands (``clock="t"``), or as the cosine SDE's (``clock="angle"``)."""
     if clock == "t":
-        return Frame(sde, lambda x, t: score(x, t.to(x.dtype)), sde)
+        return Frame(sde, by_rows(score, lambda score: lambda x, t: score(x, t.to(x.dtype))), sde)
     ends = torch.tensor([sde.eps, sde.T], dtype=torch.float64)
     eps, T = torch.atan2(sde.sigma(ends), sde.alpha(ends)).tolist()
     cosine = Cosine(T=min(T, math.nextafter(math.pi / 2, 0)), eps=eps)
@@ -102,9 +112,12 @@ def under(sde: SDE, score: ScoreFn, other: SDE) -> ScoreFn:
     if own is not None:
         return own(sde, other)
 
-    def read(y: Tensor, t: Tensor) -> Tensor:
-        time = sde.time(other.half_log_snr(t)).clamp(sde.eps, sde.T)
-        scale = per_sample(sde.alpha(time) / other.alpha(t), y).to(y.dtype)
-        return scale * score(scale * y, time.to(y.dtype))
+    def read(score: ScoreFn) -> ScoreFn:
+        def evaluate(y: Tensor, t: Tensor) -> Tensor:
+            time = sde.time(other.half_log_snr(t)).clamp(sde.eps, sde.T)
+            scale = per_sample(sde.alpha(time) / other.alpha(t), y).to(y.dtype)
+            return scale * score(scale * y, time.to(y.dtype))
 
-    return read
+        return evaluate
+
+    return by_rows(score, read)

@@ -8,6 +8,7 @@ from .likelihood import LikelihoodTask
 from .memorisation import Memorisation
 from .overfitting import Overfitting
 from .record import Record
+from .restore import Restore
 from .sample import Sample
 from .train import Train
 from .work_precision import WorkPrecision
@@ -22,6 +23,7 @@ __all__ = [
     "Binary",
     "Memorisation",
     "Overfitting",
+    "Restore",
     "WorkPrecision",
     "Record",
 ]

@@ -109,6 +109,8 @@ def test_every_task_on_vectors_and_on_images(tmp_path, task, data):
         small += ["task.only=[vp,em,ode,exact]", "task.budgets=[5]", "task.tolerances=[1e-1]", "task.points=8"]
     if task == "overfitting":
         small += ["task.shares=[0.5,1]", "likelihood.rtol=1e-2", "likelihood.atol=1e-2"]
+    if task == "restore" and data == "moons":
+        small += ["operator=columns", "operator.noise=0.2"]
     metrics = job(tmp_path, f"task={task}", f"data={data}", "sampler=em", "sampler.steps=4", "count=8", *small, *TINY)
     pictures = sorted(path.name for path in (tmp_path / "run").glob("*.png"))
     expected = {
@@ -124,6 +126,10 @@ def test_every_task_on_vectors_and_on_images(tmp_path, task, data):
         ("memorisation", "digits"): ["distances.png", "pairs.png"],
         ("overfitting", "moons"): ["overfitting.png"],
         ("overfitting", "digits"): ["overfitting.png"],
+        ("impute", "moons"): ["restored.png"],
+        ("impute", "digits"): ["restored.png"],
+        ("restore", "moons"): ["restored.png"],
+        ("restore", "digits"): ["restored.png"],
         ("train", "moons"): ["loss.png"],
         ("train", "digits"): ["loss.png"],
         ("work_precision", "moons"): ["likelihood_precision.png", "work_precision.png"],
@@ -459,6 +465,11 @@ def test_a_folder_that_cannot_be_written(tmp_path):
         (["data=mixture", "model=oracle", "task=train"], "task=train has nothing to train"),
         (["data=mixture", "model=oracle", "task=likelihood", "points=nowhere.npy"], "points=nowhere.npy"),
         (["data=arrays"], "data.path is not set"),
+        (["task=restore", "data=mixture", "model=oracle"], "operator=superresolve is for images, and the data are"),
+        (["task=impute", "operator=mask"], "operator.path is not set"),
+        (["task=impute", "operator.noise=-1"], "operator.noise=-1.0 must be at least 0"),
+        (["task=impute", "conditioner=exact"], "conditioner=exact needs data whose density is a mixture"),
+        (["task=impute", "task.draws=0"], "task.draws=0 must be at least 1"),
         (["sde._target_=os.system"], "sde._target_=os.system is not a class of this project"),
     ],
 )

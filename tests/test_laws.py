@@ -198,7 +198,9 @@ def files(tmp_path_factory):
 
     for i in range(20):
         Image.fromarray(rng.integers(0, 256, (8, 6), dtype=np.uint8)).save(folder / "pictures" / f"{i}.png")
-    return {"arrays": [f"data.path={folder}/points.npy"], "images": [f"data.path={folder}/pictures"]}
+    np.save(folder / "rows.npy", np.eye(2)[:1])  # as a matrix, one number of two; as a mask, one for one sample
+    own = {name: [f"operator.path={folder}/rows.npy"] for name in ("matrix", "mask")}
+    return own | {"arrays": [f"data.path={folder}/points.npy"], "images": [f"data.path={folder}/pictures"]}
 
 
 @pytest.mark.parametrize("path", TARGETS, ids=str)
@@ -212,8 +214,11 @@ def test_every_yaml_builds(path, files):
         more = [
             f"data.{key}={count}" for key, count in (("count", 500), ("test_count", 100)) if key in keys
         ] + files.get(path.stem, [])
+    if group == "operator":
+        more = files.get(path.stem, [])
     node = node_of(path, *more)
-    image = any("UNet" in each["_target_"] for _, each in nodes(node))
+    pictures = ("UNet", "Box", "Colourise", "Superresolve", "Deblur")  # what is for images alone
+    image = any(each["_target_"].split(".")[-1].startswith(pictures) for _, each in nodes(node))
     shape = (3, 8, 6) if image else (2,)
     node = schema.settle(node, shape, standard(shape))
     schema.check(node, group)
@@ -229,7 +234,17 @@ PARTS = [
     value
     for room, kinds in (
         (sde_lib, (sde_lib.SDE, sde_lib.BinaryChain, sde_lib.Betas, sde_lib.Probes)),
-        (samplers, (samplers.Sampler, samplers.Step, samplers.Grid, samplers.Tempering)),
+        (
+            samplers,
+            (
+                samplers.Sampler,
+                samplers.Step,
+                samplers.Grid,
+                samplers.Tempering,
+                samplers.Operator,
+                samplers.Conditioner,
+            ),
+        ),
         (
             likelihood,
             (likelihood.Likelihood, likelihood.VariationalBound, likelihood.BinaryBound, likelihood.Dequantisation),
@@ -241,7 +256,7 @@ PARTS = [
     if isinstance(value, type)
     and issubclass(value, kinds)
     and not inspect.isabstract(value)
-    and value not in (models.ScoreModel, data.Data)
+    and value not in (models.ScoreModel, data.Data, samplers.Mask, samplers.Dense)  # those hold tensors
 ]
 
 

@@ -1,0 +1,319 @@
+r"""The posterior's score, by what is assumed of x_0 given x_t: three published answers, and a mixture's exact one.
+
+With the denoised :math:`\hat x = E[x_0 \mid x_t] = (x_t + \sigma^2 s_\theta)/\alpha` and its Jacobian
+:math:`J = \partial\hat x/\partial x_t`, a Gaussian :math:`x_0 \mid x_t \sim N(\hat x, V)` gives
+
+.. math:: \nabla\log p(y \mid x_t) = J^T A^T (A V A^T + s^2 I)^{-1} (y - A\hat x),
+
+V being held fixed.
+
+=====================  ================================================================  ===========================
+conditioner            V                                                                 exact for
+=====================  ================================================================  ===========================
+``DPS`` gaussian       0                                                                 no noise left in x_t
+``PiGDM``              :math:`r I,\ r = \sigma^2 q^2/(\alpha^2 q^2 + \sigma^2)`          data N(m, q^2 I)
+``MMPS``               :math:`\tfrac{\sigma^2}{\alpha} J = \mathrm{Cov}[x_0 \mid x_t]`   any Gaussian
+``ExactPosterior``     a mixture's own                                                   mixtures, by their formula
+=====================  ================================================================  ===========================
+
+(DPS: arXiv 2209.14687. PiGDM: Song, Vahdat, Mardani and Kautz, ICLR 2023, whose r is that of q = 1. MMPS: arXiv
+2405.13712, by conjugate gradients on vector-Jacobian products.) DPS's published rule is no likelihood: after each of
+its 1,000 steps x moves by :math:`-\zeta\,\nabla\|y - A\hat x\|^2 / \|y - A\hat x\|`. Spread evenly over the way, and
+since a step of length h moves x by :math:`g^2 h` times the score, that is the score's term
+
+.. math:: -\frac{\zeta N}{T g^2}\,\frac{\nabla\|y - A\hat x\|^2}{\|y - A\hat x\|}, \qquad N = 1000,
+
+which no longer depends on the sampler's steps.
+
+Each evaluation is one of the network and one pass back through it; MMPS needs another for each iteration.
+"""
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from sde_lib import SDE, ScoreFn, of_rows, per_sample
+from sde_lib.frame import under
+
+from .conditioner import Conditioner, Held
+from .measurement import Measurement
+from .pc import Sampler
+
+Pull = Callable[[Tensor], Tensor]
+"""v (B, *) to J^T v."""
+
+
+@dataclass(frozen=True)
+class State:
+    """x_t, what the score says of it, and what a guidance may use.
+
+    Attributes:
+        x, score, denoised: (B, *).
+        alpha, sigma, g: (B,) of x's type.
+        pull: J^T v.
+        T: where time ends.
+    """
+
+    x: Tensor
+    score: Tensor
+    denoised: Tensor
+    alpha: Tensor
+    sigma: Tensor
+    g: Tensor
+    pull: Pull
+    T: float
+
+
+def state(sde: SDE, score: ScoreFn, x: Tensor, t: Tensor) -> State:
+    """The state of x (B, *) at t (B,), with a graph behind its denoised x."""
+    alpha, sigma, g = (each.to(x.dtype) for each in (sde.alpha(t), sde.sigma(t), sde.g(t)))
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        value = score(x, t)
+        denoised = (x + per_sample(sigma.square(), x) * value) / per_sample(alpha, x)
+
+    def pull(v: Tensor) -> Tensor:
+        return torch.autograd.grad(denoised, x, v, retain_graph=True)[0]
+
+    return State(x.detach(), value.detach(), denoised.detach(), alpha, sigma, g, pull, sde.T)
+
+
+class Guidance(Conditioner):
+    """A conditioner that adds a term to the score; every sampler runs on the sum."""
+
+    @abstractmethod
+    def term(self, state: State, measurement: Measurement) -> Tensor:
+        """The gradient of log p(y | x_t), (B, *)."""
+
+    def check(self, sampler: Sampler, measurement: Measurement) -> None:
+        """Raises a ValueError for a sampler or a measurement that it cannot take."""
+
+    def condition(
+        self, sampler: Sampler, sde: SDE, score: ScoreFn, measurement: Measurement
+    ) -> tuple[Sampler, ScoreFn]:
+        self.check(sampler, measurement)
+        return Held(sampler, measurement), Posterior(self, sde, score, measurement)
+
+
+@dataclass(frozen=True, eq=False)
+class Posterior:
+    """The posterior's score: that of the prior and a guidance's term."""
+
+    guidance: Guidance
+    sde: SDE
+    score: ScoreFn
+    measurement: Measurement
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        """The score at x (B, *) and t (B,), of x's shape."""
+        here = state(self.sde, self.score, x, t)
+        return here.score + self.guidance.term(here, self.measurement)
+
+    def under(self, sde: SDE, other: SDE) -> "Posterior":
+        """The same posterior's under another SDE."""
+        return replace(self, sde=other, score=under(sde, self.score, other))
+
+    def of_rows(self, rows: Tensor) -> "Posterior":
+        """That of some samples, by their numbers (b,)."""
+        return replace(self, score=of_rows(self.score, rows), measurement=self.measurement.rows(rows))
+
+
+@dataclass(frozen=True)
+class DPS(Guidance):
+    """Diffusion posterior sampling (arXiv 2209.14687): x_0 given x_t is taken for the one point E[x_0 | x_t].
+
+    Arguments:
+        rule: ``published``, the step of its code; ``gaussian``, the likelihood N(y; A x_hat, s^2 I), for s > 0.
+        scale: zeta of the published rule; a factor of the gaussian's term, 1 for the likelihood itself.
+        steps: N, how many steps the published zeta is for.
+    """
+
+    rule: Literal["published", "gaussian"] = "published"
+    scale: float = 1.0
+    steps: int = 1000
+
+    def __post_init__(self):
+        if not 0 < self.scale < math.inf:
+            raise ValueError(f"conditioner.scale={self.scale} must be positive; type conditioner.scale=1")
+        if self.steps < 1:
+            raise ValueError(f"conditioner.steps={self.steps} must be at least 1; type conditioner.steps=1000")
+
+    def check(self, sampler: Sampler, measurement: Measurement) -> None:
+        if self.rule == "published" and hasattr(sampler, "rtol"):
+            raise ValueError(
+                f"conditioner=dps is a step of one length to and fro, which {type(sampler).__name__} with its error "
+                f"control would follow for ever; type sampler=ancestral, or conditioner=pigdm"
+            )
+        if self.rule == "gaussian" and not measurement.noise > 0:
+            raise ValueError(
+                "conditioner=dps_gaussian divides by the measurement's noise, operator.noise=0; type for example "
+                "operator.noise=0.1, or conditioner=pigdm for exact measurements"
+            )
+
+    def term(self, state: State, measurement: Measurement) -> Tensor:
+        residual = measurement.residual(state.denoised)
+        slope = state.pull(measurement.operator.transpose(residual))  # minus half the gradient of the square
+        if self.rule == "gaussian":
+            return self.scale / measurement.noise**2 * slope
+        length = residual.flatten(1).norm(dim=1).clamp_min(torch.finfo(slope.dtype).tiny)
+        return per_sample(2 * self.scale * self.steps / (state.T * state.g.square() * length), slope) * slope
+
+
+@dataclass(frozen=True)
+class PiGDM(Guidance):
+    """Pseudoinverse guidance (Song, Vahdat, Mardani and Kautz, ICLR 2023): x_0 given x_t has the covariance r I.
+
+    Arguments:
+        sigma_data: q, the std of data N(0, q^2 I) for which that is so; published 1.
+    """
+
+    sigma_data: float = 1.0
+
+    def __post_init__(self):
+        check_sigma_data(self.sigma_data)
+
+    def variance(self, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """r."""
+        return (self.sigma_data * sigma).square() / ((self.sigma_data * alpha).square() + sigma.square())
+
+    def term(self, state: State, measurement: Measurement) -> Tensor:
+        r = self.variance(state.alpha, state.sigma)
+        return state.pull(measurement.pull(measurement.residual(state.denoised), r))
+
+
+def check_sigma_data(sigma_data: float) -> None:
+    if not 0 < sigma_data < math.inf:
+        raise ValueError(f"conditioner.sigma_data={sigma_data} must be positive; type conditioner.sigma_data=auto")
+
+
+@dataclass(frozen=True)
+class MMPS(Guidance):
+    """Moment-matching posterior sampling (arXiv 2405.13712): x_0 given x_t has its own covariance, sigma^2/alpha J.
+
+    Arguments:
+        iterations: of conjugate gradients at most; as many as y has values are exact, for a score that is a gradient.
+        tolerance: the residual, relative to its start, at which a sample's iterations end.
+    """
+
+    iterations: int = 5
+    tolerance: float = 1e-4
+
+    def __post_init__(self):
+        if self.iterations < 1:
+            raise ValueError(
+                f"conditioner.iterations={self.iterations} must be at least 1; type conditioner.iterations=5"
+            )
+        if not 0 <= self.tolerance < 1:
+            raise ValueError(
+                f"conditioner.tolerance={self.tolerance} must be at least 0 and below 1; type "
+                f"conditioner.tolerance=1e-4"
+            )
+
+    def term(self, state: State, measurement: Measurement) -> Tensor:
+        A, factor = measurement.operator, per_sample(state.sigma.square() / state.alpha, state.x)
+
+        def covariance(v: Tensor) -> Tensor:
+            """(A V A^T + s^2 I) v."""
+            return A(factor * state.pull(A.transpose(v))) + measurement.noise**2 * v
+
+        # a y may hold what A cannot say (rows that depend on one another, a mask's unknown values): leave it out
+        residual = A(measurement.operator.pseudo_inverse(measurement.residual(state.denoised)))
+        v = conjugate_gradients(covariance, residual, self.iterations, self.tolerance)
+        return state.pull(A.transpose(v))
+
+
+def conjugate_gradients(product: Pull, b: Tensor, iterations: int, tolerance: float) -> Tensor:
+    """v with M v = b for a symmetric positive M, each sample by itself; b and v (B, *).
+
+    A sample ends at the tolerance, or where its curvature is not positive: a network's Jacobian is not quite symmetric.
+    """
+
+    def dot(a: Tensor, b: Tensor) -> Tensor:
+        return per_sample((a * b).flatten(1).sum(1), a)
+
+    v, residual, direction = torch.zeros_like(b), b, b
+    size = start = dot(b, b)
+    for _ in range(iterations):
+        going = size > tolerance**2 * start
+        if not bool(going.any()):
+            break
+        image = product(direction)
+        curvature = dot(direction, image)
+        going = going & (curvature > 0)
+        step = torch.where(going, size / torch.where(going, curvature, 1.0), 0.0)
+        v, residual = v + step * direction, residual - step * image
+        new = torch.where(going, dot(residual, residual), 0.0)
+        direction = residual + new / torch.where(size > 0, size, 1.0) * direction
+        size = new
+    return v
+
+
+@dataclass(frozen=True, eq=False)
+class ExactPosterior(Guidance):
+    r"""The posterior of a mixture of isotropic Gaussians in closed form, whatever the score: the ruler for the others.
+
+    .. math::
+        x_0 \mid x_t, k \sim N(m_k, v_k I), \qquad
+        m_k = \frac{\alpha s_k^2 x_t + \sigma^2\mu_k}{\alpha^2 s_k^2 + \sigma^2}, \quad
+        v_k = \frac{s_k^2\sigma^2}{\alpha^2 s_k^2 + \sigma^2}, \qquad
+        p(y \mid x_t) = \sum_k p(k \mid x_t)\,N(y;\, A m_k,\, v_k A A^T + s^2 I).
+
+    Arguments:
+        components: weights (K,), means (K, D) and stds (K,) in model units; ``auto`` in the yaml takes the data's.
+    """
+
+    components: tuple[Tensor, Tensor, Tensor] | None
+
+    def __post_init__(self):
+        if self.components is None:
+            raise ValueError(
+                "conditioner=exact needs data whose density is a mixture, data=mixture or data=8gaussians; type "
+                "conditioner=pigdm"
+            )
+
+    def parts(self, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """log w (K,), mu (K, *) and s^2 (K,), of the type of ``like`` (B, *)."""
+        weights, means, stds = (torch.as_tensor(each).to(like) for each in self.components)
+        return (weights / weights.sum()).log(), means.reshape(-1, *like.shape[1:]), stds.square()
+
+    def term(self, state: State, measurement: Measurement) -> Tensor:
+        log_weights, means, variances = self.parts(state.x)
+        dim = means[0].numel()
+        with torch.enable_grad():
+            x = state.x.detach().requires_grad_()
+            prior, joint = [], []
+            for log_weight, mean, variance in zip(log_weights, means, variances, strict=True):
+                spread = state.alpha.square() * variance + state.sigma.square()
+                away = (x - per_sample(state.alpha, x) * mean).flatten(1).square().sum(1)
+                prior.append(log_weight - 0.5 * (away / spread + dim * spread.log()))
+                gain, rest = state.alpha * variance / spread, state.sigma.square() / spread
+                m = per_sample(gain, x) * x + per_sample(rest, x) * mean
+                joint.append(prior[-1] + measurement.log_prob(m, variance * rest))
+            log_prob = torch.logsumexp(torch.stack(joint), 0) - torch.logsumexp(torch.stack(prior), 0)
+            return torch.autograd.grad(log_prob.sum(), x)[0]
+
+    def draw(self, measurement: Measurement, generator: torch.Generator | None = None) -> Tensor:
+        """One exact draw from p(x_0 | y) for each row of a measurement, (B, *): a component by its share, then the
+        component's draw corrected for what it would have measured.
+        """
+        y, B = measurement.y, len(measurement.y)
+        like = y.new_zeros(B, *measurement.operator.shape)
+        log_weights, means, variances = self.parts(like)
+        evidence = [
+            measurement.log_prob(mean.expand_as(like), variance.expand(B))
+            for mean, variance in zip(means, variances, strict=True)
+        ]
+        share = torch.softmax(log_weights + torch.stack(evidence, 1), 1)
+        k = torch.multinomial(share, 1, generator=generator)[:, 0]
+
+        def normals(shape: torch.Size) -> Tensor:
+            return torch.randn(shape, dtype=y.dtype, device=y.device, generator=generator)
+
+        x = means[k] + per_sample(variances[k].sqrt(), like) * normals(like.shape)
+        missed = measurement.residual(x) - measurement.noise * normals(y.shape)
+        return x + per_sample(variances[k], like) * measurement.pull(missed, variances[k])

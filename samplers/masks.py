@@ -1,0 +1,287 @@
+r"""Measurements that know some values of a sample and nothing of the others: A is diagonal, y is x where it is known.
+
+.. math:: A = \mathrm{diag}(w), \qquad w_i = 0 \text{ where } x_i \text{ is unknown}, 1 \text{ elsewhere}.
+
+(After a change of the columns' units w holds their scales.) y keeps the shape of x, with 0 where nothing is known.
+"""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from sde_lib.noise import seed_of
+
+from .operators import Function, Operator, check_noise, need_images, read_array
+
+
+class Masking(Operator):
+    """A mask, the same for all samples or one for each."""
+
+    @property
+    @abstractmethod
+    def weights(self) -> Tensor:
+        """w, shape (1, *) or one for each sample (B, *), float64."""
+
+    @property
+    def measured(self) -> tuple[int, ...]:
+        return tuple(self.shape)
+
+    @property
+    def seen(self) -> Tensor:
+        """Which values are known, (1, *) or (B, *), booleans."""
+        return self.weights != 0
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.weights.to(x) * x
+
+    def transpose(self, y: Tensor) -> Tensor:
+        return self.weights.to(y) * y
+
+    def function(self, f: Function, x: Tensor) -> Tensor:
+        return f(self.weights.to(x).square()) * x
+
+    def trace(self, f: Function, like: Tensor) -> Tensor:
+        eigenvalues = self.weights.to(like).square()
+        return torch.where(eigenvalues > 0, f(eigenvalues), 0.0).flatten(1).sum(1)
+
+    def rows(self, rows: Tensor) -> Operator:
+        weights = self.weights
+        return self if len(weights) == 1 else Mask(self.shape, self.noise, weights[rows.to(weights.device)])
+
+    def columns(self, scale: Tensor) -> Operator:
+        return Mask(self.shape, self.noise, self.weights * scale.to(self.weights))
+
+
+@dataclass(frozen=True, eq=False)
+class Mask(Masking):
+    """A mask in memory: weights (1, *) or (B, *), 0 where a value is unknown."""
+
+    shape: tuple[int, ...]
+    noise: float
+    values: Tensor
+
+    @property
+    def weights(self) -> Tensor:
+        return self.values.double()
+
+
+@dataclass(frozen=True, eq=False)
+class Missing(Masking):
+    """What is NaN in the user's own points is unknown; of held-out data the second half of every sample.
+
+    Arguments:
+        shape: of one sample.
+        noise: std of the noise on the known values.
+    """
+
+    shape: tuple[int, ...]
+    noise: float = 0.0
+
+    def __post_init__(self):
+        check_noise(self.noise)
+
+    @cached_property
+    def weights(self) -> Tensor:
+        return Half(self.shape).weights
+
+
+@dataclass(frozen=True, eq=False)
+class Half(Masking):
+    """One half of a picture is known; of a vector, its first or last columns. Of an odd number the larger half.
+
+    Arguments:
+        shape: of one sample.
+        known: which half; of vectors left or right.
+        noise: std of the noise on the known values.
+    """
+
+    shape: tuple[int, ...]
+    known: Literal["left", "right", "top", "bottom"] = "left"
+    noise: float = 0.0
+
+    def __post_init__(self):
+        check_noise(self.noise)
+        if len(self.shape) == 1 and self.known in ("top", "bottom"):
+            raise ValueError(
+                f"operator.known={self.known}: vectors have columns alone; type operator.known=left or right"
+            )
+        if self.shape[self.axis] < 2:
+            raise ValueError(
+                f"operator=half cannot cut samples of shape {tuple(self.shape)} in two; type operator=random"
+            )
+
+    @property
+    def axis(self) -> int:
+        return -1 if self.known in ("left", "right") else -2
+
+    @cached_property
+    def weights(self) -> Tensor:
+        count, view = self.shape[self.axis], [1] * len(self.shape)
+        first = torch.arange(count) < (count + 1) // 2
+        view[self.axis] = count
+        known = first if self.known in ("left", "top") else first.flip(0)
+        return known.double().reshape(1, *view).expand(1, *self.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class Box(Masking):
+    """A rectangle in the middle of a picture is unknown, or all that is round it.
+
+    Arguments:
+        shape: of one sample, (C, H, W).
+        size: the rectangle's sides as a share of the picture's.
+        unknown: what is to be filled in.
+        noise: std of the noise on the known values.
+    """
+
+    shape: tuple[int, ...]
+    size: float = 0.5
+    unknown: Literal["inside", "outside"] = "inside"
+    noise: float = 0.0
+
+    def __post_init__(self):
+        check_noise(self.noise)
+        need_images(self.shape, "box", "type operator=half or operator=columns")
+        if not 0 < self.size < 1:
+            raise ValueError(f"operator.size={self.size} must lie between 0 and 1; type operator.size=0.5")
+        if not 0 < float(self.weights.mean()) < 1:
+            raise ValueError(
+                f"operator.size={self.size} leaves nothing {'unknown' if self.size < 0.5 else 'known'} in pictures of "
+                f"{self.shape[1]} x {self.shape[2]}; type operator.size=0.5"
+            )
+
+    @cached_property
+    def weights(self) -> Tensor:
+        inside = torch.zeros(1, *self.shape, dtype=torch.float64)
+        sides = [round(self.size * n) for n in self.shape[1:]]
+        (top, left), (height, width) = [(n - k) // 2 for n, k in zip(self.shape[1:], sides, strict=True)], sides
+        inside[..., top : top + height, left : left + width] = 1
+        return inside if self.unknown == "outside" else 1 - inside
+
+
+@dataclass(frozen=True, eq=False)
+class Random(Masking):
+    """Values known at random, other ones in each sample; of a picture whole pixels.
+
+    Arguments:
+        shape: of one sample.
+        share: the probability that a value is known.
+        seed: of the masks.
+        noise: std of the noise on the known values.
+    """
+
+    shape: tuple[int, ...]
+    share: float = 0.5
+    seed: int = 0
+    noise: float = 0.0
+
+    def __post_init__(self):
+        check_noise(self.noise)
+        if not 0 < self.share < 1:
+            raise ValueError(f"operator.share={self.share} must lie between 0 and 1; type operator.share=0.5")
+
+    @property
+    def weights(self) -> Tensor:
+        """Of sample 0."""
+        return self.drawn([0])
+
+    def drawn(self, numbers: list[int]) -> Tensor:
+        """The masks of samples by their numbers, each from a seed of its own."""
+        size = self.shape if len(self.shape) == 1 else (1, *self.shape[1:])
+        uniform = [
+            torch.rand(size, generator=torch.Generator().manual_seed(seed_of(self.seed, "mask", number)))
+            for number in numbers
+        ]
+        return (torch.stack(uniform) < self.share).double().expand(len(numbers), *self.shape)
+
+    def rows(self, rows: Tensor) -> Operator:
+        return Mask(self.shape, self.noise, self.drawn(rows.tolist()))
+
+
+@dataclass(frozen=True, eq=False)
+class Columns(Masking):
+    """Some columns of a vector are known.
+
+    Arguments:
+        shape: of one sample, (D,).
+        known: the columns, by their names or by their numbers from 0.
+        labels: the names of all columns, where they have any.
+        noise: std of the noise on the known values.
+    """
+
+    shape: tuple[int, ...]
+    known: list[str | int] = (0,)
+    labels: list[str] | None = None
+    noise: float = 0.0
+
+    def __post_init__(self):
+        check_noise(self.noise)
+        if len(self.shape) != 1:
+            raise ValueError(
+                f"operator=columns is for vectors, and the data are of shape {tuple(self.shape)}; type "
+                f"operator=half, box or random"
+            )
+        if not 0 < int(self.weights.sum()) < self.shape[0]:
+            raise ValueError(f"operator.known={list(self.known)} must leave some of {self.shape[0]} columns unknown")
+
+    @cached_property
+    def weights(self) -> Tensor:
+        names = list(self.labels or [])
+        weights = torch.zeros(1, *self.shape, dtype=torch.float64)
+        for column in self.known:
+            if column in names:
+                weights[0, names.index(column)] = 1
+            elif isinstance(column, int) and 0 <= column < self.shape[0]:
+                weights[0, column] = 1
+            else:
+                has = f"they are {', '.join(names)}, or 0" if names else "their numbers are 0"
+                raise ValueError(
+                    f"operator.known={list(self.known)}: there is no column {column!r}; {has} to {self.shape[0] - 1}"
+                )
+        return weights
+
+
+@dataclass(frozen=True, eq=False)
+class MaskFile(Masking):
+    """The mask of a .npy file, other than 0 where a value is known.
+
+    Arguments:
+        shape: of one sample.
+        path: the file, of the shape of one sample, of one channel of it (H, W), or of many samples (N, *), a mask each.
+        noise: std of the noise on the known values.
+    """
+
+    shape: tuple[int, ...]
+    path: str | None = None
+    noise: float = 0.0
+
+    def __post_init__(self):
+        check_noise(self.noise)
+        if not bool(self.weights.any()):
+            raise ValueError(f"operator.path={self.path} holds zeros alone: nothing is known; type task=sample")
+
+    @cached_property
+    def weights(self) -> Tensor:
+        values, shape = torch.from_numpy(read_array(self.path, "operator=mask") != 0).double(), tuple(self.shape)
+        if values.shape == shape:
+            return values[None]
+        if len(shape) == 3 and values.shape == shape[1:]:
+            return values.expand(1, *shape)
+        if values.shape[1:] == shape:
+            return values
+        raise ValueError(
+            f"operator.path={self.path} has shape {tuple(values.shape)}; a mask of samples of shape {shape} has "
+            f"{shape}{f', {shape[1:]}' if len(shape) == 3 else ''} or (N, {', '.join(map(str, shape))})"
+        )
+
+    def rows(self, rows: Tensor) -> Operator:
+        if 1 < len(self.weights) <= int(rows.max()):
+            raise ValueError(
+                f"operator.path={self.path} holds {len(self.weights)} masks, and sample {int(rows.max())} (from 0) "
+                f"needs one; type count={len(self.weights)}"
+            )
+        return super().rows(rows)

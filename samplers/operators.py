@@ -1,0 +1,393 @@
+r"""Linear measurements y = A x + s n of a sample x, n standard normal, and the functions of A^T A that posteriors need.
+
+With the singular values of A on its row space, :math:`A^T A = \sum_i \lambda_i v_i v_i^T`, and
+
+.. math:: f(A^T A)\,x = \sum_i f(\lambda_i)\,v_i v_i^T x,
+
+f(0) acting on all that A does not see. Everything that conditioning asks of A is of this form, and exact:
+
+==================================================  =====================================================
+:math:`A^+ y`                                        :math:`f(A^T A)\,A^T y`, f = 1/lambda, f(0) = 0
+the row space's projection                           f = 1, f(0) = 0
+:math:`A^T (r A A^T + s^2 I)^{-1} v`                 :math:`f(A^T A)\,A^T v`, f = 1/(r lambda + s^2)
+:math:`\log\det(r A A^T + s^2 I)` on A's range       trace of f = log(r lambda + s^2)
+==================================================  =====================================================
+
+========================  =====================  =============================================================
+A                         y                      closed form of A^T A
+========================  =====================  =============================================================
+:mod:`samplers.masks`     x, 0 where unknown     diagonal
+``Colourise``             (1, H, W)              A A^T = c I
+``Superresolve``          (C, H/k, W/k)          A A^T = c I
+``Deblur``                (C, H, W)              diagonal after a Fourier transform
+``Matrix``, ``Dense``     (m,)                   its singular values, once
+========================  =====================  =============================================================
+
+
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Function = Callable[[Tensor], Tensor]
+"""f(lambda), elementwise. lambda has one axis a sample first; :func:`along` views a number of each sample likewise."""
+
+LARGEST = 4096  # values a sample, of an operator that is known as a matrix
+SMALLEST = 1e-3  # of the largest singular value of a blur: what is less is not seen, or float32 noise would be divided
+SMALLEST_OF_MATRIX = 1e-6
+
+
+def along(r: Tensor, eigenvalues: Tensor) -> Tensor:
+    """One number a sample, (B,), as it goes with eigenvalues: (B, 1, ..., 1), of their type."""
+    return r.to(eigenvalues.dtype).reshape(-1, *[1] * (eigenvalues.ndim - 1))
+
+
+class Operator(ABC):
+    """A linear map A of samples x (B, *), with the std of its noise in the unit of y.
+
+    A concrete operator is a frozen dataclass with the fields ``shape``, of one x, and ``noise``.
+    """
+
+    shape: tuple[int, ...]
+    noise: float
+
+    @abstractmethod
+    def __call__(self, x: Tensor) -> Tensor:
+        """A x, shape (B, *) to (B, *measured)."""
+
+    @property
+    @abstractmethod
+    def measured(self) -> tuple[int, ...]:
+        """The shape of one y."""
+
+    @abstractmethod
+    def transpose(self, y: Tensor) -> Tensor:
+        """A^T y, shape (B, *measured) to (B, *)."""
+
+    @abstractmethod
+    def function(self, f: Function, x: Tensor) -> Tensor:
+        """f(A^T A) x, shape (B, *) to (B, *)."""
+
+    @abstractmethod
+    def trace(self, f: Function, like: Tensor) -> Tensor:
+        """The sum of f over the eigenvalues of A^T A above 0, shape (1,) or (B,), of the type of ``like``."""
+
+    def rows(self, rows: Tensor) -> "Operator":
+        """The operator of some samples, by their numbers (b,): its own, where it is the same for all."""
+        return self
+
+    def columns(self, scale: Tensor) -> "Operator":
+        """A diag(scale), scale of the shape of x."""
+        return Dense(self.shape, self.noise, dense(self) * scale.flatten())
+
+    def pseudo_inverse(self, y: Tensor) -> Tensor:
+        """A^+ y, the smallest x with A x = y, or nearest to it."""
+        return self.function(lambda e: torch.where(e > 0, 1 / e, 0.0), self.transpose(y))
+
+
+def dense(operator: Operator) -> Tensor:
+    """The matrix of A, (m, D), float64."""
+    dim = math.prod(operator.shape)
+    if dim > LARGEST:
+        raise ValueError(f"operator: a matrix for samples of {dim} values is too large; at most {LARGEST} are possible")
+    return operator(torch.eye(dim, dtype=torch.float64).reshape(dim, *operator.shape)).flatten(1).T
+
+
+def check_noise(noise: float) -> None:
+    if not 0 <= noise < math.inf:
+        raise ValueError(f"operator.noise={noise} must be at least 0, a std in the unit of y; type operator.noise=0")
+
+
+def need_images(shape: tuple[int, ...], what: str, instead: str) -> tuple[int, ...]:
+    """(C, H, W), or a ValueError that says what fits vectors."""
+    if len(shape) != 3:
+        raise ValueError(f"operator={what} is for images, and the data are vectors of {math.prod(shape)}; {instead}")
+    return tuple(shape)
+
+
+# ---- matrices ----
+
+
+class Linear(Operator):
+    """Any matrix (m, D), by its singular values."""
+
+    @property
+    @abstractmethod
+    def matrix(self) -> Tensor:
+        """(m, D), float64."""
+
+    @property
+    def measured(self) -> tuple[int, ...]:
+        return (len(self.matrix),)
+
+    @cached_property
+    def spectrum(self) -> tuple[Tensor, Tensor]:
+        """The eigenvalues of A^T A above 0, (1, R), and their directions (R, D)."""
+        _, singular, directions = torch.linalg.svd(self.matrix, full_matrices=False)
+        seen = singular > SMALLEST_OF_MATRIX * singular.max()
+        return singular[seen].square()[None], directions[seen]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return x.flatten(1) @ self.matrix.to(x).T
+
+    def transpose(self, y: Tensor) -> Tensor:
+        return (y @ self.matrix.to(y)).reshape(-1, *self.shape)
+
+    def function(self, f: Function, x: Tensor) -> Tensor:
+        eigenvalues, directions = (each.to(x) for each in self.spectrum)
+        zero, flat = f(torch.zeros_like(eigenvalues[:, :1])), x.flatten(1)
+        return (zero * flat + ((f(eigenvalues) - zero) * (flat @ directions.T)) @ directions).reshape(x.shape)
+
+    def trace(self, f: Function, like: Tensor) -> Tensor:
+        return f(self.spectrum[0].to(like)).sum(1)
+
+
+@dataclass(frozen=True, eq=False)
+class Dense(Linear):
+    """The operator of a matrix (m, D) in memory."""
+
+    shape: tuple[int, ...]
+    noise: float
+    values: Tensor
+
+    @property
+    def matrix(self) -> Tensor:
+        return self.values.double()
+
+    def columns(self, scale: Tensor) -> Operator:
+        return Dense(self.shape, self.noise, self.matrix * scale.flatten())
+
+
+@dataclass(frozen=True, eq=False)
+class Matrix(Linear):
+    """The matrix of a .npy file, of shape (m, D) where a sample has D values, flattened row by row.
+
+    Arguments:
+        shape: of one sample.
+        path: the file.
+        noise: std of the measurement's noise.
+    """
+
+    shape: tuple[int, ...]
+    path: str | None = None
+    noise: float = 0.0
+
+    def __post_init__(self):
+        check_noise(self.noise)
+        self.matrix  # noqa: B018 (a bad file is told now)
+
+    @cached_property
+    def matrix(self) -> Tensor:
+        values, dim = read_array(self.path, "operator=matrix"), math.prod(self.shape)
+        if values.ndim != 2 or values.shape[1] != dim or not len(values):
+            raise ValueError(
+                f"operator.path={self.path} has shape {values.shape}; a sample of shape {tuple(self.shape)} needs a "
+                f"matrix of shape (m, {dim})"
+            )
+        if not np.abs(values).max() > 0:
+            raise ValueError(f"operator.path={self.path} holds zeros alone: nothing is measured")
+        return torch.from_numpy(values)
+
+
+def read_array(path: str | None, what: str) -> np.ndarray:
+    """The finite numbers of a .npy file, float64."""
+    if not path:
+        raise ValueError(f"operator.path is not set: {what} reads a .npy file; type operator.path=FILE.npy")
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise FileNotFoundError(f"operator.path={path}: there is no file {file.absolute()}")
+    try:
+        values = np.load(file, allow_pickle=False)  # a pickle could run any code
+        values = values.astype(np.float64)
+    except (ValueError, TypeError, EOFError, OSError):
+        raise ValueError(
+            f"operator.path={path} is not a plain numpy array of numbers: save one with np.save(path, array)"
+        ) from None
+    if not np.isfinite(values).all():
+        raise ValueError(f"operator.path={path} holds values that are missing, NaN or infinite; {what} needs numbers")
+    return values
+
+
+# ---- A A^T = c I ----
+
+
+class Tight(Operator):
+    """Rows that are orthogonal and of one length: A A^T = c I, so that A^T A / c is a projection."""
+
+    @property
+    @abstractmethod
+    def gain(self) -> float:
+        """c."""
+
+    def function(self, f: Function, x: Tensor) -> Tensor:
+        zero, one = (f(x.new_full((1,) * x.ndim, value)) for value in (0.0, self.gain))
+        return zero * x + (one - zero) * (self.transpose(self(x)) / self.gain)
+
+    def trace(self, f: Function, like: Tensor) -> Tensor:
+        return math.prod(self.measured) * f(like.new_full((1, 1), self.gain))[:, 0]
+
+
+@dataclass(frozen=True)
+class Colourise(Tight):
+    """The grey picture of a coloured one: a weighted sum of the channels.
+
+    Arguments:
+        shape: of one sample, (C, H, W).
+        weights: of the channels, C numbers; None for their mean. A television's: [0.299,0.587,0.114].
+        noise: std of the measurement's noise.
+    """
+
+    shape: tuple[int, ...]
+    weights: list[float] | None = None
+    noise: float = 0.0
+
+    def __post_init__(self):
+        check_noise(self.noise)
+        channels = need_images(self.shape, "colourise", "type operator=half")[0]
+        if channels < 2:
+            raise ValueError("operator=colourise needs at least two channels, the data have one; type operator=half")
+        if self.weights is not None and (len(self.weights) != channels or not any(self.weights)):
+            raise ValueError(
+                f"operator.weights={list(self.weights)} must be {channels} numbers, not all 0; type "
+                f"operator.weights=null"
+            )
+
+    @property
+    def channel_weights(self) -> list[float]:
+        return list(self.weights) if self.weights is not None else [1 / self.shape[0]] * self.shape[0]
+
+    @property
+    def measured(self) -> tuple[int, ...]:
+        return (1, *self.shape[1:])
+
+    @property
+    def gain(self) -> float:
+        return sum(w * w for w in self.channel_weights)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return (x * x.new_tensor(self.channel_weights)[:, None, None]).sum(1, keepdim=True)
+
+    def transpose(self, y: Tensor) -> Tensor:
+        return y * y.new_tensor(self.channel_weights)[:, None, None]
+
+
+@dataclass(frozen=True)
+class Superresolve(Tight):
+    """A picture of fewer pixels, each the mean of a block.
+
+    Arguments:
+        shape: of one sample, (C, H, W).
+        factor: the side of a block; it divides H and W.
+        noise: std of the measurement's noise.
+    """
+
+    shape: tuple[int, ...]
+    factor: int = 2
+    noise: float = 0.0
+
+    def __post_init__(self):
+        check_noise(self.noise)
+        _, height, width = need_images(self.shape, "superresolve", "type operator=half")
+        if self.factor < 2 or height % self.factor or width % self.factor:
+            fits = [k for k in range(2, min(height, width) + 1) if height % k == width % k == 0]
+            raise ValueError(
+                f"operator.factor={self.factor} must be at least 2 and divide pictures of {height} x {width}; "
+                + (f"type operator.factor={fits[0]}" if fits else "no factor does; type operator=deblur")
+            )
+
+    @property
+    def measured(self) -> tuple[int, ...]:
+        channels, height, width = self.shape
+        return (channels, height // self.factor, width // self.factor)
+
+    @property
+    def gain(self) -> float:
+        return 1 / self.factor**2
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return torch.nn.functional.avg_pool2d(x, self.factor)
+
+    def transpose(self, y: Tensor) -> Tensor:
+        spread = y.repeat_interleave(self.factor, dim=-2).repeat_interleave(self.factor, dim=-1)
+        return spread / self.factor**2
+
+
+# ---- blur ----
+
+
+@dataclass(frozen=True, eq=False)
+class Deblur(Operator):
+    """A circular convolution, each channel with the same kernel of sum 1.
+
+    Frequencies that the kernel weakens below a thousandth are not seen at all.
+
+    Arguments:
+        shape: of one sample, (C, H, W).
+        std: of the Gaussian kernel, in pixels.
+        path: a .npy file with another kernel, (h, w), its centre in the middle; None for the Gaussian.
+        noise: std of the measurement's noise.
+    """
+
+    shape: tuple[int, ...]
+    std: float = 1.0
+    path: str | None = None
+    noise: float = 0.0
+
+    def __post_init__(self):
+        check_noise(self.noise)
+        need_images(self.shape, "deblur", "type operator=half")
+        if not 0 < self.std < math.inf:
+            raise ValueError(f"operator.std={self.std} must be positive, in pixels; type operator.std=1")
+        self.response  # noqa: B018 (a bad file is told now)
+
+    @cached_property
+    def response(self) -> Tensor:
+        """The kernel's Fourier transform, (H, W), complex128, 0 where nothing is seen."""
+        _, height, width = self.shape
+        if self.path is None:
+            axes = [(torch.arange(n, dtype=torch.float64) + n // 2) % n - n // 2 for n in (height, width)]
+            rows, columns = (torch.exp(-(axis / self.std).square() / 2) for axis in axes)
+            kernel = rows[:, None] * columns
+        else:
+            values = torch.from_numpy(read_array(self.path, "operator=deblur"))
+            if values.ndim != 2 or values.shape[0] > height or values.shape[1] > width or not abs(values.sum()) > 0:
+                raise ValueError(
+                    f"operator.path={self.path} has shape {tuple(values.shape)}; a kernel has two axes, at most "
+                    f"{height} x {width}, and a sum that is not 0"
+                )
+            kernel = torch.zeros(height, width, dtype=torch.float64)
+            kernel[: values.shape[0], : values.shape[1]] = values
+            kernel = kernel.roll((-(values.shape[0] // 2), -(values.shape[1] // 2)), (0, 1))
+        response = torch.fft.fft2(kernel / kernel.sum())
+        return torch.where(response.abs() < SMALLEST * response.abs().max(), 0.0, response)
+
+    @property
+    def measured(self) -> tuple[int, ...]:
+        return tuple(self.shape)
+
+    def filter(self, x: Tensor, response: Tensor) -> Tensor:
+        return torch.fft.ifft2(torch.fft.fft2(x) * response).real
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.filter(x, self.complex(x))
+
+    def transpose(self, y: Tensor) -> Tensor:
+        return self.filter(y, self.complex(y).conj())
+
+    def complex(self, x: Tensor) -> Tensor:
+        return self.response.to(x.device, torch.complex128 if x.dtype == torch.float64 else torch.complex64)
+
+    def function(self, f: Function, x: Tensor) -> Tensor:
+        return self.filter(x, f(self.complex(x).abs().square()[None, None]))
+
+    def trace(self, f: Function, like: Tensor) -> Tensor:
+        eigenvalues = self.complex(like).abs().square()
+        return self.shape[0] * f(eigenvalues[eigenvalues > 0][None]).sum(1)

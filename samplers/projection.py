@@ -1,0 +1,192 @@
+r"""Replacement: what is measured of x_t is set to what it would be, :math:`A^+ y` noised to t; the score does the rest.
+
+.. math:: x \leftarrow (I - P)\,x + \alpha\,A^+ y + \sigma\,P z, \qquad P = A^+ A
+
+after every step of a predictor and every step of a corrector (arXiv 2011.13456: inpainting, where P x is
+the known pixels, and colourisation, where P x is the grey picture, their "decoupled" coordinate). Here, and not so in
+the published code:
+
+* x is replaced at the time s that a step has reached, with that time's alpha and sigma;
+* the start at T is replaced too, by noised values and not by clean ones;
+* what is measured is replaced in the row space of A, for the start as well;
+* the samples come from E[x_0 | x] of the last x, in which nothing is noised again, and hold the measurement exactly.
+
+Replacement draws the measured part without regard to the rest, so that its samples are not quite the posterior's, nor
+with ever smaller steps. Going back up and down again (RePaint, arXiv 2201.09865: ``rounds``) lets the two parts agree,
+and so do more steps of a corrector.
+
+A sampler without noise of its own has no fresh z to take: its measured part keeps the z it started with, and goes along
+:math:`\alpha A^+ y + \sigma P z`. That is the flow of the score
+
+.. math:: (I - P)\,s_\theta + P\,(\alpha A^+ y - x)/\sigma^2,
+
+the score of data that are A^+ y in the row space, on which such samplers (and the adaptive SDE, whose samples have
+their own times) are run.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from sde_lib import SDE, Affine, ScoreFn, of_rows, per_sample
+from sde_lib.frame import under
+
+from .auto import Auto
+from .conditioner import Conditioner, Held
+from .measurement import Measurement
+from .pc import Film, OnStep, PredictorCorrector, Sampler
+from .step import Step
+
+
+class Row(NamedTuple):
+    """A step's own row, and alpha and sigma at s, (a, b) of the way back up from s to t."""
+
+    inner: Any
+    alpha: float
+    sigma: float
+    a: float
+    b: float
+
+
+@dataclass(frozen=True, eq=False)
+class Replaced(Step):
+    """A step, with what is measured replaced after it.
+
+    Attributes:
+        step: any step.
+        measurement, target: of the batch, and its A^+ y.
+        rounds: how often.
+        back: whether x goes back up to t between the rounds; otherwise they follow each other at s.
+    """
+
+    step: Step
+    measurement: Measurement
+    target: Tensor
+    rounds: int = 1
+    back: bool = True
+
+    def prepare(self, sde: SDE, grid: Tensor) -> list[Row]:
+        t, s = grid[:-1], grid[1:]
+        columns = sde.alpha(s), sde.sigma(s), *sde.transition(s, t)
+        return [Row(*row) for row in zip(self.step.prepare(sde, grid), *(c.tolist() for c in columns), strict=True)]
+
+    def times(self, sde: SDE, grid: Tensor) -> list[float]:
+        return self.step.times(sde, grid)
+
+    def draws(self, row: Row) -> int:
+        """The step's own and one for the measured part, a round; one for each way back."""
+        return self.rounds * (self.step.draws(row.inner) + 1) + (self.rounds - 1) * self.back
+
+    def __call__(self, row: Row, score: Affine, x: Tensor, z: list[Tensor], memory: Any) -> tuple[Tensor, Tensor, Any]:
+        fresh = iter(z)
+        for turn in range(self.rounds):
+            if turn and self.back:
+                x = torch.add(x * row.a, next(fresh), alpha=row.b)
+            own = [next(fresh) for _ in range(self.step.draws(row.inner))]
+            x, mean, memory = self.step(row.inner, score, x, own, memory)
+            known = next(fresh)
+            x = self.measurement.replace(x, self.target, row.alpha, row.sigma, known)
+        mean = self.measurement.replace(mean, self.target, row.alpha, 0.0, torch.zeros_like(mean))
+        return x, mean, memory
+
+
+@dataclass(frozen=True, eq=False)
+class Bridge:
+    """The score of data that are A^+ y where A sees them: the prior's outside, exact inside."""
+
+    sde: SDE
+    score: ScoreFn
+    measurement: Measurement
+    target: Tensor
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        """The score at x (B, *) and t (B,), of x's shape."""
+        value = self.score(x, t)
+        alpha, sigma = (per_sample(each.to(x.dtype), x) for each in (self.sde.alpha(t), self.sde.sigma(t)))
+        inside = (alpha * self.target - x) / sigma.square()
+        return value + self.measurement.operator.function(lambda e: (e > 0).to(e.dtype), inside - value)
+
+    def under(self, sde: SDE, other: SDE) -> "Bridge":
+        return replace(self, sde=other, score=under(sde, self.score, other))
+
+    def of_rows(self, rows: Tensor) -> "Bridge":
+        return replace(
+            self, score=of_rows(self.score, rows), measurement=self.measurement.rows(rows), target=self.target[rows]
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Started(Sampler):
+    """A sampler whose start has its measured part shifted to alpha(T) A^+ y, noise left on."""
+
+    sampler: Sampler
+    measurement: Measurement
+    target: Tensor
+
+    def __call__(
+        self,
+        sde: SDE,
+        score: ScoreFn,
+        x: Tensor,
+        randn_like: Callable[[Tensor], Tensor],
+        on_step: OnStep | None = None,
+        film: Film | None = None,
+    ) -> Tensor:
+        alpha = float(sde.alpha(torch.tensor(sde.T, dtype=torch.float64)))
+        x = self.measurement.replace(x, self.target, alpha, sde.prior_std, x / sde.prior_std)
+        return self.sampler(sde, score, x, randn_like, on_step, film)
+
+
+@dataclass(frozen=True)
+class Projection(Conditioner):
+    """Replacement, for every sampler; see the module's text.
+
+    Arguments:
+        rounds: how often each step is taken, with the way back up between; 1 is the published inpainter, 10 is
+            RePaint's.
+    """
+
+    rounds: int = 1
+
+    def __post_init__(self):
+        if self.rounds < 1:
+            raise ValueError(f"conditioner.rounds={self.rounds} must be at least 1; type conditioner.rounds=1")
+
+    def condition(
+        self, sampler: Sampler, sde: SDE, score: ScoreFn, measurement: Measurement
+    ) -> tuple[Sampler, ScoreFn]:
+        sampler = sampler.choice if isinstance(sampler, Auto) else sampler
+        target = measurement.target
+        steps = [sampler.predictor, sampler.corrector] if isinstance(sampler, PredictorCorrector) else []
+        if any(step is not None and step.normals for step in steps):
+            sampler = self.replacing(sampler, measurement, target)
+        else:
+            self.refuse(type(sampler).__name__, measurement)
+            score = Bridge(sde, score, measurement, target)
+        return Held(Started(sampler, measurement, target), measurement), score
+
+    def replacing(self, sampler: PredictorCorrector, measurement: Measurement, target: Tensor) -> PredictorCorrector:
+        predictor, corrector = sampler.predictor, sampler.corrector
+        if predictor is not None:
+            predictor = Replaced(predictor, measurement, target, self.rounds)
+        if corrector is not None:  # its steps one by one, each with a replacement after it
+            count = getattr(corrector, "count", 1)
+            single = replace(corrector, count=1) if count > 1 else corrector
+            corrector = Replaced(single, measurement, target, count, back=False)
+        return replace(sampler, predictor=predictor, corrector=corrector)
+
+    def refuse(self, name: str, measurement: Measurement) -> None:
+        """What only steps with noise can do."""
+        if measurement.noise:
+            raise ValueError(
+                f"conditioner=projection with a sampler that draws no noise at its steps ({name}) holds exact "
+                f"measurements alone, and operator.noise is not 0; type conditioner=pigdm, or sampler=pc"
+            )
+        if self.rounds > 1:
+            raise ValueError(
+                f"conditioner.rounds={self.rounds}: going back up needs a sampler that draws noise at its steps, not "
+                f"{name}; type sampler=pc, or conditioner.rounds=1"
+            )

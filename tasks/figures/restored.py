@@ -1,0 +1,161 @@
+"""Pictures of posteriors: what was measured, several answers to it, and the truth."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from .axes import bins, dots, finite_range, histogram, legend, limits, names, ticks
+from .canvas import BLUE, GREY, INK, PALE, RED, Array, array, pixels, place, save, style
+from .images import colours, enlarge, tile
+from .planar import planar_frame
+
+HIDDEN = "#c9d8e6"  # pixels that were not measured
+
+
+@style()
+def restored_images(
+    truth: Array | None, measured: Array, draws: Array, path: Path, seen: Array | None = None, levels: int | None = None
+) -> Path:
+    """A row a picture: the truth, what was measured of it, up to five draws, their mean and their std.
+
+    Arguments:
+        truth, measured: (N, C, H, W) in data units; three channels are shown as colours, of any other number the first.
+        draws: (N, draws, C, H, W).
+        seen: (N, C, H, W), which values were measured; the others are painted over.
+        levels: the number L of integer levels, which sets the scale to 0 ... L; None for the draws' own range.
+    """
+    draws, measured = array(draws), array(measured)
+    mean, std = draws.mean(1), draws.std(1)
+    shown = draws[:, :5]
+    low, high = finite_range(array(truth) if truth is not None else draws) if levels is None else (0, levels)
+    top = finite_range(std)[1]
+    if draws.shape[2] != 3:
+        measured, shown, mean, std = measured[:, :1], shown[:, :, :1], mean[:, :1], std[:, :1]
+    count, height, width = len(draws), *draws.shape[3:]
+    known = colours(measured, low, high)
+    if seen is not None:
+        gone = (array(seen) == 0).all(1)[..., None]
+        known = np.where(gone, to_rgb(HIDDEN), known)
+    columns = [("measured", known)]
+    if truth is not None:
+        whole = array(truth)
+        columns.insert(0, ("truth", colours(whole if whole.shape[1] == 3 else whole[:, :1], low, high)))
+    columns += [(f"draw {k + 1}", colours(shown[:, k], low, high)) for k in range(shown.shape[1])]
+    columns += [("mean", colours(mean, low, high)), ("std", colours(std, 0, top or 1))]
+
+    factor = max(1, round(120 / max(height, width)))
+    sheets = np.stack([pictures for _, pictures in columns], 1).reshape(-1, height, width, 3)
+    gap = (8, max(6, 100 - factor * width))
+    mosaic = tile(enlarge(sheets, factor), count, len(columns), gap=gap)
+    shrink = min(1.0, 2200 / max(mosaic.shape))
+    tall, wide = shrink * mosaic.shape[0], shrink * mosaic.shape[1]
+    margin, top_margin = 30, 50
+    figure = pixels(2 * margin + wide, margin + tall + top_margin)
+    axes = place(figure, margin, margin, wide, tall)
+    axes.imshow(mosaic, interpolation="nearest" if shrink == 1 else "antialiased")
+    centres = (factor * width - 1) / 2 + (factor * width + gap[1]) * np.arange(len(columns))
+    axes.set_xticks(centres, [name for name, _ in columns])
+    axes.set_yticks([])
+    axes.tick_params(bottom=False, labeltop=True, labelbottom=False, pad=0)
+    axes.spines[:].set_visible(False)
+    return save(figure, path)
+
+
+@style()
+def restored_planar(
+    draws: Array,
+    data: Array,
+    path: Path,
+    truth: Array | None = None,
+    exact: Array | None = None,
+    labels: Sequence[str] | None = None,
+) -> Path:
+    """A column a point (up to 4): its draws in the plane, and the distribution of the less certain coordinate.
+
+    Arguments:
+        draws: (N, draws, 2).
+        data: (M, 2), drawn pale beneath.
+        truth: (N, 2).
+        exact: (N, draws, 2), draws from the exact posterior.
+    """
+    draws, data = array(draws)[:4], array(data)
+    frame, axis_names = planar_frame(data), names(labels, 2)
+    figure = Figure(figsize=(1.9 * len(draws) + 0.7, 4.3), layout="constrained")
+    panels = figure.subplots(2, len(draws), squeeze=False)
+    for n, (above, below) in enumerate(panels.T):
+        dots(above, data, frame, PALE, "data", alpha=0.8, size=1.2)
+        dots(above, draws[n], frame, BLUE, "draws", alpha=0.6, size=1.2, zorder=3)
+        if truth is not None:
+            above.plot(*array(truth)[n], "x", color=RED, ms=6, mew=1.4, ls="", label="truth", zorder=4)
+        above.set(xlim=frame[0], ylim=frame[1], xlabel=axis_names[0])
+        above.xaxis.set_major_locator(ticks(4))
+        above.yaxis.set_major_locator(ticks(5))
+        axis = int(draws[n].std(0).argmax())
+        edges = np.linspace(*frame[axis], max(16, bins(draws.shape[1])) + 1)
+        heights = histogram(draws[n][:, axis], edges)
+        below.stairs(heights, edges, fill=True, color=BLUE, alpha=0.5)
+        top = heights.max(initial=0.0)
+        if exact is not None:
+            heights = histogram(array(exact)[n][:, axis], edges)
+            below.stairs(heights, edges, color=INK, lw=1.0)
+            top = max(top, heights.max(initial=0.0))
+        if truth is not None:
+            below.axvline(array(truth)[n, axis], color=RED, lw=1.0)
+        below.set(xlim=frame[axis], ylim=(0, 1.08 * (top or 1)), xlabel=axis_names[axis])
+        below.xaxis.set_major_locator(ticks(4))
+        below.yaxis.set_major_locator(ticks(4))
+        if n:
+            above.tick_params(labelleft=False)
+    panels[0, 0].set_ylabel(axis_names[1])
+    panels[1, 0].set_ylabel("density")
+    mark = {"ls": "", "marker": "o", "ms": 4, "mew": 0}
+    handles = [Line2D([], [], **mark, color=PALE, label="data"), Line2D([], [], **mark, color=BLUE, label="draws")]
+    if exact is not None:
+        handles.append(Line2D([], [], color=INK, lw=1.0, label="exact posterior"))
+    if truth is not None:
+        handles.append(Line2D([], [], color=RED, marker="x", ms=5, mew=1.4, ls="", label="truth"))
+    figure.legend(handles=handles, loc="outside upper left", ncols=len(handles), handletextpad=0.4)
+    return save(figure, path)
+
+
+@style()
+def restored_vectors(
+    draws: Array, unknown: Array, scale: tuple[Array, Array], path: Path, truth: Array | None = None
+) -> Path:
+    """The truth over the draws' mean with their central 80 %, and where the truth ranks among the draws.
+
+    Arguments:
+        draws: (N, draws, D).
+        unknown: (N, D), which values are shown.
+        scale: the data's shift and scale, (D,) each: values are shown in units of the data's std.
+        truth: (N, D); None for the draws alone, as intervals over their own mean.
+    """
+    draws, unknown = array(draws), array(unknown).astype(bool)
+    shift, unit = (array(each) for each in scale)
+    standard = (draws - shift) / unit
+    low, high = np.quantile(standard, (0.1, 0.9), axis=1)
+    mean, real = standard.mean(1), None if truth is None else (array(truth) - shift) / unit
+    pick = np.flatnonzero(unknown.ravel())[:300]
+    figure = Figure(figsize=(6.6 if truth is not None else 3.6, 3.3), layout="constrained")
+    panels = np.atleast_1d(figure.subplots(1, 2 if truth is not None else 1))
+    across = (mean if real is None else real).ravel()[pick]
+    panels[0].vlines(across, low.ravel()[pick], high.ravel()[pick], color=BLUE, alpha=0.35, lw=0.8)
+    panels[0].plot(across, mean.ravel()[pick], "o", color=BLUE, ms=2.5, mew=0, label="mean, central 80 %")
+    frame = limits(across)
+    panels[0].plot(frame, frame, color=INK, ls="--", lw=0.8)
+    panels[0].set(xlim=frame, xlabel="mean" if real is None else "truth", ylabel="draws (stds of the data)")
+    panels[0].xaxis.set_major_locator(ticks(5))
+    legend(panels[0])
+    if real is not None:
+        total = draws.shape[1]
+        rank = ((standard < real[:, None]).sum(1).ravel()[np.flatnonzero(unknown.ravel())] + 0.5) / (total + 1)
+        edges = np.linspace(0, 1, min(10, total + 1) + 1)
+        panels[1].stairs(histogram(rank, edges), edges, fill=True, color=BLUE, alpha=0.5, label="rank of the truth")
+        panels[1].axhline(1, color=GREY, ls="--", lw=0.8)
+        panels[1].set(xlim=(0, 1), xlabel="share of the draws below the truth", ylabel="density")
+        legend(panels[1])
+    return save(figure, path)

@@ -1,0 +1,301 @@
+r"""What could have been measured: draws of x from p(x | y) for y = A x + s n, without training anything for it.
+
+``task=impute`` fills in what a mask hides, ``task=restore`` undoes any linear operator. What is measured is simulated
+from held-out data, so that the truth is known; with ``points=FILE`` it is the user's own: for masks whole points, or
+points whose unknown values are NaN (``operator=missing``), for other operators the measurements y. Everything is in the
+data's own units, the noise too.
+
+What is reported, over the unknown values (over all, where the operator is no mask):
+
+* ``spread_data_units``: the mean standard deviation of a value over its draws, and ``rmse_of_mean_data_units``: how far
+  their mean is from the truth;
+* ``coverage``: how often the truth lies between the k-th draw from below and the k-th from above. Draws that stand for
+  the posterior reach ``coverage_nominal`` = 1 - 2k/(draws + 1), k the number for which that is nearest to 0.8;
+* ``sliced_wasserstein_to_exact``, for mixtures: the mean over the points of the distance of the draws to as many exact
+  ones, beside the floor that exact ones show among themselves;
+* ``known_deviation_data_units``: the largest change of a value that was known exactly, 0; ``misfit`` of other
+  measurements: the root mean square of (y - A x)/s, which is about 1, or of y - A x where s = 0.
+"""
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data import Data, read_points
+from metrics import sliced_wasserstein
+from samplers import Conditioner, ExactPosterior, Mask, Masking, Missing, Operator, Sampler, in_model_units
+from sde_lib import SDE, BlockNoise, Counted, ScoreFn
+
+from .progress import progress
+from .record import Record
+
+COMPARED = 64  # points of a mixture whose draws are compared with exact ones
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is known of N points, in data units.
+
+    Attributes:
+        operator: A with its noise; of a mask for each point, all of them.
+        y: (N, *measured), float64.
+        truth: (N, *), float64, integers somewhere in their bins; None where nobody knows.
+    """
+
+    operator: Operator
+    y: Tensor
+    truth: Tensor | None
+
+
+@dataclass(frozen=True)
+class Restore:
+    """(sde, score, data, record) -> metrics, restored.npz and a picture.
+
+    Arguments:
+        sampler: the sampler of the prior.
+        operator: what was measured.
+        conditioner: how the sampler is made one of the posterior.
+        draws: how many for each point; None for 8 of a picture, 64 of a vector.
+        count: how many points; None for 8 pictures, 64 vectors, or all of the user's own.
+        points: a file of the user's own points or measurements; see the module's text.
+        batch: how many draws at a time, in whole points; they do not depend on it.
+        seed: of the noise, the measurements' too.
+        device, dtype: where, and in which precision.
+    """
+
+    sampler: Sampler
+    operator: Operator
+    conditioner: Conditioner
+    draws: int | None = None
+    count: int | None = None
+    points: str | None = None
+    batch: int = 1024
+    seed: int = 0
+    device: str = "cpu"
+    dtype: str = "float32"
+
+    def __post_init__(self):
+        if self.batch < 1:
+            raise ValueError(f"task.batch={self.batch} must be at least 1")
+        if self.draws is not None and self.draws < 1:
+            raise ValueError(f"task.draws={self.draws} must be at least 1; type task.draws=8")
+
+    def __call__(self, sde: SDE, score: ScoreFn, data: Data, record: Record) -> dict:
+        problem, counted = self.pose(data), Counted(score)
+        draws = self.draws or (64 if len(data.shape) == 1 else 8)
+        started = time.monotonic()
+        x = self.solve(sde, counted, data, problem, draws)
+        seconds = time.monotonic() - started
+        count = len(x)
+        if not bool(x.isfinite().all()):
+            bad = int((~x.flatten(2).isfinite().all(2)).sum())
+            raise FloatingPointError(
+                f"{bad} of {count * draws} samples are not finite; try more sampler.steps, another sampler or "
+                f"conditioner, or dtype=float64"
+            )
+        exact = self.exact(data, problem, draws)
+        metrics = {"count": count, "draws": draws} | self.measures(data, problem, x) | distances(x, exact)
+        metrics |= {"nfe": counted.evaluations / (count * draws), "seconds": seconds}
+        self.keep(data, problem, x, record)
+        self.show(data, problem, x, record)
+        return metrics
+
+    # ---- the problem ----
+
+    def pose(self, data: Data) -> Problem:
+        """What is measured: of held-out data, or of the user's own points."""
+        default = 8 if len(data.shape) == 3 else 64
+        if not self.points:
+            return self.measured(data, self.operator, data.test[: self.count or default])
+        if not isinstance(self.operator, Masking):
+            y = read_points(self.points, self.operator.measured)[: self.count]
+            if data.levels:  # measured of integers k, that stand for k + 1/2
+                y = y + self.operator(torch.full((1, *data.shape), 0.5, dtype=torch.float64))
+            return Problem(self.operator, y, None)
+        r = read_points(self.points, data.shape, data.levels, data.labels(), missing=True)[: self.count]
+        gaps = r.isnan() if r.is_floating_point() else torch.zeros_like(r, dtype=torch.bool)
+        if not isinstance(self.operator, Missing):
+            if bool(gaps.any()):
+                raise ValueError(
+                    f"points={self.points} holds NaN, and operator={type(self.operator).__name__} hides values of its "
+                    f"own; type operator=missing to fill in the NaNs"
+                )
+            return self.measured(data, self.operator, r)
+        if not bool(gaps.any()):
+            raise ValueError(
+                f"points={self.points} holds no NaN, so that nothing is unknown; write NaN for what is to be filled "
+                f"in, or choose a mask, operator=half"
+            )
+        mask = Mask(data.shape, self.operator.noise, (~gaps).double())
+        known = self.continuous(data, r.nan_to_num(0.0).to(torch.int64) if data.levels else r.nan_to_num(0.0))
+        return Problem(mask, mask(known), None)
+
+    def measured(self, data: Data, operator: Operator, r: Tensor) -> Problem:
+        """The measurement of points r that are known, its noise drawn."""
+        truth = self.continuous(data, r)
+        operator = operator.rows(torch.arange(len(truth)))
+        y = operator(truth)
+        if operator.noise:
+            y = y + operator.noise * self.normals("measurement", len(truth), tuple(y.shape[1:]))
+            y = torch.where(operator.seen, y, 0.0) if isinstance(operator, Masking) else y
+        return Problem(operator, y, truth)
+
+    def continuous(self, data: Data, r: Tensor) -> Tensor:
+        """Points in data units as float64, integers at a random place in their bins."""
+        noise = BlockNoise(self.seed, 0, len(r), data.shape, torch.float64, "cpu", "dequantisation")
+        return data.dequantise(r, noise.uniform()).double() if data.levels else r.double()
+
+    def normals(self, stream: str, count: int, shape: tuple[int, ...]) -> Tensor:
+        return BlockNoise(self.seed, 0, count, shape, torch.float64, "cpu", stream)()
+
+    # ---- its answer ----
+
+    def solve(self, sde: SDE, score: ScoreFn, data: Data, problem: Problem, draws: int) -> Tensor:
+        """Draws in data units, (N, draws, *), float64, on the CPU; what is known exactly is bitwise itself."""
+        parts, dtype, count = [], getattr(torch, self.dtype), len(problem.y)
+        size = max(1, self.batch // (draws * self.conditioner.load(draws)))
+        with progress("drawing", count) as advance:
+            for first in range(0, count, size):
+                points = torch.arange(first, min(first + size, count))
+                numbers = points.repeat_interleave(draws)
+                measurement = in_model_units(
+                    problem.operator.rows(numbers),
+                    problem.y[numbers],
+                    data.shift,
+                    data.scale,
+                    dtype,
+                    self.device,
+                    draws=draws,
+                )
+                sampler, posterior = self.conditioner.condition(self.sampler, sde, score, measurement)
+                start, noise = (
+                    BlockNoise(self.seed, first * draws, len(numbers), data.shape, dtype, self.device, stream)
+                    for stream in ("prior", "sampler")
+                )
+                x = sampler(
+                    sde,
+                    posterior,
+                    start() * sde.prior_std,
+                    noise,
+                    on_step=lambda share, first=first, points=points: advance(first, len(points), share),
+                )
+                parts.append(data.decode(x.double().cpu()).unflatten(0, (len(points), draws)))
+                advance(first + len(points))
+        x = torch.cat(parts)
+        if (seen := exactly_known(problem.operator)) is not None:
+            x = torch.where(seen[:, None], problem.y[:, None], x)
+        return x
+
+    def exact(self, data: Data, problem: Problem, draws: int, most: int = COMPARED) -> tuple[Tensor, Tensor] | None:
+        """Two sets of exact draws in data units, (n, draws, *) of the first points; None where nobody knows them."""
+        if (components := data.components()) is None:
+            return None
+        n = min(len(problem.y), most)
+        numbers = torch.arange(n).repeat_interleave(draws)
+        generator = torch.Generator().manual_seed(self.seed % 2**63)
+        measurement = in_model_units(
+            problem.operator.rows(numbers), problem.y[numbers], data.shift, data.scale, torch.float64, "cpu"
+        )
+        posterior = ExactPosterior(components)
+        return tuple(data.decode(posterior.draw(measurement, generator)).unflatten(0, (n, draws)) for _ in range(2))
+
+    def measures(self, data: Data, problem: Problem, x: Tensor) -> dict[str, float]:
+        """Numbers about the draws (N, draws, *); see the module's text."""
+        operator, truth, found = problem.operator, problem.truth, {}
+        unknown = torch.ones_like(x[:, 0], dtype=torch.bool)
+        if isinstance(operator, Masking):
+            unknown = unknown & ~operator.seen if not operator.noise else unknown
+        if (seen := exactly_known(operator)) is not None:
+            away = (x - problem.y[:, None]).abs().amax(1)
+            found["known_deviation_data_units"] = float(torch.where(seen, away, 0.0).max())
+        else:
+            draws = x.shape[1]
+            repeated = operator.rows(torch.arange(len(x)).repeat_interleave(draws))
+            misfit = problem.y.repeat_interleave(draws, 0) - repeated(x.flatten(0, 1))
+            used = repeated.seen.expand_as(misfit) if isinstance(operator, Masking) else torch.ones_like(misfit).bool()
+            found["misfit"] = float(misfit[used].square().mean().sqrt()) / (operator.noise or 1.0)
+        if x.shape[1] > 1:
+            found["spread_data_units"] = float(x.std(1)[unknown].mean())
+        if truth is not None:
+            found["rmse_of_mean_data_units"] = float((x.mean(1) - truth)[unknown].square().mean().sqrt())
+            found |= coverage(x, truth, unknown)
+        return found
+
+    # ---- what is left of it ----
+
+    def keep(self, data: Data, problem: Problem, x: Tensor, record: Record) -> None:
+        """restored.npz, in data units; integers as integers."""
+        arrays = {"x": x, "y": problem.y}
+        if problem.truth is not None:
+            arrays["truth"] = problem.truth
+        if isinstance(problem.operator, Masking):
+            arrays["mask"] = problem.operator.seen.expand_as(x[:, 0])
+        if data.levels:
+            kind = torch.uint8 if data.levels <= 256 else torch.int64
+            whole = [key for key in ("x", "truth") if key in arrays]
+            if exactly_known(problem.operator) is not None:
+                whole.append("y")
+            arrays |= {key: arrays[key].floor().clamp(0, data.levels - 1).to(kind) for key in whole}
+        record.arrays("restored", **{key: value.numpy() for key, value in arrays.items()})
+
+    def show(self, data: Data, problem: Problem, x: Tensor, record: Record) -> None:
+        from .figures import restored
+
+        path, operator, truth = record.path("restored.png"), problem.operator, problem.truth
+        if len(data.shape) == 3:
+            seen = operator.seen.expand_as(x[:, 0])[:8] if isinstance(operator, Masking) else None
+            rows = operator.rows(torch.arange(min(8, len(x))))
+            y = problem.y[:8]
+            measured = y if y.shape[1:] == x.shape[2:] else rows.pseudo_inverse(y)
+            truth = None if truth is None else truth[:8]
+            record.picture(restored.restored_images(truth, measured, x[:8], path, seen=seen, levels=data.levels))
+        elif data.dim == 2:
+            exact = self.exact(data, problem, 5000, most=4)
+            record.picture(
+                restored.restored_planar(
+                    x[:4],
+                    data.test.double(),
+                    path,
+                    truth=None if truth is None else truth[:4],
+                    exact=None if exact is None else exact[0],
+                    labels=data.labels(),
+                )
+            )
+        else:
+            seen = exactly_known(operator)
+            unknown = torch.ones_like(x[:, 0], dtype=torch.bool) if seen is None else ~seen.expand_as(x[:, 0])
+            scale = (data.shift.expand(data.shape), data.scale.expand(data.shape))
+            record.picture(restored.restored_vectors(x, unknown, scale, path, truth=truth))
+
+
+def exactly_known(operator: Operator) -> Tensor | None:
+    """Which values a mask without noise knows, (1, *) or (N, *); None for any other operator."""
+    return operator.seen if isinstance(operator, Masking) and not operator.noise else None
+
+
+def coverage(x: Tensor, truth: Tensor, unknown: Tensor) -> dict[str, float]:
+    """How often the unknown truth (N, *) lies inside the draws' (N, draws, *) central interval, and how often it ought
+    to.
+    """
+    draws = x.shape[1]
+    if draws < 3 or not bool(unknown.any()):
+        return {}
+    k = max(1, min(round((draws + 1) * 0.1), draws // 2))
+    ordered = x.sort(1).values
+    inside = (truth >= ordered[:, k - 1]) & (truth <= ordered[:, draws - k])
+    return {"coverage": float(inside[unknown].double().mean()), "coverage_nominal": 1 - 2 * k / (draws + 1)}
+
+
+def distances(x: Tensor, exact: tuple[Tensor, Tensor] | None) -> dict[str, float]:
+    """The mean distance of a point's draws (N, draws, *) to exact ones, and that of exact ones to each other."""
+    if exact is None or x.shape[1] < 2:
+        return {}
+    one, other = exact
+    found = {
+        key: float(np.mean([sliced_wasserstein(a, b, 50) for a, b in zip(draws, one, strict=False)]))
+        for key, draws in (("sliced_wasserstein_to_exact", x), ("sliced_wasserstein_floor", other))
+    }
+    return found | {"times_the_floor": found["sliced_wasserstein_to_exact"] / found["sliced_wasserstein_floor"]}
