@@ -8,6 +8,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ def settle(cfg: dict, data: Any, device: str) -> dict:
         "moments": data.moments,  # functions: most runs need none
         "reference": lambda: data.encode(data.dequantise(data.train[:20_000], None)),
         "sigma_data": round(data.std, 6),
+        "sigma_max": cache(lambda: largest_noise(data)),
         "batch": batch,
         "device": device,
     }
@@ -66,6 +68,13 @@ def settle(cfg: dict, data: Any, device: str) -> dict:
     for key in NODES:
         schema.check(cfg[key], key)
     return {key: schema.canonical(value) if key in NODES else value for key, value in cfg.items()}
+
+
+def largest_noise(data: Data) -> float:
+    """sde.sigma_max=auto: the data's largest distance, in four digits."""
+    found = float(f"{data.largest_distance():.4g}")
+    log.info("sde.sigma_max=%s, the largest distance between two of the training data in model units", found)
+    return found
 
 
 def obtain_score(cfg: dict, sde: Any, data: Any, record: Any, name: str) -> Any:
@@ -104,6 +113,7 @@ def obtain_score(cfg: dict, sde: Any, data: Any, record: Any, name: str) -> Any:
 
     folder = home.folder(identity, name)
     mind_the_bins(cfg, data, identity)
+    mind_the_levels(cfg, trainer, sde, data)
     score = home.obtain(
         identity,
         name,
@@ -289,6 +299,21 @@ def mind_the_bins(cfg: dict, data: Data, identity: dict) -> None:
             asked.title,
             asked.training,
             "truncated_normal" if isinstance(asked, UniformDequantisation) else "uniform",
+        )
+
+
+def mind_the_levels(cfg: dict, trainer: Any, sde: Any, data: Data) -> None:
+    """Says what the noise levels of the training are, and warns where the task looks at others."""
+    levels = getattr(trainer.loss, "levels", None)
+    if levels is None:
+        return
+    if said := levels.describe(sde, data.dim):
+        log.info("%s", said)
+    walker = cfg["task"].get("sampler", {}).get("_target_") == "samplers.LangevinDynamics"
+    if not levels.everywhere and not walker and "_target_" in cfg["task"] and cfg["task"]["_target_"] != "tasks.Train":
+        log.warning(
+            "the network is trained at one noise level alone, and this task asks it about all of them; type "
+            "sampler=langevin to walk at that level, or training/loss/levels=log_snr to train at all"
         )
 
 

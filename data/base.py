@@ -111,6 +111,13 @@ class Data:
         blur = float((1 / self.scale.square()).mean()) / 12 if self.levels else 0.0
         return mean, variances + blur, directions, rest + blur
 
+    def largest_distance(self) -> float:
+        """The largest distance between two of up to 5,000 training data in model units, which the largest noise should
+        reach (arXiv 2006.09011, technique 1).
+        """
+        x = self.encode(self.dequantise(self.train[:5000], None).double()).flatten(1)
+        return max((float(torch.cdist(part, x).max()) for part in x.split(500)), default=0.0)
+
     def labels(self) -> list[str] | None:
         """Names of the columns of a vector, for the axes of pictures; None where they have none."""
         return None

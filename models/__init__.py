@@ -5,6 +5,7 @@ from .energy import EnergyGradient
 from .mlp import MLP
 from .oracle import Oracle
 from .parameterisation import EDM, Denoiser, Noise, Parameterisation, Score, Velocity
+from .refinenet import RefineNet
 from .score import ScoreModel
 from .unet import UNet
 
@@ -19,6 +20,7 @@ __all__ = [
     "Bits",
     "MLP",
     "UNet",
+    "RefineNet",
     "EnergyGradient",
     "Oracle",
 ]

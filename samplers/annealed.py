@@ -59,6 +59,11 @@ class AnnealedLangevin(Sampler):
                 f"sampler.size=0.1"
             )
 
+    @property
+    def frames(self) -> int:
+        """How many moments a film should show: every level, where that can be looked at."""
+        return self.levels + 1 if self.levels <= 40 else 11
+
     def ladder(self, sde: SDE) -> tuple[list[float], list[float]]:
         """The times of the levels, falling from T to eps, and the sizes of their steps in x."""
         t = LogSNR()(sde, self.levels - 1)

@@ -46,7 +46,7 @@ class Sample:
 
     def __call__(self, sde: SDE, score: ScoreFn, data: Data, record: Record) -> dict:
         count = self.count or (10_000 if len(data.shape) == 1 else 64)
-        counted, film = Counted(score), Film(rows=8 if len(data.shape) == 3 else 100)
+        counted, film = Counted(score), Film(8 if len(data.shape) == 3 else 100, getattr(self.sampler, "frames", 11))
         if title := getattr(self.sampler, "title", None):  # sampler=auto says what it chose
             log.info(title)
         started = time.monotonic()
@@ -105,7 +105,8 @@ class Sample:
         real = data.test[: max(64, min(len(r), 5000))]
         if len(data.shape) == 3:
             record.picture(figures.image_grid(r, real, record.path("samples.png"), levels=data.levels))
-            record.picture(figures.film_strip(frames(sde, data, film), film.times, record.path("film.png")))
+            strip = figures.film_strip(frames(sde, data, film), film.times, record.path("film.png"), len(film.shares))
+            record.picture(strip)
         elif data.dim == 1:
             record.picture(
                 figures.histogram_1d(r, real, record.path("samples.png"), label=(data.labels() or [None])[0])

@@ -46,6 +46,10 @@ class Levels(ABC):
         """w(t) beside sigma^2, in the shape of t."""
         return torch.ones_like(t)
 
+    def describe(self, sde: SDE, dim: int) -> str | None:
+        """What a user should know of the levels in D = dim dimensions, in a line; None for nothing."""
+        return None
+
 
 def ends(sde: SDE, like: Tensor) -> tuple[Tensor, Tensor]:
     """lambda = log(alpha/sigma) at T and at eps."""
@@ -130,6 +134,18 @@ class Ladder(Levels):
         step = (unit * self.count).floor() / (self.count - 1)
         return time(sde, start + (stop - start) * step)
 
+    def describe(self, sde: SDE, dim: int) -> str:
+        start, stop = (float(end) for end in ends(sde, torch.zeros((), dtype=torch.float64)))
+        enough = next(
+            (count for count in range(2, 10**5) if overlap(math.exp((stop - start) / (count - 1)), dim) >= 0.5), None
+        )
+        ratio = math.exp((stop - start) / (self.count - 1))
+        return (
+            f"{self.count} noise levels, sigma/alpha from {math.exp(-start):.4g} to {math.exp(-stop):.4g}, a factor "
+            f"{ratio:.4g} apart: neighbours overlap by {overlap(ratio, dim):.2f} in {dim} dimensions (0.5 is "
+            f"enough, from {START}.count={enough} on)"
+        )
+
 
 @dataclass(frozen=True)
 class Chain(Levels):
@@ -190,6 +206,21 @@ class Clean(Levels):
 
     def weight(self, sde: SDE, t: Tensor) -> Tensor:
         return sde.sigma(t) ** -2
+
+
+def overlap(ratio: float, dim: int) -> float:
+    r"""How much of a level's noise lies where that of its neighbour, ``ratio`` times as large, mostly lies.
+
+    The norm of noise in D dimensions is about N(sqrt(D) sigma, sigma^2/2); the probability that it is within three
+    standard deviations of the neighbour's mean,
+
+    .. math:: \Phi\bigl(\sqrt{2D}(\gamma - 1) + 3\gamma\bigr) - \Phi\bigl(\sqrt{2D}(\gamma - 1) - 3\gamma\bigr),
+
+    should be about 1/2 (arXiv 2006.09011, technique 2).
+    """
+    centre = math.sqrt(2 * dim) * (ratio - 1)
+    ends = torch.tensor([centre + 3 * ratio, centre - 3 * ratio], dtype=torch.float64)
+    return float(torch.special.ndtr(ends).diff().neg())
 
 
 def check_count(value: int, least: int, published: int) -> None:

@@ -73,15 +73,16 @@ def image_grid(
 
 
 @style()
-def film_strip(states: Sequence[Array], times: Array | Sequence[float], path: Path) -> Path:
-    """One batch on its way from noise to data: a row a picture (up to 8), a column a time (up to 11 of those given).
+def film_strip(states: Sequence[Array], times: Array | Sequence[float], path: Path, columns: int = 11) -> Path:
+    """One batch on its way from noise to data: a row a picture (up to 8), a column a time.
 
     Arguments:
         states: arrays (n, C, H, W) divided by their standard deviation (alpha^2 s_d^2 + sigma^2)^(1/2), so that noise
             and data are of one size; the grey scale, and each colour's, runs over [-2, 2].
         times: as many times, falling from T.
+        columns: how many of the times are shown at most.
     """
-    chosen = spread(len(states), 11)
+    chosen = spread(len(states), columns)
     frames = [array(states[i])[:8] for i in chosen]
     n, channels, height, width = frames[0].shape
     frames = [colours(x if channels == 3 else x[:, :1], -2, 2) for x in frames]

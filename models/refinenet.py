@@ -1,0 +1,163 @@
+r"""The network of NCSN: a RefineNet whose every normalisation is told the noise level (arXiv 1907.05600, appendix A).
+
+Four stages of residual blocks, the last two dilated instead of halved once more, and four refinement blocks (Lin et
+al., arXiv 1611.06612) that carry the coarse features back up. Between them stands **conditional InstanceNorm++**,
+
+.. math::
+    z_k = \gamma_k\,\frac{x_k - \mu_k}{s_k} + \beta_k + \alpha_k\,\frac{\mu_k - m}{v},
+
+with mu_k, s_k the mean and the std of channel k over its pixels, and m, v those of the means mu over the channels: the
+last term gives back what instance normalisation takes away, the means of the channels. gamma, beta and alpha depend on
+the noise level; in the paper they are looked up by its number, here they are linear in the features of c_noise, so that
+one network serves any ladder, and any SDE.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .embedding import NoiseEmbedding
+
+WIDTH = 64  # of the noise features
+
+
+class InstanceNormPlus(nn.Module):
+    """Conditional InstanceNorm++ of C channels; the noise features are (1 or B, WIDTH)."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.channels = channels
+        self.terms = nn.Linear(WIDTH, 3 * channels)
+        nn.init.normal_(self.terms.weight, std=0.02)
+        with torch.no_grad():
+            self.terms.bias.copy_(torch.cat([torch.ones(channels), torch.zeros(channels), torch.ones(channels)]))
+
+    def forward(self, x: Tensor, noise: Tensor) -> Tensor:
+        gamma, beta, alpha = (each[..., None, None] for each in self.terms(noise).chunk(3, dim=1))
+        variance, mean = torch.var_mean(x, dim=(2, 3), keepdim=True, correction=0)
+        between, middle = torch.var_mean(mean, dim=1, keepdim=True, correction=0)
+        means = (mean - middle) * torch.rsqrt(between + 1e-5)
+        return gamma * (x - mean) * torch.rsqrt(variance + 1e-5) + (beta + alpha * means)
+
+
+class Unit(nn.Module):
+    """Normalise, bend, convolve."""
+
+    def __init__(self, inside: int, outside: int, dilation: int = 1):
+        super().__init__()
+        self.norm = InstanceNormPlus(inside)
+        self.convolution = nn.Conv2d(inside, outside, 3, padding=dilation, dilation=dilation)
+
+    def forward(self, x: Tensor, noise: Tensor) -> Tensor:
+        return self.convolution(F.elu(self.norm(x, noise)))
+
+
+class Residual(nn.Module):
+    """x + two units, at half the resolution if ``halve``, or with dilated convolutions."""
+
+    def __init__(self, inside: int, outside: int, dilation: int = 1, halve: bool = False):
+        super().__init__()
+        self.first, self.second = Unit(inside, inside, dilation), Unit(inside, outside, dilation)
+        self.halve, plain = halve, inside == outside and not halve and dilation == 1
+        self.shortcut = nn.Identity() if plain else nn.Conv2d(inside, outside, 1)
+
+    def forward(self, x: Tensor, noise: Tensor) -> Tensor:
+        h, x = self.second(self.first(x, noise), noise), self.shortcut(x)
+        if self.halve:  # odd sizes keep their last row and column
+            h, x = (F.avg_pool2d(each, 2, ceil_mode=True, count_include_pad=False) for each in (h, x))
+        return x + h
+
+
+class Adapt(nn.Module):
+    """``blocks`` residual units of ``depth`` convolutions without biases: RefineNet's RCU."""
+
+    def __init__(self, channels: int, blocks: int, depth: int):
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            nn.ModuleList(Unit(channels, channels) for _ in range(depth)) for _ in range(blocks)
+        )
+
+    def forward(self, x: Tensor, noise: Tensor) -> Tensor:
+        for block in self.blocks:
+            h = x
+            for unit in block:
+                h = unit(h, noise)
+            x = x + h
+        return x
+
+
+class Refine(nn.Module):
+    """Adapts its inputs, brings them to one resolution and adds them, pools in a chain, and adapts once more."""
+
+    def __init__(self, inputs: tuple[int, ...], channels: int, last: bool = False):
+        super().__init__()
+        self.adapt = nn.ModuleList(Adapt(each, 2, 2) for each in inputs)
+        self.fuse = nn.ModuleList(Unit(each, channels) for each in inputs) if len(inputs) > 1 else None
+        self.pools = nn.ModuleList(
+            nn.ModuleList((InstanceNormPlus(channels), nn.Conv2d(channels, channels, 3, padding=1))) for _ in range(2)
+        )
+        self.output = Adapt(channels, 3 if last else 1, 2)
+
+    def forward(self, inputs: list[Tensor], size: tuple[int, int], noise: Tensor) -> Tensor:
+        adapted = [adapt(x, noise) for adapt, x in zip(self.adapt, inputs, strict=True)]
+        if self.fuse is not None:
+            adapted = [
+                F.interpolate(unit(x, noise), size=size, mode="bilinear", align_corners=True)
+                for unit, x in zip(self.fuse, adapted, strict=True)
+            ]
+        x = F.elu(sum(adapted[1:], adapted[0]))
+        path = x
+        for norm, convolution in self.pools:
+            path = convolution(F.avg_pool2d(norm(path, noise), 5, stride=1, padding=2, count_include_pad=False))
+            x = x + path
+        return self.output(x, noise)
+
+
+class RefineNet(nn.Module):
+    """F(x, c) for images of any height, width and number of channels (arXiv 1907.05600, appendix A).
+
+    Arguments:
+        shape: the shape (C, H, W) of one image.
+        channels: of the first stage; the others have twice as many. Published: 128.
+        embedding: ``smooth`` or ``steps``; see :mod:`models.embedding`.
+    """
+
+    def __init__(self, shape: tuple[int, ...], channels: int = 128, embedding: str = "smooth"):
+        super().__init__()
+        if len(shape) != 3:
+            raise ValueError(
+                f"model=ncsn takes images of shape (C, H, W), the data have shape {tuple(shape)}; type model=mlp"
+            )
+        if channels < 1:
+            raise ValueError(f"model.channels={channels} must be at least 1; published: model.channels=128")
+        one, two = channels, 2 * channels
+        self.noise = NoiseEmbedding(WIDTH, embedding)
+        self.first = nn.Conv2d(shape[0], one, 3, padding=1)
+        self.stages = nn.ModuleList(
+            nn.ModuleList(stage)
+            for stage in (
+                (Residual(one, one), Residual(one, one)),
+                (Residual(one, two, halve=True), Residual(two, two)),
+                (Residual(two, two, dilation=2), Residual(two, two, dilation=2)),
+                (Residual(two, two, dilation=4), Residual(two, two, dilation=4)),
+            )
+        )
+        self.refine = nn.ModuleList(
+            (Refine((two,), two), Refine((two, two), two), Refine((two, two), one), Refine((one, one), one, last=True))
+        )
+        self.norm = InstanceNormPlus(one)
+        self.last = nn.Conv2d(one, shape[0], 3, padding=1)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        """x (B, C, H, W) and the noise level c (B,) to (B, C, H, W)."""
+        noise, h, features = self.noise(c), self.first(x), []
+        for stage in self.stages:
+            for block in stage:
+                h = block(h, noise)
+            features.append(h)
+        above: list[Tensor] = []
+        for refine, feature in zip(self.refine, reversed(features), strict=True):
+            above = [refine([feature, *above], feature.shape[2:], noise)]
+        return self.last(F.elu(self.norm(above[0], noise)))
