@@ -6,6 +6,7 @@ from .encode import Encode
 from .interpolate import Interpolate
 from .likelihood import LikelihoodTask
 from .memorisation import Memorisation
+from .modes import Modes
 from .overfitting import Overfitting
 from .record import Record
 from .restore import Restore
@@ -22,6 +23,7 @@ __all__ = [
     "Bound",
     "Binary",
     "Memorisation",
+    "Modes",
     "Overfitting",
     "Restore",
     "WorkPrecision",

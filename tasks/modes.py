@@ -1,0 +1,118 @@
+"""How many samples each sampler puts in each mode of a mixture: whether it mixes, or keeps the shares of its start.
+
+A sample belongs to the component that most probably drew it. Where modes are far apart plain Langevin dynamics cannot
+go from one to the other, and its shares say where it started; samplers that come down from much noise decide while the
+modes are one (Song and Ermon, arXiv 1907.05600, section 3.2.2 and figure 3). Each sampler draws once for each seed, so
+that the shares have errors.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from data import Data
+from samplers import Sampler
+from sde_lib import SDE, BlockNoise, Counted, ScoreFn
+
+from .progress import progress
+from .record import Record
+
+
+@dataclass(frozen=True)
+class Modes:
+    """(sde, score, data, record) -> metrics, modes.npz and a picture.
+
+    Arguments:
+        samplers: those to compare, by name.
+        seeds: how often each draws: the seeds seed ... seed + seeds - 1.
+        count: samples a draw; None for 4,000.
+        batch: how many at a time; the samples do not depend on it.
+        seed: the first seed of the noise.
+        device, dtype: where, and in which precision.
+    """
+
+    samplers: dict[str, Sampler]
+    seeds: int = 5
+    count: int | None = None
+    batch: int = 1024
+    seed: int = 0
+    device: str = "cpu"
+    dtype: str = "float32"
+
+    def __post_init__(self):
+        if not self.samplers:
+            raise ValueError("task.samplers is empty; type for example +sampler@task.samplers.em=em")
+        for key, value in (("seeds", self.seeds), ("batch", self.batch)):
+            if value < 1:
+                raise ValueError(f"task.{key}={value} must be at least 1")
+
+    def __call__(self, sde: SDE, score: ScoreFn, data: Data, record: Record) -> dict:
+        components = data.components()
+        if components is None or len(components[0]) < 2:
+            raise ValueError("task=modes needs data that are a mixture of two Gaussians or more; type data=mixture")
+        count, truth = self.count or 4000, components[0].double() / components[0].double().sum()
+        heavy = int(truth.argmax())
+        shares, drawn, metrics = {}, {}, {"count": count, "true_share_of_the_heaviest": float(truth[heavy])}
+        with progress("sampling", len(self.samplers) * self.seeds * count) as advance:
+            done = 0
+            for name, sampler in self.samplers.items():
+                counted, rows = Counted(score), []
+                for seed in range(self.seed, self.seed + self.seeds):
+
+                    def tell(first: int, size: int, share: float, done: int = done) -> None:
+                        advance(done + first, size, share)
+
+                    x = self.draw(sampler, sde, counted, data, count, seed, tell)
+                    done += count
+                    owner = belonging(x.flatten(1).double(), components)
+                    rows.append(torch.bincount(owner, minlength=len(truth)).double() / count)
+                    drawn.setdefault(name, x)
+                shares[name] = torch.stack(rows)
+                mine = shares[name][:, heavy]
+                metrics[f"{name}_share_of_the_heaviest"] = float(mine.mean())
+                metrics[f"{name}_share_std"] = float(mine.std()) if len(mine) > 1 else math.nan
+                metrics[f"{name}_nfe"] = counted.evaluations / (count * self.seeds)
+        record.arrays("modes", truth=truth.numpy(), **{name: rows.numpy() for name, rows in shares.items()})
+        self.show(data, truth, shares, drawn, record)
+        return metrics
+
+    def draw(self, sampler: Sampler, sde: SDE, score: ScoreFn, data: Data, count: int, seed: int, tell) -> Tensor:
+        """Samples in model units, shape (count, *), on the CPU."""
+        parts, dtype = [], getattr(torch, self.dtype)
+        for first in range(0, count, self.batch):
+            size = min(self.batch, count - first)
+            start, noise = (
+                BlockNoise(seed, first, size, data.shape, dtype, self.device, stream) for stream in ("prior", "sampler")
+            )
+            x = sampler(
+                sde,
+                score,
+                start() * sde.prior_std,
+                noise,
+                on_step=lambda share, first=first, size=size: tell(first, size, share),
+            )
+            if not bool(x.isfinite().all()):
+                raise FloatingPointError("samples are not finite; try smaller Langevin steps, or more steps")
+            parts.append(x.cpu())
+        return torch.cat(parts)
+
+    def show(
+        self, data: Data, truth: Tensor, shares: dict[str, Tensor], drawn: dict[str, Tensor], record: Record
+    ) -> None:
+        from .figures.modes import mode_shares
+
+        points = None
+        if data.dim == 2 and len(data.shape) == 1:
+            points = {name: data.decode(x.double()).numpy() for name, x in drawn.items()}
+        test = data.test.numpy() if points else None
+        rows = {name: each.numpy() for name, each in shares.items()}
+        record.picture(mode_shares(truth.numpy(), rows, record.path("modes.png"), points, test))
+
+
+def belonging(x: Tensor, components: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    """The index of the most probable component of each of x (N, D), (N,)."""
+    weights, means, stds = (each.double() for each in components)
+    distances = torch.cdist(x, means).square() / (2 * stds.square())
+    return (weights.log() - distances - x.shape[1] * stds.log()).argmax(1)
