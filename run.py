@@ -82,6 +82,7 @@ def run(cfg: dict, choices: dict[str, str], folder: Path, sweep: str | None = No
         data = schema.build(cfg["data"], "data")
         cfg = assemble.settle(cfg, data, device)
         sde, task = schema.build(cfg["sde"], "sde"), schema.build(cfg["task"], "task")
+        getattr(task, "check_data", lambda data: None)(data)  # before a network is trained for nothing
         score = assemble.obtain_score(
             cfg, sde, data, record, name="-".join(choices[key] for key in ("data", "sde", "model"))
         )

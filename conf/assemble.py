@@ -79,6 +79,9 @@ def largest_noise(data: Data) -> float:
 
 def obtain_score(cfg: dict, sde: Any, data: Any, record: Any, name: str) -> Any:
     """The score of a run; ``name`` makes the folder of a network that is trained readable."""
+    if "trainers" in cfg["task"]:
+        train_rivals(cfg, sde, data, record, name)
+        return nn.Identity()
     if cfg["task"].get("other") is not None:  # first, so that a mistake is told before a long training
         record.other = other_network(cfg, data)
     if cfg["task"].get("samples") is not None:  # they are in a file: nothing is to be trained
@@ -147,6 +150,19 @@ def look_back(cfg: dict, sde: Any, record: Any, kept: Iterable[Path]) -> None:
     for path in kept:
         record.training = record.training or journal.read(path.parent)
         record.kept[int(path.name.removeprefix("kept-"))] = loader(path)
+
+
+def train_rivals(cfg: dict, sde: Any, data: Any, record: Any, name: str) -> None:
+    """The networks of task.trainers, each by a trainer of its own and found in the store like any other."""
+    if cfg["checkpoint"] or "sde" in cfg["model"]:
+        raise ValueError(
+            "this task trains several networks and compares them: leave checkpoint= out, and choose a network with "
+            "model=mlp or model=unet"
+        )
+    for key, node in cfg["task"]["trainers"].items():
+        twin = cfg | {"training": node, "task": {"_target_": "tasks.Train"}}
+        score = obtain_score(twin, sde, data, record, f"{name}-{key}")
+        record.rivals[key] = score.to(device=cfg["device"], dtype=getattr(torch, cfg["dtype"])), list(record.training)
 
 
 def refuse_other_shapes(node: dict, shape: tuple[int, ...], key: str) -> None:

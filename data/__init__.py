@@ -6,6 +6,7 @@ from data.curves import Moons, SwissRoll, TwoSpirals
 from data.digits import Digits
 from data.heartbeat import Heartbeat
 from data.images import Images
+from data.line import Line
 from data.mixture import Mixture
 from data.pinwheel import Pinwheel
 from data.planar import Checkerboard, EightGaussians, Rings
@@ -18,6 +19,7 @@ __all__ = [
     "EightGaussians",
     "Heartbeat",
     "Images",
+    "Line",
     "Mixture",
     "Moons",
     "Pinwheel",

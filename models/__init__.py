@@ -4,7 +4,7 @@ from .bits import Bits
 from .energy import EnergyGradient
 from .mlp import MLP
 from .oracle import Oracle
-from .parameterisation import EDM, Denoiser, Noise, Parameterisation, Score, Velocity
+from .parameterisation import EDM, Denoiser, Noise, Parameterisation, Score, Unscaled, Velocity
 from .refinenet import RefineNet
 from .score import ScoreModel
 from .unet import UNet
@@ -16,6 +16,7 @@ __all__ = [
     "Noise",
     "Denoiser",
     "Velocity",
+    "Unscaled",
     "EDM",
     "Bits",
     "MLP",

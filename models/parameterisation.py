@@ -7,6 +7,7 @@ With :math:`V = \alpha^2 + \sigma^2`, :math:`V_d = \alpha^2 s_d^2 + \sigma^2` an
 =============  ====================  ===========================================  ======================
 row            c_skip                c_out                                        c_in
 =============  ====================  ===========================================  ======================
+Unscaled       0                     :math:`1/\alpha`                             :math:`1/\sqrt V`
 Score          0                     :math:`1/\sigma`                             :math:`1/\sqrt V`
 Noise          0                     :math:`-1/\sigma`                            :math:`1/\sqrt V`
 Denoiser       :math:`-1/\sigma^2`   :math:`\alpha/\sigma^2`                      :math:`1/\sqrt V`
@@ -34,6 +35,14 @@ class Parameterisation(ABC):
     @abstractmethod
     def coefficients(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(c_skip, c_out, c_in) in the shape of alpha and sigma."""
+
+
+@dataclass(frozen=True)
+class Unscaled(Parameterisation):
+    """The network predicts the score of x/alpha itself, as plain score matching has it; it must span all its sizes."""
+
+    def coefficients(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return torch.zeros_like(sigma), 1 / alpha, torch.rsqrt(alpha.square() + sigma.square())
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,8 @@ from .bound import Bound
 from .encode import Encode
 from .interpolate import Interpolate
 from .likelihood import LikelihoodTask
+from .low_density import LowDensity
+from .manifold import Manifold
 from .memorisation import Memorisation
 from .modes import Modes
 from .overfitting import Overfitting
@@ -24,6 +26,8 @@ __all__ = [
     "Binary",
     "Memorisation",
     "Modes",
+    "Manifold",
+    "LowDensity",
     "Overfitting",
     "Restore",
     "WorkPrecision",

@@ -48,10 +48,13 @@ class Modes:
             if value < 1:
                 raise ValueError(f"task.{key}={value} must be at least 1")
 
-    def __call__(self, sde: SDE, score: ScoreFn, data: Data, record: Record) -> dict:
+    def check_data(self, data: Data) -> None:
         components = data.components()
         if components is None or len(components[0]) < 2:
             raise ValueError("task=modes needs data that are a mixture of two Gaussians or more; type data=mixture")
+
+    def __call__(self, sde: SDE, score: ScoreFn, data: Data, record: Record) -> dict:
+        components = data.components()
         count, truth = self.count or 4000, components[0].double() / components[0].double().sum()
         heavy = int(truth.argmax())
         shares, drawn, metrics = {}, {}, {"count": count, "true_share_of_the_heaviest": float(truth[heavy])}

@@ -26,6 +26,7 @@ def row(kind, sigma_data=0.6):
 # What the output of each row stands for, from the clean data D, the noise z, alpha, sigma, and s_d (arXiv 2006.11239,
 # 2202.00512, 2206.00364).
 TARGETS = {
+    "Unscaled": lambda D, z, alpha, sigma, s_d: -alpha * z / sigma,  # the score of x/alpha
     "Score": lambda D, z, alpha, sigma, s_d: -z,  # sigma times the score
     "Noise": lambda D, z, alpha, sigma, s_d: z,
     "Denoiser": lambda D, z, alpha, sigma, s_d: D,

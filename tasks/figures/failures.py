@@ -1,0 +1,83 @@
+"""What goes wrong without noise: off a manifold, and where data are rare."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from .axes import legend
+from .canvas import BLUE, GREY, INK, RED, Array, array, save, style
+
+COLOURS = (RED, BLUE, GREY, INK)
+
+
+@style()
+def manifold(
+    losses: Mapping[str, list[tuple[int, float]]],
+    across: Array,
+    curves: Mapping[str, tuple[Array, Array | None]],
+    path: Path,
+) -> Path:
+    """The loss along the training, and the score's component across the line, of each network.
+
+    Arguments:
+        losses: by name (step, loss).
+        across: distances from the line (N,).
+        curves: by name the component (N,), and the exact one of its level where that is known.
+    """
+    figure = Figure(figsize=(8.6, 3.4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    largest = max(abs(loss) for each in losses.values() for _, loss in each)
+    for colour, (name, events) in zip(COLOURS, losses.items(), strict=False):
+        left.plot(*np.array(events).T, color=colour, label=name.replace("_", " "))
+    left.set_yscale("symlog", linthresh=10)
+    left.set_ylim(-3 * largest, None)
+    left.set_xlabel("updates")
+    left.set_ylabel("sliced score matching loss")
+    legend(left)
+    known = [curve for curve, exact in curves.values() if exact is not None]
+    height = 1.3 * max(np.abs(array(curve)).max() for curve in known) if known else None
+    for colour, (name, (curve, exact)) in zip(COLOURS, curves.items(), strict=False):
+        right.plot(across, array(curve), color=colour, label=name.replace("_", " "))
+        if exact is not None:
+            right.plot(across, array(exact), color=INK, lw=1, ls=(0, (2, 2)), label="exact, with this noise", zorder=4)
+    if height:
+        right.set_ylim(-height, height)
+    right.axhline(0, color=GREY, lw=0.6)
+    right.set_xlabel("distance from the line")
+    right.set_ylabel("score across the line")
+    legend(right)
+    return save(figure, path)
+
+
+@style()
+def low_density(grid_x: Array, grid_y: Array, panels: Mapping[str, tuple[Array, Array, Array]], path: Path) -> Path:
+    """A column a network: the relative error over the plane under contours of the density; below, error by density.
+
+    Arguments:
+        grid_x, grid_y: (nx,) and (ny,).
+        panels: by name the error (ny, nx) in [0, 1], the log-density (ny, nx), and the mean errors (K,) of parts of the
+            plane that have as many points each, from the densest to the emptiest.
+    """
+    figure = Figure(figsize=(3.0 * len(panels) + 0.7, 4.8), layout="constrained")
+    axes = figure.subplots(2, len(panels), squeeze=False, height_ratios=[1.9, 1])
+    extent = (grid_x[0], grid_x[-1], grid_y[0], grid_y[-1])
+    for column, (name, (error, density, bins)) in enumerate(panels.items()):
+        top, bottom = axes[0, column], axes[1, column]
+        image = top.imshow(error, origin="lower", extent=extent, vmin=0, vmax=1, cmap="magma_r")
+        inside = array(density).max() - np.array([8.0, 4.5, 2.0])
+        top.contour(grid_x, grid_y, density, levels=inside, colors=INK, linewidths=0.6, linestyles="solid")
+        top.set_title(name.replace("_", " "))
+        top.set_xticks([])
+        top.set_yticks([])
+        places = (np.arange(len(bins)) + 0.5) / len(bins)
+        bottom.plot(places, bins, "o-", color=BLUE, ms=3)
+        bottom.set_ylim(0, 1)
+        bottom.set_xlim(0, 1)
+        bottom.set_xticks([0, 1], ["densest", "emptiest"])
+        bottom.set_yticks([0, 0.5, 1] if column == 0 else [])
+    axes[1, 0].set_ylabel("relative error")
+    bar = figure.colorbar(image, ax=axes[0], label="relative error of the score", aspect=30, pad=0.02)
+    bar.outline.set_visible(False)
+    return save(figure, path)

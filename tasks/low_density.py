@@ -1,0 +1,85 @@
+"""Where a score is wrong: in regions without data, unless noise fills them.
+
+A network learns the score where the data are. Elsewhere it says what it likes, and a Langevin walk that starts there
+is sent astray; perturbed by much noise the data are everywhere, and so is the score (Song and Ermon, arXiv 1907.05600,
+section 3.2.1 and figure 2). Each network's error is measured against the exact score of its own level, at points spread
+evenly over the plane, beside that level's density.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from data import Data
+from models import Oracle
+from sde_lib import SDE, ScoreFn
+from training import Trainer
+
+from .record import Record
+from .rivals import rivals_of
+
+POINTS = 81  # a side of the grid
+BINS = 12  # of density, with as many points each
+
+
+@dataclass(frozen=True)
+class LowDensity:
+    """(sde, score, data, record) -> metrics, low_density.npz and a picture.
+
+    Arguments:
+        trainers: the networks to compare by name, each by its trainer, of levels ``one`` or ``clean``.
+        device, dtype: where, and in which precision.
+    """
+
+    trainers: dict[str, Trainer] = field(default_factory=dict)
+    device: str = "cpu"
+    dtype: str = "float32"
+
+    def check_data(self, data: Data) -> None:
+        if data.components() is None or data.shape != (2,):
+            raise ValueError("task=low_density needs a mixture in the plane, whose score is known; type data=mixture")
+
+    def __call__(self, sde: SDE, score: ScoreFn, data: Data, record: Record) -> dict:
+        oracle = Oracle(sde, data.components()).double()
+        x = data.encode(data.test.double())
+        low, high = x.quantile(0.001, dim=0) - 1.0, x.quantile(0.999, dim=0) + 1.0
+        axes = [torch.linspace(float(a), float(b), POINTS, dtype=torch.float64) for a, b in zip(low, high, strict=True)]
+        points = torch.stack(torch.meshgrid(*axes, indexing="xy"), dim=-1).reshape(-1, 2)
+        metrics, panels, arrays = {}, {}, {}
+        for name, (network, _) in rivals_of(record, self.trainers).items():
+            t = self.trainers[name].loss.levels.times(sde, torch.full((1,), 0.5, dtype=torch.float64))
+            error, density = self.compare(network, oracle, sde, points, t)
+            at_data, _ = self.compare(network, oracle, sde, self.perturbed(sde, x, t), t)
+            order = density.argsort(descending=True)
+            bins = torch.stack([part.mean() for part in error[order].tensor_split(BINS)])
+            panels[name] = (
+                error.reshape(POINTS, POINTS).numpy(),
+                density.reshape(POINTS, POINTS).numpy(),
+                bins.numpy(),
+            )
+            arrays[name] = error.reshape(POINTS, POINTS).numpy()
+            metrics[f"{name}_error_at_the_data"] = float(at_data.mean())
+            metrics[f"{name}_error_in_the_plane"] = float(error.mean())
+        record.arrays("low_density", x=axes[0].numpy(), y=axes[1].numpy(), **arrays)
+        from .figures.failures import low_density
+
+        record.picture(low_density(axes[0].numpy(), axes[1].numpy(), panels, record.path("low_density.png")))
+        return metrics
+
+    def perturbed(self, sde: SDE, x: Tensor, t: Tensor) -> Tensor:
+        """Data of that level, in the units of x/alpha, always the same ones."""
+        z = torch.randn(x.shape, dtype=x.dtype, generator=torch.Generator().manual_seed(0))
+        return x + float(torch.exp(-sde.half_log_snr(t))) * z
+
+    @torch.no_grad()
+    def compare(self, network: ScoreFn, oracle: Oracle, sde: SDE, points: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """|s - s*| / (|s| + |s*|), from 0 for the exact score to 1 for one of the opposite direction or of no length at
+        all, and the log-density, both (N,), at points (N, 2) in the units of x/alpha.
+        """
+        dtype, times = getattr(torch, self.dtype), t.expand(len(points))
+        x = float(sde.alpha(t)) * points
+        exact = oracle(x, times)
+        found = network(x.to(self.device, dtype), times.to(self.device, dtype)).double().cpu()
+        error = (found - exact).norm(dim=1) / (found.norm(dim=1) + exact.norm(dim=1)).clamp_min(1e-30)
+        return error, oracle.log_prob(x, times)

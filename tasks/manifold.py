@@ -1,0 +1,78 @@
+r"""Scores off a manifold: without noise they grow as long as one trains, with noise they come to rest.
+
+Data on a line have no density in the plane. Implicit and sliced score matching reward a network for diverging there:
+across the line the data put no bound on |s|^2, being all at n = 0, and the divergence can fall without end, so that the
+loss does. Blurred by noise of std k the score across the line is -n/k^2, and the same loss finds it (Song and Ermon,
+arXiv 1907.05600, section 3.2.1 and figure 1).
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from data import Data
+from sde_lib import SDE, ScoreFn
+from training import Trainer
+from training.levels import One
+
+from .record import Record
+from .rivals import check_trainers, rivals_of
+
+
+@dataclass(frozen=True)
+class Manifold:
+    """(sde, score, data, record) -> metrics, manifold.npz and a picture.
+
+    Arguments:
+        trainers: the networks to compare by name, each by its trainer; those of levels ``one`` are read at that level
+            and compared with its exact score, all others at eps.
+        distance: how far from the line, in model units, the scores are compared.
+        device, dtype: where, and in which precision.
+    """
+
+    trainers: dict[str, Trainer] = field(default_factory=dict)
+    distance: float = 0.1
+    device: str = "cpu"
+    dtype: str = "float32"
+
+    def __post_init__(self):
+        check_trainers(self.trainers, ("without_noise", "with_noise"))
+        if not 0 < self.distance < 10:
+            raise ValueError(f"task.distance={self.distance} must lie between 0 and 10; type task.distance=0.1")
+
+    def check_data(self, data: Data) -> None:
+        if getattr(data, "direction", None) is None:
+            raise ValueError("task=manifold looks across a line in the plane; type data=line")
+
+    def __call__(self, sde: SDE, score: ScoreFn, data: Data, record: Record) -> dict:
+        direction = data.direction
+        normal = torch.tensor([-direction[1], direction[0]], dtype=torch.float64)
+        across = torch.linspace(-5, 5, 201, dtype=torch.float64) * self.distance
+        metrics, curves, losses, arrays = {}, {}, {}, {"across": across.numpy()}
+        for name, (network, journal) in rivals_of(record, self.trainers).items():
+            levels = self.trainers[name].loss.levels
+            t = levels.times(sde, torch.full((1,), 0.5, dtype=torch.float64)).expand(len(across))
+            found = self.component(network, sde, across, normal, t)
+            losses[name] = [(event["step"], event["loss"]) for event in journal if "loss" in event]
+            at = int((across - self.distance).abs().argmin())
+            k = levels.noise_to_signal if isinstance(levels, One) else None
+            curves[name] = (found.numpy(), None if k is None else (-across / k**2).numpy())
+            arrays[name] = found.numpy()
+            metrics[f"{name}_final_loss"] = losses[name][-1][1]
+            metrics[f"{name}_score_off_the_line"] = float(found[at].abs())
+            if k is not None:
+                metrics[f"{name}_exact_score_off_the_line"] = self.distance / k**2
+        record.arrays("manifold", **arrays)
+        from .figures.failures import manifold
+
+        record.picture(manifold(losses, across.numpy(), curves, record.path("manifold.png")))
+        return metrics
+
+    @torch.no_grad()
+    def component(self, network: ScoreFn, sde: SDE, across: Tensor, normal: Tensor, t: Tensor) -> Tensor:
+        """The score's component across the line, in the units of x/alpha, at points (N,) from its middle outwards."""
+        dtype, alpha = getattr(torch, self.dtype), sde.alpha(t)
+        x = (alpha * across)[:, None] * normal
+        found = network(x.to(self.device, dtype), t.to(self.device, dtype)).double().cpu()
+        return alpha * (found @ normal)
