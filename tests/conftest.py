@@ -56,7 +56,8 @@ def standard(shape: tuple[int, ...]) -> dict:
     components = (torch.tensor([1.0]), torch.zeros(1, dim), torch.tensor([1.0]))
     one = torch.ones(dim, dtype=torch.float64)
     values = {"shape": list(shape), "components": components, "moments": (0 * one, one, one.diag(), 0.0)}
-    return values | {"labels": None, "sigma_data": 1.0, "batch": 64, "device": "cpu"}
+    values |= {"reference": torch.randn(100, dim), "sigma_max": 10.0, "labels": None}
+    return values | {"sigma_data": 1.0, "batch": 64, "device": "cpu"}
 
 
 def make(key: str, *overrides: str, shape: tuple[int, ...] = (2,)):

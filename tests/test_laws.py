@@ -217,7 +217,7 @@ def test_every_yaml_builds(path, files):
     if group == "operator":
         more = files.get(path.stem, [])
     node = node_of(path, *more)
-    pictures = ("UNet", "Box", "Colourise", "Superresolve", "Deblur")  # what is for images alone
+    pictures = ("UNet", "RefineNet", "Box", "Colourise", "Superresolve", "Deblur")  # what is for images alone
     image = any(each["_target_"].split(".")[-1].startswith(pictures) for _, each in nodes(node))
     shape = (3, 8, 6) if image else (2,)
     node = schema.settle(node, shape, standard(shape))

@@ -42,7 +42,7 @@ from .conftest import (
     mixture,
 )
 
-SHORT = {"steps": 20, "rtol": 1e-4, "atol": 1e-4}
+SHORT = {"levels": 12, "count": 2, "steps": 20, "rtol": 1e-4, "atol": 1e-4}
 PREDICTOR_CHOICES = {name: make("sampler.predictor", "sampler=em", f"sampler/predictor={name}") for name in PREDICTORS}
 # Restart's rounds have a number of steps of their own, whatever the grid's: see test_stochastic.py.
 SOLVERS = [name for name, each in PREDICTOR_CHOICES.items() if not isinstance(each, Rescale | Restart)]
@@ -402,7 +402,8 @@ def run_in_batches(sde, sampler, score, shape, count: int, batch: int) -> Tensor
 def test_samples_do_not_depend_on_the_batch(sde, shape, name, batch):
     sampler, oracle, count = short(name), Oracle(sde, mixture(shape)), 70 if len(shape) == 1 else 10
     whole = run_in_batches(sde, sampler, oracle, shape, count, count)
-    torch.testing.assert_close(run_in_batches(sde, sampler, oracle, shape, count, batch), whole, rtol=1e-10, atol=1e-10)
+    cut = run_in_batches(sde, sampler, oracle, shape, count, batch)
+    torch.testing.assert_close(cut, whole, rtol=1e-8, atol=1e-8)  # rounding grows along a path that passes a ridge
 
 
 @pytest.mark.parametrize("rule, depends", [("kernel", False), ("sample_norms", False), ("batch_norms", True)])
