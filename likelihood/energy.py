@@ -58,6 +58,10 @@ class EnergyDensity(CrossCheck):
     @torch.no_grad()
     def log_normaliser(self, sde: SDE, score: ScoreFn, like: Tensor) -> tuple[float, float, float]:
         """(log Z(eps), its standard error, the effective sample size) for points like x, shape (B, *)."""
+        if self.reference is None:
+            raise ValueError(
+                "task.crosscheck.reference is missing: points of the data; type task.crosscheck.reference=auto"
+            )
         shape, dim = like.shape[1:], like.shape[1:].numel()
         generator = torch.Generator().manual_seed(self.seed)
         alpha, sigma = (float(each(torch.tensor(sde.eps, dtype=torch.float64))) for each in (sde.alpha, sde.sigma))
@@ -111,11 +115,15 @@ class EnergyDensity(CrossCheck):
 def log_density(score: ScoreFn, x: Tensor, t: Tensor) -> Tensor:
     """u(x, t) in float64 on the CPU, shape (B,); ValueError for a score that has none."""
     try:
-        return score.log_density(x, t).double().cpu()
-    except (AttributeError, NotImplementedError):
+        own = getattr(score, "log_density", None)
+        found = None if own is None else own(x, t)
+    except NotImplementedError:  # a ScoreModel whose network has no energy
+        found = None
+    if found is None:
         raise ValueError(
             "task/crosscheck=energy needs a network with an energy; type model=energy_mlp or model=energy_unet"
-        ) from None
+        )
+    return found.double().cpu()
 
 
 def normal(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:

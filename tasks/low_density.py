@@ -6,7 +6,7 @@ section 3.2.1 and figure 2). Each network's error is measured against the exact 
 evenly over the plane, beside that level's density.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from sde_lib import SDE, ScoreFn
 from training import Trainer
 
 from .record import Record
-from .rivals import rivals_of
+from .rivals import check_trainers, rivals_of
 
 POINTS = 81  # a side of the grid
 BINS = 12  # of density, with as many points each
@@ -32,9 +32,12 @@ class LowDensity:
         device, dtype: where, and in which precision.
     """
 
-    trainers: dict[str, Trainer] = field(default_factory=dict)
+    trainers: dict[str, Trainer]
     device: str = "cpu"
     dtype: str = "float32"
+
+    def __post_init__(self):
+        check_trainers(self.trainers, ())
 
     def check_data(self, data: Data) -> None:
         if data.components() is None or data.shape != (2,):

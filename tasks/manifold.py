@@ -6,7 +6,7 @@ loss does. Blurred by noise of std k the score across the line is -n/k^2, and th
 arXiv 1907.05600, section 3.2.1 and figure 1).
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -26,12 +26,12 @@ class Manifold:
 
     Arguments:
         trainers: the networks to compare by name, each by its trainer; those of levels ``one`` are read at that level
-            and compared with its exact score, all others at eps.
+            and compared with its exact score, those of levels ``clean`` at eps.
         distance: how far from the line, in model units, the scores are compared.
         device, dtype: where, and in which precision.
     """
 
-    trainers: dict[str, Trainer] = field(default_factory=dict)
+    trainers: dict[str, Trainer]
     distance: float = 0.1
     device: str = "cpu"
     dtype: str = "float32"

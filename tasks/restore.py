@@ -293,7 +293,7 @@ def distances(x: Tensor, exact: tuple[Tensor, Tensor] | None) -> dict[str, float
     """The mean distance of a point's draws (N, draws, *) to exact ones, and that of exact ones to each other."""
     if exact is None or x.shape[1] < 2:
         return {}
-    one, other = exact
+    one, other = exact  # of the first points alone, where there are many
     found = {
         key: float(np.mean([sliced_wasserstein(a, b, 50) for a, b in zip(draws, one, strict=False)]))
         for key, draws in (("sliced_wasserstein_to_exact", x), ("sliced_wasserstein_floor", other))

@@ -68,6 +68,10 @@ def test_the_line():
         (["task=low_density", "data=moons"], "task=low_density needs a mixture in the plane"),
         (["experiment=low_density", "model=oracle"], "this task trains several networks"),
         (["experiment=manifold", "~task.trainers.with_noise"], "task.trainers.with_noise is missing: this task"),
+        (
+            ["experiment=low_density", "task.trainers.clean.loss.levels._target_=training.levels.LogSNR"],
+            "task.trainers.clean.loss.levels must be one level",
+        ),
         (["experiment=manifold", "task.distance=0"], "task.distance=0.0 must lie between 0 and 10"),
         (["experiment=manifold", "task.trainers.with_noise.rate=-1"], "training.rate=-1 must be positive"),
         (["data=line", "data.degrees=1e9", "task=train"], "data.degrees=1000000000.0 must lie in"),

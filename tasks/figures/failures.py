@@ -29,8 +29,9 @@ def manifold(
     figure = Figure(figsize=(8.6, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2)
     largest = max(abs(loss) for each in losses.values() for _, loss in each)
-    for colour, (name, events) in zip(COLOURS, losses.items(), strict=False):
-        left.plot(*np.array(events).T, color=colour, label=name.replace("_", " "))
+    colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(losses)}
+    for name, events in losses.items():
+        left.plot(*np.array(events).T, color=colours[name], label=name.replace("_", " "))
     left.set_yscale("symlog", linthresh=10)
     left.set_ylim(-3 * largest, None)
     left.set_xlabel("updates")
@@ -38,8 +39,8 @@ def manifold(
     legend(left)
     known = [curve for curve, exact in curves.values() if exact is not None]
     height = 1.3 * max(np.abs(array(curve)).max() for curve in known) if known else None
-    for colour, (name, (curve, exact)) in zip(COLOURS, curves.items(), strict=False):
-        right.plot(across, array(curve), color=colour, label=name.replace("_", " "))
+    for name, (curve, exact) in curves.items():
+        right.plot(across, array(curve), color=colours[name], label=name.replace("_", " "))
         if exact is not None:
             right.plot(across, array(exact), color=INK, lw=1, ls=(0, (2, 2)), label="exact, with this noise", zorder=4)
     if height:
