@@ -20,6 +20,7 @@ GROUPS = (
     "data",
     "sde",
     "model",
+    "classifier",
     "parameterisation",
     "training",
     "likelihood",
@@ -34,6 +35,8 @@ GROUPS = (
 ROOT = {
     "count": int | None,
     "points": str | None,
+    "condition": int | float | str | list | dict | None,
+    "guidance": float,
     "seed": int,
     "device": Literal["auto", "cpu", "cuda", "mps"],
     "dtype": Literal["float32", "float64"],
@@ -46,6 +49,7 @@ ROOT = {
 BOUNDS = {  # of the root's numbers: the least, the most, and what to type instead
     "count": (1, 10**8, "leave it out for the default"),  # samples are held in memory
     "threads": (1, 1024, "leave it out for the default"),
+    "guidance": (0, 1000, "type guidance=1 for p(x | y) as it is"),
     "seed": (-(2**63), 2**63 - 1, "type seed=0"),
 }
 
@@ -81,6 +85,8 @@ def build(node: Any, key: str) -> Any:
 def check_root(cfg: dict) -> None:
     """The keys that belong to no group."""
     for key in cfg:
+        if key == "classifier" and not cfg[key]:
+            continue
         if key not in ROOT and key not in GROUPS:
             raise ValueError(f"{key} is not a key of the configuration; the keys are {', '.join([*ROOT, *GROUPS])}")
     for key in ("points", "store", "checkpoint"):

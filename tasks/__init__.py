@@ -2,6 +2,7 @@
 
 from .binary import Binary
 from .bound import Bound
+from .classifier import TrainClassifier
 from .encode import Encode
 from .interpolate import Interpolate
 from .likelihood import LikelihoodTask
@@ -18,6 +19,7 @@ from .work_precision import WorkPrecision
 
 __all__ = [
     "Train",
+    "TrainClassifier",
     "Sample",
     "LikelihoodTask",
     "Encode",

@@ -2,6 +2,7 @@
 
 from . import journal, levels, store
 from .binary import BinaryLoss
+from .classification import CrossEntropy
 from .ema import EMA
 from .levels import Levels
 from .loss import (
@@ -24,6 +25,7 @@ __all__ = [
     "ImplicitScoreMatching",
     "SlicedScoreMatching",
     "BinaryLoss",
+    "CrossEntropy",
     "Levels",
     "levels",
     "EMA",
