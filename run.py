@@ -75,8 +75,7 @@ def run(cfg: dict, choices: dict[str, str], folder: Path, sweep: str | None = No
     try:
         schema.check_root(cfg)
         for key in assemble.nodes(cfg):
-            node = assemble.without_condition(cfg[key]) if key == "data" else cfg[key]
-            schema.check(node, key, unsettled=key != "data")
+            schema.check(cfg[key], key, unsettled=key != "data")
         device = assemble.choose_device(cfg["device"], cfg["dtype"])
         if cfg["threads"]:
             torch.set_num_threads(cfg["threads"])

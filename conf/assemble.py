@@ -29,11 +29,10 @@ NODES = tuple(key for key in schema.GROUPS if key != "logger")
 
 def build_data(cfg: dict) -> Data:
     """The data set, of p(x | y) where ``data.condition`` names a y; a classifier wants labels without being told so."""
-    node = {key: value for key, value in cfg["data"].items() if key != "condition"}
     key = cfg["data"].get("condition")
     if key is None and cfg.get("classifier"):
         key = "labels"
-    data = schema.build(node, "data")
+    data = schema.build(cfg["data"], "data")
     if key is None:
         return data
     data = Conditional(data, key)
@@ -133,20 +132,13 @@ def settle(cfg: dict, data: Any, device: str) -> dict:
     cfg = schema.settle(cfg, data.shape, values)
     schema.check_process(cfg)
     for key in nodes(cfg):
-        schema.check(without_condition(cfg[key]) if key == "data" else cfg[key], key)
+        schema.check(cfg[key], key)
     return {key: schema.canonical(value) if key in NODES and value else value for key, value in cfg.items()}
 
 
 def nodes(cfg: dict) -> list[str]:
     """The groups that are constructor calls, those that a run has."""
     return [key for key in NODES if cfg.get(key)]
-
-
-def without_condition(node: dict) -> dict:
-    """data.condition belongs to every data set, and to the constructor of none."""
-    if (value := node.get("condition")) is not None:
-        schema.check_value(value, str | int | list[str | int], "data.condition")
-    return {key: value for key, value in node.items() if key != "condition"}
 
 
 def largest_noise(data: Data) -> float:

@@ -54,6 +54,10 @@ BOUNDS = {  # of the root's numbers: the least, the most, and what to type inste
 }
 
 
+BESIDE = {"data": {"condition": str | int | list[str | int] | None}}
+"""Keys that every choice of a group has, and no constructor: conf/assemble.py reads them."""
+
+
 def locate(target: Any, key: str) -> type:
     """The class that a ``_target_`` names."""
     package, _, name = str(target).rpartition(".")
@@ -73,7 +77,8 @@ def locate(target: Any, key: str) -> type:
 def build(node: Any, key: str) -> Any:
     """The object of a node: nested nodes first, then the constructor with the node's other keys as arguments."""
     if isinstance(node, dict) and "_target_" in node:
-        arguments = {name: build(value, f"{key}.{name}") for name, value in node.items() if name != "_target_"}
+        names = node.keys() - {"_target_"} - BESIDE.get(key, {}).keys()
+        arguments = {name: build(node[name], f"{key}.{name}") for name in node if name in names}
         return locate(node["_target_"], key)(**arguments)
     if isinstance(node, dict):
         return {name: build(value, f"{key}.{name}") for name, value in node.items()}
@@ -126,6 +131,9 @@ def check(node: dict, key: str, unsettled: bool = False) -> None:
     hints = typing.get_type_hints(target.__init__)
     for name, value in node.items():
         if name == "_target_":
+            continue
+        if name in BESIDE.get(key, {}):
+            check_value(value, BESIDE[key][name], f"{key}.{name}")
             continue
         if name not in parameters:
             raise ValueError(f"{key}.{name} is not a key of {target.__name__}; its keys are {', '.join(parameters)}")

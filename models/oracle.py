@@ -32,9 +32,7 @@ class Oracle(nn.Module):
         evidence: of data of p(x | y), log p(y | k) up to a constant, y (B, width) to (B, K); ``auto`` takes the data's.
     """
 
-    def __init__(
-        self, sde: SDE, components: tuple[Tensor, Tensor, Tensor], evidence: Any = None
-    ):
+    def __init__(self, sde: SDE, components: tuple[Tensor, Tensor, Tensor], evidence: Any = None):
         super().__init__()
         self.sde, self.evidence = sde, evidence
         weights, means, stds = (torch.as_tensor(c, dtype=torch.float64) for c in components)
