@@ -48,6 +48,11 @@ class Condition:
         """The length of what a network is told."""
         return len(self.names) + 1
 
+    @property
+    def titles(self) -> list[str]:
+        """The names as pictures show them."""
+        return [f"column {name}" if name.isdigit() and not self.classes else name for name in self.names]
+
     def encode(self, y: Tensor) -> Tensor:
         """y (B,) or (B, C) as a network is told it, (B, width), float64."""
         if self.classes:

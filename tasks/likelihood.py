@@ -354,7 +354,7 @@ class LikelihoodTask:
             y=data.condition.encode(given),
         )["log_prob"].reshape(size, size)
         truth = data.true_log_prob(grid[:, 1:], given)
-        names = [*data.condition.names, (data.labels() or ["x"])[0]]
+        names = [*data.condition.titles, (data.labels() or ["$x$"])[0]]
         return figures.density(
             *axes,
             log_prob,

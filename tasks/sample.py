@@ -145,7 +145,7 @@ class Sample:
                 )
             elif len(data.shape) == 1:  # with their y, which is what they should agree with
                 r, real = torch.cat([y, r], 1), torch.cat([known.test[: len(real)], real.double()], 1)
-                labels = [*known.names, *(labels or figures.names(None, data.dim))]
+                labels = [*known.titles, *(labels or figures.names(None, data.dim))]
         path = record.path("samples.png")
         if len(data.shape) == 3:
             if y is not None and known.classes:
