@@ -173,9 +173,13 @@ class Conditional(Data):
         return twin
 
     def true_log_prob(self, r: Tensor, y: Tensor | None = None) -> Tensor | None:
-        """The exact log p(r | y) in nats and data units, (B, *) and y (B,) or (B, C) to (B,); None where nobody knows
-        it.
+        """The exact log p(r | y) in nats and data units, (B, *) and y (B,) or (B, C) to (B,), of the one y that was asked
+        for where none is given; None where nobody knows it.
         """
+        if y is None:
+            if (y := self.alone) is None:
+                return None
+            y = y.expand(len(r), *y.shape[1:])
         if self.condition.classes:
             return self.joint.class_log_prob(r, y)
         if not self.columns:
@@ -187,13 +191,24 @@ class Conditional(Data):
         whole[:, self.kept], whole[:, self.columns] = r.to("cpu", torch.float64), y.to("cpu", torch.float64)
         return self.joint.true_log_prob(whole) - below
 
+    @property
+    def alone(self) -> Tensor | None:
+        """The y that was asked for, (1,) or (1, C), where it was one."""
+        asked = self.condition.asked
+        return asked if asked is not None and len(asked) == 1 else None
+
     def components(self) -> tuple[Tensor, Tensor, Tensor] | None:
-        """Those of p(x): the joint's, of the columns that are x."""
+        """Those of p(x), the joint's, of the columns that are x; or of p(x | y), where one y was asked for."""
         found = self.joint.components()
-        if found is None or not self.columns:
-            return found if self.condition.classes else None
+        if found is None or not self.condition.classes and not self.columns:
+            return None
         weights, means, stds = found
-        return weights, means[:, self.kept], stds
+        means = means if self.condition.classes else means[:, self.kept]
+        if self.alone is not None:
+            weights = (weights.log() + self.evidence(self.condition.encode(self.alone))[0]).softmax(0)
+            found = weights > 0
+            weights, means, stds = weights[found], means[found], stds[found]
+        return weights, means, stds
 
     def evidence(self, y: Tensor) -> Tensor:
         """log p(y | k) of the components k, up to a constant: y (B, width) as a network is told it, to (B, K)."""

@@ -195,6 +195,23 @@ def test_conditional_densities_are_normalised(key):
     assert float(p.sum()) * (16 / 800) ** data.dim == pytest.approx(1, abs=1e-6)
 
 
+@pytest.mark.parametrize("key, value", [("labels", 1), ([0], 0.5)])
+def test_of_one_y_the_data_are_those_of_p_of_x_given_y(key, value):
+    """So that every task that compares with what is known compares with the law that it was asked for."""
+    data = Conditional(three(count=300, test_count=100), key)
+    assert data.true_log_prob(data.test.double()) is None  # of which y?
+    whole = data.components()
+    asked = data.asking(value)
+    weights, means, stds = asked.components()
+    r = torch.randn(9, data.dim, dtype=torch.float64)
+    y = asked.condition.asked.expand(9, *asked.condition.asked.shape[1:])
+    truth = data.true_log_prob(r, y)
+    assert torch.allclose(asked.true_log_prob(r), truth)
+    own = isotropic_log_prob(data.encode(r), weights, means, stds) + data.log_det
+    assert torch.allclose(own, truth)
+    assert len(whole[0]) == 3 and len(weights) == (1 if key == "labels" else 3)
+
+
 @pytest.mark.parametrize("key", ["labels", [0]])
 def test_the_oracle_given_y_is_the_gradient_of_the_exact_density(sde, key):
     """Of p_t(x | y), by autograd of log p(x, y) of the joint mixture's own formula, perturbed in x alone."""
@@ -261,8 +278,8 @@ def test_likelihoods_given_y_are_exact(tmp_path, name):
 @pytest.mark.parametrize("name", SAMPLERS)
 @pytest.mark.parametrize("key", ["labels", [0]])
 def test_samples_are_of_their_own_y(name, key):
-    """Each sample's x lies under its own y's law, as its quantiles there show; batches and rows do not mix the y. (Under
-    another y's law the quantiles are those of points tens of standard deviations away.)
+    """Each sample's x lies under its own y's law, as its quantiles there show; batches and rows do not mix the y. (The
+    quantiles under another y's law are those of points tens of standard deviations away.)
     """
     sde, data, count = make_sde("vp"), Conditional(three(count=3000, test_count=50), key), 600
     y = data.condition.drawn(count, seed=0)
