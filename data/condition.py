@@ -173,8 +173,8 @@ class Conditional(Data):
         return twin
 
     def true_log_prob(self, r: Tensor, y: Tensor | None = None) -> Tensor | None:
-        """The exact log p(r | y) in nats and data units, (B, *) and y (B,) or (B, C) to (B,), of the one y that was asked
-        for where none is given; None where nobody knows it.
+        """The exact log p(r | y) in nats and data units, (B, *) and y (B,) or (B, C) to (B,), of the one y that was
+        asked for where none is given; None where nobody knows it.
         """
         if y is None:
             if (y := self.alone) is None:

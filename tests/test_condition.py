@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from data import Arrays, Conditional, Digits, EightGaussians, Gaussian, Mixture, Moons, TwoSpirals
+from data.mixture import isotropic_log_prob
 from models import (
     MLP,
     Classifier,
