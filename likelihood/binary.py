@@ -56,7 +56,7 @@ class BinaryBound:
         """
         x = bits_of(x)
         counted, count, last = Counted(logits), len(x), int(chain.T)
-        evaluations, done = (last if self.terms is None else self.terms + 1), 0
+        evaluations, done = (last - 1 if self.terms is None else self.terms) + 2, 0
 
         def kl(n: Tensor) -> Tensor:
             """The term of the step n -> n - 1 (B,), shape (B,)."""
@@ -71,10 +71,12 @@ class BinaryBound:
                 on_step(done / evaluations)
             return value
 
-        first = kl(torch.ones(count, device=x.device))
-        lengths = torch.ones(last - 1, dtype=first.dtype, device=x.device)
+        pair = [kl(torch.ones(count, device=x.device)) for _ in range(2)]  # two, for L_0's own error
+        reconstruction = 0.5 * (pair[0] + pair[1])
+        lengths = torch.ones(last - 1, dtype=reconstruction.dtype, device=x.device)
         found = added_up(lambda n: kl(n + 2), lengths, self.terms, x, randn_like)
-        prior = chain.prior_kl(x).to(first)
-        log_prob = -(prior + found.total + first)
+        stderr = (found.variance + 0.25 * (pair[0] - pair[1]).square()).sqrt()
+        prior = chain.prior_kl(x).to(reconstruction)
+        log_prob = -(prior + found.total + reconstruction)
         nfe = counted.evaluations / max(1, count)
-        return BoundTerms(log_prob, prior, found.total, first, found.variance.sqrt(), found.sums, found.draws, nfe)
+        return BoundTerms(log_prob, prior, found.total, reconstruction, stderr, found.sums, found.draws, nfe)

@@ -11,7 +11,7 @@ from torch.distributions import Independent, Normal, kl_divergence
 
 from data import Digits
 from likelihood import VariationalBound, bin_edges
-from likelihood.bound import log_mass
+from likelihood.bound import added_up, log_mass
 from models import Oracle
 from samplers import LogSNR, Uniform
 from sde_lib import BlockNoise, Chain
@@ -210,6 +210,15 @@ def test_some_terms_are_an_unbiased_estimate_with_true_error_bars(terms):
         claimed, real = float(found.stderr.square().mean()), float(found.log_prob.var())
         assert 0.85 * claimed < real < 1.15 * claimed if found is some else 0.4 * claimed < real < 1.05 * claimed
     assert some.nfe == terms + 2 and float(some.draws.sum()) == 4000 * terms
+
+
+@pytest.mark.parametrize("count", [2, 3, 20])
+def test_terms_of_one_variance_have_the_variance_of_their_sum(count):
+    noise, x = BlockNoise(0, 0, 20_000, (1,), torch.float64), torch.zeros(20_000, 1, dtype=torch.float64)
+    found = added_up(lambda n: 3 + 2 * noise()[:, 0], torch.ones(count, dtype=torch.float64), None, x, noise)
+    assert float(found.variance.mean()) == pytest.approx(4 * count, rel=0.05)
+    assert float(found.total.var()) == pytest.approx(4 * count, rel=0.05)
+    assert float(found.total.mean()) == pytest.approx(3 * count, abs=4 * math.sqrt(4 * count / 20_000))
 
 
 def test_a_point_does_not_depend_on_its_batch_mates():

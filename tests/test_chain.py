@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from conf import assemble
+from conf import assemble, schema
 from data import Moons
 from models import MLP
 from models.embedding import NoiseEmbedding
@@ -203,6 +203,19 @@ def test_one_network_as_a_chain_and_as_a_vp_sde(tmp_path):
     assert "sde_lib.Chain" in identity and "LinearBetas" in identity
     metrics = job(tmp_path, *words, f"checkpoint={folder}", "sde=vp", "sde.T=1", "sampler=ode", "sampler.rtol=1e-2")
     assert metrics["count"] == 10 and len(list((tmp_path / "store").iterdir())) == 1
+
+
+@pytest.mark.parametrize("sde, count", [("chain", 40), ("vp", 1000), ("edm", 1000)])
+def test_the_levels_of_a_chain_are_its_own(sde, count):
+    """Each of its T steps, as often as the others; those of an SDE in continuous time are 1,000."""
+    data = schema.build(compose("data=moons", "data.count=50")["data"], "data")
+    words = ["data=moons", f"sde={sde}", "training/loss=simple", *(["sde.T=40"] if sde == "chain" else [])]
+    cfg = assemble.settle(compose(*words), data, "cpu")
+    assert cfg["training"]["loss"]["levels"]["count"] == count
+    if sde == "chain":
+        levels, chain = schema.build(cfg["training"]["loss"]["levels"], "levels"), schema.build(cfg["sde"], "sde")
+        unit = (torch.arange(400, dtype=torch.float64) + 0.5) / 400
+        assert sorted(levels.times(chain, unit).tolist()) == pytest.approx([n for n in range(1, 41) for _ in range(10)])
 
 
 @pytest.mark.parametrize(
