@@ -294,11 +294,11 @@ def test_a_score_that_is_not_finite_is_named():
 
 
 def test_the_task_adds_up_and_stands_beside_the_ode(tmp_path):
-    words = ["task=bound", "data=mixture", "model=oracle", "sde=chain", "count=400", "data.count=2000", "dtype=float64"]
+    words = ["task=bound", "data=mixture", "model=oracle", "sde=chain", "count=100", "data.count=500", "dtype=float64"]
     words += ["likelihood.rtol=1e-4", "likelihood.atol=1e-4"]
-    metrics = job(tmp_path, *words, "task.bound.terms=100", "seed=3")
+    metrics = job(tmp_path, *words, "task.bound.terms=40", "seed=3")
     parts = [metrics[f"{name}_nats"] for name in ("prior", "diffusion", "reconstruction")]
-    assert metrics["bound_nats"] == pytest.approx(sum(parts)) and metrics["nfe"] == 102
+    assert metrics["bound_nats"] == pytest.approx(sum(parts)) and metrics["nfe"] == 42
     assert metrics["bound_bits"] == pytest.approx(metrics["bound_nats"] / (2 * math.log(2)))
     assert metrics["gap_nats"] == pytest.approx(metrics["bound_nats"] - metrics["ode_nats"])
     assert metrics["bound_gap_nats"] == pytest.approx(metrics["bound_nats"] - metrics["floor_nats"])
@@ -308,7 +308,7 @@ def test_the_task_adds_up_and_stands_beside_the_ode(tmp_path):
     assert len(arrays["terms"]) == len(arrays["times"]) + 1 == 1001
     nll = job(tmp_path, "task=likelihood", *words[1:])["nll_nats"]
     assert nll == pytest.approx(metrics["ode_nats"], abs=1e-9)
-    without = job(tmp_path, *words, "task.bound.terms=100", "seed=3", "task.likelihood=null", "task.batch=90")
+    without = job(tmp_path, *words, "task.bound.terms=40", "seed=3", "task.likelihood=null", "task.batch=90")
     assert "gap_nats" not in without and without["bound_nats"] == pytest.approx(metrics["bound_nats"], abs=1e-9)
 
 
