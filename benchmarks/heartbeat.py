@@ -31,7 +31,7 @@ def exact_belief(chain: BinaryChain, data: Heartbeat) -> ScoreFn:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--T", type=int, nargs="+", default=[50, 200, 1000])
-    parser.add_argument("--rows", type=int, default=5000)
+    parser.add_argument("--rows", type=int, default=1500)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     data = Heartbeat()

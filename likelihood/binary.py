@@ -71,11 +71,13 @@ class BinaryBound:
                 on_step(done / evaluations)
             return value
 
-        pair = [kl(torch.ones(count, device=x.device)) for _ in range(2)]  # two, for L_0's own error
-        reconstruction = 0.5 * (pair[0] + pair[1])
-        lengths = torch.ones(last - 1, dtype=reconstruction.dtype, device=x.device)
+        one = torch.ones(count, device=x.device)
+        first = kl(one)
+        lengths = torch.ones(last - 1, dtype=first.dtype, device=x.device)
         found = added_up(lambda n: kl(n + 2), lengths, self.terms, x, randn_like)
-        stderr = (found.variance + 0.25 * (pair[0] - pair[1]).square()).sqrt()
+        again = kl(one)  # for L_0's own error
+        reconstruction = 0.5 * (first + again)
+        stderr = (found.variance + 0.25 * (first - again).square()).sqrt()
         prior = chain.prior_kl(x).to(reconstruction)
         log_prob = -(prior + found.total + reconstruction)
         nfe = counted.evaluations / max(1, count)

@@ -206,7 +206,7 @@ def test_one_network_as_a_chain_and_as_a_vp_sde(tmp_path):
 
 
 def test_equal_steps_have_one_rate():
-    """At and between the whole times and at both ends: that of the VP SDE which takes so much away in a unit of time."""
+    """At and between the whole times and at both ends: that of the VP SDE which takes as much away in as long."""
     chain = Chain(LinearBetas(0.03, 0.03), T=1000.0)
     t, rate = torch.linspace(0, 1000, 4001, dtype=torch.float64), -math.log1p(-0.03)
     torch.testing.assert_close(chain.g(t).square(), torch.full_like(t, rate), rtol=1e-12, atol=0)
@@ -214,9 +214,7 @@ def test_equal_steps_have_one_rate():
 
 
 def test_the_rate_between_two_steps_is_between_theirs():
-    """Of rising betas it rises, the monotone cubic's promise, and at a whole time it is their rates' harmonic mean; at both
-    ends a parabola's.
-    """
+    """At a whole time it is their harmonic mean, at both ends a parabola's, and nowhere near 0."""
     chain = Chain(LinearBetas(1e-4, 0.02), T=1000.0)
     steps = -torch.log1p(-chain.betas)
     rate = chain.g(torch.arange(1, 1000, dtype=torch.float64)).square()
