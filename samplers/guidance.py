@@ -18,8 +18,9 @@ conditioner            V                                                        
 
 (DPS: arXiv 2209.14687. PiGDM: Song, Vahdat, Mardani and Kautz, ICLR 2023, whose r is that of q = 1. MMPS: arXiv
 2405.13712, by conjugate gradients on vector-Jacobian products.) DPS's published rule is no likelihood: after each of
-its 1,000 steps (algorithm 1 there) x moves by :math:`-\zeta\,\nabla\|y - A\hat x\|^2 / \|y - A\hat x\|`. Spread evenly over the way, and
-since a step of length h moves x by :math:`g^2 h` times the score, that is the score's term
+its 1,000 steps x moves by :math:`-\zeta\,\nabla\|y - A\hat x\|^2 / \|y - A\hat x\|` (its appendix C.2).
+Spread evenly over the way, and since a step of length h moves x by :math:`g^2 h` times the score, that is the score's
+term
 
 .. math:: -\frac{\zeta N}{T g^2}\,\frac{\nabla\|y - A\hat x\|^2}{\|y - A\hat x\|}, \qquad N = 1000,
 
