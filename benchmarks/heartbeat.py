@@ -32,13 +32,14 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--T", type=int, nargs="+", default=[50, 200, 1000])
     parser.add_argument("--rows", type=int, default=1500)
+    parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     data = Heartbeat()
     print(
         f"entropy {math.log2(data.period):.4f} bits\n\n| T | bound [bits a row] | share of heartbeats |\n|---|---|---|"
     )
     for T in arguments.T:
-        torch.manual_seed(0)
+        torch.manual_seed(arguments.seed)
         chain = BinaryChain(T=float(T))
         belief = exact_belief(chain, data)
         x = (2.0 * data.rows.double() - 1).repeat(-(-arguments.rows // data.period), 1)

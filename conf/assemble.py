@@ -99,6 +99,7 @@ def settle(cfg: dict, data: Any, device: str) -> dict:
         "drop": 0.1 if data.condition and data.condition.classes and not blind(cfg, data) else 0.0,
         "sigma_data": round(data.std, 6),
         "sigma_max": cache(lambda: largest_noise(data)),
+        "levels.count": steps_of_chain(cfg["sde"]),
         "batch": batch,
         "device": device,
     }
@@ -139,6 +140,12 @@ def settle(cfg: dict, data: Any, device: str) -> dict:
 def nodes(cfg: dict) -> list[str]:
     """The groups that are constructor calls, those that a run has."""
     return [key for key in NODES if cfg.get(key)]
+
+
+def steps_of_chain(node: dict) -> int:
+    """training.loss.levels.count=auto: the T of an SDE whose time counts steps, 1000 of any other."""
+    counts = getattr(schema.locate(node["_target_"], "sde"), "counts_steps", False)
+    return max(2, int(node["T"])) if counts else 1000
 
 
 def largest_noise(data: Data) -> float:
@@ -284,6 +291,11 @@ def train_rivals(cfg: dict, sde: Any, data: Any, record: Any, name: str) -> None
             "this task trains several networks and compares them: leave checkpoint= out, and choose a network with "
             "model=mlp or model=unet"
         )
+    for key, node in cfg["task"]["trainers"].items():  # first, so that a mistake is told before a long training
+        with schema.own_key(node, f"task.trainers.{key}"):
+            levels = getattr(schema.build(node, "training").loss, "levels", None)
+            if levels is not None:
+                levels.times(sde, torch.zeros(1))
     for key, node in cfg["task"]["trainers"].items():
         twin = cfg | {"training": node, "task": {"_target_": "tasks.Train"}}
         score = obtain_score(twin, sde, data, record, f"{name}-{key}")

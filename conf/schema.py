@@ -7,9 +7,12 @@ the object. Only classes of this project can be targets.
 import importlib
 import inspect
 import math
+import re
 import types
 import typing
 from collections import abc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal, Union
 
 PACKAGES = ("sde_lib", "data", "models", "training", "samplers", "likelihood", "metrics", "tasks")
@@ -81,10 +84,30 @@ def build(node: Any, key: str) -> Any:
         arguments = {name: build(node[name], f"{key}.{name}") for name in node if name in names}
         return locate(node["_target_"], key)(**arguments)
     if isinstance(node, dict):
-        return {name: build(value, f"{key}.{name}") for name, value in node.items()}
+        return {name: build_named(value, f"{key}.{name}") for name, value in node.items()}
     if isinstance(node, list):
         return [build(value, f"{key}.{i}") for i, value in enumerate(node)]
     return node
+
+
+def build_named(node: Any, key: str) -> Any:
+    """The object of one of several parts that a task has by name."""
+    with own_key(node, key):
+        return build(node, key)
+
+
+@contextmanager
+def own_key(node: Any, key: str) -> Iterator[None]:
+    """A class knows the key of its group alone: in its messages that becomes the key of the part that it is."""
+    try:
+        yield
+    except ValueError as error:
+        target = str(node.get("_target_")) if isinstance(node, dict) else ""
+        package = target.split(".")[0]
+        group = package if package in GROUPS else package.removesuffix("s")
+        if group not in GROUPS:
+            raise
+        raise ValueError(re.sub(rf"\b{group}\.(?=[a-z_])", f"{key}.", str(error))) from None
 
 
 def check_root(cfg: dict) -> None:
@@ -269,7 +292,7 @@ def settle(cfg: dict, shape: tuple[int, ...], values: dict[str, Any]) -> dict:
     """The configuration with everything that waited for the data filled in.
 
     A group's choice ``auto`` holds two choices, ``vectors`` and ``images``: the data's shape picks one. A value
-    ``auto`` is replaced by the value of its key's name.
+    ``auto`` is replaced by the value of its key's name, or of its name and that of the group that has it.
 
     Arguments:
         shape: the shape of one example.
@@ -281,11 +304,14 @@ def settle(cfg: dict, shape: tuple[int, ...], values: dict[str, Any]) -> dict:
         if isinstance(node, dict):
             if set(node) >= KINDS:  # and what both have in common, a group of its own
                 return fill(node[kind] | {name: value for name, value in node.items() if name not in KINDS}, key)
-            return {name: fill(value, name) for name, value in node.items()}
+            return {name: fill(value, f"{key}.{name}") for name, value in node.items()}
         if isinstance(node, list):
             return [fill(value, key) for value in node]
-        if node == AUTO and key in values:
-            return values[key]() if callable(values[key]) else values[key]
+        if node == AUTO:
+            for words in (1, 2):
+                name = ".".join(key.split(".")[-words:])
+                if name in values:
+                    return values[name]() if callable(values[name]) else values[name]
         return node
 
     return fill(cfg, "")

@@ -56,7 +56,7 @@ class BinaryBound:
         """
         x = bits_of(x)
         counted, count, last = Counted(logits), len(x), int(chain.T)
-        evaluations, done = (last if self.terms is None else self.terms + 1), 0
+        evaluations, done = (last - 1 if self.terms is None else self.terms) + 2, 0
 
         def kl(n: Tensor) -> Tensor:
             """The term of the step n -> n - 1 (B,), shape (B,)."""
@@ -71,10 +71,14 @@ class BinaryBound:
                 on_step(done / evaluations)
             return value
 
-        first = kl(torch.ones(count, device=x.device))
+        one = torch.ones(count, device=x.device)
+        first = kl(one)
         lengths = torch.ones(last - 1, dtype=first.dtype, device=x.device)
         found = added_up(lambda n: kl(n + 2), lengths, self.terms, x, randn_like)
-        prior = chain.prior_kl(x).to(first)
-        log_prob = -(prior + found.total + first)
+        again = kl(one)  # for L_0's own error
+        reconstruction = 0.5 * (first + again)
+        stderr = (found.variance + 0.25 * (first - again).square()).sqrt()
+        prior = chain.prior_kl(x).to(reconstruction)
+        log_prob = -(prior + found.total + reconstruction)
         nfe = counted.evaluations / max(1, count)
-        return BoundTerms(log_prob, prior, found.total, first, found.variance.sqrt(), found.sums, found.draws, nfe)
+        return BoundTerms(log_prob, prior, found.total, reconstruction, stderr, found.sums, found.draws, nfe)

@@ -215,7 +215,8 @@ def added_up(
         term: one noisy value of the terms of the numbers (B,), shape (B,).
         lengths: how long each term is, (n,): two places are drawn in each of some/2 strata of equal length.
         some: how many are evaluated; None for all, once each. Their variance is then that of the differences of
-            neighbours, too large by as much as they would differ without noise, and 0 for a single term.
+            neighbours, too large by as much as they would differ without noise, and 0 for a single term. The first and
+            the last have one neighbour, which stands for the other as well.
     """
     count, total, variance = len(x), lengths.new_zeros(len(x)), lengths.new_zeros(len(x))
     sums, draws = torch.zeros_like(lengths), torch.zeros_like(lengths)
@@ -231,9 +232,9 @@ def added_up(
         for i in range(len(lengths)):
             now = value(torch.full((count,), i, device=x.device))
             total = total + now
-            if before is not None:  # half of each of two neighbours; the first and the last have but one
+            if before is not None:
                 ends = (i == 1) + (i == len(lengths) - 1)
-                variance = variance + 0.5 * (1 + ends) * (now - before).square()
+                variance = variance + (0.5 + 0.25 * ends) * (now - before).square()
             before = now
         return Sum(total, variance, sums, draws)
     ends, places = lengths.cumsum(0), uniform(randn_like, x, some).to(lengths)

@@ -36,11 +36,6 @@ class Grid(ABC):
         return times
 
 
-def ends(sde: SDE) -> tuple[Tensor, Tensor]:
-    """lambda at T and at eps."""
-    return sde.half_log_snr(torch.tensor([sde.T, sde.eps], dtype=torch.float64)).unbind()
-
-
 @dataclass(frozen=True)
 class Uniform(Grid):
     """Equal steps in t, or in the variable that the SDE prefers."""
@@ -63,7 +58,7 @@ class LogSNR(Grid):
     """Equal steps in log(alpha/sigma)."""
 
     def times(self, sde: SDE, unit: Tensor) -> Tensor:
-        start, stop = ends(sde)
+        start, stop = sde.ends()
         return sde.time(start + (stop - start) * unit)
 
 
@@ -82,7 +77,7 @@ class Karras(Grid):
             raise ValueError(f"sampler.grid.rho={self.rho} must be positive; type sampler.grid.rho=7")
 
     def times(self, sde: SDE, unit: Tensor) -> Tensor:
-        start, stop = (torch.exp(-end / self.rho) for end in ends(sde))
+        start, stop = (torch.exp(-end / self.rho) for end in sde.ends())
         return sde.time(-self.rho * torch.log(start + (stop - start) * unit))
 
 
@@ -107,7 +102,7 @@ class Centred(Grid):
             )
 
     def times(self, sde: SDE, unit: Tensor) -> Tensor:
-        start, stop = (torch.asinh(end / self.width) for end in ends(sde))
+        start, stop = (torch.asinh(end / self.width) for end in sde.ends())
         return sde.time(self.width * torch.sinh(start + (stop - start) * unit))
 
 
@@ -116,5 +111,5 @@ class Angle(Grid):
     """Equal steps in theta = arctan(sigma/alpha)."""
 
     def times(self, sde: SDE, unit: Tensor) -> Tensor:
-        start, stop = (torch.atan(torch.exp(-end)) for end in ends(sde))
+        start, stop = (torch.atan(torch.exp(-end)) for end in sde.ends())
         return sde.time(-torch.log(torch.tan(start + (stop - start) * unit)))

@@ -18,12 +18,14 @@ conditioner            V                                                        
 
 (DPS: arXiv 2209.14687. PiGDM: Song, Vahdat, Mardani and Kautz, ICLR 2023, whose r is that of q = 1. MMPS: arXiv
 2405.13712, by conjugate gradients on vector-Jacobian products.) DPS's published rule is no likelihood: after each of
-its 1,000 steps x moves by :math:`-\zeta\,\nabla\|y - A\hat x\|^2 / \|y - A\hat x\|`. Spread evenly over the way, and
-since a step of length h moves x by :math:`g^2 h` times the score, that is the score's term
+its 1,000 steps x moves by :math:`-\zeta\,\nabla\|y - A\hat x\|^2 / \|y - A\hat x\|` (its appendix C.2).
+Spread evenly over the way, and since a step of length h moves x by :math:`g^2 h` times the score, that is the score's
+term
 
 .. math:: -\frac{\zeta N}{T g^2}\,\frac{\nabla\|y - A\hat x\|^2}{\|y - A\hat x\|}, \qquad N = 1000,
 
-which no longer depends on the sampler's steps.
+which no longer depends on the sampler's steps. (The authors' program takes the gradient of the norm and not of its
+square, half of this: its scale of 1 is ``scale`` = 0.5 here.)
 
 Each evaluation is one of the network and one pass back through it; MMPS needs another for each iteration.
 """
@@ -128,7 +130,7 @@ class DPS(Guidance):
     """Diffusion posterior sampling (arXiv 2209.14687): x_0 given x_t is taken for the one point E[x_0 | x_t].
 
     Arguments:
-        rule: ``published``, the step of its code; ``gaussian``, the likelihood N(y; A x_hat, s^2 I), for s > 0.
+        rule: ``published``, the step of its algorithm; ``gaussian``, the likelihood N(y; A x_hat, s^2 I), for s > 0.
         scale: zeta of the published rule; a factor of the gaussian's term, 1 for the likelihood itself.
         steps: N, how many steps the published zeta is for.
     """

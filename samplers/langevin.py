@@ -49,14 +49,7 @@ class LangevinDynamics(Sampler):
         """The time of the level; ValueError if the SDE does not reach it."""
         if self.noise_to_signal is None:
             return sde.eps
-        ends = sde.half_log_snr(torch.tensor([sde.T, sde.eps], dtype=torch.float64))
-        level = torch.tensor(-math.log(self.noise_to_signal), dtype=torch.float64)
-        if not float(ends[0]) - 1e-4 <= float(level) <= float(ends[1]) + 1e-4:
-            low, high = (-ends.flip(0)).exp().tolist()
-            raise ValueError(
-                f"sampler.noise_to_signal={self.noise_to_signal} lies outside the SDE's levels, {low:.4g} to {high:.4g}"
-            )
-        return float(sde.time(level).clamp(sde.eps, sde.T))
+        return sde.time_of(self.noise_to_signal, "sampler.noise_to_signal")
 
     @torch.no_grad()
     def __call__(

@@ -263,10 +263,15 @@ class MaskFile(Masking):
         check_noise(self.noise)
         if not bool(self.weights.any()):
             raise ValueError(f"operator.path={self.path} holds zeros alone: nothing is known; type task=sample")
+        if not self.noise and bool(self.weights.all()):
+            raise ValueError(
+                f"operator.path={self.path} holds no zero: all is known, and nothing to be filled in; write 0 where a "
+                f"value is unknown, or type the std of noise to be taken off, operator.noise=0.1"
+            )
 
     @cached_property
     def weights(self) -> Tensor:
-        values, shape = torch.from_numpy(read_array(self.path, "operator=mask") != 0).double(), tuple(self.shape)
+        values, shape = torch.from_numpy(read_array(self.path, "operator=mask")).ne(0).double(), tuple(self.shape)
         if values.shape == shape:
             return values[None]
         if len(shape) == 3 and values.shape == shape[1:]:

@@ -25,6 +25,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -53,6 +54,8 @@ class SDE(ABC):
 
     T: float
     eps: float
+    counts_steps: ClassVar[bool] = False
+    """Whether time counts the steps of a discrete chain: at whole times it is that chain."""
 
     @abstractmethod
     def f(self, t: Tensor) -> Tensor:
@@ -83,6 +86,24 @@ class SDE(ABC):
             noisier = self.half_log_snr(middle) < half_log_snr
             low, high = torch.where(noisier, low, middle), torch.where(noisier, middle, high)
         return (low + high) / 2
+
+    def ends(self, like: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """lambda(T) and lambda(eps), the noisiest and the cleanest level; of the type of ``like``, or float64."""
+        times = torch.tensor([self.T, self.eps], dtype=torch.float64)
+        start, stop = self.half_log_snr(times if like is None else times.to(like)).unbind()
+        return start, stop
+
+    def time_of(self, noise_to_signal: float, key: str) -> float:
+        """The t in [eps, T] at which sigma/alpha has this value; ValueError names ``key`` if there is none."""
+        start, stop = self.ends()
+        level = torch.tensor(-math.log(noise_to_signal), dtype=torch.float64)
+        if not float(start) - 1e-4 <= float(level) <= float(stop) + 1e-4:  # levels that a user copied from a message
+            low, high = math.exp(-float(stop)), math.exp(-float(start))
+            raise ValueError(
+                f"{key}={noise_to_signal} lies outside the SDE's levels, {low:.4g} to {high:.4g}; type "
+                f"{key}={math.sqrt(low * high):.2g}, or choose an SDE that reaches it"
+            )
+        return float(self.time(level).clamp(self.eps, self.T))
 
     def even(self, share: Tensor) -> Tensor:
         """The times at shares in [0, 1] of the way from T to eps: even in t, unless the SDE has a better clock."""

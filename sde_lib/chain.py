@@ -25,6 +25,7 @@ the times that it was trained at.
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -49,6 +50,7 @@ class Chain(SDE):
     schedule: Betas = field(default_factory=LinearBetas)
     T: float = 1000.0
     eps: float = 1.0
+    counts_steps: ClassVar[bool] = True
 
     def __post_init__(self):
         self.betas  # noqa: B018 (refuses steps and schedules that do not go together)

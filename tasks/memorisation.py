@@ -91,6 +91,11 @@ class Memorisation:
                 f"there are {len(data.train)} training and {len(data.test)} held-out examples, and a test on copying "
                 f"needs at least 4 of each"
             )
+        if self.cells is not None and self.cells > (most := min(len(data.train), 20_000)):
+            raise ValueError(
+                f"task.cells={self.cells} must be at most {most}, the training data that decide the cells; leave it "
+                f"out for the default"
+            )
         r, nfe = self.obtain(sde, score, data)
         random = np.random.default_rng(seed_of(self.seed, "memorisation"))
         view = self.view(data)

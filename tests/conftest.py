@@ -59,6 +59,7 @@ def standard(shape: tuple[int, ...]) -> dict:
     values |= {"reference": torch.randn(100, dim), "sigma_max": 10.0, "labels": None}
     values |= {"condition": 0, "evidence": None, "classes": 3, "drop": 0.0}
     return values | {"sigma_data": 1.0, "batch": 64, "device": "cpu"}
+    return values | {"sigma_data": 1.0, "levels.count": 1000, "batch": 64, "device": "cpu"}
 
 
 def make(key: str, *overrides: str, shape: tuple[int, ...] = (2,)):

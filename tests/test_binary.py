@@ -158,7 +158,18 @@ def test_it_is_the_evidence_lower_bound(terms):
     error = log_prob.std(0) / math.sqrt(len(log_prob))
     assert bool(((log_prob.mean(0) - whole_bound(chain, flawed_belief)).abs() < 4 * error + 1e-9).all())
     torch.testing.assert_close(found.prior + found.diffusion + found.reconstruction, -found.log_prob)
-    assert found.nfe == (8 if terms is None else 7)
+    assert found.nfe == (9 if terms is None else 8)
+
+
+@pytest.mark.parametrize("T, terms", [(6.0, None), (2.0, 2), (8.0, 6)])
+def test_its_error_bars_are_true(T, terms):
+    """Those of one row, L_0's noise included; of few steps L_0 is most of it. (All terms, one each, of which all but
+    one differ without noise too: too large.)
+    """
+    found, log_prob = bounds(BinaryChain(T=T), flawed_belief, 4000, terms=terms)
+    claimed, real = float(found.stderr.square().mean()), float(log_prob.var(0).mean())
+    assert float(found.reconstruction.reshape(4000, 8).var(0).mean()) > 0.1 * real
+    assert (0.9 if terms else 0.0) * claimed < real < 1.1 * claimed
 
 
 def test_with_the_exact_belief_it_closes_on_the_exact_law():

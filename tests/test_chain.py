@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from conf import assemble
+from conf import assemble, schema
 from data import Moons
 from models import MLP
 from models.embedding import NoiseEmbedding
@@ -203,6 +203,38 @@ def test_one_network_as_a_chain_and_as_a_vp_sde(tmp_path):
     assert "sde_lib.Chain" in identity and "LinearBetas" in identity
     metrics = job(tmp_path, *words, f"checkpoint={folder}", "sde=vp", "sde.T=1", "sampler=ode", "sampler.rtol=1e-2")
     assert metrics["count"] == 10 and len(list((tmp_path / "store").iterdir())) == 1
+
+
+def test_equal_steps_have_one_rate():
+    """At and between the whole times and at both ends: that of the VP SDE which takes as much away in as long."""
+    chain = Chain(LinearBetas(0.03, 0.03), T=1000.0)
+    t, rate = torch.linspace(0, 1000, 4001, dtype=torch.float64), -math.log1p(-0.03)
+    torch.testing.assert_close(chain.g(t).square(), torch.full_like(t, rate), rtol=1e-12, atol=0)
+    torch.testing.assert_close(chain.alpha(t), torch.exp(-0.5 * rate * t), rtol=1e-12, atol=0)
+
+
+def test_the_rate_between_two_steps_is_between_theirs():
+    """At a whole time it is their harmonic mean, at both ends a parabola's, and nowhere near 0."""
+    chain = Chain(LinearBetas(1e-4, 0.02), T=1000.0)
+    steps = -torch.log1p(-chain.betas)
+    rate = chain.g(torch.arange(1, 1000, dtype=torch.float64)).square()
+    torch.testing.assert_close(rate, 2 / (1 / steps[:-1] + 1 / steps[1:]), rtol=1e-12, atol=0)
+    ends = chain.g(torch.tensor([0.0, 1000.0], dtype=torch.float64)).square()
+    torch.testing.assert_close(ends, (3 * steps[[0, -1]] - steps[[1, -2]]) / 2, rtol=1e-10, atol=0)
+    assert bool((chain.g(torch.linspace(0, 1000, 20_001, dtype=torch.float64)).square() > 0.5 * steps[0]).all())
+
+
+@pytest.mark.parametrize("sde, count", [("chain", 40), ("vp", 1000), ("edm", 1000)])
+def test_the_levels_of_a_chain_are_its_own(sde, count):
+    """Each of its T steps, as often as the others; those of an SDE in continuous time are 1,000."""
+    data = schema.build(compose("data=moons", "data.count=50")["data"], "data")
+    words = ["data=moons", f"sde={sde}", "training/loss=simple", *(["sde.T=40"] if sde == "chain" else [])]
+    cfg = assemble.settle(compose(*words), data, "cpu")
+    assert cfg["training"]["loss"]["levels"]["count"] == count
+    if sde == "chain":
+        levels, chain = schema.build(cfg["training"]["loss"]["levels"], "levels"), schema.build(cfg["sde"], "sde")
+        unit = (torch.arange(400, dtype=torch.float64) + 0.5) / 400
+        assert sorted(levels.times(chain, unit).tolist()) == pytest.approx([n for n in range(1, 41) for _ in range(10)])
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,14 @@ def test_the_line():
             "task.trainers.clean.loss.levels must be one level",
         ),
         (["experiment=manifold", "task.distance=0"], "task.distance=0.0 must lie between 0 and 10"),
-        (["experiment=manifold", "task.trainers.with_noise.rate=-1"], "training.rate=-1 must be positive"),
+        (
+            ["experiment=manifold", "task.trainers.with_noise.rate=-1"],
+            "^task.trainers.with_noise.rate=-1 must be positive",
+        ),
+        (
+            ["experiment=manifold", "task.trainers.with_noise.loss.levels.noise_to_signal=1e9"],
+            "^task.trainers.with_noise.loss.levels.noise_to_signal=1000000000.0 lies outside .* type task.trainers.",
+        ),
         (["data=line", "data.degrees=1e9", "task=train"], "data.degrees=1000000000.0 must lie in"),
     ],
 )

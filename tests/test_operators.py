@@ -178,6 +178,17 @@ def test_mistakes_are_told(tmp_path, build, message):
         build(path)
 
 
+def test_masks_that_leave_nothing_to_do_are_told(tmp_path):
+    path = str(tmp_path / "a.npy")
+    np.save(path, np.ones(2))
+    with pytest.raises(ValueError, match="holds no zero: all is known, .* write 0 where a value is unknown"):
+        MaskFile((2,), path)
+    assert bool(MaskFile((2,), path, noise=0.1).seen.all()), "what is noisy can be made better"
+    np.save(path, np.array(1.0))
+    with pytest.raises(ValueError, match=r"has shape \(\); a mask of samples of shape \(2,\) has"):
+        MaskFile((2,), path)
+
+
 def test_files_that_are_no_numbers(tmp_path):
     path = tmp_path / "a.npy"
     path.write_bytes(b"no array")

@@ -74,6 +74,13 @@ def test_coverage_of_exchangeable_draws_is_the_nominal_one():
     assert narrow["coverage"] < 0.5
 
 
+def test_nothing_open_is_no_ratio_of_roundings(tmp_path):
+    np.save(tmp_path / "tall.npy", np.random.default_rng(0).normal(size=(3, 2)))
+    words = ["task=restore", *PLANE, "operator=matrix", f"operator.path={tmp_path}/tall.npy", "count=3", "task.draws=3"]
+    metrics, _ = job(tmp_path, *words)
+    assert metrics["sliced_wasserstein_to_exact"] < 1e-4 and "times_the_floor" not in metrics
+
+
 @pytest.mark.parametrize("operator", ["colourise", "superresolve", "deblur", "half", "box", "random"])
 def test_pictures_agree_with_what_was_measured(tmp_path, operator):
     words = ["task=restore", *PICTURES, f"operator={operator}", "count=3", "task.draws=3", "dtype=float64"]

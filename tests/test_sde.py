@@ -32,6 +32,22 @@ def derivative(function, t):
     return torch.autograd.grad(value.sum(), t)[0]
 
 
+def test_levels_are_found_by_what_they_are(sde):
+    start, stop = sde.ends()
+    assert [float(start), float(stop)] == [float(sde.half_log_snr(torch.tensor(t).double())) for t in (sde.T, sde.eps)]
+    assert sde.ends(torch.zeros(1))[0].dtype == torch.float32
+    for share in (0.0, 0.3, 1.0):
+        ratio = math.exp(-float(start + share * (stop - start)))
+        t = sde.time_of(ratio, "sampler.noise_to_signal")
+        at = torch.tensor(t, dtype=torch.float64)
+        assert sde.eps <= t <= sde.T and float(sde.sigma(at) / sde.alpha(at)) == pytest.approx(ratio, rel=1e-6)
+    for ratio in (1.01 * math.exp(-float(start)), 0.99 * math.exp(-float(stop))):
+        with pytest.raises(
+            ValueError, match="^sampler.noise_to_signal=.* lies outside the SDE's levels, .*; type sampler"
+        ):
+            sde.time_of(ratio, "sampler.noise_to_signal")
+
+
 def test_drift_is_the_logarithmic_derivative_of_alpha(sde):
     t = times(sde)
     torch.testing.assert_close(sde.f(t), derivative(sde.alpha, t) / sde.alpha(t), rtol=1e-9, atol=1e-12)

@@ -51,11 +51,6 @@ class Levels(ABC):
         return None
 
 
-def ends(sde: SDE, like: Tensor) -> tuple[Tensor, Tensor]:
-    """lambda = log(alpha/sigma) at T and at eps."""
-    return sde.half_log_snr(torch.tensor([sde.T, sde.eps], dtype=like.dtype, device=like.device)).unbind()
-
-
 def time(sde: SDE, half_log_snr: Tensor) -> Tensor:
     return sde.time(half_log_snr).clamp(sde.eps, sde.T)
 
@@ -73,7 +68,7 @@ class LogSNR(Levels):
     """Even in log(alpha/sigma)."""
 
     def times(self, sde: SDE, unit: Tensor) -> Tensor:
-        start, stop = ends(sde, unit)
+        start, stop = sde.ends(unit)
         return time(sde, start + (stop - start) * unit)
 
 
@@ -103,7 +98,7 @@ class LogNormal(Levels):
     def times(self, sde: SDE, unit: Tensor) -> Tensor:
         centre, double = self.mean + math.log(2 * self.sigma_data), unit.double()
         # lambda = -log k falls in t: T has the largest k
-        low, high = (torch.special.ndtr((-end - centre) / self.std) for end in ends(sde, double)[::-1])
+        low, high = (torch.special.ndtr((-end - centre) / self.std) for end in sde.ends(double)[::-1])
         if not float(high - low) > 1e-6:
             raise ValueError(
                 f"{START}.mean={self.mean} and {START}.std={self.std} put no level between sde.eps={sde.eps} and "
@@ -130,12 +125,12 @@ class Ladder(Levels):
         check_count(self.count, 2, 10)
 
     def times(self, sde: SDE, unit: Tensor) -> Tensor:
-        start, stop = ends(sde, unit)
+        start, stop = sde.ends(unit)
         step = (unit * self.count).floor() / (self.count - 1)
         return time(sde, start + (stop - start) * step)
 
     def describe(self, sde: SDE, dim: int) -> str:
-        start, stop = (float(end) for end in ends(sde, torch.zeros((), dtype=torch.float64)))
+        start, stop = (float(end) for end in sde.ends())
         enough = next(
             (count for count in range(2, 10**5) if overlap(math.exp((stop - start) / (count - 1)), dim) >= 0.5), None
         )
@@ -178,17 +173,13 @@ class One(Levels):
 
     def __post_init__(self):
         if not 0 < self.noise_to_signal < math.inf:
-            raise ValueError(f"{START}.noise_to_signal={self.noise_to_signal} must be positive and finite; type 0.1")
+            raise ValueError(
+                f"{START}.noise_to_signal={self.noise_to_signal} must be positive and finite; type "
+                f"{START}.noise_to_signal=0.1"
+            )
 
     def times(self, sde: SDE, unit: Tensor) -> Tensor:
-        level = torch.full_like(unit, -math.log(self.noise_to_signal))
-        start, stop = ends(sde, level)
-        if not float(start) - 1e-4 <= float(level[0]) <= float(stop) + 1e-4:
-            raise ValueError(
-                f"{START}.noise_to_signal={self.noise_to_signal} lies outside the SDE's levels, "
-                f"{math.exp(-float(stop)):.4g} to {math.exp(-float(start)):.4g}"
-            )
-        return time(sde, level)
+        return torch.full_like(unit, sde.time_of(self.noise_to_signal, f"{START}.noise_to_signal"))
 
 
 @dataclass(frozen=True)
