@@ -12,7 +12,7 @@ import typing
 from collections import abc
 from typing import Any, Literal, Union
 
-PACKAGES = ("sde_lib", "data", "models", "training", "samplers", "likelihood", "metrics", "tasks")
+PACKAGES = ("sde_lib", "data", "models", "training", "samplers", "likelihood", "metrics", "latent", "tasks")
 AUTO = "auto"
 KINDS = {"vectors", "images"}
 

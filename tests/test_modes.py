@@ -8,7 +8,7 @@ import torch
 
 from run import run
 from tasks import Modes
-from tasks.modes import belonging
+from metrics import belonging
 
 from .conftest import compose, draw_mixture, mixture
 
