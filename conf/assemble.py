@@ -212,7 +212,8 @@ def train_model(cfg: dict, node: dict, key: str, found: dict, data: Any, record:
     if start is not None:
         if start not in found:
             raise ValueError(
-                f"task.models.{key}.start={start} is none of the models before it ({', '.join(found) or 'there are none'})"
+                f"task.models.{key}.start={start} is none of the models before it "
+                f"({', '.join(found) or 'there are none'})"
             )
         identity["start"] = found[start][1]
     trainer = schema.build(node["training"], f"task.models.{key}.training")

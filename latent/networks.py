@@ -101,7 +101,7 @@ class Convolutional(Networks):
         layers = [nn.Linear(latent, self.width), nn.SiLU(), nn.Linear(self.width, coarsest * height * width), nn.SiLU()]
         layers.append(nn.Unflatten(1, (coarsest, height, width)))
         widths = [*self.channels[::-1], self.channels[0]]
-        for before, after, size in zip(widths, widths[1:], sizes[-2::-1], strict=True):
+        for before, after, size in zip(widths, widths[1:], sizes[-2::-1]):
             layers += [Up(before, after, size), nn.SiLU()]
         last = nn.Conv2d(widths[-1], parameters * shape[0], 3, padding=1)
         return nn.Sequential(*layers, last, nn.Unflatten(1, (parameters, shape[0])))

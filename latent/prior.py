@@ -1,7 +1,7 @@
 r"""What codes are drawn from: N(0, I), or a score SDE in the latent space.
 
-The bound of a VAE holds the prior in one term, the divergence KL(q(z|x) || p(z)). For p = N(0, I) and q = N(m, s^2 I) it
-is a closed form,
+The bound of a VAE holds the prior in one term, the divergence KL(q(z|x) || p(z)). For p = N(0, I) and q = N(m, s^2)
+it is a closed form,
 
 .. math:: \mathrm{KL} = \tfrac12 \sum_i \bigl(m_i^2 + s_i^2 - 1 - \log s_i^2\bigr) .
 
@@ -41,7 +41,7 @@ from samplers import Sampler
 from sde_lib import SDE, per_sample
 from training import DenoisingScoreMatching
 
-START = -2.0  # of b: the score begins near that of N(0, I)
+START = 0.0  # of b: half of each. From -2 on, where N(0, I) has nearly all, the network hardly learns
 
 
 class Prior(nn.Module, ABC):
@@ -54,11 +54,15 @@ class Prior(nn.Module, ABC):
     blur: float = 0.0
 
     @abstractmethod
-    def divergence(self, mean: Tensor, log_std: Tensor, z: Tensor) -> Tensor:
+    def divergence(
+        self, mean: Tensor, log_std: Tensor, z: Tensor, unit: Tensor | None = None, noise: Tensor | None = None
+    ) -> Tensor:
         """KL(N(mean, std^2 + blur^2) || p) in nats, or an unbiased estimate of a bound from above, (B, D) to (B,).
 
         Arguments:
             z: draws of N(mean, std^2), differentiable in both.
+            unit, noise: of the estimate: the quantile of the noise level, (B,), and its normals, (B, D); without them
+                they come from torch's global generator.
         """
 
     @abstractmethod
@@ -79,7 +83,10 @@ class Prior(nn.Module, ABC):
 class StandardNormal(Prior):
     """N(0, I)."""
 
-    def divergence(self, mean: Tensor, log_std: Tensor, z: Tensor | None = None) -> Tensor:
+    def __init__(self):  # or its keys would be those of any module
+        super().__init__()
+
+    def divergence(self, mean: Tensor, log_std: Tensor, z=None, unit=None, noise=None) -> Tensor:
         return 0.5 * (mean.square() + torch.exp(2 * log_std) - 1 - 2 * log_std).sum(1)
 
     def log_prob(self, z: Tensor, likelihood: Likelihood | None = None, on_step=None) -> Tensor:
@@ -131,15 +138,20 @@ class ScorePrior(Prior):
         self.at_T = float(sde.alpha(T))
         self.range = float(sde.half_log_snr(eps) - sde.half_log_snr(T))
 
-    def cross_entropy(self, z: Tensor) -> Tensor:
+    def cross_entropy(self, z: Tensor, unit: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
         """An unbiased estimate of a bound on -E log p(z + blur * noise) from above in nats, z (B, D) to (B,)."""
-        dim = z.shape[1]
-        noise = 0.5 * dim * math.log(2 * math.pi * math.e * self.blur**2)
-        at_T = 0.5 * (self.at_T / self.sde.prior_std) ** 2 * z.square().sum(1)
-        return noise + dim * self.range * self.matching(self.sde, self.score, z) + at_T
+        dim, sde, matching = z.shape[1], self.sde, self.matching
+        if unit is None:
+            loss = matching(sde, self.score, z)
+        else:
+            t = matching.levels.times(sde, unit)
+            loss = matching.objective(sde, self.score, sde.perturb(z, t, noise), t, noise)
+        at_eps = 0.5 * dim * math.log(2 * math.pi * math.e * self.blur**2)
+        at_T = 0.5 * (self.at_T / sde.prior_std) ** 2 * z.square().sum(1)
+        return at_eps + dim * self.range * loss + at_T
 
-    def divergence(self, mean: Tensor, log_std: Tensor, z: Tensor) -> Tensor:
-        return self.cross_entropy(z) - entropy(log_std, self.blur)
+    def divergence(self, mean: Tensor, log_std: Tensor, z: Tensor, unit=None, noise=None) -> Tensor:
+        return self.cross_entropy(z, unit, noise) - entropy(log_std, self.blur)
 
     def log_prob(self, z: Tensor, likelihood: Likelihood, on_step=None) -> Tensor:
         """By the probability-flow ODE, of z = x_eps / alpha(eps)."""

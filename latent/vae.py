@@ -12,6 +12,7 @@ grows with K and tends to log p(x) (Burda et al., arXiv 1509.00519); K = 1 is th
 diagonal, and wider by what the prior wants (:mod:`latent.prior`).
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -99,20 +100,26 @@ class VAE(LatentModel):
         self,
         x: Tensor,
         randn_like: Callable[[Tensor], Tensor],
+        rand: Callable[[], Tensor],
         likelihood: Likelihood | None = None,
         samples: int = 1,
+        levels: int = 16,
         on_step: Callable[[float], None] | None = None,
     ) -> Terms:
         """The bound of x (B, *) in model units, from so many draws of q(z|x).
 
         Arguments:
+            randn_like: normals of the shape of a code.
+            rand: uniform numbers (B, 1); called once, for the denoising bound.
             likelihood: how log p(z) of a score prior is found.
-            randn_like: normals of the shape of a code; called once a draw.
+            levels: at how many noise levels of each draw its denoising bound is estimated, one in each part of them.
         """
         mean, log_std = self.encode(x)
         std = (torch.exp(2 * log_std) + self.prior.blur**2).sqrt()
         normal = torch.distributions.Normal(mean, std)
         log_p_x, log_p_z, log_q, denoising = [], [], [], []
+        closed = self.prior.blur == 0
+        levels, u = 1 if closed else levels, rand()[:, 0]
         for draw in range(samples):
             noise = randn_like(mean)
             z = mean + std * noise
@@ -120,10 +127,12 @@ class VAE(LatentModel):
             log_q.append(normal.log_prob(z).double().sum(1))
             told = None if on_step is None else lambda share, draw=draw: on_step((draw + share) / samples)
             log_p_z.append(self.prior.log_prob(z, likelihood, told))
-            denoising.append(self.prior.divergence(mean, log_std, mean + log_std.exp() * noise).double())
+            start = mean + log_std.exp() * noise
+            for level in range(levels):
+                unit = ((level + u) / levels).clamp_max(1 - torch.finfo(u.dtype).eps)
+                denoising.append(self.prior.divergence(mean, log_std, start, unit, randn_like(mean)).double())
         reconstruction, log_p_z, log_q = torch.stack(log_p_x), torch.stack(log_p_z), torch.stack(log_q)
         denoising = torch.stack(denoising).mean(0)
-        importance = torch.logsumexp(reconstruction + log_p_z - log_q, 0) - torch.tensor(float(samples)).log()
-        closed = self.prior.blur == 0
+        importance = torch.logsumexp(reconstruction + log_p_z - log_q, 0) - math.log(samples)
         divergence = denoising if closed else (log_q - log_p_z).mean(0)
         return Terms(reconstruction.mean(0), divergence, importance, denoising)

@@ -2,8 +2,8 @@ r"""Which of the data's modes a sample covers, and how much of it lies where dat
 
 Modes are the components of a mixture where the density is known, else classes, as a classifier tells them that was
 trained on real data. A mode is *found* if it holds at least a fifth of the share it should have; the total variation
-:math:`\tfrac12\sum_k |\hat w_k - w_k|` says how far all shares are off. A sample of a mixture is *good* if it lies within
-the radius of its mode that holds 99 % of the mode's own points (3.03 standard deviations in the plane).
+:math:`\tfrac12\sum_k |\hat w_k - w_k|` says how far all shares are off. A sample of a mixture is *good* if it lies
+within the radius of its mode that holds 99 % of the mode's own points (3.03 standard deviations in the plane).
 
 Without modes: **precision** is the share of samples that lie within the k-th neighbour's distance of some real point,
 **recall** the share of real points that do so of some sample (Kynkaanniemi et al., arXiv 1904.06991). The first falls

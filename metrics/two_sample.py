@@ -20,13 +20,12 @@ estimate without the pairs of a point with itself has mean 0 for samples of one 
 import torch
 from torch import Tensor
 
-
 SCALES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
 
 def mmd(x: Tensor, y: Tensor, scales: tuple[float, ...] = SCALES) -> Tensor:
-    """The unbiased estimate of MMD^2 between x (N, *) and y (M, *), a number that is differentiable in both; what has no
-    pairs counts 0.
+    """The unbiased estimate of MMD^2 between x (N, *) and y (M, *), a number that is differentiable in both; what has
+    no pairs counts 0.
     """
     x, y = x.flatten(1), y.flatten(1)
     widths = [2 * x.shape[1] * scale for scale in scales]

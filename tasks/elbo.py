@@ -2,11 +2,11 @@ r"""The evidence lower bound of latent-variable models on held-out data, term by
 
 .. math:: \log p(x) \ge \mathbb E\log p(x\mid z) - \mathrm{KL}\bigl(q(z\mid x)\,\|\,p(z)\bigr)
 
-The first is the reconstruction, the second the fit to the prior (:mod:`latent.vae`). Every model is asked about the same
-points with the same noise, so that the *difference* of two bounds, NAME_gain, has a small error of its own; the first
-model is the one that the others are compared with. Of a score prior log p(z) is the probability flow's, and beside it
-stands the bound by denoising, which is that of its reverse SDE. Of integers the bound is one on log P and bits/dim compare
-with those of ``task=likelihood``.
+The first is the reconstruction, the second the fit to the prior (:mod:`latent.vae`). Every model is asked about the
+same points with the same noise, so that the *difference* of two bounds, NAME_gain, has a small error of its own; the
+first model is the one that the others are compared with. Of a score prior log p(z) is the probability flow's, and
+beside it stands the bound by denoising, which is that of its reverse SDE. Of integers the bound is one on log P, and
+bits/dim compare with those of ``task=likelihood``.
 """
 
 import math
@@ -113,12 +113,13 @@ class Elbo:
             for first in range(0, len(r), self.batch):
                 part = r[first : first + self.batch]
                 noise = BlockNoise(self.seed, first, len(part), (model.latent,), dtype, self.device, "code")
+                level = BlockNoise(self.seed, first, len(part), (1,), dtype, self.device, "level")
                 x = data.encode(data.dequantise(part, None).double()).to(self.device, dtype)
 
                 def tell(share: float, first: int = first, size: int = len(part)) -> None:
                     advance(first, size, share)
 
-                parts.append(model.terms(x, noise, self.likelihood, self.samples, tell))
+                parts.append(model.terms(x, noise, level.uniform, self.likelihood, self.samples, on_step=tell))
                 advance(first + len(part))
         jacobian = 0.0 if model.observation.integers else data.log_det
 

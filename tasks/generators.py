@@ -1,10 +1,10 @@
 r"""Generative models of several kinds under one measure: what they cover, how far their samples are from the data, and
 how much of that is the seed's luck.
 
-Each model is trained from several seeds, and each training draws once. The modes are the components of a mixture, or the
-classes of labelled data as an independent classifier tells them (:mod:`metrics.coverage`); a run has *collapsed* if it
-misses a mode. Distances stand beside their floor, what as many training data show. The spread over the seeds is that of
-whole trainings: how stable they are.
+Each model is trained from several seeds, and each training draws once. The modes are the components of a mixture, or
+the classes of labelled data as an independent classifier tells them (:mod:`metrics.coverage`); a run has *collapsed* if
+it misses a mode. Distances stand beside their floor, what as many training data show. The spread over the seeds is
+that of whole trainings: how stable they are.
 """
 
 import math

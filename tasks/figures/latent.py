@@ -1,4 +1,4 @@
-"""Latent-variable models beside each other: their samples, their codes, their bounds; and several kinds of generators."""
+"""Latent-variable models beside each other: samples, codes, bounds; and several kinds of generators."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,11 +13,18 @@ from .canvas import BLUE, GREY, INK, PALE, RED, Array, array, save, style
 from .images import colours, enlarge, tile
 from .planar import planar_frame
 
+TITLES = {
+    "modes_found": "modes found",
+    "variation": "variation of shares",
+    "good": "good samples",
+    "sliced_wasserstein": "sliced Wasserstein",
+}
+
 
 @style()
 def bounds(panels: Mapping[str, Mapping[str, Any]], data: Array, path: Path, unit: str, levels: int | None) -> Path:
-    """A column a model after one of the data: above samples, below codes of held-out data and of the prior; in the first
-    column, below, the two terms of each bound.
+    """A column a model after one of the data: above samples, below codes of held-out data and of the prior; in the
+    first column, below, the two terms of each bound.
 
     Arguments:
         panels: by model's name its ``samples`` (N, *) in data units, the ``codes`` of data and those ``drawn`` from the
@@ -125,8 +132,8 @@ def generators(
         floor: what as many training data show.
         modes: how many there are.
     """
-    shown = [key for key in ("modes_found", "variation", "good", "precision", "recall", "sliced_wasserstein")]
-    shown = [key for key in shown if key in floor]
+    order = ("modes_found", "variation", "good", "precision", "recall", "sliced_wasserstein")
+    shown = [key for key in order if key in floor]
     columns = 1 + len(samples)
     figure = Figure(figsize=(1.75 * columns + 0.2, 4.4), layout="constrained")
     above, below = figure.subfigures(2, 1, height_ratios=[1, 1.05])
@@ -145,14 +152,11 @@ def generators(
             axes.plot(places[~missed], values[~missed], "o", color=BLUE, ms=3, mew=0, alpha=0.8)
             axes.plot(places[missed], values[missed], "o", color=RED, ms=3, mew=0, alpha=0.8)
         axes.axhline(floor[key], color=INK, lw=1, ls=(0, (3, 2)))
-        axes.set_title(
-            {"variation": "total variation of\nthe modes' shares"}.get(key, key.replace("_", " ")), fontsize=8
-        )
+        axes.set_title(TITLES.get(key, key), fontsize=8)
         axes.set_xticks(range(len(names)), [name.replace("_", " ") for name in names], rotation=60)
         axes.set_xlim(-0.6, len(names) - 0.4)
-        axes.set_ylim(
-            0, None if key in ("variation", "sliced_wasserstein") else 1.06 * (modes if key == "modes_found" else 1)
-        )
+        most = {"modes_found": 1.06 * modes, "good": 1.06, "precision": 1.06, "recall": 1.06}
+        axes.set_ylim(0, most.get(key))
         axes.tick_params(axis="x", length=0)
     below.supxlabel("a dot a training, red where it missed a mode; line: training data", fontsize=7)
     return save(figure, path)
