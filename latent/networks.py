@@ -31,14 +31,17 @@ class Dense(Networks):
     Arguments:
         width: of the hidden layers.
         depth: their number; 0 makes both networks affine.
+        dropout: the share of hidden values dropped in training; few data are soon learnt by heart without.
     """
 
     width: int = 128
     depth: int = 2
+    dropout: float = 0.0
 
     def __post_init__(self):
         check("width", self.width, 1, 128)
         check("depth", self.depth, 0, 2)
+        check_dropout(self.dropout)
 
     def encoder(self, shape: tuple[int, ...], outputs: int) -> nn.Module:
         return nn.Sequential(nn.Flatten(), *self.layers(math.prod(shape), outputs))
@@ -50,7 +53,7 @@ class Dense(Networks):
     def layers(self, inputs: int, outputs: int) -> list[nn.Module]:
         widths, layers = [inputs, *[self.width] * self.depth], []
         for before, after in zip(widths, widths[1:]):
-            layers += [nn.Linear(before, after), nn.SiLU()]
+            layers += [nn.Linear(before, after), nn.SiLU(), *dropped(self.dropout)]
         return [*layers, nn.Linear(widths[-1], outputs)]
 
 
@@ -64,13 +67,16 @@ class Convolutional(Networks):
     Arguments:
         channels: at each resolution, from the finest to the coarsest; the finest is half that of the data.
         width: of the dense layer.
+        dropout: the share of its values dropped in training.
     """
 
     channels: list[int] | tuple[int, ...] = (32, 64)
     width: int = 256
+    dropout: float = 0.0
 
     def __post_init__(self):
         check("width", self.width, 1, 256)
+        check_dropout(self.dropout)
         if not self.channels or min(self.channels) < 1:
             raise ValueError(f"networks.channels={list(self.channels)} must hold numbers of at least 1; type [32,64]")
 
@@ -91,14 +97,14 @@ class Convolutional(Networks):
         for before, after in zip(widths, widths[1:]):
             layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.SiLU()]
         flat = widths[-1] * math.prod(self.sizes(shape)[-1])
-        return nn.Sequential(
-            *layers, nn.Flatten(), nn.Linear(flat, self.width), nn.SiLU(), nn.Linear(self.width, outputs)
-        )
+        layers += [nn.Flatten(), nn.Linear(flat, self.width), nn.SiLU(), *dropped(self.dropout)]
+        return nn.Sequential(*layers, nn.Linear(self.width, outputs))
 
     def decoder(self, latent: int, parameters: int, shape: tuple[int, ...]) -> nn.Module:
         sizes, coarsest = self.sizes(shape), self.channels[-1]
         height, width = sizes[-1]
-        layers = [nn.Linear(latent, self.width), nn.SiLU(), nn.Linear(self.width, coarsest * height * width), nn.SiLU()]
+        layers = [nn.Linear(latent, self.width), nn.SiLU(), *dropped(self.dropout)]
+        layers += [nn.Linear(self.width, coarsest * height * width), nn.SiLU()]
         layers.append(nn.Unflatten(1, (coarsest, height, width)))
         widths = [*self.channels[::-1], self.channels[0]]
         for before, after, size in zip(widths, widths[1:], sizes[-2::-1]):
@@ -118,6 +124,15 @@ class Up(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = functional.pixel_shuffle(self.conv(x), 2)
         return x[..., : self.size[0], : self.size[1]]
+
+
+def dropped(share: float) -> list[nn.Module]:
+    return [nn.Dropout(share)] if share else []
+
+
+def check_dropout(share: float) -> None:
+    if not 0 <= share < 1:
+        raise ValueError(f"networks.dropout={share} must lie in [0, 1); type networks.dropout=0.2")
 
 
 def check(key: str, value: int, least: int, instead: int) -> None:

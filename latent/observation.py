@@ -13,6 +13,7 @@ lower bound is one on log P of the integers, and bits/dim compare with those of 
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -103,11 +104,14 @@ class Binned(Observation):
         return (k + 0.5 - self.shift) / self.scale
 
     @abstractmethod
-    def cumulative(self, params: Tensor) -> Tensor:
-        """P(k <= j) for j = 0 ... L - 2, (B, n, *) to (L - 1, B, *)."""
+    def cumulative(self, params: Tensor) -> Iterator[Tensor]:
+        """P(k <= j) for j = 0 ... L - 2 one after the other, each (B, *), of params (B, n, *)."""
 
     def sample(self, params: Tensor, u: Tensor) -> Tensor:
-        return self.centre((self.cumulative(params) <= u).sum(0))
+        k = torch.zeros_like(u)
+        for below in self.cumulative(params):  # all at once they would fill the memory
+            k += below <= u
+        return self.centre(k)
 
 
 class DiscretisedLogistic(Binned):
@@ -147,11 +151,11 @@ class DiscretisedLogistic(Binned):
         low, high = self.centre(torch.zeros_like(means)), self.centre(torch.full_like(means, self.levels - 1))
         return (log_weights.exp() * torch.minimum(torch.maximum(means, low), high)).sum(1)
 
-    def cumulative(self, params: Tensor) -> Tensor:
+    def cumulative(self, params: Tensor) -> Iterator[Tensor]:
         log_weights, means, log_scales = self.parts(params)
         weights, rates = log_weights.exp(), torch.exp(-log_scales)
-        edges = ((j - self.shift) / self.scale for j in range(1, self.levels))
-        return torch.stack([(weights * torch.sigmoid((edge - means) * rates)).sum(1) for edge in edges])
+        for j in range(1, self.levels):
+            yield (weights * torch.sigmoid(((j - self.shift) / self.scale - means) * rates)).sum(1)
 
 
 class Categorical(Binned):
@@ -172,5 +176,5 @@ class Categorical(Binned):
         k = torch.arange(self.levels, device=params.device).reshape(-1, *[1] * (params.ndim - 2))
         return (params.softmax(1) * self.centre(k)).sum(1)
 
-    def cumulative(self, params: Tensor) -> Tensor:
-        return params.softmax(1).cumsum(1)[:, :-1].movedim(1, 0)
+    def cumulative(self, params: Tensor) -> Iterator[Tensor]:
+        yield from params.softmax(1).cumsum(1)[:, :-1].unbind(1)

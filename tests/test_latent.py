@@ -173,7 +173,9 @@ def test_the_cross_entropy_of_a_mixture(name):
     stderr = float((found + exact).std()) / len(z) ** 0.5
     assert float(found.mean()) == pytest.approx(-float(exact.mean()), abs=4.5 * stderr + 2e-3)
     few = blurred[:50]
-    torch.testing.assert_close(prior.log_prob(few, EXACT), exact[:50], atol=0.03, rtol=0)  # N(0, sigma(T)^2 I) is not quite p_T
+    torch.testing.assert_close(
+        prior.log_prob(few, EXACT), exact[:50], atol=0.03, rtol=0
+    )  # N(0, sigma(T)^2 I) is not quite p_T
     assert float((StandardNormal().log_prob(blurred) - exact).mean()) < -0.5
 
 
@@ -242,7 +244,9 @@ def test_a_law_of_integers_sums_to_one(law, levels):
     k = torch.arange(levels, dtype=torch.float64).reshape(-1, 1, 1).expand(-1, 3, 1)
     x = observation.centre(k)
     assert torch.equal(observation.index(x).double(), k)
-    parts = [observation.log_prob(x[:, i : i + 1], params[:, :, i : i + 1].expand(levels, -1, -1, -1)) for i in range(3)]
+    parts = [
+        observation.log_prob(x[:, i : i + 1], params[:, :, i : i + 1].expand(levels, -1, -1, -1)) for i in range(3)
+    ]
     for each in parts:
         assert float(each.exp().sum()) == pytest.approx(1, abs=1e-5)
     # samples by the inverse of its distribution function have the law
