@@ -30,10 +30,11 @@ class LatentModel(nn.Module, ABC):
         """Samples x in model units from codes z and uniform numbers u in [0, 1) of x's shape."""
 
     @torch.no_grad()
-    def draw(
+    def codes(
         self, sampler: Sampler, seed: int, first: int, count: int, on_step: Callable[[float], None] | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Codes and samples, those numbered first ... first + count - 1 of a seed, whatever the batch.
+    ) -> Tensor:
+        """Draws from the prior, (count, latent), those numbered first ... first + count - 1 of a seed, whatever the
+        batch.
 
         Arguments:
             sampler: of the reverse SDE, where the prior has one.
@@ -43,9 +44,16 @@ class LatentModel(nn.Module, ABC):
             BlockNoise(seed, first, count, (self.latent,), like.dtype, like.device, stream)
             for stream in ("prior", "sampler")
         )
-        z = self.prior.draw(sampler, start, noise, on_step)
-        u = BlockNoise(seed, first, count, self.shape, like.dtype, like.device, "observation").uniform()
-        return z, self.generate(z, u)
+        return self.prior.draw(sampler, start, noise, on_step)
+
+    @torch.no_grad()
+    def draw(
+        self, sampler: Sampler, seed: int, first: int, count: int, on_step: Callable[[float], None] | None = None
+    ) -> Tensor:
+        """Samples in model units, (count, *shape), numbered as :meth:`codes` are, of which they are made."""
+        z = self.codes(sampler, seed, first, count, on_step)
+        u = BlockNoise(seed, first, count, self.shape, z.dtype, z.device, "observation").uniform()
+        return self.generate(z, u)
 
     def begin(self, other: nn.Module) -> None:
         """Takes over the weights of another model, part by part, where both have the part."""

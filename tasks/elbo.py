@@ -163,7 +163,8 @@ class Elbo:
                 def tell(first: int, size: int, share: float, k: int = k) -> None:
                     advance(k * count + first, size, share)
 
-                drawn, x = draw(model, self.sampler, SHOWN if model.latent > 1 else count, self.batch, self.seed, tell)
+                x = draw(model, self.sampler, count, self.batch, self.seed, tell)
+                drawn = model.codes(self.sampler, self.seed, 0, SHOWN).cpu()
                 encoded = data.encode(data.dequantise(test, None).double()).to(self.device, getattr(torch, self.dtype))
                 noise = BlockNoise(self.seed, 0, len(test), (model.latent,), encoded.dtype, self.device, "shown")
                 with torch.no_grad():

@@ -107,7 +107,7 @@ class Generators:
     def draw(self, model: Any, sde: SDE, data: Data, count: int, is_score: bool, tell) -> Tensor:
         """Samples in model units, (count, *), on the CPU."""
         if not is_score:
-            return draw(model, self.sampler, count, self.batch, self.seed, tell)[1]
+            return draw(model, self.sampler, count, self.batch, self.seed, tell)
         parts, dtype = [], getattr(torch, self.dtype)
         for first in range(0, count, self.batch):
             size = min(self.batch, count - first)

@@ -34,19 +34,17 @@ def models_of(record: Record, names: list[str]) -> dict[str, tuple[Any, list[dic
 
 def draw(
     model: Any, sampler: Sampler, count: int, batch: int, seed: int, tell: Callable[[int, int, float], None]
-) -> tuple[Tensor, Tensor]:
-    """Codes (N, latent) and samples (N, *) in model units, on the CPU, from a latent-variable model."""
-    codes, parts = [], []
+) -> Tensor:
+    """Samples (N, *) in model units, on the CPU, from a latent-variable model."""
+    parts = []
     for first in range(0, count, batch):
         size = min(batch, count - first)
 
         def on_step(share: float, first: int = first, size: int = size) -> None:
             tell(first, size, share)
 
-        z, x = model.draw(sampler, seed, first, size, on_step)
-        codes.append(z.cpu())
-        parts.append(x.cpu())
-    return torch.cat(codes), torch.cat(parts)
+        parts.append(model.draw(sampler, seed, first, size, on_step).cpu())
+    return torch.cat(parts)
 
 
 def in_data_units(data: Data, x: Tensor) -> Tensor:

@@ -224,10 +224,10 @@ def test_the_mixed_score_is_between_the_two():
 def test_codes_are_drawn_from_the_prior_whatever_the_batch(sampler):
     sde, components = make_sde("vp"), mixture((2,))
     model = VAE((1, 5, 7), 2, Convolutional((4,), 8), Gaussian(0.1), prior_of(sde, Oracle(sde, components).float()))
-    z, x = model.draw(sampler, 3, 0, 200)
-    parts = [model.draw(sampler, 3, first, size) for first, size in ((0, 70), (70, 130))]
-    torch.testing.assert_close(torch.cat([part[0] for part in parts]), z, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(torch.cat([part[1] for part in parts]), x, atol=1e-4, rtol=1e-4)
+    z, x = model.codes(sampler, 3, 0, 200), model.draw(sampler, 3, 0, 200)
+    for whole, function in ((z, model.codes), (x, model.draw)):
+        parts = torch.cat([function(sampler, 3, first, size) for first, size in ((0, 70), (70, 130))])
+        torch.testing.assert_close(parts, whole, atol=1e-4, rtol=1e-4)
     near = torch.cdist(z.double(), components[1]).argmin(1)
     assert torch.bincount(near, minlength=3) / 200 == pytest.approx(components[0].numpy(), abs=0.12)
 
@@ -301,7 +301,7 @@ def test_every_shape(shape, integers, dtype):
             value.mean().backward()
             grads = [p.grad is not None for p in model.parameters() if p.requires_grad]
             assert all(grads)
-            assert model.draw(None, 0, 0, 5)[1].shape == (5, *shape) if not model.prior.blur else True
+            assert model.draw(None, 0, 0, 5).shape == (5, *shape) if not model.prior.blur else True
 
 
 def test_the_loss_is_the_bound_a_value():

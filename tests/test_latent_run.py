@@ -35,27 +35,25 @@ LOOSE = ["task.likelihood.rtol=1e-3", "task.likelihood.atol=1e-3"]
 
 
 def test_the_bounds_of_one_run(tmp_path):
-    """Terms that add up, the files, and a second run that trains nothing and finds the same; draws that do not depend on
-    the batch.
-    """
-    words = [*LSGM, *LOOSE, "data=8gaussians", "data.count=500", "count=30"]
+    """Terms that add up, the files, and a second run that trains nothing and finds the same, whatever its batches."""
+    words = [*LSGM, *LOOSE, "data=8gaussians", "data.count=500", "count=20"]
     found = job(tmp_path, *words, models="vae lsgm lsgm_joint")
     kept = np.load(tmp_path / "run" / "elbo.npz")
     for name in ("vae", "lsgm", "lsgm_joint"):
         assert found[f"{name}_nll_nats"] == pytest.approx(
             found[f"{name}_divergence_nats"] - found[f"{name}_reconstruction_nats"]
         )
-        assert kept[f"{name}_bound"].shape == (30,)
+        assert kept[f"{name}_bound"].shape == (20,)
         assert -kept[f"{name}_bound"].mean() == pytest.approx(found[f"{name}_nll_nats"])
         assert found[f"{name}_gap_nats"] == pytest.approx(found[f"{name}_nll_nats"] - found["entropy_nats"])
     gain = kept["lsgm_bound"] - kept["vae_bound"]
     assert found["lsgm_gain_nats"] == pytest.approx(gain.mean())
-    assert found["lsgm_gain_stderr"] == pytest.approx(gain.std(ddof=1) / 30**0.5)
+    assert found["lsgm_gain_stderr"] == pytest.approx(gain.std(ddof=1) / 20**0.5)
     assert "vae_denoising_nll_nats" not in found and "lsgm_denoising_nll_nats" in found
     assert (tmp_path / "run" / "elbo.png").stat().st_size > 10_000
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("store/*/step-*/*")}
     assert len({path.parts[-3] for path in before}) == 3
-    again = job(tmp_path, *words, "task.batch=7", models="vae lsgm lsgm_joint")
+    again = job(tmp_path, *words, "task.batch=19", models="vae lsgm lsgm_joint")
     assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("store/*/step-*/*")} == before
     for key in again:
         if not key.endswith("seconds"):
