@@ -24,7 +24,7 @@ from likelihood import Likelihood
 from .model import LatentModel, check_latent
 from .networks import Networks
 from .observation import Observation
-from .prior import Prior
+from .prior import Prior, StandardNormal
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,8 @@ class Terms:
 
     Attributes:
         reconstruction: E log p(x|z), the mean over the draws.
-        divergence: KL(q || p): a closed form for N(0, I), else the mean of log q - log p over the draws.
+        divergence: KL(q || p): the closed form for N(0, I), and for another prior besides the mean over the draws of
+            log N(z; 0, I) - log p(z).
         importance: the importance-weighted bound of all draws.
         denoising: KL(q || p) by the denoising bound of a score prior, or the closed form again.
     """
@@ -117,22 +118,24 @@ class VAE(LatentModel):
         mean, log_std = self.encode(x)
         std = (torch.exp(2 * log_std) + self.prior.blur**2).sqrt()
         normal = torch.distributions.Normal(mean, std)
-        log_p_x, log_p_z, log_q, denoising = [], [], [], []
-        closed = self.prior.blur == 0
-        levels, u = 1 if closed else levels, rand()[:, 0]
+        log_p_x, log_p_z, log_n_z, log_q, denoising = [], [], [], [], []
+        near = StandardNormal()
+        levels, u = levels if self.prior.blur else 1, rand()[:, 0]
         for draw in range(samples):
             noise = randn_like(mean)
-            z = mean + std * noise
+            z, start = mean + std * noise, mean + log_std.exp() * noise
             log_p_x.append(self.reconstruction(x, z).double())
             log_q.append(normal.log_prob(z).double().sum(1))
             told = None if on_step is None else lambda share, draw=draw: on_step((draw + share) / samples)
             log_p_z.append(self.prior.log_prob(z, likelihood, told))
-            start = mean + log_std.exp() * noise
+            log_n_z.append(near.log_prob(z))
             for level in range(levels):
                 unit = ((level + u) / levels).clamp_max(1 - torch.finfo(u.dtype).eps)
                 denoising.append(self.prior.divergence(mean, log_std, start, unit, randn_like(mean)).double())
         reconstruction, log_p_z, log_q = torch.stack(log_p_x), torch.stack(log_p_z), torch.stack(log_q)
-        denoising = torch.stack(denoising).mean(0)
+        # KL(q || p) = KL(q || N) + E[log N - log p]: the first is closed, and the second varies little
+        closed = near.divergence(mean.double(), std.double().log())
+        divergence = closed + (torch.stack(log_n_z) - log_p_z).mean(0)
         importance = torch.logsumexp(reconstruction + log_p_z - log_q, 0) - math.log(samples)
-        divergence = denoising if closed else (log_q - log_p_z).mean(0)
+        denoising = torch.stack(denoising).mean(0)
         return Terms(reconstruction.mean(0), divergence, importance, denoising)

@@ -36,7 +36,7 @@ LOOSE = ["task.likelihood.rtol=1e-3", "task.likelihood.atol=1e-3"]
 
 def test_the_bounds_of_one_run(tmp_path):
     """Terms that add up, the files, and a second run that trains nothing and finds the same, whatever its batches."""
-    words = [*LSGM, *LOOSE, "data=8gaussians", "data.count=500", "count=20"]
+    words = [*LSGM, *LOOSE, "data=8gaussians", "data.count=500", "count=20", "task.models.vae.model.latent=2"]
     found = job(tmp_path, *words, models="vae lsgm lsgm_joint")
     kept = np.load(tmp_path / "run" / "elbo.npz")
     for name in ("vae", "lsgm", "lsgm_joint"):

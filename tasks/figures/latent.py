@@ -17,7 +17,7 @@ TITLES = {
     "modes_found": "modes found",
     "variation": "variation of shares",
     "good": "good samples",
-    "sliced_wasserstein": "sliced Wasserstein",
+    "sliced_wasserstein": "sliced $W_2$",
 }
 
 
@@ -88,7 +88,7 @@ def plane(axes: Axes, codes: np.ndarray, drawn: np.ndarray, latents: list[int], 
         width = np.ptp(frame, axis=1).max() / 2
         frame = frame.mean(1, keepdims=True) + np.array([-width, width])
         dots(axes, drawn, frame, BLUE, "prior", alpha=0.4)
-        dots(axes, codes, frame, INK, "codes of data", alpha=0.5, zorder=3)
+        dots(axes, codes, frame, INK, "codes of data", alpha=0.5, size=0.6, zorder=3)
         axes.set(xlim=frame[0], ylim=frame[1], aspect="equal")
         axes.set_ylabel(f"latent {latents[1] + 1}")
     axes.set_xlabel(f"latent {latents[0] + 1}")
