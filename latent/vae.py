@@ -121,8 +121,8 @@ class VAE(LatentModel):
         log_p_x, log_p_z, log_n_z, log_q, denoising = [], [], [], [], []
         near = StandardNormal()
         levels, u = levels if self.prior.blur else 1, rand()[:, 0]
-        for draw in range(samples):
-            noise = randn_like(mean)
+        drawn = [randn_like(mean) for _ in range(samples)]  # first, so that every prior is asked about the same codes
+        for draw, noise in enumerate(drawn):
             z, start = mean + std * noise, mean + log_std.exp() * noise
             log_p_x.append(self.reconstruction(x, z).double())
             log_q.append(normal.log_prob(z).double().sum(1))
