@@ -102,6 +102,8 @@ def settle(cfg: dict, data: Any, device: str) -> dict:
         "levels.count": steps_of_chain(cfg["sde"]),
         "batch": batch,
         "device": device,
+        "bins": bins_of(data),
+        "observation": observation_of(data),
     }
     if values["components"] is None:
         for key, node, remedy in (
@@ -146,6 +148,18 @@ def steps_of_chain(node: dict) -> int:
     """training.loss.levels.count=auto: the T of an SDE whose time counts steps, 1000 of any other."""
     counts = getattr(schema.locate(node["_target_"], "sde"), "counts_steps", False)
     return max(2, int(node["T"])) if counts else 1000
+
+
+def bins_of(data: Data) -> list | None:
+    """observation.bins=auto: the shift and the scale of integers, in plain numbers, and how many levels they have."""
+    return None if data.levels is None else [data.shift.tolist(), data.scale.tolist(), data.levels]
+
+
+def observation_of(data: Data) -> dict:
+    """model.observation=auto: a Gaussian for continuous data, for integers a law of integers."""
+    if data.levels is None:
+        return {"_target_": "latent.Gaussian", "std": None}
+    return {"_target_": "latent.DiscretisedLogistic", "bins": bins_of(data), "mixture": 3}
 
 
 def largest_noise(data: Data) -> float:
@@ -213,6 +227,9 @@ def plain_score(cfg: dict, sde: Any, data: Any, record: Any, name: str) -> Any:
     """The score, or what becomes one once y is given."""
     if "trainers" in cfg["task"]:
         train_rivals(cfg, sde, data, record, name)
+        return nn.Identity()
+    if "models" in cfg["task"]:
+        train_models(cfg, sde, data, record, name)
         return nn.Identity()
     if cfg["task"].get("other") is not None:  # first, so that a mistake is told before a long training
         record.other = other_network(cfg, data)
@@ -302,6 +319,67 @@ def train_rivals(cfg: dict, sde: Any, data: Any, record: Any, name: str) -> None
         record.rivals[key] = score.to(device=cfg["device"], dtype=getattr(torch, cfg["dtype"])), list(record.training)
 
 
+def train_models(cfg: dict, sde: Any, data: Any, record: Any, name: str) -> None:
+    """The models of task.models by their recipes, each found in the store like a score's network; for a task with
+    ``seeds`` so many of each, as NAME/0, NAME/1, ..., and of the run's own score where the task has ``score``.
+    """
+    if cfg["checkpoint"]:
+        raise ValueError("this task trains several models and compares them: leave checkpoint= out")
+    task, seeds = cfg["task"], cfg["task"].get("seeds")
+    for i in range(seeds or 1):
+        found: dict[str, tuple[Any, dict]] = {}
+        label = "" if seeds is None else f"/{i}"
+        for key, node in task["models"].items():
+            training = node["training"] | {"seed": node["training"]["seed"] + i}
+            found[key] = train_model(cfg, node | {"training": training}, key, found, data, record, name.split("-")[0])
+            model = found[key][0].to(device=cfg["device"], dtype=getattr(torch, cfg["dtype"]))
+            record.rivals[key + label] = model, list(record.training)
+        if task.get("score"):
+            training = cfg["training"] | {"seed": cfg["training"]["seed"] + i}
+            twin = cfg | {"training": training, "task": {"_target_": "tasks.Train"}}
+            score = obtain_score(twin, sde, data, record, name)
+            score = score.to(device=cfg["device"], dtype=getattr(torch, cfg["dtype"]))
+            record.rivals["score" + label] = score, list(record.training)
+
+
+def train_model(cfg: dict, node: dict, key: str, found: dict, data: Any, record: Any, name: str) -> tuple[Any, dict]:
+    """One model and its identity, from the node of its recipe and those that were found before it."""
+    parts = cfg | {"sde": None, "parameterisation": None, "model": node["model"], "training": node["training"]}
+    identity, start = identity_of(parts, data), node.get("start")
+    if start is not None:
+        if start not in found:
+            raise ValueError(
+                f"task.models.{key}.start={start} is none of the models before it "
+                f"({', '.join(found) or 'there are none'})"
+            )
+        identity["start"] = found[start][1]
+    trainer = schema.build(node["training"], f"task.models.{key}.training")
+    trainer.seeded()
+    model = schema.build(node["model"], f"task.models.{key}.model").to(cfg["device"])
+    if start is not None:
+        try:
+            model.begin(found[start][0])
+        except ValueError as error:
+            raise ValueError(f"task.models.{key}.start={start}: {error}") from None
+    home, name = Store(cfg["store"]), f"{name}-{key}"
+    folder = home.folder(identity, name)
+
+    def train(folder: Path) -> Any:
+        def note(event: dict) -> None:
+            journal.append(folder, event)
+            record.event({"model": key, **event})
+
+        with one_thread(cfg["threads"] is None):  # small networks, and equal weights on every machine
+            return trainer.fit(None, model, data, folder, note)
+
+    def load(kept: Any) -> Any:
+        return store.put_weights(model, kept, folder)
+
+    trained = home.obtain(identity, name, trainer.steps, train, load, source_of(cfg, data))
+    record.training = journal.read(folder)
+    return trained, identity
+
+
 def refuse_other_shapes(node: dict, shape: tuple[int, ...], key: str) -> None:
     """A network's shape that is not the data's would end in a message about matrices."""
     for name, value in node.items():
@@ -312,9 +390,13 @@ def refuse_other_shapes(node: dict, shape: tuple[int, ...], key: str) -> None:
 
 
 def build_model(cfg: dict, sde: Any) -> Any:
-    """A network read as the score of an SDE, or as the classifier of its noisy data."""
+    """A network read as the score of an SDE, or as the classifier of its noisy data; a latent-variable model, which has
+    no SDE of its own, as it is.
+    """
     if "classes" in cfg["model"]:
         return Classifier(sde, schema.build(cfg["model"], "classifier"))
+    if sde is None:
+        return schema.build(cfg["model"], "model")
     return ScoreModel(
         sde, schema.build(cfg["model"], "model"), schema.build(cfg["parameterisation"], "parameterisation")
     )
@@ -507,7 +589,8 @@ def differences(saved: Any, now: Any, key: str = "") -> list[str]:
 
 
 def load(path: str | Path, device: str = "cpu") -> tuple[Any, Any, Any]:
-    """The (sde, score, data) of a trained network: a folder of the store, or one ``step-*`` folder in it.
+    """The (sde, score, data) of a trained network: a folder of the store, or one ``step-*`` folder in it. A
+    latent-variable model stands in the score's place, with None for an SDE.
 
     Data that were read from a file are read again where they were, if the file is still the same one; otherwise data
     has their units and no examples.

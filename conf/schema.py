@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, Union
 
-PACKAGES = ("sde_lib", "data", "models", "training", "samplers", "likelihood", "metrics", "tasks")
+PACKAGES = ("sde_lib", "data", "models", "training", "samplers", "likelihood", "metrics", "latent", "tasks")
 AUTO = "auto"
 KINDS = {"vectors", "images"}
 

@@ -3,7 +3,9 @@
 from .binary import Binary
 from .bound import Bound
 from .classifier import TrainClassifier
+from .elbo import Elbo
 from .encode import Encode
+from .generators import Generators
 from .interpolate import Interpolate
 from .likelihood import LikelihoodTask
 from .low_density import LowDensity
@@ -23,6 +25,8 @@ __all__ = [
     "Sample",
     "LikelihoodTask",
     "Encode",
+    "Elbo",
+    "Generators",
     "Interpolate",
     "Bound",
     "Binary",

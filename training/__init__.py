@@ -13,11 +13,13 @@ from .loss import (
     ScoreMatching,
     SlicedScoreMatching,
 )
+from .recipe import Recipe
 from .store import Store
 from .trainer import Trainer
 
 __all__ = [
     "Trainer",
+    "Recipe",
     "Loss",
     "ScoreMatching",
     "DenoisingScoreMatching",
