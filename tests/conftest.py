@@ -50,6 +50,13 @@ def compose(*overrides: str) -> dict:
     return OmegaConf.to_container(_compose(overrides), resolve=True)
 
 
+def in_turn(*lists: list) -> list[tuple]:
+    """Tuples in which each value of the longest list stands with one of every other, these taken in turn; so that what
+    is asked of a pair is asked of each, and not of every combination.
+    """
+    return [tuple(each[i % len(each)] for each in lists) for i in range(max(map(len, lists)))]
+
+
 def standard(shape: tuple[int, ...]) -> dict:
     """What waits for the data, as data N(0, I) would give it."""
     dim = math.prod(shape)

@@ -221,6 +221,17 @@ def test_terms_of_one_variance_have_the_variance_of_their_sum(count):
     assert float(found.total.mean()) == pytest.approx(3 * count, abs=4 * math.sqrt(4 * count / 20_000))
 
 
+@pytest.mark.parametrize("some", [2, 6])
+def test_terms_drawn_by_their_length_add_up_to_all(some):
+    """Terms without noise, of lengths that have nothing to do with them."""
+    values, lengths = torch.tensor([[1.0, 2.0, 5.0, 0.5, 3.0], [1.0, 0.2, 2.0, 3.0, 0.5]], dtype=torch.float64)
+    noise, x = BlockNoise(0, 0, 20_000, (1,), torch.float64), torch.zeros(20_000, 1, dtype=torch.float64)
+    found = added_up(lambda n: values[n], lengths, some, x, noise)
+    error = math.sqrt(float(found.total.var()) / 20_000)
+    assert abs(float(found.total.mean() - values.sum())) < 4 * error < 0.05 * float(values.sum())
+    assert float(found.variance.mean()) == pytest.approx(float(found.total.var()), rel=0.05)
+
+
 def test_a_point_does_not_depend_on_its_batch_mates():
     chain = Chain(T=40.0)
     score, times, x = Oracle(chain, mixture((2,))), Uniform()(chain, 39), draw_mixture(mixture((2,)), 100, (2,))

@@ -144,6 +144,10 @@ def test_masks_and_matrices_of_files(tmp_path):
     x[0, 0, 2, 1] = 1
     blurred = Deblur((1, 5, 4), path=path)(x)[0, 0]
     assert np.allclose(blurred[1:4, 0:2].numpy(), kernel / kernel.sum(), atol=1e-3), "centred"
+    lopsided, (x, y) = Deblur((1, 5, 4), path=path), torch.randn(2, 3, 1, 5, 4, dtype=torch.float64)
+    assert torch.allclose((lopsided(x) * y).sum(), (x * lopsided.transpose(y)).sum(), rtol=1e-10)
+    A, f = dense(lopsided), lopsided.function(lambda e: e, x).flatten(1)
+    assert torch.allclose(f, x.flatten(1) @ (A.T @ A), rtol=1e-8, atol=1e-10)
 
 
 @pytest.mark.parametrize(

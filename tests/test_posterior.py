@@ -138,7 +138,9 @@ def test_the_mixtures_posterior_score_is_that_of_quadrature(sde):
     components = mixture((2,))
     operator, exact = Dense((2,), 0.5, torch.tensor([[1.0, -0.7]])), ExactPosterior(components)
     x_0 = draw_mixture(components, 3, (2,))
-    measurement, t = measure(operator, x_0), times(sde, 8)[4:7]
+    # levels at which x_t neither is x_0 nor has forgotten it
+    t = torch.tensor([sde.time_of(ratio, "ratio") for ratio in (0.3, 0.7, 1.5)], dtype=torch.float64)
+    measurement = measure(operator, x_0)
     x = sde.perturb(x_0, t, torch.randn_like(x_0)).requires_grad_()
     axis = torch.linspace(-3, 3.5, 600, dtype=torch.float64)
     grid = torch.cartesian_prod(axis, axis)
@@ -174,6 +176,17 @@ def test_exact_draws_have_the_moments_of_quadrature(operator):
         wanted, found = share @ grid**power, drawn**power
         error = 4 * found.std(0) / draws**0.5 + 1e-9
         assert ((found.mean(0) - wanted).abs() < error).all()
+
+
+def test_exact_draws_of_one_gaussian_have_its_conditionals_covariance():
+    draws, v, A = 40_000, 0.5, SLANTED.matrix
+    components = torch.ones(1), torch.zeros(1, 2), torch.tensor([v**0.5], dtype=torch.float64)
+    measurement = measure(SLANTED, torch.tensor([[0.2, 0.5]], dtype=torch.float64), draws)
+    drawn = ExactPosterior(components).draw(measurement, torch.Generator().manual_seed(0))
+    gain = v * A.T / (v * A @ A.T + 0.3**2)
+    covariance = v * torch.eye(2, dtype=torch.float64) - v * gain @ A
+    assert torch.allclose(torch.cov(drawn.T), covariance, atol=5 * v * (2 / draws) ** 0.5)
+    assert torch.allclose(drawn.mean(0), (gain @ measurement.y[0]), atol=5 * (v / draws) ** 0.5)
 
 
 def test_dps_as_published_is_its_step():

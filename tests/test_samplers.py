@@ -33,9 +33,11 @@ from .conftest import (
     PREDICTORS,
     SAMPLERS,
     SDES,
+    SHAPES,
     GaussianScore,
     compose,
     draw_mixture,
+    in_turn,
     make,
     make_sampler,
     make_sde,
@@ -129,10 +131,20 @@ def test_predictors_have_their_order(sde, name):
 GRID_CHOICES = {name: make("sampler.grid", "sampler=em", f"sampler/grid={name}") for name in GRIDS}
 
 
-@pytest.mark.parametrize("name", SOLVERS)
-@pytest.mark.parametrize("grid", {type(each): name for name, each in GRID_CHOICES.items()}.values())
-def test_predictors_converge_on_every_grid(sde, name, grid):
-    score, grid = GaussianScore(sde, 0.7, 0.5), GRID_CHOICES[grid]
+KINDS_OF_GRIDS = list({type(each): name for name, each in GRID_CHOICES.items()}.values())
+
+
+@pytest.mark.parametrize(
+    "sde_name, name, grid",
+    [  # each predictor under every SDE and on every grid, each SDE on every grid; not all three together
+        (sde_name, name, KINDS_OF_GRIDS[(i + j) % len(KINDS_OF_GRIDS)])
+        for i, sde_name in enumerate(SDES)
+        for j, name in enumerate(SOLVERS)
+    ],
+)
+def test_predictors_converge_on_every_grid(sde_name, name, grid):
+    sde, grid = make_sde(sde_name), GRID_CHOICES[grid]
+    score = GaussianScore(sde, 0.7, 0.5)
     errors = [
         sum(map(abs, relative_errors(sde, PredictorCorrector(grid, n, PREDICTOR_CHOICES[name], denoise=False), score)))
         for n in (150, 300)
@@ -365,12 +377,12 @@ def test_vectors_of_a_mixture(sde, name):
     check_mixture(x, components, *((0.05, 0.1, 0.2) if lags(sampler) else (0.02, 0.05, 0.14)))
 
 
-@pytest.mark.parametrize("name", [name for name in SAMPLERS if not lags(make_sampler(name))])
-def test_images_of_a_mixture(sde, name):
-    """The same of images 3 x 8 x 6, started from p_T: constant images lie sqrt(D) times as far apart, beyond some
-    priors.
+@pytest.mark.parametrize("name, sde_name", in_turn([name for name in SAMPLERS if not lags(make_sampler(name))], SDES))
+def test_images_of_a_mixture(name, sde_name):
+    """The same of images 3 x 8 x 6, each sampler under one SDE, started from p_T: constant images lie sqrt(D) times as
+    far apart, beyond some priors.
     """
-    shape = (3, 8, 6)
+    sde, shape = make_sde(sde_name), (3, 8, 6)
     components, sampler, count = mixture(shape), make_sampler(name, steps=200), 600
     start = sde.perturb(
         draw_mixture(components, count, shape),
@@ -397,9 +409,19 @@ def run_in_batches(sde, sampler, score, shape, count: int, batch: int) -> Tensor
     return torch.cat(parts)
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
-@pytest.mark.parametrize("batch", [7, 64])
-def test_samples_do_not_depend_on_the_batch(sde, shape, name, batch):
+@pytest.mark.parametrize(
+    "sde_name, name, kind, batch",
+    [
+        *((sde_name, name, "vectors", 7) for sde_name in SDES for name in SAMPLERS),
+        *(
+            (sde_name, name, *rest)
+            for name, sde_name in in_turn(SAMPLERS, SDES)
+            for rest in [("vectors", 64), ("images", 7)]
+        ),
+    ],
+)
+def test_samples_do_not_depend_on_the_batch(sde_name, name, kind, batch):
+    sde, shape = make_sde(sde_name), SHAPES[kind]
     sampler, oracle, count = short(name), Oracle(sde, mixture(shape)), 70 if len(shape) == 1 else 10
     whole = run_in_batches(sde, sampler, oracle, shape, count, count)
     cut = run_in_batches(sde, sampler, oracle, shape, count, batch)
