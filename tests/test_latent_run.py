@@ -49,6 +49,8 @@ def test_the_bounds_of_one_run(tmp_path):
     gain = kept["lsgm_bound"] - kept["vae_bound"]
     assert found["lsgm_gain_nats"] == pytest.approx(gain.mean())
     assert found["lsgm_gain_stderr"] == pytest.approx(gain.std(ddof=1) / 20**0.5)
+    gain = kept["lsgm_joint_bound"] - kept["lsgm_bound"]
+    assert found["lsgm_joint_gain_over_lsgm_nats"] == pytest.approx(gain.mean())
     assert "vae_denoising_nll_nats" not in found and "lsgm_denoising_nll_nats" in found
     assert (tmp_path / "run" / "elbo.png").stat().st_size > 10_000
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("store/*/step-*/*")}
