@@ -31,7 +31,7 @@ def job(folder, *overrides: str, models: str = "vae") -> dict:
 
 
 LSGM = ["experiment=lsgm", "task.models.lsgm.model.prior.net.width=8", "sampler.steps=4"]
-LOOSE = ["task.likelihood.rtol=1e-3", "task.likelihood.atol=1e-3"]
+LOOSE = ["task.likelihood.rtol=1e-2", "task.likelihood.atol=1e-2", "~task.models.vae_longer"]
 
 
 def test_the_bounds_of_one_run(tmp_path):
@@ -49,6 +49,8 @@ def test_the_bounds_of_one_run(tmp_path):
     gain = kept["lsgm_bound"] - kept["vae_bound"]
     assert found["lsgm_gain_nats"] == pytest.approx(gain.mean())
     assert found["lsgm_gain_stderr"] == pytest.approx(gain.std(ddof=1) / 20**0.5)
+    gain = kept["lsgm_joint_bound"] - kept["lsgm_bound"]
+    assert found["lsgm_joint_gain_over_lsgm_nats"] == pytest.approx(gain.mean())
     assert "vae_denoising_nll_nats" not in found and "lsgm_denoising_nll_nats" in found
     assert (tmp_path / "run" / "elbo.png").stat().st_size > 10_000
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("store/*/step-*/*")}
@@ -57,7 +59,7 @@ def test_the_bounds_of_one_run(tmp_path):
     assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("store/*/step-*/*")} == before
     for key in again:
         if not key.endswith("seconds"):
-            assert again[key] == pytest.approx(found[key], abs=2e-3), key
+            assert again[key] == pytest.approx(found[key], abs=5e-2), key
     # the prior that was matched to codes has left encoder and decoder as they were, the one trained together has not
     states = {}
     for name in ("vae", "lsgm", "lsgm_joint"):
@@ -127,14 +129,12 @@ def test_generators_of_labelled_pictures(tmp_path):
 def test_a_killed_training_ends_in_the_same_weights(tmp_path, prior, monkeypatch):
     from data import Moons
 
-    data = Moons(count=200, test_count=20)
+    data, sde = Moons(count=200, test_count=20), make_sde("vp")
     trainer = Trainer(Bound(), steps=12, batch=16, warmup=2, evaluate=3, save_seconds=1e-9)
 
     def fresh():
         trainer.seeded()
-        made = (
-            ScorePrior(make_sde("vp"), MLP((2,), width=8, depth=1), Noise()) if prior == "score" else StandardNormal()
-        )
+        made = ScorePrior(sde, MLP((2,), width=8, depth=1), Noise()) if prior == "score" else StandardNormal()
         return VAE((2,), 2, Dense(8, 1, dropout=0.1), Gaussian(), made)
 
     whole = trainer.fit(None, fresh(), data).state_dict()
@@ -150,7 +150,7 @@ def test_a_killed_training_ends_in_the_same_weights(tmp_path, prior, monkeypatch
         trainer.fit(None, fresh(), data, tmp_path)
     monkeypatch.setattr(training.trainer.checkpoint, "save", saved)
     resumed = trainer.fit(None, fresh(), data, tmp_path).state_dict()
-    assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+    assert not [key for key in whole if not torch.equal(whole[key], resumed[key])]
 
 
 # Coverage
