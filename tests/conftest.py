@@ -66,7 +66,6 @@ def standard(shape: tuple[int, ...]) -> dict:
     values |= {"reference": torch.randn(100, dim), "sigma_max": 10.0, "labels": None}
     values |= {"condition": 0, "evidence": None, "classes": 3, "drop": 0.0}
     values |= {"bins": None, "observation": {"_target_": "latent.Gaussian", "std": None}}
-    return values | {"sigma_data": 1.0, "batch": 64, "device": "cpu"}
     return values | {"sigma_data": 1.0, "levels.count": 1000, "batch": 64, "device": "cpu"}
 
 

@@ -231,7 +231,8 @@ def test_every_yaml_builds(path, files):
     image = any(each["_target_"].split(".")[-1].startswith(pictures) for _, each in nodes(node))
     shape = (3, 8, 6) if image else (2,)
     integers = {"bins": [8.5, 8.5, 17]} if group == "latent/observation" else {}
-    node = schema.settle(node, shape, standard(shape) | integers)
+    last = group.split("/")[-1]
+    node = schema.settle({last: node}, shape, standard(shape) | integers)[last]
     schema.check(node, group)
     assert type(schema.build(node, group)) is schema.locate(node["_target_"], group)
 
