@@ -74,19 +74,21 @@ def run(cfg: dict, choices: dict[str, str], folder: Path, sweep: str | None = No
     )
     try:
         schema.check_root(cfg)
-        for key in assemble.NODES:
+        for key in assemble.nodes(cfg):
             schema.check(cfg[key], key, unsettled=key != "data")
         device = assemble.choose_device(cfg["device"], cfg["dtype"])
         if cfg["threads"]:
             torch.set_num_threads(cfg["threads"])
-        data = schema.build(cfg["data"], "data")
+        data = assemble.build_data(cfg)
         cfg = assemble.settle(cfg, data, device)
+        asked = assemble.ask(cfg, data)  # and the score's training is on all data
         sde, task = schema.build(cfg["sde"], "sde"), schema.build(cfg["task"], "task")
-        getattr(task, "check_data", lambda data: None)(data)  # before a network is trained for nothing
+        getattr(task, "check_data", lambda data: None)(asked)  # before a network is trained for nothing
         score = assemble.obtain_score(
             cfg, sde, data, record, name="-".join(choices[key] for key in ("data", "sde", "model"))
         )
-        metrics = task(sde, score.to(device=device, dtype=getattr(torch, cfg["dtype"])), data, record)
+        score = assemble.given(cfg, asked, score).to(device=device, dtype=getattr(torch, cfg["dtype"]))
+        metrics = task(sde, score, asked, record)
         record.finish(metrics)
     except BaseException as error:
         record.close(failed=f"{type(error).__name__}: {error}")

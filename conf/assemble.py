@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from data import Data
+from data import Conditional, Data
 from likelihood import UniformDequantisation
-from models import ScoreModel
+from models import Classifier, ConditionalScore, ScoreModel
 from training import Store, journal, store
 
 from . import schema
@@ -25,6 +25,63 @@ from . import schema
 log = logging.getLogger(__name__)
 
 NODES = tuple(key for key in schema.GROUPS if key != "logger")
+
+
+def build_data(cfg: dict) -> Data:
+    """The data set, of p(x | y) where ``data.condition`` names a y; a classifier wants labels without being told so."""
+    key = cfg["data"].get("condition")
+    if key is None and cfg.get("classifier"):
+        key = "labels"
+    data = schema.build(cfg["data"], "data")
+    if key is None:
+        return data
+    data = Conditional(data, key)
+    if cfg.get("classifier") and not data.condition.classes:
+        raise ValueError(
+            f"classifier: a classifier tells classes apart, and data.condition={key} are numbers; type "
+            f"data.condition=labels, or leave the classifier out"
+        )
+    return data
+
+
+def blind(cfg: dict, data: Data) -> bool:
+    """Whether the network takes no y: there is none, or a classifier knows it."""
+    return data.condition is None or bool(cfg.get("classifier"))
+
+
+def ask(cfg: dict, data: Data) -> Data:
+    """The data with ``condition=``, and whether the task can go on with it."""
+    value, guidance = cfg["condition"], cfg["guidance"]
+    if data.condition is None:
+        for key, given, none in (("condition", value, None), ("guidance", guidance, 1)):
+            if given != none:
+                raise ValueError(
+                    f"{key}={given}: these are data of p(x) and have no y; type data.condition=labels, or "
+                    f"data.condition=[COLUMN], to learn p(x | y)"
+                )
+        return data
+    task = cfg["task"]
+    target = schema.locate(task["_target_"], "task")
+    for key in ("trainers", "shares", "other"):
+        if task.get(key) is not None:
+            raise ValueError(
+                f"this task has several networks (task.{key}) and takes none of p(x | y); leave data.condition out"
+            )
+    if value is not None:
+        data = data.asking(value)
+    known = data.condition
+    if getattr(target, "conditions", False):
+        return data
+    if known.asked is None or len(known.asked) != 1 or not known.classes:
+        raise ValueError(
+            f"this task, {target.__name__}, is for one law, "
+            + (
+                "that of one label: type condition=LABEL"
+                if known.classes
+                else "and does not know which numbers y each example has; task=sample and task=likelihood do"
+            )
+        )
+    return data
 
 
 def settle(cfg: dict, data: Any, device: str) -> dict:
@@ -36,11 +93,17 @@ def settle(cfg: dict, data: Any, device: str) -> dict:
         "labels": data.labels(),
         "moments": data.moments,  # functions: most runs need none
         "reference": lambda: data.encode(data.dequantise(data.train[:20_000], None)),
+        "condition": 0 if blind(cfg, data) else data.condition.width,
+        "evidence": lambda: getattr(data, "evidence", None),
+        "classes": len(data.condition.names) if data.condition and data.condition.classes else 0,
+        "drop": 0.1 if data.condition and data.condition.classes and not blind(cfg, data) else 0.0,
         "sigma_data": round(data.std, 6),
         "sigma_max": cache(lambda: largest_noise(data)),
         "levels.count": steps_of_chain(cfg["sde"]),
         "batch": batch,
         "device": device,
+        "bins": bins_of(data),
+        "observation": observation_of(data),
     }
     if values["components"] is None:
         for key, node, remedy in (
@@ -64,17 +127,39 @@ def settle(cfg: dict, data: Any, device: str) -> dict:
                 f"dequantisation, here {asked.title} with samples={asked.samples}, is for integers, and these data are "
                 f"continuous; leave dequantisation out, or type data.levels=L for a file of integers 0 ... L-1"
             )
+    if data.condition is not None and "truth" in cfg["training"]["loss"]:
+        raise ValueError(
+            "training/loss=explicit compares with the score of p(x), and data.condition= asks for p(x | y); type "
+            "training/loss=likelihood"
+        )
     cfg = schema.settle(cfg, data.shape, values)
     schema.check_process(cfg)
-    for key in NODES:
+    for key in nodes(cfg):
         schema.check(cfg[key], key)
-    return {key: schema.canonical(value) if key in NODES else value for key, value in cfg.items()}
+    return {key: schema.canonical(value) if key in NODES and value else value for key, value in cfg.items()}
+
+
+def nodes(cfg: dict) -> list[str]:
+    """The groups that are constructor calls, those that a run has."""
+    return [key for key in NODES if cfg.get(key)]
 
 
 def steps_of_chain(node: dict) -> int:
     """training.loss.levels.count=auto: the T of an SDE whose time counts steps, 1000 of any other."""
     counts = getattr(schema.locate(node["_target_"], "sde"), "counts_steps", False)
     return max(2, int(node["T"])) if counts else 1000
+
+
+def bins_of(data: Data) -> list | None:
+    """observation.bins=auto: the shift and the scale of integers, in plain numbers, and how many levels they have."""
+    return None if data.levels is None else [data.shift.tolist(), data.scale.tolist(), data.levels]
+
+
+def observation_of(data: Data) -> dict:
+    """model.observation=auto: a Gaussian for continuous data, for integers a law of integers."""
+    if data.levels is None:
+        return {"_target_": "latent.Gaussian", "std": None}
+    return {"_target_": "latent.DiscretisedLogistic", "bins": bins_of(data), "mixture": 3}
 
 
 def largest_noise(data: Data) -> float:
@@ -85,9 +170,66 @@ def largest_noise(data: Data) -> float:
 
 
 def obtain_score(cfg: dict, sde: Any, data: Any, record: Any, name: str) -> Any:
-    """The score of a run; ``name`` makes the folder of a network that is trained readable."""
+    """The score of a run, or what becomes one where data of p(x | y) are given their y: see :func:`given`.
+
+    ``name`` makes the folder of a network that is trained readable.
+    """
+    if data.condition is None:
+        return plain_score(cfg, sde, data, record, name)
+    if cfg["task"]["_target_"] == "tasks.TrainClassifier":
+        return plain_score(classifying(cfg), sde, data, record, f"{name}-classifier")
+    score, classifier = plain_score(cfg, sde, data, record, name), None
+    if cfg.get("classifier"):
+        if hasattr(score, "classifier"):  # an exact score has an exact one
+            classifier = score.classifier()
+        else:
+            training = record.training
+            twin = classifying(cfg) | {"checkpoint": None}
+            classifier = plain_score(twin, sde, data, record, f"{name}-classifier")
+            record.training = training
+    elif cfg["guidance"] != 1:
+        mind_the_guidance(cfg)
+    return ConditionalScore(score, cfg["guidance"], classifier)
+
+
+def given(cfg: dict, data: Any, score: Any) -> Any:
+    """The score of the y that is asked for, if the task knows of none; data are those of :func:`ask`."""
+    if not isinstance(score, ConditionalScore) or getattr(
+        schema.locate(cfg["task"]["_target_"], "task"), "conditions", False
+    ):
+        return score
+    return score.given(data.condition.encode(data.condition.asked).float())
+
+
+def classifying(cfg: dict) -> dict:
+    """The configuration that trains the classifier: as long and as fast as the network, with a loss of its own."""
+    loss = {"_target_": "training.CrossEntropy", "levels": {"_target_": "training.levels.LogSNR"}, "stratified": True}
+    return cfg | {
+        "model": cfg["classifier"],
+        "training": cfg["training"] | {"loss": loss, "drop": 0.0},
+        "parameterisation": {},
+    }
+
+
+def mind_the_guidance(cfg: dict) -> None:
+    """Refuses guidance by a network that never met an unknown y."""
+    drop = cfg["training"]["drop"]
+    if cfg["checkpoint"]:
+        drop = store.read(cfg["checkpoint"])[0]["training"].get("drop", 0.0)
+    if drop == 0 and "sde" not in cfg["model"]:
+        raise ValueError(
+            f"guidance={cfg['guidance']} needs a network that has learnt p(x) too, and this one was given its y every "
+            f"time (training.drop=0): type training.drop=0.1, or guidance=1"
+        )
+
+
+def plain_score(cfg: dict, sde: Any, data: Any, record: Any, name: str) -> Any:
+    """The score, or what becomes one once y is given."""
     if "trainers" in cfg["task"]:
         train_rivals(cfg, sde, data, record, name)
+        return nn.Identity()
+    if "models" in cfg["task"]:
+        train_models(cfg, sde, data, record, name)
         return nn.Identity()
     if cfg["task"].get("other") is not None:  # first, so that a mistake is told before a long training
         record.other = other_network(cfg, data)
@@ -177,6 +319,67 @@ def train_rivals(cfg: dict, sde: Any, data: Any, record: Any, name: str) -> None
         record.rivals[key] = score.to(device=cfg["device"], dtype=getattr(torch, cfg["dtype"])), list(record.training)
 
 
+def train_models(cfg: dict, sde: Any, data: Any, record: Any, name: str) -> None:
+    """The models of task.models by their recipes, each found in the store like a score's network; for a task with
+    ``seeds`` so many of each, as NAME/0, NAME/1, ..., and of the run's own score where the task has ``score``.
+    """
+    if cfg["checkpoint"]:
+        raise ValueError("this task trains several models and compares them: leave checkpoint= out")
+    task, seeds = cfg["task"], cfg["task"].get("seeds")
+    for i in range(seeds or 1):
+        found: dict[str, tuple[Any, dict]] = {}
+        label = "" if seeds is None else f"/{i}"
+        for key, node in task["models"].items():
+            training = node["training"] | {"seed": node["training"]["seed"] + i}
+            found[key] = train_model(cfg, node | {"training": training}, key, found, data, record, name.split("-")[0])
+            model = found[key][0].to(device=cfg["device"], dtype=getattr(torch, cfg["dtype"]))
+            record.rivals[key + label] = model, list(record.training)
+        if task.get("score"):
+            training = cfg["training"] | {"seed": cfg["training"]["seed"] + i}
+            twin = cfg | {"training": training, "task": {"_target_": "tasks.Train"}}
+            score = obtain_score(twin, sde, data, record, name)
+            score = score.to(device=cfg["device"], dtype=getattr(torch, cfg["dtype"]))
+            record.rivals["score" + label] = score, list(record.training)
+
+
+def train_model(cfg: dict, node: dict, key: str, found: dict, data: Any, record: Any, name: str) -> tuple[Any, dict]:
+    """One model and its identity, from the node of its recipe and those that were found before it."""
+    parts = cfg | {"sde": None, "parameterisation": None, "model": node["model"], "training": node["training"]}
+    identity, start = identity_of(parts, data), node.get("start")
+    if start is not None:
+        if start not in found:
+            raise ValueError(
+                f"task.models.{key}.start={start} is none of the models before it "
+                f"({', '.join(found) or 'there are none'})"
+            )
+        identity["start"] = found[start][1]
+    trainer = schema.build(node["training"], f"task.models.{key}.training")
+    trainer.seeded()
+    model = schema.build(node["model"], f"task.models.{key}.model").to(cfg["device"])
+    if start is not None:
+        try:
+            model.begin(found[start][0])
+        except ValueError as error:
+            raise ValueError(f"task.models.{key}.start={start}: {error}") from None
+    home, name = Store(cfg["store"]), f"{name}-{key}"
+    folder = home.folder(identity, name)
+
+    def train(folder: Path) -> Any:
+        def note(event: dict) -> None:
+            journal.append(folder, event)
+            record.event({"model": key, **event})
+
+        with one_thread(cfg["threads"] is None):  # small networks, and equal weights on every machine
+            return trainer.fit(None, model, data, folder, note)
+
+    def load(kept: Any) -> Any:
+        return store.put_weights(model, kept, folder)
+
+    trained = home.obtain(identity, name, trainer.steps, train, load, source_of(cfg, data))
+    record.training = journal.read(folder)
+    return trained, identity
+
+
 def refuse_other_shapes(node: dict, shape: tuple[int, ...], key: str) -> None:
     """A network's shape that is not the data's would end in a message about matrices."""
     for name, value in node.items():
@@ -187,7 +390,13 @@ def refuse_other_shapes(node: dict, shape: tuple[int, ...], key: str) -> None:
 
 
 def build_model(cfg: dict, sde: Any) -> Any:
-    """A network read as the score of an SDE."""
+    """A network read as the score of an SDE, or as the classifier of its noisy data; a latent-variable model, which has
+    no SDE of its own, as it is.
+    """
+    if "classes" in cfg["model"]:
+        return Classifier(sde, schema.build(cfg["model"], "classifier"))
+    if sde is None:
+        return schema.build(cfg["model"], "model")
     return ScoreModel(
         sde, schema.build(cfg["model"], "model"), schema.build(cfg["parameterisation"], "parameterisation")
     )
@@ -198,9 +407,18 @@ def identity_of(cfg: dict, data: Any) -> dict:
     training = {key: plain(value) for key, value in cfg["training"].items() if key not in ("evaluate", "save_seconds")}
     if data.levels is None or training.get("dequantise") == "uniform":
         training.pop("dequantise", None)  # networks older than the key keep their names; continuous data have no bins
+    if not training.get("drop"):
+        training.pop("drop", None)
     fingerprint = data.fingerprint()
     beside = data.held_out_keys if fingerprint is None else ("path", *data.held_out_keys)
     described = {key: value for key, value in cfg["data"].items() if key not in beside}
+    told = cfg["model"].get("classes") or any(node.get("condition") for node in tree(cfg["model"]))
+    if described.get("condition") is None or described["condition"] == "labels" and not told:
+        described.pop("condition", None)  # labels that a network is not told decide nothing of it
+    if "classes" in cfg["model"]:
+        described["condition"] = "labels"
+    if described.get("labels") is None:
+        described.pop("labels", None)
     if fingerprint is not None:
         described["fingerprint"] = fingerprint
     return {
@@ -210,6 +428,14 @@ def identity_of(cfg: dict, data: Any) -> dict:
         "parameterisation": cfg["parameterisation"],
         "training": training,
     }
+
+
+def tree(node: Any) -> Iterator[dict]:
+    """The node and all below it."""
+    if isinstance(node, dict):
+        yield node
+        for value in node.values():
+            yield from tree(value)
 
 
 def plain(node: Any) -> Any:
@@ -223,7 +449,7 @@ def holds_tensors(value: Any) -> bool:
     return isinstance(value, Tensor) or (isinstance(value, list | tuple) and any(map(holds_tensors, value)))
 
 
-YOUNGER = {"embedding": "smooth"}
+YOUNGER = {"embedding": "smooth", "condition": 0}
 """Keys of networks that are younger than the store, and their defaults: at these, older networks keep their names."""
 
 
@@ -264,7 +490,8 @@ def is_small(model: Any, data: Any, batch: int) -> bool:
     hooks = [layer.register_forward_hook(count) for layer in layers]
     device = next(model.parameters()).device
     with torch.no_grad(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        model(torch.zeros(1, *data.shape, device=device), torch.full((1,), model.sde.T, device=device))
+        score = model.given(None) if isinstance(model, ScoreModel) and model.conditional else model
+        score(torch.zeros(1, *data.shape, device=device), torch.full((1,), model.sde.T, device=device))
     for hook in hooks:
         hook.remove()
     return 3 * batch * operations < 5e9  # forward, and backward with respect to weights and features
@@ -362,7 +589,8 @@ def differences(saved: Any, now: Any, key: str = "") -> list[str]:
 
 
 def load(path: str | Path, device: str = "cpu") -> tuple[Any, Any, Any]:
-    """The (sde, score, data) of a trained network: a folder of the store, or one ``step-*`` folder in it.
+    """The (sde, score, data) of a trained network: a folder of the store, or one ``step-*`` folder in it. A
+    latent-variable model stands in the score's place, with None for an SDE.
 
     Data that were read from a file are read again where they were, if the file is still the same one; otherwise data
     has their units and no examples.
@@ -378,10 +606,10 @@ def load(path: str | Path, device: str = "cpu") -> tuple[Any, Any, Any]:
 def load_data(identity: dict) -> Data:
     """The data set of an identity."""
     if not (source := identity.get("source")):
-        return schema.build(identity["data"], "data")
+        return build_data(identity)
     node = {key: value for key, value in identity["data"].items() if key != "fingerprint"} | {"path": source["path"]}
     try:
-        data = schema.build(node, "data")
+        data = build_data({"data": node})
         if data.fingerprint() == identity["data"]["fingerprint"]:
             return data
         log.warning(

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, Union
 
-PACKAGES = ("sde_lib", "data", "models", "training", "samplers", "likelihood", "metrics", "tasks")
+PACKAGES = ("sde_lib", "data", "models", "training", "samplers", "likelihood", "metrics", "latent", "tasks")
 AUTO = "auto"
 KINDS = {"vectors", "images"}
 
@@ -23,6 +23,7 @@ GROUPS = (
     "data",
     "sde",
     "model",
+    "classifier",
     "parameterisation",
     "training",
     "likelihood",
@@ -37,6 +38,8 @@ GROUPS = (
 ROOT = {
     "count": int | None,
     "points": str | None,
+    "condition": int | float | str | list | dict | None,
+    "guidance": float,
     "seed": int,
     "device": Literal["auto", "cpu", "cuda", "mps"],
     "dtype": Literal["float32", "float64"],
@@ -49,8 +52,13 @@ ROOT = {
 BOUNDS = {  # of the root's numbers: the least, the most, and what to type instead
     "count": (1, 10**8, "leave it out for the default"),  # samples are held in memory
     "threads": (1, 1024, "leave it out for the default"),
+    "guidance": (0, 1000, "type guidance=1 for p(x | y) as it is"),
     "seed": (-(2**63), 2**63 - 1, "type seed=0"),
 }
+
+
+BESIDE = {"data": {"condition": str | int | list[str | int] | None}}
+"""Keys that every choice of a group has, and no constructor: conf/assemble.py reads them."""
 
 
 def locate(target: Any, key: str) -> type:
@@ -72,7 +80,8 @@ def locate(target: Any, key: str) -> type:
 def build(node: Any, key: str) -> Any:
     """The object of a node: nested nodes first, then the constructor with the node's other keys as arguments."""
     if isinstance(node, dict) and "_target_" in node:
-        arguments = {name: build(value, f"{key}.{name}") for name, value in node.items() if name != "_target_"}
+        names = node.keys() - {"_target_"} - BESIDE.get(key, {}).keys()
+        arguments = {name: build(node[name], f"{key}.{name}") for name in node if name in names}
         return locate(node["_target_"], key)(**arguments)
     if isinstance(node, dict):
         return {name: build_named(value, f"{key}.{name}") for name, value in node.items()}
@@ -104,6 +113,8 @@ def own_key(node: Any, key: str) -> Iterator[None]:
 def check_root(cfg: dict) -> None:
     """The keys that belong to no group."""
     for key in cfg:
+        if key == "classifier" and not cfg[key]:
+            continue
         if key not in ROOT and key not in GROUPS:
             raise ValueError(f"{key} is not a key of the configuration; the keys are {', '.join([*ROOT, *GROUPS])}")
     for key in ("points", "store", "checkpoint"):
@@ -143,6 +154,9 @@ def check(node: dict, key: str, unsettled: bool = False) -> None:
     hints = typing.get_type_hints(target.__init__)
     for name, value in node.items():
         if name == "_target_":
+            continue
+        if name in BESIDE.get(key, {}):
+            check_value(value, BESIDE[key][name], f"{key}.{name}")
             continue
         if name not in parameters:
             raise ValueError(f"{key}.{name} is not a key of {target.__name__}; its keys are {', '.join(parameters)}")

@@ -2,8 +2,11 @@
 
 from data.arrays import Arrays, read_points
 from data.base import Data
+from data.condition import Condition, Conditional
 from data.curves import Moons, SwissRoll, TwoSpirals
 from data.digits import Digits
+from data.files import read_numbers
+from data.gaussian import Gaussian
 from data.heartbeat import Heartbeat
 from data.images import Images
 from data.line import Line
@@ -14,9 +17,12 @@ from data.planar import Checkerboard, EightGaussians, Rings
 __all__ = [
     "Arrays",
     "Checkerboard",
+    "Condition",
+    "Conditional",
     "Data",
     "Digits",
     "EightGaussians",
+    "Gaussian",
     "Heartbeat",
     "Images",
     "Line",
@@ -26,5 +32,6 @@ __all__ = [
     "Rings",
     "SwissRoll",
     "TwoSpirals",
+    "read_numbers",
     "read_points",
 ]

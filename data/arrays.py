@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from data.base import Data, at_least, fraction
-from data.files import existing_file, read_numbers, sha256
+from data.files import existing_file, read_labels, read_numbers, sha256
 
 CHANNELS = (1, 3, 4)
 FEW = 10  # rows to train on below which a column that does not vary is no surprise
@@ -38,6 +38,8 @@ class Arrays(Data):
             images of booleans, and None for everything else, which is then taken as continuous.
         shape: shape of one example, [D] or [C, H, W]; by default what the file's axes say.
         layout: chw or hwc, the order of a file's last three axes.
+        labels: the column of a table or the array of an .npz that holds the examples' classes, words or whole numbers;
+            by default there are none.
 
     Raises:
         FileNotFoundError, ValueError: with the key to change and what to type.
@@ -52,13 +54,15 @@ class Arrays(Data):
         levels: int | None = None,
         shape: list[int] | None = None,
         layout: Literal["chw", "hwc"] | None = None,
+        labels: str | None = None,
     ):
         if path is None:
             raise ValueError("data.path is not set: type data.path=points.npy (or .npz, .csv, .parquet)")
         fraction("test_fraction", test_fraction)
         at_least("seed", seed, 0, 0)
-        values, names = read_numbers(path, key, "data.path")
+        values, names = read_numbers(path, key, "data.path", leave=labels)
         file = existing_file(path, "data.path")
+        self._file = file
         self._content = sha256(file)
         where = f"data.path={file}"
         values = as_examples(values, shape, layout, where)
@@ -70,7 +74,11 @@ class Arrays(Data):
 
         held_out = min(max(1, round(len(values) * test_fraction)), len(values) - 1)
         order = np.random.default_rng(seed).permutation(len(values))
-        train, test = values[order[held_out:]], values[order[:held_out]]
+        self._rows = order[held_out:], order[:held_out]
+        train, test = (values[rows] for rows in self._rows)
+        if labels is not None:
+            classes, self.class_names = read_labels(file, labels, len(values), where)
+            self.train_labels, self.test_labels = (torch.from_numpy(classes[rows]) for rows in self._rows)
         self._labels = names if values.ndim == 2 and names and len(names) == values.shape[1] else None
         if levels is not None:
             shift = scale = levels / 2
@@ -84,6 +92,28 @@ class Arrays(Data):
 
     def fingerprint(self) -> str:
         return self._content
+
+    def known(self, keys: list[str | int]) -> tuple[Tensor, Tensor, list[str], list[int]]:
+        """Columns of the examples, or else columns and arrays of the file that are no part of them."""
+        names = self._labels or [str(j) for j in range(self.dim)]
+        if len(self.shape) == 1 and all(str(key) in names for key in keys) or self._file.suffix.lower() == ".npy":
+            return super().known(keys)
+        table = self._file.suffix.lower() != ".npz"
+        found, titles = [], []
+        for each in (
+            [[str(key) for key in keys]] if table else keys
+        ):  # a table's columns at once, an archive's one by one
+            values, columns = read_numbers(str(self._file), each, "data.condition, in data.path")
+            values = values.reshape(len(values), -1)
+            if len(values) != sum(map(len, self._rows)):
+                raise ValueError(
+                    f"data.condition={keys}: {each} has {len(values)} rows in {self._file}, the examples are "
+                    f"{sum(map(len, self._rows))}"
+                )
+            found.append(values)
+            titles += columns or ([each] if values.shape[1] == 1 else [f"{each}[{j}]" for j in range(values.shape[1])])
+        values = torch.from_numpy(np.concatenate(found, 1).astype(np.float64))
+        return *(values[rows] for rows in self._rows), titles, []
 
 
 def read_points(

@@ -17,7 +17,7 @@ u ~ U[0, 1)^D, so that :math:`E_u[-\log p_r(k + u)]` bounds the negative log-pro
 """
 
 import math
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -32,8 +32,17 @@ class Data:
         shift: the offset m, a number or a tensor that broadcasts over one example.
         scale: the positive factor s, a number or a tensor that broadcasts over one example.
         levels: the number L of integer levels 0 ... L-1, or None for continuous data.
+
+    Attributes:
+        train_labels, test_labels: the examples' classes, (N,) and (M,), int64, and ``class_names``, the word for class
+            k at place k where classes have words; None without any.
+        condition: what is known of each example, if these are data of p(x | y); see :mod:`data.condition`.
     """
 
+    train_labels: Tensor | None = None
+    test_labels: Tensor | None = None
+    class_names: list[str] | None = None
+    condition: Any = None
     held_out_keys: ClassVar[tuple[str, ...]] = ()  # of the constructor: those that no training example depends on
 
     def __init__(
@@ -81,9 +90,47 @@ class Data:
         """Nats for a whole example to bits for one of its D values."""
         return nats / (self.dim * math.log(2))
 
-    def true_log_prob(self, r: Tensor) -> Tensor | None:
-        """The exact log-density in nats and data units at r, (B, *) to (B,) in float64; None where nobody knows it."""
+    def true_log_prob(self, r: Tensor, y: Tensor | None = None) -> Tensor | None:
+        """The exact log-density in nats and data units at r, (B, *) to (B,) in float64, given y where there is one;
+        None where nobody knows it.
+        """
         return None
+
+    def marginal_log_prob(self, y: Tensor, columns: list[int]) -> Tensor | None:
+        """The exact log-density of some columns alone, y (B, C) in data units to (B,) nats; None if unknown."""
+        return None
+
+    def class_log_prob(self, r: Tensor, k: Tensor) -> Tensor | None:
+        """The exact log-density of the examples of class k (B,) at r (B, *), (B,) nats; None where nobody knows it."""
+        return None
+
+    def known(self, keys: list[str | int]) -> tuple[Tensor, Tensor, list[str], list[int]]:
+        """Numbers that stand beside the examples, by name or by number of column.
+
+        Returns:
+            those of the training and of the held-out examples, (N, C) and (M, C), float64 in data units; their names;
+            and which columns of the examples they are.
+        """
+        names = self.labels() or [str(j) for j in range(self.dim)]
+        if len(self.shape) != 1:
+            raise ValueError(
+                f"data.condition={keys} names columns, and an example here has the shape {self.shape}; type "
+                f"data.condition=labels"
+            )
+        for key in keys:
+            if str(key) not in names:
+                raise ValueError(
+                    f"data.condition={keys}: there is no column {key}; the columns are {', '.join(names)}"
+                    + (
+                        ", and data.condition=labels takes the examples' classes"
+                        if self.train_labels is not None
+                        else ""
+                    )
+                )
+        if len(set(map(str, keys))) < len(keys):
+            raise ValueError(f"data.condition={keys} names a column twice")
+        columns = [names.index(str(key)) for key in keys]
+        return self.train[:, columns].double(), self.test[:, columns].double(), [names[j] for j in columns], columns
 
     def components(self) -> tuple[Tensor, Tensor, Tensor] | None:
         """Weights (K,), means (K, D), stds (K,) in model units if the data are a mixture of isotropic Gaussians."""

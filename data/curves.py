@@ -72,13 +72,17 @@ class Moons(Synthetic):
     def lower(t: np.ndarray) -> np.ndarray:
         return np.stack((1 - 2 * np.cos(t), 0.8 - 2 * np.sin(t)), 1)
 
-    def draw(self, count: int, rng: np.random.Generator) -> np.ndarray:
+    def draw(self, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray | None]:
         t = rng.uniform(0, math.pi, count)
-        moon = np.where(rng.random((count, 1)) < 0.5, self.upper(t), self.lower(t))
-        return moon + self.noise * rng.standard_normal((count, 2))
+        upper = rng.random((count, 1)) < 0.5
+        moon = np.where(upper, self.upper(t), self.lower(t))
+        return moon + self.noise * rng.standard_normal((count, 2)), np.where(upper[:, 0], 0, 1)
 
     def log_density(self, r: Tensor) -> Tensor:
         return isotropic_log_prob(r, self.weights, self.centres, self.stds)
+
+    def marginal_log_prob(self, y: Tensor, columns: list[int]) -> Tensor:
+        return isotropic_log_prob(y, self.weights, self.centres[:, columns], self.stds)
 
 
 class SwissRoll(Synthetic):
@@ -103,12 +107,15 @@ class SwissRoll(Synthetic):
     def curve(t: np.ndarray) -> np.ndarray:
         return np.stack((t * np.cos(t), t * np.sin(t)), 1) / 5
 
-    def draw(self, count: int, rng: np.random.Generator) -> np.ndarray:
+    def draw(self, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray | None]:
         roll = self.curve(1.5 * math.pi * (1 + 2 * rng.random(count)))
-        return roll + self.noise * rng.standard_normal((count, 2))
+        return roll + self.noise * rng.standard_normal((count, 2)), None
 
     def log_density(self, r: Tensor) -> Tensor:
         return isotropic_log_prob(r, self.weights, self.centres, self.stds)
+
+    def marginal_log_prob(self, y: Tensor, columns: list[int]) -> Tensor:
+        return isotropic_log_prob(y, self.weights, self.centres[:, columns], self.stds)
 
 
 class TwoSpirals(Synthetic):
@@ -139,9 +146,11 @@ class TwoSpirals(Synthetic):
     def curve(t: np.ndarray) -> np.ndarray:
         return np.stack((-t * np.cos(t), t * np.sin(t)), 1) / 3
 
-    def draw(self, count: int, rng: np.random.Generator) -> np.ndarray:
+    def draw(self, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray | None]:
         arm = self.curve(3 * math.pi * np.sqrt(rng.random(count))) + self.side * rng.random((count, 2))
-        return np.where(rng.random((count, 1)) < 0.5, arm, -arm) + self.noise * rng.standard_normal((count, 2))
+        first = rng.random((count, 1)) < 0.5
+        spiral = np.where(first, arm, -arm) + self.noise * rng.standard_normal((count, 2))
+        return spiral, np.where(first[:, 0], 0, 1)
 
     def log_density(self, r: Tensor) -> Tensor:
         v = (r[:, None] - self.centres).abs() / self.noise

@@ -17,8 +17,7 @@ class Digits(Data):
         test_count: number of held-out images, 1 ... 1796; the seed decides which.
         seed: seed of the shuffle before the split.
 
-    Attributes:
-        train_labels, test_labels: the digits 0 ... 9 that the images show, (N,) and (M,), int64.
+    The labels are the digits 0 ... 9 that the images show.
     """
 
     def __init__(self, test_count: int = 297, seed: int = 0):

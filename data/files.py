@@ -20,7 +20,7 @@ Key = str | list[str | int] | None
 
 
 def read_numbers(
-    path: str, key: Key, option: str, preferred: Key = None, missing: bool = False
+    path: str, key: Key, option: str, preferred: Key = None, missing: bool = False, leave: str | None = None
 ) -> tuple[np.ndarray, list[str] | None]:
     """The array in a file, and the names of its columns where the file has them.
 
@@ -31,6 +31,7 @@ def read_numbers(
         option: what the user typed the path for, such as data.path; it opens every error.
         preferred: the key to take where none is given and the file has names to choose from.
         missing: whether NaNs are let through.
+        leave: name of a column or an array that is not taken unless the key names it.
 
     Returns:
         an array of integers, unsigned integers, floats or booleans, finite (or NaN, where that may be), of at least one
@@ -43,11 +44,11 @@ def read_numbers(
             raise ValueError(f"{where} holds one array without a name: type data.key=null")
         values, names = read_npy(file, where), None
     elif file.suffix.lower() == ".npz":
-        values, names = read_npz(file, key, where, preferred), None
+        values, names = read_npz(file, key, where, preferred, leave), None
     elif file.suffix.lower() == ".csv":
-        values, names = read_csv(file, key, where, preferred)
+        values, names = read_csv(file, key, where, preferred, leave)
     else:
-        values, names = read_parquet(file, preferred if key is None else key, where)
+        values, names = read_parquet(file, preferred if key is None else key, where, leave)
     if values.dtype.kind not in "biuf":
         raise ValueError(f"{where} holds values of type {values.dtype}: save real numbers")
     if values.size == 0 or values.ndim == 0:
@@ -102,7 +103,7 @@ def read_npy(file: Path, where: str) -> np.ndarray:
         ) from error
 
 
-def read_npz(file: Path, key: Key, where: str, preferred: Key) -> np.ndarray:
+def read_npz(file: Path, key: Key, where: str, preferred: Key, leave: str | None = None) -> np.ndarray:
     if isinstance(key, list) and len(key) != 1:
         raise ValueError(f"data.key={key} must name one array of {file}: type data.key=NAME")
     key = key[0] if isinstance(key, list) else key
@@ -110,6 +111,7 @@ def read_npz(file: Path, key: Key, where: str, preferred: Key) -> np.ndarray:
         with np.load(file, allow_pickle=False) as archive:
             names = list(archive.files)
             if key is None:
+                names = [name for name in names if name != leave]
                 key = names[0] if len(names) == 1 else preferred if preferred in names else None
             if key in names:
                 return archive[key]
@@ -126,7 +128,9 @@ def read_npz(file: Path, key: Key, where: str, preferred: Key) -> np.ndarray:
     raise ValueError(f"data.key={key}: {file} holds no such array, it has {', '.join(names)}: type data.key={names[0]}")
 
 
-def read_csv(file: Path, key: Key, where: str, preferred: Key) -> tuple[np.ndarray, list[str] | None]:
+def read_csv(
+    file: Path, key: Key, where: str, preferred: Key, leave: str | None = None
+) -> tuple[np.ndarray, list[str] | None]:
     try:
         with open(file, newline="", encoding="utf-8-sig") as stream:
             blank, first = next(((n, line) for n, line in enumerate(stream) if line.strip()), (0, ""))
@@ -137,7 +141,7 @@ def read_csv(file: Path, key: Key, where: str, preferred: Key) -> tuple[np.ndarr
     header = any(number(cell) is None for cell in cells)
     names = [cell.strip() for cell in cells] if header else [str(j) for j in range(len(cells))]
     key = preferred if key is None and header else key
-    columns = [names.index(name) for name in chosen_columns(names, key, where)]
+    columns = [names.index(name) for name in chosen_columns(names, key, where, leave)]
     skip = blank + header
     try:
         with warnings.catch_warnings():
@@ -146,7 +150,7 @@ def read_csv(file: Path, key: Key, where: str, preferred: Key) -> tuple[np.ndarr
                 file,
                 delimiter=delimiter,
                 skiprows=skip,
-                usecols=None if key is None else columns,
+                usecols=None if key is None and leave is None else columns,
                 ndmin=2,
                 encoding="utf-8-sig",
                 comments=None,
@@ -190,7 +194,7 @@ def number(cell: str) -> float | None:
         return None
 
 
-def read_parquet(file: Path, key: Key, where: str) -> tuple[np.ndarray, list[str]]:
+def read_parquet(file: Path, key: Key, where: str, leave: str | None = None) -> tuple[np.ndarray, list[str]]:
     try:
         import pyarrow
         import pyarrow.parquet
@@ -210,7 +214,7 @@ def read_parquet(file: Path, key: Key, where: str) -> tuple[np.ndarray, list[str
             for test in (kinds.is_integer, kinds.is_floating, kinds.is_decimal, kinds.is_boolean)
         )
     }
-    columns = chosen_columns(names, key, where)
+    columns = chosen_columns(names, key, where, leave)
     wrong = next((names.index(name) for name in columns if names.index(name) in text), None)
     if wrong is not None:
         refuse_column(names, wrong, f"its type is {schema.field(names[wrong]).type}", text, where)
@@ -222,8 +226,61 @@ def read_parquet(file: Path, key: Key, where: str) -> tuple[np.ndarray, list[str
     return np.stack([array.to_numpy() for array in arrays], 1), columns
 
 
-def chosen_columns(names: list[str], key: Key, where: str) -> list[str]:
-    """The columns that the key names, by default all."""
+def read_labels(file: Path, name: str, count: int, where: str) -> tuple[np.ndarray, list[str] | None]:
+    """The classes of a file's rows, whole numbers or words: (N,) int64, and the words in alphabetical order where they
+    are words, a class the place of its own.
+
+    Arguments:
+        name: of a column of a table, or of an array of an .npz.
+        count: how many rows there must be.
+    """
+    suffix = file.suffix.lower()
+    if suffix == ".npy":
+        raise ValueError(f"data.labels={name}: {file} holds one array without a name; save x and labels as an .npz")
+    if suffix == ".npz":
+        with np.load(file, allow_pickle=False) as archive:
+            found = {each: archive[each] for each in archive.files if each == name}
+            names = archive.files
+    elif suffix == ".csv":
+        with open(file, newline="", encoding="utf-8-sig") as stream:
+            lines = [line for line in stream.read().splitlines() if line.strip()]
+        delimiter = next((mark for mark in "\t;," if mark in lines[0]), None)
+        names = [cell.strip() for cell in split_row(lines[0], delimiter)]
+        place = names.index(name) if name in names else None
+        found = (
+            {} if place is None else {name: np.array([split_row(row, delimiter)[place].strip() for row in lines[1:]])}
+        )
+    else:
+        import pyarrow.parquet
+
+        names = pyarrow.parquet.read_schema(file).names
+        found = {
+            each: pyarrow.parquet.read_table(file, columns=[each])[each].to_numpy() for each in names if each == name
+        }
+    if name not in found:
+        raise ValueError(f"data.labels={name}: {where} has no such column or array; it has {', '.join(names)}")
+    values = found[name]
+    if values.shape != (count,):
+        raise ValueError(f"data.labels={name} has the shape {values.shape} in {file}, and there are {count} examples")
+    if values.dtype.kind in "OUS":
+        text = np.array([str(value).strip() for value in values])
+        if missing := int(sum(word.lower() in MISSING or word.lower() == "nan" for word in text)):
+            raise ValueError(f"data.labels={name}: {missing} rows of {file} have no label; leave those rows out")
+        numbers = [number(word) for word in text]
+        if any(value is None for value in numbers):
+            names, classes = np.unique(text, return_inverse=True)
+            return classes.astype(np.int64), names.tolist()
+        values = np.array(numbers, dtype=np.float64)
+    if values.dtype.kind == "f" and not (values == np.floor(values)).all():
+        raise ValueError(
+            f"data.labels={name} of {file} holds {values[values != np.floor(values)][0]}, and labels are words or "
+            f"whole numbers; to learn p(x | y) for numbers y type data.condition=[{name}]"
+        )
+    return values.astype(np.int64), None
+
+
+def chosen_columns(names: list[str], key: Key, where: str, leave: str | None = None) -> list[str]:
+    """The columns that the key names, by default all but the one to leave out."""
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(f"{where}: two columns are called {twice[0]!r}: give every column a name of its own")
@@ -235,7 +292,7 @@ def chosen_columns(names: list[str], key: Key, where: str) -> list[str]:
             )
         if not names:
             raise ValueError(f"{where} has no columns")
-        return names
+        return [name for name in names if name != leave]
     wanted = [name.strip() for name in key.split(",")] if isinstance(key, str) else [str(name) for name in key]
     for name in wanted or [""]:
         if name not in names:

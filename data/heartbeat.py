@@ -43,7 +43,7 @@ class Heartbeat(Data):
         )
         super().__init__(train, test, 1.0, 1.0, levels=2)
 
-    def true_log_prob(self, r: Tensor) -> Tensor:
+    def true_log_prob(self, r: Tensor, y: Tensor | None = None) -> Tensor:
         """log P in nats, (B, length) to (B,) in float64: -log(period) for a heartbeat, -inf for anything else. Points
         between the levels have the density of their bin.
         """

@@ -20,7 +20,6 @@ from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from data.base import Data, at_least, fraction
 from data.files import sha256
@@ -31,14 +30,13 @@ MODES = {"rgb": "RGB", "grey": "L"}
 
 @dataclass(frozen=True)
 class Encoded:
-    """The compressed images of one split: how many, image i's name and bytes, labels (count,) if there are any."""
+    """The compressed images of one split: how many, image i's name and bytes, labels (count,) if there are any, whole
+    numbers or words.
+    """
 
     count: int
     read: Callable[[int], tuple[str, bytes]]
     labels: np.ndarray | None
-
-    def labels_of(self, rows: np.ndarray) -> Tensor | None:
-        return None if self.labels is None else torch.from_numpy(self.labels[rows])
 
 
 class Images(Data):
@@ -60,8 +58,8 @@ class Images(Data):
         seed: seed of the split and of the limit's draw.
         subset: the configuration of a data set on the Hub that has several.
 
-    Attributes:
-        train_labels, test_labels: the integers of the column called label, (N,) and (M,), int64; None without one.
+    The labels are the integers of the column called label, or the names of the subfolders that image files lie in,
+    where there are several and every file is in one.
 
     Transparent pixels are shown on white. Images of 16 bits or floats are refused; see :class:`data.Arrays`.
     """
@@ -112,7 +110,12 @@ class Images(Data):
             test_rows = rng.permutation(test.count)
         rows, test_rows = np.sort(rows[:limit]), np.sort(test_rows[:limit])  # files are read fastest in their order
 
-        self.train_labels, self.test_labels = train.labels_of(rows), test.labels_of(test_rows)
+        if train.labels is not None and test.labels is not None:
+            labels = train.labels[rows], test.labels[test_rows]
+            if train.labels.dtype.kind == "U":
+                words, numbers = np.unique(np.concatenate(labels), return_inverse=True)
+                self.class_names, labels = words.tolist(), np.split(numbers.astype(np.int64), [len(rows)])
+            self.train_labels, self.test_labels = map(torch.from_numpy, labels)
         images = [(train, int(i)) for i in rows] + [(test, int(i)) for i in test_rows]
         pixels = torch.from_numpy(decode(images, size, channels))
         super().__init__(pixels[: len(rows)], pixels[len(rows) :], 128, 128, levels=256)
@@ -208,7 +211,9 @@ def from_files(
         return [file for file, local in inside if name in local.parts[:-1] or (tables and local.name.startswith(name))]
 
     def encoded(some: list[Path]) -> Encoded:
-        return from_tables(some, column, where) if tables else from_pictures(some)
+        return (
+            from_tables(some, column, where) if tables else from_pictures(some, folder, (split, test_split or "test"))
+        )
 
     training = named(split)
     held_out = named(test_split or "test") if split != (test_split or "test") else []
@@ -227,8 +232,12 @@ def from_files(
     return encoded(training), encoded(held_out) if held_out else None, content.hexdigest()
 
 
-def from_pictures(files: list[Path]) -> Encoded:
-    return Encoded(len(files), lambda i: (str(files[i]), files[i].read_bytes()), None)
+def from_pictures(files: list[Path], folder: Path, splits: tuple[str, str]) -> Encoded:
+    """Image files; the first subfolder below the folder and the split's own is a picture's class."""
+    inner = [[part for part in file.relative_to(folder).parts[:-1] if part not in splits] for file in files]
+    classes = {parts[0] for parts in inner if parts}
+    labels = np.array([parts[0] for parts in inner]) if all(inner) and len(classes) > 1 else None
+    return Encoded(len(files), lambda i: (str(files[i]), files[i].read_bytes()), labels)
 
 
 def from_tables(files: list[Path], column: str | None, where: str) -> Encoded:

@@ -26,6 +26,13 @@ def isotropic_log_prob(r: Tensor, weights: Tensor, means: Tensor, stds: Tensor) 
     return torch.logsumexp(weights.log() + log_kernel, 1)
 
 
+def component_log_prob(r: Tensor, k: Tensor, means: Tensor, stds: Tensor) -> Tensor:
+    """log N(r; mu_k, s_k^2 I) in nats, each point r (B, *) with its own k (B,): (B,) in float64."""
+    r, k = r.to("cpu", torch.float64).flatten(1), k.cpu()
+    z = (r - means[k]) / stds[k, None]
+    return -0.5 * z.square().sum(1) - r.shape[1] * (stds[k] * math.sqrt(2 * math.pi)).log()
+
+
 def isotropic_moments(weights: Tensor, means: Tensor, stds: Tensor) -> tuple[Tensor, float]:
     """The mean (D,) and the pooled standard deviation of the mixture: weights (K,), means (K, D), stds (K,)."""
     mean = weights @ means
@@ -79,12 +86,19 @@ class Mixture(Synthetic):
         mean, std = isotropic_moments(self.weights, self.means, self.stds)
         super().__init__(count, test_count, seed, shape, mean.reshape(shape), std, width=self.means.numel())
 
-    def draw(self, count: int, rng: np.random.Generator) -> np.ndarray:
+    def draw(self, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray | None]:
         k = rng.choice(len(self.weights), size=count, p=self.weights.numpy())
-        return self.means.numpy()[k] + self.stds.numpy()[k, None] * rng.standard_normal((count, self.means.shape[1]))
+        noise = rng.standard_normal((count, self.means.shape[1]))
+        return self.means.numpy()[k] + self.stds.numpy()[k, None] * noise, k
 
     def log_density(self, r: Tensor) -> Tensor:
         return isotropic_log_prob(r, self.weights, self.means, self.stds)
+
+    def marginal_log_prob(self, y: Tensor, columns: list[int]) -> Tensor:
+        return isotropic_log_prob(y, self.weights, self.means[:, columns], self.stds)
+
+    def class_log_prob(self, r: Tensor, k: Tensor) -> Tensor:
+        return component_log_prob(r, k, self.means, self.stds)
 
     def components(self) -> tuple[Tensor, Tensor, Tensor]:
         return self.weights, (self.means - self.shift.flatten()) / self.scale, self.stds / self.scale

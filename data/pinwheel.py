@@ -43,11 +43,12 @@ class Pinwheel(Synthetic):
         std = math.sqrt(2 * (1 + RADIAL**2 + TANGENTIAL**2))
         super().__init__(count, test_count, seed, (2,), 0.0, std, width=CELLS)
 
-    def draw(self, count: int, rng: np.random.Generator) -> np.ndarray:
+    def draw(self, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray | None]:
         along, across = (np.array([[RADIAL], [TANGENTIAL]]) * rng.standard_normal((2, count))) + [[1], [0]]
-        angle = 2 * math.pi / ARMS * rng.integers(0, ARMS, count) + RATE * np.exp(along)
+        arm = rng.integers(0, ARMS, count)
+        angle = 2 * math.pi / ARMS * arm + RATE * np.exp(along)
         cos, sin = np.cos(angle), np.sin(angle)
-        return 2 * np.stack((cos * along + sin * across, -sin * along + cos * across), 1)
+        return 2 * np.stack((cos * along + sin * across, -sin * along + cos * across), 1), arm
 
     def log_density(self, r: Tensor) -> Tensor:
         rho, a = r.norm(dim=1) / 2, torch.atan2(r[:, 1], r[:, 0])

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from data.base import at_least
-from data.mixture import isotropic_log_prob
+from data.mixture import component_log_prob, isotropic_log_prob
 from data.synthetic import Synthetic
 
 SHARPEST = 0.001  # the smallest noise: a curve without any has no density, and quadrature along it costs 1/noise
@@ -37,12 +37,12 @@ class Checkerboard(Synthetic):
         # each coordinate is uniform on [-4, 4], of variance 8^2 / 12
         super().__init__(count, test_count, seed, (2,), 0.0, 4 / math.sqrt(3), width=2)
 
-    def draw(self, count: int, rng: np.random.Generator) -> np.ndarray:
+    def draw(self, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray | None]:
         column = rng.integers(0, 4, count)
         row = 2 * rng.integers(0, 2, count) + column % 2
         # a fine lattice that float32 holds exactly, so that no point is rounded onto the edge of its cell
         inside = (rng.integers(0, 2**20, (count, 2)) + 0.5) / 2**20
-        return 2 * (np.stack((column, row), 1) + inside) - 4
+        return 2 * (np.stack((column, row), 1) + inside) - 4, None
 
     def log_density(self, r: Tensor) -> Tensor:
         black = (torch.floor(r / 2).sum(1) % 2 == 0) & (r.abs() < 4).all(1)
@@ -65,12 +65,18 @@ class EightGaussians(Synthetic):
         self.stds = torch.full((8,), noise / 1.414, dtype=torch.float64)
         super().__init__(count, test_count, seed, (2,), 0.0, math.sqrt(4**2 / 2 + noise**2) / 1.414, width=16)
 
-    def draw(self, count: int, rng: np.random.Generator) -> np.ndarray:
-        centre = self.means.numpy()[rng.integers(0, 8, count)]
-        return centre + self.stds[0].item() * rng.standard_normal((count, 2))
+    def draw(self, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray | None]:
+        k = rng.integers(0, 8, count)
+        return self.means.numpy()[k] + self.stds[0].item() * rng.standard_normal((count, 2)), k
 
     def log_density(self, r: Tensor) -> Tensor:
         return isotropic_log_prob(r, self.weights, self.means, self.stds)
+
+    def marginal_log_prob(self, y: Tensor, columns: list[int]) -> Tensor:
+        return isotropic_log_prob(y, self.weights, self.means[:, columns], self.stds)
+
+    def class_log_prob(self, r: Tensor, k: Tensor) -> Tensor:
+        return component_log_prob(r, k, self.means, self.stds)
 
     def components(self) -> tuple[Tensor, Tensor, Tensor]:
         return self.weights, self.means / self.scale, self.stds / self.scale
@@ -91,10 +97,10 @@ class Rings(Synthetic):
         std = math.sqrt(self.radii.square().mean() / 2 + noise**2)
         super().__init__(count, test_count, seed, (2,), 0.0, std, width=4)
 
-    def draw(self, count: int, rng: np.random.Generator) -> np.ndarray:
-        radius, angle = rng.choice(self.radii.numpy(), count), rng.uniform(0, 2 * math.pi, count)
-        circle = radius[:, None] * np.stack((np.cos(angle), np.sin(angle)), 1)
-        return circle + self.noise * rng.standard_normal((count, 2))
+    def draw(self, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray | None]:
+        k, angle = rng.choice(len(self.radii), count), rng.uniform(0, 2 * math.pi, count)
+        circle = self.radii.numpy()[k, None] * np.stack((np.cos(angle), np.sin(angle)), 1)
+        return circle + self.noise * rng.standard_normal((count, 2)), k
 
     def log_density(self, r: Tensor) -> Tensor:
         rho, variance = r.norm(dim=1)[:, None], self.noise**2

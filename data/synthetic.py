@@ -41,28 +41,30 @@ class Synthetic(Data, ABC):
         seed: int,
         shape: tuple[int, ...],
         shift: Tensor | float,
-        scale: float,
+        scale: Tensor | float,
         width: int,
     ):
         at_least("count", count, 1, 200_000)
         at_least("test_count", test_count, 1, 10_000)
         at_least("seed", seed, 0, 0)
         self.chunk = max(1, CHUNK // width)
-        train, test = (
-            torch.as_tensor(self.draw(number, np.random.default_rng([seed, stream])), dtype=torch.get_default_dtype())
-            for stream, number in enumerate((count, test_count))
-        )
+        drawn = [self.draw(number, np.random.default_rng([seed, k])) for k, number in enumerate((count, test_count))]
+        train, test = (torch.as_tensor(points, dtype=torch.get_default_dtype()) for points, _ in drawn)
+        if drawn[0][1] is not None:
+            self.train_labels, self.test_labels = (torch.as_tensor(labels, dtype=torch.int64) for _, labels in drawn)
         super().__init__(train.reshape(count, *shape), test.reshape(test_count, *shape), shift, scale)
 
     @abstractmethod
-    def draw(self, count: int, rng: np.random.Generator) -> np.ndarray:
-        """Independent examples in data units, shape (count, D), float64."""
+    def draw(self, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray | None]:
+        """Independent examples in data units, shape (count, D), float64, and which part of the shape each is of, 0, 1
+        ... (count,), where it has parts.
+        """
 
     @abstractmethod
     def log_density(self, r: Tensor) -> Tensor:
         """log p(r) in nats and data units, shape (B, D) to (B,), in float64 on the CPU."""
 
-    def true_log_prob(self, r: Tensor) -> Tensor:
+    def true_log_prob(self, r: Tensor, y: Tensor | None = None) -> Tensor:
         """log p(r) in nats and data units, shape (B, *) on any device to (B,) in float64 on the CPU."""
         if tuple(r.shape[1:]) != self.shape:
             raise ValueError(f"points of shape {tuple(r.shape[1:])} have no density here: the data's are {self.shape}")

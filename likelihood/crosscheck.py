@@ -31,10 +31,12 @@ class Estimate:
 class CrossCheck(ABC):
     """(sde, score, x) -> Estimate.
 
-    ``same`` says which keys of the likelihood must have which values for both to be of one density.
+    ``same`` says which keys of the likelihood must have which values for both to be of one density, ``apart`` whether
+    points whose scores differ, each given its own y, can be checked at once.
     """
 
     start: str
+    apart: ClassVar[bool] = True
     same: ClassVar[dict[str, str]]
 
     @abstractmethod

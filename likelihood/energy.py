@@ -42,6 +42,7 @@ class EnergyDensity(CrossCheck):
     seed: int = 0
 
     start: ClassVar[str] = "plain"
+    apart: ClassVar[bool] = False  # there is one normaliser
     same: ClassVar[dict[str, str]] = {"start": "plain"}
 
     def __post_init__(self):

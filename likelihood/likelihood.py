@@ -43,7 +43,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from sde_lib import SDE, BasisVectors, Counted, Probes, ScoreFn, divergence, frame, integrate
+from sde_lib import SDE, BasisVectors, Counted, Probes, ScoreFn, divergence, frame, integrate, of_rows
 from sde_lib.frame import Flow, check_clock
 from sde_lib.ode import PAIRS, Step, check_solver
 from sde_lib.quadrature import gauss_legendre
@@ -182,7 +182,8 @@ class Likelihood:
 
                 control = near, -reference.trace(problem.sde, t).to(x.dtype)
             mine = None if probes is None else probes[:, rows]
-            s, div = divergence(lambda u: problem.score(u, t), at, self.probes, mine, control)
+            own = of_rows(problem.score, rows)
+            s, div = divergence(lambda u: own(u, t), at, self.probes, mine, control)
             return s.flatten(1).to(wide), div.to(wide)
 
         def rate(y: Tensor, t: Tensor, rows: Tensor | slice, probes: Tensor | None) -> tuple[Tensor, Tensor]:

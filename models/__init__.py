@@ -1,6 +1,8 @@
 """The score: networks, what their output means, and the exact score of a mixture."""
 
 from .bits import Bits
+from .classifier import Classifier, GuidedByClassifier, MLPClassifier, UNetClassifier
+from .conditional import ConditionalScore
 from .energy import EnergyGradient
 from .mlp import MLP
 from .oracle import Oracle
@@ -24,4 +26,9 @@ __all__ = [
     "RefineNet",
     "EnergyGradient",
     "Oracle",
+    "ConditionalScore",
+    "Classifier",
+    "GuidedByClassifier",
+    "MLPClassifier",
+    "UNetClassifier",
 ]

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from .embedding import FourierFeatures, NoiseEmbedding
+from .given import ConditionEmbedding, add_condition
 
 
 class MLP(nn.Module):
@@ -23,6 +24,7 @@ class MLP(nn.Module):
         fourier_scale: the std of their frequencies, in turns per unit of the (unit-variance) input.
         dropout: the share of hidden values dropped in training.
         embedding: of the noise level, ``smooth`` or ``steps``; see :mod:`models.embedding`.
+        condition: the length of y, for a network F(x, c, y) of p(x | y); 0 for none. See :mod:`data.condition`.
     """
 
     def __init__(
@@ -34,6 +36,7 @@ class MLP(nn.Module):
         fourier_scale: float = 0.25,
         dropout: float = 0.0,
         embedding: Literal["smooth", "steps"] = "smooth",
+        condition: int = 0,
     ):
         super().__init__()
         if len(shape) != 1:
@@ -55,11 +58,13 @@ class MLP(nn.Module):
         self.last = nn.Linear(width, dim)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
+        self.condition = condition
+        self.known = ConditionEmbedding(condition, width * depth) if condition else None
 
-    def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        """x (B, D) and the noise level c (B,) to (B, D)."""
+    def forward(self, x: Tensor, c: Tensor, y: Tensor | None = None) -> Tensor:
+        """x (B, D) and the noise level c (B,) to (B, D); y (1 or B, condition)."""
         h = self.features(x)
-        shifts = self.shifts(self.noise(c)).chunk(self.depth, dim=1)
+        shifts = add_condition(self.known, self.shifts(self.noise(c)), y).chunk(self.depth, dim=1)
         for layer, shift in zip(self.layers, shifts, strict=True):
             h = self.dropout(nn.functional.silu(torch.add(layer(h), shift)))
         return self.last(h)

@@ -12,12 +12,14 @@ tested on it.
 """
 
 import math
+from collections.abc import Callable
 from copy import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from sde_lib import SDE
+from sde_lib import SDE, of_rows
 
 
 class Oracle(nn.Module):
@@ -27,11 +29,12 @@ class Oracle(nn.Module):
         sde: the forward SDE.
         components: weights (K,), means (K, D) and stds (K,) of the mixture in model units; ``auto`` in the yaml
             takes the data's.
+        evidence: of data of p(x | y), log p(y | k) up to a constant, y (B, width) to (B, K); ``auto`` takes the data's.
     """
 
-    def __init__(self, sde: SDE, components: tuple[Tensor, Tensor, Tensor]):
+    def __init__(self, sde: SDE, components: tuple[Tensor, Tensor, Tensor], evidence: Any = None):
         super().__init__()
-        self.sde = sde
+        self.sde, self.evidence = sde, evidence
         weights, means, stds = (torch.as_tensor(c, dtype=torch.float64) for c in components)
         if not (weights.shape == stds.shape and means.ndim == 2 and len(means) == len(weights)):
             raise ValueError(
@@ -60,6 +63,38 @@ class Oracle(nn.Module):
         pull = torch.softmax(terms, dim=1) / variances  # r_k / v_k
         return (alpha * (pull @ self.means) - pull.sum(1, keepdim=True) * x.flatten(1)).reshape(x.shape)
 
+    def given(self, y: Tensor | None, guidance: float = 1.0) -> "Oracle | Line":
+        """The exact score of p(x | y), whose components are those of p(x) with the weights p(k | y); None for p(x).
+
+        Arguments:
+            y: (B, width), or (1, width) for one that all samples share, as :class:`data.Condition` encodes it.
+            guidance: see :mod:`models.given`; of scores that are exact.
+        """
+        if y is None or guidance == 0:
+            return self
+        told = copy(self)
+        told._buffers = dict(self._buffers)
+        told.log_weights = (self.log_weights + self.evidence(y.to(self.log_weights))).log_softmax(1)
+        return told if guidance == 1 else Line(self, told, guidance)
+
+    @property
+    def of_rows(self) -> Callable[[Tensor], "Oracle"]:
+        """of_rows(rows), where each sample has a y of its own; see :mod:`sde_lib.rows`."""
+        if self.log_weights.ndim == 1 or len(self.log_weights) == 1:
+            raise AttributeError("one score for all rows")
+
+        def some(rows: Tensor) -> "Oracle":
+            twin = copy(self)
+            twin._buffers = dict(self._buffers)
+            twin.log_weights = self.log_weights[rows]
+            return twin
+
+        return some
+
+    def classifier(self) -> "ExactClassifier":
+        """p(k | x, t) of the components."""
+        return ExactClassifier(self)
+
     def under(self, sde: SDE, other: SDE) -> "Oracle":
         """The same mixture's score under another SDE."""
         twin = copy(self)
@@ -73,3 +108,48 @@ class Oracle(nn.Module):
     def log_density(self, x: Tensor, t: Tensor) -> Tensor:
         """:meth:`log_prob` by the name that an energy network's unnormalised one has."""
         return self.log_prob(x, t)
+
+
+class Line(nn.Module):
+    """s + w (s_y - s) of two exact scores: classifier-free guidance; see :mod:`models.given`."""
+
+    cost = 2
+
+    def __init__(self, plain: Oracle, told: Oracle, guidance: float):
+        super().__init__()
+        self.plain, self.told, self.guidance = plain, told, guidance
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        return torch.lerp(self.plain(x, t), self.told(x, t), self.guidance)
+
+    def of_rows(self, rows: Tensor) -> "Line":
+        """The same for some rows of the batch; see :mod:`sde_lib.rows`."""
+        return Line(self.plain, of_rows(self.told, rows), self.guidance)
+
+    def under(self, sde: SDE, other: SDE) -> "Line":
+        """The same under another SDE."""
+        return Line(self.plain.under(sde, other), self.told.under(sde, other), self.guidance)
+
+
+class ExactClassifier(nn.Module):
+    r"""log p(k | x, t) of a mixture's components, log r_k of the module's text; and of any y that they are told by,
+
+    .. math:: \log p_t(y \mid x) = \log\sum_k r_k(x)\, p(y \mid k) .
+    """
+
+    def __init__(self, oracle: Oracle):
+        super().__init__()
+        self.oracle = oracle
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        """Shape (B, *) and (B,) to (B, K), nats."""
+        return self.oracle._terms(x, t)[0].log_softmax(1)
+
+    def given(self, y: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+        """log p(y | x, t) up to a constant, (B, *) and (B,) to (B,), for y (1 or B, width)."""
+        told = self.oracle.evidence(y.to(self.oracle.log_weights))
+        return lambda x, t: torch.logsumexp(self(x, t) + told.to(x), dim=1)
+
+    def under(self, sde: SDE, other: SDE) -> "ExactClassifier":
+        """The same under another SDE."""
+        return ExactClassifier(self.oracle.under(sde, other))

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .embedding import NoiseEmbedding
+from .given import ConditionEmbedding, add_condition
 
 WIDTH = 64  # of the noise features
 
@@ -120,9 +121,10 @@ class RefineNet(nn.Module):
         shape: the shape (C, H, W) of one image.
         channels: of the first stage; the others have twice as many. Published: 128.
         embedding: ``smooth`` or ``steps``; see :mod:`models.embedding`.
+        condition: the length of y, for a network F(x, c, y) of p(x | y); 0 for none. See :mod:`data.condition`.
     """
 
-    def __init__(self, shape: tuple[int, ...], channels: int = 128, embedding: str = "smooth"):
+    def __init__(self, shape: tuple[int, ...], channels: int = 128, embedding: str = "smooth", condition: int = 0):
         super().__init__()
         if len(shape) != 3:
             raise ValueError(
@@ -149,10 +151,12 @@ class RefineNet(nn.Module):
         self.last = nn.Conv2d(one, shape[0], 3, padding=1)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
+        self.condition = condition
+        self.known = ConditionEmbedding(condition, WIDTH) if condition else None
 
-    def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        """x (B, C, H, W) and the noise level c (B,) to (B, C, H, W)."""
-        noise, h, features = self.noise(c), self.first(x), []
+    def forward(self, x: Tensor, c: Tensor, y: Tensor | None = None) -> Tensor:
+        """x (B, C, H, W) and the noise level c (B,) to (B, C, H, W); y (1 or B, condition)."""
+        noise, h, features = add_condition(self.known, self.noise(c), y), self.first(x), []
         for stage in self.stages:
             for block in stage:
                 h = block(h, noise)

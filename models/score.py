@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from sde_lib import SDE, Affine, at, per_sample
 
+from .given import Given
 from .parameterisation import Parameterisation
 
 
@@ -70,6 +71,29 @@ class ScoreModel(nn.Module):
             return evaluate
 
         return [combination(row) for row in table]
+
+    def given(self, y: Tensor | None, guidance: float = 1.0) -> "ScoreModel":
+        """The score of p(x | y) from a network F(x, c, y): y (B, condition), or (1, condition) for one that all samples
+        share, as :class:`data.Condition` encodes it; None for p(x). For ``guidance`` see :mod:`models.given`.
+        """
+        y = torch.zeros(1, self.net.condition) if y is None else y
+        return ScoreModel(self.sde, Given(self.net, y.to(next(self.net.parameters())), guidance), self.parameterisation)
+
+    @property
+    def conditional(self) -> bool:
+        """Whether the network takes a y."""
+        return bool(getattr(self.net, "condition", 0))
+
+    @property
+    def cost(self) -> int:
+        """Network evaluations a call."""
+        return getattr(self.net, "cost", 1)
+
+    @property
+    def of_rows(self) -> Callable[[Tensor], "ScoreModel"]:
+        """of_rows(rows), where the network holds a y for each sample; see :mod:`sde_lib.rows`."""
+        pick = self.net.of_rows  # an AttributeError without one: then this has none either
+        return lambda rows: ScoreModel(self.sde, pick(rows), self.parameterisation)
 
     def under(self, sde: SDE, other: SDE) -> "ScoreModel":
         """The same network read under another SDE."""

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .embedding import NoiseEmbedding
+from .given import ConditionEmbedding, add_condition
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
@@ -75,6 +76,7 @@ class UNet(nn.Module):
         heads: attention heads.
         dropout: the share of values dropped inside a block in training.
         embedding: of the noise level, ``smooth`` or ``steps``; see :mod:`models.embedding`.
+        condition: the length of y, for a network F(x, c, y) of p(x | y); 0 for none. See :mod:`data.condition`.
     """
 
     def __init__(
@@ -86,6 +88,7 @@ class UNet(nn.Module):
         heads: int = 2,
         dropout: float = 0.0,
         embedding: Literal["smooth", "steps"] = "smooth",
+        condition: int = 0,
     ):
         super().__init__()
         if len(shape) != 3:
@@ -133,13 +136,17 @@ class UNet(nn.Module):
                 level.append(block(now + skips.pop(), width, attend))
                 now = width
             self.up.append(level)
+        self.condition = condition
         self.last = nn.Sequential(
             group_norm(now + skips[0]), nn.SiLU(), zero(nn.Conv2d(now + skips[0], shape[0], 3, padding=1))
         )
+        self.known = (
+            ConditionEmbedding(condition, noise) if condition else None
+        )  # last: its weights are drawn after all others
 
-    def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        """x (B, C, H, W) and the noise level c (B,) to (B, C, H, W)."""
-        noise = self.noise(c)
+    def forward(self, x: Tensor, c: Tensor, y: Tensor | None = None) -> Tensor:
+        """x (B, C, H, W) and the noise level c (B,) to (B, C, H, W); y (1 or B, condition)."""
+        noise = add_condition(self.known, self.noise(c), y)
         h = self.first(x)
         skips = [h]
         for depth, level in enumerate(self.down):

@@ -33,7 +33,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sde_lib import SDE, Affine, ScoreFn, affine, combinations, per_sample, under
+from sde_lib import SDE, Affine, ScoreFn, affine, combinations, of_rows, per_sample, under
 
 
 class Tempering(ABC):
@@ -116,6 +116,8 @@ class Rescaled:
 
     def __init__(self, sde: SDE, score: ScoreFn, tempering: TemperedScore):
         self.sde, self.inner, self.tempering = sde, score, tempering
+        if hasattr(score, "of_rows"):
+            self.of_rows = lambda rows: Rescaled(sde, of_rows(score, rows), tempering)
 
     def factor(self, t: Tensor) -> Tensor:
         return self.tempering.factor(self.sde, t)

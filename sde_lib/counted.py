@@ -14,11 +14,15 @@ class Counted:
     """A score that counts.
 
     ``calls`` is how often it was called, ``evaluations`` how many samples it was called on in all: a solver in
-    which each sample has its own step size costs a different number of evaluations for each.
+    which each sample has its own step size costs a different number of evaluations for each. A score whose call takes
+    several evaluations of networks, as guided ones do, says so by an attribute ``cost``.
     """
 
     def __init__(self, score: ScoreFn, parent: "Counted | None" = None):
         self.score, self.parent, self.calls, self.evaluations = score, parent, 0, 0
+        self.cost = getattr(score, "cost", 1)
+        if hasattr(score, "given"):
+            self.given = lambda y: Counted(score.given(y), parent=self)
         if hasattr(score, "of_rows"):
             self.of_rows = lambda rows: Counted(of_rows(score, rows), parent=self)
 
@@ -26,19 +30,19 @@ class Counted:
         """The function, each of whose calls is an evaluation at its first argument."""
 
         def counted(x: Tensor, *rest) -> Tensor:
-            self.count(x)
+            self.count(self.cost * len(x))
             return function(x, *rest)
 
         return counted
 
-    def count(self, x: Tensor) -> None:
+    def count(self, evaluations: int) -> None:
         self.calls += 1
-        self.evaluations += len(x)
+        self.evaluations += evaluations
         if self.parent is not None:
-            self.parent.count(x)
+            self.parent.count(evaluations)
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
-        self.count(x)
+        self.count(self.cost * len(x))
         return self.score(x, t)
 
     def under(self, sde: SDE, other: SDE) -> "Counted":

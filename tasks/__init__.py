@@ -2,7 +2,10 @@
 
 from .binary import Binary
 from .bound import Bound
+from .classifier import TrainClassifier
+from .elbo import Elbo
 from .encode import Encode
+from .generators import Generators
 from .interpolate import Interpolate
 from .likelihood import LikelihoodTask
 from .low_density import LowDensity
@@ -18,9 +21,12 @@ from .work_precision import WorkPrecision
 
 __all__ = [
     "Train",
+    "TrainClassifier",
     "Sample",
     "LikelihoodTask",
     "Encode",
+    "Elbo",
+    "Generators",
     "Interpolate",
     "Bound",
     "Binary",

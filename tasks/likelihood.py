@@ -23,6 +23,7 @@ import math
 import time
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -33,6 +34,7 @@ from likelihood import CrossCheck, Dequantisation, Likelihood, UniformDequantisa
 from likelihood.dequantisation import Dequantised, log_mean
 from sde_lib import SDE, BlockNoise, ScoreFn
 
+from .conditions import as_written, conditions_of, encoded, told
 from .points import points_of
 from .progress import progress
 from .record import Record
@@ -55,7 +57,12 @@ class LikelihoodTask:
         batch: how many at a time; the results do not depend on it.
         seed: of the probes and of the dequantisation.
         device, dtype: where, and in which precision the score is evaluated.
+
+    Attributes:
+        conditions: whether it gives each point its y by itself: its own of held-out data, or what ``condition=`` says.
     """
+
+    conditions: ClassVar[bool] = True
 
     likelihood: Likelihood
     dequantisation: Dequantisation = field(default_factory=UniformDequantisation)
@@ -89,16 +96,24 @@ class LikelihoodTask:
 
     def __call__(self, sde: SDE, score: ScoreFn, data: Data, record: Record) -> dict:
         r = points_of(data, self.points, self.count)
+        y = conditions_of(data, self.points, len(r))
+        known = encoded(data, y)
+        if self.crosscheck is not None and known is not None and len(known) > 1 and not self.crosscheck.apart:
+            raise ValueError(
+                "this task/crosscheck finds one normaliser for all points, and each y has its own; type "
+                "condition=VALUE, one for all points, or task/crosscheck=immse"
+            )
         started = time.monotonic()
-        result = self.score(sde, score, data, r)
+        result = self.score(sde, score, data, r, y=known)
         seconds = time.monotonic() - started
         log_prob, stderr = result["log_prob"], result["probe_stderr"]
         kept = ["x", "log_prob", "z", "probe_stderr"]
         if self.crosscheck is not None:
-            found, shared = self.cross_checked(sde, score, data, result["x"])
+            found, shared = self.cross_checked(sde, score, data, result["x"], known)
             result |= found
             kept += ["crosscheck_log_prob", "crosscheck_stderr"]
-        record.arrays("likelihood", **{key: result[key].numpy() for key in kept})
+        written = {} if y is None else as_written(data.condition, y)
+        record.arrays("likelihood", **{key: result[key].numpy() for key in kept}, **written)
 
         nll, nll_stderr = mean_and_stderr(-log_prob)
         metrics = {"count": len(r), "nll_nats": nll, "nll_stderr": nll_stderr}
@@ -108,24 +123,28 @@ class LikelihoodTask:
             if self.dequantisation.samples > 1:
                 metrics["sampling_gain_nats"] = float(result["gain"].mean())
                 self.mind_the_probes(stderr)
-        metrics |= self.errors(sde, score, data, r, result, nll_stderr)
-        metrics |= self.against_truth(sde, score, data, result)
+        metrics |= self.errors(sde, score, data, r, result, nll_stderr, known)
+        metrics |= self.against_truth(sde, score, data, result, y)
         if self.crosscheck is not None:
             metrics |= against_crosscheck(result, shared)
         metrics |= {"nfe": float(result["nfe"]), "seconds": seconds}
-        if data.dim == 2 and len(data.shape) == 1:
-            record.picture(self.heat_map(sde, score, data, result["x"], record))
+        if data.shape == (2,) and (known is None or len(known) == 1):
+            record.picture(self.heat_map(sde, score, data, result["x"], record, y))
+        elif data.shape == (1,) and y is not None and y[0].shape == (1,) and len(known) > 1:
+            record.picture(self.conditional_map(sde, score, data, result["x"], y, record))
         elif len(data.shape) == 3:
             record.picture(self.ranking(data, result, record))
         return metrics
 
-    def errors(self, sde: SDE, score: ScoreFn, data: Data, r: Tensor, result: dict, nll_stderr: float) -> dict:
+    def errors(
+        self, sde: SDE, score: ScoreFn, data: Data, r: Tensor, result: dict, nll_stderr: float, y: Tensor | None = None
+    ) -> dict:
         """The errors of the module's text, apart and together."""
         stderr, start = result["probe_stderr"], result["start_term"]
         fewer, solver = r[:32], replace(self.likelihood, redraw=False)  # or other steps would meet other probes
         finer = replace(solver, rtol=solver.rtol / 10, atol=solver.atol / 10, steps=2 * solver.steps)
         coarse, fine = (
-            self.score(sde, score, data, fewer, what="checking", likelihood=each)["log_prob"]
+            self.score(sde, score, data, fewer, what="checking", likelihood=each, y=y)["log_prob"]
             for each in (solver, finer)
         )
         change = fine - coarse
@@ -163,6 +182,7 @@ class LikelihoodTask:
         what: str = "scoring",
         likelihood: Likelihood | None = None,
         dequantise: bool = True,
+        y: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """x (N, *) as it was scored, log_prob (N,) in nats and data units, z (N, *), mean nfe, and in nats (N,)
         probe_stderr, start_term, prior_term and gain.
@@ -170,7 +190,8 @@ class LikelihoodTask:
         Of integers, log_prob is the bound, gain what its K points gained over the plain one; x and z are the first
         point's, the other terms means over all points, each with its share in the sum of the weights.
 
-        ``dequantise`` is False for points that lie between the levels already, as a picture's do.
+        ``dequantise`` is False for points that lie between the levels already, as a picture's do; y (N, condition) as
+        networks are told it.
         """
         likelihood, points, count = likelihood or self.likelihood, as_they_are, 1
         if dequantise and data.levels is not None:
@@ -181,12 +202,13 @@ class LikelihoodTask:
             for first in range(0, len(r), self.batch):
                 raw, kept, rows = r[first : first + self.batch], (), []
                 size = len(raw)
+                own = told(score, y, slice(first, first + size), self.device, dtype)
                 uniform = BlockNoise(self.seed, first, size, data.shape, torch.float64, "cpu", stream="dequantisation")
                 for j in range(count):
                     point = points(sde, data, raw, uniform.uniform())
                     found = likelihood(
                         sde,
-                        score,
+                        own,
                         point.x.to(self.device, dtype),
                         # made anew, so that all points of a bin meet the same probes
                         BlockNoise(self.seed, first, size, data.shape, dtype, self.device, stream="probes"),
@@ -207,7 +229,9 @@ class LikelihoodTask:
         columns = (torch.cat(column) for column in zip(*parts, strict=True))
         return {**dict(zip(names, columns, strict=True)), "nfe": torch.tensor(evaluations / len(r))}
 
-    def cross_checked(self, sde: SDE, score: ScoreFn, data: Data, r: Tensor) -> tuple[dict[str, Tensor], bool]:
+    def cross_checked(
+        self, sde: SDE, score: ScoreFn, data: Data, r: Tensor, y: Tensor | None = None
+    ) -> tuple[dict[str, Tensor], bool]:
         """The cross-check's log_prob (N,) in nats and data units at r (N, *), and its standard error (N,) in nats; and
         whether all points share one error.
         """
@@ -216,9 +240,10 @@ class LikelihoodTask:
             for first in range(0, len(r), self.batch):
                 x = data.encode(r[first : first + self.batch]).to(self.device, dtype)
                 size = len(x)
+                own = told(score, y, slice(first, first + size), self.device, dtype)
                 found = self.crosscheck(
                     sde,
-                    score,
+                    own,
                     x,
                     BlockNoise(self.seed, first, size, data.shape, dtype, self.device, stream="crosscheck"),
                     on_step=lambda share, first=first, size=size: advance(first, size, share),
@@ -228,10 +253,13 @@ class LikelihoodTask:
         log_prob, stderr = (torch.cat(column) for column in zip(*parts, strict=True))
         return {"crosscheck_log_prob": log_prob, "crosscheck_stderr": stderr}, found.shared
 
-    def against_truth(self, sde: SDE, score: ScoreFn, data: Data, result: dict[str, Tensor]) -> dict:
+    def against_truth(
+        self, sde: SDE, score: ScoreFn, data: Data, result: dict[str, Tensor], y: Tensor | None = None
+    ) -> dict:
         """What is known exactly: the data's own density, and the density of an exact score at the start time."""
         metrics = {}
-        truth = data.true_log_prob(result["x"])
+        truth = data.true_log_prob(result["x"], y)
+        score = told(score, encoded(data, y), slice(None), self.device, getattr(torch, self.dtype))
         if truth is not None and bool(truth.isfinite().all()):
             gap, gap_stderr = mean_and_stderr(truth - result["log_prob"])
             metrics |= {"floor_nats": -float(truth.mean()), "gap_nats": gap, "gap_stderr": gap_stderr}
@@ -265,8 +293,17 @@ class LikelihoodTask:
         panels = ("most likely", "least likely")
         return figures.image_grid(best, worst, record.path("likelihood.png"), levels=data.levels, panels=panels)
 
-    def heat_map(self, sde: SDE, score: ScoreFn, data: Data, points: Tensor, record: Record, size: int = 72):
-        """The learned density on a rectangle round the data, beside the exact one where that is known."""
+    def heat_map(
+        self,
+        sde: SDE,
+        score: ScoreFn,
+        data: Data,
+        points: Tensor,
+        record: Record,
+        y: Tensor | None = None,
+        size: int = 72,
+    ) -> Path:
+        """The learned density on a rectangle round the data, beside the exact one where that is known; given one y."""
         from . import figures
 
         test = data.test.double()
@@ -278,10 +315,10 @@ class LikelihoodTask:
         ]
         grid = torch.stack(torch.meshgrid(*axes, indexing="xy"), dim=-1).reshape(-1, 2)
         coarse = replace(self.likelihood, rtol=1e-3, atol=1e-3)  # a picture shows no fourth digit
-        log_prob = self.score(sde, score, data, grid, what="density", likelihood=coarse, dequantise=False)[
-            "log_prob"
-        ].reshape(size, size)
-        truth = data.true_log_prob(grid)
+        log_prob = self.score(
+            sde, score, data, grid, what="density", likelihood=coarse, dequantise=False, y=encoded(data, y)
+        )["log_prob"].reshape(size, size)
+        truth = data.true_log_prob(grid, None if y is None else y[:1].expand(len(grid), *y.shape[1:]))
         return figures.density(
             axes[0],
             axes[1],
@@ -290,6 +327,41 @@ class LikelihoodTask:
             true_log_prob=None if truth is None else truth.reshape(size, size),
             points=np.asarray(points[:500]) if self.points else None,
             labels=data.labels(),
+        )
+
+    def conditional_map(
+        self, sde: SDE, score: ScoreFn, data: Data, points: Tensor, y: Tensor, record: Record, size: int = 72
+    ) -> Path:
+        """p(x | y) of one number given one number: a column of the picture is a density over x."""
+        from . import figures
+
+        pairs = torch.cat([data.condition.test, data.test.double()], 1)
+        low, high = pairs.quantile(0.005, dim=0), pairs.quantile(0.995, dim=0)
+        axes = [
+            torch.linspace(float(a), float(b), size, dtype=torch.float64)
+            for a, b in zip(low - 0.1 * (high - low), high + 0.1 * (high - low), strict=True)
+        ]
+        grid = torch.stack(torch.meshgrid(*axes, indexing="xy"), dim=-1).reshape(-1, 2)
+        coarse, given = replace(self.likelihood, rtol=1e-3, atol=1e-3), grid[:, :1]
+        log_prob = self.score(
+            sde,
+            score,
+            data,
+            grid[:, 1:],
+            what="density",
+            likelihood=coarse,
+            dequantise=False,
+            y=data.condition.encode(given),
+        )["log_prob"].reshape(size, size)
+        truth = data.true_log_prob(grid[:, 1:], given)
+        names = [*data.condition.titles, (data.labels() or ["$x$"])[0]]
+        return figures.density(
+            *axes,
+            log_prob,
+            record.path("density.png"),
+            true_log_prob=None if truth is None else truth.reshape(size, size),
+            points=np.asarray(torch.cat([y, points.double()], 1)[:500]) if self.points else None,
+            labels=[f"given {names[0]}", names[1]],
         )
 
 

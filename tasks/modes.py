@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from data import Data
+from metrics import belonging
 from samplers import Sampler
 from sde_lib import SDE, BlockNoise, Counted, ScoreFn
 
@@ -112,10 +113,3 @@ class Modes:
         test = data.test.numpy() if points else None
         rows = {name: each.numpy() for name, each in shares.items()}
         record.picture(mode_shares(truth.numpy(), rows, record.path("modes.png"), points, test))
-
-
-def belonging(x: Tensor, components: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-    """The index of the most probable component of each of x (N, D), (N,)."""
-    weights, means, stds = (each.double() for each in components)
-    distances = torch.cdist(x, means).square() / (2 * stds.square())
-    return (weights.log() - distances - x.shape[1] * stds.log()).argmax(1)

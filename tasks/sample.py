@@ -3,6 +3,7 @@
 import logging
 import time
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from metrics import sliced_wasserstein
 from samplers import Film, Sampler, TemperedNoise, Tempering
 from sde_lib import SDE, BlockNoise, Counted, ScoreFn
 
+from .conditions import Judged, as_written, encoded, judged, nearest_data, told
 from .progress import progress
 from .record import Record
 
@@ -23,6 +25,8 @@ log = logging.getLogger(__name__)
 class Sample:
     """(sde, score, data, record) -> metrics, samples.npz and pictures.
 
+    Of data of p(x | y) each sample has a y of its own: what ``condition=`` asks for, or those of training examples.
+
     Arguments:
         sampler: what turns noise into samples.
         tempering: the temperature of the samples, and how it is reached.
@@ -30,7 +34,12 @@ class Sample:
         batch: how many at a time; the samples do not depend on it.
         seed: of the noise.
         device, dtype: where, and in which precision.
+
+    Attributes:
+        conditions: whether it gives each sample its y by itself.
     """
+
+    conditions: ClassVar[bool] = True
 
     sampler: Sampler
     tempering: Tempering = field(default_factory=TemperedNoise)
@@ -49,8 +58,10 @@ class Sample:
         counted, film = Counted(score), Film(8 if len(data.shape) == 3 else 100, getattr(self.sampler, "frames", 11))
         if title := getattr(self.sampler, "title", None):  # sampler=auto says what it chose
             log.info(title)
+        known = data.condition
+        y = None if known is None else known.drawn(count, self.seed)
         started = time.monotonic()
-        samples = self.draw(sde, counted, data.shape, count, film)
+        samples = self.draw(sde, counted, data.shape, count, film, encoded(data, y))
         seconds = time.monotonic() - started
 
         r = data.decode(samples.double().cpu())
@@ -61,24 +72,32 @@ class Sample:
             )
         if data.levels:
             r = r.floor().clamp(0, data.levels - 1).to(torch.int64)
-        record.arrays(
-            "samples",
-            x=r.numpy().astype(
-                np.uint8 if data.levels and data.levels <= 256 else np.int64 if data.levels else np.float64
-            ),
+        x = r.numpy().astype(
+            np.uint8 if data.levels and data.levels <= 256 else np.int64 if data.levels else np.float64
         )
-        self.show(sde, score, data, r, film, record)
+        record.arrays("samples", x=x, **({} if y is None else as_written(known, y)))
+        verdict = judged(r, y, data)
+        self.show(sde, score, data, r, y, verdict, film, record)
         return {
             "count": count,
             "nfe": counted.evaluations / count,
             "seconds": seconds,
             "samples_per_second": count / seconds,
-            **distances(r, data),
+            **(distances(r, data) if y is None else conditional_distances(r, y, data)),
+            **verdict.metrics(),
         }
 
-    def draw(self, sde: SDE, score: ScoreFn, shape: tuple[int, ...], count: int, film: Film | None = None) -> Tensor:
-        """Samples in model units, shape (count, *shape)."""
-        parts, score, std = [], self.tempering.score(sde, score), self.tempering.noise * sde.prior_std
+    def draw(
+        self,
+        sde: SDE,
+        score: ScoreFn,
+        shape: tuple[int, ...],
+        count: int,
+        film: Film | None = None,
+        y: Tensor | None = None,
+    ) -> Tensor:
+        """Samples in model units, shape (count, *shape), with their y (count, condition) as networks are told it."""
+        parts, std = [], self.tempering.noise * sde.prior_std
         with progress("sampling", count) as advance:
             for first in range(0, count, self.batch):
                 size = min(self.batch, count - first)
@@ -86,10 +105,11 @@ class Sample:
                     BlockNoise(self.seed, first, size, shape, getattr(torch, self.dtype), self.device, stream)
                     for stream in ("prior", "sampler")
                 )
+                own = told(score, y, slice(first, first + size), self.device, getattr(torch, self.dtype))
                 parts.append(
                     self.sampler(
                         sde,
-                        score,
+                        self.tempering.score(sde, own),
                         start() * std,
                         self.tempering.randn_like(noise),
                         film=film if first == 0 else None,
@@ -99,32 +119,78 @@ class Sample:
                 advance(first + size)
         return torch.cat(parts)
 
-    def show(self, sde: SDE, score: ScoreFn, data: Data, r: Tensor, film: Film, record: Record) -> None:
+    def show(
+        self,
+        sde: SDE,
+        score: ScoreFn,
+        data: Data,
+        r: Tensor,
+        y: Tensor | None,
+        verdict: Judged,
+        film: Film,
+        record: Record,
+    ) -> None:
         from . import figures
 
-        real = data.test[: max(64, min(len(r), 5000))]
+        known, labels = data.condition, data.labels()
+        real = held_out = data.test[: max(64, min(len(r), 5000))]
+        alone = y is None or known.asked is not None and len(known.asked) == 1  # one law, and one score
+        if y is not None and not known.classes:
+            if alone:
+                real = nearest_data(data, max(64, len(data.train) // 50))
+                log.info(
+                    "the data in the pictures are the %s examples whose y is nearest to %s",
+                    f"{len(real):,}",
+                    known.name_of(known.asked[0]),
+                )
+            elif len(data.shape) == 1:  # with their y, which is what they should agree with
+                r, real = torch.cat([y, r], 1), torch.cat([known.test[: len(real)], real.double()], 1)
+                labels = [*known.titles, *(labels or figures.names(None, data.dim))]
+        path = record.path("samples.png")
         if len(data.shape) == 3:
-            record.picture(figures.image_grid(r, real, record.path("samples.png"), levels=data.levels))
+            if y is not None and known.classes:
+                shown = known.test[: 50 * len(known.names)]
+                picture = figures.class_grid(
+                    r, y, data.test[: len(shown)], shown, known.names, path, data.levels, verdict.accuracy
+                )
+            else:
+                picture = figures.image_grid(r, real, path, levels=data.levels)
+            record.picture(picture)
             strip = figures.film_strip(frames(sde, data, film), film.times, record.path("film.png"), len(film.shares))
             record.picture(strip)
-        elif data.dim == 1:
+        elif r.shape[1] == 1:
             record.picture(
-                figures.histogram_1d(r, real, record.path("samples.png"), label=(data.labels() or [None])[0])
-            )
-            paths = np.stack(frames(sde, data, film))
-            record.picture(
-                figures.trajectories(
-                    paths, record.path("trajectories.png"), data=data.encode(real.double()), times=film.times
+                figures.histogram_1d(
+                    r,
+                    real,
+                    path,
+                    label=(labels or [None])[0],
+                    log_density=exact_curve(data, y, real) if alone else None,
                 )
             )
-        elif data.dim == 2:
-            record.picture(figures.planar_samples(r, real, record.path("samples.png"), labels=data.labels()))
-            paths = np.stack(frames(sde, data, film))
-            x = data.encode(real.double())
-            record.picture(figures.trajectories(paths, record.path("trajectories.png"), data=x))
-            record.picture(score_field(sde, score, data, real, record, self.device, getattr(torch, self.dtype)))
+        elif r.shape[1] == 2:
+            if y is not None and known.classes:
+                record.picture(figures.class_scatter(r, y, real, known.names, path, labels=labels))
+            else:
+                record.picture(figures.planar_samples(r, real, path, labels=labels))
         else:
-            record.picture(figures.pairs(r, real, record.path("samples.png"), labels=data.labels()))
+            record.picture(figures.pairs(r, real, path, labels=labels))
+        if len(data.shape) == 1 and data.dim <= 2:
+            x, paths = data.encode(held_out.double()), np.stack(frames(sde, data, film))
+            times = {"times": film.times} if data.dim == 1 else {}
+            record.picture(figures.trajectories(paths, record.path("trajectories.png"), data=x, **times))
+            if data.dim == 2 and alone:
+                own = told(score, encoded(data, y), slice(None), self.device, getattr(torch, self.dtype))
+                record.picture(score_field(sde, own, data, real, record, self.device, getattr(torch, self.dtype)))
+
+
+def exact_curve(data: Data, y: Tensor | None, real: Tensor) -> dict | None:
+    """The exact density of one number given y, for a picture of it."""
+    if y is None or data.condition.classes:
+        return None
+    grid = torch.linspace(float(real.min()), float(real.max()), 400, dtype=torch.float64)
+    log_prob = data.true_log_prob(grid[:, None], y[:1].expand(len(grid), -1))
+    return None if log_prob is None else {"exact": (grid, log_prob)}
 
 
 def frames(sde: SDE, data: Data, film: Film) -> list[np.ndarray]:
@@ -165,3 +231,16 @@ def distances(r: Tensor, data: Data) -> dict:
         "sliced_wasserstein": sliced_wasserstein(r[:size].double(), test),
         "sliced_wasserstein_floor": sum(floors) / len(floors),
     }
+
+
+def conditional_distances(r: Tensor, y: Tensor, data: Data) -> dict:
+    """Those of samples with their y: of one class to its data, of y drawn from the data to x alone, or with numbers y
+    to x and y together. Where several y were asked for, or numbers, there are no data of that law to compare with.
+    """
+    known = data.condition
+    if known.asked is not None:
+        return distances(r, data) if known.classes and len(known.asked) == 1 else {}
+    if known.classes or len(data.shape) != 1:
+        return distances(r, data)
+    train, test = (torch.cat([x.double(), at], 1) for x, at in ((data.train, known.train), (data.test, known.test)))
+    return distances(torch.cat([r.double(), y], 1), Data(train, test, 0.0, 1.0))

@@ -13,9 +13,11 @@ class Train:
 
     Attributes:
         process: the forward process that it is for: any.
+        conditions: whether it can do without one y for all.
     """
 
     process: ClassVar[type] = object
+    conditions: ClassVar[bool] = True
 
     def __call__(self, sde: SDE, score: ScoreFn, data: Data, record: Record) -> dict:
         if not record.training:

@@ -64,6 +64,9 @@ def standard(shape: tuple[int, ...]) -> dict:
     one = torch.ones(dim, dtype=torch.float64)
     values = {"shape": list(shape), "components": components, "moments": (0 * one, one, one.diag(), 0.0)}
     values |= {"reference": torch.randn(100, dim), "sigma_max": 10.0, "labels": None}
+    values |= {"condition": 0, "evidence": None, "classes": 3, "drop": 0.0}
+    values |= {"bins": None, "observation": {"_target_": "latent.Gaussian", "std": None}}
+    return values | {"sigma_data": 1.0, "batch": 64, "device": "cpu"}
     return values | {"sigma_data": 1.0, "levels.count": 1000, "batch": 64, "device": "cpu"}
 
 

@@ -74,7 +74,15 @@ def test_a_folder_of_image_files(tmp_path, images, shape):
     assert len(data.train) == 9 and len(data.test) == 3
     assert contents(torch.cat((data.train, data.test))) == contents(channels_first(images))
     assert data.encode(torch.tensor([0.0, 256.0])).tolist() == [-1.0, 1.0]
-    assert data.train_labels is None and data.test_labels is None
+    # what lies beside a class' folders has none, and a class' own subfolders are of it
+    assert data.class_names == ["a", "b"]
+    labels = torch.cat((data.train_labels, data.test_labels))
+    assert labels.bincount().tolist() == [6, 6]
+    for image, label in zip(torch.cat((data.train, data.test)), labels, strict=True):
+        found = (channels_first(images) == image.numpy()).reshape(12, -1).all(1).argmax()
+        assert int(label) == (found >= 6)
+    write_images(tmp_path, images[:1])
+    assert Images(str(tmp_path)).train_labels is None
 
 
 def test_parquet_files_of_the_hubs_layout(tmp_path):

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from metrics import belonging
 from run import run
 from tasks import Modes
-from tasks.modes import belonging
 
 from .conftest import compose, draw_mixture, mixture
 

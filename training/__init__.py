@@ -2,6 +2,7 @@
 
 from . import journal, levels, store
 from .binary import BinaryLoss
+from .classification import CrossEntropy
 from .ema import EMA
 from .levels import Levels
 from .loss import (
@@ -12,11 +13,13 @@ from .loss import (
     ScoreMatching,
     SlicedScoreMatching,
 )
+from .recipe import Recipe
 from .store import Store
 from .trainer import Trainer
 
 __all__ = [
     "Trainer",
+    "Recipe",
     "Loss",
     "ScoreMatching",
     "DenoisingScoreMatching",
@@ -24,6 +27,7 @@ __all__ = [
     "ImplicitScoreMatching",
     "SlicedScoreMatching",
     "BinaryLoss",
+    "CrossEntropy",
     "Levels",
     "levels",
     "EMA",

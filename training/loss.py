@@ -58,12 +58,7 @@ class ScoreMatching(Loss):
 
     def times(self, sde: SDE, x_0: Tensor) -> Tensor:
         """Times (B,) for the samples of x_0 (B, *)."""
-        count = len(x_0)
-        unit = torch.rand(1 if self.stratified else count, dtype=x_0.dtype, device=x_0.device)
-        if self.stratified:
-            unit = (torch.arange(count, dtype=x_0.dtype, device=x_0.device) + unit) / count
-        below = 1 - torch.finfo(x_0.dtype).eps  # rounded up to 1 it would be one level too many
-        return self.levels.times(sde, unit.clamp_max(below))
+        return self.levels.times(sde, spread(x_0, self.stratified))
 
     def __call__(self, sde: SDE, score: ScoreFn, x_0: Tensor) -> Tensor:
         t, z = self.times(sde, x_0), torch.randn_like(x_0)
@@ -176,6 +171,15 @@ class SlicedScoreMatching(ScoreMatching):
         else:
             square = (v * value).flatten(2).sum(2).square().mean(0)
         return sde.sigma(t).square() * (square + 2 * traces.mean(0)) / x[0].numel()
+
+
+def spread(x_0: Tensor, stratified: bool) -> Tensor:
+    """Random numbers in [0, 1) for the samples of x_0, (B,): apart, or evenly spread with one shared offset."""
+    count = len(x_0)
+    unit = torch.rand(1 if stratified else count, dtype=x_0.dtype, device=x_0.device)
+    if stratified:
+        unit = (torch.arange(count, dtype=x_0.dtype, device=x_0.device) + unit) / count
+    return unit.clamp_max(1 - torch.finfo(x_0.dtype).eps)  # rounded up to 1 it would be one level too many
 
 
 def track(x: Tensor) -> Tensor:

@@ -54,6 +54,8 @@ class Trainer:
         seed: of the weights' start, the order of the data and the noise.
         dequantise: where integers stand: ``uniform``, anywhere in their bins, afresh in every batch, or ``none``, at
             the bins' centres, which fits truncated-normal dequantisation of the likelihood.
+        drop: of data of p(x | y), the share of examples whose y is withheld, so that the network learns p(x) too, as
+            classifier-free guidance needs.
         evaluate: how often in the run the held-out loss is measured.
         save_seconds: the time between checkpoints.
     """
@@ -69,6 +71,7 @@ class Trainer:
     ema: float = 0.999
     seed: int = 0
     dequantise: Literal["uniform", "none"] = "uniform"
+    drop: float = 0.0
     evaluate: int = 20
     save_seconds: float = 30.0
 
@@ -88,6 +91,8 @@ class Trainer:
             raise ValueError(
                 f"training.ema={self.ema} must lie in [0, 1); type training.ema=0.999, or 0 for the last weights"
             )
+        if not 0 <= self.drop <= 1:
+            raise ValueError(f"training.drop={self.drop} must lie in [0, 1]; type training.drop=0.1")
         if self.schedule not in ("cosine", "constant"):
             raise ValueError(f"training.schedule={self.schedule} must be cosine or constant")
         if self.dequantise not in ("uniform", "none"):
@@ -140,7 +145,7 @@ class Trainer:
             for step in range(start, self.steps):
                 for group in optimiser.param_groups:
                     group["lr"] = self.rate_at(step)
-                loss = self.loss(sde, model, batches(step)).mean()
+                loss = self.loss(sde, told(model, batches.condition(step), self.drop), batches(step)).mean()
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()
                 norm = nn.utils.clip_grad_norm_(parameters, self.clip, foreach=True)
@@ -200,13 +205,24 @@ class Trainer:
             r = data.test[:count].to(device)
             u = torch.rand(r.shape, device=device) if self.dequantise == "uniform" else None
             x = data.encode(data.dequantise(r, u)).to(torch.float32)
-            return float(torch.cat([self.loss(sde, model, part) for part in x.split(256)]).mean())
+            y = None if data.condition is None else data.condition.encode(data.condition.test[:count]).to(x)
+            parts = zip(x.split(256), [None] * len(x) if y is None else y.split(256), strict=False)
+            return float(torch.cat([self.loss(sde, told(model, known), part) for part, known in parts]).mean())
 
     def seeded(self) -> None:
         """Seeds every generator; call it before the network is built, so that its weights are the seed's too."""
         random.seed(self.seed)
         np.random.seed(self.seed % 2**32)
         torch.manual_seed(self.seed)
+
+
+def told(model: nn.Module, y: Tensor | None, drop: float = 0.0) -> nn.Module:
+    """The model given y (B, condition), withheld from a random share of the batch; itself where it takes no y."""
+    if y is None or not getattr(model, "conditional", False):
+        return model
+    if drop:
+        y = y * (torch.rand(len(y), 1, device=y.device) >= drop)
+    return model.given(y)
 
 
 class Batches:
@@ -229,14 +245,24 @@ class Batches:
             self.epoch, self.order = epoch, torch.randperm(len(self.data.train), generator=generator)
         return self.order
 
-    def __call__(self, step: int) -> Tensor:
-        """The batch of one step in model units, integers dequantised afresh, shape (size, *), float32."""
+    def rows(self, step: int) -> Tensor:
+        """Which training examples are the batch of one step, (size,)."""
         count, position, parts = len(self.data.train), step * self.size, []
         while position < (step + 1) * self.size:
             epoch, offset = divmod(position, count)
             parts.append(self.permutation(epoch)[offset : offset + (step + 1) * self.size - position])
             position += len(parts[-1])
-        r = self.data.train[torch.cat(parts)].to(self.device)
+        return torch.cat(parts)
+
+    def condition(self, step: int) -> Tensor | None:
+        """The y of the batch of one step as networks are told it, (size, condition), float32; None without any."""
+        if (known := self.data.condition) is None:
+            return None
+        return known.encode(known.train[self.rows(step)]).to(self.device, torch.float32)
+
+    def __call__(self, step: int) -> Tensor:
+        """The batch of one step in model units, integers dequantised afresh, shape (size, *), float32."""
+        r = self.data.train[self.rows(step)].to(self.device)
         u = torch.rand(r.shape, device=self.device) if self.data.levels and not self.centres else None
         return self.data.encode(self.data.dequantise(r, u)).to(torch.float32)
 

@@ -43,6 +43,7 @@ from .canvas import (
     style,
 )
 from .chain import bit_rows, bound_terms
+from .classes import class_grid, class_scatter, classifier_curve
 from .images import colours, enlarge, film_strip, image_grid, tile
 from .loss import loss_curve, overfitting_curve, series
 from .paths import trajectories
@@ -54,6 +55,9 @@ from .work_precision import likelihood_precision, work_precision
 __all__ = [
     "bit_rows",
     "bound_terms",
+    "class_grid",
+    "class_scatter",
+    "classifier_curve",
     "density",
     "film_strip",
     "histogram_1d",

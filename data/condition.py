@@ -1,0 +1,254 @@
+r"""What is known of each example: the y of p(x | y), labels or numbers.
+
+A network is told y as a vector: of labels the unit vector e_k of the class, of numbers their values in model units,
+and after either a 1, which says that y is known,
+
+.. math:: y \mapsto (e_k,\ 1) \quad\text{or}\quad \bigl((y - m)/s,\ 1\bigr), \qquad \text{unknown} \mapsto (0, 0).
+
+The unknown y stands for p(x): a network that meets it in training learns both, as classifier-free guidance needs
+(Ho and Salimans, arXiv 2207.12598, section 3.2).
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data.base import Data
+from data.files import SUFFIXES, read_numbers
+
+LABELS = "labels"
+
+
+@dataclass(frozen=True, eq=False)
+class Condition:
+    """The y of every example, and of what is asked.
+
+    Attributes:
+        train, test: classes (N,) and (M,), the numbers 0 ... K-1, int64; or numbers (N, C) and (M, C) in data units,
+            float64.
+        names: of the K classes, or of the C numbers.
+        classes: whether y is a class.
+        shift, scale: (C,), the units of numbers; unused for classes.
+        asked: the rows of y that ``condition=`` names, (R,) or (R, C); None where it names none.
+    """
+
+    train: Tensor
+    test: Tensor
+    names: tuple[str, ...]
+    classes: bool
+    shift: Tensor
+    scale: Tensor
+    asked: Tensor | None = None
+
+    @property
+    def width(self) -> int:
+        """The length of what a network is told."""
+        return len(self.names) + 1
+
+    @property
+    def titles(self) -> list[str]:
+        """The names as pictures show them."""
+        return [f"column {name}" if name.isdigit() and not self.classes else name for name in self.names]
+
+    def encode(self, y: Tensor) -> Tensor:
+        """y (B,) or (B, C) as a network is told it, (B, width), float64."""
+        if self.classes:
+            values = torch.nn.functional.one_hot(y, len(self.names)).double()
+        else:
+            values = (y.double() - self.shift) / self.scale
+        return torch.cat([values, torch.ones(len(y), 1, dtype=torch.float64, device=y.device)], dim=1)
+
+    def drawn(self, count: int, seed: int) -> Tensor:
+        """The y of ``count`` samples: the rows that were asked for, over and over, or those of training examples in a
+        random order.
+        """
+        numbers = torch.arange(count)
+        if self.asked is not None:
+            return self.asked[numbers % len(self.asked)]
+        order = torch.randperm(len(self.train), generator=torch.Generator().manual_seed(seed % 2**63))
+        return self.train[order[numbers % len(order)]]
+
+    def asking(self, value: Any) -> "Condition":
+        """The same with ``condition=value``: a class or several; numbers, one list of them a row, or by their names; or
+        the path of a file of such rows.
+        """
+        if isinstance(value, str) and value.lower().endswith(SUFFIXES):
+            read, _ = read_numbers(value, None, "condition", None if self.classes else list(self.names))
+            value = read.astype(np.int64).ravel().tolist() if self.classes else read.reshape(len(read), -1).tolist()
+        rows = self.class_rows(value) if self.classes else self.number_rows(value)
+        return replace(self, asked=rows)
+
+    def class_rows(self, value: Any) -> Tensor:
+        wanted = value if isinstance(value, list) else [value]
+        for each in wanted or [""]:
+            if str(each) not in self.names:
+                some = ", ".join(self.names[:20]) + (", ..." if len(self.names) > 20 else "")
+                raise ValueError(f"condition={value}: {each} is no label of these data; type one of {some}")
+        return torch.tensor([self.names.index(str(each)) for each in wanted])
+
+    def number_rows(self, value: Any) -> Tensor:
+        count, named = len(self.names), ", ".join(self.names)
+        if isinstance(value, dict):
+            if {str(name) for name in value} != set(self.names):
+                raise ValueError(
+                    f"condition={value} must name {named}, each with a number: type "
+                    f"'condition={{{', '.join(f'{name}:0' for name in self.names)}}}'"
+                )
+            value = [{str(name): number for name, number in value.items()}[name] for name in self.names]
+        rows = value if isinstance(value, list) else [value]
+        if rows and not any(isinstance(row, list) for row in rows):
+            rows = [[each] for each in rows] if count == 1 else [rows]
+        for row in rows or [[]]:
+            numeric = isinstance(row, list) and all(isinstance(v, int | float) and not isinstance(v, bool) for v in row)
+            if not numeric or len(row) != count or not np.isfinite(row).all():
+                example = "0" if count == 1 else f"[{','.join('0' * count)}]"
+                raise ValueError(
+                    f"condition={value} must be {count} finite number{'s' * (count > 1)}, of {named}: type "
+                    f"condition={example}, or the path of a file of rows"
+                )
+        return torch.tensor(rows, dtype=torch.float64)
+
+    def name_of(self, y: Tensor) -> str:
+        """One y, () or (C,), in words."""
+        if self.classes:
+            return self.names[int(y)]
+        return ", ".join(f"{name} = {value:.4g}" for name, value in zip(self.names, y.tolist(), strict=True))
+
+
+class Conditional(Data):
+    """p(x | y) of a data set: its examples x, each with its y.
+
+    Arguments:
+        joint: the data set.
+        key: ``labels``, the classes of its examples; or names or numbers of columns, which then are no part of x.
+
+    Attributes:
+        joint: as given.
+        condition: the y of every example.
+    """
+
+    def __init__(self, joint: Data, key: str | int | list[str | int]):
+        self.joint, self.columns = joint, None
+        self.train_labels, self.test_labels, self.class_names = joint.train_labels, joint.test_labels, joint.class_names
+        self.held_out_keys = joint.held_out_keys
+        self.names = joint.labels()
+        if key == LABELS:
+            super().__init__(joint.train, joint.test, joint.shift, joint.scale, joint.levels)
+            self.condition = classes_of(joint)
+            return
+        keys = key if isinstance(key, list) else [key]
+        if not keys:
+            raise ValueError("data.condition=[] names no columns; type data.condition=[NAME], or leave it out")
+        train, test, names, self.columns = joint.known(keys)
+        kept = [j for j in range(joint.dim) if j not in self.columns] if self.columns else None
+        if kept is not None and not kept:
+            raise ValueError(f"data.condition={keys} names every column: nothing is left to learn; name fewer")
+        at = slice(None) if kept is None else kept
+        shift, scale = (v if kept is None else v.expand(joint.shape)[at] for v in (joint.shift, joint.scale))
+        super().__init__(joint.train[:, at], joint.test[:, at], shift, scale, joint.levels)
+        if kept is not None and self.names:
+            self.names = [self.names[j] for j in kept]
+        units = units_of(joint, self.columns, train, names)
+        self.kept, self.condition = kept, Condition(train, test, tuple(names), False, *units)
+
+    def asking(self, value: Any) -> "Conditional":
+        """The same data, asked with ``condition=value``; of classes, the examples of those alone."""
+        twin = object.__new__(Conditional)
+        twin.__dict__ = dict(self.__dict__)
+        found = self.condition.asking(value)
+        if found.classes:
+            parts = {}
+            for part in ("train", "test"):
+                rows = torch.isin(getattr(found, part), found.asked)
+                setattr(twin, part, getattr(self, part)[rows])
+                setattr(twin, f"{part}_labels", getattr(self, f"{part}_labels")[rows])
+                parts[part] = getattr(found, part)[rows]
+            found = replace(found, **parts)
+            if not len(twin.test):
+                raise ValueError(f"condition={value}: no held-out example has this label; hold out more of them")
+        twin.condition = found
+        return twin
+
+    def true_log_prob(self, r: Tensor, y: Tensor | None = None) -> Tensor | None:
+        """The exact log p(r | y) in nats and data units, (B, *) and y (B,) or (B, C) to (B,), of the one y that was
+        asked for where none is given; None where nobody knows it.
+        """
+        if y is None:
+            if (y := self.alone) is None:
+                return None
+            y = y.expand(len(r), *y.shape[1:])
+        if self.condition.classes:
+            return self.joint.class_log_prob(r, y)
+        if not self.columns:
+            return None
+        below = self.joint.marginal_log_prob(y.to("cpu", torch.float64), self.columns)
+        if below is None:
+            return None
+        whole = torch.empty(len(r), self.joint.dim, dtype=torch.float64)
+        whole[:, self.kept], whole[:, self.columns] = r.to("cpu", torch.float64), y.to("cpu", torch.float64)
+        return self.joint.true_log_prob(whole) - below
+
+    @property
+    def alone(self) -> Tensor | None:
+        """The y that was asked for, (1,) or (1, C), where it was one."""
+        asked = self.condition.asked
+        return asked if asked is not None and len(asked) == 1 else None
+
+    def components(self) -> tuple[Tensor, Tensor, Tensor] | None:
+        """Those of p(x), the joint's, of the columns that are x; or of p(x | y), where one y was asked for."""
+        found = self.joint.components()
+        if found is None or not self.condition.classes and not self.columns:
+            return None
+        weights, means, stds = found
+        means = means if self.condition.classes else means[:, self.kept]
+        if self.alone is not None:
+            weights = (weights.log() + self.evidence(self.condition.encode(self.alone))[0]).softmax(0)
+            found = weights > 0
+            weights, means, stds = weights[found], means[found], stds[found]
+        return weights, means, stds
+
+    def evidence(self, y: Tensor) -> Tensor:
+        """log p(y | k) of the components k, up to a constant: y (B, width) as a network is told it, to (B, K)."""
+        if self.condition.classes:
+            return y[:, :-1].log()
+        _, means, stds = (each.to(y) for each in self.joint.components())
+        square = (y[:, None, :-1] - means[:, self.columns]).square().sum(-1)
+        return -square / (2 * stds.square()) - len(self.columns) * stds.log()
+
+    def labels(self) -> list[str] | None:
+        return self.names
+
+    def fingerprint(self) -> str | None:
+        return self.joint.fingerprint()
+
+
+def classes_of(joint: Data) -> Condition:
+    """The classes of a data set's examples."""
+    if joint.train_labels is None:
+        raise ValueError(
+            "data.condition=labels: these data have no labels; type data.condition=[0] to be told a column, or choose "
+            "data=digits, images in subfolders of their own, or data=arrays with data.labels=COLUMN"
+        )
+    values = torch.cat([joint.train_labels, joint.test_labels]).unique()
+    train, test = (torch.searchsorted(values, part) for part in (joint.train_labels, joint.test_labels))
+    names = tuple(joint.class_names[int(v)] if joint.class_names else str(int(v)) for v in values)
+    if len(names) < 2:
+        raise ValueError(f"data.condition=labels: all examples have the label {names[0]}, which tells nothing")
+    none = torch.empty(0, dtype=torch.float64)
+    return Condition(train, test, names, True, none, none)
+
+
+def units_of(joint: Data, columns: list[int] | None, train: Tensor, names: list[str]) -> tuple[Tensor, Tensor]:
+    """The mean and the std of the numbers y, (C,): the joint's own units where they are columns of it."""
+    if columns:
+        return tuple(v.double().expand(joint.shape)[columns] for v in (joint.shift, joint.scale))
+    shift, scale = train.mean(0), train.std(0, correction=0)
+    for name, std in zip(names, scale.tolist(), strict=True):
+        if not 0 < std < float("inf"):
+            raise ValueError(
+                f"data.condition: {name} is constant in the training part, and tells nothing; leave it out"
+            )
+    return shift, scale

@@ -1,0 +1,74 @@
+r"""The generative adversarial network, with the loss that does not saturate and a gradient penalty on real data.
+
+.. math::
+    L_D &= \mathbb E\,\zeta(-D(x)) + \mathbb E\,\zeta(D(G(z))) + \tfrac\gamma2\,\mathbb E\,\|\nabla D(x)\|^2 \\
+    L_G &= \mathbb E\,\zeta(-D(G(z))), \qquad \zeta(a) = \log(1 + e^a)
+
+(Goodfellow et al., arXiv 1406.2661; the penalty, under which the game converges near its equilibrium, Mescheder et al.,
+arXiv 1801.04406). Both players move at once: the sum L_D + L_G is minimised, the first seeing no generator, the second
+no weight of the discriminator. So a GAN is one loss of one network, and is trained, kept, resumed and averaged like any
+other. At the equilibrium D = 0 and the sum is 3 log 2.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from sde_lib import SDE
+from training import Loss
+
+from .model import LatentModel, check_latent
+from .networks import Networks, without_gradients
+from .prior import StandardNormal
+
+
+class GAN(LatentModel):
+    """A generator and a discriminator.
+
+    Arguments:
+        shape: of one example.
+        latent: the number of latents; codes are N(0, I).
+        networks: what makes both networks.
+    """
+
+    def __init__(self, shape: list[int] | tuple[int, ...], latent: int, networks: Networks):
+        super().__init__()
+        check_latent(latent)
+        self.shape, self.latent = tuple(shape), latent
+        self.generator = networks.decoder(latent, 1, self.shape)
+        self.discriminator = networks.encoder(self.shape, 1)
+        self.prior = StandardNormal()
+
+    def generate(self, z: Tensor, u: Tensor | None = None) -> Tensor:
+        return self.generator(z)[:, 0]
+
+
+@dataclass(frozen=True)
+class Adversarial(Loss):
+    """L_D + L_G.
+
+    Arguments:
+        penalty: gamma.
+    """
+
+    penalty: float = 0.1
+
+    def __post_init__(self):
+        if not 0 <= self.penalty < math.inf:
+            raise ValueError(f"loss.penalty={self.penalty} must be at least 0 and finite; type loss.penalty=0.1")
+
+    def __call__(self, sde: SDE | None, score: GAN, x_0: Tensor) -> Tensor:
+        z = torch.randn(len(x_0), score.latent, dtype=x_0.dtype, device=x_0.device)
+        fake = score.generate(z)
+        train = torch.is_grad_enabled()
+        with torch.enable_grad():  # the penalty is a gradient, also where the loss is only looked at
+            real = x_0.detach().requires_grad_()
+            told = score.discriminator(real)[:, 0]
+            (slope,) = torch.autograd.grad(told.sum(), real, create_graph=train)
+        said = score.discriminator(fake.detach())[:, 0]
+        penalty = 0.5 * self.penalty * slope.square().flatten(1).sum(1)
+        fooled = without_gradients(score.discriminator, fake)[:, 0]
+        return functional.softplus(-told) + functional.softplus(said) + penalty + functional.softplus(-fooled)

@@ -1,0 +1,75 @@
+"""What every latent-variable model has in common: a prior, and a way from codes to data."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from samplers import Sampler
+from sde_lib import BlockNoise
+
+from .prior import Prior
+
+
+class LatentModel(nn.Module, ABC):
+    """A model of data x (B, *shape) in model units through codes z (B, latent).
+
+    Attributes:
+        shape: of one example.
+        latent: the number of latents.
+        prior: the law of codes.
+    """
+
+    shape: tuple[int, ...]
+    latent: int
+    prior: Prior
+
+    @abstractmethod
+    def generate(self, z: Tensor, u: Tensor) -> Tensor:
+        """Samples x in model units from codes z and uniform numbers u in [0, 1) of x's shape."""
+
+    @torch.no_grad()
+    def codes(
+        self, sampler: Sampler, seed: int, first: int, count: int, on_step: Callable[[float], None] | None = None
+    ) -> Tensor:
+        """Draws from the prior, (count, latent), those numbered first ... first + count - 1 of a seed, whatever the
+        batch.
+
+        Arguments:
+            sampler: of the reverse SDE, where the prior has one.
+        """
+        like = next(self.parameters())
+        start, noise = (
+            BlockNoise(seed, first, count, (self.latent,), like.dtype, like.device, stream)
+            for stream in ("prior", "sampler")
+        )
+        return self.prior.draw(sampler, start, noise, on_step)
+
+    @torch.no_grad()
+    def draw(
+        self, sampler: Sampler, seed: int, first: int, count: int, on_step: Callable[[float], None] | None = None
+    ) -> Tensor:
+        """Samples in model units, (count, *shape), numbered as :meth:`codes` are, of which they are made."""
+        z = self.codes(sampler, seed, first, count, on_step)
+        u = BlockNoise(seed, first, count, self.shape, z.dtype, z.device, "observation").uniform()
+        return self.generate(z, u)
+
+    def begin(self, other: nn.Module) -> None:
+        """Takes over the weights of another model, part by part, where both have the part."""
+        mine, theirs = dict(self.named_children()), dict(other.named_children())
+        for name in mine.keys() & theirs.keys():
+            states = mine[name].state_dict(), theirs[name].state_dict()
+            shapes = [{key: tensor.shape for key, tensor in state.items()} for state in states]
+            if shapes[0] == shapes[1]:
+                mine[name].load_state_dict(states[1])
+            elif type(mine[name]) is type(theirs[name]):
+                raise ValueError(
+                    f"its {name} is not of the same sizes as that of the model that it starts from; give both the same "
+                    f"latent, networks and observation"
+                )
+
+
+def check_latent(latent: int) -> None:
+    if latent < 1:
+        raise ValueError(f"model.latent={latent} must be at least 1; type model.latent=8")

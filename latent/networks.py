@@ -1,0 +1,146 @@
+"""Networks from data to a vector and from a vector to data, without a noise level; a pair shares its widths.
+
+A :class:`Networks` is configuration: a model asks it for the networks that it needs, in the sizes that it needs.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class Networks(ABC):
+    """Makes encoders and decoders of one kind."""
+
+    @abstractmethod
+    def encoder(self, shape: tuple[int, ...], outputs: int) -> nn.Module:
+        """A network from (B, *shape) to (B, outputs)."""
+
+    @abstractmethod
+    def decoder(self, latent: int, parameters: int, shape: tuple[int, ...]) -> nn.Module:
+        """A network from (B, latent) to (B, parameters, *shape)."""
+
+
+@dataclass(frozen=True)
+class Dense(Networks):
+    """Multilayer perceptrons, for data of any shape.
+
+    Arguments:
+        width: of the hidden layers.
+        depth: their number; 0 makes both networks affine.
+        dropout: the share of hidden values dropped in training; few data are soon learnt by heart without.
+    """
+
+    width: int = 128
+    depth: int = 2
+    dropout: float = 0.0
+
+    def __post_init__(self):
+        check("width", self.width, 1, 128)
+        check("depth", self.depth, 0, 2)
+        check_dropout(self.dropout)
+
+    def encoder(self, shape: tuple[int, ...], outputs: int) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), *self.layers(math.prod(shape), outputs))
+
+    def decoder(self, latent: int, parameters: int, shape: tuple[int, ...]) -> nn.Module:
+        layers = self.layers(latent, parameters * math.prod(shape))
+        return nn.Sequential(*layers, nn.Unflatten(1, (parameters, *shape)))
+
+    def layers(self, inputs: int, outputs: int) -> list[nn.Module]:
+        widths, layers = [inputs, *[self.width] * self.depth], []
+        for before, after in zip(widths, widths[1:]):
+            layers += [nn.Linear(before, after), nn.SiLU(), *dropped(self.dropout)]
+        return [*layers, nn.Linear(widths[-1], outputs)]
+
+
+@dataclass(frozen=True)
+class Convolutional(Networks):
+    """Convolutions at falling, or rising, resolution, and a dense layer at the coarsest; for images of any size.
+
+    Heights and widths need no common factor: h x w pixels are followed by ceil(h/2) x ceil(w/2), and the way up returns
+    to the same sizes.
+
+    Arguments:
+        channels: at each resolution, from the finest to the coarsest; the finest is half that of the data.
+        width: of the dense layer.
+        dropout: the share of its values dropped in training.
+    """
+
+    channels: list[int] | tuple[int, ...] = (32, 64)
+    width: int = 256
+    dropout: float = 0.0
+
+    def __post_init__(self):
+        check("width", self.width, 1, 256)
+        check_dropout(self.dropout)
+        if not self.channels or min(self.channels) < 1:
+            raise ValueError(f"networks.channels={list(self.channels)} must hold numbers of at least 1; type [32,64]")
+
+    def sizes(self, shape: tuple[int, ...]) -> list[tuple[int, int]]:
+        """Heights and widths from the data's to the coarsest."""
+        if len(shape) != 3:
+            raise ValueError(
+                f"networks=Convolutional takes images of shape (C, H, W), the data have shape {tuple(shape)}; type "
+                f"networks._target_=latent.Dense"
+            )
+        sizes = [tuple(shape[1:])]
+        for _ in self.channels:
+            sizes.append(tuple(math.ceil(side / 2) for side in sizes[-1]))
+        return sizes
+
+    def encoder(self, shape: tuple[int, ...], outputs: int) -> nn.Module:
+        widths, layers = [shape[0], *self.channels], []
+        for before, after in zip(widths, widths[1:]):
+            layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.SiLU()]
+        flat = widths[-1] * math.prod(self.sizes(shape)[-1])
+        layers += [nn.Flatten(), nn.Linear(flat, self.width), nn.SiLU(), *dropped(self.dropout)]
+        return nn.Sequential(*layers, nn.Linear(self.width, outputs))
+
+    def decoder(self, latent: int, parameters: int, shape: tuple[int, ...]) -> nn.Module:
+        sizes, coarsest = self.sizes(shape), self.channels[-1]
+        height, width = sizes[-1]
+        layers = [nn.Linear(latent, self.width), nn.SiLU(), *dropped(self.dropout)]
+        layers += [nn.Linear(self.width, coarsest * height * width), nn.SiLU()]
+        layers.append(nn.Unflatten(1, (coarsest, height, width)))
+        widths = [*self.channels[::-1], self.channels[0]]
+        for before, after, size in zip(widths, widths[1:], sizes[-2::-1]):
+            layers += [Up(before, after, size), nn.SiLU()]
+        last = nn.Conv2d(widths[-1], parameters * shape[0], 3, padding=1)
+        return nn.Sequential(*layers, last, nn.Unflatten(1, (parameters, shape[0])))
+
+
+class Up(nn.Module):
+    """Twice the resolution, cut to a size."""
+
+    def __init__(self, channels_in: int, channels: int, size: tuple[int, int]):
+        super().__init__()
+        self.size = size
+        self.conv = nn.Conv2d(channels_in, 4 * channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = functional.pixel_shuffle(self.conv(x), 2)
+        return x[..., : self.size[0], : self.size[1]]
+
+
+def dropped(share: float) -> list[nn.Module]:
+    return [nn.Dropout(share)] if share else []
+
+
+def check_dropout(share: float) -> None:
+    if not 0 <= share < 1:
+        raise ValueError(f"networks.dropout={share} must lie in [0, 1); type networks.dropout=0.2")
+
+
+def check(key: str, value: int, least: int, instead: int) -> None:
+    if value < least:
+        raise ValueError(f"networks.{key}={value} must be at least {least}; type networks.{key}={instead}")
+
+
+def without_gradients(network: nn.Module, x: Tensor) -> Tensor:
+    """The network's value, differentiable in x and not in its weights."""
+    weights = {name: weight.detach() for name, weight in network.named_parameters()}
+    return torch.func.functional_call(network, weights, (x,))

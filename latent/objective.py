@@ -1,0 +1,59 @@
+r"""What a VAE minimises: its bound, or, with encoder and decoder left as they are, the prior's share of it.
+
+With a score SDE for a prior the bound trains all three together (2106.05931): its divergence is differentiable in the
+encoder's codes. Training the prior alone on the codes of a finished VAE is denoising score matching on data that an
+encoder makes.
+"""
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from sde_lib import SDE
+from training import DenoisingScoreMatching, Loss
+
+from .vae import VAE
+
+
+@dataclass(frozen=True)
+class Bound(Loss):
+    """Minus the bound in nats a value: -(reconstruction - beta divergence)/D.
+
+    Arguments:
+        beta: what the divergence counts; 1 is the bound itself, and what a run reports always is (beta-VAE: Higgins et
+            al., 2017).
+    """
+
+    beta: float = 1.0
+
+    def __post_init__(self):
+        if not 0 <= self.beta < math.inf:
+            raise ValueError(f"loss.beta={self.beta} must be at least 0 and finite; type loss.beta=1")
+
+    def __call__(self, sde: SDE | None, score: VAE, x_0: Tensor) -> Tensor:
+        mean, log_std = score.encode(x_0)
+        z = mean + log_std.exp() * torch.randn_like(mean)
+        seen = z + score.prior.blur * torch.randn_like(z) if score.prior.blur else z
+        divergence = score.prior.divergence(mean, log_std, z)
+        return (self.beta * divergence - score.reconstruction(x_0, seen)) / x_0[0].numel()
+
+
+@dataclass(frozen=True)
+class CodeMatching(Loss):
+    """Denoising score matching on codes; no gradient reaches the encoder, and the decoder is not asked.
+
+    Arguments:
+        matching: the loss, with its noise levels.
+    """
+
+    matching: DenoisingScoreMatching = field(default_factory=DenoisingScoreMatching)
+
+    def __call__(self, sde: SDE | None, score: VAE, x_0: Tensor) -> Tensor:
+        if not score.prior.blur:
+            raise ValueError("loss=CodeMatching trains a score SDE as the prior, and this model's is N(0, I)")
+        with torch.no_grad():
+            mean, log_std = score.encode(x_0)
+            z = mean + log_std.exp() * torch.randn_like(mean)
+        return self.matching(score.prior.sde, score.prior.score, z)

@@ -1,0 +1,180 @@
+r"""The law p(x | z) of data given what a decoder says of them.
+
+Continuous data are Gaussian round the decoder's value. Integers k have a probability and no density: of a logistic
+distribution, or a mixture of such, what falls in the bin [k, k + 1), the lowest and the highest bin taking the tails
+(Salimans et al., arXiv 1701.05517, section 2.1),
+
+.. math:: P(k) = \sum_j \pi_j \Bigl[\operatorname{logit}^{-1}\frac{x_c + h - \mu_j}{s_j}
+          - \operatorname{logit}^{-1}\frac{x_c - h - \mu_j}{s_j}\Bigr],
+
+x_c being the bin's centre in model units and h half its width; or one free probability a level. With them the evidence
+lower bound is one on log P of the integers, and bits/dim compare with those of ``task=likelihood``.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class Observation(nn.Module, ABC):
+    """p(x | z), the values of an example independent of each other given z.
+
+    Attributes:
+        parameters: how many numbers a decoder gives for each value of an example.
+        integers: whether log_prob is that of integers, and not a density in model units.
+    """
+
+    parameters: int
+    integers: bool
+
+    @abstractmethod
+    def log_prob(self, x: Tensor, params: Tensor) -> Tensor:
+        """log p(x | z) in nats, x (B, *) in model units (integers at their bins' centres) and params (B, n, *) to
+        (B,).
+        """
+
+    @abstractmethod
+    def mean(self, params: Tensor) -> Tensor:
+        """E[x | z] in model units, (B, n, *) to (B, *)."""
+
+    @abstractmethod
+    def sample(self, params: Tensor, u: Tensor) -> Tensor:
+        """x in model units from uniform numbers u (B, *) in [0, 1)."""
+
+
+class Gaussian(Observation):
+    """N(decoder(z), std^2 I).
+
+    Arguments:
+        std: in model units; None for one that is learnt.
+    """
+
+    parameters = 1
+    integers = False
+
+    def __init__(self, std: float | None = None):
+        super().__init__()
+        if std is not None and not 0 < std < math.inf:
+            raise ValueError(f"observation.std={std} must be positive and finite; leave it out to have it learnt")
+        log_std = torch.tensor(math.log(0.3 if std is None else std))
+        if std is None:
+            self.log_std = nn.Parameter(log_std)
+        else:
+            self.register_buffer("log_std", log_std)
+
+    def log_prob(self, x: Tensor, params: Tensor) -> Tensor:
+        z = (x - params[:, 0]) * torch.exp(-self.log_std)
+        return (-0.5 * z.square() - self.log_std - 0.5 * math.log(2 * math.pi)).flatten(1).sum(1)
+
+    def mean(self, params: Tensor) -> Tensor:
+        return params[:, 0]
+
+    def sample(self, params: Tensor, u: Tensor) -> Tensor:
+        return params[:, 0] + self.log_std.exp() * torch.special.ndtri(u.clamp_min(2.0**-24))
+
+
+class Binned(Observation):
+    """What the laws of integers share: the bins in model units.
+
+    Arguments:
+        bins: the data's shift, scale (numbers, or lists that broadcast over an example) and number of levels; ``auto``
+            in the yaml takes the data's.
+    """
+
+    integers = True
+
+    def __init__(self, bins: list | tuple):
+        super().__init__()
+        if len(bins) != 3 or not isinstance(bins[2], int) or bins[2] < 2:
+            raise ValueError("observation.bins must be [shift, scale, levels] with at least 2 levels; type auto")
+        shift, scale, self.levels = bins
+        self.register_buffer("shift", torch.as_tensor(shift, dtype=torch.float32))
+        self.register_buffer("scale", torch.as_tensor(scale, dtype=torch.float32))
+
+    def index(self, x: Tensor) -> Tensor:
+        """The integers k (B, *) whose centres x are."""
+        return (x * self.scale + self.shift - 0.5).round().clamp(0, self.levels - 1).long()
+
+    def centre(self, k: Tensor) -> Tensor:
+        """The centre of bin k in model units."""
+        return (k + 0.5 - self.shift) / self.scale
+
+    @abstractmethod
+    def cumulative(self, params: Tensor) -> Iterator[Tensor]:
+        """P(k <= j) for j = 0 ... L - 2 one after the other, each (B, *), of params (B, n, *)."""
+
+    def sample(self, params: Tensor, u: Tensor) -> Tensor:
+        k = torch.zeros_like(u)
+        for below in self.cumulative(params):  # all at once they would fill the memory
+            k += below <= u
+        return self.centre(k)
+
+
+class DiscretisedLogistic(Binned):
+    """A mixture of logistic distributions, integrated over the bins.
+
+    Arguments:
+        bins: see :class:`Binned`.
+        mixture: how many of them.
+    """
+
+    def __init__(self, bins: list | tuple, mixture: int = 3):
+        super().__init__(bins)
+        if mixture < 1:
+            raise ValueError(f"observation.mixture={mixture} must be at least 1; type observation.mixture=3")
+        self.mixture, self.parameters = mixture, 3 * mixture
+
+    def parts(self, params: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The log weights, means and log scales, each (B, mixture, *)."""
+        logits, means, log_scales = params.chunk(3, dim=1)
+        spread = torch.linspace(-1, 1, self.mixture + 2)[1:-1].to(params)  # so that no two of them start as one
+        means = means + spread.reshape(-1, *[1] * (params.ndim - 2))
+        return logits.log_softmax(1), means, (log_scales - 2).clamp(-7, 5)
+
+    def log_prob(self, x: Tensor, params: Tensor) -> Tensor:
+        log_weights, means, log_scales = self.parts(params)
+        k, x = self.index(x)[:, None], x[:, None]
+        half = 0.5 / self.scale
+        above, below = ((x + side * half - means) * torch.exp(-log_scales) for side in (1, -1))
+        low, high = functional.logsigmoid(above), functional.logsigmoid(-below)  # of all up to k, of all from k on
+        width = (2 * half) * torch.exp(-log_scales)
+        inside = low + high + torch.log(-torch.expm1(-width))
+        log_mass = torch.where(k == 0, low, torch.where(k == self.levels - 1, high, inside))
+        return torch.logsumexp(log_weights + log_mass, dim=1).flatten(1).sum(1)
+
+    def mean(self, params: Tensor) -> Tensor:
+        log_weights, means, _ = self.parts(params)
+        low, high = self.centre(torch.zeros_like(means)), self.centre(torch.full_like(means, self.levels - 1))
+        return (log_weights.exp() * torch.minimum(torch.maximum(means, low), high)).sum(1)
+
+    def cumulative(self, params: Tensor) -> Iterator[Tensor]:
+        log_weights, means, log_scales = self.parts(params)
+        weights, rates = log_weights.exp(), torch.exp(-log_scales)
+        for j in range(1, self.levels):
+            yield (weights * torch.sigmoid(((j - self.shift) / self.scale - means) * rates)).sum(1)
+
+
+class Categorical(Binned):
+    """One probability a level; for data of few levels.
+
+    Arguments:
+        bins: see :class:`Binned`.
+    """
+
+    def __init__(self, bins: list | tuple):
+        super().__init__(bins)
+        self.parameters = self.levels
+
+    def log_prob(self, x: Tensor, params: Tensor) -> Tensor:
+        return params.log_softmax(1).gather(1, self.index(x)[:, None]).flatten(1).sum(1)
+
+    def mean(self, params: Tensor) -> Tensor:
+        k = torch.arange(self.levels, device=params.device).reshape(-1, *[1] * (params.ndim - 2))
+        return (params.softmax(1) * self.centre(k)).sum(1)
+
+    def cumulative(self, params: Tensor) -> Iterator[Tensor]:
+        yield from params.softmax(1).cumsum(1)[:, :-1].unbind(1)

@@ -1,0 +1,167 @@
+r"""What codes are drawn from: N(0, I), or a score SDE in the latent space.
+
+The bound of a VAE holds the prior in one term, the divergence KL(q(z|x) || p(z)). For p = N(0, I) and q = N(m, s^2)
+it is a closed form,
+
+.. math:: \mathrm{KL} = \tfrac12 \sum_i \bigl(m_i^2 + s_i^2 - 1 - \log s_i^2\bigr) .
+
+For a score SDE it is the *cross-entropy* of its density less the entropy of q, which is again a closed form. A code
+starts at eps, where it carries the kernel's noise already: with k = sigma(eps)/alpha(eps) the posterior is q = N(m, s^2
++ k^2), and the prior the density of z = x_eps/alpha(eps), so that no term is left out at that end. Then (Vahdat, Kreis
+and Kautz, arXiv 2106.05931; Song et al., arXiv 2101.09258), D being the number of latents,
+
+.. math::
+    -\mathbb E\log p(z) \le \tfrac D2\log\bigl(2\pi e k^2\bigr)
+    + \tfrac12\int_{eps}^T g^2\,\mathbb E\Bigl\|s_\theta(z_t, t) - \nabla\log q(z_t\mid z_0)\Bigr\|^2 dt
+    + \mathbb E\,\mathrm{KL}\bigl(q(z_T\mid z_0)\,\|\,N(0, \sigma(T)^2 I)\bigr) .
+
+z_0 is the code before it is blurred. Equality holds for the exact score: the right-hand side is then the entropy of the
+codes at eps, blurred by k, plus the divergence of their law at T from the prior there. The middle term is the denoising
+loss with likelihood weighting, D times the range of log(alpha/sigma) times :class:`training.DenoisingScoreMatching`
+over :class:`training.levels.LogSNR`; it is differentiable in z_0, and so trains an encoder too. The log-density itself
+is that of the probability-flow ODE (:mod:`likelihood`).
+
+The score is *mixed* (2106.05931): a network in which each latent may keep the score of N(0, I), carried along by the
+SDE, and learns by how much to leave it,
+
+.. math:: s = -(1 - a)\,\frac{x}{\alpha^2 + \sigma^2} + a\,s_\theta(x, t), \qquad a = \operatorname{logit}^{-1}(b)
+          \in (0, 1)^D .
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from likelihood import Likelihood
+from models import Parameterisation, ScoreModel
+from samplers import Sampler
+from sde_lib import SDE, per_sample
+from training import DenoisingScoreMatching
+
+START = 0.0  # of b: half of each. From -2 on, where N(0, I) has nearly all, the network hardly learns
+
+
+class Prior(nn.Module, ABC):
+    """The law of codes z (B, D).
+
+    Attributes:
+        blur: the std of the noise that the prior wants in every code.
+    """
+
+    blur: float = 0.0
+
+    @abstractmethod
+    def divergence(
+        self, mean: Tensor, log_std: Tensor, z: Tensor, unit: Tensor | None = None, noise: Tensor | None = None
+    ) -> Tensor:
+        """KL(N(mean, std^2 + blur^2) || p) in nats, or an unbiased estimate of a bound from above, (B, D) to (B,).
+
+        Arguments:
+            z: draws of N(mean, std^2), differentiable in both.
+            unit, noise: of the estimate: the quantile of the noise level, (B,), and its normals, (B, D); without them
+                they come from torch's global generator.
+        """
+
+    @abstractmethod
+    def log_prob(self, z: Tensor, likelihood: Likelihood, on_step: Callable[[float], None] | None = None) -> Tensor:
+        """log p(z) in nats, (B, D) to (B,), float64."""
+
+    @abstractmethod
+    def draw(
+        self,
+        sampler: Sampler,
+        normals: Callable[[], Tensor],
+        randn_like: Callable[[Tensor], Tensor],
+        on_step: Callable[[float], None] | None = None,
+    ) -> Tensor:
+        """Codes (B, D), from the start ``normals()`` and the noise of the sampler's steps."""
+
+
+class StandardNormal(Prior):
+    """N(0, I)."""
+
+    def __init__(self):  # or its keys would be those of any module
+        super().__init__()
+
+    def divergence(self, mean: Tensor, log_std: Tensor, z=None, unit=None, noise=None) -> Tensor:
+        return 0.5 * (mean.square() + torch.exp(2 * log_std) - 1 - 2 * log_std).sum(1)
+
+    def log_prob(self, z: Tensor, likelihood: Likelihood | None = None, on_step=None) -> Tensor:
+        z = z.double()
+        return -0.5 * (z.square().sum(1) + z.shape[1] * math.log(2 * math.pi))
+
+    def draw(self, sampler: Sampler, normals, randn_like, on_step=None) -> Tensor:
+        return normals()
+
+
+class MixedScore(nn.Module):
+    """The score of N(0, I) and that of a network, mixed for each latent in learnt proportions.
+
+    Arguments:
+        model: the network read as a score under its SDE.
+        dim: the number of latents.
+    """
+
+    def __init__(self, model: ScoreModel, dim: int):
+        super().__init__()
+        self.model = model
+        self.logit = nn.Parameter(torch.full((dim,), START))
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        """The score at x (B, D) and t (B,), of x's shape."""
+        sde, share = self.model.sde, torch.sigmoid(self.logit)
+        variance = per_sample(sde.alpha(t).square() + sde.sigma(t).square(), x).to(x.dtype)
+        return share * self.model(x, t) - (1 - share) * x / variance
+
+
+class ScorePrior(Prior):
+    """A score SDE.
+
+    Arguments:
+        sde: any SDE.
+        net: a network F(x, c) of vectors (D,).
+        parameterisation: what the network predicts.
+        mixed: whether the network's score is mixed with that of N(0, I).
+    """
+
+    def __init__(self, sde: SDE, net: nn.Module, parameterisation: Parameterisation, mixed: bool = True):
+        super().__init__()
+        self.sde, self.matching = sde, DenoisingScoreMatching()
+        model = ScoreModel(sde, net, parameterisation)
+        self.score = MixedScore(model, net.last.out_features) if mixed else model
+        eps, T = (torch.tensor(t, dtype=torch.float64) for t in (sde.eps, sde.T))
+        self.at_eps = float(sde.alpha(eps))
+        self.blur = float(sde.sigma(eps)) / self.at_eps
+        self.at_T = float(sde.alpha(T))
+        self.range = float(sde.half_log_snr(eps) - sde.half_log_snr(T))
+
+    def cross_entropy(self, z: Tensor, unit: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
+        """An unbiased estimate of a bound on -E log p(z + blur * noise) from above in nats, z (B, D) to (B,)."""
+        dim, sde, matching = z.shape[1], self.sde, self.matching
+        if unit is None:
+            loss = matching(sde, self.score, z)
+        else:
+            t = matching.levels.times(sde, unit)
+            loss = matching.objective(sde, self.score, sde.perturb(z, t, noise), t, noise)
+        at_eps = 0.5 * dim * math.log(2 * math.pi * math.e * self.blur**2)
+        at_T = 0.5 * (self.at_T / sde.prior_std) ** 2 * z.square().sum(1)
+        return at_eps + dim * self.range * loss + at_T
+
+    def divergence(self, mean: Tensor, log_std: Tensor, z: Tensor, unit=None, noise=None) -> Tensor:
+        return self.cross_entropy(z, unit, noise) - entropy(log_std, self.blur)
+
+    def log_prob(self, z: Tensor, likelihood: Likelihood, on_step=None) -> Tensor:
+        """By the probability-flow ODE, of z = x_eps / alpha(eps)."""
+        found = likelihood(self.sde, self.score, self.at_eps * z, on_step=on_step)
+        return found.log_prob + z.shape[1] * math.log(self.at_eps)
+
+    def draw(self, sampler: Sampler, normals, randn_like, on_step=None) -> Tensor:
+        return sampler(self.sde, self.score, normals() * self.sde.prior_std, randn_like, on_step=on_step)
+
+
+def entropy(log_std: Tensor, blur: float = 0.0) -> Tensor:
+    """The entropy of N(m, std^2 + blur^2) in nats, (B, D) to (B,)."""
+    return 0.5 * (math.log(2 * math.pi * math.e) + torch.log(torch.exp(2 * log_std) + blur**2)).sum(1)

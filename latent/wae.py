@@ -1,0 +1,62 @@
+r"""The Wasserstein autoencoder with an MMD penalty (Tolstikhin et al., arXiv 1711.01558).
+
+.. math:: \mathbb E\,\|x - G(E(x))\|^2 + \lambda\,\mathrm{MMD}^2_k\bigl(E(x),\ z\bigr), \qquad z \sim N(0, I)
+
+The encoder is a function, and the codes of all data together, not those of each point, are fitted to the prior. k is a
+sum of inverse multiquadratics (:func:`metrics.mmd`).
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from metrics import mmd
+from sde_lib import SDE
+from training import Loss
+
+from .model import LatentModel, check_latent
+from .networks import Networks
+from .prior import StandardNormal
+
+
+class WAE(LatentModel):
+    """An encoder and a decoder, both functions.
+
+    Arguments:
+        shape: of one example.
+        latent: the number of latents; the prior is N(0, I).
+        networks: what makes both networks.
+    """
+
+    def __init__(self, shape: list[int] | tuple[int, ...], latent: int, networks: Networks):
+        super().__init__()
+        check_latent(latent)
+        self.shape, self.latent = tuple(shape), latent
+        self.encoder = networks.encoder(self.shape, latent)
+        self.decoder = networks.decoder(latent, 1, self.shape)
+        self.prior = StandardNormal()
+
+    def generate(self, z: Tensor, u: Tensor | None = None) -> Tensor:
+        return self.decoder(z)[:, 0]
+
+
+@dataclass(frozen=True)
+class WassersteinLoss(Loss):
+    """The squared error summed over a sample's values, and the penalty, which is the batch's.
+
+    Arguments:
+        penalty: lambda; published for MNIST: 10.
+    """
+
+    penalty: float = 10.0
+
+    def __post_init__(self):
+        if not 0 <= self.penalty < math.inf:
+            raise ValueError(f"loss.penalty={self.penalty} must be at least 0 and finite; type loss.penalty=10")
+
+    def __call__(self, sde: SDE | None, score: WAE, x_0: Tensor) -> Tensor:
+        code = score.encoder(x_0)
+        error = (score.generate(code) - x_0).square().flatten(1).sum(1)
+        return error + self.penalty * mmd(code, torch.randn_like(code))

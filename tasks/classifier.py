@@ -1,0 +1,84 @@
+"""Train a classifier of noisy data, or find it trained, and show how well it tells the classes apart at each noise."""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from data import Data
+from sde_lib import SDE, BlockNoise
+
+from .record import Record
+
+
+@dataclass(frozen=True)
+class TrainClassifier:
+    """(sde, classifier, data, record) -> metrics and a picture: accuracy and cross-entropy along the noise.
+
+    Where there is nothing but noise the best there is are the classes' shares: ``cross_entropy_of_shares`` is their
+    entropy, and a classifier that knows how little it sees comes down to it, not beyond.
+
+    Arguments:
+        count: how many held-out examples; None for 2,000, or all where there are fewer.
+        levels: at how many levels of noise, even in log(sigma/alpha).
+        seed: of the noise.
+        device, dtype: where, and in which precision.
+    """
+
+    count: int | None = None
+    levels: int = 24
+    seed: int = 0
+    device: str = "cpu"
+    dtype: str = "float32"
+
+    conditions: ClassVar[bool] = True
+
+    def __post_init__(self):
+        if not 2 <= self.levels <= 1000:
+            raise ValueError(f"task.levels={self.levels} must lie in [2, 1000]; type task.levels=24")
+
+    def __call__(self, sde: SDE, classifier: torch.nn.Module, data: Data, record: Record) -> dict:
+        from . import figures
+
+        known, count = data.condition, self.count or 2000
+        y = known.test[:count]
+        x = data.encode(data.dequantise(data.test[:count], None).double())
+        ends = sde.half_log_snr(torch.tensor([sde.eps, sde.T], dtype=torch.float64))
+        times = sde.time(torch.linspace(*ends.tolist(), self.levels, dtype=torch.float64)).clamp(sde.eps, sde.T)
+        noise = BlockNoise(self.seed, 0, len(x), data.shape, torch.float64, "cpu", stream="classifier")
+        right, cost = zip(*(self.at(classifier, sde, x, y, float(t), noise()) for t in times), strict=True)
+        shares = torch.bincount(known.train, minlength=len(known.names)).double() / len(known.train)
+        entropy = -float((shares * shares.clamp_min(1e-300).log()).sum())
+        ratio = (sde.sigma(times) / sde.alpha(times)).tolist()
+        path = record.path("classifier.png")
+        record.picture(figures.classifier_curve(ratio, right, cost, float(shares.max()), entropy, path))
+        if record.training:
+            record.picture(figures.loss_curve(record.training, record.path("loss.png")))
+        record.arrays(
+            "classifier",
+            t=times.numpy(),
+            accuracy=torch.tensor(right).numpy(),
+            cross_entropy_nats=torch.tensor(cost).numpy(),
+        )
+        return {
+            "label_accuracy": right[0],
+            "label_accuracy_stderr": math.sqrt(right[0] * (1 - right[0]) / len(x)),
+            "cross_entropy_nats": cost[0],
+            "cross_entropy_noise_nats": cost[-1],
+            "cross_entropy_of_shares_nats": entropy,
+            "count": len(x),
+            "parameters": sum(p.numel() for p in classifier.parameters()),
+        }
+
+    @torch.no_grad()
+    def at(
+        self, classifier: torch.nn.Module, sde: SDE, x: Tensor, y: Tensor, t: float, z: Tensor
+    ) -> tuple[float, float]:
+        """The accuracy, and -log p(y | x_t, t) in nats, on examples x (N, *) perturbed by z to the time t."""
+        moments = torch.full((len(x),), t, dtype=torch.float64)
+        x_t = sde.perturb(x, moments, z).to(self.device, getattr(torch, self.dtype))
+        parts = zip(x_t.split(512), moments.to(x_t).split(512), strict=True)
+        log_prob = torch.cat([classifier(some, at) for some, at in parts]).double().cpu()
+        return float((log_prob.argmax(1) == y).double().mean()), -float(log_prob.gather(1, y[:, None]).mean())

@@ -1,0 +1,193 @@
+r"""The evidence lower bound of latent-variable models on held-out data, term by term, model beside model.
+
+.. math:: \log p(x) \ge \mathbb E\log p(x\mid z) - \mathrm{KL}\bigl(q(z\mid x)\,\|\,p(z)\bigr)
+
+The first is the reconstruction, the second the fit to the prior (:mod:`latent.vae`). Every model is asked about the
+same points with the same noise, so that the *difference* of two bounds, NAME_gain, has a small error of its own; the
+first model is the one that the others are compared with. Of a score prior log p(z) is the probability flow's, and
+beside it stands the bound by denoising, which is that of its reverse SDE. Of integers the bound is one on log P, and
+bits/dim compare with those of ``task=likelihood``.
+"""
+
+import math
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from data import Data
+from likelihood import Likelihood
+from samplers import Sampler
+from sde_lib import SDE, BlockNoise
+
+from .models import check_recipes, draw, in_data_units, models_of
+from .points import points_of
+from .progress import progress
+from .record import Record
+
+SHOWN = 2000  # codes and vectors in the picture
+
+
+@dataclass(frozen=True)
+class Elbo:
+    """(sde, score, data, record) -> metrics, elbo.npz and a picture.
+
+    Arguments:
+        models: recipes of VAEs by name; the first is what the others are compared with.
+        likelihood: how log p(z) of a score prior is found; it must be a density of the codes as they are, of
+            ``start=plain`` and ``prior=standard``.
+        sampler: of the reverse SDE of a score prior, for samples.
+        samples: draws of each point's code; more than one give the importance-weighted bound as well.
+        count: how many held-out points; None for 10,000 vectors or 256 pictures, or all where there are fewer.
+        points: a file of points in the data's own units to score instead.
+        batch: how many at a time; the results do not depend on it.
+        seed: of the codes' noise and of the samples.
+        device, dtype: where, and in which precision.
+    """
+
+    models: dict[str, Any]
+    likelihood: Likelihood
+    sampler: Sampler
+    samples: int = 1
+    count: int | None = None
+    points: str | None = None
+    batch: int = 1024
+    seed: int = 0
+    device: str = "cpu"
+    dtype: str = "float32"
+
+    def __post_init__(self):
+        check_recipes(self.models)
+        for key in ("samples", "batch"):
+            if getattr(self, key) < 1:
+                raise ValueError(f"task.{key}={getattr(self, key)} must be at least 1; type task.{key}=1")
+        for key, wanted in (("start", "plain"), ("prior", "standard")):
+            if getattr(self.likelihood, key) != wanted:
+                raise ValueError(
+                    f"task.likelihood.{key}={getattr(self.likelihood, key)} gives no bound on log p; type "
+                    f"task.likelihood.{key}={wanted}"
+                )
+        for name, recipe in self.models.items():
+            if not hasattr(recipe.model, "terms"):
+                raise ValueError(
+                    f"task.models.{name} is a {type(recipe.model).__name__}, which has no bound on log p; type "
+                    f"~task.models.{name}, or task=generators to compare samples"
+                )
+
+    def __call__(self, sde: SDE, score: nn.Module, data: Data, record: Record) -> dict:
+        models = {name: model for name, (model, _) in models_of(record, list(self.models)).items()}
+        r = points_of(data, self.points, self.count)
+        metrics, arrays, bounds = {"count": len(r)}, {"x": r.numpy()}, {}
+        for name, model in models.items():
+            started = time.monotonic()
+            found = self.score(name, model, data, r)
+            for key, values in found.items():
+                arrays[f"{name}_{key}"] = values.numpy()
+            bounds[name] = found["bound"]
+            metrics |= {f"{name}_{key}": value for key, value in self.described(data, found).items()}
+            metrics[f"{name}_seconds"] = time.monotonic() - started
+        first = next(iter(models))
+        for name in list(models)[1:]:
+            gain, stderr = mean_and_stderr(bounds[name] - bounds[first])
+            metrics |= {f"{name}_gain_nats": gain, f"{name}_gain_stderr": stderr}
+            if data.levels:
+                metrics[f"{name}_gain_bits_per_dim"] = data.bits_per_dim(gain)
+                metrics[f"{name}_gain_bits_per_dim_stderr"] = data.bits_per_dim(stderr)
+        truth = data.true_log_prob(r)
+        if truth is not None:
+            metrics["entropy_nats"] = -float(truth.mean())
+            for name in models:
+                gap, stderr = mean_and_stderr(truth - bounds[name])
+                metrics |= {f"{name}_gap_nats": gap, f"{name}_gap_stderr": stderr}
+        record.arrays("elbo", **arrays)
+        self.show(models, data, metrics, record)
+        return metrics
+
+    def score(self, name: str, model: Any, data: Data, r: Tensor) -> dict[str, Tensor]:
+        """The terms of each point in nats and data units, (N,) float64."""
+        dtype, parts = getattr(torch, self.dtype), []
+        with progress(f"scoring by {name}", len(r)) as advance:
+            for first in range(0, len(r), self.batch):
+                part = r[first : first + self.batch]
+                noise = BlockNoise(self.seed, first, len(part), (model.latent,), dtype, self.device, "code")
+                level = BlockNoise(self.seed, first, len(part), (1,), dtype, self.device, "level")
+                x = data.encode(data.dequantise(part, None).double()).to(self.device, dtype)
+
+                def tell(share: float, first: int = first, size: int = len(part)) -> None:
+                    advance(first, size, share)
+
+                parts.append(model.terms(x, noise, level.uniform, self.likelihood, self.samples, on_step=tell))
+                advance(first + len(part))
+        jacobian = 0.0 if model.observation.integers else data.log_det
+
+        def joined(key: str) -> Tensor:
+            return torch.cat([getattr(part, key).double().cpu() for part in parts])
+
+        reconstruction = joined("reconstruction") + jacobian
+        found = {"reconstruction": reconstruction, "divergence": joined("divergence")}
+        found["bound"] = reconstruction - found["divergence"]
+        if model.prior.blur:
+            found["denoising_bound"] = reconstruction - joined("denoising")
+        if self.samples > 1:
+            found["importance_bound"] = joined("importance") + jacobian
+        return found
+
+    def described(self, data: Data, found: dict[str, Tensor]) -> dict[str, float]:
+        """A model's metrics."""
+        metrics = {}
+        nll, stderr = mean_and_stderr(-found["bound"])
+        if data.levels:
+            metrics |= {"bits_per_dim": data.bits_per_dim(nll), "bits_per_dim_stderr": data.bits_per_dim(stderr)}
+        metrics |= {"nll_nats": nll, "nll_stderr": stderr}
+        for key in ("reconstruction", "divergence"):
+            metrics[f"{key}_nats"], metrics[f"{key}_stderr"] = mean_and_stderr(found[key])
+        for key in ("denoising", "importance"):
+            if f"{key}_bound" in found:
+                nll, stderr = mean_and_stderr(-found[f"{key}_bound"])
+                metrics |= {f"{key}_nll_nats": nll, f"{key}_nll_stderr": stderr}
+                if data.levels:
+                    metrics[f"{key}_bits_per_dim"] = data.bits_per_dim(nll)
+        return metrics
+
+    def show(self, models: dict[str, Any], data: Data, metrics: dict, record: Record) -> None:
+        from .figures.latent import bounds
+
+        count = 64 if len(data.shape) == 3 else SHOWN
+        test, panels = data.test[:SHOWN], {}
+        with progress("sampling", count * len(models)) as advance:
+            for k, (name, model) in enumerate(models.items()):
+
+                def tell(first: int, size: int, share: float, k: int = k) -> None:
+                    advance(k * count + first, size, share)
+
+                x = draw(model, self.sampler, count, self.batch, self.seed, tell)
+                drawn = model.codes(self.sampler, self.seed, 0, SHOWN).cpu()
+                encoded = data.encode(data.dequantise(test, None).double()).to(self.device, getattr(torch, self.dtype))
+                noise = BlockNoise(self.seed, 0, len(test), (model.latent,), encoded.dtype, self.device, "shown")
+                with torch.no_grad():
+                    codes = model.code(encoded, noise()).cpu()
+                pair = model.encode(encoded)[0].var(0).argsort(descending=True)[:2].sort().values.cpu()
+                unit = "bits_per_dim" if data.levels else "nll_nats"
+                share = data.bits_per_dim(1.0) if data.levels else 1.0
+                terms = [share * metrics[f"{name}_{key}_nats"] for key in ("reconstruction", "divergence")]
+                panels[name] = {
+                    "samples": in_data_units(data, x[:count]).numpy(),
+                    "codes": codes[:, pair].numpy(),
+                    "drawn": drawn[:, pair].numpy(),
+                    "bound": metrics[f"{name}_{unit}"],
+                    "reconstruction": -terms[0],
+                    "divergence": terms[1],
+                    "latents": [int(i) for i in pair],
+                }
+        unit = "bits/dim" if data.levels else "nats"
+        record.picture(bounds(panels, data.test[:count].numpy(), record.path("elbo.png"), unit, data.levels))
+
+
+def mean_and_stderr(values: Tensor) -> tuple[float, float]:
+    """The mean, and its standard error (NaN for one value)."""
+    values = np.asarray(values, dtype=np.float64)
+    stderr = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    return float(values.mean()), float(stderr)

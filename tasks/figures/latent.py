@@ -1,0 +1,162 @@
+"""Latent-variable models beside each other: samples, codes, bounds; and several kinds of generators."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from .axes import bins, dots, histogram, legend, limits
+from .canvas import BLUE, GREY, INK, PALE, RED, Array, array, save, style
+from .images import colours, enlarge, tile
+from .planar import planar_frame
+
+TITLES = {
+    "modes_found": "modes found",
+    "variation": "variation of shares",
+    "good": "good samples",
+    "sliced_wasserstein": "sliced $W_2$",
+}
+
+
+@style()
+def bounds(panels: Mapping[str, Mapping[str, Any]], data: Array, path: Path, unit: str, levels: int | None) -> Path:
+    """A column a model after one of the data: above samples, below codes of held-out data and of the prior; in the
+    first column, below, the two terms of each bound.
+
+    Arguments:
+        panels: by model's name its ``samples`` (N, *) in data units, the ``codes`` of data and those ``drawn`` from the
+            prior (M, 1 or 2), which ``latents`` they are, its ``bound`` and the terms ``reconstruction`` and
+            ``divergence`` that it is the sum of.
+        data: (N, *), as many as are shown.
+        unit: of the bound.
+        levels: of integer pictures.
+    """
+    columns = 1 + len(panels)
+    figure = Figure(figsize=(2.3 * columns + 0.3, 5.0), layout="constrained")
+    axes = figure.subplots(2, columns, squeeze=False)
+    data = array(data)
+    examples(axes[0, 0], data, data, levels, PALE)
+    axes[0, 0].set_title("held-out data")
+    for column, (name, panel) in enumerate(panels.items(), start=1):
+        examples(axes[0, column], array(panel["samples"]), data, levels, BLUE)
+        axes[0, column].set_title(f"{name.replace('_', ' ')}: {panel['bound']:.3f} {unit}")
+        plane(axes[1, column], array(panel["codes"]), array(panel["drawn"]), panel["latents"], column == 1)
+    terms(axes[1, 0], panels, unit)
+    return save(figure, path)
+
+
+def examples(axes: Axes, x: np.ndarray, data: np.ndarray, levels: int | None, colour: str) -> None:
+    """Pictures as a sheet, points of the plane as dots over the data, of more dimensions the first two, numbers as a
+    histogram.
+    """
+    axes.set_xticks([])
+    axes.set_yticks([])
+    if x.ndim == 4:
+        low, high = (0, max(1, levels - 1)) if levels else (np.nanmin(data), np.nanmax(data))
+        side = 8 if len(x) >= 64 else max(1, int(np.sqrt(len(x))))
+        sheet = colours(x[: side**2] if x.shape[1] == 3 else x[: side**2, :1], low, high)
+        factor = max(1, 240 // (side * max(x.shape[2:])))
+        axes.imshow(tile(enlarge(sheet, factor), side, side, (2, 2)), interpolation="antialiased")
+        axes.spines[:].set_visible(False)
+        return
+    if x.shape[1] == 1:
+        frame = limits(data[:, 0])
+        edges = np.linspace(*frame, bins(len(data)) + 1)
+        axes.stairs(histogram(x, edges), edges, color=colour if colour != PALE else GREY)
+        axes.set_xlim(frame)
+        return
+    frame = planar_frame(data[:, :2])
+    dots(axes, data[:, :2], frame, PALE, None, alpha=0.8, size=1.5)
+    if colour != PALE:
+        dots(axes, x[:, :2], frame, colour, None, alpha=0.5, zorder=3)
+    axes.set(xlim=frame[0], ylim=frame[1], aspect="equal")
+
+
+def plane(axes: Axes, codes: np.ndarray, drawn: np.ndarray, latents: list[int], first: bool) -> None:
+    """Codes of data and codes drawn from the prior."""
+    if codes.shape[1] == 1:
+        frame = limits(codes[:, 0])
+        edges = np.linspace(*frame, bins(len(codes)) + 1)
+        axes.stairs(histogram(codes, edges), edges, fill=True, color=PALE, label="codes of data")
+        axes.stairs(histogram(drawn, edges), edges, color=BLUE, label="prior")
+        axes.set_yticks([])
+    else:
+        frame = planar_frame(codes)
+        width = np.ptp(frame, axis=1).max() / 2
+        frame = frame.mean(1, keepdims=True) + np.array([-width, width])
+        dots(axes, drawn, frame, BLUE, "prior", alpha=0.4)
+        dots(axes, codes, frame, INK, "codes of data", alpha=0.5, size=0.6, zorder=3)
+        axes.set(xlim=frame[0], ylim=frame[1], aspect="equal")
+        axes.set_ylabel(f"latent {latents[1] + 1}")
+    axes.set_xlabel(f"latent {latents[0] + 1}")
+    if first:
+        legend(axes)
+
+
+def terms(axes: Axes, panels: Mapping[str, Mapping[str, Any]], unit: str) -> None:
+    """The two terms of each bound, the second from where the first ends to the bound."""
+    for k, (name, panel) in enumerate(panels.items()):
+        known = {"color": INK, "ha": "left", "va": "bottom", "fontsize": 7}
+        start, bound = panel["reconstruction"], panel["bound"]
+        axes.barh(-k, start, 0.3, color=PALE, label="reconstruction" if k == 0 else None)
+        axes.barh(-k, panel["divergence"], 0.3, left=start, color=BLUE, label="fit to the prior" if k == 0 else None)
+        axes.plot([bound, bound], [-k - 0.22, -k + 0.22], color=INK, lw=1.4)
+        text = f"{name.replace('_', ' ')}: {start:.3f} + {panel['divergence']:.3f}"
+        axes.text(0.0, -k + 0.2, text, transform=axes.get_yaxis_transform(), **known)
+    axes.set_ylim(-len(panels) + 0.5, 0.6)
+    axes.set_yticks([])
+    axes.set_xlabel(f"{unit} (line: the bound)")
+    legend(axes)
+
+
+@style()
+def generators(
+    samples: Mapping[str, Array],
+    data: Array,
+    table: Mapping[str, list[Mapping[str, Any]]],
+    floor: Mapping[str, float],
+    modes: int,
+    path: Path,
+    levels: int | None,
+) -> Path:
+    """Above samples of each model's first training beside the data; below a dot a training for each measure, with the
+    floor as a line.
+
+    Arguments:
+        samples: by name (N, *) in data units.
+        data: (M, *).
+        table: by name the measures of each training.
+        floor: what as many training data show.
+        modes: how many there are.
+    """
+    order = ("modes_found", "variation", "good", "precision", "recall", "sliced_wasserstein")
+    shown = [key for key in order if key in floor]
+    columns = 1 + len(samples)
+    figure = Figure(figsize=(1.75 * columns + 0.2, 4.4), layout="constrained")
+    above, below = figure.subfigures(2, 1, height_ratios=[1, 1.05])
+    top = above.subplots(1, columns)
+    examples(top[0], array(data), array(data), levels, PALE)
+    top[0].set_title("held-out data")
+    for axes, (name, x) in zip(top[1:], samples.items(), strict=True):
+        examples(axes, array(x), array(data), levels, BLUE)
+        axes.set_title(name.replace("_", " "))
+    names = list(table)
+    for axes, key in zip(below.subplots(1, len(shown)), shown, strict=True):
+        for k, name in enumerate(names):
+            values = np.array([row[key] for row in table[name]], dtype=np.float64)
+            places = k + 0.5 * (np.arange(len(values)) - (len(values) - 1) / 2) / max(1, len(values))
+            missed = np.array([row["modes_found"] < modes for row in table[name]])
+            axes.plot(places[~missed], values[~missed], "o", color=BLUE, ms=3, mew=0, alpha=0.8)
+            axes.plot(places[missed], values[missed], "o", color=RED, ms=3, mew=0, alpha=0.8)
+        axes.axhline(floor[key], color=INK, lw=1, ls=(0, (3, 2)))
+        axes.set_title(TITLES.get(key, key), fontsize=8)
+        axes.set_xticks(range(len(names)), [name.replace("_", " ") for name in names], rotation=60)
+        axes.set_xlim(-0.6, len(names) - 0.4)
+        most = {"modes_found": 1.06 * modes, "good": 1.06, "precision": 1.06, "recall": 1.06}
+        axes.set_ylim(0, most.get(key))
+        axes.tick_params(axis="x", length=0)
+    below.supxlabel("a dot a training, red where it missed a mode; line: training data", fontsize=7)
+    return save(figure, path)

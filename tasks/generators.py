@@ -1,0 +1,147 @@
+r"""Generative models of several kinds under one measure: what they cover, how far their samples are from the data, and
+how much of that is the seed's luck.
+
+Each model is trained from several seeds, and each training draws once. The modes are the components of a mixture, or
+the classes of labelled data as an independent classifier tells them (:mod:`metrics.coverage`); a run has *collapsed* if
+it misses a mode. Distances stand beside their floor, what as many training data show. The spread over the seeds is
+that of whole trainings: how stable they are.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from data import Data
+from metrics import Classes, Coverage, mode_coverage, precision_recall, sliced_wasserstein
+from samplers import Sampler
+from sde_lib import SDE, BlockNoise
+
+from .models import check_recipes, draw, in_data_units, models_of
+from .progress import progress
+from .record import Record
+
+MEASURED = 2000  # points in precision and recall, whose cost grows with their square
+SHOWN = 2000  # points in the picture
+
+
+@dataclass(frozen=True)
+class Generators:
+    """(sde, score, data, record) -> metrics, generators.npz and a picture.
+
+    Arguments:
+        models: recipes by name.
+        score: whether the run's own score SDE is one of them.
+        sampler: of reverse SDEs.
+        seeds: how often each is trained: from its training.seed on.
+        count: samples of each training; None for 10,000 vectors or 1,000 pictures.
+        batch: how many at a time; the samples do not depend on it.
+        seed: of the samples.
+        device, dtype: where, and in which precision.
+    """
+
+    models: dict[str, Any]
+    sampler: Sampler
+    score: bool = True
+    seeds: int = 3
+    count: int | None = None
+    batch: int = 1024
+    seed: int = 0
+    device: str = "cpu"
+    dtype: str = "float32"
+
+    def __post_init__(self):
+        check_recipes(self.models)
+        if "score" in self.models:
+            raise ValueError("task.models.score: this name is the run's own score SDE's; choose another")
+        for key in ("seeds", "batch"):
+            if getattr(self, key) < 1:
+                raise ValueError(f"task.{key}={getattr(self, key)} must be at least 1; type task.{key}=1")
+
+    def check_data(self, data: Data) -> None:
+        if data.components() is None and getattr(data, "train_labels", None) is None:
+            raise ValueError(
+                "task=generators counts modes, and these data have neither components nor labels; type "
+                "data=8gaussians, data=mixture, data=digits or images with labels"
+            )
+
+    def __call__(self, sde: SDE, score: nn.Module, data: Data, record: Record) -> dict:
+        names = [*self.models, *(["score"] if self.score else [])]
+        trained = models_of(record, [f"{name}/{i}" for name in names for i in range(self.seeds)])
+        count = self.count or (10_000 if len(data.shape) == 1 else 1000)
+        judge = None if data.components() is not None else Classes(data.train, data.train_labels)
+        floor = self.measure(data.train[:count], data, judge)
+        modes = len(floor.pop("shares"))
+        metrics = {"count": count, "modes": modes}
+        if judge is not None and data.test_labels is not None:
+            right = judge.predict(data.test[:MEASURED]) == data.test_labels[:MEASURED]
+            metrics["classifier_accuracy"] = float(right.double().mean())
+        metrics |= {f"floor_{key}": value for key, value in floor.items()}
+        table, shown, arrays = {}, {}, {}
+        with progress("sampling", len(trained) * count) as advance:
+            for k, (label, (model, _)) in enumerate(trained.items()):
+
+                def tell(first: int, size: int, share: float, k: int = k) -> None:
+                    advance(k * count + first, size, share)
+
+                name = label.split("/")[0]
+                x = self.draw(model, sde, data, count, name == "score", tell)
+                r = in_data_units(data, x)
+                advance((k + 1) * count)
+                table.setdefault(name, []).append(self.measure(r, data, judge))
+                shown.setdefault(name, r[:SHOWN])
+        for name, rows in table.items():
+            arrays[name] = torch.stack([row.pop("shares") for row in rows]).numpy()
+            metrics |= self.described(name, rows, modes)
+        for key in floor:
+            arrays[key] = torch.tensor([[row[key] for row in rows] for rows in table.values()]).numpy()
+        record.arrays("generators", names=names, **arrays)
+        from .figures.latent import generators
+
+        real, x = data.test[:SHOWN].numpy(), {name: r.numpy() for name, r in shown.items()}
+        record.picture(generators(x, real, table, floor, modes, record.path("generators.png"), data.levels))
+        return metrics
+
+    def draw(self, model: Any, sde: SDE, data: Data, count: int, is_score: bool, tell) -> Tensor:
+        """Samples in model units, (count, *), on the CPU."""
+        if not is_score:
+            return draw(model, self.sampler, count, self.batch, self.seed, tell)
+        parts, dtype = [], getattr(torch, self.dtype)
+        for first in range(0, count, self.batch):
+            size = min(self.batch, count - first)
+            start, noise = (
+                BlockNoise(self.seed, first, size, data.shape, dtype, self.device, stream)
+                for stream in ("prior", "sampler")
+            )
+
+            def on_step(share: float, first: int = first, size: int = size) -> None:
+                tell(first, size, share)
+
+            parts.append(self.sampler(sde, model, start() * sde.prior_std, noise, on_step=on_step).cpu())
+        return torch.cat(parts)
+
+    def measure(self, r: Tensor, data: Data, judge: Classes | None) -> dict[str, Any]:
+        """What points in data units cover, and how far they are from held-out data."""
+        r = r.double()
+        if judge is None:
+            found: Coverage = mode_coverage(data.encode(r), data.components())
+        else:
+            found = judge.coverage(r)
+        test = data.test.double()
+        row = {"shares": found.shares, "modes_found": found.found, "variation": found.variation}
+        if found.good is not None:
+            row["good"] = found.good
+        row["sliced_wasserstein"] = sliced_wasserstein(r, test)
+        row["precision"], row["recall"] = precision_recall(r[:MEASURED], test[:MEASURED])
+        return row
+
+    def described(self, name: str, rows: list[dict], modes: int) -> dict[str, float]:
+        """A model's metrics: means over the trainings, and their spread."""
+        found = {f"{name}_collapsed_runs": sum(row["modes_found"] < modes for row in rows)}
+        for key in rows[0]:
+            values = torch.tensor([float(row[key]) for row in rows], dtype=torch.float64)
+            found[f"{name}_{key}"] = float(values.mean())
+            found[f"{name}_{key}_std"] = float(values.std()) if len(values) > 1 else math.nan
+        return found

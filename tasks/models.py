@@ -1,0 +1,57 @@
+"""Several models of one run, each by a recipe of its own: what a task asks of them, and how it draws from them.
+
+They are trained through the store, each once, by whoever obtains the run's score, and come as ``record.rivals``.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from data import Data
+from samplers import Sampler
+from training import Recipe
+
+from .record import Record
+
+
+def check_recipes(models: Mapping[str, Any]) -> None:
+    """Raises a ValueError unless there are recipes, and each that starts from another comes after it."""
+    if not models:
+        raise ValueError("task.models is empty; type for example +latent@task.models.vae=vae")
+    for name, recipe in models.items():
+        if not isinstance(recipe, Recipe):
+            raise ValueError(f"task.models.{name} must be a recipe; type latent@task.models.{name}=vae")
+
+
+def models_of(record: Record, names: list[str]) -> dict[str, tuple[Any, list[dict]]]:
+    """The models by name, each with the events of its training."""
+    if missing := [name for name in names if name not in record.rivals]:
+        raise ValueError(f"the model {missing[0]} was not trained: run the task by run.py")
+    return {name: record.rivals[name] for name in names}
+
+
+def draw(
+    model: Any, sampler: Sampler, count: int, batch: int, seed: int, tell: Callable[[int, int, float], None]
+) -> Tensor:
+    """Samples (N, *) in model units, on the CPU, from a latent-variable model."""
+    parts = []
+    for first in range(0, count, batch):
+        size = min(batch, count - first)
+
+        def on_step(share: float, first: int = first, size: int = size) -> None:
+            tell(first, size, share)
+
+        parts.append(model.draw(sampler, seed, first, size, on_step).cpu())
+    return torch.cat(parts)
+
+
+def in_data_units(data: Data, x: Tensor) -> Tensor:
+    """Samples in model units as the data are: integers where the data are, float64."""
+    r = data.decode(x.double())
+    if not bool(r.isfinite().all()):
+        raise FloatingPointError(
+            "samples are not finite; try a smaller task.models.NAME.training.rate, or dtype=float64"
+        )
+    return r.floor().clamp(0, data.levels - 1) if data.levels else r

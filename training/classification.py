@@ -1,0 +1,34 @@
+r"""Training a classifier of noisy data.
+
+.. math:: -\log p_\phi(y \mid x_t, t), \qquad x_t = \alpha x_0 + \sigma z
+
+averaged over the levels of noise that a score is learnt at (arXiv 2105.05233, section 4): the classifier's gradient is
+wanted at all of them.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from sde_lib import SDE
+
+from .levels import Levels, LogSNR
+from .loss import Loss, spread
+
+
+@dataclass(frozen=True)
+class CrossEntropy(Loss):
+    """(sde, log_prob, x_0) -> -log p(y | x_t, t) in nats, one a sample, of a classifier whose y is given.
+
+    Arguments:
+        levels, stratified: as in :class:`training.DenoisingScoreMatching`.
+    """
+
+    levels: Levels = field(default_factory=LogSNR)
+    stratified: bool = True
+
+    def __call__(self, sde: SDE, score: Callable[[Tensor, Tensor], Tensor], x_0: Tensor) -> Tensor:
+        t = self.levels.times(sde, spread(x_0, self.stratified))
+        return -score(sde.perturb(x_0, t, torch.randn_like(x_0)), t)
