@@ -11,7 +11,7 @@ from data import Line
 from run import run
 from tasks import LowDensity, Manifold
 
-from .conftest import compose
+from .conftest import compose, standard
 
 CHOICES = {"task": "manifold", "data": "line", "sde": "ve", "sampler": "pc", "model": "mlp"}
 
@@ -93,5 +93,5 @@ def test_mistakes_are_named(tmp_path, overrides, message):
 
 def test_the_yamls_are_what_the_classes_take():
     for name, kind in (("manifold", Manifold), ("low_density", LowDensity)):
-        cfg = schema.settle(compose(f"experiment={name}"), (2,), {"sigma_data": 1.0, "device": "cpu", "batch": 8})
+        cfg = schema.settle(compose(f"experiment={name}"), (2,), standard((2,)))
         assert isinstance(schema.build(cfg["task"], "task"), kind)

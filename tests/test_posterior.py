@@ -435,6 +435,15 @@ def test_weights_do_not_change_what_is_right_already(predictor):
     assert abs(float(x[:, 1].mean())) < 0.15 and abs(float(x[:, 1].std()) - 1) < 0.1
 
 
+def test_particles_end_at_what_they_and_the_measurement_say_of_x_0():
+    """E[x_0 | x_eps, y], where eps is so late that x_eps alone says little: its mean is the conditional's."""
+    sde, draws = VP(eps=0.3), 600
+    measurement = measure(Half((2,), noise=0.5), torch.tensor([[1.0, 0.0]], dtype=torch.float64), draws)
+    sampler = PredictorCorrector(Karras(), 30, Ancestral())
+    x = run(TDS(particles=draws), sampler, sde, GaussianScore(sde), measurement)
+    assert float(x[:, 0].mean()) == pytest.approx(float(measurement.y[0, 0]) / 1.25, abs=0.06)
+
+
 # Refusals
 
 

@@ -34,7 +34,7 @@ def derivative(function, t):
 
 def test_levels_are_found_by_what_they_are(sde):
     start, stop = sde.ends()
-    assert [float(start), float(stop)] == [float(sde.half_log_snr(torch.tensor(t).double())) for t in (sde.T, sde.eps)]
+    assert [float(start), float(stop)] == sde.half_log_snr(torch.tensor([sde.T, sde.eps], dtype=torch.float64)).tolist()
     assert sde.ends(torch.zeros(1))[0].dtype == torch.float32
     for share in (0.0, 0.3, 1.0):
         ratio = math.exp(-float(start + share * (stop - start)))
