@@ -62,7 +62,7 @@ def run(cfg: dict, choices: dict[str, str], folder: Path, sweep: str | None = No
     """Does the task of a resolved configuration, in a folder; returns the task's first metric that is not a count."""
     import torch
 
-    from conf import assemble, schema
+    from conf import assemble, obtain, schema
     from tasks import Record
 
     record = Record(
@@ -84,10 +84,10 @@ def run(cfg: dict, choices: dict[str, str], folder: Path, sweep: str | None = No
         asked = assemble.ask(cfg, data)  # and the score's training is on all data
         sde, task = schema.build(cfg["sde"], "sde"), schema.build(cfg["task"], "task")
         getattr(task, "check_data", lambda data: None)(asked)  # before a network is trained for nothing
-        score = assemble.obtain_score(
+        score = obtain.obtain_score(
             cfg, sde, data, record, name="-".join(choices[key] for key in ("data", "sde", "model"))
         )
-        score = assemble.given(cfg, asked, score).to(device=device, dtype=getattr(torch, cfg["dtype"]))
+        score = obtain.given(cfg, asked, score).to(device=device, dtype=getattr(torch, cfg["dtype"]))
         metrics = task(sde, score, asked, record)
         record.finish(metrics)
     except BaseException as error:
@@ -103,10 +103,10 @@ def run(cfg: dict, choices: dict[str, str], folder: Path, sweep: str | None = No
 
 
 def load(path: str | Path, device: str = "cpu") -> tuple[Any, Any, Any]:
-    """The (sde, score, data) of a trained network: see :func:`conf.assemble.load`."""
-    from conf import assemble
+    """The (sde, score, data) of a trained network: see :func:`conf.reload.load`."""
+    from conf import reload
 
-    return assemble.load(path, device)
+    return reload.load(path, device)
 
 
 def out_of_memory(error: Exception) -> bool:

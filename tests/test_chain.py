@@ -7,12 +7,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from conf import assemble, schema
+from conf import assemble, identity, schema
 from data import Moons
 from models import MLP
 from models.embedding import NoiseEmbedding
 from samplers import Ancestral, PredictorCorrector, Uniform
 from sde_lib import VP, Chain, CosineBetas, Counted, InverseBetas, LinearBetas
+from training import store
 
 from . import test_sde
 from .conftest import GaussianScore, choices, compose, make, make_sampler
@@ -179,7 +180,7 @@ def test_the_chains_levels_lie_among_the_steps():
 def test_older_networks_keep_their_names():
     """The key says what it says: at its default it is no part of a network's identity, else it is."""
     data = Moons(count=100, test_count=10)
-    named = lambda *words: assemble.identity_of(compose("data=moons", *words), data)["model"]  # noqa: E731
+    named = lambda *words: identity.identity_of(compose("data=moons", *words), data)["model"]  # noqa: E731
     assert "embedding" not in named() and named("model.embedding=steps")["embedding"] == "steps"
     assert "embedding" not in named("model=energy_mlp")["net"]
     assert named("model=energy_mlp", "model.net.embedding=steps")["net"]["embedding"] == "steps"
@@ -199,8 +200,8 @@ def test_one_network_as_a_chain_and_as_a_vp_sde(tmp_path):
     words = ["experiment=ddpm", "data=moons", "data.count=500", "sde.T=50", "count=10", *TINY]
     assert job(tmp_path, *words, "sampler.steps=49")["nfe"] == 50
     (folder,) = (tmp_path / "store").iterdir()
-    identity = json.dumps(assemble.store.read(folder)[0])
-    assert "sde_lib.Chain" in identity and "LinearBetas" in identity
+    saved = json.dumps(store.read(folder)[0])
+    assert "sde_lib.Chain" in saved and "LinearBetas" in saved
     metrics = job(tmp_path, *words, f"checkpoint={folder}", "sde=vp", "sde.T=1", "sampler=ode", "sampler.rtol=1e-2")
     assert metrics["count"] == 10 and len(list((tmp_path / "store").iterdir())) == 1
 

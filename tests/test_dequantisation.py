@@ -12,7 +12,7 @@ import torch
 from scipy.stats import truncnorm
 from torch import Tensor
 
-from conf import assemble
+from conf import identity
 from data import Data, Digits
 from likelihood import Likelihood, LogLikelihood, TruncatedNormalDequantisation, UniformDequantisation
 from likelihood.dequantisation import log_mean, truncated_normal
@@ -344,7 +344,7 @@ def test_it_decides_the_network_where_there_are_bins(data, decides):
     identities = []
     for dequantise in ("uniform", "none"):
         cfg = compose(f"data={data}", f"training.dequantise={dequantise}")
-        identities.append(assemble.identity_of(cfg, make("data", f"data={data}")))
+        identities.append(identity.identity_of(cfg, make("data", f"data={data}")))
     assert "dequantise" not in identities[0]["training"]
     assert (digest(identities[0]) != digest(identities[1])) == decides
 

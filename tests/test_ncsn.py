@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from conf import assemble
+from conf import assemble, identity, obtain
 from data import Data
 from models import EDM, EnergyGradient, RefineNet, ScoreModel
 from models.refinenet import WIDTH, InstanceNormPlus
@@ -128,7 +128,7 @@ def test_sigma_max_is_resolved_everywhere_and_enters_the_identity():
     data = square(4.0)
     cfg = assemble.settle(compose("sde=ve", "sde.sigma_max=auto", "data=moons"), data, "cpu")
     assert cfg["sde"]["sigma_max"] == 2.828
-    assert assemble.identity_of(cfg, data)["sde"]["sigma_max"] == 2.828
+    assert identity.identity_of(cfg, data)["sde"]["sigma_max"] == 2.828
 
 
 def test_the_experiment_is_complete():
@@ -145,7 +145,7 @@ def test_one_level_is_warned_of(caplog):
         caplog.clear()
         cfg = compose("data=moons", f"training/loss={word}", *more)
         Stub.loss = type("Loss", (), {"levels": levels.One() if word == "one_level" else levels.LogSNR()})
-        assemble.mind_the_levels(cfg, Stub, VE(), square(4.0))
+        obtain.mind_the_levels(cfg, Stub, VE(), square(4.0))
         return caplog.text
 
     assert "type sampler=langevin" in said("one_level")

@@ -1,0 +1,96 @@
+"""What decides a network's weights, in plain values: the store's key, and what a checkpoint is compared with."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+
+def identity_of(cfg: dict, data: Any) -> dict:
+    """What decides a network's weights, in plain values; a file of data counts by its content and not by its path."""
+    training = {key: plain(value) for key, value in cfg["training"].items() if key not in ("evaluate", "save_seconds")}
+    if data.levels is None or training.get("dequantise") == "uniform":
+        training.pop("dequantise", None)  # networks older than the key keep their names; continuous data have no bins
+    if not training.get("drop"):
+        training.pop("drop", None)
+    fingerprint = data.fingerprint()
+    beside = data.held_out_keys if fingerprint is None else ("path", *data.held_out_keys)
+    described = {key: value for key, value in cfg["data"].items() if key not in beside}
+    told = cfg["model"].get("classes") or any(node.get("condition") for node in tree(cfg["model"]))
+    if described.get("condition") is None or described["condition"] == "labels" and not told:
+        described.pop("condition", None)  # labels that a network is not told decide nothing of it
+    if "classes" in cfg["model"]:
+        described["condition"] = "labels"
+    if described.get("labels") is None:
+        described.pop("labels", None)
+    if fingerprint is not None:
+        described["fingerprint"] = fingerprint
+    return {
+        "data": described,
+        "sde": cfg["sde"],
+        "model": without(cfg["model"], YOUNGER),
+        "parameterisation": cfg["parameterisation"],
+        "training": training,
+    }
+
+
+def tree(node: Any) -> Iterator[dict]:
+    """The node and all below it."""
+    if isinstance(node, dict):
+        yield node
+        for value in node.values():
+            yield from tree(value)
+
+
+def plain(node: Any) -> Any:
+    """A node without the values that only Python has: they come from the data, which an identity names already."""
+    if isinstance(node, dict):
+        return {key: plain(value) for key, value in node.items() if not holds_tensors(value)}
+    return node
+
+
+def holds_tensors(value: Any) -> bool:
+    return isinstance(value, Tensor) or (isinstance(value, list | tuple) and any(map(holds_tensors, value)))
+
+
+YOUNGER = {"embedding": "smooth", "condition": 0}
+"""Keys of networks that are younger than the store, and their defaults: at these, older networks keep their names."""
+"""Keys of networks that are younger than the store, and their defaults: at these, older networks keep their names."""
+
+
+def without(node: Any, defaults: dict) -> Any:
+    """The node without the keys that are at their defaults, here and below."""
+    if not isinstance(node, dict):
+        return node
+    return {key: without(value, defaults) for key, value in node.items() if (key, value) not in defaults.items()}
+
+
+def source_of(cfg: dict, data: Any) -> dict:
+    """Where data of a file were found, and their units: what `load` needs to go on with them."""
+    if data.fingerprint() is None:
+        return {}
+    path = cfg["data"].get("path")
+    return {
+        "path": str(Path(path).absolute()) if path and Path(path).exists() else path,
+        "shape": list(data.shape),
+        "shift": data.shift.tolist(),
+        "scale": data.scale.tolist(),
+        "levels": data.levels,
+    }
+
+
+def differences(saved: Any, now: Any, key: str = "") -> list[str]:
+    """What two trees of plain values disagree in, a line a key."""
+    if isinstance(saved, dict) and isinstance(now, dict):
+        if saved.get("_target_") != now.get("_target_"):
+            return [f"{key}: {saved.get('_target_')} in the checkpoint, {now.get('_target_')} here"]
+        names = dict.fromkeys([*saved, *now])
+        return [
+            line
+            for name in names
+            for line in differences(
+                saved.get(name, "absent"), now.get(name, "absent"), f"{key}.{name}" if key else name
+            )
+        ]
+    return [] if saved == now else [f"{key}: {saved} in the checkpoint, {now} here"]

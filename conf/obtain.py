@@ -1,0 +1,353 @@
+"""How a run obtains its score: the checkpoint that was asked for; a model without parameters; the store's network,
+resumed or trained where it is not finished. Of p(x | y) it is what becomes a score once y is given.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from data import Data
+from likelihood import UniformDequantisation
+from models import Classifier, ConditionalScore, ScoreModel
+from training import Store, journal, store
+
+from . import schema
+from .identity import differences, identity_of, source_of
+
+log = logging.getLogger(__name__)
+
+
+def obtain_score(cfg: dict, sde: Any, data: Any, record: Any, name: str) -> Any:
+    """The score of a run, or what becomes one where data of p(x | y) are given their y: see :func:`given`.
+
+    ``name`` makes the folder of a network that is trained readable.
+    """
+    if data.condition is None:
+        return plain_score(cfg, sde, data, record, name)
+    if cfg["task"]["_target_"] == "tasks.TrainClassifier":
+        return plain_score(classifying(cfg), sde, data, record, f"{name}-classifier")
+    score, classifier = plain_score(cfg, sde, data, record, name), None
+    if cfg.get("classifier"):
+        if hasattr(score, "classifier"):  # an exact score has an exact one
+            classifier = score.classifier()
+        else:
+            training = record.training
+            twin = classifying(cfg) | {"checkpoint": None}
+            classifier = plain_score(twin, sde, data, record, f"{name}-classifier")
+            record.training = training
+    elif cfg["guidance"] != 1:
+        mind_the_guidance(cfg)
+    return ConditionalScore(score, cfg["guidance"], classifier)
+
+
+def given(cfg: dict, data: Any, score: Any) -> Any:
+    """The score of the y that is asked for, if the task knows of none; data are those of :func:`ask`."""
+    if not isinstance(score, ConditionalScore) or getattr(
+        schema.locate(cfg["task"]["_target_"], "task"), "conditions", False
+    ):
+        return score
+    return score.given(data.condition.encode(data.condition.asked).float())
+
+
+def classifying(cfg: dict) -> dict:
+    """The configuration that trains the classifier: as long and as fast as the network, with a loss of its own."""
+    loss = {"_target_": "training.CrossEntropy", "levels": {"_target_": "training.levels.LogSNR"}, "stratified": True}
+    return cfg | {
+        "model": cfg["classifier"],
+        "training": cfg["training"] | {"loss": loss, "drop": 0.0},
+        "parameterisation": {},
+    }
+
+
+def mind_the_guidance(cfg: dict) -> None:
+    """Refuses guidance by a network that never met an unknown y."""
+    drop = cfg["training"]["drop"]
+    if cfg["checkpoint"]:
+        drop = store.read(cfg["checkpoint"])[0]["training"].get("drop", 0.0)
+    if drop == 0 and "sde" not in cfg["model"]:
+        raise ValueError(
+            f"guidance={cfg['guidance']} needs a network that has learnt p(x) too, and this one was given its y every "
+            f"time (training.drop=0): type training.drop=0.1, or guidance=1"
+        )
+
+
+def plain_score(cfg: dict, sde: Any, data: Any, record: Any, name: str) -> Any:
+    """The score, or what becomes one once y is given."""
+    if "trainers" in cfg["task"]:
+        train_rivals(cfg, sde, data, record, name)
+        return nn.Identity()
+    if "models" in cfg["task"]:
+        train_models(cfg, sde, data, record, name)
+        return nn.Identity()
+    if cfg["task"].get("other") is not None:  # first, so that a mistake is told before a long training
+        record.other = other_network(cfg, data)
+    if cfg["task"].get("samples") is not None:  # they are in a file: nothing is to be trained
+        return nn.Identity()
+    if cfg["checkpoint"]:
+        if "shares" in cfg["task"]:
+            look_back(cfg, sde, record, sorted(folder_of(cfg["checkpoint"]).glob("kept-*")))
+        return from_checkpoint(cfg, sde, data)
+    if "sde" in cfg["model"]:  # a model that names an SDE is a score by itself
+        return schema.build(cfg["model"], "model")
+
+    refuse_other_shapes(cfg["model"], data.shape, "model")
+    trainer = schema.build(cfg["training"], "training")
+    trainer.seeded()
+    model = build_model(cfg, sde).to(cfg["device"])
+    home, identity = Store(cfg["store"]), identity_of(cfg, data)
+    keep = {max(1, round(share * trainer.steps)) for share in cfg["task"].get("shares", ())}
+
+    def train(folder: Path) -> Any:
+        def note(event: dict) -> None:
+            journal.append(folder, event)
+            record.event(event)
+
+        with one_thread(cfg["threads"] is None and is_small(model, data, trainer.batch)):
+            return trainer.fit(sde, model, data, folder, note, keep)
+
+    def train_again(folder: Path) -> Any:
+        trainer.seeded()
+        twin = build_model(cfg, sde).to(cfg["device"])
+        with one_thread(cfg["threads"] is None and is_small(twin, data, trainer.batch)):
+            return trainer.fit(sde, twin, data, folder, keep=keep)
+
+    folder = home.folder(identity, name)
+    mind_the_bins(cfg, data, identity)
+    mind_the_levels(cfg, trainer, sde, data)
+    score = home.obtain(
+        identity,
+        name,
+        trainer.steps,
+        train,
+        lambda found: store.put_weights(model, found, folder),
+        source_of(cfg, data),
+    )
+    record.training = journal.read(folder)
+    if keep:
+        look_back(cfg, sde, record, home.kept(folder, keep, train_again).values())
+    return score
+
+
+def folder_of(path: str) -> Path:
+    """The network's folder of checkpoint=PATH, which may name one checkpoint in it."""
+    return Path(path).parent if Path(path).name.startswith(("step-", "kept-")) else Path(path)
+
+
+def look_back(cfg: dict, sde: Any, record: Any, kept: Iterable[Path]) -> None:
+    """Notes what was kept along a network's training, each to be loaded when it is wanted, and its losses."""
+
+    def loader(path: Path) -> Callable[[], Any]:
+        def load() -> Any:
+            described = store.read(path)[0] if cfg["checkpoint"] else cfg
+            score = store.put_weights(build_model(described, sde), store.load_kept(path), path)
+            return score.to(device=cfg["device"], dtype=getattr(torch, cfg["dtype"]))
+
+        return load
+
+    for path in kept:
+        record.training = record.training or journal.read(path.parent)
+        record.kept[int(path.name.removeprefix("kept-"))] = loader(path)
+
+
+def train_rivals(cfg: dict, sde: Any, data: Any, record: Any, name: str) -> None:
+    """The networks of task.trainers, each by a trainer of its own and found in the store like any other."""
+    if cfg["checkpoint"] or "sde" in cfg["model"]:
+        raise ValueError(
+            "this task trains several networks and compares them: leave checkpoint= out, and choose a network with "
+            "model=mlp or model=unet"
+        )
+    for key, node in cfg["task"]["trainers"].items():  # first, so that a mistake is told before a long training
+        with schema.own_key(node, f"task.trainers.{key}"):
+            levels = getattr(schema.build(node, "training").loss, "levels", None)
+            if levels is not None:
+                levels.times(sde, torch.zeros(1))
+    for key, node in cfg["task"]["trainers"].items():
+        twin = cfg | {"training": node, "task": {"_target_": "tasks.Train"}}
+        score = obtain_score(twin, sde, data, record, f"{name}-{key}")
+        record.rivals[key] = score.to(device=cfg["device"], dtype=getattr(torch, cfg["dtype"])), list(record.training)
+
+
+def train_models(cfg: dict, sde: Any, data: Any, record: Any, name: str) -> None:
+    """The models of task.models by their recipes, each found in the store like a score's network; for a task with
+    ``seeds`` so many of each, as NAME/0, NAME/1, ..., and of the run's own score where the task has ``score``.
+    """
+    if cfg["checkpoint"]:
+        raise ValueError("this task trains several models and compares them: leave checkpoint= out")
+    task, seeds = cfg["task"], cfg["task"].get("seeds")
+    for i in range(seeds or 1):
+        found: dict[str, tuple[Any, dict]] = {}
+        label = "" if seeds is None else f"/{i}"
+        for key, node in task["models"].items():
+            training = node["training"] | {"seed": node["training"]["seed"] + i}
+            found[key] = train_model(cfg, node | {"training": training}, key, found, data, record, name.split("-")[0])
+            model = found[key][0].to(device=cfg["device"], dtype=getattr(torch, cfg["dtype"]))
+            record.rivals[key + label] = model, list(record.training)
+        if task.get("score"):
+            training = cfg["training"] | {"seed": cfg["training"]["seed"] + i}
+            twin = cfg | {"training": training, "task": {"_target_": "tasks.Train"}}
+            score = obtain_score(twin, sde, data, record, name)
+            score = score.to(device=cfg["device"], dtype=getattr(torch, cfg["dtype"]))
+            record.rivals["score" + label] = score, list(record.training)
+
+
+def train_model(cfg: dict, node: dict, key: str, found: dict, data: Any, record: Any, name: str) -> tuple[Any, dict]:
+    """One model and its identity, from the node of its recipe and those that were found before it."""
+    parts = cfg | {"sde": None, "parameterisation": None, "model": node["model"], "training": node["training"]}
+    identity, start = identity_of(parts, data), node.get("start")
+    if start is not None:
+        if start not in found:
+            raise ValueError(
+                f"task.models.{key}.start={start} is none of the models before it "
+                f"({', '.join(found) or 'there are none'})"
+            )
+        identity["start"] = found[start][1]
+    trainer = schema.build(node["training"], f"task.models.{key}.training")
+    trainer.seeded()
+    model = schema.build(node["model"], f"task.models.{key}.model").to(cfg["device"])
+    if start is not None:
+        try:
+            model.begin(found[start][0])
+        except ValueError as error:
+            raise ValueError(f"task.models.{key}.start={start}: {error}") from None
+    home, name = Store(cfg["store"]), f"{name}-{key}"
+    folder = home.folder(identity, name)
+
+    def train(folder: Path) -> Any:
+        def note(event: dict) -> None:
+            journal.append(folder, event)
+            record.event({"model": key, **event})
+
+        with one_thread(cfg["threads"] is None):  # small networks, and equal weights on every machine
+            return trainer.fit(None, model, data, folder, note)
+
+    def load(kept: Any) -> Any:
+        return store.put_weights(model, kept, folder)
+
+    trained = home.obtain(identity, name, trainer.steps, train, load, source_of(cfg, data))
+    record.training = journal.read(folder)
+    return trained, identity
+
+
+def refuse_other_shapes(node: dict, shape: tuple[int, ...], key: str) -> None:
+    """A network's shape that is not the data's would end in a message about matrices."""
+    for name, value in node.items():
+        if isinstance(value, dict):
+            refuse_other_shapes(value, shape, f"{key}.{name}")
+        elif name == "shape" and tuple(value) != tuple(shape):
+            raise ValueError(f"{key}.shape={list(value)} is not the data's, {list(shape)}; type {key}.shape=auto")
+
+
+def build_model(cfg: dict, sde: Any) -> Any:
+    """A network read as the score of an SDE, or as the classifier of its noisy data; a latent-variable model, which has
+    no SDE of its own, as it is.
+    """
+    if "classes" in cfg["model"]:
+        return Classifier(sde, schema.build(cfg["model"], "classifier"))
+    if sde is None:
+        return schema.build(cfg["model"], "model")
+    return ScoreModel(
+        sde, schema.build(cfg["model"], "model"), schema.build(cfg["parameterisation"], "parameterisation")
+    )
+
+
+def is_small(model: Any, data: Any, batch: int) -> bool:
+    """Whether an update is below 5 GFLOP, a tenth of a second of one core.
+
+    Threads that meet at every small operation gain little on an idle machine and lose a lot on a busy one: the
+    digits' U-Net makes 12 updates a second on one thread, and on two 18, or 6 while another process works.
+    """
+    operations = 0
+
+    def count(module: nn.Module, inputs: tuple, output: Tensor) -> None:
+        nonlocal operations
+        operations += 2 * module.weight[0].numel() * output.numel()  # a linear layer or a convolution
+
+    layers = [module for module in model.modules() if isinstance(module, nn.Linear | nn.Conv2d)]
+    hooks = [layer.register_forward_hook(count) for layer in layers]
+    device = next(model.parameters()).device
+    with torch.no_grad(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        score = model.given(None) if isinstance(model, ScoreModel) and model.conditional else model
+        score(torch.zeros(1, *data.shape, device=device), torch.full((1,), model.sde.T, device=device))
+    for hook in hooks:
+        hook.remove()
+    return 3 * batch * operations < 5e9  # forward, and backward with respect to weights and features
+
+
+@contextmanager
+def one_thread(wanted: bool) -> Iterator[None]:
+    """One CPU thread where it is wanted, and as many as before afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1 if wanted else before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def from_checkpoint(cfg: dict, sde: Any, data: Any) -> Any:
+    """The network of checkpoint=PATH as the score of the run's SDE, which may be another than it was trained under."""
+    identity, found = store.read(cfg["checkpoint"])
+    now = identity_of(cfg, data)
+    parts = ("data", "model", "parameterisation")
+    if lines := differences({key: identity[key] for key in parts}, {key: now[key] for key in parts}):
+        raise ValueError(
+            f"checkpoint={cfg['checkpoint']} does not fit this run; choose the values it was trained with:\n  "
+            + "\n  ".join(lines)
+        )
+    mind_the_bins(cfg, data, identity)
+    log.info("loaded %s, %s of %s updates", cfg["checkpoint"], f"{found.step:,}", f"{identity['training']['steps']:,}")
+    return store.put_weights(build_model(identity, sde), found, cfg["checkpoint"])
+
+
+def other_network(cfg: dict, data: Data) -> tuple[Any, Any]:
+    """The network of task.other=PATH, with the SDE that it was trained under; it must be one of the same data."""
+    path = cfg["task"]["other"]
+    if not path:
+        raise ValueError("task.other= is empty; type task.other=PATH, or leave it out")
+    identity, found = store.read(path, "task.other")
+    if lines := differences({"data": identity["data"]}, {"data": identity_of(cfg, data)["data"]}):
+        raise ValueError(
+            f"task.other={path} is a network of other data, whose codes cannot be compared; choose one of these data, "
+            f"or the data that it was trained on:\n  "
+            + "\n  ".join(lines).replace("in the checkpoint", "in the other network")
+        )
+    sde = schema.build(identity["sde"], "sde")
+    score = store.put_weights(build_model(identity, sde), found, path)
+    log.info("the other network: %s, %s updates", path, f"{found.step:,}")
+    return sde, score.to(device=cfg["device"], dtype=getattr(torch, cfg["dtype"]))
+
+
+def mind_the_bins(cfg: dict, data: Data, identity: dict) -> None:
+    """Warns where integers are scored in another way than the network was trained for."""
+    if data.levels is None or "dequantisation" not in cfg["task"]:
+        return
+    asked, trained = schema.build(cfg["task"]["dequantisation"], "dequantisation"), identity["training"]
+    if trained.get("dequantise", "uniform") != asked.training:
+        log.warning(
+            "the network is one of training.dequantise=%s, and %s dequantisation is for training.dequantise=%s: the "
+            "bound on log P will be a loose one; type dequantisation=%s",
+            trained.get("dequantise", "uniform"),
+            asked.title,
+            asked.training,
+            "truncated_normal" if isinstance(asked, UniformDequantisation) else "uniform",
+        )
+
+
+def mind_the_levels(cfg: dict, trainer: Any, sde: Any, data: Data) -> None:
+    """Says what the noise levels of the training are, and warns where the task looks at others."""
+    levels = getattr(trainer.loss, "levels", None)
+    if levels is None:
+        return
+    if said := levels.describe(sde, data.dim):
+        log.info("%s", said)
+    walker = cfg["task"].get("sampler", {}).get("_target_") == "samplers.LangevinDynamics"
+    if not levels.everywhere and not walker and "_target_" in cfg["task"] and cfg["task"]["_target_"] != "tasks.Train":
+        log.warning(
+            "the network is trained at one noise level alone, and this task asks it about all of them; type "
+            "sampler=langevin to walk at that level, or training/loss/levels=log_snr to train at all"
+        )

@@ -1,0 +1,50 @@
+"""A trained network brought back, with its SDE and its data."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from data import Data
+from training import store
+
+from . import schema
+from .assemble import build_data
+from .obtain import build_model
+
+log = logging.getLogger(__name__)
+
+
+def load(path: str | Path, device: str = "cpu") -> tuple[Any, Any, Any]:
+    """The (sde, score, data) of a trained network: a folder of the store, or one ``step-*`` folder in it. A
+    latent-variable model stands in the score's place, with None for an SDE.
+
+    Data that were read from a file are read again where they were, if the file is still the same one; otherwise data
+    has their units and no examples.
+    """
+    identity, found = store.read(path)
+    if found.step < identity["training"]["steps"]:
+        log.warning("%s is unfinished: %s of %s updates", path, f"{found.step:,}", f"{identity['training']['steps']:,}")
+    sde = schema.build(identity["sde"], "sde")
+    score = store.put_weights(build_model(identity, sde), found, path)
+    return sde, score.to(device), load_data(identity)
+
+
+def load_data(identity: dict) -> Data:
+    """The data set of an identity."""
+    if not (source := identity.get("source")):
+        return build_data(identity)
+    node = {key: value for key, value in identity["data"].items() if key != "fingerprint"} | {"path": source["path"]}
+    try:
+        data = build_data({"data": node})
+        if data.fingerprint() == identity["data"]["fingerprint"]:
+            return data
+        log.warning(
+            "%s is not the file that the network was trained on; data has its units and no examples", node["path"]
+        )
+    except (OSError, ValueError, ImportError) as error:
+        log.warning("the data cannot be read again (%s); data has their units and no examples", error)
+    none = torch.empty(0, *source["shape"])
+    shift, scale = (torch.tensor(source[key], dtype=torch.float64) for key in ("shift", "scale"))
+    return Data(none, none, shift, scale, source["levels"])
