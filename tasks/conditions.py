@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from data import Condition, Data, read_numbers
-from data.condition import Conditional, classes_of
+from data.condition import classes_of
 from metrics import judge
 from sde_lib import ScoreFn
 
@@ -93,7 +93,7 @@ def judged(r: Tensor, y: Tensor | None, data: Data) -> Judged:
     """The verdict on samples r (N, *) in data units of the classes y (N,); an empty one where y is no class."""
     if y is None or not data.condition.classes:
         return Judged()
-    whole: Data = data.joint if isinstance(data, Conditional) else data
+    whole = data.joint  # all classes, also where one was asked for
     every = classes_of(whole)
     classify = judge(whole.train, every.train)
     right = (classify(r) == y).double()

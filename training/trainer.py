@@ -206,8 +206,11 @@ class Trainer:
             u = torch.rand(r.shape, device=device) if self.dequantise == "uniform" else None
             x = data.encode(data.dequantise(r, u)).to(torch.float32)
             y = None if data.condition is None else data.condition.encode(data.condition.test[:count]).to(x)
-            parts = zip(x.split(256), [None] * len(x) if y is None else y.split(256), strict=False)
-            return float(torch.cat([self.loss(sde, told(model, known), part) for part, known in parts]).mean())
+            losses = [
+                self.loss(sde, told(model, None if y is None else y[i : i + 256]), x[i : i + 256])
+                for i in range(0, len(x), 256)
+            ]
+            return float(torch.cat(losses).mean())
 
     def seeded(self) -> None:
         """Seeds every generator; call it before the network is built, so that its weights are the seed's too."""
