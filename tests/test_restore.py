@@ -7,12 +7,13 @@ import pytest
 import torch
 
 from conf import schema
-from data import read_points
+from data import Data, read_points
 from run import run
-from samplers import Dense
+from samplers import Dense, PiGDM, Superresolve
+from tasks import Restore
 from tasks.restore import coverage
 
-from .conftest import compose
+from .conftest import compose, make_sampler
 
 CHOICES = {"task": "impute", "data": "mixture", "sde": "vp", "sampler": "unipc", "model": "oracle"}
 PLANE = ["data=mixture", "model=oracle", "sde=vp", "sampler=unipc", "sampler.steps=12", "data.count=2000"]
@@ -182,6 +183,16 @@ def test_digits_with_missing_pixels(tmp_path):
     metrics, arrays = job(tmp_path, *words, *small)
     assert arrays["x"].dtype == np.uint8 and arrays["x"].shape == (2, 3, 1, 8, 8) and arrays["x"].max() <= 16
     assert (arrays["x"][..., :5] == digits.numpy()[:, None, :, :, :5]).all() and metrics["count"] == 2
+
+
+def test_measurements_of_integers_are_of_the_middle_of_their_bins(tmp_path):
+    """A user's y = A k of integers k: what is drawn is continuous, and k stands for [k, k + 1)."""
+    k = torch.randint(0, 4, (5, 1, 4, 6), generator=torch.Generator().manual_seed(0))
+    A = Superresolve((1, 4, 6))
+    np.save(tmp_path / "y.npy", A(k.double()).numpy())
+    task = Restore(make_sampler("em"), A, PiGDM(), points=str(tmp_path / "y.npy"))
+    problem = task.pose(Data(k, k, 0.0, 1.0, levels=4))
+    assert torch.allclose(problem.y, A(k + 0.5).double()) and problem.truth is None
 
 
 def test_a_matrix_wider_than_its_rank_is_one_measurement():
