@@ -11,6 +11,7 @@ from data import Conditional, Data
 from likelihood import UniformDequantisation
 
 from . import schema
+from .identity import tree
 
 log = logging.getLogger(__name__)
 
@@ -52,17 +53,26 @@ def ask(cfg: dict, data: Data) -> Data:
         return data
     task = cfg["task"]
     target = schema.locate(task["_target_"], "task")
-    for key in ("trainers", "shares", "other"):
+    for key in ("trainers", "shares", "other", "models"):
         if task.get(key) is not None:
             raise ValueError(
                 f"this task has several networks (task.{key}) and takes none of p(x | y); leave data.condition out"
+            )
+    if value is not None and target.__name__ == "TrainClassifier":
+        raise ValueError(f"condition={value}: a classifier is trained on all labels; leave condition out")
+    if not blind(cfg, data) and "sde" not in cfg["model"]:
+        widths = {node["condition"] for node in tree(cfg["model"]) if "condition" in node}
+        if widths != {data.condition.width}:
+            raise ValueError(
+                f"model.condition={', '.join(map(str, widths)) or 'absent'} is not the length of y, "
+                f"{data.condition.width}; type model.condition=auto, or leave data.condition out"
             )
     if value is not None:
         data = data.asking(value)
     known = data.condition
     if getattr(target, "conditions", False):
         return data
-    if known.asked is None or len(known.asked) != 1 or not known.classes:
+    if known.alone is None or not known.classes:
         raise ValueError(
             f"this task, {target.__name__}, is for one law, "
             + (

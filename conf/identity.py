@@ -12,8 +12,6 @@ def identity_of(cfg: dict, data: Any) -> dict:
     training = {key: plain(value) for key, value in cfg["training"].items() if key not in ("evaluate", "save_seconds")}
     if data.levels is None or training.get("dequantise") == "uniform":
         training.pop("dequantise", None)  # networks older than the key keep their names; continuous data have no bins
-    if not training.get("drop"):
-        training.pop("drop", None)
     fingerprint = data.fingerprint()
     beside = data.held_out_keys if fingerprint is None else ("path", *data.held_out_keys)
     described = {key: value for key, value in cfg["data"].items() if key not in beside}
@@ -22,6 +20,11 @@ def identity_of(cfg: dict, data: Any) -> dict:
         described.pop("condition", None)  # labels that a network is not told decide nothing of it
     if "classes" in cfg["model"]:
         described["condition"] = "labels"
+    if described.get("condition", "labels") != "labels":  # 0, [0] and ['0'] name one column
+        given = described["condition"]
+        described["condition"] = [str(key) for key in (given if isinstance(given, list) else [given])]
+    if not told or not training.get("drop"):
+        training.pop("drop", None)
     if described.get("labels") is None:
         described.pop("labels", None)
     if fingerprint is not None:

@@ -32,6 +32,8 @@ def obtain_score(cfg: dict, sde: Any, data: Any, record: Any, name: str) -> Any:
     if cfg["task"]["_target_"] == "tasks.TrainClassifier":
         return plain_score(classifying(cfg), sde, data, record, f"{name}-classifier")
     score, classifier = plain_score(cfg, sde, data, record, name), None
+    if isinstance(score, nn.Identity):  # the task's samples are in a file
+        return score
     if cfg.get("classifier"):
         if hasattr(score, "classifier"):  # an exact score has an exact one
             classifier = score.classifier()
@@ -51,7 +53,7 @@ def given(cfg: dict, data: Any, score: Any) -> Any:
         schema.locate(cfg["task"]["_target_"], "task"), "conditions", False
     ):
         return score
-    return score.given(data.condition.encode(data.condition.asked).float())
+    return score.given(data.condition.encode(data.condition.alone).float())
 
 
 def classifying(cfg: dict) -> dict:

@@ -107,7 +107,8 @@ def own_key(node: Any, key: str) -> Iterator[None]:
         group = package if package in GROUPS else package.removesuffix("s")
         if group not in GROUPS:
             raise
-        raise ValueError(re.sub(rf"\b{group}\.(?=[a-z_])", f"{key}.", str(error))) from None
+        inner = f"{key}.{group}" if isinstance(node.get(group), dict) else key  # a part may hold one of its own kind
+        raise ValueError(re.sub(rf"\b{group}\.(?=[a-z_])", f"{inner}.", str(error))) from None
 
 
 def check_root(cfg: dict) -> None:

@@ -62,7 +62,9 @@ class Arrays(Data):
         at_least("seed", seed, 0, 0)
         values, names = read_numbers(path, key, "data.path", leave=labels)
         file = existing_file(path, "data.path")
-        self._file = file
+        self._file, self._whole = file, key is None
+        self._taken = [] if key is None else [name.strip() for name in key.split(",")] if isinstance(key, str) else key
+        self._taken = [str(name) for name in self._taken]
         self._content = sha256(file)
         where = f"data.path={file}"
         values = as_examples(values, shape, layout, where)
@@ -95,9 +97,18 @@ class Arrays(Data):
 
     def known(self, keys: list[str | int]) -> tuple[Tensor, Tensor, list[str], list[int]]:
         """Columns of the examples, or else columns and arrays of the file that are no part of them."""
-        names = self._labels or [str(j) for j in range(self.dim)]
-        if len(self.shape) == 1 and all(str(key) in names for key in keys) or self._file.suffix.lower() == ".npy":
+        if self._file.suffix.lower() == ".npy" or len(self.shape) == 1 and self._whole:
             return super().known(keys)
+        inside = [str(key) for key in keys if str(key) in self._taken]
+        if inside and len(self.shape) == 1 and len(inside) == len(keys) and self._labels:
+            return super().known(keys)
+        if inside:
+            raise ValueError(
+                f"data.condition={keys}: {', '.join(inside)} {'are' if len(inside) > 1 else 'is'} in "
+                f"data.key, among what is learnt; leave {'them' if len(inside) > 1 else 'it'} out of data.key"
+            )
+        if len(set(map(str, keys))) < len(keys):
+            raise ValueError(f"data.condition={keys} names a column twice")
         table = self._file.suffix.lower() != ".npz"
         found, titles = [], []
         for each in (
@@ -111,7 +122,10 @@ class Arrays(Data):
                     f"{sum(map(len, self._rows))}"
                 )
             found.append(values)
-            titles += columns or ([each] if values.shape[1] == 1 else [f"{each}[{j}]" for j in range(values.shape[1])])
+            if table:
+                titles += columns or list(each)
+            else:
+                titles += [str(each)] if values.shape[1] == 1 else [f"{each}[{j}]" for j in range(values.shape[1])]
         values = torch.from_numpy(np.concatenate(found, 1).astype(np.float64))
         return *(values[rows] for rows in self._rows), titles, []
 

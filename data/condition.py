@@ -76,7 +76,15 @@ class Condition:
         the path of a file of such rows.
         """
         if isinstance(value, str) and value.lower().endswith(SUFFIXES):
-            read, _ = read_numbers(value, None, "condition", None if self.classes else list(self.names))
+            preferred = "y" if value.lower().endswith(".npz") else None if self.classes else list(self.names)
+            read, _ = read_numbers(value, None, "condition", preferred)
+            if self.classes and not (read == np.floor(read)).all():
+                raise ValueError(f"condition={value} holds {read[read != np.floor(read)][0]}, which is no label")
+            if not self.classes and read.reshape(len(read), -1).shape[1] != len(self.names):
+                raise ValueError(
+                    f"condition={value} holds rows of {read.reshape(len(read), -1).shape[1]} numbers, and y has "
+                    f"{len(self.names)}: {', '.join(self.names)}"
+                )
             value = read.astype(np.int64).ravel().tolist() if self.classes else read.reshape(len(read), -1).tolist()
         rows = self.class_rows(value) if self.classes else self.number_rows(value)
         return replace(self, asked=rows)
@@ -97,6 +105,10 @@ class Condition:
                     f"condition={value} must name {named}, each with a number: type "
                     f"'condition={{{', '.join(f'{name}:0' for name in self.names)}}}'"
                 )
+            if any(isinstance(each, list | dict) for each in value.values()):
+                raise ValueError(
+                    f"condition={value} must give each name one number; type a list of rows, or a file of them"
+                )
             value = [{str(name): number for name, number in value.items()}[name] for name in self.names]
         rows = value if isinstance(value, list) else [value]
         if rows and not any(isinstance(row, list) for row in rows):
@@ -110,6 +122,11 @@ class Condition:
                     f"condition={example}, or the path of a file of rows"
                 )
         return torch.tensor(rows, dtype=torch.float64)
+
+    @property
+    def alone(self) -> Tensor | None:
+        """The one y that is asked for, (1,) or (1, C); None for several or none."""
+        return None if self.asked is None or not bool((self.asked == self.asked[:1]).all()) else self.asked[:1]
 
     def name_of(self, y: Tensor) -> str:
         """One y, () or (C,), in words."""
@@ -137,7 +154,7 @@ class Conditional(Data):
         self.names = joint.labels()
         if key == LABELS:
             super().__init__(joint.train, joint.test, joint.shift, joint.scale, joint.levels)
-            self.condition = classes_of(joint)
+            self.condition, self.values = classes_of(joint), torch.cat([joint.train_labels, joint.test_labels]).unique()
             return
         keys = key if isinstance(key, list) else [key]
         if not keys:
@@ -167,8 +184,12 @@ class Conditional(Data):
                 setattr(twin, f"{part}_labels", getattr(self, f"{part}_labels")[rows])
                 parts[part] = getattr(found, part)[rows]
             found = replace(found, **parts)
-            if not len(twin.test):
-                raise ValueError(f"condition={value}: no held-out example has this label; hold out more of them")
+            for part, name in (("train", "training"), ("test", "held-out")):
+                if not len(getattr(twin, part)):
+                    raise ValueError(
+                        f"condition={value}: no {name} example has this label, of which nothing can be learnt or told; "
+                        f"choose another, or another data.seed"
+                    )
         twin.condition = found
         return twin
 
@@ -181,7 +202,7 @@ class Conditional(Data):
                 return None
             y = y.expand(len(r), *y.shape[1:])
         if self.condition.classes:
-            return self.joint.class_log_prob(r, y)
+            return self.joint.class_log_prob(r, self.values[y.cpu()])
         if not self.columns:
             return None
         below = self.joint.marginal_log_prob(y.to("cpu", torch.float64), self.columns)
@@ -194,8 +215,7 @@ class Conditional(Data):
     @property
     def alone(self) -> Tensor | None:
         """The y that was asked for, (1,) or (1, C), where it was one."""
-        asked = self.condition.asked
-        return asked if asked is not None and len(asked) == 1 else None
+        return self.condition.alone
 
     def components(self) -> tuple[Tensor, Tensor, Tensor] | None:
         """Those of p(x), the joint's, of the columns that are x; or of p(x | y), where one y was asked for."""
@@ -213,7 +233,9 @@ class Conditional(Data):
     def evidence(self, y: Tensor) -> Tensor:
         """log p(y | k) of the components k, up to a constant: y (B, width) as a network is told it, to (B, K)."""
         if self.condition.classes:
-            return y[:, :-1].log()
+            whole = y.new_zeros(len(y), len(self.joint.components()[0]))
+            whole[:, self.values.to(y.device)] = y[:, :-1]
+            return whole.log()
         _, means, stds = (each.to(y) for each in self.joint.components())
         square = (y[:, None, :-1] - means[:, self.columns]).square().sum(-1)
         return -square / (2 * stds.square()) - len(self.columns) * stds.log()
@@ -235,8 +257,10 @@ def classes_of(joint: Data) -> Condition:
     values = torch.cat([joint.train_labels, joint.test_labels]).unique()
     train, test = (torch.searchsorted(values, part) for part in (joint.train_labels, joint.test_labels))
     names = tuple(joint.class_names[int(v)] if joint.class_names else str(int(v)) for v in values)
-    if len(names) < 2:
-        raise ValueError(f"data.condition=labels: all examples have the label {names[0]}, which tells nothing")
+    if len(names) < 2 or len(train.unique()) < 2:
+        raise ValueError(
+            f"data.condition=labels: all training examples have the label {names[int(train[0])]}, which tells nothing"
+        )
     none = torch.empty(0, dtype=torch.float64)
     return Condition(train, test, names, True, none, none)
 

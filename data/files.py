@@ -247,6 +247,9 @@ def read_labels(file: Path, name: str, count: int, where: str) -> tuple[np.ndarr
         delimiter = next((mark for mark in "\t;," if mark in lines[0]), None)
         names = [cell.strip() for cell in split_row(lines[0], delimiter)]
         place = names.index(name) if name in names else None
+        for line in lines[1:]:
+            if (cells := len(split_row(line, delimiter))) != len(names):
+                raise ValueError(f"{where}: a row has {cells} cells and the first line {len(names)}: {line[:60]!r}")
         found = (
             {} if place is None else {name: np.array([split_row(row, delimiter)[place].strip() for row in lines[1:]])}
         )
@@ -271,6 +274,8 @@ def read_labels(file: Path, name: str, count: int, where: str) -> tuple[np.ndarr
             names, classes = np.unique(text, return_inverse=True)
             return classes.astype(np.int64), names.tolist()
         values = np.array(numbers, dtype=np.float64)
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise ValueError(f"data.labels={name}: {file} holds {values[~np.isfinite(values)][0]}, which is no label")
     if values.dtype.kind == "f" and not (values == np.floor(values)).all():
         raise ValueError(
             f"data.labels={name} of {file} holds {values[values != np.floor(values)][0]}, and labels are words or "

@@ -40,6 +40,8 @@ def conditions_of(data: Data, path: str | None, count: int) -> Tensor | None:
     known = data.condition
     if known is None:
         return None
+    if known.classes and path is None:
+        return known.test[:count]  # of the labels that were asked for, if any were
     if known.asked is not None:
         if len(known.asked) not in (1, count):
             raise ValueError(
@@ -57,6 +59,7 @@ def conditions_of(data: Data, path: str | None, count: int) -> Tensor | None:
     except ValueError as error:
         raise ValueError(f"{error}; or type condition=VALUE to say the y of all points") from None
     values = torch.from_numpy(values.reshape(len(values), -1).astype(np.float64))
+    values = values[:count]
     if values.shape != (count, len(known.names)):
         raise ValueError(f"points={path} holds y of shape {tuple(values.shape)} for {count} points")
     return values
@@ -95,12 +98,17 @@ def judged(r: Tensor, y: Tensor | None, data: Data) -> Judged:
         return Judged()
     whole = data.joint  # all classes, also where one was asked for
     every = classes_of(whole)
-    classify = judge(whole.train, every.train)
-    right = (classify(r) == y).double()
+    judge_of = judge(units(whole, whole.train), every.train)
+    right = (judge_of(units(whole, r)) == y).double()
     shares = {int(k): float(right[y == k].mean()) for k in y.unique()}
     held_out = slice(2000)
-    real = float((classify(whole.test[held_out]) == every.test[held_out]).double().mean())
+    real = float((judge_of(units(whole, whole.test[held_out])) == every.test[held_out]).double().mean())
     return Judged(shares, float(right.mean()), real, data.condition.names)
+
+
+def units(data: Data, r: Tensor) -> Tensor:
+    """Model units, in which columns of unequal size count alike."""
+    return data.encode(r.double())
 
 
 def nearest_data(data: Data, count: int) -> Tensor:

@@ -168,6 +168,64 @@ def test_columns_arrays_and_labels_of_files(tmp_path):
         Arrays(str(table), key=["a"], labels="mass")
 
 
+def test_columns_of_tables_without_names_are_the_files_own(tmp_path):
+    values = np.random.default_rng(0).normal(size=(50, 4))
+    np.savetxt(tmp_path / "h.csv", values, delimiter=",")
+    data = Conditional(Arrays(str(tmp_path / "h.csv"), key=["1", "2"]), [0])
+    assert data.shape == (2,) and data.condition.names == ("0",)
+    both = torch.cat([data.train, data.test]).double(), torch.cat([data.condition.train, data.condition.test])
+    found = (both[0][:, None, 0] - torch.from_numpy(values[:, 1])).abs().argmin(1)
+    assert torch.allclose(both[1][:, 0], torch.from_numpy(values[:, 0])[found])
+    for keys in ([1], [0, 1]):
+        with pytest.raises(ValueError, match="1 is in data.key, among what is learnt"):
+            Conditional(Arrays(str(tmp_path / "h.csv"), key=["1", "2"]), keys)
+
+
+def test_a_class_is_its_label_where_a_component_has_no_example():
+    few = Mixture([0.5, 1e-6, 0.5], [[-3.0, 0.0], [0.0, 9.0], [3.0, 0.0]], [0.5] * 3, count=200, test_count=100)
+    data = Conditional(few, "labels")
+    assert data.condition.names == ("0", "2")
+    r = torch.tensor([[3.0, 0.0], [-3.0, 0.0]], dtype=torch.float64)
+    y = torch.tensor([1, 0])
+    expected = -math.log(2 * math.pi * 0.25)
+    assert data.true_log_prob(r, y).tolist() == pytest.approx([expected, expected])
+    score = oracle(data, make_sde("ve")).double().given(data.condition.encode(y))
+    x, t = data.encode(r), torch.full((2,), 0.01, dtype=torch.float64)
+    assert float(score(x, t).abs().max()) < 1e-6  # each at its own component's mean
+
+
+def test_held_out_points_of_several_labels_keep_their_own(tmp_path):
+    keys = ("data=mixture", *SMALL, "model=oracle", "task=likelihood", "data.condition=labels", "count=40")
+    metrics, found = job(tmp_path, *keys, "condition=[0,1]")
+    assert abs(metrics["gap_nats"]) < 0.01 and set(found["likelihood"]["y"]) == {0, 1}
+
+
+def test_no_entropy_is_told_of_points_of_another_y(tmp_path):
+    keys = ("data=mixture", *SMALL, "model=oracle", "task=likelihood", "data.condition=[0]", "count=20")
+    metrics, found = job(tmp_path, *keys, "condition=0.5")
+    assert "gap_nats" not in metrics and "floor_nats" not in metrics
+    assert bool((found["likelihood"]["y"] == 0.5).all())
+    points = tmp_path / "points.npz"
+    data = Conditional(three(count=50, test_count=20), [0])
+    np.savez(points, x=data.test.numpy(), y=data.condition.test.numpy())
+    metrics, found = job(tmp_path, *keys[:-1], f"points={points}", "count=7")
+    assert np.allclose(found["likelihood"]["y"], data.condition.test[:7]) and abs(metrics["gap_nats"]) < 0.01
+
+
+def test_a_network_of_p_of_x_given_y_comes_back(tmp_path):
+    from run import load
+
+    keys = ("data=mixture", *SMALL, "model=mlp", "training.steps=5", "training.batch=32", "count=10", "sampler=em")
+    job(tmp_path, *keys, "sampler.steps=3", "data.condition=[0]")
+    for same in ("data.condition=0", "data.condition=['0']"):
+        job(tmp_path, *keys, "sampler.steps=3", same)
+    (folder,) = (tmp_path / "store").glob("*-*")
+    sde, score, data = load(folder)
+    y = data.condition.encode(torch.tensor([[0.5], [1.0]], dtype=torch.float64))
+    assert score.given(y)(torch.randn(2, 1), torch.full((2,), sde.T)).shape == (2, 1)
+    job(tmp_path, *keys, "sampler.steps=3", "data.condition=[0]", f"checkpoint={folder}")
+
+
 # What is exact
 
 
@@ -328,7 +386,8 @@ def test_networks_take_a_y_for_each_sample_or_one_for_all(which):
         assert not torch.allclose(model.given(y[:1])(x, t)[1:], apart[1:], atol=1e-3)  # y is heard
         rows = torch.tensor([2, 0])
         assert torch.allclose(of_rows(together, rows)(x[rows], t[rows]), apart[rows], atol=1e-10)
-        assert not hasattr(model.given(None), "of_rows") or of_rows(model.given(None), rows) is not None
+        nothing = model.given(None)
+        assert torch.allclose(of_rows(nothing, rows)(x[rows], t[rows]), nothing(x, t)[rows], atol=1e-10)
         # guidance is the line through both scores, along every way that solvers take
         line = model.given(None)(x, t) + 3 * (apart - model.given(None)(x, t))
         guided = model.given(y, guidance=3.0)
@@ -502,6 +561,10 @@ def test_guidance_by_a_classifier_reads_under_another_sde():
         (("data=moons", "data.condition=1.5"), "data.condition=1.5 must be"),
         (("data=mixture", "data.condition=labels", "training/loss=explicit"), "training/loss=explicit compares"),
         (("data=moons", "data.condition=labels", "task=overfitting"), "takes none of p"),
+        (("data=moons", "data.condition=labels", "task=elbo"), "takes none of p"),
+        (("data=moons", "task=train_classifier", "condition=1"), "trained on all labels"),
+        (("data=moons", "data.condition=labels", "model.condition=0"), "model.condition=0 is not the length of y, 3"),
+        (("data=moons", "data.condition=[0]", "condition={0:[1,2]}"), "must give each name one number"),
     ],
 )
 def test_mistakes_are_told_before_anything_is_trained(tmp_path, words, message):

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from models import Oracle
 from samplers import AnnealedLangevin, Film, LangevinDynamics
-from sde_lib import VE, VP
+from sde_lib import SDE, VE, VP
 
 from .conftest import SHAPES, GaussianScore, make_sampler
 
@@ -109,6 +109,9 @@ class Cut:
 
     def __init__(self, sde, T: float):
         self.sde, self.T = sde, T
+
+    def ends(self):
+        return SDE.ends(self)
 
     def __getattr__(self, name: str):
         return getattr(self.sde, name)

@@ -234,7 +234,7 @@ def test_the_maximum_mean_discrepancy():
         (["task=elbo", "checkpoint=somewhere"], "leave checkpoint= out"),
         (["task=elbo", "+task.models.mine=3"], "task.models.mine must be a recipe"),
         (["task=elbo", "data=heartbeat", "sde=binary"], "task=Elbo is for SDEs"),
-        (["task=generators", "data=moons"], "these data have neither components nor labels"),
+        (["task=generators", "data=checkerboard"], "these data have neither components nor labels"),
         (["task=generators", "data=8gaussians", "task.seeds=0"], "task.seeds=0 must be at least 1"),
         (["task=generators", "+latent@task.models.score=vae"], "this name is the run's own score SDE's"),
         (["task=elbo", "latent/networks@task.models.vae.model.networks=convolutional", "data=moons"], "takes images"),
