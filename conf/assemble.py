@@ -58,7 +58,7 @@ def ask(cfg: dict, data: Data) -> Data:
             raise ValueError(
                 f"this task has several networks (task.{key}) and takes none of p(x | y); leave data.condition out"
             )
-    if value is not None and target.__name__ == "TrainClassifier":
+    if value is not None and getattr(target, "classifies", False):
         raise ValueError(f"condition={value}: a classifier is trained on all labels; leave condition out")
     if not blind(cfg, data) and "sde" not in cfg["model"]:
         widths = {node["condition"] for node in tree(cfg["model"]) if "condition" in node}

@@ -59,7 +59,6 @@ def holds_tensors(value: Any) -> bool:
 
 YOUNGER = {"embedding": "smooth", "condition": 0}
 """Keys of networks that are younger than the store, and their defaults: at these, older networks keep their names."""
-"""Keys of networks that are younger than the store, and their defaults: at these, older networks keep their names."""
 
 
 def without(node: Any, defaults: dict) -> Any:

@@ -3,13 +3,12 @@ resumed or trained where it is not finished. Of p(x | y) it is what becomes a sc
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from data import Data
 from likelihood import UniformDequantisation
@@ -18,6 +17,7 @@ from training import Store, journal, store
 
 from . import schema
 from .identity import differences, identity_of, source_of
+from .threads import is_small, one_thread
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ def obtain_score(cfg: dict, sde: Any, data: Any, record: Any, name: str) -> Any:
     """
     if data.condition is None:
         return plain_score(cfg, sde, data, record, name)
-    if cfg["task"]["_target_"] == "tasks.TrainClassifier":
+    if getattr(schema.locate(cfg["task"]["_target_"], "task"), "classifies", False):
         return plain_score(classifying(cfg), sde, data, record, f"{name}-classifier")
     score, classifier = plain_score(cfg, sde, data, record, name), None
     if isinstance(score, nn.Identity):  # the task's samples are in a file
@@ -255,40 +255,6 @@ def build_model(cfg: dict, sde: Any) -> Any:
     return ScoreModel(
         sde, schema.build(cfg["model"], "model"), schema.build(cfg["parameterisation"], "parameterisation")
     )
-
-
-def is_small(model: Any, data: Any, batch: int) -> bool:
-    """Whether an update is below 5 GFLOP, a tenth of a second of one core.
-
-    Threads that meet at every small operation gain little on an idle machine and lose a lot on a busy one: the
-    digits' U-Net makes 12 updates a second on one thread, and on two 18, or 6 while another process works.
-    """
-    operations = 0
-
-    def count(module: nn.Module, inputs: tuple, output: Tensor) -> None:
-        nonlocal operations
-        operations += 2 * module.weight[0].numel() * output.numel()  # a linear layer or a convolution
-
-    layers = [module for module in model.modules() if isinstance(module, nn.Linear | nn.Conv2d)]
-    hooks = [layer.register_forward_hook(count) for layer in layers]
-    device = next(model.parameters()).device
-    with torch.no_grad(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        score = model.given(None) if isinstance(model, ScoreModel) and model.conditional else model
-        score(torch.zeros(1, *data.shape, device=device), torch.full((1,), model.sde.T, device=device))
-    for hook in hooks:
-        hook.remove()
-    return 3 * batch * operations < 5e9  # forward, and backward with respect to weights and features
-
-
-@contextmanager
-def one_thread(wanted: bool) -> Iterator[None]:
-    """One CPU thread where it is wanted, and as many as before afterwards."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1 if wanted else before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def from_checkpoint(cfg: dict, sde: Any, data: Any) -> Any:

@@ -6,7 +6,7 @@ and after either a 1, which says that y is known,
 .. math:: y \mapsto (e_k,\ 1) \quad\text{or}\quad \bigl((y - m)/s,\ 1\bigr), \qquad \text{unknown} \mapsto (0, 0).
 
 The unknown y stands for p(x): a network that meets it in training learns both, as classifier-free guidance needs
-(Ho and Salimans, arXiv 2207.12598, section 3.2).
+(Ho and Salimans, arXiv 2207.12598).
 """
 
 from dataclasses import dataclass, replace

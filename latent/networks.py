@@ -6,6 +6,7 @@ A :class:`Networks` is configuration: a model asks it for the networks that it n
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -52,7 +53,7 @@ class Dense(Networks):
 
     def layers(self, inputs: int, outputs: int) -> list[nn.Module]:
         widths, layers = [inputs, *[self.width] * self.depth], []
-        for before, after in zip(widths, widths[1:]):
+        for before, after in pairwise(widths):
             layers += [nn.Linear(before, after), nn.SiLU(), *dropped(self.dropout)]
         return [*layers, nn.Linear(widths[-1], outputs)]
 
@@ -94,7 +95,7 @@ class Convolutional(Networks):
 
     def encoder(self, shape: tuple[int, ...], outputs: int) -> nn.Module:
         widths, layers = [shape[0], *self.channels], []
-        for before, after in zip(widths, widths[1:]):
+        for before, after in pairwise(widths):
             layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.SiLU()]
         flat = widths[-1] * math.prod(self.sizes(shape)[-1])
         layers += [nn.Flatten(), nn.Linear(flat, self.width), nn.SiLU(), *dropped(self.dropout)]
@@ -107,7 +108,7 @@ class Convolutional(Networks):
         layers += [nn.Linear(self.width, coarsest * height * width), nn.SiLU()]
         layers.append(nn.Unflatten(1, (coarsest, height, width)))
         widths = [*self.channels[::-1], self.channels[0]]
-        for before, after, size in zip(widths, widths[1:], sizes[-2::-1]):
+        for (before, after), size in zip(pairwise(widths), sizes[-2::-1], strict=True):
             layers += [Up(before, after, size), nn.SiLU()]
         last = nn.Conv2d(widths[-1], parameters * shape[0], 3, padding=1)
         return nn.Sequential(*layers, last, nn.Unflatten(1, (parameters, shape[0])))

@@ -2,7 +2,7 @@ r"""The law p(x | z) of data given what a decoder says of them.
 
 Continuous data are Gaussian round the decoder's value. Integers k have a probability and no density: of a logistic
 distribution, or a mixture of such, what falls in the bin [k, k + 1), the lowest and the highest bin taking the tails
-(Salimans et al., arXiv 1701.05517, section 2.1),
+(Salimans et al., arXiv 1701.05517),
 
 .. math:: P(k) = \sum_j \pi_j \Bigl[\operatorname{logit}^{-1}\frac{x_c + h - \mu_j}{s_j}
           - \operatorname{logit}^{-1}\frac{x_c - h - \mu_j}{s_j}\Bigr],

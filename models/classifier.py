@@ -1,4 +1,4 @@
-r"""A classifier of noisy data, and guidance by it (Dhariwal and Nichol, arXiv 2105.05233, section 4; Song et al., arXiv
+r"""A classifier of noisy data, and guidance by it (Dhariwal and Nichol, arXiv 2105.05233; Song et al., arXiv
 2011.13456, eq. 14).
 
 .. math:: \nabla\log p_t(x \mid y) = \nabla\log p_t(x) + \nabla\log p_t(y \mid x), \qquad
@@ -9,6 +9,7 @@ from p(x | y). As a score model, the classifier sees x/sqrt(alpha^2 + sigma^2) a
 """
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -157,12 +158,9 @@ class UNetClassifier(nn.Module):
         noise = 4 * channels[0]
         self.noise = nn.Sequential(NoiseEmbedding(noise), nn.Linear(noise, noise), nn.SiLU())
         self.first = nn.Conv2d(shape[0], channels[0], 3, padding=1)
-        widths = [channels[0], *channels]
         self.blocks = nn.ModuleList(
-            nn.ModuleList(
-                [Residual(widths[i], widths[i + 1], noise, dropout), Residual(*[widths[i + 1]] * 2, noise, dropout)]
-            )
-            for i in range(len(channels))
+            nn.ModuleList([Residual(before, width, noise, dropout), Residual(width, width, noise, dropout)])
+            for before, width in pairwise([channels[0], *channels])
         )
         self.last = nn.Sequential(group_norm(channels[-1]), nn.SiLU())
         self.logits = nn.Linear(channels[-1], classes)

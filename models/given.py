@@ -1,14 +1,14 @@
 r"""A network that is told y as well: F(x, c, y), and the same with y filled in.
 
 With y unknown half of the time a network learns p(x | y) and p(x) at once. **Classifier-free guidance** (Ho and
-Salimans, arXiv 2207.12598, eq. 6) goes along the line through both scores,
+Salimans, arXiv 2207.12598) goes along the line through both scores,
 
 .. math:: \tilde s(x, t) = s(x, t) + w\,\bigl(s(x, t \mid y) - s(x, t)\bigr):
 
 w = 0 is p(x), w = 1 is p(x | y), and more exaggerates what y changes (their w is one less). A score is affine in its
 network's output, with factors that know no y, so the same line through the two outputs gives it, in one call of twice
-the batch. For w other than 0 and 1 it is no score of a noised density: the samples depend on the sampler
-a little, and the density that the probability flow has is the one of *its* samples.
+the batch. For w other than 0 and 1 it is the score of no noised density, and the samples are not of p(x) p(y | x)^w
+(arXiv 2409.13074); a likelihood is then that of the probability flow's own samples.
 """
 
 import torch

@@ -34,6 +34,7 @@ class TrainClassifier:
     dtype: str = "float32"
 
     conditions: ClassVar[bool] = True
+    classifies: ClassVar[bool] = True  # it is handed a classifier, and no score
 
     def __post_init__(self):
         if not 2 <= self.levels <= 1000:

@@ -9,12 +9,10 @@ beside it stands the bound by denoising, which is that of its reverse SDE. Of in
 bits/dim compare with those of ``task=likelihood``.
 """
 
-import math
 import time
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -23,6 +21,7 @@ from likelihood import Likelihood
 from samplers import Sampler
 from sde_lib import SDE, BlockNoise
 
+from .likelihood import mean_and_stderr
 from .models import check_recipes, draw, in_data_units, models_of
 from .points import points_of
 from .progress import progress
@@ -166,9 +165,7 @@ class Elbo:
                     advance(k * count + first, size, share)
 
                 drawn = model.codes(self.sampler, self.seed, 0, SHOWN)
-                if (
-                    len(data.shape) == 3
-                ):  # what a code stands for: p(x|z) knows no neighbours, and its draws are speckled
+                if len(data.shape) == 3:  # E[x|z]: p(x|z) knows no neighbours, and its draws are speckled
                     with torch.no_grad():
                         x = model.decode(drawn[:count]).cpu()
                 else:
@@ -193,10 +190,3 @@ class Elbo:
                 }
         unit = "bits/dim" if data.levels else "nats"
         record.picture(bounds(panels, data.test[:count].numpy(), record.path("elbo.png"), unit, data.levels))
-
-
-def mean_and_stderr(values: Tensor) -> tuple[float, float]:
-    """The mean, and its standard error (NaN for one value)."""
-    values = np.asarray(values, dtype=np.float64)
-    stderr = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else math.nan
-    return float(values.mean()), float(stderr)

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from data import Data
 from metrics import Classes, Coverage, mode_coverage, precision_recall, sliced_wasserstein
 from samplers import Sampler
-from sde_lib import SDE, BlockNoise
+from sde_lib import SDE
 
+from .drawing import draw as draw_score
 from .models import check_recipes, draw, in_data_units, models_of
 from .progress import progress
 from .record import Record
@@ -108,19 +109,8 @@ class Generators:
         """Samples in model units, (count, *), on the CPU."""
         if not is_score:
             return draw(model, self.sampler, count, self.batch, self.seed, tell)
-        parts, dtype = [], getattr(torch, self.dtype)
-        for first in range(0, count, self.batch):
-            size = min(self.batch, count - first)
-            start, noise = (
-                BlockNoise(self.seed, first, size, data.shape, dtype, self.device, stream)
-                for stream in ("prior", "sampler")
-            )
-
-            def on_step(share: float, first: int = first, size: int = size) -> None:
-                tell(first, size, share)
-
-            parts.append(self.sampler(sde, model, start() * sde.prior_std, noise, on_step=on_step).cpu())
-        return torch.cat(parts)
+        dtype = getattr(torch, self.dtype)
+        return draw_score(self.sampler, sde, model, data.shape, count, self.batch, self.seed, self.device, dtype, tell)
 
     def measure(self, r: Tensor, data: Data, judge: Classes | None) -> dict[str, Any]:
         """What points in data units cover, and how far they are from held-out data."""

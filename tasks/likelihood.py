@@ -128,10 +128,10 @@ class LikelihoodTask:
         if self.crosscheck is not None:
             metrics |= against_crosscheck(result, shared)
         metrics |= {"nfe": float(result["nfe"]), "seconds": seconds}
-        if data.shape == (2,) and (known is None or len(known) == 1):
+        one = known is None or len(known) == 1
+        across = data.shape == (1,) and not one and y[0].shape == (1,)
+        if data.shape == (2,) and one or across:
             record.picture(self.heat_map(sde, score, data, result["x"], record, y))
-        elif data.shape == (1,) and y is not None and y[0].shape == (1,) and len(known) > 1:
-            record.picture(self.conditional_map(sde, score, data, result["x"], y, record))
         elif len(data.shape) == 3:
             record.picture(self.ranking(data, result, record))
         return metrics
@@ -308,65 +308,44 @@ class LikelihoodTask:
         y: Tensor | None = None,
         size: int = 72,
     ) -> Path:
-        """The learned density on a rectangle round the data, beside the exact one where that is known; given one y."""
+        """The learned density on a rectangle round the data, beside the exact one where that is known.
+
+        Of two numbers, given the one y that all points share, if there is one; or p(x | y) of one number given one
+        number, each column of the picture a density over x.
+        """
         from . import figures
 
-        test = data.test.double()
-        low, high = test.amin(0), test.amax(0)
+        across = data.dim == 1  # y is an axis of the picture
+        shown = data.test.double()
+        if across:
+            shown = torch.cat([data.condition.test, shown], 1)
+            points = torch.cat([y, points.double()], 1)
+        tail = 0.005 if across else 0.0
+        low, high = shown.quantile(tail, dim=0), shown.quantile(1 - tail, dim=0)
         margin = 0.05 * (high - low)
         axes = [
             torch.linspace(float(a), float(b), size, dtype=torch.float64)
             for a, b in zip(low - margin, high + margin, strict=True)
         ]
         grid = torch.stack(torch.meshgrid(*axes, indexing="xy"), dim=-1).reshape(-1, 2)
+        if across:
+            x, y = grid[:, 1:], grid[:, :1]
+        else:
+            x, y = grid, None if y is None else y[:1].expand(len(grid), *y.shape[1:])
         coarse = replace(self.likelihood, rtol=1e-3, atol=1e-3)  # a picture shows no fourth digit
         log_prob = self.score(
-            sde, score, data, grid, what="density", likelihood=coarse, dequantise=False, y=encoded(data, y)
+            sde, score, data, x, what="density", likelihood=coarse, dequantise=False, y=encoded(data, y)
         )["log_prob"].reshape(size, size)
-        truth = data.true_log_prob(grid, None if y is None else y[:1].expand(len(grid), *y.shape[1:]))
-        return figures.density(
-            axes[0],
-            axes[1],
-            log_prob,
-            record.path("density.png"),
-            true_log_prob=None if truth is None else truth.reshape(size, size),
-            points=np.asarray(points[:500]) if self.points else None,
-            labels=data.labels(),
-        )
-
-    def conditional_map(
-        self, sde: SDE, score: ScoreFn, data: Data, points: Tensor, y: Tensor, record: Record, size: int = 72
-    ) -> Path:
-        """p(x | y) of one number given one number: a column of the picture is a density over x."""
-        from . import figures
-
-        pairs = torch.cat([data.condition.test, data.test.double()], 1)
-        low, high = pairs.quantile(0.005, dim=0), pairs.quantile(0.995, dim=0)
-        axes = [
-            torch.linspace(float(a), float(b), size, dtype=torch.float64)
-            for a, b in zip(low - 0.1 * (high - low), high + 0.1 * (high - low), strict=True)
-        ]
-        grid = torch.stack(torch.meshgrid(*axes, indexing="xy"), dim=-1).reshape(-1, 2)
-        coarse, given = replace(self.likelihood, rtol=1e-3, atol=1e-3), grid[:, :1]
-        log_prob = self.score(
-            sde,
-            score,
-            data,
-            grid[:, 1:],
-            what="density",
-            likelihood=coarse,
-            dequantise=False,
-            y=data.condition.encode(given),
-        )["log_prob"].reshape(size, size)
-        truth = data.true_log_prob(grid[:, 1:], given)
-        names = [*data.condition.titles, (data.labels() or ["$x$"])[0]]
+        truth, labels = data.true_log_prob(x, y), data.labels()
+        if across:
+            labels = [f"given {data.condition.titles[0]}", (labels or ["$x$"])[0]]
         return figures.density(
             *axes,
             log_prob,
             record.path("density.png"),
             true_log_prob=None if truth is None else truth.reshape(size, size),
-            points=np.asarray(torch.cat([y, points.double()], 1)[:500]) if self.points else None,
-            labels=[f"given {names[0]}", names[1]],
+            points=np.asarray(points[:500]) if self.points else None,
+            labels=labels,
         )
 
 

@@ -15,8 +15,9 @@ from torch import Tensor
 from data import Data
 from metrics import belonging
 from samplers import Sampler
-from sde_lib import SDE, BlockNoise, Counted, ScoreFn
+from sde_lib import SDE, Counted, ScoreFn
 
+from .drawing import draw
 from .progress import progress
 from .record import Record
 
@@ -84,23 +85,11 @@ class Modes:
 
     def draw(self, sampler: Sampler, sde: SDE, score: ScoreFn, data: Data, count: int, seed: int, tell) -> Tensor:
         """Samples in model units, shape (count, *), on the CPU."""
-        parts, dtype = [], getattr(torch, self.dtype)
-        for first in range(0, count, self.batch):
-            size = min(self.batch, count - first)
-            start, noise = (
-                BlockNoise(seed, first, size, data.shape, dtype, self.device, stream) for stream in ("prior", "sampler")
-            )
-            x = sampler(
-                sde,
-                score,
-                start() * sde.prior_std,
-                noise,
-                on_step=lambda share, first=first, size=size: tell(first, size, share),
-            )
-            if not bool(x.isfinite().all()):
-                raise FloatingPointError("samples are not finite; try smaller Langevin steps, or more steps")
-            parts.append(x.cpu())
-        return torch.cat(parts)
+        dtype = getattr(torch, self.dtype)
+        x = draw(sampler, sde, score, data.shape, count, self.batch, seed, self.device, dtype, tell)
+        if not bool(x.isfinite().all()):
+            raise FloatingPointError("samples are not finite; try smaller Langevin steps, or more steps")
+        return x
 
     def show(
         self, data: Data, truth: Tensor, shares: dict[str, Tensor], drawn: dict[str, Tensor], record: Record

@@ -234,11 +234,7 @@ def test_points_are_the_users_own(tmp_path):
     np.save(tmp_path / "new.npy", points)
     job(tmp_path, "task=likelihood", "data=mixture", "model=oracle", f"points={tmp_path}/new.npy")
     arrays = np.load(tmp_path / "run" / "likelihood.npz")
-    from data import Mixture
-
-    node = compose("data=mixture")["data"]
-    node.pop("_target_")
-    truth = Mixture(**node).true_log_prob(torch.from_numpy(points))
+    truth = schema.build(compose("data=mixture")["data"], "data").true_log_prob(torch.from_numpy(points))
     assert np.allclose(arrays["x"], points) and np.allclose(arrays["log_prob"], truth, atol=0.02)
 
 

@@ -2,7 +2,7 @@ r"""Training a classifier of noisy data.
 
 .. math:: -\log p_\phi(y \mid x_t, t), \qquad x_t = \alpha x_0 + \sigma z
 
-averaged over the levels of noise that a score is learnt at (arXiv 2105.05233, section 4): the classifier's gradient is
+averaged over the levels of noise that a score is learnt at (arXiv 2105.05233): the classifier's gradient is
 wanted at all of them.
 """
 
