@@ -72,13 +72,16 @@ def source_of(cfg: dict, data: Any) -> dict:
     """Where data of a file were found, and their units: what `load` needs to go on with them."""
     if data.fingerprint() is None:
         return {}
-    path = cfg["data"].get("path")
+    path, known = cfg["data"].get("path"), data.condition
+    units = {} if known is None or known.classes else {"shift": known.shift.tolist(), "scale": known.scale.tolist()}
+    told = {} if known is None else {"condition": {"names": list(known.names), "classes": known.classes, **units}}
     return {
         "path": str(Path(path).absolute()) if path and Path(path).exists() else path,
         "shape": list(data.shape),
         "shift": data.shift.tolist(),
         "scale": data.scale.tolist(),
         "levels": data.levels,
+        **told,
     }
 
 

@@ -16,7 +16,7 @@ from models import Classifier, ConditionalScore, ScoreModel
 from training import Store, journal, store
 
 from . import schema
-from .identity import differences, identity_of, source_of
+from .identity import differences, identity_of, source_of, tree
 from .threads import is_small, one_thread
 
 log = logging.getLogger(__name__)
@@ -31,6 +31,8 @@ def obtain_score(cfg: dict, sde: Any, data: Any, record: Any, name: str) -> Any:
         return plain_score(cfg, sde, data, record, name)
     if getattr(schema.locate(cfg["task"]["_target_"], "task"), "classifies", False):
         return plain_score(classifying(cfg), sde, data, record, f"{name}-classifier")
+    if cfg["guidance"] != 1 and not cfg.get("classifier"):  # first, so that a mistake is told before a long training
+        mind_the_guidance(cfg)
     score, classifier = plain_score(cfg, sde, data, record, name), None
     if isinstance(score, nn.Identity):  # the task's samples are in a file
         return score
@@ -42,8 +44,6 @@ def obtain_score(cfg: dict, sde: Any, data: Any, record: Any, name: str) -> Any:
             twin = classifying(cfg) | {"checkpoint": None}
             classifier = plain_score(twin, sde, data, record, f"{name}-classifier")
             record.training = training
-    elif cfg["guidance"] != 1:
-        mind_the_guidance(cfg)
     return ConditionalScore(score, cfg["guidance"], classifier)
 
 
@@ -260,6 +260,11 @@ def build_model(cfg: dict, sde: Any) -> Any:
 def from_checkpoint(cfg: dict, sde: Any, data: Any) -> Any:
     """The network of checkpoint=PATH as the score of the run's SDE, which may be another than it was trained under."""
     identity, found = store.read(cfg["checkpoint"])
+    if cfg.get("classifier") and any(node.get("condition") for node in tree(identity["model"])):
+        raise ValueError(
+            f"checkpoint={cfg['checkpoint']} is a network that is told its y, which a classifier need not guide: leave "
+            f"classifier out and type data.condition=labels, with guidance=3 to exaggerate"
+        )
     now = identity_of(cfg, data)
     parts = ("data", "model", "parameterisation")
     if lines := differences({key: identity[key] for key in parts}, {key: now[key] for key in parts}):

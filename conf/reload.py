@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from data import Data
+from data import Condition, Data
 from training import store
 
 from . import schema
@@ -47,4 +47,11 @@ def load_data(identity: dict) -> Data:
         log.warning("the data cannot be read again (%s); data has their units and no examples", error)
     none = torch.empty(0, *source["shape"])
     shift, scale = (torch.tensor(source[key], dtype=torch.float64) for key in ("shift", "scale"))
-    return Data(none, none, shift, scale, source["levels"])
+    data = Data(none, none, shift, scale, source["levels"])
+    if known := source.get("condition"):
+        shift, scale = (torch.tensor(known.get(key, []), dtype=torch.float64) for key in ("shift", "scale"))
+        none = (
+            torch.empty(0, dtype=torch.int64) if known["classes"] else torch.empty(0, len(shift), dtype=torch.float64)
+        )
+        data.condition = Condition(none, none, tuple(known["names"]), known["classes"], shift, scale)
+    return data

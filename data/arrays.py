@@ -60,7 +60,7 @@ class Arrays(Data):
             raise ValueError("data.path is not set: type data.path=points.npy (or .npz, .csv, .parquet)")
         fraction("test_fraction", test_fraction)
         at_least("seed", seed, 0, 0)
-        values, names = read_numbers(path, key, "data.path", leave=labels)
+        values, names = read_numbers(path, key, "data.path", leave=labels, choice="data.key")
         file = existing_file(path, "data.path")
         self._file, self._whole = file, key is None
         self._taken = [] if key is None else [name.strip() for name in key.split(",")] if isinstance(key, str) else key
@@ -114,7 +114,7 @@ class Arrays(Data):
         for each in (
             [[str(key) for key in keys]] if table else keys
         ):  # a table's columns at once, an archive's one by one
-            values, columns = read_numbers(str(self._file), each, "data.condition, in data.path")
+            values, columns = read_numbers(str(self._file), each, "data.path", choice="data.condition")
             values = values.reshape(len(values), -1)
             if len(values) != sum(map(len, self._rows)):
                 raise ValueError(

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from data.base import Data
-from data.files import SUFFIXES, read_numbers
+from data.files import SUFFIXES, read_numbers, read_words
 
 LABELS = "labels"
 
@@ -76,26 +76,36 @@ class Condition:
         the path of a file of such rows.
         """
         if isinstance(value, str) and value.lower().endswith(SUFFIXES):
-            preferred = "y" if value.lower().endswith(".npz") else None if self.classes else list(self.names)
-            read, _ = read_numbers(value, None, "condition", preferred)
-            if self.classes and not (read == np.floor(read)).all():
-                raise ValueError(f"condition={value} holds {read[read != np.floor(read)][0]}, which is no label")
-            if not self.classes and read.reshape(len(read), -1).shape[1] != len(self.names):
-                raise ValueError(
-                    f"condition={value} holds rows of {read.reshape(len(read), -1).shape[1]} numbers, and y has "
-                    f"{len(self.names)}: {', '.join(self.names)}"
-                )
-            value = read.astype(np.int64).ravel().tolist() if self.classes else read.reshape(len(read), -1).tolist()
-        rows = self.class_rows(value) if self.classes else self.number_rows(value)
+            rows = (
+                self.class_rows(read_words(value, "condition", "y"), value) if self.classes else self.file_rows(value)
+            )
+        else:
+            rows = self.class_rows(value, value) if self.classes else self.number_rows(value)
         return replace(self, asked=rows)
 
-    def class_rows(self, value: Any) -> Tensor:
-        wanted = value if isinstance(value, list) else [value]
+    def class_rows(self, value: Any, said: Any) -> Tensor:
+        """The classes (R,) of a label or several; ``said`` is what the user typed for them."""
+        wanted, rows = value if isinstance(value, list) else [value], []
         for each in wanted or [""]:
-            if str(each) not in self.names:
+            # true and false are words, and the labels 1 and 0, which a command line does not keep apart
+            spelt = [str(each), str(each).lower(), str(int(each))] if isinstance(each, bool) else [str(each)]
+            found = next((word for word in spelt if word in self.names), None)
+            if found is None:
                 some = ", ".join(self.names[:20]) + (", ..." if len(self.names) > 20 else "")
-                raise ValueError(f"condition={value}: {each} is no label of these data; type one of {some}")
-        return torch.tensor([self.names.index(str(each)) for each in wanted])
+                raise ValueError(f"condition={said}: {each} is no label of these data; type one of {some}")
+            rows.append(self.names.index(found))
+        return torch.tensor(rows)
+
+    def file_rows(self, path: str) -> Tensor:
+        """The numbers (R, C) of a file."""
+        read, _ = read_numbers(path, None, "condition", "y" if path.lower().endswith(".npz") else list(self.names))
+        read = read.reshape(len(read), -1)
+        if read.shape[1] != len(self.names):
+            raise ValueError(
+                f"condition={path} holds rows of {read.shape[1]} numbers, and y has {len(self.names)}: "
+                f"{', '.join(self.names)}"
+            )
+        return torch.from_numpy(read.astype(np.float64))
 
     def number_rows(self, value: Any) -> Tensor:
         count, named = len(self.names), ", ".join(self.names)

@@ -9,6 +9,7 @@ import hashlib
 import warnings
 import zipfile
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 
@@ -20,7 +21,13 @@ Key = str | list[str | int] | None
 
 
 def read_numbers(
-    path: str, key: Key, option: str, preferred: Key = None, missing: bool = False, leave: str | None = None
+    path: str,
+    key: Key,
+    option: str,
+    preferred: Key = None,
+    missing: bool = False,
+    leave: str | None = None,
+    choice: str | None = None,
 ) -> tuple[np.ndarray, list[str] | None]:
     """The array in a file, and the names of its columns where the file has them.
 
@@ -32,6 +39,7 @@ def read_numbers(
         preferred: the key to take where none is given and the file has names to choose from.
         missing: whether NaNs are let through.
         leave: name of a column or an array that is not taken unless the key names it.
+        choice: what the user types the key for, such as data.key; None where the file must hold nothing else.
 
     Returns:
         an array of integers, unsigned integers, floats or booleans, finite (or NaN, where that may be), of at least one
@@ -41,14 +49,14 @@ def read_numbers(
     where = f"{option}={file}"
     if file.suffix.lower() == ".npy":
         if key is not None:
-            raise ValueError(f"{where} holds one array without a name: type data.key=null")
+            raise ValueError(f"{where} holds one array without a name: type {choice}=null")
         values, names = read_npy(file, where), None
     elif file.suffix.lower() == ".npz":
-        values, names = read_npz(file, key, where, preferred, leave), None
+        values, names = read_npz(file, key, where, preferred, leave, choice), None
     elif file.suffix.lower() == ".csv":
-        values, names = read_csv(file, key, where, preferred, leave)
+        values, names = read_csv(file, key, where, preferred, leave, choice)
     else:
-        values, names = read_parquet(file, preferred if key is None else key, where, leave)
+        values, names = read_parquet(file, preferred if key is None else key, where, leave, choice)
     if values.dtype.kind not in "biuf":
         raise ValueError(f"{where} holds values of type {values.dtype}: save real numbers")
     if values.size == 0 or values.ndim == 0:
@@ -103,9 +111,16 @@ def read_npy(file: Path, where: str) -> np.ndarray:
         ) from error
 
 
-def read_npz(file: Path, key: Key, where: str, preferred: Key, leave: str | None = None) -> np.ndarray:
+def chosen(choice: str | None, names: list[str]) -> str:
+    """What to do to have these columns or arrays and no others."""
+    return f"save a file of {', '.join(names)} alone" if choice is None else f"type {choice}=[{','.join(names)}]"
+
+
+def read_npz(
+    file: Path, key: Key, where: str, preferred: Key, leave: str | None = None, choice: str | None = None
+) -> np.ndarray:
     if isinstance(key, list) and len(key) != 1:
-        raise ValueError(f"data.key={key} must name one array of {file}: type data.key=NAME")
+        raise ValueError(f"{choice}={key} must name one array of {file}: type {choice}=NAME")
     key = key[0] if isinstance(key, list) else key
     try:
         with np.load(file, allow_pickle=False) as archive:
@@ -123,13 +138,15 @@ def read_npz(file: Path, key: Key, where: str, preferred: Key, leave: str | None
     if not names:
         raise ValueError(f"{where} holds no arrays")
     if key is None:
-        remedy = f"call one of them {preferred}" if preferred else f"choose one with data.key={names[0]}"
+        remedy = f"call one of them {preferred}" if preferred else chosen(choice, names[:1])
         raise ValueError(f"{where} holds the arrays {', '.join(names)}: {remedy}")
-    raise ValueError(f"data.key={key}: {file} holds no such array, it has {', '.join(names)}: type data.key={names[0]}")
+    raise ValueError(
+        f"{choice or where}={key}: {file} holds no such array, it has {', '.join(names)}: {chosen(choice, names[:1])}"
+    )
 
 
 def read_csv(
-    file: Path, key: Key, where: str, preferred: Key, leave: str | None = None
+    file: Path, key: Key, where: str, preferred: Key, leave: str | None = None, choice: str | None = None
 ) -> tuple[np.ndarray, list[str] | None]:
     try:
         with open(file, newline="", encoding="utf-8-sig") as stream:
@@ -141,7 +158,7 @@ def read_csv(
     header = any(number(cell) is None for cell in cells)
     names = [cell.strip() for cell in cells] if header else [str(j) for j in range(len(cells))]
     key = preferred if key is None and header else key
-    columns = [names.index(name) for name in chosen_columns(names, key, where, leave)]
+    columns = [names.index(name) for name in chosen_columns(names, key, where, leave, choice)]
     skip = blank + header
     try:
         with warnings.catch_warnings():
@@ -157,14 +174,20 @@ def read_csv(
                 quotechar='"',
             )
     except ValueError:
-        values = read_csv_by_cell(file, delimiter, skip, names, columns, where)
+        values = read_csv_by_cell(file, delimiter, skip, names, columns, where, choice)
     if values.size and values.shape[1] != len(columns):
         raise ValueError(f"{where}: the rows have {values.shape[1]} cells, the header has {len(names)}")
     return values, [names[j] for j in columns] if header else None
 
 
 def read_csv_by_cell(
-    file: Path, delimiter: str | None, skip: int, names: list[str], columns: list[int], where: str
+    file: Path,
+    delimiter: str | None,
+    skip: int,
+    names: list[str],
+    columns: list[int],
+    where: str,
+    choice: str | None = None,
 ) -> np.ndarray:
     """The chosen columns (N, D) with NaN for missing cells; slow, for files that numpy refuses: it can say why."""
     rows, text = [], {}
@@ -178,7 +201,7 @@ def read_csv_by_cell(
         rows.append([np.nan if numbers[j] is None else numbers[j] for j in columns])
     wrong = next((j for j in columns if j in text), None)
     if wrong is not None:
-        refuse_column(names, wrong, f"line {text[wrong][0]} holds {text[wrong][1]!r}", set(text), where)
+        refuse_column(names, wrong, f"line {text[wrong][0]} holds {text[wrong][1]!r}", set(text), where, choice)
     return np.array(rows, dtype=np.float64)
 
 
@@ -194,14 +217,24 @@ def number(cell: str) -> float | None:
         return None
 
 
-def read_parquet(file: Path, key: Key, where: str, leave: str | None = None) -> tuple[np.ndarray, list[str]]:
+def import_parquet(where: str) -> ModuleType:
+    """The module pyarrow.parquet, or an error that says where it is to be had."""
     try:
-        import pyarrow
         import pyarrow.parquet
+
+        return pyarrow.parquet
     except ImportError as error:
         raise ImportError(f"{where}: reading parquet needs pyarrow: pip install -e .[images]") from error
+
+
+def read_parquet(
+    file: Path, key: Key, where: str, leave: str | None = None, choice: str | None = None
+) -> tuple[np.ndarray, list[str]]:
+    parquet = import_parquet(where)
+    import pyarrow
+
     try:
-        schema = pyarrow.parquet.read_schema(file)
+        schema = parquet.read_schema(file)
     except (pyarrow.ArrowInvalid, OSError) as error:
         raise ValueError(f"{where} is not a parquet file, or a damaged one") from error
     kinds = pyarrow.types
@@ -214,11 +247,11 @@ def read_parquet(file: Path, key: Key, where: str, leave: str | None = None) -> 
             for test in (kinds.is_integer, kinds.is_floating, kinds.is_decimal, kinds.is_boolean)
         )
     }
-    columns = chosen_columns(names, key, where, leave)
+    columns = chosen_columns(names, key, where, leave, choice)
     wrong = next((names.index(name) for name in columns if names.index(name) in text), None)
     if wrong is not None:
-        refuse_column(names, wrong, f"its type is {schema.field(names[wrong]).type}", text, where)
-    table = pyarrow.parquet.read_table(file, columns=columns)
+        refuse_column(names, wrong, f"its type is {schema.field(names[wrong]).type}", text, where, choice)
+    table = parquet.read_table(file, columns=columns)
     arrays = [table[name] for name in columns]
     arrays = [array.cast(pyarrow.float64()) if kinds.is_decimal(array.type) else array for array in arrays]
     # numpy's booleans and integers have no NaN; to_numpy makes floats or objects of them where a value is missing
@@ -284,17 +317,52 @@ def read_labels(file: Path, name: str, count: int, where: str) -> tuple[np.ndarr
     return values.astype(np.int64), None
 
 
-def chosen_columns(names: list[str], key: Key, where: str, leave: str | None = None) -> list[str]:
+def read_words(path: str, option: str, column: str) -> list[str | bool]:
+    """What stands in one column of a file, row by row: words, whole numbers written without decimals, or truths.
+
+    Arguments:
+        path: a .npy file of one axis; an .npz or a parquet table with one column, or one of that name; a csv file of
+            one cell a row, whose first row may be that name.
+        option: what the user typed the path for.
+        column: the name.
+    """
+    file = existing_file(path, option)
+    where, suffix = f"{option}={file}", file.suffix.lower()
+    if suffix == ".csv":
+        with open(file, newline="", encoding="utf-8-sig") as stream:
+            values = [cell.strip() for row in csv.reader(stream) for cell in row]
+        values = values[values[:1] == [column] :]
+    elif suffix == ".npy":
+        values = read_npy(file, where).ravel().tolist()
+    elif suffix == ".npz":
+        values = read_npz(file, None, where, column).ravel().tolist()
+    else:
+        parquet = import_parquet(where)
+        names = parquet.read_schema(file).names
+        if len(names) != 1 and column not in names:
+            raise ValueError(f"{where} has the columns {', '.join(names)}: call one of them {column}")
+        name = names[0] if len(names) == 1 else column
+        values = parquet.read_table(file, columns=[name])[name].to_pylist()
+    return [value if isinstance(value, bool) else as_word(str(value).strip()) for value in values]
+
+
+def as_word(cell: str) -> str:
+    """The cell, without decimals if it is a whole number."""
+    value = number(cell)
+    return cell if value is None or not value.is_integer() else str(int(value))
+
+
+def chosen_columns(
+    names: list[str], key: Key, where: str, leave: str | None = None, choice: str | None = None
+) -> list[str]:
     """The columns that the key names, by default all but the one to leave out."""
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(f"{where}: two columns are called {twice[0]!r}: give every column a name of its own")
     if key is None:
         if "" in names:  # as in tables that pandas wrote with their row numbers, which are no data
-            named = ",".join(name for name in names if name)
-            raise ValueError(
-                f"{where}: column {names.index('')} has no name (row numbers?): choose columns with data.key=[{named}]"
-            )
+            named = [name for name in names if name]
+            raise ValueError(f"{where}: column {names.index('')} has no name (row numbers?): {chosen(choice, named)}")
         if not names:
             raise ValueError(f"{where} has no columns")
         return [name for name in names if name != leave]
@@ -305,9 +373,10 @@ def chosen_columns(names: list[str], key: Key, where: str, leave: str | None = N
     return wanted
 
 
-def refuse_column(names: list[str], wrong: int, why: str, text: set[int], where: str) -> None:
+def refuse_column(names: list[str], wrong: int, why: str, text: set[int], where: str, choice: str | None) -> None:
     numeric = [name for j, name in enumerate(names) if j not in text]
-    remedy = f"choose columns, data.key=[{','.join(numeric)}]" if numeric else "no column of it is numeric"
+    remedy = chosen(choice, numeric) if numeric else "no column of it is numeric"
+    remedy += "" if choice is None else f"; if it is a label, data.labels={names[wrong]}"
     raise ValueError(f"{where}: column {names[wrong]!r} is not numeric ({why}): {remedy}")
 
 

@@ -24,6 +24,8 @@ class ConditionalScore(nn.Module):
         """The score of y (B, condition), or of one y that all samples share, (1, condition)."""
         if self.classifier is None:
             return self.score.given(y, self.guidance)
+        if self.guidance == 0:  # the classifier would be evaluated for nothing
+            return self.score
         return GuidedByClassifier(self.score, self.classifier, y, self.guidance)
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:

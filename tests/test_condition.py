@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -97,6 +98,61 @@ def test_what_condition_may_say_of_labels():
     assert set(data.test_labels.tolist()) == {0, 2} and len(data.test) == len(data.condition.test)
     assert torch.equal(data.condition.train, data.train_labels)
     assert data.condition.drawn(5, seed=0).tolist() == [2, 0, 2, 0, 2]
+
+
+def labelled_table(folder, words=("no", "yes", "2")) -> str:
+    rng = np.random.default_rng(0)
+    rows = [
+        f"{a:.6f},{b:.6f},{words[k]}" for a, b, k in zip(*rng.normal(size=(2, 60)), rng.integers(0, len(words), 60))
+    ]
+    (folder / "t.csv").write_text("\n".join(["a,b,kind", *rows]))
+    return str(folder / "t.csv")
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".npy", ".npz", ".parquet"])
+def test_a_file_may_say_which_labels(tmp_path, suffix):
+    """Words, and numbers in any spelling; of several columns the one called y."""
+    known = Conditional(Arrays(labelled_table(tmp_path), labels="kind"), "labels").condition
+    path = tmp_path / f"asked{suffix}"
+    if suffix == ".csv":
+        path.write_text("y\nyes\n2.0\nno\n")
+    elif suffix == ".npy":
+        np.save(path, np.array(["yes", "2", "no"]))
+    elif suffix == ".npz":
+        np.savez(path, y=np.array(["yes", "2.0", "no"]), x=np.zeros((3, 2)))
+    else:
+        import pyarrow
+        import pyarrow.parquet
+
+        pyarrow.parquet.write_table(pyarrow.table({"x": [0.0] * 3, "y": ["yes", "2", "no"]}), path)
+    rows = known.asking(str(path)).asked
+    assert [known.names[k] for k in rows] == ["yes", "2", "no"]
+
+
+def test_a_wrong_label_in_a_file_is_told_in_a_line(tmp_path):
+    known = Conditional(three(count=50, test_count=20), "labels").condition
+    np.save(tmp_path / "asked.npy", np.array([0, 1, 2] * 500 + [5]))
+    with pytest.raises(ValueError, match="asked.npy: 5 is no label of these data; type one of 0, 1, 2") as caught:
+        known.asking(str(tmp_path / "asked.npy"))
+    assert len(str(caught.value)) < 200 + len(str(tmp_path))
+    np.save(tmp_path / "numbers.npy", np.zeros((400, 2)))
+    with pytest.raises(ValueError, match="numbers.npy holds rows of 2 numbers, and y has 1: 0"):
+        Conditional(three(count=50, test_count=20), [0]).condition.asking(str(tmp_path / "numbers.npy"))
+
+
+@pytest.mark.parametrize("words", [("False", "True"), ("false", "true"), ("0", "1")])
+def test_truths_are_labels(tmp_path, words):
+    known = Conditional(Arrays(labelled_table(tmp_path, words), labels="kind"), "labels").condition
+    assert known.names == words and known.asking([True, False]).asked.tolist() == [1, 0]
+
+
+def test_remedies_name_the_key_that_chose_the_column(tmp_path):
+    data = Arrays(labelled_table(tmp_path), key=["a"])
+    with pytest.raises(ValueError, match=r"'kind' is not numeric .*: type data.condition=\[a,b\]; if it is a label, "):
+        Conditional(data, ["kind"])
+    np.savez(tmp_path / "t.npz", x=np.random.default_rng(0).normal(size=(50, 2)), y=np.zeros(50))
+    with pytest.raises(ValueError, match=r"data.condition=nope: .* it has x, y: type data.condition=\[x\]"):
+        Conditional(Arrays(str(tmp_path / "t.npz"), key="x"), ["nope"])
 
 
 @pytest.mark.parametrize(
@@ -224,6 +280,22 @@ def test_a_network_of_p_of_x_given_y_comes_back(tmp_path):
     y = data.condition.encode(torch.tensor([[0.5], [1.0]], dtype=torch.float64))
     assert score.given(y)(torch.randn(2, 1), torch.full((2,), sde.T)).shape == (2, 1)
     job(tmp_path, *keys, "sampler.steps=3", "data.condition=[0]", f"checkpoint={folder}")
+
+
+@pytest.mark.parametrize("key", ["labels", ["b"]])
+def test_a_network_whose_file_is_gone_still_knows_the_units_of_y(tmp_path, key):
+    from run import load
+
+    table = labelled_table(tmp_path)
+    words = ("data=arrays", f"data.path={table}", "data.key=[a]", "data.labels=kind", f"data.condition={key}")
+    job(tmp_path, *words, "training.vectors.steps=2", "training.vectors.batch=8", "count=4", "sampler=em")
+    (folder,) = (tmp_path / "store").glob("*-*")
+    there = load(folder)[2].condition
+    Path(table).unlink()
+    gone = load(folder)[2].condition
+    assert gone.names == there.names and gone.classes == there.classes and len(there.train) and not len(gone.train)
+    y = there.test[:3]
+    assert torch.equal(gone.encode(y), there.encode(y))
 
 
 # What is exact
@@ -422,7 +494,7 @@ def test_withheld_labels_are_the_share_that_was_asked_for():
     y = torch.ones(20_000, 4)
     kept = told(model, y, drop=0.25).net.y.any(1)
     assert float(kept.double().mean()) == pytest.approx(0.75, abs=4 * math.sqrt(0.25 * 0.75 / 20_000))
-    assert told(model, y, drop=0.0).net.y.all() and not told(model, y, drop=1.0).net.y.any()
+    assert told(model, y, drop=0.0).net.y.all()
 
 
 def test_a_network_learns_the_conditional_of_a_gaussian(tmp_path):
@@ -489,6 +561,9 @@ def test_labels_are_learnt_and_judged(tmp_path):
     assert guided["label_accuracy"] > 0.93
     with pytest.raises(ValueError, match="training.drop=0.1"):
         job(tmp_path, *keys, "guidance=3", "training.drop=0", "training.steps=1")
+    (folder,) = (tmp_path / "store").glob("*-*")  # nothing was trained for it
+    with pytest.raises(ValueError, match="is told its y, which a classifier need not guide: leave classifier out"):
+        job(tmp_path, *keys, f"checkpoint={folder}", "classifier=auto")
 
 
 # Classifiers
@@ -539,6 +614,12 @@ def test_classifiers_of_images_take_odd_sizes():
     assert torch.allclose(Classifier(sde, net.eval())(x, t).exp().sum(1), torch.ones(3))
 
 
+def test_no_guidance_is_no_classifier():
+    data, sde = Conditional(three(count=50, test_count=20), "labels"), make_sde("ve")
+    score = oracle(data, sde).double()
+    assert ConditionalScore(score, 0, score.classifier()).given(data.condition.encode(torch.tensor([1]))) is score
+
+
 def test_guidance_by_a_classifier_reads_under_another_sde():
     data, ve, vp = Conditional(three(count=50, test_count=20), "labels"), make_sde("ve"), make_sde("vp")
     y = data.condition.encode(data.condition.test[:4])
@@ -574,6 +655,7 @@ def test_guidance_by_a_classifier_reads_under_another_sde():
         (("data=moons", "task=train_classifier", "condition=1"), "trained on all labels"),
         (("data=moons", "data.condition=labels", "model.condition=0"), "model.condition=0 is not the length of y, 3"),
         (("data=moons", "data.condition=[0]", "condition={0:[1,2]}"), "must give each name one number"),
+        (("data=moons", "data.condition=labels", "training.drop=1"), r"training.drop=1.0 must lie in \[0, 1\)"),
     ],
 )
 def test_mistakes_are_told_before_anything_is_trained(tmp_path, words, message):

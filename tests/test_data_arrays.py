@@ -115,7 +115,7 @@ def test_columns_are_chosen_by_name(saved):
             data = Arrays(path, key=key)
             assert data.labels() == ["b", "a"]
             assert rows(data)[:, 1].tolist() == [2.0 * i for i in range(10)]
-        fails(r"column 'kind' is not numeric \(.*\): choose columns, data\.key=\[id,a,b\]", path)
+        fails(r"column 'kind' is not numeric \(.*\): type data\.key=\[id,a,b\]; if it is a label, data\.labels=kind", path)
         fails(r"has no column 'z'; its columns are id, a, b, kind", path, key=["a", "z"])
 
 
@@ -247,7 +247,7 @@ def test_row_numbers_written_by_pandas_are_no_column(saved):
 
 def test_archives_of_several_arrays(saved):
     path = saved("x.npz", x=VECTORS, y=VECTORS[:, :2])
-    fails(r"holds the arrays x, y: choose one with data\.key=x", path)
+    fails(r"holds the arrays x, y: type data\.key=\[x\]", path)
     fails(r"data\.key=z: .* no such array, it has x, y", path, key="z")
     assert Arrays(path, key="y").shape == (2,)
     fails(r"holds one array without a name: type data\.key=null", saved("x.npy", VECTORS), key="x")

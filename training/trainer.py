@@ -91,8 +91,8 @@ class Trainer:
             raise ValueError(
                 f"training.ema={self.ema} must lie in [0, 1); type training.ema=0.999, or 0 for the last weights"
             )
-        if not 0 <= self.drop <= 1:
-            raise ValueError(f"training.drop={self.drop} must lie in [0, 1]; type training.drop=0.1")
+        if not 0 <= self.drop < 1:  # at 1 no y is ever told
+            raise ValueError(f"training.drop={self.drop} must lie in [0, 1); type training.drop=0.1")
         if self.schedule not in ("cosine", "constant"):
             raise ValueError(f"training.schedule={self.schedule} must be cosine or constant")
         if self.dequantise not in ("uniform", "none"):
