@@ -10,6 +10,7 @@ from pathlib import Path
 import hydra
 import pytest
 import torch
+from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 from torch import Tensor
 
@@ -46,8 +47,23 @@ def _compose(overrides: tuple[str, ...]):
 
 
 def compose(*overrides: str) -> dict:
-    """The configuration that a command line names, as plain values."""
-    return OmegaConf.to_container(_compose(overrides), resolve=True)
+    """The configuration that a command line names, as plain values.
+
+    Composing is half of a small run's time; the store, which no other key refers to, is every test's own and put in
+    afterwards.
+    """
+    own = [word.removeprefix("store=") for word in overrides if word.startswith("store=")]
+    cfg = OmegaConf.to_container(_compose(tuple(w for w in overrides if not w.startswith("store="))), resolve=True)
+    return cfg | ({"store": own[-1]} if own else {})
+
+
+@pytest.fixture(autouse=True)
+def blank_pictures(request, monkeypatch):
+    """Pictures are composed and not painted, which takes most of a small run's time, but where a test asks for it:
+    each is painted in tests/test_figures.py, and in the battery of all tasks.
+    """
+    if "painted" not in request.keywords:
+        monkeypatch.setattr(Figure, "savefig", lambda self, path, **keys: Path(path).write_bytes(b""))
 
 
 def in_turn(*lists: list) -> list[tuple]:

@@ -109,6 +109,7 @@ KNOWN = (
 )  # for data or models of their own, tested there
 
 
+@pytest.mark.painted
 @pytest.mark.parametrize("task", [task for task in choices("task") if task not in KNOWN])
 @pytest.mark.parametrize("data", ["moons", "digits"])
 def test_every_task_on_vectors_and_on_images(tmp_path, task, data):

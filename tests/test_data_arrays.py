@@ -115,7 +115,9 @@ def test_columns_are_chosen_by_name(saved):
             data = Arrays(path, key=key)
             assert data.labels() == ["b", "a"]
             assert rows(data)[:, 1].tolist() == [2.0 * i for i in range(10)]
-        fails(r"column 'kind' is not numeric \(.*\): type data\.key=\[id,a,b\]; if it is a label, data\.labels=kind", path)
+        fails(
+            r"column 'kind' is not numeric \(.*\): type data\.key=\[id,a,b\]; if it is a label, data\.labels=kind", path
+        )
         fails(r"has no column 'z'; its columns are id, a, b, kind", path, key=["a", "z"])
 
 

@@ -114,6 +114,7 @@ def test_the_round_trip_loses_less_than_a_thousandth_of_the_datas_std(name, tmp_
 # --- two networks, one code -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.painted
 def test_one_score_gives_one_code(tmp_path):
     sde, x = make_sde("ve"), draw_mixture(mixture((2,)), 40, (2,))
     twin = Oracle(sde, tuple(part.flip(0) for part in mixture((2,))))  # the same density, its components reordered
@@ -168,6 +169,7 @@ def test_networks_of_one_data_set_are_compared(tmp_path):
     assert len(list((tmp_path / "store").iterdir())) == 2, "a mistake is told before a training"
 
 
+@pytest.mark.painted
 @pytest.mark.parametrize("shape", [(1,), (5,), (1, 4, 4), (3, 7, 5)])
 def test_both_codes_have_a_picture(shape, tmp_path):
     sde, x = make_sde("vp"), torch.randn(15, *shape, dtype=torch.float64)
@@ -191,6 +193,7 @@ def test_images_of_levels_come_back(tmp_path):
     assert metrics["round_trip_worst_data_units"] < 1e-2 and (tmp_path / "codes.png").exists()
 
 
+@pytest.mark.painted
 @pytest.mark.parametrize("shape", [(1,), (2,), (5,), (1, 4, 4), (2, 3, 7)])
 def test_every_shape_has_a_picture(shape, tmp_path):
     sde, x = make_sde("vp"), torch.randn(20, *shape, dtype=torch.float64)

@@ -26,6 +26,7 @@ def short(*names: str) -> list[str]:
     return [f"task.trainers.{name}.{key}={value}" for name in names for key, value in values.items()]
 
 
+@pytest.mark.painted
 def test_without_noise_the_score_blows_up_off_the_line(tmp_path):
     words = ["experiment=manifold", "data.count=2000", "model.width=32", "model.depth=2"]
     found = job(tmp_path, *words, *short("without_noise", "with_noise"))
@@ -41,6 +42,7 @@ def test_without_noise_the_score_blows_up_off_the_line(tmp_path):
     assert again == pytest.approx(found) and sorted(tmp_path.glob("store/*")) == before and len(before) == 2
 
 
+@pytest.mark.painted
 def test_scores_are_wrong_where_data_are_rare(tmp_path):
     words = ["experiment=low_density", "data.count=5000", "data.test_count=500", "model.width=32", "model.depth=2"]
     found = job(tmp_path, *words, *short("clean", "some_noise", "much_noise"))

@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 
 from tasks import figures
 from tasks.figures import codes, interpolation, memorisation  # noqa: F401
+from tasks.figures.restored import restored_vectors
 
-pytestmark = pytest.mark.filterwarnings("error")
+pytestmark = [pytest.mark.filterwarnings("error"), pytest.mark.painted]
 
 inf, nan = math.inf, math.nan
 
@@ -426,3 +427,44 @@ def test_overfitting_curve(values, tmp_path):
     for story in (events, events[:1], []):
         path = figures.overfitting_curve(steps, values, values + 1, story, tmp_path / "a.png", "nats")
         look(path, tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("count, shape", [(23, (1, 8, 8)), (1, (3, 5, 7)), (60, (2, 3, 9))])
+def test_a_row_a_class(count, shape, tmp_path):
+    y, names = np.arange(count) % 12, [f"kind {k}" for k in range(12)]
+    pictures, real = broken(count, *shape), normal(40, *shape)
+    for data_y in (np.arange(40) % 12, np.full(40, 11)):  # a class of which there are no data
+        path = figures.class_grid(pictures, y, real, data_y, names, tmp_path / "a.png", accuracy={0: 0.5})
+        look(path, tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("kinds", [1, 5, 12])
+def test_classes_in_the_plane(kinds, tmp_path):
+    y, names = np.arange(40) % kinds, [f"kind {k}" for k in range(kinds)]
+    look(figures.class_scatter(broken(40, 2), y, normal(50, 2), names, tmp_path / "a.png"), tmp_path / "a.png")
+
+
+def test_classifier_curve(tmp_path):
+    for n in (1, 9):
+        ratio = np.geomspace(1e-3, 1e2, n)
+        path = figures.classifier_curve(ratio, np.linspace(1, 0.1, n), np.linspace(0, 2.3, n), 0.1, 2.3, tmp_path / "a")
+        look(path, tmp_path / "a")
+
+
+@pytest.mark.parametrize("rows", [1, 60])
+def test_rows_of_bits(rows, tmp_path):
+    bits = (normal(rows, 7) > 0).astype(float)
+    wrong = np.arange(rows) % 2 == 0
+    for told in (None, wrong):
+        path = figures.chain.bit_rows(bits, bits[::-1], [bits[:3]] * 4, [40, 20, 1, 0], tmp_path / "a.png", told)
+        look(path, tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_restored_vectors(known, tmp_path):
+    truth, draws = normal(12, 4), normal(12, 6, 4)
+    unknown = normal(12, 4) > 0
+    path = restored_vectors(
+        draws, unknown, (np.zeros(4), np.ones(4)), tmp_path / "a.png", truth=truth if known else None
+    )
+    look(path, tmp_path / "a.png")

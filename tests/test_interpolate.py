@@ -110,6 +110,7 @@ def test_a_path_through_several_points(tmp_path):
     np.testing.assert_allclose(arrays["ends"], x[:6].reshape(2, 3, 2))
 
 
+@pytest.mark.painted
 @pytest.mark.parametrize("shape", [(1,), (2,), (8,), (1, 4, 4), (3, 8, 6)])
 def test_every_shape_has_a_picture(shape, tmp_path):
     sde, x = make_sde("vp"), torch.randn(20, *shape, dtype=torch.float64)

@@ -34,6 +34,7 @@ LSGM = ["experiment=lsgm", "task.models.lsgm.model.prior.net.width=8", "sampler.
 LOOSE = ["task.likelihood.rtol=1e-2", "task.likelihood.atol=1e-2", "~task.models.vae_longer"]
 
 
+@pytest.mark.painted
 def test_the_bounds_of_one_run(tmp_path):
     """Terms that add up, the files, and a second run that trains nothing and finds the same, whatever its batches."""
     words = [*LSGM, *LOOSE, "data=8gaussians", "data.count=500", "count=20", "task.models.vae.model.latent=2"]
@@ -98,6 +99,7 @@ GENERATORS += ["training.steps=20", "training.batch=16", "training.evaluate=0", 
 GENERATORS += ["task.models.lsgm.model.prior.net.width=8"]
 
 
+@pytest.mark.painted
 def test_generators_are_trained_and_measured_alike(tmp_path):
     words = [*GENERATORS, "data=8gaussians", "data.count=2000", "data.test_count=500", "count=200"]
     found = job(tmp_path, *words, models=ALL)

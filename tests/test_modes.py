@@ -20,6 +20,7 @@ def job(folder, *overrides: str) -> dict:
     return json.loads((folder / "run" / "metrics.json").read_text())
 
 
+@pytest.mark.painted
 def test_slow_mixing(tmp_path):
     """The experiment at reduced length: 0.5 and 0.5 against 0.8 (arXiv 1907.05600, section 3.2.2)."""
     short = ["task.seeds=3", "count=1000", "data.count=1000", "task.samplers.langevin.steps=300"]
