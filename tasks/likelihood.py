@@ -41,6 +41,8 @@ from .record import Record
 
 log = logging.getLogger(__name__)
 
+CELLS = 72  # of a picture of a density, on each side
+
 
 @dataclass(frozen=True)
 class LikelihoodTask:
@@ -299,14 +301,7 @@ class LikelihoodTask:
         return figures.image_grid(best, worst, record.path("likelihood.png"), levels=data.levels, panels=panels)
 
     def heat_map(
-        self,
-        sde: SDE,
-        score: ScoreFn,
-        data: Data,
-        points: Tensor,
-        record: Record,
-        y: Tensor | None = None,
-        size: int = 72,
+        self, sde: SDE, score: ScoreFn, data: Data, points: Tensor, record: Record, y: Tensor | None = None
     ) -> Path:
         """The learned density on a rectangle round the data, beside the exact one where that is known.
 
@@ -324,7 +319,7 @@ class LikelihoodTask:
         low, high = shown.quantile(tail, dim=0), shown.quantile(1 - tail, dim=0)
         margin = 0.05 * (high - low)
         axes = [
-            torch.linspace(float(a), float(b), size, dtype=torch.float64)
+            torch.linspace(float(a), float(b), CELLS, dtype=torch.float64)
             for a, b in zip(low - margin, high + margin, strict=True)
         ]
         grid = torch.stack(torch.meshgrid(*axes, indexing="xy"), dim=-1).reshape(-1, 2)
@@ -335,7 +330,7 @@ class LikelihoodTask:
         coarse = replace(self.likelihood, rtol=1e-3, atol=1e-3)  # a picture shows no fourth digit
         log_prob = self.score(
             sde, score, data, x, what="density", likelihood=coarse, dequantise=False, y=encoded(data, y)
-        )["log_prob"].reshape(size, size)
+        )["log_prob"].reshape(CELLS, CELLS)
         truth, labels = data.true_log_prob(x, y), data.labels()
         if across:
             labels = [f"given {data.condition.titles[0]}", (labels or ["$x$"])[0]]
@@ -343,7 +338,7 @@ class LikelihoodTask:
             *axes,
             log_prob,
             record.path("density.png"),
-            true_log_prob=None if truth is None else truth.reshape(size, size),
+            true_log_prob=None if truth is None else truth.reshape(CELLS, CELLS),
             points=np.asarray(points[:500]) if self.points else None,
             labels=labels,
         )

@@ -26,7 +26,7 @@ from run import run
 from sde_lib import Counted, of_rows, under
 from tasks import Sample
 from tasks.conditions import encoded
-from tests.conftest import SAMPLERS, SDES, compose, make_sampler, make_sde
+from tests.conftest import SAMPLERS, SDES, compose, in_turn, make_sampler, make_sde
 from training import CrossEntropy, Trainer
 from training.trainer import told
 
@@ -406,8 +406,7 @@ def test_likelihoods_given_y_are_exact(tmp_path, name):
     assert abs(metrics["gap_nats"]) < allowed
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
-@pytest.mark.parametrize("key", ["labels", [0]])
+@pytest.mark.parametrize("name, key", in_turn(SAMPLERS, ["labels", [0]]))
 def test_samples_are_of_their_own_y(name, key):
     """Each sample's x lies under its own y's law, as its quantiles there show; batches and rows do not mix the y. (The
     quantiles under another y's law are those of points tens of standard deviations away.)

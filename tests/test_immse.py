@@ -347,13 +347,13 @@ def job(folder, *overrides: str) -> dict:
 
 @pytest.mark.parametrize("name", ["ve", "vp"])
 def test_the_task_prints_it_beside_the_ode(name, tmp_path):
-    words = [f"sde={name}", "count=200", "task/crosscheck=immse", "task.crosscheck.draws=64"]
+    words = [f"sde={name}", "count=60", "task/crosscheck=immse", "task.crosscheck.draws=64"]
     metrics = job(tmp_path, *words)
     arrays = np.load(tmp_path / "run" / "likelihood.npz")
     mine, stderr = arrays["crosscheck_log_prob"], arrays["crosscheck_stderr"]
-    bar = np.sqrt((stderr**2).sum()) / 200
+    bar = np.sqrt((stderr**2).sum()) / 60
     assert metrics["crosscheck_nll_nats"] == pytest.approx(-mine.mean())
-    assert metrics["crosscheck_stderr"] == pytest.approx(bar) and 0 < bar < 0.1
+    assert metrics["crosscheck_stderr"] == pytest.approx(bar) and 0 < bar < 0.2
     assert metrics["crosscheck_pull"] == pytest.approx((arrays["log_prob"] - mine).mean() / bar)
     assert abs(metrics["crosscheck_pull"]) < 4
     again = job(tmp_path, *words, "task.batch=7")

@@ -16,7 +16,7 @@ from likelihood import Likelihood
 from models import MLP, Oracle, ScoreModel
 from sde_lib import BasisVectors, Cosine, Counted, Gaussian, HutchPP, Orthogonal, Rademacher
 
-from .conftest import GaussianScore, choices, draw_mixture, make, make_sde, mixture
+from .conftest import SDES, GaussianScore, choices, draw_mixture, in_turn, make, make_sde, mixture
 
 PUBLISHED = {"start": "plain", "prior": "standard"}
 
@@ -561,11 +561,12 @@ def test_a_rejected_step_draws_too():
 # --- the gradient -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("probes", [BasisVectors(), Rademacher(1)])
-def test_the_gradient_of_a_gaussian_is_its_score(sde, probes):
+@pytest.mark.parametrize("name, probes", in_turn(SDES, [BasisVectors(), Rademacher(1)]))
+def test_the_gradient_of_a_gaussian_is_its_score(name, probes):
     """d log p/dx = C^{-1} (m - x), to the solver's tolerance and the start's k^4; and z moves with x by the flow's
     matrix alpha(eps) (C_T C_eps^{-1})^{1/2}, C_t = alpha^2 C + sigma^2 I.
     """
+    sde = make_sde(name)
     score = correlated(sde)
     x = score.draw(2, (1, 2, 2)).requires_grad_()
     likelihood = Likelihood(probes, moments=score.moments)

@@ -28,7 +28,7 @@ from samplers import (
 from samplers.exponential import exponential_weights, moments
 from sde_lib import SDE, Counted, affine
 
-from .conftest import GaussianScore, draw_mixture, make_sde, mixture
+from .conftest import GaussianScore, draw_mixture, in_turn, make_sde, mixture
 from .test_samplers import relative_errors
 
 THREE = ["ve", "vp", "subvp"]
@@ -61,27 +61,30 @@ def error(name: str, predictor, steps: int, grid: Grid | None = None) -> float:
     return float((found - exact).norm(dim=1).median())
 
 
-@pytest.mark.parametrize("name", THREE)
 @pytest.mark.parametrize(
-    "predictor, order",
-    [
-        (Exponential(1), 1),
-        (Exponential(2), 2),
-        (Exponential(3), 3),  # 2.0 without the second difference's factor 2
-        (UniPC(2), 3),  # one more than the predictor's: the corrector's
-        (UniPC(3), 4),
-        (DEIS(1), 1),
-        (DEIS(2), 2),
-        (DEIS(3), 3),
-        (DEIS(4), 4),  # 2.1 without the start's second look
-        (AdamsBashforth(1), 1),
-        (AdamsBashforth(2), 2),
-        (AdamsBashforth(3), 3),
-        (AdamsBashforth(4), 4),
-    ],
+    "rule, name",
+    in_turn(
+        [
+            (Exponential(1), 1),
+            (Exponential(2), 2),
+            (Exponential(3), 3),  # 2.0 without the second difference's factor 2
+            (UniPC(2), 3),  # one more than the predictor's: the corrector's
+            (UniPC(3), 4),
+            (DEIS(1), 1),
+            (DEIS(2), 2),
+            (DEIS(3), 3),
+            (DEIS(4), 4),  # 2.1 without the start's second look
+            (AdamsBashforth(1), 1),
+            (AdamsBashforth(2), 2),
+            (AdamsBashforth(3), 3),
+            (AdamsBashforth(4), 4),
+        ],
+        THREE,
+    ),
     ids=str,
 )
-def test_orders_on_a_mixture(name, predictor, order):
+def test_orders_on_a_mixture(rule, name):
+    predictor, order = rule
     coarse, fine = (error(name, predictor, steps) for steps in (640, 1280))
     assert math.log2(coarse / fine) == pytest.approx(order, abs=0.2)
 
@@ -388,8 +391,8 @@ def test_short_steps_are_adams_bashforth(sde):
 
 @pytest.mark.parametrize("predictor", [Exponential(3), UniPC(3), DEIS(4), AdamsBashforth(4)], ids=str)
 def test_thousands_of_steps_lose_nothing(predictor):
-    """5,000 steps in float64 end within 1e-10 of the flow, in float32 within rounding."""
-    assert error("vp", predictor, 5000) < 1e-9
+    """3,000 steps in float64 end within 1e-8 of the flow, in float32 within rounding."""
+    assert error("vp", predictor, 3000) < 1e-8
     sde, _, x, exact = flow("vp")
     score = Oracle(sde, mixture((2,))).float()
     found = PredictorCorrector(LogSNR(), 1000, predictor, denoise=False)(sde, score, x.float(), torch.randn_like)

@@ -34,7 +34,18 @@ from samplers import (
 from samplers.guidance import conjugate_gradients
 from sde_lib import VE, VP, BlockNoise, Counted, of_rows
 
-from .conftest import PREDICTORS, SAMPLERS, GaussianScore, draw_mixture, make, make_sampler, mixture
+from .conftest import (
+    PREDICTORS,
+    SAMPLERS,
+    SDES,
+    GaussianScore,
+    draw_mixture,
+    in_turn,
+    make,
+    make_sampler,
+    make_sde,
+    mixture,
+)
 
 PICTURE = (3, 8, 6)
 SLANTED = Dense((2,), 0.3, torch.tensor([[1.0, 0.6]]))
@@ -291,10 +302,10 @@ def test_a_counted_score_of_rows_counts():
 # Replacement
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
-def test_replacement_of_independent_coordinates(sde, name):
+@pytest.mark.parametrize("name, process", in_turn(SAMPLERS, SDES))
+def test_replacement_of_independent_coordinates(name, process):
     """x_2 owes nothing to x_1: it keeps its law under every sampler, and x_1 is what was measured."""
-    count = 400
+    sde, count = make_sde(process), 400
     measurement, x_1 = two_conditions(count)
     sampler = plain = make_sampler(name, steps=20, rtol=1e-2, atol=1e-2)
     x = run(Projection(), sampler, sde, GaussianScore(sde, 0.5, 0.9), measurement)
