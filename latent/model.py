@@ -56,18 +56,28 @@ class LatentModel(nn.Module, ABC):
         return self.generate(z, u)
 
     def begin(self, other: nn.Module) -> None:
-        """Takes over the weights of another model, part by part, where both have the part."""
+        """Takes over the weights of another model, part by part, where both have the part.
+
+        Raises:
+            ValueError: a part is of the same kind and other sizes, or the two have no weights in common.
+        """
         mine, theirs = dict(self.named_children()), dict(other.named_children())
+        common = 0
         for name in mine.keys() & theirs.keys():
             states = mine[name].state_dict(), theirs[name].state_dict()
             shapes = [{key: tensor.shape for key, tensor in state.items()} for state in states]
             if shapes[0] == shapes[1]:
                 mine[name].load_state_dict(states[1])
+                common += len(states[1])
             elif type(mine[name]) is type(theirs[name]):
                 raise ValueError(
                     f"its {name} is not of the same sizes as that of the model that it starts from; give both the same "
                     f"latent, networks and observation"
                 )
+        if not common:
+            raise ValueError(
+                f"a {type(self).__name__} and a {type(other).__name__} have no weights in common; type start=null"
+            )
 
 
 def check_latent(latent: int) -> None:

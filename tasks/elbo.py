@@ -76,6 +76,17 @@ class Elbo:
                     f"~task.models.{name}, or task=generators to compare samples"
                 )
 
+    def check_data(self, data: Data) -> None:
+        for name, recipe in self.models.items():
+            observation = recipe.model.observation
+            if data.levels and not observation.integers:
+                raise ValueError(
+                    f"task.models.{name}.model.observation is a {type(observation).__name__}, a density, and these "
+                    f"data are integers: it gives no bound on log P; type "
+                    f"latent/observation@task.models.{name}.model.observation=logistic"
+                )
+        points_of(data, self.points, self.count)
+
     def __call__(self, sde: SDE, score: nn.Module, data: Data, record: Record) -> dict:
         models = {name: model for name, (model, _) in models_of(record, list(self.models)).items()}
         r = points_of(data, self.points, self.count)
@@ -151,6 +162,7 @@ class Elbo:
                 metrics |= {f"{key}_nll_nats": nll, f"{key}_nll_stderr": stderr}
                 if data.levels:
                     metrics[f"{key}_bits_per_dim"] = data.bits_per_dim(nll)
+                    metrics[f"{key}_bits_per_dim_stderr"] = data.bits_per_dim(stderr)
         return metrics
 
     def show(self, models: dict[str, Any], data: Data, metrics: dict, record: Record) -> None:
@@ -175,7 +187,8 @@ class Elbo:
                 noise = BlockNoise(self.seed, 0, len(test), (model.latent,), encoded.dtype, self.device, "shown")
                 with torch.no_grad():
                     codes = model.code(encoded, noise()).cpu()
-                pair = model.encode(encoded)[0].var(0).argsort(descending=True)[:2].sort().values.cpu()
+                    spread = model.encode(encoded)[0].var(0, correction=0)
+                pair = spread.argsort(descending=True)[:2].sort().values.cpu()
                 unit = "bits_per_dim" if data.levels else "nll_nats"
                 share = data.bits_per_dim(1.0) if data.levels else 1.0
                 terms = [share * metrics[f"{name}_{key}_nats"] for key in ("reconstruction", "divergence")]
