@@ -250,6 +250,8 @@ def test_a_law_of_integers_sums_to_one(law, levels):
     for each in parts:
         assert float(each.exp().sum()) == pytest.approx(1, abs=1e-5)
     # samples by the inverse of its distribution function have the law
+    law_of_k = torch.stack([each.exp() for each in parts], dim=1)[..., None]
+    torch.testing.assert_close(observation.mean(params)[0], (law_of_k * x).sum(0))
     u = (torch.arange(2000, dtype=torch.float64)[:, None, None] + 0.5) / 2000
     drawn = observation.index(observation.sample(params.expand(2000, -1, -1, -1), u.expand(-1, 3, 1)))
     for i, each in enumerate(parts):
@@ -319,6 +321,17 @@ def test_a_prior_is_matched_to_codes_and_leaves_the_rest_alone():
     CodeMatching()(None, model, torch.randn(8, 2)).mean().backward()
     touched = {name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None}
     assert touched == {"prior"}
+    quiet = VAE((2,), 2, Dense(8, 1, dropout=0.5), Gaussian(), model.prior)
+    with torch.no_grad():
+        quiet.encoder[-1].bias[2:] = -20.0  # no spread: the codes are the encoder's values
+    codes, x = quiet.eval().encode(torch.ones(4, 2))[0], torch.ones(4, 2)
+    quiet.train()
+    torch.manual_seed(3)
+    found = CodeMatching()(None, quiet, x)
+    torch.manual_seed(3)
+    z = codes + math.exp(-8) * torch.randn_like(codes)
+    torch.testing.assert_close(found, model.prior.matching(model.prior.sde, model.prior.score, z))
+    assert quiet.encoder.training, "the codes are those of the encoder at work, without its dropout"
     with pytest.raises(ValueError, match=r"trains a score SDE as the prior, and this model's is N\(0, I\)"):
         CodeMatching()(None, VAE((2,), 2, Dense(8, 1), Gaussian(), StandardNormal()), torch.randn(8, 2))
 
@@ -384,6 +397,7 @@ def test_the_wasserstein_loss_is_the_error_and_the_penalty():
         (lambda: DiscretisedLogistic([0, 1, 1]), "at least 2 levels"),
         (lambda: DiscretisedLogistic([8.5, 8.5, 17], 0), "observation.mixture=0 must be at least 1"),
         (lambda: VAE((2,), 0, Dense(), Gaussian(), StandardNormal()), "model.latent=0 must be at least 1"),
+        (lambda: VAE((2,), 3, Dense(), Gaussian(), prior_of(make_sde("vp"), torch.nn.Identity())), "number of latents"),
         (lambda: Bound(beta=-1.0), "loss.beta=-1.0 must be at least 0"),
         (lambda: Adversarial(-1.0), "loss.penalty=-1.0 must be at least 0"),
         (lambda: WassersteinLoss(math.inf), "loss.penalty=inf must be at least 0 and finite"),

@@ -167,7 +167,7 @@ def test_modes_are_counted():
     one = mode_coverage(means[0] + stds[0] * z, (weights, means, stds))
     assert one.found == 1 and one.variation == pytest.approx(0.5, abs=0.01)
     far = mode_coverage(x + 100, (weights, means, stds))
-    assert far.found == 0 and far.good == 0
+    assert far.found == 0 and far.good == 0 and far.variation == 1, "and not a half, which one mode of three has"
     spread = mode_coverage(means[k] + 2 * stds[k, None] * z, (weights, means, stds))
     inside = float(chi2.cdf(chi2.ppf(0.99, 2) / 4, 2))
     assert spread.good == pytest.approx(inside, abs=0.02)
@@ -220,6 +220,9 @@ def test_the_maximum_mean_discrepancy():
 # Mistakes
 
 
+SPOILT = ["task=elbo", "~task.models.vae.training.loss.beta"]
+
+
 @pytest.mark.parametrize(
     "overrides, message",
     [
@@ -237,13 +240,26 @@ def test_the_maximum_mean_discrepancy():
         (["task=generators", "data=checkerboard"], "these data have neither components nor labels"),
         (["task=generators", "data=8gaussians", "task.seeds=0"], "task.seeds=0 must be at least 1"),
         (["task=generators", "+latent@task.models.score=vae"], "this name is the run's own score SDE's"),
+        (["task=elbo", "task.models.vae.model.networks.width=0"], r"task\.models\.vae\.model\.networks\.width=0 must"),
+        (["task=elbo", "task.models.vae.training.loss.beta=-1"], r"type task\.models\.vae\.training\.loss\.beta=1"),
+        (["task=elbo", "task.models.vae.model.latent=0"], r"type task\.models\.vae\.model\.latent=8"),
+        ([*SPOILT, "task.models.vae.training.loss._target_=latent.Adversarial"], "Adversarial is no loss of a VAE"),
+        ([*SPOILT, "task.models.vae.training.loss._target_=training.DenoisingScoreMatching"], "is no loss of a VAE"),
+        (["experiment=lsgm", "task.models.lsgm_joint.start=typo"], "is none of the models before it .vae, vae_l"),
+        (["experiment=lsgm", "task.models.lsgm.model.latent=3"], r"task\.models\.lsgm\.model\.prior\.net\.shape|sizes"),
+        (["experiment=lsgm", "task.models.lsgm.model.prior.net.shape=[3]"], "is not the number of latents, .*latent=8"),
+        (["task=elbo", "+latent/observation@task.models.vae.model.observation=gaussian"], "no bound on log P"),
+        (["task=elbo", "points=/none.npy"], "there is no file"),
+        (["task=generators", "data=8gaussians", "count=3"], "task.count=3 must be at least 4"),
+        (["task=generators", "data=8gaussians", "data.test_count=3"], "3 held-out data are too few"),
+        (["task=generators", "task.models.wae.start=gan"], "a WAE and a GAN have no weights in common"),
         (["task=elbo", "latent/networks@task.models.vae.model.networks=convolutional", "data=moons"], "takes images"),
         (["task=elbo", "data=moons", "+latent/observation@task.models.vae.model.observation=logistic"], "bins"),
     ],
 )
 def test_mistakes_are_named(tmp_path, overrides, message):
     small = ["data.count=100"] if any(word.startswith(("data=moons", "data=8")) for word in overrides) else []
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
         run(compose(f"store={tmp_path}/store", *overrides, *small), CHOICES, tmp_path / "run")
     assert not list(tmp_path.glob("store/*/step-*")), "a network was trained before the mistake was told"
 
@@ -255,3 +271,7 @@ def test_models_that_do_not_fit_each_other():
     integers = VAE((2,), 2, Dense(8, 1), DiscretisedLogistic([1.0, 1.0, 2]), StandardNormal())
     with pytest.raises(ValueError, match="is not of the same sizes"):
         integers.begin(small)
+    fixed = [VAE((2,), 2, Dense(8, 1), Gaussian(std), StandardNormal()) for std in (0.5, 0.2)]
+    fixed[0].begin(fixed[1])
+    assert float(fixed[0].observation.log_std.exp()) == pytest.approx(0.5), "the std is configuration"
+    assert torch.equal(fixed[0].encoder[1].weight, fixed[1].encoder[1].weight)
