@@ -51,8 +51,12 @@ class LatentModel(nn.Module, ABC):
         self, sampler: Sampler, seed: int, first: int, count: int, on_step: Callable[[float], None] | None = None
     ) -> Tensor:
         """Samples in model units, (count, *shape), numbered as :meth:`codes` are, of which they are made."""
-        z = self.codes(sampler, seed, first, count, on_step)
-        u = BlockNoise(seed, first, count, self.shape, z.dtype, z.device, "observation").uniform()
+        return self.observed(self.codes(sampler, seed, first, count, on_step), seed, first)
+
+    @torch.no_grad()
+    def observed(self, z: Tensor, seed: int, first: int) -> Tensor:
+        """Samples in model units of the codes z (B, latent), those numbered first, ... of a seed."""
+        u = BlockNoise(seed, first, len(z), self.shape, z.dtype, z.device, "observation").uniform()
         return self.generate(z, u)
 
     def begin(self, other: nn.Module) -> None:

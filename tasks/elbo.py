@@ -22,7 +22,7 @@ from samplers import Sampler
 from sde_lib import SDE, BlockNoise
 
 from .likelihood import mean_and_stderr
-from .models import check_recipes, draw, in_data_units, models_of
+from .models import check_recipes, in_data_units, models_of
 from .points import points_of
 from .progress import progress
 from .record import Record
@@ -170,19 +170,20 @@ class Elbo:
 
         count = 64 if len(data.shape) == 3 else SHOWN
         test, panels = data.test[:SHOWN], {}
-        with progress("sampling", count * len(models)) as advance:
+        with progress("sampling", SHOWN * len(models)) as advance:
             for k, (name, model) in enumerate(models.items()):
 
-                def tell(first: int, size: int, share: float, k: int = k) -> None:
-                    advance(k * count + first, size, share)
+                def tell(share: float, k: int = k) -> None:
+                    advance(k * SHOWN, SHOWN, share)
 
-                drawn = model.codes(self.sampler, self.seed, 0, SHOWN)
+                drawn = model.codes(self.sampler, self.seed, 0, SHOWN, tell)
                 if len(data.shape) == 3:  # E[x|z]: p(x|z) knows no neighbours, and its draws are speckled
                     with torch.no_grad():
                         x = model.decode(drawn[:count]).cpu()
                 else:
-                    x = draw(model, self.sampler, count, self.batch, self.seed, tell)
+                    x = model.observed(drawn[:count], self.seed, 0).cpu()
                 drawn = drawn.cpu()
+                advance((k + 1) * SHOWN)
                 encoded = data.encode(data.dequantise(test, None).double()).to(self.device, getattr(torch, self.dtype))
                 noise = BlockNoise(self.seed, 0, len(test), (model.latent,), encoded.dtype, self.device, "shown")
                 with torch.no_grad():

@@ -2,12 +2,19 @@
 
 import json
 import math
+from functools import reduce
+from operator import getitem
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from scipy.stats import chi2
 
+import tasks.elbo
+import tasks.figures.latent
+import tasks.generators
 import training.trainer
 from latent import VAE, Bound, Dense, DiscretisedLogistic, Gaussian, ScorePrior, StandardNormal
 from metrics import Classes, mmd, mode_coverage, precision_recall
@@ -17,16 +24,45 @@ from training import Trainer
 
 from .conftest import compose, make_sde, mixture
 
+pytestmark = pytest.mark.usefixtures("few_shown")
+
 CHOICES = {"task": "elbo", "data": "moons", "sde": "vp", "sampler": "unipc", "model": "mlp"}
 SHORT = {"steps": 20, "batch": 16, "warmup": 2, "evaluate": 2}
 
 
-def job(folder, *overrides: str, models: str = "vae") -> dict:
+@pytest.fixture(scope="module")
+def few_shown():
+    """Pictures of few points: what they show is looked at elsewhere."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (tasks.elbo, tasks.generators):
+            patch.setattr(module, "SHOWN", 64)
+        yield
+
+
+def composed(*words: str, late: tuple[str, ...] = ("store=", "data.path=", "task.batch=")) -> dict:
+    """As compose; what begins with one of ``late``, to which no other key refers, is put into a configuration that is
+    composed once, which is most of a short run's time.
+    """
+    cfg = compose(*[word for word in words if not word.startswith(late)])
+    for word in words:
+        if word.startswith(late):
+            key, _, value = word.partition("=")
+            *path, last = key.split(".")
+            reduce(getitem, path, cfg)[last] = yaml.safe_load(value)
+    return cfg
+
+
+def job(folder, *overrides: str, models: str = "vae", picture: bool = False) -> dict:
     """A run in this process with models that are small and hardly trained: its metrics."""
     words = [f"task.models.{name}.training.{key}={value}" for name in models.split() for key, value in SHORT.items()]
     made = [name for name in models.split() if not name.startswith("lsgm")]  # the others take over its networks
     words += [f"task.models.{name}.model.networks.width=8" for name in made]
-    run(compose(f"store={folder}/store", *words, *overrides), CHOICES, folder / "run")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in () if picture else ("bounds", "generators"):  # a second or two each
+            patch.setattr(
+                tasks.figures.latent, name, lambda *told: next(each for each in told if isinstance(each, Path))
+            )
+        run(composed(f"store={folder}/store", *words, *overrides), CHOICES, folder / "run")
     return json.loads((folder / "run" / "metrics.json").read_text())
 
 
@@ -37,7 +73,7 @@ LOOSE = ["task.likelihood.rtol=1e-2", "task.likelihood.atol=1e-2", "~task.models
 def test_the_bounds_of_one_run(tmp_path):
     """Terms that add up, the files, and a second run that trains nothing and finds the same, whatever its batches."""
     words = [*LSGM, *LOOSE, "data=8gaussians", "data.count=500", "count=20", "task.models.vae.model.latent=2"]
-    found = job(tmp_path, *words, models="vae lsgm lsgm_joint")
+    found = job(tmp_path, *words, models="vae lsgm lsgm_joint", picture=True)
     kept = np.load(tmp_path / "run" / "elbo.npz")
     for name in ("vae", "lsgm", "lsgm_joint"):
         assert found[f"{name}_nll_nats"] == pytest.approx(
@@ -100,7 +136,7 @@ GENERATORS += ["task.models.lsgm.model.prior.net.width=8"]
 
 def test_generators_are_trained_and_measured_alike(tmp_path):
     words = [*GENERATORS, "data=8gaussians", "data.count=2000", "data.test_count=500", "count=200"]
-    found = job(tmp_path, *words, models=ALL)
+    found = job(tmp_path, *words, models=ALL, picture=True)
     for name in (*ALL.split(), "score"):
         assert 0 <= found[f"{name}_modes_found"] <= 8 and found[f"{name}_collapsed_runs"] in (0, 1, 2)
         assert found[f"{name}_sliced_wasserstein"] > found["floor_sliced_wasserstein"]
@@ -260,7 +296,8 @@ SPOILT = ["task=elbo", "~task.models.vae.training.loss.beta"]
 def test_mistakes_are_named(tmp_path, overrides, message):
     small = ["data.count=100"] if any(word.startswith(("data=moons", "data=8")) for word in overrides) else []
     with pytest.raises((ValueError, FileNotFoundError), match=message):
-        run(compose(f"store={tmp_path}/store", *overrides, *small), CHOICES, tmp_path / "run")
+        cfg = composed(f"store={tmp_path}/store", *overrides, *small, late=("store=", "task.models.vae."))
+        run(cfg, CHOICES, tmp_path / "run")
     assert not list(tmp_path.glob("store/*/step-*")), "a network was trained before the mistake was told"
 
 
