@@ -43,12 +43,16 @@ def composed(*words: str, late: tuple[str, ...] = ("store=", "data.path=", "task
     """As compose; what begins with one of ``late``, to which no other key refers, is put into a configuration that is
     composed once, which is most of a short run's time.
     """
-    cfg = compose(*[word for word in words if not word.startswith(late)])
-    for word in words:
-        if word.startswith(late):
-            key, _, value = word.partition("=")
-            *path, last = key.split(".")
-            reduce(getitem, path, cfg)[last] = yaml.safe_load(value)
+    put = [word for word in words if word.lstrip("~+").startswith(late)]
+    cfg = compose(*[word for word in words if word not in put])
+    for word in put:
+        key, _, value = word.lstrip("~+").partition("=")
+        *path, last = key.split(".")
+        node = reduce(getitem, path, cfg)
+        if word.startswith("~"):
+            del node[last]
+        else:
+            node[last] = yaml.safe_load(value)
     return cfg
 
 
@@ -256,6 +260,10 @@ def test_the_maximum_mean_discrepancy():
 # Mistakes
 
 
+LATE = ("store=", "checkpoint=", "points=", "data.", "task.")
+LOGISTIC = "{_target_: latent.DiscretisedLogistic, bins: auto}"
+GAUSSIAN = "{_target_: latent.Gaussian, std: null}"
+THREE = ["task.models.lsgm.model.latent=3", "task.models.lsgm.model.prior.net.shape=[3]"]
 SPOILT = ["task=elbo", "~task.models.vae.training.loss.beta"]
 
 
@@ -282,21 +290,25 @@ SPOILT = ["task=elbo", "~task.models.vae.training.loss.beta"]
         ([*SPOILT, "task.models.vae.training.loss._target_=latent.Adversarial"], "Adversarial is no loss of a VAE"),
         ([*SPOILT, "task.models.vae.training.loss._target_=training.DenoisingScoreMatching"], "is no loss of a VAE"),
         (["experiment=lsgm", "task.models.lsgm_joint.start=typo"], "is none of the models before it .vae, vae_l"),
-        (["experiment=lsgm", "task.models.lsgm.model.latent=3"], r"task\.models\.lsgm\.model\.prior\.net\.shape|sizes"),
+        (["experiment=lsgm", *THREE], r"lsgm\.start=vae: its .*coder is not of the same sizes"),
         (["experiment=lsgm", "task.models.lsgm.model.prior.net.shape=[3]"], "is not the number of latents, .*latent=8"),
-        (["task=elbo", "+latent/observation@task.models.vae.model.observation=gaussian"], "no bound on log P"),
-        (["task=elbo", "points=/none.npy"], "there is no file"),
-        (["task=generators", "data=8gaussians", "count=3"], "task.count=3 must be at least 4"),
+        (["task=elbo", f"task.models.vae.model.observation={GAUSSIAN}"], "no bound on log P"),
+        (["task=elbo", "points=/none.npy", "task.points=/none.npy"], "there is no file"),
+        (["task=generators", "data=8gaussians", "task.count=3"], "task.count=3 must be at least 4"),
         (["task=generators", "data=8gaussians", "data.test_count=3"], "3 held-out data are too few"),
-        (["task=generators", "task.models.wae.start=gan"], "a WAE and a GAN have no weights in common"),
-        (["task=elbo", "latent/networks@task.models.vae.model.networks=convolutional", "data=moons"], "takes images"),
-        (["task=elbo", "data=moons", "+latent/observation@task.models.vae.model.observation=logistic"], "bins"),
+        (["task=generators", "data=8gaussians", "task.models.wae.start=gan"], "a WAE and a GAN have no weights in c"),
+        (
+            ["task=elbo", "data=moons", "task.models.vae.model.networks={_target_: latent.Convolutional}"],
+            "takes images",
+        ),
+        (["task=elbo", "data=moons", f"task.models.vae.model.observation={LOGISTIC}"], "bins"),
     ],
 )
 def test_mistakes_are_named(tmp_path, overrides, message):
-    small = ["data.count=100"] if any(word.startswith(("data=moons", "data=8")) for word in overrides) else []
+    if any(word.startswith(("data=moons", "data=8")) for word in overrides):
+        overrides = [*overrides, "data.count=100"]
     with pytest.raises((ValueError, FileNotFoundError), match=message):
-        cfg = composed(f"store={tmp_path}/store", *overrides, *small, late=("store=", "task.models.vae."))
+        cfg = composed(f"store={tmp_path}/store", *overrides, late=LATE)
         run(cfg, CHOICES, tmp_path / "run")
     assert not list(tmp_path.glob("store/*/step-*")), "a network was trained before the mistake was told"
 
