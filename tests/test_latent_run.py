@@ -17,9 +17,11 @@ import tasks.figures.latent
 import tasks.generators
 import training.trainer
 from latent import VAE, Bound, Dense, DiscretisedLogistic, Gaussian, ScorePrior, StandardNormal
-from metrics import Classes, mmd, mode_coverage, precision_recall
+from metrics import Classes, mmd, mode_coverage, precision_recall, sliced_wasserstein
+from metrics.coverage import belonging, covered
 from models import MLP, Noise
 from run import load, run
+from tasks.models import draw, in_data_units
 from training import Trainer
 
 from .conftest import compose, make_sde, mixture
@@ -95,7 +97,13 @@ def test_the_bounds_of_one_run(tmp_path):
     assert (tmp_path / "run" / "elbo.png").stat().st_size > 10_000
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("store/*/step-*/*")}
     assert len({path.parts[-3] for path in before}) == 3
-    again = job(tmp_path, *words, "task.batch=19", models="vae lsgm lsgm_joint")
+    # the same noise for every model: lsgm's decoder is vae's, and is shown the same codes, but for the prior's blur
+    np.testing.assert_allclose(kept["lsgm_reconstruction"], kept["vae_reconstruction"], atol=0.2)
+    assert (kept["lsgm_reconstruction"] - kept["lsgm_denoising_bound"]).mean() > 0, "a divergence is not negative"
+    again = job(tmp_path, *words, "task.batch=7", models="vae lsgm lsgm_joint")
+    rerun = np.load(tmp_path / "run" / "elbo.npz")
+    for key in ("vae_bound", "lsgm_reconstruction", "lsgm_denoising_bound"):
+        np.testing.assert_allclose(rerun[key], kept[key], atol=2e-3)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("store/*/step-*/*")} == before
     for key in again:
         if not key.endswith("seconds"):
@@ -128,7 +136,10 @@ def test_scaled_columns_are_scored_in_their_own_units(tmp_path):
     found = []
     for factor in (1.0, 10.0):
         np.save(tmp_path / "mine.npy", x * factor)
-        found.append(job(tmp_path, "data=arrays", f"data.path={tmp_path}/mine.npy", "task=elbo"))
+        words = ["data=arrays", f"data.path={tmp_path}/mine.npy", "task=elbo", "task.samples=2"]
+        found.append(job(tmp_path, *words))
+    lower = found[0]["vae_importance_nll_nats"] + 3 * math.log(10)
+    assert found[1]["vae_importance_nll_nats"] == pytest.approx(lower, abs=1e-2)
     assert found[1]["vae_nll_nats"] == pytest.approx(found[0]["vae_nll_nats"] + 3 * math.log(10), abs=1e-2)
 
 
@@ -148,6 +159,12 @@ def test_generators_are_trained_and_measured_alike(tmp_path):
     assert found["modes"] == found["floor_modes_found"] == 8 and found["floor_good"] == pytest.approx(0.99, abs=0.03)
     kept = np.load(tmp_path / "run" / "generators.npz")
     assert kept["gan"].shape == (2, 8) and kept["good"].shape == (5, 2)
+    for name, counts in zip(kept["names"], kept["modes_found"], strict=True):
+        assert found[f"{name}_collapsed_runs"] == (counts < 8).sum()
+    _, model, data = load(next(tmp_path.glob("store/*-gan-*")))
+    assert found["floor_sliced_wasserstein"] == pytest.approx(sliced_wasserstein(data.train[:200], data.test))
+    whole, parts = (draw(model, None, 20, size, 0, lambda *told: None) for size in (20, 7))
+    torch.testing.assert_close(parts, whole)
     assert (tmp_path / "run" / "generators.png").stat().st_size > 10_000
     folders = sorted(tmp_path.glob("store/*"))
     assert len(folders) == 10
@@ -215,6 +232,32 @@ def test_modes_are_counted():
     assert mode_coverage(few, (weights, means, stds)).found == 2, "one stray sample is no mode"
 
 
+def test_samples_belong_to_the_most_probable_component():
+    weights, means, stds = torch.tensor([0.7, 0.2, 0.1]), 2 * torch.randn(3, 3), torch.tensor([0.4, 1.5, 0.8])
+    x = 3 * torch.randn(2000, 3)
+    law = torch.distributions.Normal(means, stds[:, None])
+    assert torch.equal(
+        belonging(x, (weights, means, stds)), (law.log_prob(x[:, None]).sum(2) + weights.log()).argmax(1)
+    )
+
+
+def test_a_mode_is_found_with_a_fifth_of_its_share():
+    truth = torch.tensor([1.0, 3.0])
+    for share, found in ((0.051, 2), (0.049, 1)):
+        assert covered(torch.tensor([share, 1 - share]), truth).found == found
+
+
+def test_samples_of_integers_are_those_of_their_bins():
+    from data import Digits
+
+    data = Digits()
+    k = data.train[:5]
+    for place in (0.01, 0.5, 0.99):
+        assert torch.equal(in_data_units(data, data.encode(k + place)), k.double())
+    with pytest.raises(FloatingPointError, match="samples are not finite"):
+        in_data_units(data, torch.full((1, 1, 8, 8), math.nan))
+
+
 def test_classes_are_counted():
     centres = torch.tensor([[0.0, 0.0], [5.0, 0.0], [0.0, 5.0]])
     labels = torch.arange(300) % 3
@@ -235,10 +278,13 @@ def test_precision_and_recall():
     assert precision_recall(more + 50, real) == (0.0, 0.0)
     half = more[more[:, 0] > 0]  # a half of the data: all of it good, half of them missed
     precision, recall = precision_recall(half, real)
+    assert precision_recall(real, half) == (recall, precision)
     assert precision > 0.8 and 0.4 < recall < 0.75
     noisy = torch.cat([more[:250], more[:250] + 50])
     precision, recall = precision_recall(noisy, real)
     assert precision == pytest.approx(0.45, abs=0.06) and recall > 0.7
+    line = torch.tensor([[0.0], [1.0], [2.0], [3.0], [4.0]])  # to the third neighbour: 3, 2, 2, 2, 3
+    assert precision_recall(torch.tensor([[7.0], [7.1], [-2.9], [2.0], [50.0]]), line)[0] == 0.6
     with pytest.raises(ValueError, match="more than 3 points"):
         precision_recall(real[:3], real)
 
