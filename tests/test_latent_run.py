@@ -16,6 +16,7 @@ import tasks.elbo
 import tasks.figures.latent
 import tasks.generators
 import training.trainer
+from conf.assemble import build_data
 from latent import VAE, Bound, Dense, DiscretisedLogistic, Gaussian, ScorePrior, StandardNormal
 from metrics import Classes, mmd, mode_coverage, precision_recall, sliced_wasserstein
 from metrics.coverage import belonging, covered
@@ -161,7 +162,8 @@ def test_generators_are_trained_and_measured_alike(tmp_path):
     assert kept["gan"].shape == (2, 8) and kept["good"].shape == (5, 2)
     for name, counts in zip(kept["names"], kept["modes_found"], strict=True):
         assert found[f"{name}_collapsed_runs"] == (counts < 8).sum()
-    _, model, data = load(next(tmp_path.glob("store/*-gan-*")))
+    _, model, _ = load(next(tmp_path.glob("store/*-gan-*")))
+    data = build_data(compose("data=8gaussians", "data.count=2000", "data.test_count=500"))
     assert found["floor_sliced_wasserstein"] == pytest.approx(sliced_wasserstein(data.train[:200], data.test))
     whole, parts = (draw(model, None, 20, size, 0, lambda *told: None) for size in (20, 7))
     torch.testing.assert_close(parts, whole)
