@@ -249,6 +249,11 @@ def test_a_mode_is_found_with_a_fifth_of_its_share():
         assert covered(torch.tensor([share, 1 - share]), truth).found == found
 
 
+def test_a_run_that_misses_a_mode_has_collapsed():
+    found = tasks.Generators.described(None, "gan", [{"modes_found": k} for k in (8, 7, 8, 3)], 8)
+    assert found["gan_collapsed_runs"] == 2 and found["gan_modes_found"] == 6.5
+
+
 def test_samples_of_integers_are_those_of_their_bins():
     from data import Digits
 
