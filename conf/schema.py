@@ -82,7 +82,8 @@ def build(node: Any, key: str) -> Any:
     if isinstance(node, dict) and "_target_" in node:
         names = node.keys() - {"_target_"} - BESIDE.get(key, {}).keys()
         arguments = {name: build(node[name], f"{key}.{name}") for name in node if name in names}
-        return locate(node["_target_"], key)(**arguments)
+        with full_keys(node, key):
+            return locate(node["_target_"], key)(**arguments)
     if isinstance(node, dict):
         return {name: build_named(value, f"{key}.{name}") for name, value in node.items()}
     if isinstance(node, list):
@@ -107,8 +108,32 @@ def own_key(node: Any, key: str) -> Iterator[None]:
         group = package if package in GROUPS else package.removesuffix("s")
         if group not in GROUPS:
             raise
-        inner = f"{key}.{group}" if isinstance(node.get(group), dict) else key  # a part may hold one of its own kind
-        raise ValueError(re.sub(rf"\b{group}\.(?=[a-z_])", f"{inner}.", str(error))) from None
+        places = {name: f"{key}.{name}" for name, child in node.items() if isinstance(child, dict)}
+        places.setdefault(group, key)  # unless it holds one of its own kind
+        raise ValueError(spelt_out(str(error), places)) from None
+
+
+@contextmanager
+def full_keys(node: dict, key: str) -> Iterator[None]:
+    """A class deep in the configuration knows its own key's last word and its parts': its messages get the whole key.
+    The names of groups stay, since what tasks hold of them is mostly the run's own.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if "." not in key:
+            raise
+        places = {name: f"{key}.{name}" for name, child in node.items() if isinstance(child, dict)}
+        places[key.rpartition(".")[2]] = key
+        known = {name: place for name, place in places.items() if name not in GROUPS}
+        raise ValueError(spelt_out(str(error), known)) from None
+
+
+def spelt_out(message: str, places: dict[str, str]) -> str:
+    """A message with every ``name.`` that begins a key as its place in the configuration."""
+    for name, place in places.items():
+        message = re.sub(rf"(?<![\w.]){name}\.(?=[a-z_])", f"{place}.", message)
+    return message
 
 
 def check_root(cfg: dict) -> None:

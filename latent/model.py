@@ -51,23 +51,37 @@ class LatentModel(nn.Module, ABC):
         self, sampler: Sampler, seed: int, first: int, count: int, on_step: Callable[[float], None] | None = None
     ) -> Tensor:
         """Samples in model units, (count, *shape), numbered as :meth:`codes` are, of which they are made."""
-        z = self.codes(sampler, seed, first, count, on_step)
-        u = BlockNoise(seed, first, count, self.shape, z.dtype, z.device, "observation").uniform()
+        return self.observed(self.codes(sampler, seed, first, count, on_step), seed, first)
+
+    @torch.no_grad()
+    def observed(self, z: Tensor, seed: int, first: int) -> Tensor:
+        """Samples in model units of the codes z (B, latent), those numbered first, ... of a seed."""
+        u = BlockNoise(seed, first, len(z), self.shape, z.dtype, z.device, "observation").uniform()
         return self.generate(z, u)
 
     def begin(self, other: nn.Module) -> None:
-        """Takes over the weights of another model, part by part, where both have the part."""
+        """Takes over the weights of another model, part by part, where both have the part.
+
+        Raises:
+            ValueError: a part is of the same kind and other sizes, or the two have no weights in common.
+        """
         mine, theirs = dict(self.named_children()), dict(other.named_children())
+        common = 0
         for name in mine.keys() & theirs.keys():
             states = mine[name].state_dict(), theirs[name].state_dict()
             shapes = [{key: tensor.shape for key, tensor in state.items()} for state in states]
             if shapes[0] == shapes[1]:
                 mine[name].load_state_dict(states[1])
+                common += len(states[1])
             elif type(mine[name]) is type(theirs[name]):
                 raise ValueError(
                     f"its {name} is not of the same sizes as that of the model that it starts from; give both the same "
                     f"latent, networks and observation"
                 )
+        if not common:
+            raise ValueError(
+                f"a {type(self).__name__} and a {type(other).__name__} have no weights in common; type start=null"
+            )
 
 
 def check_latent(latent: int) -> None:

@@ -44,6 +44,8 @@ class Bound(Loss):
 class CodeMatching(Loss):
     """Denoising score matching on codes; no gradient reaches the encoder, and the decoder is not asked.
 
+    The codes are those that the bound will ask about: of the encoder without its dropout, also in training.
+
     Arguments:
         matching: the loss, with its noise levels.
     """
@@ -53,7 +55,10 @@ class CodeMatching(Loss):
     def __call__(self, sde: SDE | None, score: VAE, x_0: Tensor) -> Tensor:
         if not score.prior.blur:
             raise ValueError("loss=CodeMatching trains a score SDE as the prior, and this model's is N(0, I)")
+        training = score.encoder.training
+        score.encoder.eval()
         with torch.no_grad():
             mean, log_std = score.encode(x_0)
             z = mean + log_std.exp() * torch.randn_like(mean)
+        score.encoder.train(training)
         return self.matching(score.prior.sde, score.prior.score, z)

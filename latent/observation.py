@@ -64,7 +64,7 @@ class Gaussian(Observation):
         if std is None:
             self.log_std = nn.Parameter(log_std)
         else:
-            self.register_buffer("log_std", log_std)
+            self.register_buffer("log_std", log_std, persistent=False)  # configuration: no other model's is taken over
 
     def log_prob(self, x: Tensor, params: Tensor) -> Tensor:
         z = (x - params[:, 0]) * torch.exp(-self.log_std)
@@ -102,6 +102,10 @@ class Binned(Observation):
     def centre(self, k: Tensor) -> Tensor:
         """The centre of bin k in model units."""
         return (k + 0.5 - self.shift) / self.scale
+
+    def mean(self, params: Tensor) -> Tensor:
+        k = self.levels - 1 - sum(self.cumulative(params))  # E[k] = sum_j P(k > j)
+        return self.centre(k)
 
     @abstractmethod
     def cumulative(self, params: Tensor) -> Iterator[Tensor]:
@@ -146,11 +150,6 @@ class DiscretisedLogistic(Binned):
         log_mass = torch.where(k == 0, low, torch.where(k == self.levels - 1, high, inside))
         return torch.logsumexp(log_weights + log_mass, dim=1).flatten(1).sum(1)
 
-    def mean(self, params: Tensor) -> Tensor:
-        log_weights, means, _ = self.parts(params)
-        low, high = self.centre(torch.zeros_like(means)), self.centre(torch.full_like(means, self.levels - 1))
-        return (log_weights.exp() * torch.minimum(torch.maximum(means, low), high)).sum(1)
-
     def cumulative(self, params: Tensor) -> Iterator[Tensor]:
         log_weights, means, log_scales = self.parts(params)
         weights, rates = log_weights.exp(), torch.exp(-log_scales)
@@ -171,10 +170,6 @@ class Categorical(Binned):
 
     def log_prob(self, x: Tensor, params: Tensor) -> Tensor:
         return params.log_softmax(1).gather(1, self.index(x)[:, None]).flatten(1).sum(1)
-
-    def mean(self, params: Tensor) -> Tensor:
-        k = torch.arange(self.levels, device=params.device).reshape(-1, *[1] * (params.ndim - 2))
-        return (params.softmax(1) * self.centre(k)).sum(1)
 
     def cumulative(self, params: Tensor) -> Iterator[Tensor]:
         yield from params.softmax(1).cumsum(1)[:, :-1].unbind(1)

@@ -49,9 +49,11 @@ class Prior(nn.Module, ABC):
 
     Attributes:
         blur: the std of the noise that the prior wants in every code.
+        dim: the number D of latents that it is made for; None for any.
     """
 
     blur: float = 0.0
+    dim: int | None = None
 
     @abstractmethod
     def divergence(
@@ -129,9 +131,9 @@ class ScorePrior(Prior):
 
     def __init__(self, sde: SDE, net: nn.Module, parameterisation: Parameterisation, mixed: bool = True):
         super().__init__()
-        self.sde, self.matching = sde, DenoisingScoreMatching()
+        self.sde, self.matching, self.dim = sde, DenoisingScoreMatching(), net.last.out_features
         model = ScoreModel(sde, net, parameterisation)
-        self.score = MixedScore(model, net.last.out_features) if mixed else model
+        self.score = MixedScore(model, self.dim) if mixed else model
         eps, T = (torch.tensor(t, dtype=torch.float64) for t in (sde.eps, sde.T))
         self.at_eps = float(sde.alpha(eps))
         self.blur = float(sde.sigma(eps)) / self.at_eps

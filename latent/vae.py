@@ -70,6 +70,11 @@ class VAE(LatentModel):
     ):
         super().__init__()
         check_latent(latent)
+        if prior.dim not in (None, latent):
+            raise ValueError(
+                f"prior.net.shape=[{prior.dim}] is not the number of latents, model.latent={latent}; type "
+                f"prior.net.shape=[{latent}]"
+            )
         self.shape, self.latent = tuple(shape), latent
         self.encoder = networks.encoder(self.shape, 2 * latent)
         self.decoder = networks.decoder(latent, observation.parameters, self.shape)

@@ -28,7 +28,8 @@ class Coverage:
     Attributes:
         shares: found in each mode, (K,); of a mixture, of good samples, and so of sum at most 1.
         found: how many modes.
-        variation: the total variation between the shares, divided by their sum, and the true ones.
+        variation: the total variation between the shares, divided by their sum, and the true ones; 1 where they are all
+            0.
         good: the share of good samples; None for classes.
     """
 
@@ -40,8 +41,8 @@ class Coverage:
 
 def covered(shares: Tensor, truth: Tensor, good: float | None = None) -> Coverage:
     truth = truth.double() / truth.double().sum()
-    normed = shares / shares.sum().clamp_min(1e-30)
-    found, variation = int((shares >= ENOUGH * truth).sum()), float(0.5 * (normed - truth).abs().sum())
+    found, total = int((shares >= ENOUGH * truth).sum()), shares.sum()
+    variation = float(0.5 * (shares / total - truth).abs().sum()) if total > 0 else 1.0
     return Coverage(shares, found, variation, good)
 
 

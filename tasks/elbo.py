@@ -22,7 +22,7 @@ from samplers import Sampler
 from sde_lib import SDE, BlockNoise
 
 from .likelihood import mean_and_stderr
-from .models import check_recipes, draw, in_data_units, models_of
+from .models import check_recipes, in_data_units, models_of
 from .points import points_of
 from .progress import progress
 from .record import Record
@@ -75,6 +75,17 @@ class Elbo:
                     f"task.models.{name} is a {type(recipe.model).__name__}, which has no bound on log p; type "
                     f"~task.models.{name}, or task=generators to compare samples"
                 )
+
+    def check_data(self, data: Data) -> None:
+        for name, recipe in self.models.items():
+            observation = recipe.model.observation
+            if data.levels and not observation.integers:
+                raise ValueError(
+                    f"task.models.{name}.model.observation is a {type(observation).__name__}, a density, and these "
+                    f"data are integers: it gives no bound on log P; type "
+                    f"latent/observation@task.models.{name}.model.observation=logistic"
+                )
+        points_of(data, self.points, self.count)
 
     def __call__(self, sde: SDE, score: nn.Module, data: Data, record: Record) -> dict:
         models = {name: model for name, (model, _) in models_of(record, list(self.models)).items()}
@@ -151,6 +162,7 @@ class Elbo:
                 metrics |= {f"{key}_nll_nats": nll, f"{key}_nll_stderr": stderr}
                 if data.levels:
                     metrics[f"{key}_bits_per_dim"] = data.bits_per_dim(nll)
+                    metrics[f"{key}_bits_per_dim_stderr"] = data.bits_per_dim(stderr)
         return metrics
 
     def show(self, models: dict[str, Any], data: Data, metrics: dict, record: Record) -> None:
@@ -158,24 +170,26 @@ class Elbo:
 
         count = 64 if len(data.shape) == 3 else SHOWN
         test, panels = data.test[:SHOWN], {}
-        with progress("sampling", count * len(models)) as advance:
+        with progress("sampling", SHOWN * len(models)) as advance:
             for k, (name, model) in enumerate(models.items()):
 
-                def tell(first: int, size: int, share: float, k: int = k) -> None:
-                    advance(k * count + first, size, share)
+                def tell(share: float, k: int = k) -> None:
+                    advance(k * SHOWN, SHOWN, share)
 
-                drawn = model.codes(self.sampler, self.seed, 0, SHOWN)
+                drawn = model.codes(self.sampler, self.seed, 0, SHOWN, tell)
                 if len(data.shape) == 3:  # E[x|z]: p(x|z) knows no neighbours, and its draws are speckled
                     with torch.no_grad():
                         x = model.decode(drawn[:count]).cpu()
                 else:
-                    x = draw(model, self.sampler, count, self.batch, self.seed, tell)
+                    x = model.observed(drawn[:count], self.seed, 0).cpu()
                 drawn = drawn.cpu()
+                advance((k + 1) * SHOWN)
                 encoded = data.encode(data.dequantise(test, None).double()).to(self.device, getattr(torch, self.dtype))
                 noise = BlockNoise(self.seed, 0, len(test), (model.latent,), encoded.dtype, self.device, "shown")
                 with torch.no_grad():
                     codes = model.code(encoded, noise()).cpu()
-                pair = model.encode(encoded)[0].var(0).argsort(descending=True)[:2].sort().values.cpu()
+                    spread = model.encode(encoded)[0].var(0, correction=0)
+                pair = spread.argsort(descending=True)[:2].sort().values.cpu()
                 unit = "bits_per_dim" if data.levels else "nll_nats"
                 share = data.bits_per_dim(1.0) if data.levels else 1.0
                 terms = [share * metrics[f"{name}_{key}_nats"] for key in ("reconstruction", "divergence")]

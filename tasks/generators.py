@@ -7,6 +7,7 @@ it misses a mode. Distances stand beside their floor, what as many training data
 that of whole trainings: how stable they are.
 """
 
+import logging
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,9 @@ from .models import check_recipes, draw, in_data_units, models_of
 from .progress import progress
 from .record import Record
 
+log = logging.getLogger(__name__)
+
+NEIGHBOURS = 3  # of precision and recall: the k-th
 MEASURED = 2000  # points in precision and recall, whose cost grows with their square
 SHOWN = 2000  # points in the picture
 
@@ -60,6 +64,8 @@ class Generators:
         for key in ("seeds", "batch"):
             if getattr(self, key) < 1:
                 raise ValueError(f"task.{key}={getattr(self, key)} must be at least 1; type task.{key}=1")
+        if self.count is not None and self.count <= NEIGHBOURS:
+            raise ValueError(f"task.count={self.count} must be at least {NEIGHBOURS + 1}; type count=1000")
 
     def check_data(self, data: Data) -> None:
         if data.components() is None and getattr(data, "train_labels", None) is None:
@@ -67,11 +73,27 @@ class Generators:
                 "task=generators counts modes, and these data have neither components nor labels; type "
                 "data=8gaussians, data=mixture, data=digits or images with labels"
             )
+        for key, part in (("training", data.train), ("held-out", data.test)):
+            if len(part) <= NEIGHBOURS:
+                raise ValueError(
+                    f"{len(part)} {key} data are too few to compare samples with: {NEIGHBOURS + 1} at least"
+                )
+        if len(data.train) < (count := self.size(data)):
+            log.warning(
+                "the floor is that of all %s training data, and of %s samples it would be a lower one; type count=%s",
+                f"{len(data.train):,}",
+                f"{count:,}",
+                len(data.train),
+            )
+
+    def size(self, data: Data) -> int:
+        """How many samples are drawn of each training."""
+        return self.count or (10_000 if len(data.shape) == 1 else 1000)
 
     def __call__(self, sde: SDE, score: nn.Module, data: Data, record: Record) -> dict:
         names = [*self.models, *(["score"] if self.score else [])]
         trained = models_of(record, [f"{name}/{i}" for name in names for i in range(self.seeds)])
-        count = self.count or (10_000 if len(data.shape) == 1 else 1000)
+        count = self.size(data)
         judge = None if data.components() is not None else Classes(data.train, data.train_labels)
         floor = self.measure(data.train[:count], data, judge)
         modes = len(floor.pop("shares"))
@@ -124,7 +146,7 @@ class Generators:
         if found.good is not None:
             row["good"] = found.good
         row["sliced_wasserstein"] = sliced_wasserstein(r, test)
-        row["precision"], row["recall"] = precision_recall(r[:MEASURED], test[:MEASURED])
+        row["precision"], row["recall"] = precision_recall(r[:MEASURED], test[:MEASURED], NEIGHBOURS)
         return row
 
     def described(self, name: str, rows: list[dict], modes: int) -> dict[str, float]:

@@ -4,7 +4,7 @@ They are trained through the store, each once, by whoever obtains the run's scor
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
 from torch import Tensor
@@ -17,12 +17,31 @@ from .record import Record
 
 
 def check_recipes(models: Mapping[str, Any]) -> None:
-    """Raises a ValueError unless there are recipes, and each that starts from another comes after it."""
+    """Raises a ValueError unless there are recipes, each with a loss of its kind of model, and each that starts from
+    another comes after it and fits it: before any is trained. Leaves the weights of its models changed.
+    """
     if not models:
         raise ValueError("task.models is empty; type for example +latent@task.models.vae=vae")
+    before: list[str] = []
     for name, recipe in models.items():
+        key = f"task.models.{name}"
         if not isinstance(recipe, Recipe):
-            raise ValueError(f"task.models.{name} must be a recipe; type latent@task.models.{name}=vae")
+            raise ValueError(f"{key} must be a recipe; type latent@{key}=vae")
+        loss, kind = recipe.training.loss, type(recipe.model).__name__
+        wanted = get_type_hints(type(loss).__call__)["score"]
+        if not (isinstance(wanted, type) and isinstance(recipe.model, wanted)):
+            raise ValueError(f"{key}.training.loss: {type(loss).__name__} is no loss of a {kind}")
+        if recipe.start is not None:
+            if recipe.start not in before:
+                raise ValueError(
+                    f"{key}.start={recipe.start} is none of the models before it "
+                    f"({', '.join(before) or 'there are none'})"
+                )
+            try:
+                recipe.model.begin(models[recipe.start].model)
+            except ValueError as error:
+                raise ValueError(f"{key}.start={recipe.start}: {error}") from None
+        before.append(name)
 
 
 def models_of(record: Record, names: list[str]) -> dict[str, tuple[Any, list[dict]]]:

@@ -29,11 +29,15 @@ from latent.prior import entropy
 from likelihood import Likelihood
 from models import MLP, Noise, Oracle, ScoreModel
 from samplers import EulerMaruyama, PredictorCorrector, ProbabilityFlow, Uniform
+from sde_lib import VP
 
 from .conftest import SDES, GaussianScore, draw_mixture, make_sde, mixture
 
 EXACT = Likelihood(start="plain", prior="standard", control_variate=False, moments=None)
 SHAPES = [(1,), (5,), (1, 5, 7), (3, 8, 6), (2, 1, 9), (1, 16, 16)]
+
+
+WIDE = VP(beta_max=2.0, eps=0.3)  # whose ends are far from data and from noise, so that each of them counts
 
 
 def prior_of(sde, score, dim: int = 2) -> ScorePrior:
@@ -141,10 +145,10 @@ def test_the_divergence_from_the_standard_normal():
     torch.testing.assert_close(entropy(log_std), Normal(mean, log_std.exp()).entropy().sum(1))
 
 
-@pytest.mark.parametrize("name", SDES)
+@pytest.mark.parametrize("name", [*SDES, "wide"])
 def test_the_cross_entropy_of_the_exact_score_is_the_closed_form(name):
     """Of codes N(0, s^2 I): their entropy at eps, and the divergence of their law at T from the prior there."""
-    sde, std, dim = make_sde(name), 0.6, 3
+    sde, std, dim = WIDE if name == "wide" else make_sde(name), 0.6, 3
     prior = prior_of(sde, GaussianScore(sde, 0.0, std), dim)
     z = std * torch.randn(20_000, dim, dtype=torch.float64)
     found = prior.cross_entropy(z)
@@ -157,6 +161,46 @@ def test_the_cross_entropy_of_the_exact_score_is_the_closed_form(name):
     unit = (torch.arange(len(z)) + 0.5) / len(z)
     again = prior.cross_entropy(z[torch.randperm(len(z))], unit.double(), torch.randn_like(z))
     assert float(again.mean()) == pytest.approx(float(exact), abs=4.5 * float(again.std()) / len(z) ** 0.5)
+
+
+def flowing(sde, std: float) -> Normal:
+    """What the probability flow of the exact score of codes N(0, std^2) makes of the prior at T, as a law of codes."""
+    ends = torch.tensor([sde.eps, sde.T], dtype=torch.float64)
+    at_eps, at_T = (sde.alpha(ends) * std).square() + sde.sigma(ends).square()
+    return Normal(torch.zeros((), dtype=torch.float64), sde.prior_std * (at_eps / at_T).sqrt() / sde.alpha(ends)[0])
+
+
+def test_codes_are_x_at_eps_over_alpha():
+    """Their density has the factor's Jacobian, and their start the prior's width."""
+    prior, z = prior_of(WIDE, GaussianScore(WIDE, 0.0, 0.6), 3), torch.randn(40, 3, dtype=torch.float64)
+    exact = flowing(WIDE, 0.6).log_prob(z).sum(1)
+    torch.testing.assert_close(prior.log_prob(z, EXACT), exact, atol=1e-3, rtol=0)
+    start = prior.draw(lambda sde, score, x, noise, on_step: x, lambda: z, torch.randn_like)
+    torch.testing.assert_close(start, z * float(WIDE.sigma(torch.tensor(WIDE.T, dtype=torch.float64))))
+
+
+def test_both_fits_to_a_score_prior_are_closed_forms():
+    """Of posteriors N(m, 0.5^2) whose codes together are N(0, 1): the cross-entropy of the flow, and of the SDE,
+    both less the entropy of the blurred posterior; the noise levels of a point are one in each part.
+    """
+    model = VAE((3,), 3, Dense(depth=0), Gaussian(0.1), prior_of(WIDE, GaussianScore(WIDE, 0.0, 1.0), 3)).double()
+    with torch.no_grad():
+        model.encoder[1].weight.zero_(), model.encoder[1].bias.zero_()
+        model.encoder[1].weight[:3] = torch.eye(3)
+        model.encoder[1].bias[3:] = math.log(0.5)
+    x, u, units = 0.75**0.5 * torch.randn(2000, 3, dtype=torch.float64), torch.rand(2000, 1).double(), []
+    asked = model.prior.divergence
+    model.prior.divergence = lambda *given: units.append(given[3]) or asked(*given)
+    found = model.terms(x, torch.randn_like, lambda: u, EXACT, levels=4)
+    torch.testing.assert_close(torch.stack(units), (torch.arange(4)[:, None] + u[:, 0]) / 4)
+    k = model.prior.blur
+    own = 1.5 * math.log(2 * math.pi * math.e * (0.25 + k**2))
+    law = flowing(WIDE, 1.0)
+    by_flow = 3 * (0.5 * (1 + k**2) / law.variance + (law.stddev * (2 * math.pi) ** 0.5).log())
+    ratio = 1 / WIDE.prior_std**2  # at T the codes' variance is 1
+    by_sde = 1.5 * (math.log(2 * math.pi * math.e * (1 + k**2)) + ratio - 1 - math.log(ratio))
+    for values, exact in ((found.divergence, by_flow - own), (found.denoising, by_sde - own)):
+        assert float(values.mean()) == pytest.approx(float(exact), abs=4.5 * float(values.std()) / 2000**0.5)
 
 
 @pytest.mark.parametrize("name", ["ve", "vp"])
@@ -250,6 +294,8 @@ def test_a_law_of_integers_sums_to_one(law, levels):
     for each in parts:
         assert float(each.exp().sum()) == pytest.approx(1, abs=1e-5)
     # samples by the inverse of its distribution function have the law
+    law_of_k = torch.stack([each.exp() for each in parts], dim=1)[..., None]
+    torch.testing.assert_close(observation.mean(params)[0], (law_of_k * x).sum(0))
     u = (torch.arange(2000, dtype=torch.float64)[:, None, None] + 0.5) / 2000
     drawn = observation.index(observation.sample(params.expand(2000, -1, -1, -1), u.expand(-1, 3, 1)))
     for i, each in enumerate(parts):
@@ -314,11 +360,38 @@ def test_the_loss_is_the_bound_a_value():
     assert float((half - value).detach()) == pytest.approx(-0.5 * float(terms.divergence.mean()) / 6, abs=0.01)
 
 
+def test_the_loss_under_a_score_prior():
+    """The decoder is shown the blurred code, the prior's bound the code before."""
+    model = VAE((2,), 2, Dense(8, 1), Gaussian(), prior_of(WIDE, GaussianScore(WIDE))).double()
+    x = torch.randn(6, 2, dtype=torch.float64)
+    torch.manual_seed(2)
+    found = Bound(beta=0.5)(None, model, x)
+    torch.manual_seed(2)
+    mean, log_std = model.encode(x)
+    z = mean + log_std.exp() * torch.randn_like(mean)
+    told = model.reconstruction(x, z + model.prior.blur * torch.randn_like(z))
+    divergence = model.prior.cross_entropy(z) - Normal(
+        mean, (log_std.exp() ** 2 + model.prior.blur**2).sqrt()
+    ).entropy().sum(1)
+    torch.testing.assert_close(found, (0.5 * divergence - told) / 2)
+
+
 def test_a_prior_is_matched_to_codes_and_leaves_the_rest_alone():
     model = VAE((2,), 2, Dense(8, 1), Gaussian(), ScorePrior(make_sde("vp"), MLP((2,), width=8, depth=1), Noise()))
     CodeMatching()(None, model, torch.randn(8, 2)).mean().backward()
     touched = {name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None}
     assert touched == {"prior"}
+    quiet = VAE((2,), 2, Dense(8, 1, dropout=0.5), Gaussian(), model.prior)
+    with torch.no_grad():
+        quiet.encoder[-1].bias[2:] = -20.0  # no spread: the codes are the encoder's values
+    codes, x = quiet.eval().encode(torch.ones(4, 2))[0], torch.ones(4, 2)
+    quiet.train()
+    torch.manual_seed(3)
+    found = CodeMatching()(None, quiet, x)
+    torch.manual_seed(3)
+    z = codes + math.exp(-8) * torch.randn_like(codes)
+    torch.testing.assert_close(found, model.prior.matching(model.prior.sde, model.prior.score, z))
+    assert quiet.encoder.training, "the codes are those of the encoder at work, without its dropout"
     with pytest.raises(ValueError, match=r"trains a score SDE as the prior, and this model's is N\(0, I\)"):
         CodeMatching()(None, VAE((2,), 2, Dense(8, 1), Gaussian(), StandardNormal()), torch.randn(8, 2))
 
@@ -384,6 +457,7 @@ def test_the_wasserstein_loss_is_the_error_and_the_penalty():
         (lambda: DiscretisedLogistic([0, 1, 1]), "at least 2 levels"),
         (lambda: DiscretisedLogistic([8.5, 8.5, 17], 0), "observation.mixture=0 must be at least 1"),
         (lambda: VAE((2,), 0, Dense(), Gaussian(), StandardNormal()), "model.latent=0 must be at least 1"),
+        (lambda: VAE((2,), 3, Dense(), Gaussian(), prior_of(make_sde("vp"), torch.nn.Identity())), "number of latents"),
         (lambda: Bound(beta=-1.0), "loss.beta=-1.0 must be at least 0"),
         (lambda: Adversarial(-1.0), "loss.penalty=-1.0 must be at least 0"),
         (lambda: WassersteinLoss(math.inf), "loss.penalty=inf must be at least 0 and finite"),
