@@ -12,6 +12,7 @@ other. At the equilibrium D = 0 and the sum is 3 log 2.
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -53,6 +54,8 @@ class Adversarial(Loss):
     Arguments:
         penalty: gamma.
     """
+
+    of: ClassVar[type] = GAN
 
     penalty: float = 0.1
 

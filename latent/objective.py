@@ -7,6 +7,7 @@ encoder makes.
 
 import math
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -25,6 +26,8 @@ class Bound(Loss):
         beta: what the divergence counts; 1 is the bound itself, and what a run reports always is (beta-VAE: Higgins et
             al., 2017).
     """
+
+    of: ClassVar[type] = VAE
 
     beta: float = 1.0
 
@@ -49,6 +52,8 @@ class CodeMatching(Loss):
     Arguments:
         matching: the loss, with its noise levels.
     """
+
+    of: ClassVar[type] = VAE
 
     matching: DenoisingScoreMatching = field(default_factory=DenoisingScoreMatching)
 

@@ -8,6 +8,7 @@ sum of inverse multiquadratics (:func:`metrics.mmd`).
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -49,6 +50,8 @@ class WassersteinLoss(Loss):
     Arguments:
         penalty: lambda; published for MNIST: 10.
     """
+
+    of: ClassVar[type] = WAE
 
     penalty: float = 10.0
 

@@ -4,7 +4,7 @@ They are trained through the store, each once, by whoever obtains the run's scor
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, get_type_hints
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,8 +28,7 @@ def check_recipes(models: Mapping[str, Any]) -> None:
         if not isinstance(recipe, Recipe):
             raise ValueError(f"{key} must be a recipe; type latent@{key}=vae")
         loss, kind = recipe.training.loss, type(recipe.model).__name__
-        wanted = get_type_hints(type(loss).__call__)["score"]
-        if not (isinstance(wanted, type) and isinstance(recipe.model, wanted)):
+        if not isinstance(recipe.model, getattr(loss, "of", ())):
             raise ValueError(f"{key}.training.loss: {type(loss).__name__} is no loss of a {kind}")
         if recipe.start is not None:
             if recipe.start not in before:
