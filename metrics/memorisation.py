@@ -23,7 +23,6 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import rankdata
 from torch import Tensor
 
 LEAST = 10  # points of either kind that a cell needs: below, Z is not normal enough
@@ -110,6 +109,8 @@ def copying_test(
 def mann_whitney(p: np.ndarray, q: np.ndarray) -> float:
     """Z of the pairs in which q (m,) exceeds p (n,): below 0 where q is the smaller; 0 where all values are equal."""
     n, m = len(p), len(q)
+    from scipy.stats import rankdata  # here, since it takes a second
+
     ranks = rankdata(np.concatenate((p, q)))
     _, ties = np.unique(ranks, return_counts=True)
     total = n + m

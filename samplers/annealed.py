@@ -22,7 +22,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from sde_lib import SDE, ScoreFn, affine, at
@@ -73,6 +72,8 @@ class AnnealedLangevin(Sampler):
 
     def relative_size(self, ratio: float) -> float:
         """r by the rule of the module's text, for levels from ``ratio`` k_L down to k_L."""
+        from scipy.optimize import minimize_scalar  # here, since it takes a second
+
         gamma2 = ratio ** (2 / (self.levels - 1))
 
         def excess(r: float) -> float:

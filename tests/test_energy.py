@@ -11,7 +11,7 @@ from likelihood import EnergyDensity
 from models import MLP, Oracle, ScoreModel
 from run import run
 
-from .conftest import PARAMETERISATIONS, SHAPES, compose, draw_mixture, make, mixture
+from .conftest import PARAMETERISATIONS, SDES, SHAPES, compose, draw_mixture, in_turn, make, make_sde, mixture
 
 
 @pytest.mark.parametrize("name", PARAMETERISATIONS)
@@ -44,13 +44,13 @@ class Shifted(torch.nn.Module):
         return self.oracle.log_prob(x, t) + self.by
 
 
-@pytest.mark.parametrize("shape", [(1,), (2,), (1, 2, 2)], ids=str)
-def test_the_normaliser_is_found(sde, shape):
+@pytest.mark.parametrize("name, shape", in_turn(SDES, [(1,), (2,), (1, 2, 2)]), ids=str)
+def test_the_normaliser_is_found(name, shape):
     """log Z = 3.7 within four of its own standard errors, which are small; and log p is that of the mixture at eps."""
-    dim = math.prod(shape)
+    sde, dim = make_sde(name), math.prod(shape)
     weights, means, stds = torch.tensor([0.3, 0.7]), torch.tensor([-1.0, 1.0]), torch.tensor([0.4, 0.2])
     components = (weights, means[:, None].expand(2, dim).clone(), stds)
-    oracle, data = Oracle(sde, components).double(), draw_mixture(components, 3000, shape)
+    oracle, data = Oracle(sde, components).double(), draw_mixture(components, 1000, shape)
     check, x = EnergyDensity(reference=data), data[:50]
     log_z, stderr, size = check.log_normaliser(sde, Shifted(oracle, 3.7), x)
     assert 0 < stderr < 0.03 and size > 1000 and abs(log_z - 3.7) < 4 * stderr
