@@ -683,6 +683,27 @@ def test_held_out_loss_gives_each_example_its_own_y():
     assert torch.equal(torch.cat(model.seen).double(), data.condition.encode(data.condition.test))
 
 
+def test_training_gives_each_example_its_own_y():
+    """Also past the end of an epoch, and across the cut of a batch."""
+    data = Conditional(Gaussian([[1.0, 0.0], [0.0, 1.0]], [0.0, 0.0], count=10, test_count=10), [1])
+    data.train, seen = data.condition.train.float(), []  # x is its own y
+
+    class Told(torch.nn.Module):
+        conditional = True
+
+        def __init__(self):
+            super().__init__()
+            self.p = torch.nn.Parameter(torch.zeros(1))
+
+        def given(self, y):
+            return lambda x, t: seen.append((x.detach().clone(), y[:, :1])) or x * self.p
+
+    Trainer(CrossEntropyOfNothing(), steps=5, batch=7, warmup=1, evaluate=0).fit(make_sde("ve"), Told(), data)
+    assert len(seen) == 5
+    for x, y in seen:
+        torch.testing.assert_close(x, y.to(x.dtype))
+
+
 class CrossEntropyOfNothing:
     def __call__(self, sde, score, x):
         return score(x, torch.zeros(len(x))).sum(1)
