@@ -1,7 +1,7 @@
 """The samplers on laws of which the answer is known: a Gaussian, on which every step is affine, and a mixture."""
 
 import math
-from itertools import pairwise
+from itertools import pairwise, product
 
 import pytest
 import torch
