@@ -33,7 +33,7 @@ def identity_of(cfg: dict, data: Any) -> dict:
         "data": described,
         "sde": cfg["sde"],
         "model": without(cfg["model"], YOUNGER),
-        "parameterisation": cfg["parameterisation"],
+        "parameterisation": without(cfg["parameterisation"], {"input": None}),
         "training": training,
     }
 

@@ -13,7 +13,9 @@ from torch import nn
 from data import Data
 from likelihood import UniformDequantisation
 from models import Classifier, ConditionalScore, ScoreModel
-from training import Store, journal, store
+from models.published import from_published as put_published
+from models.published import layout as published_layout
+from training import Store, journal, published, store
 
 from . import schema
 from .identity import differences, identity_of, source_of, tree
@@ -98,6 +100,11 @@ def plain_score(cfg: dict, sde: Any, data: Any, record: Any, name: str) -> Any:
         return schema.build(cfg["model"], "model")
 
     refuse_other_shapes(cfg["model"], data.shape, "model")
+    if not len(data.train):
+        raise ValueError(
+            "these data have no examples to train on: type checkpoint=PATH for a trained network, or data=NAME for "
+            "data with examples"
+        )
     trainer = schema.build(cfg["training"], "training")
     trainer.seeded()
     model = build_model(cfg, sde).to(cfg["device"])
@@ -257,8 +264,36 @@ def build_model(cfg: dict, sde: Any) -> Any:
     )
 
 
+def from_published(cfg: dict, sde: Any, data: Any) -> Any:
+    """The network of a file of score_sde, checkpoint=FILE.pth: of the architecture that the run has."""
+    path, model = cfg["checkpoint"], build_model(cfg, sde)
+    net = getattr(model, "net", None)
+    try:
+        entries = published_layout(net)
+    except ValueError as error:
+        raise ValueError(f"checkpoint={path} is a file: {error}, as experiment=score_sde/... does") from None
+    found = published.read(path, entries)
+    put_published(net, found.average)
+    if found.sigmas is not None and float(sde.alpha(torch.tensor(sde.T))) == 1:
+        largest = float(found.sigmas.max()) * net.data_range
+        if abs(largest / float(sde.sigma(torch.tensor(sde.T))) - 1) > 1e-3:
+            log.warning(
+                "checkpoint=%s is of a network for noise up to sigma=%.4g of the data's range, %.4g in model units, "
+                "and the run begins at %.4g; type sde.sigma_max=%.4g",
+                path,
+                float(found.sigmas.max()),
+                largest,
+                float(sde.sigma(torch.tensor(sde.T))),
+                largest,
+            )
+    log.info("loaded the average of %s after %s updates", path, f"{found.step:,}")
+    return model.eval().requires_grad_(False)
+
+
 def from_checkpoint(cfg: dict, sde: Any, data: Any) -> Any:
     """The network of checkpoint=PATH as the score of the run's SDE, which may be another than it was trained under."""
+    if Path(cfg["checkpoint"]).is_file():
+        return from_published(cfg, sde, data)
     identity, found = store.read(cfg["checkpoint"])
     if cfg.get("classifier") and any(node.get("condition") for node in tree(identity["model"])):
         raise ValueError(

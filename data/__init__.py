@@ -13,6 +13,7 @@ from data.line import Line
 from data.mixture import Mixture
 from data.pinwheel import Pinwheel
 from data.planar import Checkerboard, EightGaussians, Rings
+from data.unseen import Unseen
 
 __all__ = [
     "Arrays",
@@ -32,6 +33,7 @@ __all__ = [
     "Rings",
     "SwissRoll",
     "TwoSpirals",
+    "Unseen",
     "read_numbers",
     "read_points",
 ]

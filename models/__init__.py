@@ -2,9 +2,11 @@
 
 from .bits import Bits
 from .classifier import Classifier, GuidedByClassifier, MLPClassifier, UNetClassifier
+from .clock import Clock
 from .conditional import ConditionalScore
 from .energy import EnergyGradient
 from .mlp import MLP
+from .ncsnpp import NCSNpp
 from .oracle import Oracle
 from .parameterisation import EDM, Denoiser, Noise, Parameterisation, Score, Unscaled, Velocity
 from .refinenet import RefineNet
@@ -24,6 +26,8 @@ __all__ = [
     "MLP",
     "UNet",
     "RefineNet",
+    "NCSNpp",
+    "Clock",
     "EnergyGradient",
     "Oracle",
     "ConditionalScore",

@@ -19,6 +19,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from .clock import Clock
+
 
 class NoiseEmbedding(nn.Module):
     """Sinusoidal features of c_noise = log(sigma/alpha)/4, and a layer that mixes them: (B,) to (B, width).
@@ -48,6 +50,50 @@ class NoiseEmbedding(nn.Module):
             c = c[:1]
         angle = (c - self.start if self.start else c)[:, None] * self.frequencies
         return nn.functional.silu(self.mix(torch.cat([angle.cos(), angle.sin()], dim=1)))
+
+
+class Positional(nn.Module):
+    """DDPM's embedding of a step number n, sines first: (B,) to (B, width) (arXiv 2006.11239).
+
+    Arguments:
+        width: the length of the result, even.
+        clock: n of a noise level; None for the n of the module's text.
+    """
+
+    def __init__(self, width: int, clock: Clock | None = None):
+        super().__init__()
+        self.clock = clock
+        frequencies = torch.logspace(0, -4, width // 2, dtype=torch.float64)  # as step_frequencies, to the last digit
+        self.register_buffer("frequencies", frequencies.float(), persistent=False)
+
+    def forward(self, c: Tensor) -> Tensor:
+        n = 250 * (c + 2.5) if self.clock is None else self.clock(c)
+        angle = n[:, None] * self.frequencies.to(n.dtype)
+        return torch.cat([angle.sin(), angle.cos()], dim=1)
+
+
+class RandomFourier(nn.Module):
+    r"""Random Fourier features of log sigma, sines first: (B,) to (B, 2 width) (arXiv 2011.13456, appendix H.1).
+
+    .. math:: [\sin(2\pi W \log\sigma),\ \cos(2\pi W \log\sigma)], \qquad W \sim N(0, scale^2 I)
+
+    with sigma/alpha, as c has it, for sigma, in units of the data's range.
+
+    Arguments:
+        width: how many frequencies.
+        scale: their std.
+        data_range: the width of the data's range in model units.
+    """
+
+    def __init__(self, width: int, scale: float, data_range: float = 2.0):
+        super().__init__()
+        self.shift = math.log(data_range)
+        # A buffer and not a parameter: drawn once, saved with the weights, never trained.
+        self.register_buffer("frequencies", scale * torch.randn(width))
+
+    def forward(self, c: Tensor) -> Tensor:
+        angle = (4 * c - self.shift)[:, None] * (2 * math.pi * self.frequencies)
+        return torch.cat([angle.sin(), angle.cos()], dim=1)
 
 
 def step_frequencies(count: int) -> Tensor:

@@ -15,6 +15,10 @@ Velocity       :math:`-1/V`          :math:`-\alpha/(\sigma\sqrt V)`            
 EDM            :math:`-1/V_d`        :math:`\alpha s_d/(\sigma\sqrt{V_d})`        :math:`1/\sqrt{V_d}`
 =============  ====================  ===========================================  ======================
 
+The first three may have another c_in: the networks of arXiv 2011.13456 take x as the SDE leaves it that they were
+trained under (``input``). Under that SDE c_in is 1; under any other x is scaled to what it would be there at the same
+noise-to-signal ratio, :math:`c_{in} = \alpha'/\alpha`.
+
 Each row follows from Tweedie's formula, score = (alpha D - x)/sigma^2, by putting in the D that the output stands
 for: the noise z = (x - alpha D)/sigma; the velocity (alpha z - sigma D)/sqrt(V) of Salimans and Ho (arXiv
 2202.00512), of unit size under every SDE; the preconditioned denoiser of Karras et al. (arXiv 2206.00364, table 1),
@@ -28,6 +32,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sde_lib import SDE
+
 
 class Parameterisation(ABC):
     """A row of the table."""
@@ -37,28 +43,53 @@ class Parameterisation(ABC):
         """(c_skip, c_out, c_in) in the shape of alpha and sigma."""
 
 
+def input_factor(alpha: Tensor, sigma: Tensor, sde: SDE | None) -> Tensor:
+    """c_in: for unit variance, or so that the network meets x as this SDE leaves it at the same level."""
+    if sde is None:
+        return torch.rsqrt(alpha.square() + sigma.square())
+    return sde.alpha(sde.time((alpha / sigma).log())) / alpha
+
+
 @dataclass(frozen=True)
 class Unscaled(Parameterisation):
-    """The network predicts the score of x/alpha itself, as plain score matching has it; it must span all its sizes."""
+    """The network predicts the score of x/alpha itself, as plain score matching has it; it must span all its sizes.
+
+    Arguments:
+        input: the SDE whose x the network takes as it is; None for x at unit variance.
+    """
+
+    input: SDE | None = None
 
     def coefficients(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return torch.zeros_like(sigma), 1 / alpha, torch.rsqrt(alpha.square() + sigma.square())
+        return torch.zeros_like(sigma), 1 / alpha, input_factor(alpha, sigma, self.input)
 
 
 @dataclass(frozen=True)
 class Score(Parameterisation):
-    """The network predicts sigma times the score."""
+    """The network predicts sigma times the score.
+
+    Arguments:
+        input: the SDE whose x the network takes as it is; None for x at unit variance.
+    """
+
+    input: SDE | None = None
 
     def coefficients(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return torch.zeros_like(sigma), 1 / sigma, torch.rsqrt(alpha.square() + sigma.square())
+        return torch.zeros_like(sigma), 1 / sigma, input_factor(alpha, sigma, self.input)
 
 
 @dataclass(frozen=True)
 class Noise(Parameterisation):
-    """The network predicts the noise z (arXiv 2006.11239)."""
+    """The network predicts the noise z (arXiv 2006.11239).
+
+    Arguments:
+        input: the SDE whose x the network takes as it is; None for x at unit variance.
+    """
+
+    input: SDE | None = None
 
     def coefficients(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return torch.zeros_like(sigma), -1 / sigma, torch.rsqrt(alpha.square() + sigma.square())
+        return torch.zeros_like(sigma), -1 / sigma, input_factor(alpha, sigma, self.input)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,40 @@
+"""No examples, only what they would be: for a trained network whose data are not at hand."""
+
+import torch
+from torch import Tensor
+
+from data.base import Data
+
+
+class Unseen(Data):
+    """Images of 8 bits a channel of which none are here: what is needed to draw from a network that learnt them.
+
+    Arguments:
+        shape: [C, H, W] of one image.
+        std: the std of their pixels in model units, for the scale of a picture, ``parameterisation.sigma_data=auto``,
+            and a Gaussian in place of their moments; 0.5 is that of photographs.
+
+    Their units are those of :class:`data.Images`: k + u = 128 x + 128.
+    """
+
+    def __init__(self, shape: list[int] | None = None, std: float = 0.5):
+        if shape is None or len(shape) != 3 or min(shape) < 1:
+            raise ValueError(f"data.shape={shape} must be [channels,height,width]: type data.shape=[3,32,32]")
+        if not std > 0:
+            raise ValueError(f"data.std={std} must be positive: type data.std=0.5")
+        none = torch.empty(0, *shape, dtype=torch.uint8)
+        super().__init__(none, none, 128, 128, levels=256)
+        self.spread = std
+
+    @property
+    def std(self) -> float:
+        return self.spread
+
+    def moments(self) -> tuple[Tensor, Tensor, Tensor, float]:
+        """Those of N(0, std^2 I)."""
+        mean = torch.zeros(self.dim, dtype=torch.float64)
+        first = torch.eye(self.dim, 1, dtype=torch.float64)
+        return mean, torch.full((1,), self.spread**2, dtype=torch.float64), first, self.spread**2
+
+    def largest_distance(self) -> float:
+        raise ValueError("data=unseen knows no distances of its data: type sde.sigma_max=NUMBER, or name the data")

@@ -1,0 +1,375 @@
+r"""NCSN++, DDPM++ and DDPM: one U-Net with the options of the paper (Song et al., arXiv 2011.13456, appendix H).
+
+Residual blocks at falling and rising resolution with a skip from every block, attention at one resolution, and
+
+* ``residual=biggan``: a block resamples both its branches (Brock et al., arXiv 1809.11096); ``ddpm``: a convolution
+  does it between blocks (Ho et al., arXiv 2006.11239);
+* ``skip_rescale``: sums of two branches are divided by sqrt(2);
+* ``fir_kernel``: the filter of :mod:`models.resample`, or none;
+* ``progressive_input``: the image itself, halved again and again, joins each level; ``progressive``: each level adds
+  to an image that is doubled again and again (Karras et al., arXiv 1912.04958).
+
+NCSN++ is biggan with the filter and progressive_input=residual, DDPM++ is biggan without either, DDPM has the ddpm
+blocks and no rescaling.
+
+The published networks are told log sigma through random Fourier features, or a step number through a sinusoidal
+embedding (:mod:`models.clock`), and take x as their SDE leaves it (``parameterisation.input``). Their images lie in a
+range of one, [0, 1], when they are told sigma; in model units, [-1, 1], every sigma is twice as large, so that they
+are told the log of sigma/2 here.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from .clock import Clock
+from .embedding import NoiseEmbedding, Positional, RandomFourier
+from .given import ConditionEmbedding, add_condition
+from .resample import Down, Resample, Up
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """A quarter as many groups as channels, at most 32; fewer where these do not divide the channels."""
+    return nn.GroupNorm(math.gcd(channels, max(1, min(channels // 4, 32))), channels, eps=1e-6)
+
+
+def start(module: nn.Module, scale: float = 1.0) -> nn.Module:
+    """Uniform weights of variance scale / (mean of fan-in and fan-out), zero biases; a scale of 0 is 1e-10."""
+    nn.init.xavier_uniform_(module.weight, gain=math.sqrt(scale or 1e-10))
+    nn.init.zeros_(module.bias)
+    return module
+
+
+class Residual(nn.Module):
+    """x + conv(silu(norm(conv(silu(norm(x))) + linear(noise)))), both branches resampled by ``direction``."""
+
+    def __init__(
+        self,
+        inside: int,
+        outside: int,
+        noise: int,
+        dropout: float,
+        rescale: bool,
+        scale: float,
+        resample: Resample | None = None,
+        direction: Literal["same", "down", "up"] = "same",
+    ):
+        super().__init__()
+        self.resample, self.direction = resample, direction
+        self.weight = math.sqrt(0.5) if rescale else 1.0
+        self.norm_1 = group_norm(inside)
+        self.conv_1 = start(nn.Conv2d(inside, outside, 3, padding=1))
+        self.noise = start(nn.Linear(noise, outside)) if noise else None
+        self.norm_2 = group_norm(outside)
+        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
+        self.conv_2 = start(nn.Conv2d(outside, outside, 3, padding=1), scale)
+        plain = inside == outside and direction == "same"
+        self.shortcut = None if plain else start(nn.Conv2d(inside, outside, 1))
+
+    def forward(self, x: Tensor, noise: Tensor | None, size: torch.Size | None = None) -> Tensor:
+        h = functional.silu(self.norm_1(x))
+        if self.direction == "down":
+            h, x = self.resample.down(h), self.resample.down(x)
+        elif self.direction == "up":
+            h, x = self.resample.up(h, size), self.resample.up(x, size)
+        h = self.conv_1(h)
+        if self.noise is not None:
+            h = h + self.noise(noise)[:, :, None, None]
+        h = self.conv_2(self.dropout(functional.silu(self.norm_2(h))))
+        x = x if self.shortcut is None else self.shortcut(x)
+        return x + h if self.weight == 1 else (x + h) * self.weight
+
+
+class Attention(nn.Module):
+    """x + self-attention over the pixels of a feature map."""
+
+    def __init__(self, channels: int, heads: int, rescale: bool, scale: float):
+        super().__init__()
+        self.heads, self.weight = heads, math.sqrt(0.5) if rescale else 1.0
+        self.norm = group_norm(channels)
+        # One convolution for queries, keys and values, each a part of its own with the published start of 0.1.
+        self.qkv = nn.Conv2d(channels, 3 * channels, 1)
+        with torch.no_grad():
+            for part in self.qkv.weight.split(channels):
+                nn.init.xavier_uniform_(part, gain=math.sqrt(0.1))
+        nn.init.zeros_(self.qkv.bias)
+        self.out = start(nn.Conv2d(channels, channels, 1), scale)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, channels, height, width = x.shape
+        qkv = self.qkv(self.norm(x)).reshape(batch, 3, self.heads, channels // self.heads, height * width)
+        q, k, v = qkv.transpose(-1, -2).unbind(1)
+        h = functional.scaled_dot_product_attention(q, k, v)
+        h = self.out(h.transpose(-1, -2).reshape(batch, channels, height, width))
+        return x + h if self.weight == 1 else (x + h) * self.weight
+
+
+class Combine(nn.Module):
+    """The features of the halved image beside those of the level, added or as channels of their own."""
+
+    def __init__(self, inside: int, outside: int, method: Literal["sum", "cat"]):
+        super().__init__()
+        self.conv, self.method = start(nn.Conv2d(inside, outside, 1)), method
+
+    def forward(self, image: Tensor, h: Tensor) -> Tensor:
+        return self.conv(image) + h if self.method == "sum" else torch.cat([self.conv(image), h], dim=1)
+
+
+class NCSNpp(nn.Module):
+    """F(x, c) for images of any height, width and number of channels.
+
+    Arguments:
+        shape: the shape (C, H, W) of one image.
+        width: the channels at the finest resolution, times the first multiplier.
+        multipliers: of the width, a number a resolution from the finest to the coarsest.
+        blocks: residual blocks at each resolution on the way down (one more on the way up).
+        attention: the resolutions with self-attention, named by the longer side of the feature map in pixels.
+        heads: attention heads; published: 1.
+        dropout: the share of values dropped inside a block in training.
+        embedding: of the noise level: ``fourier``, of log sigma; ``positional``, of a step number; ``smooth``, which
+            costs an ODE's solver fewer evaluations (:mod:`models.embedding`); ``none``, a network that is not told it.
+        fourier_scale: the std of the random Fourier features' frequencies.
+        data_range: the width of the data's range in model units; sigma is told in units of it.
+        clock: the step number of a noise level; null for the steps of :mod:`models.embedding`.
+        residual: the kind of block, ``biggan`` or ``ddpm``.
+        fir_kernel: the filter's taps; null for means of four pixels and nearest neighbours.
+        resample_with_conv: whether ``ddpm`` blocks are resampled by a convolution.
+        skip_rescale: whether sums are divided by sqrt(2).
+        progressive: the image that is built on the way up: ``none``, ``output_skip`` or ``residual``.
+        progressive_input: the image that joins on the way down: ``none``, ``input_skip`` or ``residual``.
+        combine: how it joins with ``input_skip``: ``sum`` or ``cat``.
+        init_scale: the variance, over that of the other layers, at which a branch's last layer starts.
+        checkpointing: compute blocks once more on the way back instead of keeping what is inside them: a fraction of
+            the memory for a third more time.
+        condition: the length of y, for a network F(x, c, y) of p(x | y); 0 for none. See :mod:`data.condition`.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        width: int = 128,
+        multipliers: list[int] | tuple[int, ...] = (1, 2, 2, 2),
+        blocks: int = 4,
+        attention: list[int] | tuple[int, ...] = (16,),
+        heads: int = 1,
+        dropout: float = 0.1,
+        embedding: Literal["fourier", "positional", "smooth", "none"] = "fourier",
+        fourier_scale: float = 16.0,
+        data_range: float = 2.0,
+        clock: Clock | None = None,
+        residual: Literal["biggan", "ddpm"] = "biggan",
+        fir_kernel: list[float] | None = (1.0, 3.0, 3.0, 1.0),
+        resample_with_conv: bool = True,
+        skip_rescale: bool = True,
+        progressive: Literal["none", "output_skip", "residual"] = "none",
+        progressive_input: Literal["none", "input_skip", "residual"] = "residual",
+        combine: Literal["sum", "cat"] = "sum",
+        init_scale: float = 0.0,
+        checkpointing: bool = False,
+        condition: int = 0,
+    ):
+        super().__init__()
+        check(shape, width, multipliers, blocks, heads, dropout, init_scale, data_range)
+        if clock is not None and embedding != "positional":
+            raise ValueError(f"model.clock is for model.embedding=positional, and this is {embedding}; leave it out")
+        self.residual, self.progressive, self.progressive_input = residual, progressive, progressive_input
+        self.checkpointing, self.condition = checkpointing, condition
+        self.data_range = data_range
+        self.weight = math.sqrt(0.5) if skip_rescale else 1.0
+        noise = 0 if embedding == "none" and not condition else 4 * width
+        self.features = {
+            "fourier": lambda: RandomFourier(width, fourier_scale, data_range),
+            "positional": lambda: Positional(width, clock),
+            "smooth": lambda: NoiseEmbedding(width),
+            "none": lambda: None,
+        }[embedding]()
+        if self.features is not None:
+            told = 2 * width if embedding == "fourier" else width
+            self.noise = nn.Sequential(start(nn.Linear(told, noise)), nn.SiLU(), start(nn.Linear(noise, noise)))
+
+        resample = Resample(fir_kernel)
+        channels, levels = [width * each for each in multipliers], len(multipliers)
+        sides = [math.ceil(max(shape[1:]) / 2**level) for level in range(levels)]
+        attends = [side in tuple(attention) for side in sides]
+
+        def block(inside: int, outside: int, direction: str = "same") -> Residual:
+            return Residual(inside, outside, noise, dropout, skip_rescale, init_scale, resample, direction)
+
+        def attend(size: int) -> Attention:
+            if size % heads:
+                raise ValueError(f"model.heads={heads} must divide the {size} channels of every level with attention")
+            return Attention(size, heads, skip_rescale, init_scale)
+
+        self.resample = resample
+        self.first = start(nn.Conv2d(shape[0], width, 3, padding=1))
+        skips, now, image = [width], width, shape[0]
+        self.down = nn.ModuleList()
+        for level in range(levels):
+            stage = nn.ModuleDict({"blocks": nn.ModuleList(), "attention": nn.ModuleList()})
+            for _ in range(blocks):
+                stage["blocks"].append(block(now, channels[level]))
+                now = channels[level]
+                if attends[level]:
+                    stage["attention"].append(attend(now))
+                skips.append(now)
+            if level < levels - 1:
+                stage["reduce"] = (
+                    block(now, now, "down") if residual == "biggan" else Down(now, now, resample, resample_with_conv)
+                )
+                if progressive_input == "input_skip":
+                    stage["join"] = Combine(image, now, combine)
+                    now *= 2 if combine == "cat" else 1
+                elif progressive_input == "residual":
+                    stage["join"] = Down(image, now, resample, True)
+                    image = now
+                skips.append(now)
+            self.down.append(stage)
+        self.middle = nn.ModuleList([block(now, now), attend(now), block(now, now)])
+        self.up = nn.ModuleList()
+        for level in reversed(range(levels)):
+            stage = nn.ModuleDict({"blocks": nn.ModuleList()})
+            for _ in range(blocks + 1):
+                stage["blocks"].append(block(now + skips.pop(), channels[level]))
+                now = channels[level]
+            if attends[level]:
+                stage["attention"] = attend(now)
+            if progressive == "output_skip" or progressive == "residual" and level == levels - 1:
+                stage["norm"] = group_norm(now)
+                image = shape[0] if progressive == "output_skip" else now
+                stage["image"] = start(
+                    nn.Conv2d(now, image, 3, padding=1), init_scale if progressive == "output_skip" else 1
+                )
+            elif progressive == "residual":
+                stage["image"] = Up(image, now, resample, True)
+                image = now
+            if level:
+                stage["enlarge"] = (
+                    block(now, now, "up") if residual == "biggan" else Up(now, now, resample, resample_with_conv)
+                )
+            self.up.append(stage)
+        if progressive != "output_skip":
+            self.last_norm = group_norm(now)
+            self.last = start(nn.Conv2d(now, shape[0], 3, padding=1), init_scale)
+        for module in self.modules():
+            if isinstance(module, Down | Up) and module.conv is not None:
+                start(module.conv)
+        self.known = ConditionEmbedding(condition, noise) if condition else None
+
+    def parts(self) -> Iterator[nn.Module]:
+        """The modules with weights in the order in which x meets them, for :mod:`models.published`."""
+        if self.features is not None:
+            yield self.features
+            yield self.noise[0]
+            yield self.noise[2]
+        yield self.first
+        for stage in self.down:
+            for i, block in enumerate(stage["blocks"]):
+                yield block
+                if len(stage["attention"]):
+                    yield stage["attention"][i]
+            for name in ("reduce", "join"):
+                if name in stage:
+                    yield stage[name]
+        yield from self.middle
+        for stage in self.up:
+            yield from stage["blocks"]
+            for name in ("attention", "norm", "image", "enlarge"):
+                if name in stage:
+                    yield stage[name]
+        if self.progressive != "output_skip":
+            yield self.last_norm
+            yield self.last
+
+    def run(self, block: nn.Module, *inputs: Tensor | torch.Size | None) -> Tensor:
+        """A block's output; in training with ``checkpointing`` what is inside it is not kept."""
+        if self.checkpointing and self.training and torch.is_grad_enabled():
+            return checkpoint(block, *inputs, use_reentrant=False)
+        return block(*inputs)
+
+    def forward(self, x: Tensor, c: Tensor, y: Tensor | None = None) -> Tensor:
+        """x (B, C, H, W) and the noise level c (B,) to (B, C, H, W); y (1 or B, condition)."""
+        noise = None
+        if self.features is not None:
+            c = c[:1] if c.stride(0) == 0 else c  # one level expanded to the batch is embedded once
+            noise = self.noise(self.features(c))
+        if self.known is not None:
+            noise = add_condition(self.known, x.new_zeros(1, 1) if noise is None else noise, y)
+        noise = noise if noise is None else functional.silu(noise)
+
+        image, h = x, self.first(x)
+        skips = [h]
+        for stage in self.down:
+            for i, block in enumerate(stage["blocks"]):
+                h = self.run(block, h, noise)
+                if len(stage["attention"]):
+                    h = self.run(stage["attention"][i], h)
+                skips.append(h)
+            if "reduce" in stage:
+                h = self.run(stage["reduce"], h, noise) if self.residual == "biggan" else stage["reduce"](h)
+                if self.progressive_input == "input_skip":
+                    image = self.resample.down(image)
+                    h = stage["join"](image, h)
+                elif self.progressive_input == "residual":
+                    image = h = (stage["join"](image) + h) * self.weight
+                skips.append(h)
+
+        h = self.run(self.middle[0], h, noise)
+        h = self.run(self.middle[1], h)
+        h = self.run(self.middle[2], h, noise)
+
+        image = None
+        for stage in self.up:
+            for block in stage["blocks"]:
+                h = self.run(block, torch.cat([h, skips.pop()], dim=1), noise)
+            if "attention" in stage:
+                h = self.run(stage["attention"], h)
+            if "norm" in stage:
+                adds = stage["image"](functional.silu(stage["norm"](h)))
+                image = adds if image is None else self.resample.up(image, adds.shape[-2:]) + adds
+            elif "image" in stage:
+                image = h = (stage["image"](image, h.shape[-2:]) + h) * self.weight
+            if "enlarge" in stage:
+                size = skips[-1].shape[-2:]
+                h = (
+                    self.run(stage["enlarge"], h, noise, size)
+                    if self.residual == "biggan"
+                    else stage["enlarge"](h, size)
+                )
+        if self.progressive == "output_skip":
+            return image
+        return self.last(functional.silu(self.last_norm(h)))
+
+
+def check(
+    shape: tuple[int, ...],
+    width: int,
+    multipliers: list[int] | tuple[int, ...],
+    blocks: int,
+    heads: int,
+    dropout: float,
+    init_scale: float,
+    data_range: float,
+) -> None:
+    """ValueError for what no network can be made of."""
+    if len(shape) != 3:
+        raise ValueError(
+            f"model=ncsnpp takes images of shape (C, H, W), the data have shape {tuple(shape)}; type model=mlp"
+        )
+    if not multipliers or min(multipliers) < 1:
+        raise ValueError(f"model.multipliers={list(multipliers)} must be whole numbers from 1; type [1,2,2,2]")
+    if width < 4 or width % 2:
+        raise ValueError(f"model.width={width} must be even and at least 4; published: model.width=128")
+    for key, value in (("blocks", blocks), ("heads", heads)):
+        if value < 1:
+            raise ValueError(f"model.{key}={value} must be at least 1")
+    if not 0 <= dropout < 1:
+        raise ValueError(f"model.dropout={dropout} must lie in [0, 1); published: model.dropout=0.1")
+    if init_scale < 0:
+        raise ValueError(f"model.init_scale={init_scale} must not be negative; published: model.init_scale=0")
+    if not data_range > 0:
+        raise ValueError(f"model.data_range={data_range} must be positive; images here have model.data_range=2")

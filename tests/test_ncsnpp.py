@@ -1,0 +1,327 @@
+"""NCSN++, DDPM++ and DDPM: their sizes as published, their arithmetic against a second implementation
+(published_network.py), any height and width, the step numbers, and the filters against scipy.
+"""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.signal import convolve2d
+from torch import nn
+
+from conf import schema
+from models import Clock, NCSNpp, Noise, Score, ScoreModel
+from models.embedding import Positional, RandomFourier
+from models.published import from_published, layout, to_published
+from models.resample import Down, Resample, Up
+
+from .conftest import ROOT, SDES, compose, make_sde, standard
+from .published_network import network
+
+PRESETS = sorted(
+    str(path.relative_to(ROOT / "conf/experiment").with_suffix(""))
+    for path in (ROOT / "conf/experiment/score_sde").rglob("*.yaml")
+)
+CIFAR = {  # modules, tensors with the table of sigmas, tensors of the average, parameters with the frozen frequencies
+    "ve/cifar10_ncsnpp": (58, 571, 570, 62_693_251),
+    "ve/cifar10_ncsnpp_continuous": (59, 572, 570, 62_758_915),
+    "ve/cifar10_ncsnpp_deep_continuous": (95, 964, 962, 107_587_075),
+    "vp/cifar10_ddpm": (37, 309, 308, 35_218_947),
+    "vp/cifar10_ddpm_continuous": (37, 309, 308, 35_218_947),
+    "vp/cifar10_ddpmpp": (55, 565, 564, 61_804_419),
+    "vp/cifar10_ddpmpp_continuous": (55, 565, 564, 61_804_419),
+    "vp/cifar10_ddpmpp_deep_continuous": (91, 957, 956, 106_632_579),
+    "subvp/cifar10_ddpm_continuous": (37, 309, 308, 35_218_947),
+    "subvp/cifar10_ddpmpp_continuous": (55, 565, 564, 61_804_419),
+    "subvp/cifar10_ddpmpp_deep_continuous": (91, 957, 956, 106_632_579),
+}
+OTHERS = {"ve/bedroom_ncsnpp_continuous": (77, 646, 65_574_549), "ve/ffhq_ncsnpp_continuous": (70, 554, 105_785_896)}
+
+
+def settled(name: str, *words: str, shape=(3, 32, 32)) -> dict:
+    cfg = compose(f"experiment={name}", "data=unseen", f"data.shape=[{','.join(map(str, shape))}]", *words)
+    return schema.settle(cfg, shape, standard(shape))
+
+
+def preset_network(name: str, shape=(3, 32, 32)) -> NCSNpp:
+    """The network of a preset without memory for its weights."""
+    with torch.device("meta"):  # on which a clock could not check its SDE; it holds no weights
+        return schema.build(settled(f"score_sde/{name}", shape=shape)["model"] | {"clock": None}, "model")
+
+
+def sizes(net) -> tuple[int, int, int, int]:
+    entries = layout(net)
+    modules = 1 + max(int(entry.name.split(".")[1]) for entry in entries)
+    return modules, len(entries) + 1, sum(e.trained for e in entries), sum(math.prod(e.shape) for e in entries)
+
+
+@pytest.mark.parametrize("name", CIFAR)
+def test_networks_have_the_published_sizes(name):
+    assert sizes(preset_network(name)) == CIFAR[name]
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_large_networks_have_the_published_sizes(name):
+    side = 256 if "bedroom" in name else 1024
+    modules, tensors, _, parameters = sizes(preset_network(name, (3, side, side)))
+    assert (modules, tensors, parameters) == OTHERS[name]
+
+
+@pytest.mark.parametrize(
+    "name, attention, ends",
+    [  # the published indices of the attention and of what resamples
+        ("ve/cifar10_ncsnpp_continuous", {11, 13, 15, 17, 31, 50}, {9, 19, 25}),
+        ("vp/cifar10_ddpmpp_continuous", {9, 11, 13, 15, 27, 46}, set()),
+        ("vp/cifar10_ddpm", {7, 9, 17, 30}, {5, 10, 13, 22, 26, 31}),
+    ],
+)
+def test_modules_stand_at_their_published_places(name, attention, ends):
+    names = [entry.name for entry in layout(preset_network(name))]
+    assert {int(each.split(".")[1]) for each in names if "NIN_3" in each} == attention
+    alone = {int(n.split(".")[1]) for n in names if n.split(".")[2] in ("Conv_0", "Conv2d_0")}
+    with_norm = {int(n.split(".")[1]) for n in names if "GroupNorm_0" in n}
+    assert alone - with_norm == ends
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_is_a_run(name):
+    """Its keys fit their constructors, the network has the published layout, and x reaches it as it was in training."""
+    cfg = settled(name)
+    for key in ("sde", "parameterisation", "training", "sampler", "model"):
+        schema.check(cfg[key], key)
+    sde, row = (schema.build(schema.canonical(cfg[key]), key) for key in ("sde", "parameterisation"))
+    t = torch.linspace(sde.eps, sde.T, 50, dtype=torch.float64)
+    c_skip, c_out, c_in = row.coefficients(sde.alpha(t), sde.sigma(t))
+    sign = 1.0 if float(sde.alpha(t[-1])) == 1 else -1.0  # score times sigma under VE, the noise under VP and sub-VP
+    torch.testing.assert_close(c_in, torch.ones_like(t), rtol=1e-6, atol=0)
+    torch.testing.assert_close(c_out * sde.sigma(t), torch.full_like(t, sign))
+    assert not c_skip.any()
+    cfg["model"] |= {"width": 16, "clock": None}
+    with torch.device("meta"):
+        assert layout(schema.build(cfg["model"], "model"))
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_tell_the_published_number(name):
+    """999 t, a step n - 1 of 1000, 999 (1 - t) of the discrete VE, and sigma in units of the data's range."""
+    cfg = settled(name)
+    if cfg["model"]["clock"] is None:
+        assert cfg["model"]["embedding"] == "fourier" and cfg["model"]["data_range"] == 2
+        return
+    sde, clock = (schema.build(schema.canonical(each), "sde") for each in (cfg["sde"], cfg["model"]["clock"]))
+    t = torch.linspace(sde.eps, sde.T, 999, dtype=torch.float64)
+    told = clock((sde.sigma(t) / sde.alpha(t)).log() / 4)
+    if "ve" in name.split("/")[1]:
+        wanted = 999 - 999 * t if float(sde.alpha(t[-1])) == 1 else 999 * t
+    else:
+        wanted = t - 1 if sde.T == 1000 else 999 * t
+    torch.testing.assert_close(told, wanted, rtol=0, atol=1e-4)
+
+
+OPTIONS = [
+    (residual, fir, rescale, progressive, pyramid, cat, fourier)
+    for residual, fir, rescale, progressive, pyramid, cat, fourier in itertools.product(
+        ("biggan", "ddpm"),
+        (True, False),
+        (True, False),
+        ("none", "output_skip", "residual"),
+        ("none", "input_skip", "residual"),
+        (False, True),
+        (True, False),
+    )
+    if pyramid == "input_skip" or not cat
+]
+
+
+@pytest.mark.parametrize("i", range(12))
+def test_the_network_is_the_published_one(i):
+    """All combinations of the options, twelve tests of eight each: the output is that of the second implementation."""
+    for residual, fir, rescale, progressive, pyramid, cat, fourier in OPTIONS[i::12]:
+        net = randomised(
+            NCSNpp(
+                (3, 8, 8), width=8, multipliers=(1, 2), blocks=1, attention=(4,), dropout=0.3, residual=residual,
+                fir_kernel=[1, 3, 3, 1] if fir else None, skip_rescale=rescale, progressive=progressive,
+                progressive_input=pyramid, combine="cat" if cat else "sum",
+                embedding="fourier" if fourier else "positional", clock=None if fourier else Clock(make_sde("vp")),
+            ), i,
+        )  # fmt: skip
+        t = torch.tensor([0.2, 0.9], dtype=torch.float64)
+        sde = make_sde("vp")
+        c = (sde.sigma(t) / sde.alpha(t)).log() / 4
+        told = (4 * c).exp() / 2 if fourier else 999 * t
+        x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+        expected = network(
+            to_published(net), x, told, nf=8, levels=2, blocks=1, attends=[False, True], biggan=residual == "biggan",
+            k=[1, 3, 3, 1] if fir else None, rescale=rescale, progressive=progressive, pyramid=pyramid, cat=cat,
+            fourier=fourier,
+        )  # fmt: skip
+        with torch.no_grad():
+            torch.testing.assert_close(net(x, c), expected, rtol=1e-9, atol=1e-9)
+
+
+def randomised(net: nn.Module, seed: int = 0) -> nn.Module:
+    """Every weight drawn, those that start at zero too; float64."""
+    generator = torch.Generator().manual_seed(seed)
+    net = net.double().eval()
+    for parameter in net.parameters():
+        scale = 0.3 if parameter.ndim == 1 else 1 / math.sqrt(parameter[0].numel())
+        parameter.data = scale * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+    return net
+
+
+def test_weights_go_to_the_published_names_and_back():
+    net, twin = (
+        randomised(NCSNpp((1, 8, 8), width=8, multipliers=(1, 1), blocks=1, attention=(8,)), i) for i in (0, 1)
+    )
+    from_published(twin, to_published(net))
+    for (name, a), b in zip(net.state_dict().items(), twin.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+
+
+@pytest.mark.parametrize("size", [(8, 6), (7, 5), (1, 9), (13, 2)])
+@pytest.mark.parametrize("fir", [[1.0, 3.0, 3.0, 1.0], None])
+@pytest.mark.parametrize("residual", ["biggan", "ddpm"])
+def test_any_height_and_width(size, fir, residual):
+    """And every pixel of the output depends on every pixel of the input, also those of an odd last row."""
+    net = randomised(
+        NCSNpp((2, *size), width=8, multipliers=(1, 1, 2), blocks=1, attention=(4, 2), residual=residual,
+               fir_kernel=fir, progressive="output_skip", progressive_input="input_skip", embedding="smooth")
+    )  # fmt: skip
+    x = torch.randn(1, 2, *size, dtype=torch.float64, requires_grad=True)
+    out = net(x, torch.zeros(1, dtype=torch.float64))
+    assert out.shape == x.shape
+    for corner in (out[0, 0, 0, 0], out[0, 1, -1, -1]):
+        (gradient,) = torch.autograd.grad(corner, x, retain_graph=True)
+        assert bool((gradient != 0).all())
+
+
+@pytest.mark.parametrize("taps", [[1, 3, 3, 1], [1, 1], [1, 2, 1], [1, 4, 6, 4, 1], [3, 1, 1, 2]])
+def test_filters_are_scipys_convolutions(taps):
+    """Zeros between pixels, the filter in both directions, every second pixel: at the places of StyleGAN2."""
+    resample, x = Resample(taps), torch.randn(1, 2, 6, 4, dtype=torch.float64)
+    k = np.outer(taps, taps) / sum(taps) ** 2
+    m, (small, large) = len(taps), (resample.down(x), resample.up(x, (12, 8)))
+    for channel in range(2):
+        plane = x[0, channel].numpy()
+        whole, first = convolve2d(plane, k), m - 1 - (m - 1) // 2
+        np.testing.assert_allclose(small[0, channel], whole[first::2, first::2][:3, :2], rtol=0, atol=1e-7)
+        zeros = np.zeros((12, 8))
+        zeros[::2, ::2] = plane
+        first = m - 2 - (m - 1) // 2
+        whole = np.pad(convolve2d(zeros, 4 * k), ((0, m), (0, m)))
+        np.testing.assert_allclose(large[0, channel], whole[first : first + 12, first : first + 8], rtol=0, atol=1e-6)
+
+
+def test_a_constant_stays_constant_in_the_middle():
+    resample, x = Resample([1, 3, 3, 1]), torch.ones(1, 1, 8, 8)
+    assert torch.allclose(resample.down(x)[..., 1:-1, 1:-1], torch.ones(2, 2))
+    assert torch.allclose(resample.up(x, (16, 16))[..., 2:-2, 2:-2], torch.ones(12, 12))
+
+
+@pytest.mark.parametrize("taps", [None, [1, 3, 3, 1]])
+def test_learnt_resampling_halves_and_doubles(taps):
+    x = torch.randn(1, 2, 7, 4)
+    small = Down(2, 3, Resample(taps), True)(x)
+    assert small.shape == (1, 3, 4, 2)
+    assert Up(3, 2, Resample(taps), True)(small, (7, 4)).shape == x.shape
+
+
+@pytest.mark.parametrize("name", SDES)
+def test_a_clock_counts_along_its_own_sde(name):
+    sde = make_sde(name)
+    t = torch.linspace(sde.eps, sde.T, 40, dtype=torch.float64)
+    c = (sde.sigma(t) / sde.alpha(t)).log() / 4
+    torch.testing.assert_close(Clock(sde, -3.0, 2.0)(c), 2 - 3 * t, rtol=1e-6, atol=1e-6 * sde.T)
+
+
+def test_embeddings_by_their_formulas():
+    c = torch.tensor([-0.7, 0.4], dtype=torch.float64)
+    fourier = RandomFourier(5, 16.0, 2.0).double()
+    angle = 2 * math.pi * (torch.exp(4 * c) / 2).log()[:, None] * fourier.frequencies
+    torch.testing.assert_close(fourier(c), torch.cat([angle.sin(), angle.cos()], 1))
+    n = 250 * (c + 2.5)
+    frequencies = torch.tensor([1.0, 1e4 ** (-1 / 2), 1e-4], dtype=torch.float64)
+    expected = torch.cat([(n[:, None] * frequencies).sin(), (n[:, None] * frequencies).cos()], 1)
+    torch.testing.assert_close(Positional(6).double()(c), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("row", [Score, Noise])
+@pytest.mark.parametrize("trained", ["ve", "subvp"])
+def test_x_reaches_the_network_as_its_own_sde_leaves_it(sde, row, trained):
+    """Under any other SDE x_t at the same level is scaled to what it is there: alpha' x_0 + sigma' z."""
+    own = make_sde(trained)
+    seen = {}
+
+    class Net(nn.Module):
+        def forward(self, x, c):
+            seen["x"] = x
+            return torch.zeros_like(x)
+
+    t = own.time(torch.tensor([3.0, 0.0, -1.0], dtype=torch.float64))
+    level = own.half_log_snr(t)
+    there, x_0, z = sde.time(level), torch.randn(3, 2, dtype=torch.float64), torch.randn(3, 2, dtype=torch.float64)
+    keep = (there > sde.eps) & (there < sde.T)
+    ScoreModel(sde, Net(), row(own))(sde.perturb(x_0, there, z)[keep], there[keep])
+    torch.testing.assert_close(seen["x"], own.perturb(x_0, t, z)[keep], rtol=1e-5, atol=1e-6)
+
+
+def test_checkpointing_changes_no_gradient():
+    """Blocks computed once more on the way back: the same dropout, the same gradients, bit for bit."""
+    x, gradients = torch.randn(2, 1, 8, 8), []
+    for checkpointing in (False, True):
+        torch.manual_seed(3)
+        net = NCSNpp((1, 8, 8), width=8, multipliers=(1, 1), blocks=1, attention=(4,), dropout=0.5,
+                     embedding="smooth", init_scale=1.0, checkpointing=checkpointing).train()  # fmt: skip
+        torch.manual_seed(4)
+        net(x, torch.zeros(2)).square().sum().backward()
+        gradients.append([p.grad for p in net.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+
+
+def test_one_level_for_all_is_embedded_once():
+    net = randomised(NCSNpp((1, 8, 8), width=8, multipliers=(1, 1), blocks=1, attention=(4,)))
+    x, c = torch.randn(3, 1, 8, 8, dtype=torch.float64), torch.tensor([0.3], dtype=torch.float64)
+    torch.testing.assert_close(net(x, c.expand(3)), net(x, c.repeat(3)))
+
+
+def test_y_reaches_the_output():
+    net = randomised(NCSNpp((1, 8, 8), width=8, multipliers=(1, 1), blocks=1, condition=3, embedding="none"))
+    x, c, y = torch.randn(2, 1, 8, 8, dtype=torch.float64), torch.zeros(2, dtype=torch.float64), torch.eye(3).double()
+    assert not torch.allclose(net(x, c, y[:1]), net(x, c, y[1:2]))
+    with pytest.raises(ValueError, match="network is one of p"):
+        net(x, c)
+
+
+@pytest.mark.parametrize(
+    "keys, says",
+    [
+        ({"shape": (2,)}, "model=ncsnpp takes images"),
+        ({"width": 7}, "model.width=7 must be even and at least 4"),
+        ({"multipliers": []}, r"model.multipliers=\[\] must be whole numbers from 1"),
+        ({"blocks": 0}, "model.blocks=0 must be at least 1"),
+        ({"heads": 3}, "model.heads=3 must divide the 16 channels"),
+        ({"dropout": 1.0}, r"model.dropout=1.0 must lie in \[0, 1\)"),
+        ({"init_scale": -1.0}, "model.init_scale=-1.0 must not be negative"),
+        ({"data_range": 0.0}, "model.data_range=0.0 must be positive"),
+        ({"fir_kernel": [1.0]}, r"model.fir_kernel=\[1.0\] must be two taps or more"),
+        ({"clock": Clock(make_sde("vp"))}, "model.clock is for model.embedding=positional, and this is fourier"),
+    ],
+)
+def test_mistakes(keys, says):
+    with pytest.raises(ValueError, match=says):
+        NCSNpp(**{"shape": (1, 8, 8), "width": 8, "multipliers": (1, 2), "attention": (4,)} | keys)
+
+
+@pytest.mark.parametrize(
+    "keys, says",
+    [
+        ({"condition": 2}, "the published layout knows no labels"),
+        ({"embedding": "smooth"}, "knows no model.embedding=smooth"),
+        ({"heads": 2}, "knows one attention head"),
+    ],
+)
+def test_what_the_published_layout_does_not_know(keys, says):
+    with pytest.raises(ValueError, match=says):
+        layout(NCSNpp((1, 8, 8), width=8, multipliers=(1,), attention=(8,), **keys))

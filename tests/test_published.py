@@ -1,0 +1,243 @@
+"""Files of the published code: read by name, average and all, refused where they are not what they should be, and used
+by a run as any other network.
+"""
+
+import copy
+import os
+import pickle
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from conf import schema
+from models import NCSNpp
+from models.published import from_published, layout, to_published
+from run import run
+from sde_lib import VE
+from training import published
+
+from .conftest import compose, standard
+from .test_ncsnpp import randomised
+
+TINY = ["model.width=8", "model.multipliers=[1,1]", "model.blocks=1", "model.attention=[4]"]
+PRESET = "score_sde/ve/cifar10_ncsnpp_continuous"
+WORDS = [f"experiment={PRESET}", "data=unseen", "data.shape=[3,8,8]", *TINY]
+
+
+def tiny(seed: int = 0) -> NCSNpp:
+    net = NCSNpp((3, 8, 8), width=8, multipliers=(1, 1), blocks=1, attention=(4,))
+    return randomised(net, seed).float()
+
+
+def content(net, average=None, rate=None) -> dict:
+    """What the published code saves: a wrapped model, a list of averages, the table of sigmas, numpy's rate."""
+    weights, averages = to_published(net), to_published(average or net)
+    sigmas = torch.exp(torch.linspace(np.log(50), np.log(0.01), 1000, dtype=torch.float64))
+    moments = {1: {"step": 7, "exp_avg": torch.ones(3), "exp_avg_sq": torch.ones(3)}}
+    group = {"lr": np.float64(2e-4) if rate is None else rate, "betas": (0.9, 0.999), "params": [0, 1, 2]}
+    return {
+        "optimizer": {"state": moments, "param_groups": [group]},
+        "model": {f"module.{name}": tensor for name, tensor in {"sigmas": sigmas, **weights}.items()},
+        "ema": {
+            "decay": 0.999,
+            "num_updates": 1200001,
+            "shadow_params": [averages[entry.name] for entry in layout(net) if entry.trained],
+        },
+        "step": 1200001,
+    }
+
+
+@pytest.fixture
+def file(tmp_path):
+    """A file whose average is near its weights, as those of a training are."""
+    net = tiny()
+    average = copy.deepcopy(net)
+    for parameter in average.parameters():
+        parameter.data += 0.01 * torch.randn_like(parameter)
+    path = tmp_path / "checkpoint_24.pth"
+    torch.save(content(net, average), path)
+    return path, average
+
+
+def test_the_average_is_read_by_name(file):
+    path, average = file
+    net = tiny(5)
+    found = published.read(path, layout(net))
+    from_published(net, found.average)
+    assert found.step == 1200001 and found.sigmas[0] == pytest.approx(50)
+    for (name, a), b in zip(net.state_dict().items(), average.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+
+
+def test_a_number_of_numpy_1_is_read(file, tmp_path):
+    """The published files name numpy's function by the place that it had until numpy 2."""
+    path, _ = file
+    old = tmp_path / "old.pth"
+    with zipfile.ZipFile(path) as source, zipfile.ZipFile(old, "w") as target:
+        for name in source.namelist():
+            data = source.read(name)
+            assert b"numpy._core.multiarray" in data or not name.endswith("data.pkl")
+            target.writestr(name, data.replace(b"numpy._core.multiarray", b"numpy.core.multiarray"))
+    assert published.read(old, layout(tiny())).step == 1200001
+
+
+class Evil:
+    """Pickled, it asks for a command to be run."""
+
+    def __init__(self, command):
+        self.command = command
+
+    def __reduce__(self):
+        return os.system, (self.command,)
+
+
+def test_code_in_a_file_is_not_run(tmp_path):
+    trace = tmp_path / "it_ran"
+    path = tmp_path / "evil.pth"
+    torch.save(content(tiny(), rate=Evil(f"touch {trace}")), path)
+    with pytest.raises(ValueError, match=r"asks to run code \(\w+.system\) when it is read, which is refused"):
+        published.read(path, layout(tiny()))
+    assert not trace.exists()
+    pickle.loads(pickle.dumps(Evil(f"touch {trace}")))  # and it would have
+    assert trace.exists()
+
+
+def broken(path: Path, how: str) -> None:
+    """Spoils a file."""
+    data = bytearray(path.read_bytes())
+    if how == "cut":
+        path.write_bytes(data[: len(data) // 2])
+    elif how == "empty":
+        path.write_bytes(b"")
+    elif how == "flipped":
+        with zipfile.ZipFile(path) as archive:
+            largest = max(archive.infolist(), key=lambda each: each.file_size)
+        data[largest.header_offset + largest.file_size // 2 + 200] ^= 4
+        path.write_bytes(data)
+    else:
+        saved = torch.load(path, weights_only=False)
+        shadow = saved["ema"]["shadow_params"]
+        net = tiny()
+        names = [entry.name for entry in layout(net) if entry.trained]
+        if how == "short":
+            shadow.pop()
+        elif how == "shapes":
+            shadow[0], shadow[1] = shadow[1], shadow[0]
+        elif how == "permuted":  # two of one shape
+            i, j = (names.index(f"all_modules.{k}.Conv_1.weight") for k in (4, 5))
+            assert shadow[i].shape == shadow[j].shape
+            shadow[i], shadow[j] = shadow[j], shadow[i]
+        elif how == "renamed":
+            saved["model"] = {name.replace("Conv_1", "Conv_7"): tensor for name, tensor in saved["model"].items()}
+        elif how == "keys":
+            del saved["ema"]
+        elif how == "list":
+            saved = [saved]
+        torch.save(saved, path)
+
+
+@pytest.mark.parametrize(
+    "how, says",
+    [
+        ("cut", "is no file of torch.save, or it is cut off"),
+        ("empty", "is no file of torch.save, or it is cut off"),
+        ("flipped", r"is damaged \("),
+        ("short", r"its moving average has \d+ tensors, and \d+ of its weights are trained"),
+        ("shapes", r"not in the order of its weights: all_modules.1.weight is \[32, 16\] and the average .* is \[32\]"),
+        ("permuted", r"in the place of all_modules.4.Conv_1.weight stands the average of all_modules.5.Conv_1.weight"),
+        ("renamed", r"another architecture: .*differ are all_modules.4.Conv_7.weight .*in the file and all_modules.4."),
+        ("keys", "is no checkpoint of score_sde: it holds optimizer, model, step"),
+        ("list", "is no checkpoint: it holds a list"),
+    ],
+)
+def test_spoilt_files(file, how, says):
+    path, _ = file
+    broken(path, how)
+    with pytest.raises(ValueError, match=says):
+        published.read(path, layout(tiny()))
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match="checkpoint=.*typo.pth does not exist"):
+        published.read(tmp_path / "typo.pth", [])
+
+
+def test_an_average_of_zeros_has_no_order(tmp_path):
+    """Tensors that are equal, as new biases are, are nobody else's."""
+    net = NCSNpp((3, 8, 8), width=8, multipliers=(1, 1), blocks=1, attention=(4,))
+    torch.save(content(net), tmp_path / "new.pth")
+    published.read(tmp_path / "new.pth", layout(net))
+
+
+def job(folder: Path, *words: str) -> dict:
+    choices = dict.fromkeys(("task", "data", "sde", "sampler", "model"), "x")
+    run(compose(*words, f"store={folder / 'store'}"), choices, folder / "out")
+    return dict(np.load(folder / "out" / "samples.npz")) if (folder / "out" / "samples.npz").exists() else {}
+
+
+def test_a_run_draws_from_a_file(file, tmp_path):
+    """The samples are those of the reverse SDE with the score that the published code makes of these weights."""
+    from .published_network import network
+
+    path, average = file
+    words = [*WORDS, f"checkpoint={path}", "count=3", "sampler=ddim", "sampler.steps=3", "dtype=float64"]
+    words.append("sde.sigma_max=0.6")  # or a network of random weights leaves the pixels' range
+    x = job(tmp_path, *words)["x"]
+
+    cfg = schema.settle(compose(*words), (3, 8, 8), standard((3, 8, 8)))
+    task = schema.build(schema.canonical(cfg["task"]), "task")
+    sde, weights = VE(0.02, 0.6), {name: t.double() for name, t in to_published(average).items()}
+
+    def score(x, t):
+        sigma = sde.sigma(t).expand(len(x)) / 2  # in [0, 1]
+        out = network(
+            weights, x, sigma, nf=8, levels=2, blocks=1, attends=[False, True], biggan=True, k=[1, 3, 3, 1],
+            rescale=True, progressive="none", pyramid="residual", cat=False, fourier=True,
+        )  # fmt: skip
+        return out / sigma[:, None, None, None] / 2
+
+    drawn = task.draw(sde, score, (3, 8, 8), 3)
+    expected = (drawn * 128 + 128).floor().clamp(0, 255)
+    assert int(np.abs(x.astype(int) - expected.numpy().astype(int)).max()) <= 1
+    assert len(np.unique(x)) > 20
+
+
+def test_a_file_is_scored(file, tmp_path):
+    """The likelihood of points of one's own, without the data that the network learnt from."""
+    path, _ = file
+    np.save(tmp_path / "mine.npy", np.random.default_rng(0).integers(0, 256, (2, 3, 8, 8)).astype(np.uint8))
+    job(
+        tmp_path,
+        *WORDS,
+        "task=likelihood",
+        f"checkpoint={path}",
+        f"points={tmp_path / 'mine.npy'}",
+        "likelihood=hutchinson",
+        "likelihood.rtol=0.1",
+    )
+    found = np.load(tmp_path / "out" / "likelihood.npz")
+    assert np.isfinite(found["log_prob"]).all() and found["x"].shape == (2, 3, 8, 8)
+
+
+def test_another_architecture_is_told(file, tmp_path):
+    path, _ = file
+    words = [word for word in WORDS if word != "model.blocks=1"]
+    with pytest.raises(ValueError, match="is of another architecture: it has .* Choose the network with experiment="):
+        job(tmp_path, *words, f"checkpoint={path}")
+    with pytest.raises(ValueError, match="is a file: model=MLP has no published layout; type model=ncsnpp"):
+        job(tmp_path, "data=moons", f"checkpoint={path}", "data.count=100")
+
+
+def test_noise_that_the_network_never_met_is_told(file, tmp_path, caplog):
+    path, _ = file
+    job(tmp_path, *WORDS, f"checkpoint={path}", "count=1", "sampler.steps=1", "sde.sigma_max=180")
+    assert "for noise up to sigma=50 of the data's range, 100 in model units" in caplog.text
+    assert "type sde.sigma_max=100" in caplog.text
+
+
+def test_data_without_examples_are_not_trained_on(tmp_path):
+    with pytest.raises(ValueError, match="no examples to train on: type checkpoint=PATH"):
+        job(tmp_path, *WORDS)

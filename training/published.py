@@ -1,0 +1,186 @@
+r"""Checkpoints of the published code of arXiv 2011.13456, read and written.
+
+Such a file is torch's archive of a dictionary: ``model``, the weights by name, each after ``module.``, with a table
+``sigmas`` beside them; ``ema``, whose ``shadow_params`` are the moving average of the trained ones, a list without
+names in the order of ``model``; ``optimizer``; ``step``. Which names and shapes a network has is told by the caller
+(:mod:`models.published`).
+
+Nothing in a file is executed: of its pickle tensors, plain values and numpy's numbers are admitted, and the checksum of
+each part is compared. The average's names are found by its order, and the order by the weights beside it: an average
+lies near its own weights and far from others of the same shape.
+"""
+
+import pickle
+import re
+import zipfile
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class Named(Protocol):
+    """What is to be known of a published tensor."""
+
+    name: str
+    shape: tuple[int, ...]
+    trained: bool
+
+
+@dataclass(frozen=True)
+class Published:
+    """The weights of a file by their published names.
+
+    Attributes:
+        average: the moving average, with the untrained tensors beside it.
+        step: the updates they have seen.
+        sigmas: the noise levels of the file's configuration, in units of the data's range; None without.
+    """
+
+    average: dict[str, Tensor]
+    step: int
+    sigmas: Tensor | None
+
+
+def read(path: Path | str, entries: list[Named], key: str = "checkpoint") -> Published:
+    """The weights of a file, each of which must be one of ``entries``, in their order.
+
+    Raises:
+        FileNotFoundError, ValueError: there is no such file; it is cut off or damaged; it would run code; it is of
+            another kind or another architecture; its average does not fit its weights.
+    """
+    where, content = f"{key}={path}", load(path, key)
+    weights, average = content.get("model"), content.get("ema")
+    shadow = average.get("shadow_params") if isinstance(average, dict) else None
+    if not isinstance(weights, dict) or not isinstance(shadow, list) or "step" not in content:
+        held = ", ".join(map(str, content)) or "nothing"
+        raise ValueError(f"{where} is no checkpoint of score_sde: it holds {held}, and not model, ema and step")
+    weights = {name.removeprefix("module."): tensor for name, tensor in weights.items()}
+    sigmas = weights.pop("sigmas", None)
+    compare([(name, tuple(tensor.shape)) for name, tensor in weights.items()], entries, where)
+    trained = [entry for entry in entries if entry.trained]
+    if len(shadow) != len(trained):
+        raise ValueError(
+            f"{where}: its moving average has {len(shadow)} tensors, and {len(trained)} of its weights are trained: "
+            f"the file is not what the published code writes"
+        )
+    for entry, tensor in zip(trained, shadow, strict=True):
+        if tuple(tensor.shape) != entry.shape:
+            raise ValueError(
+                f"{where}: its moving average is not in the order of its weights: {entry.name} is {list(entry.shape)} "
+                f"and the average in its place is {list(tensor.shape)}"
+            )
+    mind_the_order(weights, trained, shadow, where)
+    named = dict(zip((entry.name for entry in trained), shadow, strict=True))
+    return Published({e.name: named.get(e.name, weights[e.name]) for e in entries}, int(content["step"]), sigmas)
+
+
+def load(path: Path | str, key: str = "checkpoint") -> dict[Any, Any]:
+    """The dictionary in a file of torch's, in plain values; nothing of it is executed."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{key}={path} does not exist (looked at {path.absolute()})")
+    try:
+        if not zipfile.is_zipfile(path):
+            raise ValueError(f"{key}={path} is no file of torch.save, or it is cut off: copy or download it once more")
+        with zipfile.ZipFile(path) as archive:
+            bad = archive.testzip()
+        if bad:
+            raise ValueError(f"{key}={path} is damaged ({bad}): copy or download it once more")
+        with torch.serialization.safe_globals(PLAIN):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        found = re.search(r"GLOBAL ([\w.]+)", str(error))
+        what = f"({found[1]}) " if found else ""
+        raise ValueError(
+            f"{key}={path} asks to run code {what}when it is read, which is refused; nothing of it was run. A "
+            f"checkpoint needs tensors and numbers alone"
+        ) from None
+    except (zipfile.BadZipFile, RuntimeError, EOFError, KeyError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{key}={path} is damaged ({reason}): copy or download it once more") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{key}={path} is no checkpoint: it holds a {type(content).__name__}")
+    return content
+
+
+def _scalar() -> Any:
+    """numpy's function that makes a number, under its present name."""
+    return np.float64(0).__reduce__()[0]
+
+
+PLAIN = [
+    (_scalar(), "numpy.core.multiarray.scalar"),  # its name until numpy 2, in which the published files were written
+    (_scalar(), "numpy._core.multiarray.scalar"),
+    np.dtype,
+    type(np.dtype(np.float64)),
+    type(np.dtype(np.int64)),
+]
+"""What a file may name beside tensors: the published learning rate is a number of numpy's."""
+
+
+def compare(found: list[tuple[str, tuple[int, ...]]], entries: list[Named], where: str) -> None:
+    """ValueError that shows the first difference between a file's tensors and a network's."""
+    wanted = [(entry.name, tuple(entry.shape)) for entry in entries]
+    if found == wanted:
+        return
+    for theirs, ours in zip([*found, None], [*wanted, None], strict=False):
+        if theirs != ours:
+            shown = [f"{each[0]} {list(each[1])}" if each else "nothing more" for each in (theirs, ours)]
+            raise ValueError(
+                f"{where} is of another architecture: it has {len(found)} tensors and the network of this run "
+                f"{len(wanted)}; the first that differ are {shown[0]} in the file and {shown[1]} here. Choose the "
+                f"network with experiment=score_sde/..., named like the folder that the file was published in"
+            )
+
+
+def mind_the_order(weights: dict[str, Tensor], trained: list[Named], shadow: list[Tensor], where: str) -> None:
+    """ValueError if an average is nearer by far to weights of another name, of the same shape, than to its own."""
+    alike = defaultdict(list)
+    for entry, tensor in zip(trained, shadow, strict=True):
+        alike[entry.shape].append((entry.name, tensor))
+    for group in alike.values():
+        names = [name for name, _ in group]
+        averages = torch.stack([tensor.float().flatten() for _, tensor in group])
+        distance = torch.cdist(averages, torch.stack([weights[name].float().flatten() for name in names]))
+        nearest, which = distance.min(dim=1)
+        for i in (nearest < 0.1 * distance.diagonal()).nonzero().flatten().tolist():
+            raise ValueError(
+                f"{where}: its moving average is not in the order of its weights: in the place of {names[i]} stands "
+                f"the average of {names[int(which[i])]}"
+            )
+
+
+def write(
+    path: Path | str, weights: dict[str, Tensor], average: list[Tensor], sigmas: Tensor, step: int, decay: float
+) -> None:
+    """A file of the published layout that the published code can read, written in one go.
+
+    Arguments:
+        weights: by published name, without ``module.``.
+        average: of those that are trained.
+        sigmas: from the largest to the smallest, in units of the data's range.
+        decay: of the moving average.
+    """
+    path = Path(path)
+    count = len(average)  # and the published optimiser holds the untrained table of frequencies as well
+    frozen = sum(name.endswith(".W") and tensor.ndim == 1 for name, tensor in weights.items())
+    group = {"lr": 2e-4, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0, "amsgrad": False}
+    content = {
+        "optimizer": {"state": {}, "param_groups": [{**group, "params": list(range(count + frozen))}]},
+        "model": {f"module.{name}": tensor for name, tensor in {"sigmas": sigmas, **weights}.items()},
+        "ema": {"decay": decay, "num_updates": step, "shadow_params": average},
+        "step": step,
+    }
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(content, partial)
+        partial.replace(path)
+    except (OSError, RuntimeError) as error:
+        partial.unlink(missing_ok=True)
+        raise OSError(f"{path} could not be written ({getattr(error, 'strerror', None) or error})") from error
