@@ -39,8 +39,8 @@ def group_norm(channels: int) -> nn.GroupNorm:
 
 
 def start(module: nn.Module, scale: float = 1.0) -> nn.Module:
-    """Uniform weights of variance scale / (mean of fan-in and fan-out), zero biases; a scale of 0 is 1e-10."""
-    nn.init.xavier_uniform_(module.weight, gain=math.sqrt(scale or 1e-10))
+    """Uniform weights of variance scale / (mean of fan-in and fan-out), zero biases; a scale of 0 means 0 here."""
+    nn.init.xavier_uniform_(module.weight, gain=math.sqrt(scale))
     nn.init.zeros_(module.bias)
     return module
 
