@@ -12,10 +12,10 @@ from torch import nn
 
 from data import Data
 from likelihood import UniformDequantisation
-from models import Classifier, ConditionalScore, ScoreModel
-from models.published import from_published as put_published
-from models.published import layout as published_layout
-from training import Store, journal, published, store
+from models import Classifier, ConditionalScore, ScoreModel, unet2d
+from models.layout import put
+from models.published import layout
+from training import Store, diffusers_folder, journal, published, store
 
 from . import schema
 from .identity import differences, identity_of, source_of, tree
@@ -264,36 +264,48 @@ def build_model(cfg: dict, sde: Any) -> Any:
     )
 
 
-def from_published(cfg: dict, sde: Any, data: Any) -> Any:
-    """The network of a file of score_sde, checkpoint=FILE.pth: of the architecture that the run has."""
+def from_elsewhere(cfg: dict, sde: Any) -> Any:
+    """The network of a file of score_sde or of a folder of diffusers, which must be of the architecture that the run
+    has.
+    """
     path, model = cfg["checkpoint"], build_model(cfg, sde)
-    net = getattr(model, "net", None)
+    net, folder = getattr(model, "net", None), diffusers_folder.folder_of(path)
     try:
-        entries = published_layout(net)
+        entries = layout(net) if folder is None else unet2d.layout(net)
     except ValueError as error:
-        raise ValueError(f"checkpoint={path} is a file: {error}, as experiment=score_sde/... does") from None
+        kind = "a file" if folder is None else "a folder of diffusers"
+        raise ValueError(f"checkpoint={path} is {kind}: {error}") from None
+    if folder is not None:
+        put(net, entries, diffusers_folder.read(folder, unet2d.config(net), entries, unet2d.present))
+        log.info("loaded %s", folder)
+        return model.eval().requires_grad_(False)
     found = published.read(path, entries)
-    put_published(net, found.average)
-    if found.sigmas is not None and float(sde.alpha(torch.tensor(sde.T))) == 1:
-        largest = float(found.sigmas.max()) * net.data_range
-        if abs(largest / float(sde.sigma(torch.tensor(sde.T))) - 1) > 1e-3:
-            log.warning(
-                "checkpoint=%s is of a network for noise up to sigma=%.4g of the data's range, %.4g in model units, "
-                "and the run begins at %.4g; type sde.sigma_max=%.4g",
-                path,
-                float(found.sigmas.max()),
-                largest,
-                float(sde.sigma(torch.tensor(sde.T))),
-                largest,
-            )
+    put(net, entries, found.average)
+    if found.sigmas is not None:
+        mind_the_noise(path, float(found.sigmas.max()), net.data_range, sde)
     log.info("loaded the average of %s after %s updates", path, f"{found.step:,}")
     return model.eval().requires_grad_(False)
 
 
+def mind_the_noise(path: str, sigma: float, data_range: float, sde: Any) -> None:
+    """Warns where a run that keeps the data as they are begins at another noise than a network has met."""
+    end = torch.tensor(sde.T, dtype=torch.float64)
+    if float(sde.alpha(end)) == 1 and abs(sigma * data_range / float(sde.sigma(end)) - 1) > 1e-3:
+        log.warning(
+            "checkpoint=%s is of a network for noise up to sigma=%.4g of the data's range, %.4g in model units, and "
+            "the run begins at %.4g; type sde.sigma_max=%.4g",
+            path,
+            sigma,
+            sigma * data_range,
+            float(sde.sigma(end)),
+            sigma * data_range,
+        )
+
+
 def from_checkpoint(cfg: dict, sde: Any, data: Any) -> Any:
     """The network of checkpoint=PATH as the score of the run's SDE, which may be another than it was trained under."""
-    if Path(cfg["checkpoint"]).is_file():
-        return from_published(cfg, sde, data)
+    if Path(cfg["checkpoint"]).is_file() or diffusers_folder.folder_of(cfg["checkpoint"]):
+        return from_elsewhere(cfg, sde)
     identity, found = store.read(cfg["checkpoint"])
     if cfg.get("classifier") and any(node.get("condition") for node in tree(identity["model"])):
         raise ValueError(

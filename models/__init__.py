@@ -4,6 +4,7 @@ from .bits import Bits
 from .classifier import Classifier, GuidedByClassifier, MLPClassifier, UNetClassifier
 from .clock import Clock
 from .conditional import ConditionalScore
+from .diffusers_unet import DiffusersUNet
 from .energy import EnergyGradient
 from .mlp import MLP
 from .ncsnpp import NCSNpp
@@ -27,6 +28,7 @@ __all__ = [
     "UNet",
     "RefineNet",
     "NCSNpp",
+    "DiffusersUNet",
     "Clock",
     "EnergyGradient",
     "Oracle",

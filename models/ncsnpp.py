@@ -130,6 +130,8 @@ class NCSNpp(nn.Module):
         blocks: residual blocks at each resolution on the way down (one more on the way up).
         attention: the resolutions with self-attention, named by the longer side of the feature map in pixels.
         heads: attention heads; published: 1.
+        attention_up: on the way up, attention after the ``last`` block of a level, as published, or after ``all``, as
+            in DDPM's own network (arXiv 2006.11239).
         dropout: the share of values dropped inside a block in training.
         embedding: of the noise level: ``fourier``, of log sigma; ``positional``, of a step number; ``smooth``, which
             costs an ODE's solver fewer evaluations (:mod:`models.embedding`); ``none``, a network that is not told it.
@@ -157,6 +159,7 @@ class NCSNpp(nn.Module):
         blocks: int = 4,
         attention: list[int] | tuple[int, ...] = (16,),
         heads: int = 1,
+        attention_up: Literal["last", "all"] = "last",
         dropout: float = 0.1,
         embedding: Literal["fourier", "positional", "smooth", "none"] = "fourier",
         fourier_scale: float = 16.0,
@@ -178,8 +181,9 @@ class NCSNpp(nn.Module):
         if clock is not None and embedding != "positional":
             raise ValueError(f"model.clock is for model.embedding=positional, and this is {embedding}; leave it out")
         self.residual, self.progressive, self.progressive_input = residual, progressive, progressive_input
-        self.checkpointing, self.condition = checkpointing, condition
-        self.data_range = data_range
+        self.checkpointing, self.condition, self.attention_up = checkpointing, condition, attention_up
+        self.data_range, self.size, self.dropout, self.blocks = data_range, tuple(shape[1:]), dropout, blocks
+        self.taps = None if fir_kernel is None else [float(each) for each in fir_kernel]
         self.weight = math.sqrt(0.5) if skip_rescale else 1.0
         noise = 0 if embedding == "none" and not condition else 4 * width
         self.features = {
@@ -194,6 +198,7 @@ class NCSNpp(nn.Module):
 
         resample = Resample(fir_kernel)
         channels, levels = [width * each for each in multipliers], len(multipliers)
+        self.channels = channels
         sides = [math.ceil(max(shape[1:]) / 2**level) for level in range(levels)]
         attends = [side in tuple(attention) for side in sides]
 
@@ -232,12 +237,12 @@ class NCSNpp(nn.Module):
         self.middle = nn.ModuleList([block(now, now), attend(now), block(now, now)])
         self.up = nn.ModuleList()
         for level in reversed(range(levels)):
-            stage = nn.ModuleDict({"blocks": nn.ModuleList()})
-            for _ in range(blocks + 1):
+            stage = nn.ModuleDict({"blocks": nn.ModuleList(), "attention": nn.ModuleList()})
+            for i in range(blocks + 1):
                 stage["blocks"].append(block(now + skips.pop(), channels[level]))
                 now = channels[level]
-            if attends[level]:
-                stage["attention"] = attend(now)
+                if attends[level] and (i == blocks or attention_up == "all"):
+                    stage["attention"].append(attend(now))
             if progressive == "output_skip" or progressive == "residual" and level == levels - 1:
                 stage["norm"] = group_norm(now)
                 image = shape[0] if progressive == "output_skip" else now
@@ -278,7 +283,8 @@ class NCSNpp(nn.Module):
         yield from self.middle
         for stage in self.up:
             yield from stage["blocks"]
-            for name in ("attention", "norm", "image", "enlarge"):
+            yield from stage["attention"]
+            for name in ("norm", "image", "enlarge"):
                 if name in stage:
                     yield stage[name]
         if self.progressive != "output_skip":
@@ -324,10 +330,11 @@ class NCSNpp(nn.Module):
 
         image = None
         for stage in self.up:
-            for block in stage["blocks"]:
+            late = len(stage["blocks"]) - len(stage["attention"])  # the first block with attention
+            for i, block in enumerate(stage["blocks"]):
                 h = self.run(block, torch.cat([h, skips.pop()], dim=1), noise)
-            if "attention" in stage:
-                h = self.run(stage["attention"], h)
+                if i >= late:
+                    h = self.run(stage["attention"][i - late], h)
             if "norm" in stage:
                 adds = stage["image"](functional.silu(stage["norm"](h)))
                 image = adds if image is None else self.resample.up(image, adds.shape[-2:]) + adds

@@ -5,6 +5,7 @@ from .bound import Bound
 from .classifier import TrainClassifier
 from .elbo import Elbo
 from .encode import Encode
+from .export import Export
 from .generators import Generators
 from .interpolate import Interpolate
 from .likelihood import LikelihoodTask
@@ -37,5 +38,6 @@ __all__ = [
     "Overfitting",
     "Restore",
     "WorkPrecision",
+    "Export",
     "Record",
 ]

@@ -91,6 +91,7 @@ KNOWN = (
     "low_density",
     "elbo",
     "generators",
+    "export",
 )  # for data or models of their own, tested there
 
 

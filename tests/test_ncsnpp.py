@@ -14,7 +14,8 @@ from torch import nn
 from conf import schema
 from models import Clock, NCSNpp, Noise, Score, ScoreModel
 from models.embedding import Positional, RandomFourier
-from models.published import from_published, layout, to_published
+from models.layout import put, take
+from models.published import layout
 from models.resample import Down, Resample, Up
 
 from .conftest import ROOT, SDES, compose, make_sde, standard
@@ -153,7 +154,8 @@ def test_the_network_is_the_published_one(i):
         told = (4 * c).exp() / 2 if fourier else 999 * t
         x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
         expected = network(
-            to_published(net), x, told, nf=8, levels=2, blocks=1, attends=[False, True], biggan=residual == "biggan",
+            take(net, layout(net)), x, told, nf=8, levels=2, blocks=1, attends=[False, True],
+            biggan=residual == "biggan",
             k=[1, 3, 3, 1] if fir else None, rescale=rescale, progressive=progressive, pyramid=pyramid, cat=cat,
             fourier=fourier,
         )  # fmt: skip
@@ -175,7 +177,7 @@ def test_weights_go_to_the_published_names_and_back():
     net, twin = (
         randomised(NCSNpp((1, 8, 8), width=8, multipliers=(1, 1), blocks=1, attention=(8,)), i) for i in (0, 1)
     )
-    from_published(twin, to_published(net))
+    put(twin, layout(twin), take(net, layout(net)))
     for (name, a), b in zip(net.state_dict().items(), twin.state_dict().values(), strict=True):
         assert torch.equal(a, b), name
 

@@ -14,7 +14,8 @@ import torch
 
 from conf import schema
 from models import NCSNpp
-from models.published import from_published, layout, to_published
+from models.layout import put, take
+from models.published import layout
 from run import run
 from sde_lib import VE
 from training import published
@@ -34,7 +35,7 @@ def tiny(seed: int = 0) -> NCSNpp:
 
 def content(net, average=None, rate=None) -> dict:
     """What the published code saves: a wrapped model, a list of averages, the table of sigmas, numpy's rate."""
-    weights, averages = to_published(net), to_published(average or net)
+    weights, averages = take(net, layout(net)), take(average or net, layout(net))
     sigmas = torch.exp(torch.linspace(np.log(50), np.log(0.01), 1000, dtype=torch.float64))
     moments = {1: {"step": 7, "exp_avg": torch.ones(3), "exp_avg_sq": torch.ones(3)}}
     group = {"lr": np.float64(2e-4) if rate is None else rate, "betas": (0.9, 0.999), "params": [0, 1, 2]}
@@ -66,7 +67,7 @@ def test_the_average_is_read_by_name(file):
     path, average = file
     net = tiny(5)
     found = published.read(path, layout(net))
-    from_published(net, found.average)
+    put(net, layout(net), found.average)
     assert found.step == 1200001 and found.sigmas[0] == pytest.approx(50)
     for (name, a), b in zip(net.state_dict().items(), average.state_dict().values(), strict=True):
         assert torch.equal(a, b), name
@@ -189,7 +190,7 @@ def test_a_run_draws_from_a_file(file, tmp_path):
 
     cfg = schema.settle(compose(*words), (3, 8, 8), standard((3, 8, 8)))
     task = schema.build(schema.canonical(cfg["task"]), "task")
-    sde, weights = VE(0.02, 0.6), {name: t.double() for name, t in to_published(average).items()}
+    sde, weights = VE(0.02, 0.6), {name: t.double() for name, t in take(average, layout(average)).items()}
 
     def score(x, t):
         sigma = sde.sigma(t).expand(len(x)) / 2  # in [0, 1]

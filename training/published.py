@@ -10,6 +10,7 @@ each part is compared. The average's names are found by its order, and the order
 lies near its own weights and far from others of the same shape.
 """
 
+import contextlib
 import pickle
 import re
 import zipfile
@@ -148,7 +149,9 @@ def mind_the_order(weights: dict[str, Tensor], trained: list[Named], shadow: lis
         averages = torch.stack([tensor.float().flatten() for _, tensor in group])
         distance = torch.cdist(averages, torch.stack([weights[name].float().flatten() for name in names]))
         nearest, which = distance.min(dim=1)
-        for i in (nearest < 0.1 * distance.diagonal()).nonzero().flatten().tolist():
+        own = distance.diagonal()  # of equal tensors, what the subtraction's rounding leaves
+        far = (own > 0.1 * averages.norm(dim=1)) & (nearest < 0.1 * own)
+        for i in far.nonzero().flatten().tolist():
             raise ValueError(
                 f"{where}: its moving average is not in the order of its weights: in the place of {names[i]} stands "
                 f"the average of {names[int(which[i])]}"
@@ -182,5 +185,6 @@ def write(
         torch.save(content, partial)
         partial.replace(path)
     except (OSError, RuntimeError) as error:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink()
         raise OSError(f"{path} could not be written ({getattr(error, 'strerror', None) or error})") from error

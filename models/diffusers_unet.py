@@ -1,0 +1,102 @@
+"""The U-Net of the library diffusers as a network F(x, c), where it is installed."""
+
+import math
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from .clock import Clock
+from .given import ConditionEmbedding, add_condition
+
+
+class DiffusersUNet(nn.Module):
+    """A ``diffusers.UNet2DModel`` that is told a step number, for images of any height and width.
+
+    Images are padded, by repeating their border, to sizes that can be halved as often as it has levels.
+
+    Arguments:
+        shape: the shape (C, H, W) of one image.
+        block_out_channels, layers_per_block, down_block_types, up_block_types, attention_head_dim, norm_num_groups,
+            norm_eps, downsample_padding, freq_shift, flip_sin_to_cos, dropout: as in diffusers.
+        clock: the step number of a noise level; None for n = 250 (c + 2.5), see :mod:`models.embedding`.
+        condition: the length of y, for a network F(x, c, y) of p(x | y); 0 for none. See :mod:`data.condition`.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        block_out_channels: list[int] | tuple[int, ...] = (32, 64, 64),
+        layers_per_block: int = 1,
+        down_block_types: list[str] | tuple[str, ...] = ("DownBlock2D", "AttnDownBlock2D", "DownBlock2D"),
+        up_block_types: list[str] | tuple[str, ...] = ("UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
+        attention_head_dim: int | None = 8,
+        norm_num_groups: int = 32,
+        norm_eps: float = 1e-5,
+        downsample_padding: int = 1,
+        freq_shift: int = 0,
+        flip_sin_to_cos: bool = True,
+        dropout: float = 0.0,
+        clock: Clock | None = None,
+        condition: int = 0,
+    ):
+        super().__init__()
+        try:
+            from diffusers import UNet2DModel  # here, since it takes seconds that other networks need not spend
+        except ImportError as error:
+            raise ImportError("model=diffusers needs the package diffusers: pip install -e .[diffusers]") from error
+        if len(shape) != 3:
+            raise ValueError(
+                f"model=diffusers takes images of shape (C, H, W), the data have shape {tuple(shape)}; type model=mlp"
+            )
+        lengths = {len(each) for each in (block_out_channels, down_block_types, up_block_types)}
+        if len(lengths) > 1:
+            raise ValueError(
+                f"model.block_out_channels={list(block_out_channels)}, model.down_block_types and model.up_block_types "
+                f"must be of one length, a value a level"
+            )
+        bad = [each for each in block_out_channels if each % norm_num_groups]
+        if bad:
+            raise ValueError(
+                f"model.norm_num_groups={norm_num_groups} must divide model.block_out_channels="
+                f"{list(block_out_channels)}; type model.norm_num_groups={math.gcd(*block_out_channels)}"
+            )
+        self.keys = {
+            "in_channels": shape[0],
+            "out_channels": shape[0],
+            "block_out_channels": list(block_out_channels),
+            "layers_per_block": layers_per_block,
+            "down_block_types": list(down_block_types),
+            "up_block_types": list(up_block_types),
+            "attention_head_dim": attention_head_dim,
+            "norm_num_groups": norm_num_groups,
+            "norm_eps": norm_eps,
+            "downsample_padding": downsample_padding,
+            "freq_shift": freq_shift,
+            "flip_sin_to_cos": flip_sin_to_cos,
+            "dropout": dropout,
+        }
+        told = {"class_embed_type": "identity"} if condition else {}  # y comes embedded
+        try:
+            self.unet = UNet2DModel(**self.keys, **told)
+        except (ValueError, TypeError, AttributeError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ValueError(f"model=diffusers: diffusers refuses these keys ({reason})") from None
+        nn.init.zeros_(self.unet.conv_out.weight)
+        nn.init.zeros_(self.unet.conv_out.bias)
+        self.size, self.factor = tuple(shape[1:]), 2 ** (len(block_out_channels) - 1)
+        self.clock, self.condition = clock, condition
+        self.known = ConditionEmbedding(condition, 4 * block_out_channels[0]) if condition else None
+
+    def config(self) -> dict:
+        """The keys of the UNet2DModel, for :mod:`models.unet2d`; ValueError where y is told in a way of ours."""
+        if self.known is not None:
+            raise ValueError("a network that is told labels in our way is no UNet2DModel; leave data.condition out")
+        return {"sample_size": list(self.size), "time_embedding_type": "positional", **self.keys}
+
+    def forward(self, x: Tensor, c: Tensor, y: Tensor | None = None) -> Tensor:
+        """x (B, C, H, W) and the noise level c (B,) to (B, C, H, W); y (1 or B, condition)."""
+        height, width = x.shape[-2:]
+        n = 250 * (c + 2.5) if self.clock is None else self.clock(c)
+        told = None if self.known is None else add_condition(self.known, x.new_zeros(len(x), 1), y)
+        wide = functional.pad(x, (0, -width % self.factor, 0, -height % self.factor), mode="replicate")
+        return self.unet(wide, n, told, return_dict=False)[0][..., :height, :width]

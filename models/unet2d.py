@@ -1,0 +1,157 @@
+"""Where the weights of diffusers' UNet2DModel lie in ours, and the configuration that makes one.
+
+Two of its kinds are networks here: DDPM's, with attention after every block on the way up (``model=ddpm
+model.attention_up=all``), and NCSN++ with ``progressive=output_skip progressive_input=input_skip`` and the filter.
+Their group normalisations have 32 groups, so that every level needs 128 channels. Linear maps of the channels are
+matrices (out, in). A third is diffusers' own class (:mod:`models.diffusers_unet`), whose tensors keep their names.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from torch import nn
+
+from .diffusers_unet import DiffusersUNet
+from .embedding import Positional, RandomFourier
+from .layout import Entry, entry
+from .ncsnpp import NCSNpp, Residual
+
+FIR = [1.0, 3.0, 3.0, 1.0]
+
+
+def config(net: nn.Module) -> dict[str, Any]:
+    """The keys of a UNet2DModel that computes what this network does; ValueError where there is none."""
+    if isinstance(net, DiffusersUNet):
+        return net.config()
+    if not isinstance(net, NCSNpp):
+        raise ValueError(f"model={type(net).__name__} is no UNet2DModel; type model=ddpm model.attention_up=all")
+    skips = (net.progressive, net.progressive_input) == ("output_skip", "input_skip")
+    plain = (net.progressive, net.progressive_input) == ("none", "none")
+    ddpm = plain and net.residual == "ddpm" and net.taps is None and net.weight == 1 and net.attention_up == "all"
+    ncsnpp = skips and net.residual == "biggan" and net.taps == FIR and net.weight < 1 and net.attention_up == "last"
+    if not (ddpm or ncsnpp) or net.known is not None:
+        raise ValueError(
+            "this network is no UNet2DModel: that knows model=ddpm model.attention_up=all, and model=ncsnpp "
+            "model.progressive=output_skip model.progressive_input=input_skip, without labels"
+        )
+    if ncsnpp and not isinstance(net.features, RandomFourier) or ddpm and not isinstance(net.features, Positional):
+        raise ValueError(
+            "this network is no UNet2DModel: type model.embedding=fourier for model=ncsnpp, positional for model=ddpm"
+        )
+    if ncsnpp and net.first.in_channels != 3 and len(net.channels) > 1:
+        raise ValueError("a UNet2DModel of this kind takes images of three channels alone")
+    groups = {module.num_groups for module in net.modules() if isinstance(module, nn.GroupNorm)}
+    if groups != {32}:
+        raise ValueError(
+            f"a UNet2DModel normalises 32 groups of channels and this network {sorted(groups)}: type model.width=128"
+        )
+    attends = [bool(len(stage["attention"])) for stage in net.down]
+    kind = "Skip" if ncsnpp else ""
+    down = [f"Attn{kind}DownBlock2D" if each else f"{kind}DownBlock2D" for each in attends]
+    up = [f"Attn{kind}UpBlock2D" if each else f"{kind}UpBlock2D" for each in reversed(attends)]
+    heads = net.middle[1].heads
+    if heads > 1 and len({net.channels[i] for i, each in enumerate(attends) if each} | {net.channels[-1]}) > 1:
+        raise ValueError("a UNet2DModel of several heads has as many channels in each attention; type model.heads=1")
+    return {
+        "sample_size": net.size[0] if net.size[0] == net.size[1] else list(net.size),
+        "in_channels": net.first.in_channels,
+        "out_channels": net.first.in_channels,
+        "center_input_sample": ncsnpp,
+        "time_embedding_type": "fourier" if ncsnpp else "positional",
+        "freq_shift": 1,
+        "flip_sin_to_cos": False,
+        "down_block_types": down,
+        "up_block_types": up,
+        "block_out_channels": net.channels,
+        "layers_per_block": net.blocks,
+        "mid_block_scale_factor": math.sqrt(2) if ncsnpp else 1,
+        "downsample_padding": 0,
+        "dropout": net.dropout,
+        "act_fn": "silu",
+        "attention_head_dim": None if heads == 1 else net.channels[-1] // heads,
+        "norm_num_groups": 32,
+        "norm_eps": 1e-6,
+        "add_attention": True,
+    }
+
+
+def layout(net: nn.Module) -> list[Entry]:
+    """The tensors of that UNet2DModel; ValueError where there is none."""
+    config(net)
+    state = net.state_dict()
+    if isinstance(net, DiffusersUNet):
+        return [entry(state, name.removeprefix("unet."), name) for name in state]
+    return [
+        entry(state, f"{theirs}.{end}", f"{ours}.{end}", part, "matrix" if matrix and end == "weight" else "same")
+        for theirs, ours, part, matrix in modules(net)
+        for end in (("weight", "bias") if f"{ours}.weight" in state else ())
+    ] + ([entry(state, "time_proj.weight", "features.frequencies")] if isinstance(net.features, RandomFourier) else [])
+
+
+Row = tuple[str, str, int | None, bool]
+"""Their module, our module, which third of it, and whether it is a matrix there."""
+
+
+def modules(net: NCSNpp) -> Iterator[Row]:
+    """The modules with weights."""
+
+    def residual(theirs: str, ours: str, block: Residual) -> Iterator[Row]:
+        for there, here in (
+            ("norm1", "norm_1"), ("conv1", "conv_1"), ("time_emb_proj", "noise"), ("norm2", "norm_2"),
+            ("conv2", "conv_2"), ("conv_shortcut", "shortcut"),
+        ):  # fmt: skip
+            if getattr(block, here) is not None:
+                yield f"{theirs}.{there}", f"{ours}.{here}", None, False
+
+    def attention(theirs: str, ours: str) -> Iterator[Row]:
+        yield f"{theirs}.group_norm", f"{ours}.norm", None, False
+        for third, there in enumerate(("to_q", "to_k", "to_v")):
+            yield f"{theirs}.{there}", f"{ours}.qkv", third, True
+        yield f"{theirs}.to_out.0", f"{ours}.out", None, True
+
+    yield "conv_in", "first", None, False
+    yield "time_embedding.linear_1", "noise.0", None, False
+    yield "time_embedding.linear_2", "noise.2", None, False
+    for side, stages in (("down", net.down), ("up", net.up)):
+        for i, stage in enumerate(stages):
+            theirs, ours = f"{side}_blocks.{i}", f"{side}.{i}"
+            for j, block in enumerate(stage["blocks"]):
+                yield from residual(f"{theirs}.resnets.{j}", f"{ours}.blocks.{j}", block)
+            for j in range(len(stage["attention"])):
+                yield from attention(f"{theirs}.attentions.{j}", f"{ours}.attention.{j}")
+            last = "reduce" if side == "down" else "enlarge"
+            if last in stage and net.residual == "biggan":
+                yield from residual(f"{theirs}.resnet_{side}", f"{ours}.{last}", stage[last])
+            elif last in stage:
+                sampler = "downsamplers" if side == "down" else "upsamplers"
+                yield f"{theirs}.{sampler}.0.conv", f"{ours}.{last}.conv", None, False
+            if "join" in stage:
+                yield f"{theirs}.skip_conv", f"{ours}.join.conv", None, False
+            if "norm" in stage:  # the finest level's are the network's last there
+                whole = "norm", "image"
+                names = (
+                    ("conv_norm_out", "conv_out")
+                    if i == len(stages) - 1
+                    else (f"{theirs}.skip_norm", f"{theirs}.skip_conv")
+                )
+                for there, here in zip(names, whole, strict=True):
+                    yield there, f"{ours}.{here}", None, False
+    yield from residual("mid_block.resnets.0", "middle.0", net.middle[0])
+    yield from attention("mid_block.attentions.0", "middle.1")
+    yield from residual("mid_block.resnets.1", "middle.2", net.middle[2])
+    if net.progressive == "none":
+        yield "conv_norm_out", "last_norm", None, False
+        yield "conv_out", "last", None, False
+
+
+OLDER = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+"""What the maps of an attention were called before diffusers 0.15; the files on the Hub still say so."""
+
+
+def present(name: str) -> str:
+    """A tensor's name as diffusers has it now."""
+    words = name.split(".")
+    if len(words) > 2 and "attentions" in words:
+        words[-2] = OLDER.get(words[-2], words[-2])
+    return ".".join(words)

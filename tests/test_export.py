@@ -1,0 +1,268 @@
+"""Networks written for other codes and read again: score_sde's file, diffusers' folder, and diffusers' own class
+computing the same from them; that class as a network here.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import UNet2DModel
+from safetensors.torch import load_file, save_file
+
+from models import Clock, DiffusersUNet, NCSNpp, unet2d
+from models.layout import put, take
+from run import run
+from training import diffusers_folder, published
+
+from .conftest import SDES, compose, make_sde
+from .test_ncsnpp import randomised
+
+TINY = ["model.width=8", "model.multipliers=[1,1]", "model.blocks=1", "model.attention=[4]"]
+SHORT = ["training.steps=3", "training.batch=8", "training.evaluate=0", "training.warmup=0", "data.test_count=20"]
+
+
+def job(folder: Path, *words: str, place: str = "out"):
+    choices = dict.fromkeys(("task", "data", "sde", "sampler", "model"), "x")
+    run(compose(*words, f"store={folder / 'store'}"), choices, folder / place)
+    return folder / place
+
+
+@pytest.mark.parametrize("preset", ["ve_continuous", "ve_steps", "vp_continuous", "vp_steps", "subvp_continuous"])
+def test_a_trained_network_goes_out_and_comes_back(tmp_path, preset):
+    """Trained here, written as the published code would, read as a file: the same samples."""
+    words = [f"experiment=score_sde/{preset}", "data=digits", *TINY, *SHORT, "dtype=float64"]
+    words += ["training.dequantise=uniform", "training.rate=0.05"]
+    draw = ["task=sample", "count=2", "sampler=ddim", "sampler.steps=2"]
+    if preset == "ve_steps":
+        words.append("model.clock.sde.sigma_max=100")
+    job(tmp_path, *words, "task=export")
+    file = tmp_path / "out" / "score_sde.pth"
+    assert published.load(file)["step"] == 3
+    first = np.load(job(tmp_path, *words, *draw, place="first") / "samples.npz")["x"]
+    again = np.load(job(tmp_path, *words, *draw, f"checkpoint={file}", place="again") / "samples.npz")["x"]
+    np.testing.assert_array_equal(first, again)
+
+
+def ddpm(**keys) -> tuple[NCSNpp, dict]:
+    """Ho's network, and how diffusers is asked for it: the step n - 1 of level n."""
+    clock = Clock(make_sde("chain"), 1.0, -1.0)
+    keys = {"multipliers": (1, 1), "blocks": 1, "attention": (8,), "attention_up": "all"} | keys
+    net = NCSNpp(
+        (1, 12, 16), width=128, embedding="positional", clock=clock, residual="ddpm", fir_kernel=None,
+        skip_rescale=False, progressive_input="none", **keys,
+    )  # fmt: skip
+    return randomised(net).float()
+
+
+def ncsnpp() -> NCSNpp:
+    net = NCSNpp((3, 16, 16), width=128, multipliers=(1, 1), blocks=2, attention=(8,), progressive="output_skip",
+                 progressive_input="input_skip")  # fmt: skip
+    return randomised(net).float()
+
+
+def written(net, folder: Path) -> Path:
+    diffusers_folder.write(folder, unet2d.config(net), take(net, unet2d.layout(net)))
+    return folder
+
+
+def read(net, folder: Path):
+    return diffusers_folder.read(folder, unet2d.config(net), unet2d.layout(net), unet2d.present)
+
+
+@pytest.mark.parametrize("heads", [1, 4])
+def test_diffusers_computes_what_ddpms_network_does(tmp_path, heads):
+    net, chain = ddpm(heads=heads), make_sde("chain")
+    theirs = UNet2DModel.from_pretrained(written(net, tmp_path / "net")).eval()
+    n = torch.tensor([1, 40, 1000], dtype=torch.float64)
+    c, x = ((chain.sigma(n) / chain.alpha(n)).log() / 4).float(), torch.randn(3, 1, 12, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(net(x, c), theirs(x, n.long() - 1).sample, rtol=1e-4, atol=1e-5)
+
+
+def test_diffusers_computes_what_ncsnpp_does(tmp_path):
+    """Theirs takes images in [0, 1] and divides by sigma itself."""
+    net = ncsnpp()
+    theirs = UNet2DModel.from_pretrained(written(net, tmp_path / "net")).eval()
+    sigma, x = torch.tensor([0.02, 0.3, 40.0]), torch.rand(3, 3, 16, 16)
+    with torch.no_grad():
+        expected = theirs(x, sigma).sample * sigma[:, None, None, None]
+        torch.testing.assert_close(net(2 * x - 1, (2 * sigma).log() / 4), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("make", [ddpm, ncsnpp])
+def test_a_folder_comes_back(tmp_path, make):
+    net, twin = make(), make()
+    for parameter in twin.parameters():
+        parameter.data.zero_()
+    put(twin, unet2d.layout(twin), read(twin, written(net, tmp_path)))
+    assert all(torch.equal(a, b) for a, b in zip(net.parameters(), twin.parameters(), strict=True))
+
+
+def test_folders_of_the_hub_are_read(tmp_path):
+    """Attention by its older names, weights in a pickle, keys left out that are the defaults, a pipeline's part."""
+    net, older = ddpm(), {new: old for old, new in unet2d.OLDER.items()}
+    folder = written(net, tmp_path / "pipeline" / "unet")
+
+    def old(name):
+        head, _, tail = name.partition(".to_")
+        found = next((k for k in older if f"to_{tail}".startswith(f"{k}.")), None)
+        return name if not tail else f"{head}.{older[found]}.{tail.rpartition('.')[2]}"
+
+    weights = {old(name): tensor for name, tensor in load_file(folder / "diffusion_pytorch_model.safetensors").items()}
+    assert any("proj_attn" in name for name in weights) and not any("to_" in name for name in weights)
+    (folder / "diffusion_pytorch_model.safetensors").unlink()
+    torch.save(weights, folder / "diffusion_pytorch_model.bin")
+    config = json.loads((folder / "config.json").read_text())
+    del config["add_attention"], config["norm_num_groups"], config["center_input_sample"]
+    (folder / "config.json").write_text(json.dumps(config))
+    found = diffusers_folder.folder_of(tmp_path / "pipeline")
+    assert found == folder
+    tensors = read(net, found)
+    for name, tensor in take(net, unet2d.layout(net)).items():
+        assert torch.equal(tensors[name], tensor), name
+
+
+def spoil(folder: Path, how: str) -> None:
+    config, weights = folder / "config.json", folder / "diffusion_pytorch_model.safetensors"
+    values, tensors = json.loads(config.read_text()), load_file(weights)
+    if how == "kind":
+        values["_class_name"] = "UNet2DConditionModel"
+    elif how == "config":
+        values["flip_sin_to_cos"] = True
+    elif how == "missing":
+        del tensors["conv_out.bias"]
+    elif how == "shape":
+        tensors["conv_out.bias"] = torch.zeros(2)
+    save_file(tensors, weights)
+    config.write_text(json.dumps(values))
+    if how == "json":
+        config.write_text("{")
+    elif how == "cut":
+        weights.write_bytes(weights.read_bytes()[:-100])
+    elif how == "gone":
+        weights.unlink()
+
+
+@pytest.mark.parametrize(
+    "how, says",
+    [
+        ("kind", "is a UNet2DConditionModel of diffusers; UNet2DModel is the one that is read"),
+        ("config", "another architecture than this run's network:\n  flip_sin_to_cos: True there, False in this run"),
+        ("missing", "is of another architecture: it has .* the first that differ are"),
+        ("shape", r"conv_out.bias \[2\] in the file and conv_out.bias \[1\] here"),
+        ("json", "its config.json is no text of JSON"),
+        ("cut", "is damaged"),
+        ("gone", "holds no weights, neither diffusion_pytorch_model.safetensors nor"),
+    ],
+)
+def test_spoilt_folders(tmp_path, how, says):
+    net = ddpm()
+    spoil(written(net, tmp_path), how)
+    with pytest.raises((ValueError, FileNotFoundError), match=says):
+        read(net, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "keys, says",
+    [
+        ({"attention_up": "last"}, "this network is no UNet2DModel: that knows model=ddpm model.attention_up=all"),
+        ({"embedding": "smooth", "clock": None}, "type model.embedding=fourier for model=ncsnpp, positional for"),
+        ({"width": 32}, r"normalises 32 groups of channels and this network \[8, 16\]: type model.width=128"),
+        ({"multipliers": (1, 2), "heads": 2, "attention": (16, 8)}, "several heads has as many channels"),
+        ({"condition": 3}, "this network is no UNet2DModel"),
+    ],
+)
+def test_what_diffusers_does_not_know(keys, says):
+    common = {"width": 128, "multipliers": (1, 1), "blocks": 1, "attention": (8,), "attention_up": "all"}
+    common |= {"embedding": "positional", "residual": "ddpm", "fir_kernel": None, "skip_rescale": False}
+    with pytest.raises(ValueError, match=says):
+        unet2d.config(NCSNpp((1, 16, 16), **common | {"progressive_input": "none"} | keys))
+
+
+@pytest.mark.parametrize(
+    "words, says",
+    [
+        (["model=oracle", "data=mixture", "data.count=10"], "task=export writes a network, and this score is none"),
+        (["data=moons", "data.count=50", "model.width=8"], "model=MLP has no published layout"),
+        (["model=ddpm", "parameterisation=edm", *TINY], "other codes read networks that take x as it is and give the"),
+        (["model=ddpm", "parameterisation=noise", "sde=vp", *TINY], "count the steps that a network is told along its"),
+        (["experiment=score_sde/vp_continuous", "data=digits", "task.format=diffusers", *TINY], "is no UNet2DModel"),
+    ],
+)
+def test_what_cannot_be_written(tmp_path, words, says):
+    short = [] if "model=oracle" in words else ["training.steps=1", "training.batch=4", "training.evaluate=0"]
+    with pytest.raises(ValueError, match=says):
+        job(tmp_path, *words, "task=export", *short)
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="could not be written"):
+        diffusers_folder.write(tmp_path / "file" / "net", {}, {"a": torch.zeros(1)})
+    with pytest.raises(OSError, match="could not be written"):
+        published.write(tmp_path / "file" / "x.pth", {}, [], torch.zeros(1), 0, 0.9)
+
+
+# --- diffusers' class as a network ------------------------------------------------------------------------------------
+
+
+def small(**keys) -> DiffusersUNet:
+    keys = {"shape": (2, 7, 10), "block_out_channels": (8, 8), "norm_num_groups": 4} | keys
+    two = {"down_block_types": ("DownBlock2D", "AttnDownBlock2D"), "up_block_types": ("AttnUpBlock2D", "UpBlock2D")}
+    return DiffusersUNet(**two | keys)
+
+
+@pytest.mark.parametrize("name", SDES)
+def test_diffusers_is_told_the_step(name):
+    """On images that need no padding it is UNet2DModel at the clock's number."""
+    sde = make_sde(name)
+    net = randomised(small(shape=(2, 8, 6), clock=Clock(sde, 10.0, 3.0)))
+    t = torch.linspace(sde.eps, sde.T, 3, dtype=torch.float64)
+    x, c = torch.randn(3, 2, 8, 6, dtype=torch.float64), (sde.sigma(t) / sde.alpha(t)).log() / 4
+    with torch.no_grad():
+        torch.testing.assert_close(net(x, c), net.unet(x, 3 + 10 * t).sample, rtol=1e-3, atol=1e-4)
+
+
+def test_diffusers_takes_any_size_and_y():
+    net = randomised(small(condition=3))
+    x, c = torch.randn(2, 2, 7, 10, dtype=torch.float64, requires_grad=True), torch.zeros(2, dtype=torch.float64)
+    one, two = (net(x, c, torch.eye(3, dtype=torch.float64)[i : i + 1]) for i in (0, 1))
+    assert one.shape == x.shape and not torch.allclose(one, two)
+    (gradient,) = torch.autograd.grad(one[0, 0, -1, -1], x)
+    assert bool((gradient[0, :, -1, -1] != 0).all()) and not gradient[1].any()
+
+
+def test_diffusers_trains_and_its_folder_is_read(tmp_path):
+    words = ["data=digits", "model=diffusers", "model.block_out_channels=[8,8]", "model.norm_num_groups=4", *SHORT]
+    words += ["model.down_block_types=[DownBlock2D,AttnDownBlock2D]", "model.up_block_types=[AttnUpBlock2D,UpBlock2D]"]
+    words += ["sde=chain", "parameterisation=noise", "model.attention_head_dim=4", "sde.T=50", "training.rate=0.05"]
+    words += [
+        "+model.clock._target_=models.Clock",
+        "+model.clock.sde._target_=sde_lib.VP",
+        "count=2",
+        "sampler.steps=2",
+    ]
+    job(tmp_path, *words, "task=export", "task.format=diffusers")
+    folder = tmp_path / "out" / "diffusers"
+    assert UNet2DModel.from_pretrained(folder).config.block_out_channels == [8, 8]
+    first = np.load(job(tmp_path, *words, "sampler=ddim", place="first") / "samples.npz")["x"]
+    again = job(tmp_path, *words, "sampler=ddim", f"checkpoint={folder}", place="again") / "samples.npz"
+    np.testing.assert_array_equal(first, np.load(again)["x"])
+    shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize(
+    "keys, says",
+    [
+        ({"shape": (2,)}, "model=diffusers takes images"),
+        ({"block_out_channels": (8,)}, "must be of one length, a value a level"),
+        ({"norm_num_groups": 3}, "model.norm_num_groups=3 must divide .*; type model.norm_num_groups=8"),
+        ({"down_block_types": ("Typo", "DownBlock2D")}, "diffusers refuses these keys"),
+    ],
+)
+def test_mistakes_of_diffusers(keys, says):
+    with pytest.raises(ValueError, match=says):
+        small(**keys)

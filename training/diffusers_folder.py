@@ -1,0 +1,118 @@
+"""Networks as the library diffusers keeps them: a folder with config.json and the weights, as safetensors.
+
+Which configuration and which tensors a network has is told by the caller (:mod:`models.unet2d`). Older files, weights
+in a pickle, are read as :mod:`training.published` reads one: nothing in them is executed.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from . import published
+from .published import Named
+
+WEIGHTS = "diffusion_pytorch_model"
+KIND = "UNet2DModel"
+
+DEFAULTS = {
+    "center_input_sample": False,
+    "time_embedding_type": "positional",
+    "freq_shift": 0,
+    "flip_sin_to_cos": True,
+    "mid_block_scale_factor": 1,
+    "downsample_padding": 1,
+    "act_fn": "silu",
+    "attention_head_dim": 8,
+    "norm_num_groups": 32,
+    "norm_eps": 1e-5,
+    "add_attention": True,
+}
+"""What diffusers takes for a key that a file leaves out, as older ones do."""
+
+FREE = ("sample_size", "dropout")
+"""Keys that change nothing of what the weights mean."""
+
+
+def folder_of(path: Path | str) -> Path | None:
+    """The folder of a network of diffusers: this one, or the part ``unet`` of a pipeline's; None if it is neither."""
+    for folder in (Path(path), Path(path) / "unet"):
+        if (folder / "config.json").is_file():
+            return folder
+    return None
+
+
+def read(
+    folder: Path,
+    config: dict[str, Any],
+    entries: list[Named],
+    present: Callable[[str], str] = str,
+    key: str = "checkpoint",
+) -> dict[str, Tensor]:
+    """The weights of a folder by name.
+
+    Arguments:
+        config: the configuration that they must be for.
+        entries: the tensors that they must be.
+        present: a tensor's name today, for files of older versions.
+
+    Raises:
+        FileNotFoundError, ValueError: there are none; they are damaged, or of another architecture.
+    """
+    where = f"{key}={folder}"
+    try:
+        found = json.loads((folder / "config.json").read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{where}: its config.json is no text of JSON ({error}): copy it once more") from None
+    if (kind := found.get("_class_name")) != KIND:
+        raise ValueError(f"{where} is a {kind} of diffusers; {KIND} is the one that is read here")
+    found = DEFAULTS | found
+    lines = [
+        f"{name}: {found.get(name)} there, {value} in this run"
+        for name, value in config.items()
+        if name not in FREE and not alike(found.get(name), value)
+    ]
+    if lines:
+        raise ValueError(f"{where} is of another architecture than this run's network:\n  " + "\n  ".join(lines))
+    tensors = {present(name): tensor for name, tensor in weights(folder, where).items()}
+    published.compare(
+        sorted((name, tuple(tensor.shape)) for name, tensor in tensors.items()),
+        sorted(entries, key=lambda each: each.name),
+        where,
+    )
+    return tensors
+
+
+def alike(theirs: Any, ours: Any) -> bool:
+    """Whether two values of a configuration are one, up to rounding."""
+    numbers = all(isinstance(each, int | float) and not isinstance(each, bool) for each in (theirs, ours))
+    return abs(theirs - ours) <= 1e-4 * abs(ours) if numbers else theirs == ours
+
+
+def weights(folder: Path, where: str) -> dict[str, Tensor]:
+    """The tensors of a folder."""
+    safe, older = folder / f"{WEIGHTS}.safetensors", folder / f"{WEIGHTS}.bin"
+    if safe.is_file():
+        try:
+            return load_file(safe)
+        except SafetensorError as error:
+            raise ValueError(f"{where}: {safe.name} is damaged ({error}): copy or download it once more") from None
+    if older.is_file():
+        return published.load(older)
+    raise FileNotFoundError(f"{where} holds no weights, neither {safe.name} nor {older.name}: download them as well")
+
+
+def write(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """A folder that ``UNet2DModel.from_pretrained`` reads; OSError where it cannot be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({"_class_name": KIND, "_diffusers_version": "0.35.0", **config}, indent=2)
+        save_file(tensors, folder / f".{WEIGHTS}.partial", metadata={"format": "pt"})
+        (folder / f".{WEIGHTS}.partial").replace(folder / f"{WEIGHTS}.safetensors")
+        (folder / "config.json").write_text(text + "\n")
+    except (OSError, SafetensorError) as error:
+        raise OSError(f"{folder} could not be written ({getattr(error, 'strerror', None) or error})") from error
