@@ -206,21 +206,23 @@ def test_a_run_draws_from_a_file(file, tmp_path):
     assert len(np.unique(x)) > 20
 
 
-def test_a_file_is_scored(file, tmp_path):
-    """The likelihood of points of one's own, without the data that the network learnt from."""
-    path, _ = file
-    np.save(tmp_path / "mine.npy", np.random.default_rng(0).integers(0, 256, (2, 3, 8, 8)).astype(np.uint8))
-    job(
-        tmp_path,
-        *WORDS,
-        "task=likelihood",
-        f"checkpoint={path}",
-        f"points={tmp_path / 'mine.npy'}",
-        "likelihood=hutchinson",
-        "likelihood.rtol=0.1",
-    )
+def test_a_file_is_scored(tmp_path):
+    """Without the data that the network learnt from. The flow of a score of 0 is the identity: log p is that of the
+    prior, N(0, (sigma_max^2 + std^2) I), in the data's units.
+    """
+    net = tiny()
+    torch.nn.init.zeros_(net.last.weight)
+    torch.nn.init.zeros_(net.last.bias)
+    torch.save(content(net), tmp_path / "zero.pth")
+    x = np.random.default_rng(0).integers(0, 256, (2, 3, 8, 8)).astype(np.uint8)
+    np.save(tmp_path / "mine.npy", x)
+    job(tmp_path, *WORDS, "task=likelihood", f"checkpoint={tmp_path / 'zero.pth'}", f"points={tmp_path / 'mine.npy'}")
+    variance = 100**2 + 0.5**2
+    inside = ((x + 0.5) / 128 - 1).reshape(2, -1)
+    expected = -0.5 * 192 * np.log(2 * np.pi * variance) - (inside**2).sum(1) / 2 / variance - 192 * np.log(128)
     found = np.load(tmp_path / "out" / "likelihood.npz")
-    assert np.isfinite(found["log_prob"]).all() and found["x"].shape == (2, 3, 8, 8)
+    np.testing.assert_allclose(found["log_prob"], expected, rtol=0, atol=2e-2)
+    np.testing.assert_array_equal(np.floor(found["x"]), x)
 
 
 def test_another_architecture_is_told(file, tmp_path):
