@@ -1,10 +1,12 @@
 """The score: networks, what their output means, and the exact score of a mixture."""
 
+from .adm import ADM
 from .bits import Bits
 from .classifier import Classifier, GuidedByClassifier, MLPClassifier, UNetClassifier
 from .clock import Clock
 from .conditional import ConditionalScore
 from .diffusers_unet import DiffusersUNet
+from .dit import DiT
 from .energy import EnergyGradient
 from .mlp import MLP
 from .ncsnpp import NCSNpp
@@ -27,6 +29,8 @@ __all__ = [
     "MLP",
     "UNet",
     "RefineNet",
+    "ADM",
+    "DiT",
     "NCSNpp",
     "DiffusersUNet",
     "Clock",

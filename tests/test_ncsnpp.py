@@ -168,7 +168,7 @@ def randomised(net: nn.Module, seed: int = 0) -> nn.Module:
     generator = torch.Generator().manual_seed(seed)
     net = net.double().eval()
     for parameter in net.parameters():
-        scale = 0.3 if parameter.ndim == 1 else 1 / math.sqrt(parameter[0].numel())
+        scale = 0.3 if parameter.ndim <= 1 else 1 / math.sqrt(parameter[0].numel())
         parameter.data = scale * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
     return net
 

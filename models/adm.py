@@ -1,0 +1,260 @@
+r"""A U-Net F(x, c) of today: adaptive group normalisation, attention of several heads, residual blocks that resample.
+
+ADM (Dhariwal and Nichol, arXiv 2105.05233, section 3): blocks that halve and double resample both their branches; the
+noise level, and y, scale and shift what is normalised; attention at several resolutions, heads of one width everywhere.
+
+With ``magnitude_preserving`` the same plan is built of layers that keep magnitudes (:mod:`models.magnitude`), as in
+EDM2 (Karras et al., arXiv 2312.02696): no group normalisation and no bias; each branch is blended in with 0.3; the
+noise level multiplies channels by 1 + g times its features, with g from 0; queries, keys and values are normalised; an
+image gets a channel of ones; a scalar g from 0 multiplies the output.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from . import magnitude
+from .embedding import NoiseEmbedding
+from .given import ConditionEmbedding, add_condition
+from .magnitude import Map
+from .resample import Resample
+from .unet import group_norm, zero
+
+
+class Block(nn.Module):
+    """A residual block that may resample both its branches, and attention after it."""
+
+    def __init__(
+        self, inside: int, outside: int, told: int, dropout: float, width: int, resample: str = "", attend: bool = False
+    ):
+        super().__init__()
+        self.resample, self.plan = resample, Resample(None)
+        self.norm_1, self.norm_2 = group_norm(inside), group_norm(outside)
+        self.conv_1 = nn.Conv2d(inside, outside, 3, padding=1)
+        self.told = nn.Linear(told, 2 * outside)
+        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
+        self.conv_2 = zero(nn.Conv2d(outside, outside, 3, padding=1))
+        self.shortcut = nn.Conv2d(inside, outside, 1) if inside != outside else nn.Identity()
+        self.attention = Attention(outside, width) if attend else nn.Identity()
+
+    def forward(self, x: Tensor, told: Tensor, size: torch.Size | None = None) -> Tensor:
+        h = functional.silu(self.norm_1(x))
+        h, x = resampled(self.plan, self.resample, h, x, size)
+        h = self.conv_1(h)
+        scale, shift = self.told(told)[:, :, None, None].chunk(2, dim=1)
+        h = functional.silu(torch.addcmul(shift, self.norm_2(h), 1 + scale))
+        return self.attention(self.shortcut(x) + self.conv_2(self.dropout(h)))
+
+
+class Attention(nn.Module):
+    """x + self-attention over its pixels, in heads of so many channels."""
+
+    def __init__(self, channels: int, width: int):
+        super().__init__()
+        self.heads = max(1, channels // width)
+        self.norm = group_norm(channels)
+        self.qkv = nn.Conv2d(channels, 3 * channels, 1)
+        self.out = zero(nn.Conv2d(channels, channels, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = heads_of(self.qkv(self.norm(x)), self.heads)
+        return x + self.out(pixels_of(functional.scaled_dot_product_attention(q, k, v), x))
+
+
+class MagnitudeBlock(nn.Module):
+    """The same of layers that keep magnitudes; on the way down the shortcut comes first and is normalised."""
+
+    def __init__(
+        self,
+        inside: int,
+        outside: int,
+        told: int,
+        dropout: float,
+        width: int,
+        resample: str = "",
+        attend: bool = False,
+        decoder: bool = False,
+    ):
+        super().__init__()
+        self.resample, self.decoder, self.plan = resample, decoder, Resample(None)
+        self.conv_1 = Map(inside if decoder else outside, outside, 3)
+        self.told, self.gain = Map(told, outside), nn.Parameter(torch.zeros(()))
+        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
+        self.conv_2 = Map(outside, outside, 3)
+        self.shortcut = Map(inside, outside, 1) if inside != outside else None
+        self.attention = MagnitudeAttention(outside, width) if attend else nn.Identity()
+
+    def forward(self, x: Tensor, told: Tensor, size: torch.Size | None = None) -> Tensor:
+        x, _ = resampled(self.plan, self.resample, x, x, size)
+        if not self.decoder:
+            x = x if self.shortcut is None else self.shortcut(x)
+            x = magnitude.normalised(x, [1])
+        h = self.conv_1(magnitude.silu(x))
+        h = magnitude.silu(h * (1 + self.told(told, self.gain)[:, :, None, None]))
+        h = self.conv_2(self.dropout(h))
+        if self.decoder and self.shortcut is not None:
+            x = self.shortcut(x)
+        return self.attention(magnitude.blend(x, h))
+
+
+class MagnitudeAttention(nn.Module):
+    """Attention whose queries, keys and values are of length sqrt(channels of a head)."""
+
+    def __init__(self, channels: int, width: int):
+        super().__init__()
+        self.heads = max(1, channels // width)
+        self.qkv, self.out = Map(channels, 3 * channels, 1), Map(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (magnitude.normalised(each, [-1]) for each in heads_of(self.qkv(x), self.heads))
+        h = pixels_of(functional.scaled_dot_product_attention(q, k, v), x)
+        return magnitude.blend(x, self.out(h))
+
+
+def heads_of(qkv: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
+    """(B, 3C, H, W) to queries, keys and values, each (B, heads, HW, C / heads)."""
+    batch, channels, height, width = qkv.shape
+    parts = qkv.reshape(batch, 3, heads, channels // 3 // heads, height * width)
+    return parts.transpose(-1, -2).unbind(1)
+
+
+def pixels_of(h: Tensor, like: Tensor) -> Tensor:
+    """(B, heads, HW, C / heads) back to (B, C, H, W)."""
+    return h.transpose(-1, -2).reshape(like.shape)
+
+
+def resampled(plan: Resample, direction: str, h: Tensor, x: Tensor, size: torch.Size | None) -> tuple[Tensor, Tensor]:
+    """Both branches halved, doubled or left alone; computed once where they are one tensor."""
+    if not direction:
+        return h, x
+
+    def change(each: Tensor) -> Tensor:
+        return plan.down(each) if direction == "down" else plan.up(each, size)
+
+    first = change(h)
+    return first, first if x is h else change(x)
+
+
+class ADM(nn.Module):
+    """F(x, c) for images of any height, width and number of channels.
+
+    Arguments:
+        shape: the shape (C, H, W) of one image.
+        channels: the channels at each resolution, from the finest to the coarsest.
+        blocks: residual blocks at each resolution on the way down (one more on the way up).
+        attention: the resolutions with self-attention, named by the longer side of the feature map in pixels.
+        head_channels: the channels of one attention head; fewer channels are one head.
+        dropout: the share of values dropped inside a block in training.
+        magnitude_preserving: EDM2's layers; see the module's text.
+        checkpointing: compute blocks once more on the way back instead of keeping what is inside them: a fraction of
+            the memory for a third more time.
+        condition: the length of y, for a network F(x, c, y) of p(x | y); 0 for none. See :mod:`data.condition`.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        channels: list[int] | tuple[int, ...] = (64, 128, 128),
+        blocks: int = 2,
+        attention: list[int] | tuple[int, ...] = (16, 14, 8, 7),
+        head_channels: int = 64,
+        dropout: float = 0.0,
+        magnitude_preserving: bool = False,
+        checkpointing: bool = False,
+        condition: int = 0,
+    ):
+        super().__init__()
+        channels = list(channels)
+        check(shape, channels, blocks, head_channels, dropout)
+        self.preserving, self.checkpointing, self.condition = magnitude_preserving, checkpointing, condition
+        told = 4 * channels[0]
+        levels = len(channels)
+        attends = [math.ceil(max(shape[1:]) / 2**level) in tuple(attention) for level in range(levels)]
+
+        def block(inside: int, outside: int, resample: str = "", attend: bool = False, up: bool = False) -> nn.Module:
+            keys = inside, outside, told, dropout, head_channels, resample, attend
+            return MagnitudeBlock(*keys, decoder=up) if magnitude_preserving else Block(*keys)
+
+        self.noise = NoiseEmbedding(told)
+        if magnitude_preserving:
+            self.mix = Map(told, told)
+            self.first = Map(shape[0] + 1, channels[0], 3)
+        else:
+            self.mix = nn.Linear(told, told)
+            self.first = nn.Conv2d(shape[0], channels[0], 3, padding=1)
+        skips, now = [channels[0]], channels[0]
+        self.down = nn.ModuleList()
+        for level, width in enumerate(channels):
+            if level:
+                self.down.append(block(now, now, "down"))
+                skips.append(now)
+            for _ in range(blocks):
+                self.down.append(block(now, width, attend=attends[level]))
+                now = width
+                skips.append(now)
+        self.middle = nn.ModuleList([block(now, now, attend=True, up=True), block(now, now, up=True)])
+        self.up = nn.ModuleList()
+        for level, width in reversed(list(enumerate(channels))):
+            for _ in range(blocks + 1):
+                self.up.append(block(now + skips.pop(), width, attend=attends[level], up=True))
+                now = width
+            if level:
+                self.up.append(block(now, now, "up", up=True))
+        if magnitude_preserving:
+            self.last, self.gain = Map(now, shape[0], 3), nn.Parameter(torch.zeros(()))
+        else:
+            self.last = nn.Sequential(group_norm(now), nn.SiLU(), zero(nn.Conv2d(now, shape[0], 3, padding=1)))
+        self.known = ConditionEmbedding(condition, told) if condition else None
+
+    def run(self, block: nn.Module, *inputs: Tensor | torch.Size | None) -> Tensor:
+        """A block's output; in training with ``checkpointing`` what is inside it is not kept."""
+        if self.checkpointing and self.training and torch.is_grad_enabled():
+            return checkpoint(block, *inputs, use_reentrant=False)
+        return block(*inputs)
+
+    def forward(self, x: Tensor, c: Tensor, y: Tensor | None = None) -> Tensor:
+        """x (B, C, H, W) and the noise level c (B,) to (B, C, H, W); y (1 or B, condition)."""
+        told = add_condition(self.known, self.mix(self.noise(c)), y)
+        if self.preserving:
+            told = magnitude.silu(magnitude.normalised(told, [1]))
+            h = self.first(torch.cat([x, torch.ones_like(x[:, :1])], dim=1))
+        else:
+            told = functional.silu(told)
+            h = self.first(x)
+        skips = [h]
+        for block in self.down:
+            h = self.run(block, h, told)
+            skips.append(h)
+        for block in self.middle:
+            h = self.run(block, h, told)
+        for block in self.up:
+            if block.resample:
+                h = self.run(block, h, told, skips[-1].shape[-2:])
+                continue
+            skip = skips.pop()
+            h = self.run(block, magnitude.beside(h, skip) if self.preserving else torch.cat([h, skip], dim=1), told)
+        return self.last(h, self.gain) if self.preserving else self.last(h)
+
+
+def check(shape: tuple[int, ...], channels: list[int], blocks: int, head_channels: int, dropout: float) -> None:
+    """ValueError for what no network can be made of."""
+    if len(shape) != 3:
+        raise ValueError(
+            f"model=adm takes images of shape (C, H, W), the data have shape {tuple(shape)}; type model=mlp"
+        )
+    if not channels or min(channels) < 1 or blocks < 1 or head_channels < 1:
+        raise ValueError(
+            f"model.channels={channels}, model.blocks={blocks} and model.head_channels={head_channels}: at least one "
+            f"level, block and channel"
+        )
+    for width in channels:
+        if width > head_channels and width % head_channels:
+            raise ValueError(
+                f"model.head_channels={head_channels} must divide model.channels={channels}; type "
+                f"model.head_channels={math.gcd(*channels)}"
+            )
+    if not 0 <= dropout < 1:
+        raise ValueError(f"model.dropout={dropout} must lie in [0, 1)")

@@ -1,0 +1,140 @@
+r"""A diffusion transformer F(x, c): patches as tokens, told the noise level by adaptive normalisation.
+
+DiT (Peebles and Xie, arXiv 2212.09748): an image is cut into patches of p x p pixels, each a token with a sinusoidal
+embedding of its place; blocks of attention and a two-layer perceptron,
+
+.. math::
+    h \leftarrow h + g_1\,\text{attention}(s_1 \circ n(h) + b_1), \qquad
+    h \leftarrow h + g_2\,\text{perceptron}(s_2 \circ n(h) + b_2),
+
+n a layer normalisation without weights; shifts b, scales s - 1 and gates g are linear in the features of the noise
+level (and of y), from 0, so that every block starts as the identity ("adaLN-Zero").
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from .embedding import NoiseEmbedding
+from .given import ConditionEmbedding, add_condition
+from .unet import zero
+
+
+class Block(nn.Module):
+    """Attention and a perceptron, each told the noise level."""
+
+    def __init__(self, width: int, heads: int, ratio: float, dropout: float):
+        super().__init__()
+        self.heads, inner = heads, round(ratio * width)
+        self.told = zero(nn.Linear(width, 6 * width))
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.perceptron = nn.Sequential(
+            nn.Linear(width, inner),
+            nn.GELU(approximate="tanh"),
+            nn.Dropout(dropout) if dropout else nn.Identity(),
+            nn.Linear(inner, width),
+        )
+
+    def forward(self, h: Tensor, told: Tensor) -> Tensor:
+        """h (B, tokens, width), told (1 or B, width)."""
+        shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = self.told(told)[:, None].chunk(6, dim=2)
+        h = h + gate_1 * self.attention(adapted(h, shift_1, scale_1))
+        return h + gate_2 * self.perceptron(adapted(h, shift_2, scale_2))
+
+    def attention(self, h: Tensor) -> Tensor:
+        batch, tokens, width = h.shape
+        qkv = self.qkv(h).reshape(batch, tokens, 3, self.heads, width // self.heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        h = functional.scaled_dot_product_attention(q, k, v)
+        return self.out(h.transpose(1, 2).reshape(batch, tokens, width))
+
+
+def adapted(h: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """A layer normalisation whose scale and shift are told."""
+    return torch.addcmul(shift, functional.layer_norm(h, h.shape[-1:], eps=1e-6), 1 + scale)
+
+
+def places(rows: int, columns: int, width: int) -> Tensor:
+    """Sinusoidal embeddings of the places of a grid, (rows columns, width): a half of each says the column, the other
+    the row, in sines and cosines of frequencies 1 ... 1/10000.
+    """
+    frequencies = 1e4 ** -(torch.arange(width // 4, dtype=torch.float64) / (width // 4))
+    r, c = torch.meshgrid(torch.arange(rows).double(), torch.arange(columns).double(), indexing="ij")
+    angles = [each.reshape(-1, 1) * frequencies for each in (c, r)]
+    return torch.cat([part for angle in angles for part in (angle.sin(), angle.cos())], dim=1).float()
+
+
+class DiT(nn.Module):
+    """F(x, c) for images of any height, width and number of channels; the border is repeated to whole patches.
+
+    Arguments:
+        shape: the shape (C, H, W) of one image.
+        patch: the side p of a patch, in pixels.
+        width: the length of a token, a multiple of 4.
+        depth: the number of blocks.
+        heads: attention heads, which divide the width.
+        ratio: the perceptrons' inner width over the width.
+        dropout: the share of inner values dropped in training.
+        checkpointing: compute blocks once more on the way back instead of keeping what is inside them: a fraction of
+            the memory for a third more time.
+        condition: the length of y, for a network F(x, c, y) of p(x | y); 0 for none. See :mod:`data.condition`.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        patch: int = 2,
+        width: int = 256,
+        depth: int = 8,
+        heads: int = 4,
+        ratio: float = 4.0,
+        dropout: float = 0.0,
+        checkpointing: bool = False,
+        condition: int = 0,
+    ):
+        super().__init__()
+        if len(shape) != 3:
+            raise ValueError(
+                f"model=dit takes images of shape (C, H, W), the data have shape {tuple(shape)}; type model=mlp"
+            )
+        for key, value in (("patch", patch), ("depth", depth), ("heads", heads)):
+            if value < 1:
+                raise ValueError(f"model.{key}={value} must be at least 1")
+        if width < 4 or width % 4 or width % heads:
+            raise ValueError(
+                f"model.width={width} must be a multiple of 4 and of model.heads={heads}; type model.width=256"
+            )
+        if not ratio > 0 or not 0 <= dropout < 1:
+            raise ValueError(f"model.ratio={ratio} must be positive and model.dropout={dropout} in [0, 1)")
+        self.patch, self.checkpointing, self.condition = patch, checkpointing, condition
+        self.rows, self.columns = (-(-side // patch) for side in shape[1:])
+        self.first = nn.Conv2d(shape[0], width, patch, stride=patch)
+        self.register_buffer("places", places(self.rows, self.columns, width), persistent=False)
+        self.noise = nn.Sequential(NoiseEmbedding(width), nn.Linear(width, width))
+        self.blocks = nn.ModuleList(Block(width, heads, ratio, dropout) for _ in range(depth))
+        self.told = zero(nn.Linear(width, 2 * width))
+        self.last = zero(nn.Linear(width, patch * patch * shape[0]))
+        for module in self.blocks.modules():
+            if isinstance(module, nn.Linear) and module.weight.any():
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+        self.known = ConditionEmbedding(condition, width) if condition else None
+
+    def forward(self, x: Tensor, c: Tensor, y: Tensor | None = None) -> Tensor:
+        """x (B, C, H, W) and the noise level c (B,) to (B, C, H, W); y (1 or B, condition)."""
+        batch, channels, height, width = x.shape
+        p = self.patch
+        told = functional.silu(add_condition(self.known, self.noise(c), y))
+        x = functional.pad(x, (0, -width % p, 0, -height % p), mode="replicate") if height % p or width % p else x
+        h = self.first(x).flatten(2).transpose(1, 2) + self.places.to(x.dtype)
+        for block in self.blocks:
+            if self.checkpointing and self.training and torch.is_grad_enabled():
+                h = checkpoint(block, h, told, use_reentrant=False)
+            else:
+                h = block(h, told)
+        shift, scale = self.told(told)[:, None].chunk(2, dim=2)
+        h = self.last(adapted(h, shift, scale)).reshape(batch, self.rows, self.columns, channels, p, p)
+        return h.permute(0, 3, 1, 4, 2, 5).reshape(batch, channels, self.rows * p, self.columns * p)[
+            ..., :height, :width
+        ]
