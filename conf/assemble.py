@@ -57,7 +57,7 @@ def ask(cfg: dict, data: Data) -> Data:
         return data
     task = cfg["task"]
     target = schema.locate(task["_target_"], "task")
-    for key in ("trainers", "shares", "other", "models"):
+    for key in ("trainers", "shares", "snapshots", "other", "models"):
         if task.get(key) is not None:
             raise ValueError(
                 f"this task has several networks (task.{key}) and takes none of p(x | y); leave data.condition out"

@@ -363,9 +363,9 @@ def from_hub(
     except Exception as error:  # the Hub, the network and the data set's files each have errors of their own
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise FileNotFoundError(
-            f"data.path={name} is neither a folder ({Path(name).absolute()}) nor could it be had from the Hub: {reason}. "
-            f"Type data.path=FOLDER, a folder with a copy of its parquet files, or come back with a network, logged in "
-            f"where the Hub asks for terms to be accepted"
+            f"data.path={name} is neither a folder ({Path(name).absolute()}) nor could it be had from the Hub: "
+            f"{reason}; type data.path=FOLDER, a folder with a copy of its parquet files, or come back with a network "
+            f"(and logged in, where the Hub asks for terms to be accepted)"
         ) from error
     held_out = test_split or ("test" if "test" in splits and split != "test" else None)
     for key, part in (("split", split), ("test_split", held_out)):
