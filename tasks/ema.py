@@ -138,7 +138,10 @@ class EMALength:
     def losses(self, sde: SDE, score: ScoreFn, data: Data, r: Tensor, name: str) -> np.ndarray:
         """The loss (N,), a mean over draws of noise that are the same for every network."""
         dtype, parts = getattr(torch, self.dtype), []
-        with torch.random.fork_rng(devices=range(torch.cuda.device_count())), progress(name, len(r)) as advance:
+        with (
+            torch.random.fork_rng(devices=range(torch.cuda.device_count())),
+            progress(f"loss, {name}", len(r)) as advance,
+        ):
             torch.manual_seed(self.seed)
             for first in range(0, len(r), self.batch):
                 raw, total = r[first : first + self.batch].to(self.device), 0.0

@@ -30,8 +30,8 @@ class Record:
         group: the sweep it belongs to, or None.
 
     Attributes:
-        training, kept, snapshots, other, rivals: what a task may need to know of networks besides its score; filled in by whoever
-            obtains the score, since a task reads no configuration.
+        training, kept, snapshots, other, rivals: what a task may need to know of networks besides its score; filled in
+            by whoever obtains the score, since a task reads no configuration.
     """
 
     def __init__(

@@ -28,11 +28,11 @@ def average_lengths(
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for panel, (name, values, own) in zip(axes, panels, strict=True):
         change = values - own
-        mean, bar = change.mean(1), change.std(1, ddof=1) / math.sqrt(values.shape[1]) if values.shape[1] > 1 else None
+        count, mean = values.shape[1], change.mean(1)
+        bar = change.std(1, ddof=1) / math.sqrt(count) if count > 1 else None
+        line = {"color": BLUE, "fmt": "o-", "ms": 3.5, "mew": 0, "lw": 1, "elinewidth": 0.8}
         panel.axhline(0, color=GREY, lw=1, ls=(0, (4, 2)), label=f"the training's own average, {own.mean():.4g}")
-        panel.errorbar(
-            widths, mean, yerr=bar, color=BLUE, fmt="o-", ms=3.5, mew=0, lw=1, elinewidth=0.8, label="others"
-        )
+        panel.errorbar(widths, mean, yerr=bar, label="others", **line)
         panel.plot(
             widths[best], mean[best], "o", color=RED, ms=5.5, mew=0, zorder=5,
             label=f"the best, {values[best].mean():.4g}",
