@@ -32,7 +32,7 @@ def average_lengths(
         bar = change.std(1, ddof=1) / math.sqrt(count) if count > 1 else None
         line = {"color": BLUE, "fmt": "o-", "ms": 3.5, "mew": 0, "lw": 1, "elinewidth": 0.8}
         panel.axhline(0, color=GREY, lw=1, ls=(0, (4, 2)), label=f"the training's own average, {own.mean():.4g}")
-        panel.errorbar(widths, mean, yerr=bar, label="others", **line)
+        panel.errorbar(widths, mean, yerr=bar, **line)
         panel.plot(
             widths[best], mean[best], "o", color=RED, ms=5.5, mew=0, zorder=5,
             label=f"the best, {values[best].mean():.4g}",
@@ -45,7 +45,7 @@ def average_lengths(
     last.set_xscale("log")
     shown = widths[[0]]
     for width in widths[1:]:  # those whose names do not touch
-        shown = np.append(shown, width) if width / shown[-1] > 1.22 else shown
+        shown = np.append(shown, width) if width / shown[-1] > 1.3 else shown
     last.xaxis.set_major_locator(FixedLocator(shown))
     last.xaxis.set_minor_locator(NullLocator())
     last.set_xticks(shown, [f"{width:g}" for width in shown])
