@@ -208,8 +208,14 @@ def files(tmp_path_factory):
 
     for i in range(20):
         Image.fromarray(rng.integers(0, 256, (8, 6), dtype=np.uint8)).save(folder / "pictures" / f"{i}.png")
+    for part in ("train", "validation", "test"):  # a copy of a data set of the Hub
+        (folder / "hub" / part).mkdir(parents=True)
+        for i in range(3):
+            values = rng.integers(0, 256, (150, 142, 3), dtype=np.uint8)
+            Image.fromarray(values).save(folder / "hub" / part / f"{i}.png")
     np.save(folder / "rows.npy", np.eye(2)[:1])  # as a matrix, one number of two; as a mask, one for one sample
     own = {name: [f"operator.path={folder}/rows.npy"] for name in ("matrix", "mask")}
+    own |= {name: [f"data.path={folder}/hub"] for name in ("mnist", "fashion_mnist", "cifar10", "celeba", "imagenet32")}
     return own | {"arrays": [f"data.path={folder}/points.npy"], "images": [f"data.path={folder}/pictures"]}
 
 
