@@ -179,6 +179,7 @@ class Trainer:
                     smooth = each.loss if smooth is None else smooth + (each.loss - smooth) * weight
 
             def save(step: int) -> None:
+                read(readings.rest())  # nothing is saved that is not known to be good
                 if folder:
                     taken = capture(step, model, ema, optimiser, smooth)
                     if powers is not None:
@@ -211,7 +212,7 @@ class Trainer:
                     judged = self.evaluate and done * self.evaluate // self.steps > step * self.evaluate // self.steps
                     kept = folder and (done in keep or powers is not None and done in snapshots)
                     late = time.monotonic() - saved > self.save_seconds and not last
-                    if noted or judged or kept or late or last or stop.signal:
+                    if noted or judged or kept:
                         read(readings.rest())
                     if step - start == 20:  # past the first, slower ones
                         left = (time.monotonic() - began) / 21 * (self.steps - done)
