@@ -1,5 +1,6 @@
 """Decoded pixels, kept where decoding took long: the next run reads them as they are."""
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -39,7 +40,8 @@ def decoded_once(folder: str | None, key: str, decode: Callable[[], np.ndarray])
             np.save(file, pixels)
         partial.replace(path)
     except OSError as error:  # a convenience: a full disk is no reason to stop
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink()
         log.warning("the decoded pixels could not be kept in %s (%s)", path, error.strerror or error)
         return pixels
     log.info(

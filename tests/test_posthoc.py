@@ -130,7 +130,8 @@ def test_a_length_made_afterwards_is_the_one_followed_directly(tmp_path, width):
         errors.append(float(difference.norm()))
         told.append(kept.error(width))
         assert torch.equal(found["fixed"], model.fixed), "what no training changes is as it was"
-    assert all(after < 0.5 * before for before, after in zip(errors, errors[1:], strict=False)), errors
+    assert all(after < 0.8 * before for before, after in zip(errors, errors[1:], strict=False)), errors
+    assert errors[-1] < 0.03 * errors[0], errors
     assert all(after < 0.5 * before for before, after in zip(told, told[1:], strict=False)), told
     spread = float(walk(320)[160:].std(0).norm())
     assert errors[-1] < 3e-3 * spread
@@ -248,9 +249,9 @@ def test_the_best_is_kept_as_a_network_and_is_what_it_was_said_to_be(tmp_path):
     assert found["gain_stderr"] < 0.5 * found["nll_stderr"], "point by point"
     assert arrays["profile_error"][0] < 1e-6, "0.1 was kept as it is"
     own = job(tmp_path, "task=likelihood", *TINY)
-    assert own["nll_nats"] == found["own_nll_nats"]
+    assert own["nll_nats"] == pytest.approx(found["own_nll_nats"], rel=1e-12)
     whole = job(tmp_path, "task=likelihood", f"checkpoint={found['network']}", *TINY)
-    assert whole["nll_nats"] == found["nll_nats"]
+    assert whole["nll_nats"] == pytest.approx(found["nll_nats"], rel=1e-12)
     (folder,) = (tmp_path / "store").iterdir()
     again = job(tmp_path, *SHORT, f"checkpoint={folder}", *TINY)
     assert again["nll_nats"] == found["nll_nats"] and again["own_nll_nats"] == found["own_nll_nats"]
