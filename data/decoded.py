@@ -12,7 +12,7 @@ import numpy as np
 
 log = logging.getLogger(__name__)
 
-LONG = 15.0  # seconds of decoding after which the pixels are kept
+LONG = 5.0  # seconds of decoding after which the pixels are kept
 
 
 def decoded_once(folder: str | None, key: str, decode: Callable[[], np.ndarray]) -> np.ndarray:

@@ -171,7 +171,8 @@ def decode(
                 f"{first[0]} is {first[2][0]} x {first[2][1]} pixels and {name} is {image.size[0]} x {image.size[1]}: "
                 f"type data.size={min(*image.size, *first[2])} to crop and resize every image"
             )
-        image = image.convert(MODES[colour if channels == "auto" else channels])
+        mode = MODES[colour if channels == "auto" else channels]
+        image = image if image.mode == mode else image.convert(mode)
         values = np.asarray(image if size is None else cropped(image, *size))
         values = values[None] if values.ndim == 2 else values.transpose(2, 0, 1)
         if pixels is None:
@@ -223,7 +224,8 @@ def opened(name: str, content: bytes):
             f"{name} has more than 8 bits a pixel (PIL's mode {image.mode}): "
             "convert it to 8 bits, or save all as one array for data=arrays"
         )
-    turned = image.getexif().get(0x0112, 1) != 1  # the orientation that cameras write
+    bare = image.format == "PNG" and not image.info  # most small images: to look for what is not there takes time
+    turned = not bare and image.getexif().get(0x0112, 1) != 1  # the orientation that cameras write
     return ImageOps.exif_transpose(image) if turned else image
 
 
