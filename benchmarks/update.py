@@ -108,11 +108,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--only", nargs="+", default=[], help="parts of contestants' names")
+    parser.add_argument("--only", nargs="+", default=[], help="contestants, by their whole names")
     parser.add_argument("--operators", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    wanted = {k: v for k, v in CONTESTANTS.items() if not options.only or any(part in k for part in options.only)}
+    wanted = {k: v for k, v in CONTESTANTS.items() if not options.only or k in options.only}
     if options.operators:
         return operators(options.batch)
     running = {name: Contestant(options.batch, **keys) for name, keys in wanted.items()}

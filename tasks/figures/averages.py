@@ -27,9 +27,10 @@ def average_lengths(
     figure = Figure(figsize=(4.6, 0.5 + 1.75 * len(panels)), layout="constrained")
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for panel, (name, values, own) in zip(axes, panels, strict=True):
-        change = values - own
-        count, mean = values.shape[1], change.mean(1)
-        bar = change.std(1, ddof=1) / math.sqrt(count) if count > 1 else None
+        count = values.shape[1]
+        with np.errstate(invalid="ignore"):  # what is not finite is not drawn
+            change = values - own
+            mean, bar = change.mean(1), change.std(1, ddof=1) / math.sqrt(count) if count > 1 else None
         line = {"color": BLUE, "fmt": "o-", "ms": 3.5, "mew": 0, "lw": 1, "elinewidth": 0.8}
         panel.axhline(0, color=GREY, lw=1, ls=(0, (4, 2)), label=f"the training's own average, {own.mean():.4g}")
         panel.errorbar(widths, mean, yerr=bar, **line)
