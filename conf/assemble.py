@@ -3,6 +3,7 @@
 import logging
 import math
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,7 +24,10 @@ def build_data(cfg: dict) -> Data:
     key = cfg["data"].get("condition")
     if key is None and cfg.get("classifier"):
         key = "labels"
-    data = schema.build(cfg["data"], "data")
+    node = cfg["data"]
+    if node.get("cache") == schema.AUTO:
+        node = node | {"cache": str(Path(cfg["store"]) / "pixels")}
+    data = schema.build(node, "data")
     if key is None:
         return data
     data = Conditional(data, key)
@@ -53,7 +57,7 @@ def ask(cfg: dict, data: Data) -> Data:
         return data
     task = cfg["task"]
     target = schema.locate(task["_target_"], "task")
-    for key in ("trainers", "shares", "other", "models"):
+    for key in ("trainers", "shares", "snapshots", "other", "models"):
         if task.get(key) is not None:
             raise ValueError(
                 f"this task has several networks (task.{key}) and takes none of p(x | y); leave data.condition out"

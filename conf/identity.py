@@ -9,13 +9,15 @@ from torch import Tensor
 
 def identity_of(cfg: dict, data: Any) -> dict:
     """What decides a network's weights, in plain values; a file of data counts by its content and not by its path."""
-    training = {key: plain(value) for key, value in cfg["training"].items() if key not in ("evaluate", "save_seconds")}
+    training = {key: plain(value) for key, value in cfg["training"].items() if key not in HOW}
+    training = {key: value for key, value in training.items() if (key, value) not in YOUNGER_TRAINING.items()}
     if data.levels is None or training.get("dequantise") == "uniform":
         training.pop("dequantise", None)  # networks older than the key keep their names; continuous data have no bins
     fingerprint = data.fingerprint()
-    beside = data.held_out_keys if fingerprint is None else ("path", *data.held_out_keys)
-    described = {key: value for key, value in cfg["data"].items() if key not in beside}
     told = cfg["model"].get("classes") or any(node.get("condition") for node in tree(cfg["model"]))
+    beside = (*BESIDE, *data.held_out_keys, *(() if told else data.told_keys))
+    beside += () if fingerprint is None else ("path",)
+    described = without({key: value for key, value in cfg["data"].items() if key not in beside}, YOUNGER_DATA)
     if described.get("condition") is None or described["condition"] == "labels" and not told:
         described.pop("condition", None)  # labels that a network is not told decide nothing of it
     if "classes" in cfg["model"]:
@@ -59,6 +61,19 @@ def holds_tensors(value: Any) -> bool:
 
 YOUNGER = {"embedding": "smooth", "condition": 0}
 """Keys of networks that are younger than the store, and their defaults: at these, older networks keep their names."""
+
+
+YOUNGER_DATA = {"flip": False, "crop": None}
+"""The same of data sets."""
+
+YOUNGER_TRAINING = {"precision": "auto", "accumulate": 1}
+"""The same of trainers."""
+
+BESIDE = ("cache",)
+"""Keys of data sets that decide nothing."""
+
+HOW = ("evaluate", "save_seconds", "compile", "channels_last")
+"""Keys of trainers that change no more than the weights' last digits."""
 
 
 def without(node: Any, defaults: dict) -> Any:

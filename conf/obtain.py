@@ -15,7 +15,7 @@ from likelihood import UniformDequantisation
 from models import Classifier, ConditionalScore, ScoreModel, unet2d
 from models.layout import put
 from models.published import layout
-from training import Store, diffusers_folder, journal, published, store
+from training import Snapshots, Store, diffusers_folder, journal, published, store
 
 from . import schema
 from .identity import differences, identity_of, source_of, tree
@@ -95,6 +95,9 @@ def plain_score(cfg: dict, sde: Any, data: Any, record: Any, name: str) -> Any:
     if cfg["checkpoint"]:
         if "shares" in cfg["task"]:
             look_back(cfg, sde, record, sorted(folder_of(cfg["checkpoint"]).glob("kept-*")))
+        if "snapshots" in cfg["task"]:
+            found = {int(path.name[6:]): path for path in folder_of(cfg["checkpoint"]).glob("power-*")}
+            collect(cfg, sde, record, found, store.read(cfg["checkpoint"])[0])
         return from_checkpoint(cfg, sde, data)
     if "sde" in cfg["model"]:  # a model that names an SDE is a score by itself
         return schema.build(cfg["model"], "model")
@@ -110,6 +113,8 @@ def plain_score(cfg: dict, sde: Any, data: Any, record: Any, name: str) -> Any:
     model = build_model(cfg, sde).to(cfg["device"])
     home, identity = Store(cfg["store"]), identity_of(cfg, data)
     keep = {max(1, round(share * trainer.steps)) for share in cfg["task"].get("shares", ())}
+    count = cfg["task"].get("snapshots", 0)
+    snapshots = {max(1, round((i + 1) * trainer.steps / count)) for i in range(count)}
 
     def train(folder: Path) -> Any:
         def note(event: dict) -> None:
@@ -117,28 +122,26 @@ def plain_score(cfg: dict, sde: Any, data: Any, record: Any, name: str) -> Any:
             record.event(event)
 
         with one_thread(cfg["threads"] is None and is_small(model, data, trainer.batch)):
-            return trainer.fit(sde, model, data, folder, note, keep)
+            return trainer.fit(sde, model, data, folder, note, keep, snapshots)
 
     def train_again(folder: Path) -> Any:
         trainer.seeded()
         twin = build_model(cfg, sde).to(cfg["device"])
         with one_thread(cfg["threads"] is None and is_small(twin, data, trainer.batch)):
-            return trainer.fit(sde, twin, data, folder, keep=keep)
+            return trainer.fit(sde, twin, data, folder, keep=keep, snapshots=snapshots)
 
-    folder = home.folder(identity, name)
+    folder, source = home.folder(identity, name), source_of(cfg, data)
     mind_the_bins(cfg, data, identity)
     mind_the_levels(cfg, trainer, sde, data)
     score = home.obtain(
-        identity,
-        name,
-        trainer.steps,
-        train,
-        lambda found: store.put_weights(model, found, folder),
-        source_of(cfg, data),
+        identity, name, trainer.steps, train, lambda found: store.put_weights(model, found, folder), source
     )
     record.training = journal.read(folder)
     if keep:
         look_back(cfg, sde, record, home.kept(folder, keep, train_again).values())
+    if snapshots:
+        described = {**identity, "source": source} if source else identity
+        collect(cfg, sde, record, home.kept(folder, snapshots, train_again, "power"), described)
     return score
 
 
@@ -161,6 +164,18 @@ def look_back(cfg: dict, sde: Any, record: Any, kept: Iterable[Path]) -> None:
     for path in kept:
         record.training = record.training or journal.read(path.parent)
         record.kept[int(path.name.removeprefix("kept-"))] = loader(path)
+
+
+def collect(cfg: dict, sde: Any, record: Any, paths: dict[int, Path], described: dict) -> None:
+    """Notes the averages of two lengths that were kept along a network's training, of which others are made."""
+
+    def network(state: dict) -> Any:
+        model = build_model(described, sde)
+        model.load_state_dict(state)
+        return model.eval().requires_grad_(False).to(device=cfg["device"], dtype=getattr(torch, cfg["dtype"]))
+
+    if paths:
+        record.snapshots = Snapshots(paths, network, described)
 
 
 def train_rivals(cfg: dict, sde: Any, data: Any, record: Any, name: str) -> None:

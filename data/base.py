@@ -44,6 +44,8 @@ class Data:
     class_names: list[str] | None = None
     condition: Any = None
     held_out_keys: ClassVar[tuple[str, ...]] = ()  # of the constructor: those that no training example depends on
+    told_keys: ClassVar[tuple[str, ...]] = ()  # and those that matter to a network that is told its y alone
+    flip: bool = False  # whether training mirrors its images left to right, by chance
 
     def __init__(
         self, train: Tensor, test: Tensor, shift: Tensor | float, scale: Tensor | float, levels: int | None = None

@@ -160,7 +160,7 @@ class Conditional(Data):
     def __init__(self, joint: Data, key: str | int | list[str | int]):
         self.joint, self.columns = joint, None
         self.train_labels, self.test_labels, self.class_names = joint.train_labels, joint.test_labels, joint.class_names
-        self.held_out_keys = joint.held_out_keys
+        self.held_out_keys, self.told_keys, self.flip = joint.held_out_keys, joint.told_keys, joint.flip
         self.names = joint.labels()
         if key == LABELS:
             super().__init__(joint.train, joint.test, joint.shift, joint.scale, joint.levels)

@@ -5,10 +5,12 @@ Pixels are integers k = 0 ... 255 and stay uint8 (N, C, H, W) in memory; with un
 
 Local files are read directly, without a second copy in a cache; a name that is not a folder goes to the `datasets`
 library. Parquet files have the Hub's layout: a column of images, each either bytes or a pair {bytes, path}, in any
-format that PIL reads, and perhaps an integer column called label.
+format that PIL reads, and perhaps an integer column called label. Decoding stays in one thread: of small images most
+time is spent in Python, and threads only wait for one another there (docs/results.md).
 """
 
 import hashlib
+import json
 import os
 import urllib.error
 import urllib.request
@@ -16,12 +18,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
 
 from data.base import Data, at_least, fraction
+from data.decoded import decoded_once
 from data.files import sha256
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
@@ -57,12 +60,21 @@ class Images(Data):
         limit: use at most so many images, drawn at random, of each part; by default all.
         seed: seed of the split and of the limit's draw.
         subset: the configuration of a data set on the Hub that has several.
+        labels: the column of a table that holds the classes, whole numbers, truths or words; by default the one called
+            label, where it is there and holds whole numbers.
+        crop: side of the square, or [height, width], that is cut out round the centre of every image, before ``size``.
+        flip: whether training shows each image as it is or mirrored left to right, by chance; held-out images never
+            are. Not for images in which that changes what they are, such as digits.
+        cache: a folder in which decoded pixels are kept if decoding took long, so that the next run need not; None for
+            none.
 
-    The labels are the integers of the column called label, or the names of the subfolders that image files lie in,
-    where there are several and every file is in one.
+    Without ``labels`` the classes of image files are the names of the subfolders that they lie in, where there are
+    several and every file is in one.
 
     Transparent pixels are shown on white. Images of 16 bits or floats are refused; see :class:`data.Arrays`.
     """
+
+    told_keys: ClassVar[tuple[str, ...]] = ("labels",)
 
     def __init__(
         self,
@@ -76,6 +88,10 @@ class Images(Data):
         limit: int | None = None,
         seed: int = 0,
         subset: str | None = None,
+        labels: str | None = None,
+        crop: int | list[int] | None = None,
+        flip: bool = False,
+        cache: str | None = None,
     ):
         if path is None:
             raise ValueError("data.path is not set: type data.path=FOLDER or a name on the Hub, data.path=ylecun/mnist")
@@ -85,17 +101,20 @@ class Images(Data):
         at_least("seed", seed, 0, 0)
         if limit is not None:
             at_least("limit", limit, 1, 1000)
-        size = (size, size) if isinstance(size, int) else size
-        if size is not None and (len(size) != 2 or min(size) < 1):
-            raise ValueError(f"data.size={size} must be one side or [height,width], at least 1: type data.size=32")
+        size, crop = ((side, side) if isinstance(side, int) else side for side in (size, crop))
+        for key, sides in (("size", size), ("crop", crop)):
+            if sides is not None and (len(sides) != 2 or min(sides) < 1):
+                raise ValueError(
+                    f"data.{key}={sides} must be one side or [height,width], at least 1: type data.{key}=32"
+                )
 
         folder = Path(path).expanduser().absolute()
         if folder.exists():
-            train, test, self._content = from_files(folder, split, test_split, column)
+            train, test, self._content = from_files(folder, split, test_split, column, labels)
         elif path.startswith((".", "/", "~")) or path.count("/") > 1 or folder.suffix in (".parquet", *SUFFIXES):
             raise FileNotFoundError(f"data.path={path}: there is no folder {folder}")
         else:
-            train, test, self._content = from_hub(path, subset, split, test_split, column)
+            train, test, self._content = from_hub(path, subset, split, test_split, column, labels)
 
         rng = np.random.default_rng(seed)
         rows = rng.permutation(train.count)
@@ -111,20 +130,24 @@ class Images(Data):
         rows, test_rows = np.sort(rows[:limit]), np.sort(test_rows[:limit])  # files are read fastest in their order
 
         if train.labels is not None and test.labels is not None:
-            labels = train.labels[rows], test.labels[test_rows]
+            classes = train.labels[rows], test.labels[test_rows]
             if train.labels.dtype.kind == "U":
-                words, numbers = np.unique(np.concatenate(labels), return_inverse=True)
-                self.class_names, labels = words.tolist(), np.split(numbers.astype(np.int64), [len(rows)])
-            self.train_labels, self.test_labels = map(torch.from_numpy, labels)
+                words, numbers = np.unique(np.concatenate(classes), return_inverse=True)
+                self.class_names, classes = words.tolist(), np.split(numbers.astype(np.int64), [len(rows)])
+            self.train_labels, self.test_labels = map(torch.from_numpy, classes)
         images = [(train, int(i)) for i in rows] + [(test, int(i)) for i in test_rows]
-        pixels = torch.from_numpy(decode(images, size, channels))
+        shown = [self._content, split, test_split, column, size, crop, channels, test_fraction, limit, seed]
+        pixels = torch.from_numpy(decoded_once(cache, json.dumps(shown), lambda: decode(images, size, channels, crop)))
         super().__init__(pixels[: len(rows)], pixels[len(rows) :], 128, 128, levels=256)
+        self.flip = flip
 
     def fingerprint(self) -> str:
         return self._content
 
 
-def decode(images: list[tuple[Encoded, int]], size: list[int] | None, channels: str) -> np.ndarray:
+def decode(
+    images: list[tuple[Encoded, int]], size: list[int] | None, channels: str, crop: list[int] | None = None
+) -> np.ndarray:
     """The images in one array (N, C, H, W) of uint8; the first decides what is left open, the others must agree."""
     Image, _ = pillow()
     pixels, first = None, None
@@ -136,6 +159,8 @@ def decode(images: list[tuple[Encoded, int]], size: list[int] | None, channels: 
             canvas = Image.new("RGBA", image.size, "white")
             canvas.alpha_composite(image.convert("RGBA"))
             image = canvas
+        if crop is not None:
+            image = centre(image, *crop, name)
         first = first or (name, colour, image.size)
         if channels == "auto" and colour != first[1]:
             raise ValueError(
@@ -146,7 +171,8 @@ def decode(images: list[tuple[Encoded, int]], size: list[int] | None, channels: 
                 f"{first[0]} is {first[2][0]} x {first[2][1]} pixels and {name} is {image.size[0]} x {image.size[1]}: "
                 f"type data.size={min(*image.size, *first[2])} to crop and resize every image"
             )
-        image = image.convert(MODES[colour if channels == "auto" else channels])
+        mode = MODES[colour if channels == "auto" else channels]
+        image = image if image.mode == mode else image.convert(mode)
         values = np.asarray(image if size is None else cropped(image, *size))
         values = values[None] if values.ndim == 2 else values.transpose(2, 0, 1)
         if pixels is None:
@@ -163,6 +189,17 @@ def cropped(image, height: int, width: int):
     left, top = (image.width - w) // 2, (image.height - h) // 2
     part = image.crop((left, top, left + w, top + h))
     return part if part.size == (width, height) else part.resize((width, height), Image.Resampling.BICUBIC)
+
+
+def centre(image, height: int, width: int, name: str):
+    """The part of this size round the centre, pixel by pixel."""
+    if image.width < width or image.height < height:
+        raise ValueError(
+            f"data.crop={[height, width]}: {name} has {image.height} x {image.width} pixels: type a smaller data.crop, "
+            f"or leave it out"
+        )
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
 
 
 def pillow():
@@ -187,12 +224,13 @@ def opened(name: str, content: bytes):
             f"{name} has more than 8 bits a pixel (PIL's mode {image.mode}): "
             "convert it to 8 bits, or save all as one array for data=arrays"
         )
-    turned = image.getexif().get(0x0112, 1) != 1  # the orientation that cameras write
+    bare = image.format == "PNG" and not image.info  # most small images: to look for what is not there takes time
+    turned = not bare and image.getexif().get(0x0112, 1) != 1  # the orientation that cameras write
     return ImageOps.exif_transpose(image) if turned else image
 
 
 def from_files(
-    folder: Path, split: str, test_split: str | None, column: str | None
+    folder: Path, split: str, test_split: str | None, column: str | None, labels: str | None
 ) -> tuple[Encoded, Encoded | None, str]:
     """The training images, the held-out ones if they have files of their own, and a hash of all these files."""
     where = f"data.path={folder}"
@@ -205,6 +243,10 @@ def from_files(
     files = tables or pictures
     if not files:
         raise ValueError(f"{where} holds no images: neither .parquet nor {', '.join(SUFFIXES)}")
+    if labels is not None and not tables:
+        raise ValueError(
+            f"data.labels={labels}: {where} holds image files, whose classes are their subfolders: leave it out"
+        )
 
     def named(name: str) -> list[Path]:
         inside = ((file, file.relative_to(folder)) for file in files)
@@ -212,7 +254,9 @@ def from_files(
 
     def encoded(some: list[Path]) -> Encoded:
         return (
-            from_tables(some, column, where) if tables else from_pictures(some, folder, (split, test_split or "test"))
+            from_tables(some, column, labels, where)
+            if tables
+            else from_pictures(some, folder, (split, test_split or "test"))
         )
 
     training = named(split)
@@ -240,7 +284,7 @@ def from_pictures(files: list[Path], folder: Path, splits: tuple[str, str]) -> E
     return Encoded(len(files), lambda i: (str(files[i]), files[i].read_bytes()), labels)
 
 
-def from_tables(files: list[Path], column: str | None, where: str) -> Encoded:
+def from_tables(files: list[Path], column: str | None, labels: str | None, where: str) -> Encoded:
     try:
         import pyarrow
         import pyarrow.parquet
@@ -257,26 +301,57 @@ def from_tables(files: list[Path], column: str | None, where: str) -> Encoded:
             or (kinds.is_struct(field.type) and field.type.get_field_index("bytes") >= 0)
         ]
         column = image_column(column, holds_images, schema.names, where)
-        labelled = "label" in schema.names and kinds.is_integer(schema.field("label").type)
-        wanted = [column, "label"] if labelled else [column]
+        known = schema.field("label").type if "label" in schema.names else None
+        named = label_column(labels, schema.names, known is not None and kinds.is_integer(known), where)
+        wanted = list(dict.fromkeys([column, *([named] if named else [])]))
         table = pyarrow.concat_tables([pyarrow.parquet.read_table(file, columns=wanted) for file in files])
     except pyarrow.ArrowInvalid as error:
         raise ValueError(f"{where}: {files[0].name} or one beside it is not a parquet file ({error})") from error
     if len(table) == 0:
         raise ValueError(f"{where}: {files[0].name} holds no rows")
+    pair = kinds.is_struct(table.schema.field(column).type)
+    chunks = [chunk.field("bytes") if pair else chunk for chunk in table[column].chunks]
+    paths = [chunk.field("path") for chunk in table[column].chunks] if pair and has_path(table, column) else None
+    starts = np.cumsum([0, *map(len, chunks)])
 
     def read(i: int) -> tuple[str, bytes]:
-        cell = table[column][i].as_py()
-        cell = cell if isinstance(cell, dict) else {"bytes": cell}
-        if cell["bytes"] is None:
+        k = int(np.searchsorted(starts, i, side="right")) - 1
+        cell, path = chunks[k][i - starts[k]], None if paths is None else paths[k][i - starts[k]].as_py()
+        if not cell.is_valid:
             raise ValueError(f"{where}: row {i} of column {column!r} holds no bytes of an image")
-        return f"row {i} ({cell.get('path') or column})", cell["bytes"]
+        return f"row {i} ({path or column})", cell.as_buffer()
 
-    return Encoded(len(table), read, np.asarray(table["label"], dtype=np.int64) if labelled else None)
+    return Encoded(len(table), read, None if named is None else classes(table[named].to_numpy(), named, where))
+
+
+def has_path(table, column: str) -> bool:
+    """Whether the images of a table's column have names."""
+    return table.schema.field(column).type.get_field_index("path") >= 0
+
+
+def label_column(labels: str | None, names: list[str], usual: bool, where: str) -> str | None:
+    """The column of classes: the one asked for, or ``label``, where that is there and holds whole numbers."""
+    if labels is None:
+        return "label" if usual else None
+    if labels not in names:
+        some = ", ".join(names[:50]) + (", ..." if len(names) > 50 else "")
+        raise ValueError(f"data.labels={labels}: {where} has no such column, it has {some}")
+    return labels
+
+
+def classes(values: np.ndarray, name: str, where: str) -> np.ndarray:
+    """The classes (N,) of a column: whole numbers, truths as 0 and 1, or words."""
+    if values.dtype.kind in "biu":
+        return values.astype(np.int64)
+    if values.dtype.kind in "OU" and all(isinstance(value, str) for value in values):
+        return values.astype(str)
+    if values.dtype.kind == "O" and all(isinstance(value, bool) for value in values):
+        return values.astype(np.int64)
+    raise ValueError(f"data.labels={name}: this column of {where} holds neither whole numbers nor truths nor words")
 
 
 def from_hub(
-    name: str, subset: str | None, split: str, test_split: str | None, column: str | None
+    name: str, subset: str | None, split: str, test_split: str | None, column: str | None, labels: str | None
 ) -> tuple[Encoded, Encoded | None, str]:
     """The training images, the held-out ones if they are a split, and the Hub's own fingerprint of both."""
     if not reachable():  # then the library knows at once that there is nothing but what it has fetched before
@@ -290,7 +365,9 @@ def from_hub(
     except Exception as error:  # the Hub, the network and the data set's files each have errors of their own
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise FileNotFoundError(
-            f"data.path={name} is neither a folder ({Path(name).absolute()}) nor could it be had from the Hub: {reason}"
+            f"data.path={name} is neither a folder ({Path(name).absolute()}) nor could it be had from the Hub: "
+            f"{reason}; type data.path=FOLDER, a folder with a copy of its parquet files, or come back with a network "
+            f"(and logged in, where the Hub asks for terms to be accepted)"
         ) from error
     held_out = test_split or ("test" if "test" in splits and split != "test" else None)
     for key, part in (("split", split), ("test_split", held_out)):
@@ -301,16 +378,22 @@ def from_hub(
         rows = splits[part]
         holds_images = [key for key, feature in rows.features.items() if isinstance(feature, datasets.Image)]
         chosen = image_column(column, holds_images, rows.column_names, f"data.path={name}")
-        labelled = "label" in rows.column_names and rows.features["label"].dtype.startswith("int")
-        labels = np.array(rows["label"][:], dtype=np.int64) if labelled else None
-        rows = rows.select_columns(chosen).cast_column(chosen, datasets.Image(decode=False))
+        usual = "label" in rows.column_names and rows.features["label"].dtype.startswith("int")
+        named = label_column(labels, rows.column_names, usual, f"data.path={name}")
+        known = None if named is None else classes(np.array(rows[named][:]), named, f"data.path={name}")
+        rows = rows.select_columns(chosen).cast_column(chosen, datasets.Image(decode=False)).with_format("arrow")
+        block: dict[int, list] = {}  # a thousand rows at a time, since a row by itself takes as long as decoding it
 
         def read(i: int) -> tuple[str, bytes]:
-            cell = rows[i][chosen]
+            k, j = divmod(i, 1000)
+            if k not in block:
+                block.clear()
+                block[k] = rows[1000 * k : 1000 * (k + 1)][chosen].to_pylist()
+            cell = block[k][j]
             content = Path(cell["path"]).read_bytes() if cell["bytes"] is None else cell["bytes"]
             return f"row {i} of {part} ({cell['path'] or chosen})", content
 
-        return Encoded(len(rows), read, labels)
+        return Encoded(len(rows), read, known)
 
     parts = [split] if held_out is None else [split, held_out]
     content = hashlib.sha256("\n".join(splits[part]._fingerprint for part in parts).encode()).hexdigest()

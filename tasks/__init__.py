@@ -4,6 +4,7 @@ from .binary import Binary
 from .bound import Bound
 from .classifier import TrainClassifier
 from .elbo import Elbo
+from .ema import EMALength
 from .encode import Encode
 from .export import Export
 from .generators import Generators
@@ -27,6 +28,7 @@ __all__ = [
     "LikelihoodTask",
     "Encode",
     "Elbo",
+    "EMALength",
     "Generators",
     "Interpolate",
     "Bound",

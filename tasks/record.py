@@ -30,8 +30,8 @@ class Record:
         group: the sweep it belongs to, or None.
 
     Attributes:
-        training, kept, other, rivals: what a task may need to know of networks besides its score; filled in by whoever
-            obtains the score, since a task reads no configuration.
+        training, kept, snapshots, other, rivals: what a task may need to know of networks besides its score; filled in
+            by whoever obtains the score, since a task reads no configuration.
     """
 
     def __init__(
@@ -46,6 +46,7 @@ class Record:
         self.pictures: list[Path] = []
         self.training: list[dict] = []  # the events of the network's training, whichever run trained it
         self.kept: dict[int, Callable[[], Any]] = {}  # the network after so many updates, of task.shares=
+        self.snapshots: Any = None  # the training.Snapshots of task.snapshots=
         self.other: tuple[Any, Any] | None = None  # the SDE and the score of task.other=
         self.rivals: dict[str, tuple[Any, list[dict]]] = {}  # the networks of task.trainers, and their trainings
         self.started = time.monotonic()

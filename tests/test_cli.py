@@ -74,11 +74,20 @@ def test_the_second_run_finds_the_network_and_other_samplers_share_it(tmp_path):
 
 def test_what_decides_the_weights_and_nothing_else_decides_the_network(tmp_path):
     job(tmp_path, "task=train", "data=moons", *TINY)
-    beside = ["training.evaluate=0", "training.save_seconds=5", "sde.sigma_max=50", "sde.T=1", "data.test_count=200"]
+    beside = ["training.compile=false", "training.channels_last=false", "training.precision=auto"]
+    beside += ["training.evaluate=0", "training.save_seconds=5", "sde.sigma_max=50", "sde.T=1", "data.test_count=200"]
     for override in ("seed=1", "sampler.steps=3", *beside):
         job(tmp_path, "task=train", "data=moons", *TINY, override)
         assert len(list((tmp_path / "store").iterdir())) == 1, override
-    decisive = ["training.seed=1", "sde.sigma_max=40", "model.width=64", "training.steps=31", "data.noise=0.2"]
+    decisive = [
+        "training.accumulate=2",
+        "training.precision=float32",
+        "training.seed=1",
+        "sde.sigma_max=40",
+        "model.width=64",
+        "training.steps=31",
+        "data.noise=0.2",
+    ]
     for count, override in enumerate(decisive, start=2):
         job(tmp_path, "task=train", "data=moons", *TINY, override)
         assert len(list((tmp_path / "store").iterdir())) == count, override
@@ -108,6 +117,8 @@ def test_every_task_on_vectors_and_on_images(tmp_path, task, data):
         small = ["classifier.images.channels=[8,8]"]
     if task == "overfitting":
         small += ["task.shares=[0.5,1]", "likelihood.rtol=1e-2", "likelihood.atol=1e-2"]
+    if task == "ema":
+        small += ["task.snapshots=3", "task.widths=[0.1,0.2]", "likelihood.rtol=1e-2", "likelihood.atol=1e-2"]
     if task == "restore" and data == "moons":
         small += ["operator=columns", "operator.noise=0.2"]
     metrics = job(tmp_path, f"task={task}", f"data={data}", "sampler=em", "sampler.steps=4", "count=8", *small, *TINY)
@@ -125,6 +136,8 @@ def test_every_task_on_vectors_and_on_images(tmp_path, task, data):
         ("memorisation", "digits"): ["distances.png", "pairs.png"],
         ("overfitting", "moons"): ["overfitting.png"],
         ("overfitting", "digits"): ["overfitting.png"],
+        ("ema", "moons"): ["ema.png"],
+        ("ema", "digits"): ["ema.png"],
         ("impute", "moons"): ["restored.png"],
         ("impute", "digits"): ["restored.png"],
         ("restore", "moons"): ["restored.png"],

@@ -8,8 +8,15 @@ import numpy as np
 import pytest
 import torch
 
+import data.decoded
+import data.images
+from conf.assemble import build_data, settle
+from conf.identity import identity_of
 from data import Images
 from data.images import reachable
+from training.store import digest
+
+from .conftest import compose
 
 Image = pytest.importorskip("PIL.Image")
 arrow = pytest.importorskip("pyarrow")
@@ -152,6 +159,155 @@ def test_photographs_stand_upright(tmp_path):
     np.testing.assert_array_equal(Images(str(tmp_path)).train[0, 0].numpy(), np.rot90(GREY[0], -1))
 
 
+def test_a_crop_is_cut_out_before_the_size(tmp_path):
+    """Pixel by pixel, and not resized; what lies outside is not seen."""
+    images = RNG.integers(0, 256, (4, 11, 9)).astype(np.uint8)
+    path = write_images(tmp_path / "a", images)
+    data = Images(path, crop=6, test_fraction=0.5)
+    assert contents(torch.cat((data.train, data.test))) == contents(images[:, 2:8, 1:7])
+    assert Images(path, crop=[6, 4]).shape == (1, 6, 4)
+    small = Images(path, crop=6, size=3)
+    assert small.shape == (1, 3, 3)
+    images[:, :2], images[:, :, 7:] = 255, 0
+    assert torch.equal(Images(write_images(tmp_path / "b", images), crop=6, size=3).train, small.train)
+    assert not torch.equal(Images(str(tmp_path / "b"), size=3).train, Images(path, size=3).train)
+    fails(r"data\.crop=\[12, 12\]: .*image.*\.png has 11 x 9 pixels: type a smaller data\.crop", path, crop=12)
+
+
+def test_labels_of_another_column(tmp_path):
+    """Truths and words, as attributes are kept; the column called label is left alone then."""
+    table = {
+        "img": [png(image) for image in GREY],
+        "label": list(range(12)),
+        "Smiling": [i % 3 == 0 for i in range(12)],
+        "hair": [("black", "grey")[i % 2] for i in range(12)],
+        "size": [0.5] * 12,
+    }
+    parquet.write_table(arrow.table(table), tmp_path / "train.parquet")
+    first = [int((channels_first(GREY) == image.numpy()).reshape(12, -1).all(1).argmax()) for image in
+             Images(str(tmp_path)).train]  # fmt: skip
+    assert Images(str(tmp_path)).train_labels.tolist() == first
+    assert Images(str(tmp_path), labels="Smiling").train_labels.tolist() == [int(i % 3 == 0) for i in first]
+    hair = Images(str(tmp_path), labels="hair")
+    assert hair.class_names == ["black", "grey"] and hair.train_labels.tolist() == [i % 2 for i in first]
+    fails(r"data\.labels=Bald: .* has no such column, it has img, label, Smiling", str(tmp_path), labels="Bald")
+    fails(r"data\.labels=size: .* holds neither whole numbers nor truths nor words", str(tmp_path), labels="size")
+    fails(r"data\.labels=kind: .* holds image files", write_images(tmp_path / "a", GREY), labels="kind")
+
+
+def test_many_pieces_are_read_in_their_order(tmp_path):
+    """A table's column comes in pieces, of any length."""
+    rows = [{"bytes": png(image), "path": None} for image in COLOUR]
+    kind = arrow.struct([("bytes", arrow.binary()), ("path", arrow.string())])
+    with parquet.ParquetWriter(tmp_path / "train.parquet", arrow.schema([("image", kind)])) as writer:
+        for a, b in ((0, 1), (1, 6), (6, 12)):
+            writer.write_table(arrow.table({"image": arrow.array(rows[a:b], kind)}))
+    write_table(tmp_path / "train-2.parquet", COLOUR[:3])
+    data = Images(str(tmp_path))
+    assert contents(torch.cat((data.train, data.test))) == contents(
+        channels_first(np.concatenate([COLOUR, COLOUR[:3]]))
+    )
+
+
+# ---- data sets by name ------------------------------------------------------------------------------------------
+
+NAMED = {  # as the Hub has them: the column of images, that of labels, the held-out split, the shape of an image
+    "mnist": ("image", "label", "test", (28, 28)),
+    "fashion_mnist": ("image", "label", "test", (28, 28)),
+    "cifar10": ("img", "label", "test", (32, 32, 3)),
+    "celeba": ("image", "Smiling", "test", (218, 178, 3)),
+    "imagenet32": ("image", "label", "validation", (32, 32, 3)),
+}
+
+
+def copy_of(folder, name):
+    """A copy of a data set of the Hub, small, with the layout of its parquet files; and its images."""
+    column, label, held_out, shape = NAMED[name]
+    images = RNG.integers(0, 256, (8, *shape)).astype(np.uint8)
+    labels = [bool(i % 2) for i in range(8)] if name == "celeba" else [i % 2 for i in range(8)]
+    for part, some in (("train", slice(0, 5)), (held_out, slice(5, 8)), ("valid", slice(0, 1))):
+        table = {column: [{"bytes": png(image), "path": "x"} for image in images[some]], label: labels[some]}
+        if name == "celeba":
+            table["Bald"] = [i % 3 == 0 for i in range(len(labels[some]))]
+        (folder / "data").mkdir(parents=True, exist_ok=True)
+        parquet.write_table(arrow.table(table), folder / "data" / f"{part}-00000-of-00001.parquet")
+    return channels_first(images), np.array(labels, dtype=int)
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_a_data_set_by_its_name(tmp_path, name):
+    images, labels = copy_of(tmp_path, name)
+    words = [f"data={name}", f"data.path={tmp_path}", "data.condition=labels"]
+    cfg = compose(*words, *(["data.labels=Smiling"] if name == "celeba" else []))
+    data = build_data(cfg)
+    assert data.train_labels.tolist() == labels[:5].tolist() and data.test_labels.tolist() == labels[5:].tolist()
+    assert data.levels == 256 and data.flip == (name in ("cifar10", "celeba", "imagenet32"))
+    if name == "celeba":
+        assert data.shape == (3, 64, 64)
+        middle = images[0][:, 39:179, 19:159]
+        by_hand = Image.fromarray(np.moveaxis(middle, 0, -1)).resize((64, 64), Image.Resampling.BICUBIC)
+        np.testing.assert_array_equal(data.train[0].numpy(), channels_first(np.asarray(by_hand)[None])[0])
+    else:
+        np.testing.assert_array_equal(data.train.numpy(), images[:5])
+        np.testing.assert_array_equal(data.test.numpy(), images[5:])
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_a_name_that_cannot_be_had_says_what_to_type(monkeypatch, name):
+    datasets = pytest.importorskip("datasets")
+
+    def unreachable(*arguments):
+        raise ConnectionError("no route to host")
+
+    monkeypatch.setattr(datasets, "load_dataset", unreachable)
+    with pytest.raises(
+        FileNotFoundError, match=r"data\.path=[\w-]+/[\w-]+ .*; type data\.path=FOLDER, a folder with a copy"
+    ):
+        build_data(compose(f"data={name}"))
+
+
+def test_what_decides_a_network_of_images(tmp_path):
+    """Mirroring and cropping do; where pixels are kept, and labels that the network is not told, do not."""
+    copy_of(tmp_path, "celeba")
+
+    def named(*words):
+        cfg = compose("data=celeba", f"data.path={tmp_path}", "data.size=8", *words)
+        data = build_data(cfg)
+        return digest(identity_of(settle(cfg, data, "cpu"), data))
+
+    plain = named("data.flip=false", "data.crop=null")
+    assert plain == named("data.flip=false", "data.crop=null", "data.cache=null", "data.labels=Smiling")
+    others = [named("data.crop=null"), named("data.flip=false"), named("data.flip=false", "data.crop=100")]
+    told = [named("data.condition=labels", f"data.labels={word}") for word in ("Smiling", "Bald", "Smiling")]
+    assert len({plain, *others, *told}) == 6 and told[0] == told[2]
+
+
+# ---- decoded pixels, kept ---------------------------------------------------------------------------------------
+
+
+def test_what_took_long_to_decode_is_kept(tmp_path, monkeypatch, caplog):
+    path, kept = write_images(tmp_path / "images", GREY), tmp_path / "pixels"
+    decoded, decode = [], data.images.decode
+    monkeypatch.setattr("data.images.decode", lambda *given: decoded.append(1) or decode(*given))
+    plain = Images(path, cache=str(kept))
+    assert not kept.exists(), "that was quick"
+    monkeypatch.setattr("data.decoded.LONG", 0.0)
+    for _ in range(3):
+        again = Images(path, cache=str(kept))
+        assert torch.equal(again.train, plain.train) and torch.equal(again.test, plain.test)
+    assert len(decoded) == 2 and len(list(kept.iterdir())) == 1
+    for keys in ({"size": 3}, {"crop": 4}, {"channels": "rgb"}, {"seed": 1}, {"limit": 3}, {"test_fraction": 0.5}):
+        before = len(decoded)
+        Images(path, cache=str(kept), **keys)
+        assert len(decoded) == before + 1, keys
+    for file in kept.iterdir():
+        file.write_bytes(b"short")
+    assert torch.equal(Images(path, cache=str(kept)).train, plain.train) and "decoded anew" in caplog.text
+    (tmp_path / "file").write_text("")
+    assert torch.equal(Images(path, cache=str(tmp_path / "file" / "no")).train, plain.train)
+    assert "could not be kept" in caplog.text
+
+
 # ---- split, limit, identity -------------------------------------------------------------------------------------
 
 
@@ -197,8 +353,10 @@ def test_a_name_goes_to_the_hub(monkeypatch):
         raise ConnectionError("no route to host\nsecond line")
 
     monkeypatch.setattr(datasets, "load_dataset", unreachable)
-    fails(r"data\.path=someone/pictures is neither a folder \(/.*\) nor .* from the Hub: no route to host$",
-          "someone/pictures", FileNotFoundError)  # fmt: skip
+    said = (
+        r"data\.path=someone/pictures is neither a folder \(/.*\) nor could it be had from the Hub: no route to host; "
+    )
+    fails(said + r"type data\.path=FOLDER, a folder with a copy", "someone/pictures", FileNotFoundError)
 
 
 def test_without_a_network_the_hub_is_not_asked_again_and_again(monkeypatch):
@@ -289,6 +447,7 @@ def test_splits_that_are_not_there(tmp_path):
         ({"channels": "blue"}, r"data\.channels=blue must be auto, rgb or grey"),
         ({"size": 0}, r"data\.size=\(0, 0\) must be"),
         ({"size": [1, 2, 3]}, r"data\.size=\[1, 2, 3\] must be"),
+        ({"crop": 0}, r"data\.crop=\(0, 0\) must be .*: type data\.crop=32"),
         ({"limit": 0}, r"data\.limit=0 must be at least 1"),
         ({"test_fraction": 1.0}, r"data\.test_fraction=1\.0 must lie"),
         ({"seed": -1}, r"data\.seed=-1 must be"),

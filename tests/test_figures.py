@@ -429,6 +429,16 @@ def test_overfitting_curve(values, tmp_path):
         look(path, tmp_path / "a.png")
 
 
+@pytest.mark.parametrize("values", [normal(11, 20), broken(11, 20), np.ones((1, 1))])
+def test_average_lengths(values, tmp_path):
+    widths = np.geomspace(0.02, 0.25, len(values))
+    for panels in (
+        [("bits / dimension", values, values[0] - 1)],
+        [("NLL", values, values[0]), ("loss", values, values[0])],
+    ):
+        look(figures.average_lengths(widths, panels, len(values) // 2, tmp_path / "a.png"), tmp_path / "a.png")
+
+
 @pytest.mark.parametrize("count, shape", [(23, (1, 8, 8)), (1, (3, 5, 7)), (60, (2, 3, 9))])
 def test_a_row_a_class(count, shape, tmp_path):
     y, names = np.arange(count) % 12, [f"kind {k}" for k in range(12)]

@@ -208,8 +208,15 @@ def files(tmp_path_factory):
 
     for i in range(20):
         Image.fromarray(rng.integers(0, 256, (8, 6), dtype=np.uint8)).save(folder / "pictures" / f"{i}.png")
+    for part in ("train", "validation", "test"):  # a copy of a data set of the Hub
+        (folder / "hub" / part).mkdir(parents=True)
+        for i in range(3):
+            values = rng.integers(0, 256, (150, 142, 3), dtype=np.uint8)
+            Image.fromarray(values).save(folder / "hub" / part / f"{i}.png")
     np.save(folder / "rows.npy", np.eye(2)[:1])  # as a matrix, one number of two; as a mask, one for one sample
     own = {name: [f"operator.path={folder}/rows.npy"] for name in ("matrix", "mask")}
+    own["unseen"] = ["data.shape=[3,8,6]"]
+    own |= {name: [f"data.path={folder}/hub"] for name in ("mnist", "fashion_mnist", "cifar10", "celeba", "imagenet32")}
     return own | {"arrays": [f"data.path={folder}/points.npy"], "images": [f"data.path={folder}/pictures"]}
 
 
@@ -227,7 +234,7 @@ def test_every_yaml_builds(path, files):
     if group == "operator":
         more = files.get(path.stem, [])
     node = node_of(path, *more)
-    pictures = ("UNet", "RefineNet", "Box", "Colourise", "Superresolve", "Deblur")  # what is for images alone
+    pictures = ("Box", "Colourise", "Superresolve", "Deblur", "UNet", "RefineNet", "NCSNpp", "ADM", "DiT", "Diffusers")
     image = any(each["_target_"].split(".")[-1].startswith(pictures) for _, each in nodes(node))
     shape = (3, 8, 6) if image else (2,)
     integers = {"bins": [8.5, 8.5, 17]} if group == "latent/observation" else {}

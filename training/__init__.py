@@ -1,6 +1,6 @@
 """Estimating the score: losses, the loop, checkpoints and the store."""
 
-from . import journal, levels, store
+from . import journal, levels, posthoc, store
 from .binary import BinaryLoss
 from .classification import CrossEntropy
 from .ema import EMA
@@ -13,6 +13,7 @@ from .loss import (
     ScoreMatching,
     SlicedScoreMatching,
 )
+from .posthoc import Snapshots
 from .recipe import Recipe
 from .store import Store
 from .trainer import Trainer
@@ -31,7 +32,9 @@ __all__ = [
     "Levels",
     "levels",
     "EMA",
+    "Snapshots",
     "Store",
     "journal",
+    "posthoc",
     "store",
 ]

@@ -23,7 +23,7 @@ with low variance under every SDE and no table of an importance density (section
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +34,13 @@ from .levels import Levels, LogSNR
 
 
 class Loss(ABC):
-    """(sde, score, x_0) -> one loss a sample."""
+    """(sde, score, x_0) -> one loss a sample.
+
+    Attributes:
+        differentiates: whether it takes derivatives of the score by x, which are then differentiated once more.
+    """
+
+    differentiates: ClassVar[bool] = False
 
     @abstractmethod
     def __call__(self, sde: SDE, score: ScoreFn, x_0: Tensor) -> Tensor:
@@ -122,6 +128,8 @@ class ImplicitScoreMatching(ScoreMatching):
         chunk: how many of the D passes run at once; memory grows with it.
     """
 
+    differentiates: ClassVar[bool] = True
+
     levels: Levels = field(default_factory=LogSNR)
     stratified: bool = True
     chunk: int = 16
@@ -147,6 +155,8 @@ class SlicedScoreMatching(ScoreMatching):
         law: ``rademacher``, random signs, or ``gaussian``, standard normals.
         variance_reduced: see above.
     """
+
+    differentiates: ClassVar[bool] = True
 
     levels: Levels = field(default_factory=LogSNR)
     stratified: bool = True

@@ -101,7 +101,9 @@ class Store:
             ) from error
         return lock
 
-    def kept(self, folder: Path, steps: Iterable[int], again: Callable[[Path], nn.Module]) -> dict[int, Path]:
+    def kept(
+        self, folder: Path, steps: Iterable[int], again: Callable[[Path], nn.Module], kind: str = "kept"
+    ) -> dict[int, Path]:
         """Where the averages after so many updates are kept, of a network that is trained.
 
         Those that its training did not keep cost another one, in a folder beside its checkpoints, which ends in the
@@ -109,8 +111,9 @@ class Store:
 
         Arguments:
             again: trains the network once more in the folder given, and keeps them.
+            kind: ``kept``, the network's own average, or ``power``, those of :mod:`training.posthoc`.
         """
-        paths = {step: folder / f"kept-{step:08d}" for step in sorted(steps)}
+        paths = {step: folder / f"{kind}-{step:08d}" for step in sorted(steps)}
         if all(path.exists() for path in paths.values()):
             return paths
         lock = self.lock(folder)
@@ -127,7 +130,7 @@ class Store:
                     "what is kept along the way is the second one's",
                     folder,
                 )
-            for path in aside.glob("kept-*"):
+            for path in aside.glob(f"{kind}-*"):
                 if path.name in {wanted.name for wanted in paths.values()}:
                     shutil.rmtree(folder / path.name, ignore_errors=True)
                     path.rename(folder / path.name)

@@ -13,8 +13,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Collection
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -27,9 +27,12 @@ from data import Data
 from sde_lib import SDE
 
 from . import checkpoint
+from .batches import Batches
 from .checkpoint import Checkpoint
 from .ema import EMA
 from .loss import Loss
+from .posthoc import PowerAverages
+from .speed import Reading, Readings, Speed, decide
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +61,9 @@ class Trainer:
             classifier-free guidance needs.
         evaluate: how often in the run the held-out loss is measured.
         save_seconds: the time between checkpoints.
+        compile, precision, channels_last: how fast an update is; ``auto`` is off on a CPU. See :mod:`training.speed`.
+        accumulate: into how many parts a batch is cut, one after the other through the network, their gradients added:
+            for batches that the memory does not hold.
     """
 
     loss: Loss
@@ -74,12 +80,16 @@ class Trainer:
     drop: float = 0.0
     evaluate: int = 20
     save_seconds: float = 30.0
+    compile: bool | Literal["auto"] = "auto"
+    precision: Literal["auto", "float32", "tf32", "bf16"] = "auto"
+    channels_last: bool | Literal["auto"] = "auto"
+    accumulate: int = 1
 
     def __post_init__(self):
-        for key, least in (("steps", 1), ("batch", 1), ("warmup", 0), ("evaluate", 0), ("seed", 0)):
+        for key, least in (("steps", 1), ("batch", 1), ("warmup", 0), ("evaluate", 0), ("seed", 0), ("accumulate", 1)):
             if getattr(self, key) < least:
                 raise ValueError(f"training.{key}={getattr(self, key)} must be at least {least}")
-        for key, most in (("steps", 10**9), ("batch", 10**6), ("seed", 2**63 - 1)):
+        for key, most in (("steps", 10**9), ("batch", 10**6), ("seed", 2**63 - 1), ("accumulate", self.batch)):
             if getattr(self, key) > most:
                 raise ValueError(f"training.{key}={getattr(self, key)} must be at most {most}")
         for key in ("rate", "clip", "save_seconds"):
@@ -97,6 +107,8 @@ class Trainer:
             raise ValueError(f"training.schedule={self.schedule} must be cosine or constant")
         if self.dequantise not in ("uniform", "none"):
             raise ValueError(f"training.dequantise={self.dequantise} must be uniform or none")
+        if self.precision not in ("auto", "float32", "tf32", "bf16"):
+            raise ValueError(f"training.precision={self.precision} must be auto, float32, tf32 or bf16")
 
     def fit(
         self,
@@ -106,6 +118,7 @@ class Trainer:
         folder: Path | None = None,
         record: Log = lambda event: None,
         keep: Collection[int] = (),
+        snapshots: Collection[int] = (),
     ) -> nn.Module:
         """The trained model's moving average.
 
@@ -116,77 +129,148 @@ class Trainer:
             record: told of the loss as it goes.
             keep: after how many updates the average is kept for good in the folder, as ``kept-*``; it decides nothing
                 of the training.
+            snapshots: after how many updates averages of two lengths are kept, as ``power-*``, of which any other is
+                made afterwards (:mod:`training.posthoc`); they decide nothing either. A training that was begun
+                without them goes on without.
 
         Raises:
             FloatingPointError: a loss or a gradient is not finite; the step is not taken.
             KeyboardInterrupt, SystemExit: after Ctrl-C or SIGTERM, with the state saved.
         """
         device = next(model.parameters()).device
-        model.train()
-        ema = EMA(model, self.ema)
-        optimiser = torch.optim.Adam(
-            model.parameters(), lr=self.rate, betas=self.betas, fused=device.type in ("cpu", "cuda")
+        speed = decide(
+            model,
+            len(data.shape) == 3,
+            self.loss.differentiates,
+            device,
+            self.compile,
+            self.precision,
+            self.channels_last,
         )
-        batches = Batches(data, self.batch, self.seed, device, centres=self.dequantise == "none")
-        parameters = list(model.parameters())
+        model.train()
+        with speed.applied(model, device), stopping() as stop:
+            ema = EMA(model, self.ema)
+            optimiser = torch.optim.Adam(
+                model.parameters(), lr=self.rate, betas=self.betas, fused=device.type in ("cpu", "cuda")
+            )
+            batches = Batches(data, self.batch, self.seed, device, centres=self.dequantise == "none")
+            parameters = list(model.parameters())
+            readings = Readings(device, late=works_ahead(device))
 
-        start, smooth = 0, None
-        found = checkpoint.load_newest(folder) if folder else None
-        if found:
-            start, smooth = restore(found, model, ema, optimiser), found.state["loss"]
-            log.info("resuming at step %s of %s from %s", f"{start:,}", f"{self.steps:,}", folder)
+            start, smooth, snapshots = 0, None, set(snapshots)
+            found = checkpoint.load_newest(folder) if folder else None
+            if found:
+                start, smooth = restore(found, model, ema, optimiser), found.state["loss"]
+                snapshots |= set(found.state.get("snapshots", ()))
+                log.info("resuming at step %s of %s from %s", f"{start:,}", f"{self.steps:,}", folder)
+            powers = None
+            if snapshots and (found is None or PowerAverages.within(found.tensors)):
+                powers = PowerAverages(model)
+                if found:
+                    powers.load(found.tensors)
 
-        def save(step: int) -> None:
-            if folder:
-                checkpoint.save(folder, capture(step, model, ema, optimiser, smooth))
+            def read(known: list[Reading]) -> None:
+                nonlocal smooth, size
+                for each in known:
+                    if not each.finite:
+                        raise self.broken(each, folder)
+                    size = each.norm
+                    weight = max(0.01, 1 / (each.step + 1))
+                    smooth = each.loss if smooth is None else smooth + (each.loss - smooth) * weight
 
-        began = saved = time.monotonic()
-        with stopping() as stop, bar(self.steps, start) as progress:
-            for step in range(start, self.steps):
-                for group in optimiser.param_groups:
-                    group["lr"] = self.rate_at(step)
-                loss = self.loss(sde, told(model, batches.condition(step), self.drop), batches(step)).mean()
-                optimiser.zero_grad(set_to_none=True)
-                loss.backward()
-                norm = nn.utils.clip_grad_norm_(parameters, self.clip, foreach=True)
-                value, size = torch.stack([loss.detach(), norm]).tolist()
-                if not (math.isfinite(value) and math.isfinite(size)):
-                    kept = folder is not None and any(folder.glob("step-*"))
-                    raise FloatingPointError(
-                        f"training stopped before update {step + 1}: the loss is {value:.4g} and its gradient's norm "
-                        f"{size:.4g}. The weights are still those of update {step}"
-                        f"{f', and the last good checkpoint is in {folder}' if kept else ''}; try a smaller "
-                        f"training.rate (now {self.rate}), and look for extreme values in the data"
-                    )
-                optimiser.step()
-                ema.update()
+            def save(step: int) -> None:
+                read(readings.rest())  # nothing is saved that is not known to be good
+                if folder:
+                    taken = capture(step, model, ema, optimiser, smooth)
+                    if powers is not None:
+                        taken = replace(
+                            taken,
+                            tensors=taken.tensors | powers.tensors(),
+                            state=taken.state | {"snapshots": sorted(snapshots)},
+                        )
+                    checkpoint.save(folder, taken)
 
-                smooth = value if smooth is None else smooth + (value - smooth) * max(0.01, 1 / (step + 1))
-                progress.update()
-                if step - start == 20:  # past the first, slower ones
-                    left = (time.monotonic() - began) / 21 * (self.steps - step - 1)
-                    log.info("the training will take about %.0f s", left)
-                if (step + 1) % max(1, self.steps // 200) == 0 or step + 1 == self.steps:
-                    progress.set_postfix_str(f"loss {smooth:.4f}", refresh=False)
-                    record({"step": step + 1, "loss": smooth, "rate": self.rate_at(step), "gradient": size})
-                if self.evaluate and ((step + 1) * self.evaluate // self.steps > step * self.evaluate // self.steps):
-                    record({"step": step + 1, "held_out_loss": self.held_out(sde, ema.model, data)})
-                if folder and step + 1 in keep:  # before any later step-*, so that a resumed training misses none
-                    average = {"ema": ema.model.state_dict()}
-                    checkpoint.save(folder, Checkpoint(step + 1, average, {"loss": smooth}), kind="kept")
+            began, saved, size = time.monotonic(), time.monotonic(), math.nan
+            with bar(self.steps, start) as progress, closing(batches):
+                for step in range(start, self.steps):
+                    for group in optimiser.param_groups:
+                        group["lr"] = self.rate_at(step)
+                    optimiser.zero_grad(set_to_none=True)
+                    loss = self.gradient(sde, model, batches, step, speed)
+                    norm = nn.utils.clip_grad_norm_(parameters, self.clip, foreach=True)
+                    read(readings.add(step, loss, norm))
+                    if readings.late:
+                        optimiser.found_inf = readings.broken  # such an update is skipped where it would be taken
+                    optimiser.step()
+                    ema.update()
+                    if powers is not None:
+                        powers.update(step + 1)
+
+                    progress.update()
+                    done, last = step + 1, step + 1 == self.steps
+                    noted = done % max(1, self.steps // 200) == 0 or last
+                    judged = self.evaluate and done * self.evaluate // self.steps > step * self.evaluate // self.steps
+                    kept = folder and (done in keep or powers is not None and done in snapshots)
+                    late = time.monotonic() - saved > self.save_seconds and not last
+                    if noted or judged or kept:
+                        read(readings.rest())
+                    if step - start == 20:  # past the first, slower ones
+                        left = (time.monotonic() - began) / 21 * (self.steps - done)
+                        log.info("the training will take about %.0f s", left)
+                    if noted:
+                        waiting = batches.waited / max(time.monotonic() - began, 1e-9)
+                        progress.set_postfix_str(f"loss {smooth:.4f}, waited for data {waiting:.1%}", refresh=False)
+                        rate = self.rate_at(step)
+                        record({"step": done, "loss": smooth, "rate": rate, "gradient": size, "waiting": waiting})
+                    if judged:
+                        record({"step": done, "held_out_loss": self.held_out(sde, ema.model, data)})
+                    # What is kept is kept before any later step-*, so that a resumed training misses none.
+                    if folder and done in keep:
+                        average = {"ema": ema.model.state_dict()}
+                        checkpoint.save(folder, Checkpoint(done, average, {"loss": smooth}), kind="kept")
+                    if folder and powers is not None and done in snapshots:
+                        checkpoint.save(folder, Checkpoint(done, powers.tensors(), {"loss": smooth}), kind="power")
+                    if stop.signal:
+                        break
+                    if late:
+                        save(done)
+                        saved = time.monotonic()
+                if start < self.steps:
+                    save(done)
+                    waiting = batches.waited / max(time.monotonic() - began, 1e-9)
+                    log.info("the network waited for its data %.1f %% of the time", 100 * waiting)
                 if stop.signal:
-                    break
-                if time.monotonic() - saved > self.save_seconds and step + 1 < self.steps:
-                    save(step + 1)
-                    saved = time.monotonic()
-            if start < self.steps:
-                save(step + 1)
-            if stop.signal:
-                progress.close()
-                hint = "; saved: run the same command to go on" if folder else ""
-                log.warning("stopped at step %s%s", f"{step + 1:,}", hint)
-                stop.leave()
-        return ema.model  # frozen, in evaluation mode
+                    progress.close()
+                    hint = "; saved: run the same command to go on" if folder else ""
+                    log.warning("stopped at step %s%s", f"{done:,}", hint)
+                    stop.leave()
+        # frozen, in evaluation mode, and laid out as the store's would be
+        return ema.model.to(memory_format=torch.contiguous_format)
+
+    def gradient(self, sde: SDE, model: nn.Module, batches: Batches, step: int, speed: Speed) -> Tensor:
+        """The mean loss of the batch of one step, its gradient left in the parameters."""
+        y = batches.condition(step)
+        scores = [told(model, part, self.drop) for part in parts_of(y, self.accumulate)]
+        x = speed.laid_out(batches(step))
+        total = x.new_zeros(())
+        for score, part in zip(scores, parts_of(x, self.accumulate), strict=True):
+            with speed.autocast(x.device):
+                loss = self.loss(sde, score, part).mean()
+            if self.accumulate > 1:
+                loss = loss * (len(part) / len(x))
+            loss.backward()
+            total = total + loss.detach()
+        return total
+
+    def broken(self, reading: Reading, folder: Path | None) -> FloatingPointError:
+        """What a loss or a gradient that is not finite ends the training with."""
+        kept = folder is not None and any(folder.glob("step-*"))
+        return FloatingPointError(
+            f"training stopped before update {reading.step + 1}: the loss is {reading.loss:.4g} and its gradient's "
+            f"norm {reading.norm:.4g}. The weights are still those of update {reading.step}"
+            f"{f', and the last good checkpoint is in {folder}' if kept else ''}; try a smaller "
+            f"training.rate (now {self.rate}), and look for extreme values in the data"
+        )
 
     def rate_at(self, step: int) -> float:
         """The learning rate of the update after ``step`` updates."""
@@ -228,46 +312,14 @@ def told(model: nn.Module, y: Tensor | None, drop: float = 0.0) -> nn.Module:
     return model.given(y)
 
 
-class Batches:
-    """batch(step): the data's epochs, each in an order of its own, laid end to end and cut into batches of one size.
+def parts_of(values: Tensor | None, count: int) -> list[Tensor | None]:
+    """The rows in so many parts, of equal size but for the last ones."""
+    return [None] * count if values is None else list(values.tensor_split(count))
 
-    A batch is a function of the step, so the data's position needs no state, and any batch size will do, also one
-    larger than the data set.
 
-    Arguments:
-        centres: integers stand at the middle of their bins, without noise.
-    """
-
-    def __init__(self, data: Data, size: int, seed: int, device: torch.device, centres: bool = False):
-        self.data, self.size, self.seed, self.device, self.centres = data, size, seed, device, centres
-        self.epoch, self.order = -1, torch.empty(0)
-
-    def permutation(self, epoch: int) -> Tensor:
-        if epoch != self.epoch:
-            generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**63)
-            self.epoch, self.order = epoch, torch.randperm(len(self.data.train), generator=generator)
-        return self.order
-
-    def rows(self, step: int) -> Tensor:
-        """Which training examples are the batch of one step, (size,)."""
-        count, position, parts = len(self.data.train), step * self.size, []
-        while position < (step + 1) * self.size:
-            epoch, offset = divmod(position, count)
-            parts.append(self.permutation(epoch)[offset : offset + (step + 1) * self.size - position])
-            position += len(parts[-1])
-        return torch.cat(parts)
-
-    def condition(self, step: int) -> Tensor | None:
-        """The y of the batch of one step as networks are told it, (size, condition), float32; None without any."""
-        if (known := self.data.condition) is None:
-            return None
-        return known.encode(known.train[self.rows(step)]).to(self.device, torch.float32)
-
-    def __call__(self, step: int) -> Tensor:
-        """The batch of one step in model units, integers dequantised afresh, shape (size, *), float32."""
-        r = self.data.train[self.rows(step)].to(self.device)
-        u = torch.rand(r.shape, device=self.device) if self.data.levels and not self.centres else None
-        return self.data.encode(self.data.dequantise(r, u)).to(torch.float32)
+def works_ahead(device: torch.device) -> bool:
+    """Whether the device is given work that the loop does not wait for."""
+    return device.type == "cuda"
 
 
 def capture(step: int, model: nn.Module, ema: EMA, optimiser: torch.optim.Optimizer, loss: float | None) -> Checkpoint:
@@ -311,6 +363,10 @@ def restore(found: Checkpoint, model: nn.Module, ema: EMA, optimiser: torch.opti
         i, name = key.split(".", 1)
         inner.setdefault(int(i), {})[name] = tensor
     optimiser.load_state_dict({"state": inner, "param_groups": found.state["optimiser"]})
+    for parameter, state in optimiser.state.items():  # moments lie as their weights do, which a fused update relies on
+        for name, value in state.items():
+            if value.shape == parameter.shape and value.stride() != parameter.stride():
+                state[name] = torch.empty_like(parameter).copy_(value)
     generators = found.tensors["generators"]
     torch.set_rng_state(generators["torch"])
     if torch.cuda.is_available():

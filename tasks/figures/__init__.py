@@ -11,6 +11,7 @@ Figures are built from ``matplotlib.figure.Figure``: no pyplot, no display, no g
 
 # ruff: noqa: F401 (what is not in __all__ are the building blocks of further pictures)
 
+from .averages import average_lengths
 from .axes import (
     bins,
     counted,
@@ -53,6 +54,7 @@ from .vectors import histogram_1d, pairs
 from .work_precision import likelihood_precision, work_precision
 
 __all__ = [
+    "average_lengths",
     "bit_rows",
     "bound_terms",
     "class_grid",

@@ -1,0 +1,53 @@
+"""Decoded pixels, kept where decoding took long: the next run reads them as they are."""
+
+import contextlib
+import hashlib
+import logging
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+log = logging.getLogger(__name__)
+
+LONG = 5.0  # seconds of decoding after which the pixels are kept
+
+
+def decoded_once(folder: str | None, key: str, decode: Callable[[], np.ndarray]) -> np.ndarray:
+    """The array of ``decode()``, or the one that an earlier call kept.
+
+    Arguments:
+        folder: where arrays are kept; None to keep none.
+        key: all that the array depends on.
+    """
+    path = None if folder is None else Path(folder) / f"{hashlib.sha256(key.encode()).hexdigest()[:20]}.npy"
+    if path is not None and path.exists():
+        try:
+            return np.load(path, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            log.warning("%s cannot be read (%s): the images are decoded anew", path, error)
+    started = time.monotonic()
+    pixels = decode()
+    seconds = time.monotonic() - started
+    if path is None or seconds < LONG:
+        return pixels
+    partial = path.with_name(f".{path.name}-{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as file:
+            np.save(file, pixels)
+        partial.replace(path)
+    except OSError as error:  # a convenience: a full disk is no reason to stop
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        log.warning("the decoded pixels could not be kept in %s (%s)", path, error.strerror or error)
+        return pixels
+    log.info(
+        "decoding took %.0f s: the pixels are kept in %s (%.0f MB), which may be removed; data.cache=null keeps none",
+        seconds,
+        path,
+        pixels.nbytes / 1e6,
+    )
+    return pixels

@@ -1,0 +1,188 @@
+r"""Which length of the weights' average is best, decided after the training (arXiv 2312.02696, section 3).
+
+Along a training two averages with power profiles are kept ``snapshots`` times; of these any other length is made
+(:mod:`training.posthoc`), from a fiftieth to a quarter of the training. (Where the training did not keep them, it is
+done once more, to the same weights.) Each is judged on the same held-out points, with the same probes and the same
+noise: of what two lengths differ by the standard error is taken point by point, and is many times smaller than that of
+either. The best is written down as a network that ``checkpoint=`` reads.
+
+Lengths are told as sigma_rel, the standard deviation of the profile over the length of the training. The network's own
+average, of the trainer's ``ema``, is beside them; after T updates its sigma_rel is about 1/((1 - ema) T).
+"""
+
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data import Data
+from likelihood import Dequantisation, Likelihood, UniformDequantisation
+from sde_lib import SDE, ScoreFn
+from training import DenoisingScoreMatching, Loss
+from training.posthoc import WIDEST
+
+from .likelihood import LikelihoodTask
+from .overfitting import stats
+from .progress import progress
+from .record import Record
+
+log = logging.getLogger(__name__)
+
+FAR = 0.05  # of the profile's norm: from here on a length is not what its name says
+
+
+@dataclass(frozen=True)
+class EMALength:
+    """(sde, score, data, record) -> metrics, ema.npz, a picture, and the best network in the folder ``network``.
+
+    Arguments:
+        likelihood: how log p is computed.
+        dequantisation: which points of its bin stand for an integer.
+        loss: what else is measured, the training's.
+        widths: the lengths, as sigma_rel, each above 0 and at most 0.2886.
+        snapshots: how often averages are kept along the training, evenly.
+        by: what decides, ``likelihood`` or ``loss``; the loss is measured in any case.
+        draws: of noise a point, for the loss.
+        count: how many held-out points; None for 1,000 vectors or 128 pictures, or all where there are fewer.
+        batch, seed, device, dtype: of the scoring; see :class:`tasks.LikelihoodTask`.
+    """
+
+    likelihood: Likelihood
+    dequantisation: Dequantisation = field(default_factory=UniformDequantisation)
+    loss: Loss = field(default_factory=DenoisingScoreMatching)
+    widths: tuple[float, ...] = (0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.10, 0.12, 0.15, 0.20, 0.25)
+    snapshots: int = 32
+    by: Literal["likelihood", "loss"] = "likelihood"
+    draws: int = 16
+    count: int | None = None
+    batch: int = 1024
+    seed: int = 0
+    device: str = "cpu"
+    dtype: str = "float32"
+
+    def __post_init__(self):
+        if not self.widths or not all(0 < width <= WIDEST for width in self.widths):
+            raise ValueError(
+                f"task.widths={list(self.widths)} must be shares of the training, each above 0 and at most "
+                f"{math.floor(1e4 * WIDEST) / 1e4}, that of the mean of all updates; type for example "
+                f"task.widths=[0.03,0.1]"
+            )
+        for key, least, instead in (("snapshots", 2, 32), ("draws", 1, 16)):
+            if getattr(self, key) < least:
+                raise ValueError(f"task.{key}={getattr(self, key)} must be at least {least}; type task.{key}={instead}")
+        if self.by not in ("likelihood", "loss"):
+            raise ValueError(f"task.by={self.by} must be likelihood or loss")
+        self.scoring  # noqa: B018 (its own checks)
+
+    @property
+    def scoring(self) -> LikelihoodTask:
+        """What scores the points."""
+        return LikelihoodTask(
+            self.likelihood, self.dequantisation, batch=self.batch, seed=self.seed, device=self.device, dtype=self.dtype
+        )
+
+    def __call__(self, sde: SDE, score: ScoreFn, data: Data, record: Record) -> dict:
+        kept = record.snapshots
+        if kept is None:
+            raise ValueError(
+                "task=ema makes averages of what was kept along a training, and there is none: the score is exact, or "
+                "its checkpoint= has no power-* folders; choose a network with model=mlp or model=unet, and leave "
+                "checkpoint= out"
+            )
+        widths = sorted(self.widths)
+        errors = np.array([kept.error(width) for width in widths])
+        if far := [f"{width:g}" for width, error in zip(widths, errors, strict=True) if error > FAR]:
+            log.warning(
+                "sigma_rel=%s cannot be made of %s snapshots to within %.0f %%: type task.snapshots=%s, or other "
+                "task.widths",
+                ", ".join(far),
+                len(kept.paths),
+                100 * FAR,
+                2 * self.snapshots,
+            )
+        r = data.test[: self.count or (1000 if len(data.shape) == 1 else 128)]
+        found: dict[str, list[np.ndarray]] = {"loss": []} | ({"nll": []} if self.by == "likelihood" else {})
+        for width in (None, *widths):  # None for the training's own
+            network = score if width is None else kept.network(kept.state(width))
+            name = "the training's own average" if width is None else f"sigma_rel {width:g}"
+            event: dict = {"sigma_rel": width}
+            for key, values in found.items():
+                measure = self.losses if key == "loss" else self.nll
+                values.append(measure(sde, network, data, r, name))
+                event |= {key: float(values[-1].mean())}
+            record.event(event)
+        deciding = "nll" if self.by == "likelihood" else "loss"
+        best = int(np.argmin([values.mean() for values in found[deciding][1:]]))
+        arrays = {key: np.stack(values[1:]) for key, values in found.items()}
+        own = {f"own_{key}": values[0] for key, values in found.items()}
+        record.arrays("ema", sigma_rel=np.array(widths), profile_error=errors, **arrays, **own)
+        self.show(data, widths, arrays, own, best, record)
+        note = {"sigma_rel": widths[best], "profile_error": errors[best], "loss": float(arrays["loss"][best].mean())}
+        folder = kept.write(record.path("network"), kept.state(widths[best]), note)
+        log.info("the best average is kept: checkpoint=%s", folder)
+        if best in (0, len(widths) - 1) and len(widths) > 1:
+            log.info("the best length is at an end of task.widths: one beyond it may be better")
+        metrics = self.metrics(data, arrays, own, best)
+        return metrics | {"best_sigma_rel": widths[best], "profile_error": float(errors[best]), "network": str(folder)}
+
+    def nll(self, sde: SDE, score: ScoreFn, data: Data, r: Tensor, name: str) -> np.ndarray:
+        """-log p (N,) in nats and data units; of integers the bound."""
+        return -self.scoring.score(sde, score, data, r, what=f"scoring {name}")["log_prob"].numpy()
+
+    @torch.no_grad()
+    def losses(self, sde: SDE, score: ScoreFn, data: Data, r: Tensor, name: str) -> np.ndarray:
+        """The loss (N,), a mean over draws of noise that are the same for every network."""
+        dtype, parts = getattr(torch, self.dtype), []
+        with (
+            torch.random.fork_rng(devices=range(torch.cuda.device_count())),
+            progress(f"loss, {name}", len(r)) as advance,
+        ):
+            torch.manual_seed(self.seed)
+            for first in range(0, len(r), self.batch):
+                raw, total = r[first : first + self.batch].to(self.device), 0.0
+                for _ in range(self.draws):
+                    u = torch.rand(raw.shape, device=self.device, dtype=dtype) if data.levels else None
+                    x = data.encode(data.dequantise(raw, u)).to(dtype)
+                    total = total + self.loss(sde, score, x).double()
+                parts.append((total / self.draws).cpu())
+                advance(first + len(raw))
+        return torch.cat(parts).numpy()
+
+    def metrics(self, data: Data, found: dict[str, np.ndarray], own: dict[str, np.ndarray], best: int) -> dict:
+        """Of what was measured, (lengths, N) each, in nats and in units of the loss."""
+        metrics: dict = {"count": found["loss"].shape[1]}
+        names = {"nll": ("nll_nats", "nll_stderr", "own_nll_nats", "gain_nats", "gain_stderr")}
+        names["loss"] = ("held_out_loss", "held_out_loss_stderr", "own_loss", "loss_gain", "loss_gain_stderr")
+        for key in (key for key in names if key in found):
+            (value, stderr), gain = stats(found[key][best]), stats(own[f"own_{key}"] - found[key][best])
+            metrics |= dict(zip(names[key], (value, stderr, float(own[f"own_{key}"].mean()), *gain), strict=True))
+        if data.levels and "nll" in found:
+            pairs = (("bits_per_dim", "nll_nats"), ("own_bits_per_dim", "own_nll_nats"))
+            pairs += (("gain_bits_per_dim", "gain_nats"), ("gain_bits_per_dim_stderr", "gain_stderr"))
+            metrics |= {name: data.bits_per_dim(metrics[key]) for name, key in pairs}
+            metrics |= {"bound": self.dequantisation.bound}
+        return metrics
+
+    def show(
+        self,
+        data: Data,
+        widths: list[float],
+        found: dict[str, np.ndarray],
+        own: dict[str, np.ndarray],
+        best: int,
+        record: Record,
+    ) -> None:
+        from . import figures
+
+        unit: Callable[[np.ndarray], np.ndarray] = lambda nats: nats / (data.dim * math.log(2)) if data.levels else nats  # noqa: E731
+        said = {"nll": "bits / dimension" if data.levels else "NLL (nats)", "loss": "held-out loss"}
+        panels = []
+        for key in (key for key in said if key in found):
+            scale = unit if key == "nll" else (lambda values: values)
+            panels.append((said[key], scale(found[key]), scale(own[f"own_{key}"])))
+        record.picture(figures.average_lengths(np.array(widths), panels, best, record.path("ema.png")))
