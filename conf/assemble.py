@@ -95,7 +95,7 @@ def settle(cfg: dict, data: Any, device: str) -> dict:
         "reference": lambda: data.encode(data.dequantise(data.train[:20_000], None)),
         "condition": 0 if blind(cfg, data) else data.condition.width,
         "evidence": lambda: getattr(data, "evidence", None),
-        "classes": len(data.condition.names) if data.condition and data.condition.classes else 0,
+        "classes": classes_of_networks(cfg, data),
         "drop": 0.1 if data.condition and data.condition.classes and not blind(cfg, data) else 0.0,
         "sigma_data": round(data.std, 6),
         "sigma_max": cache(lambda: largest_noise(data)),
@@ -137,6 +137,20 @@ def settle(cfg: dict, data: Any, device: str) -> dict:
     for key in nodes(cfg):
         schema.check(cfg[key], key)
     return {key: schema.canonical(value) if key in NODES and value else value for key, value in cfg.items()}
+
+
+def classes_of_networks(cfg: dict, data: Data) -> int:
+    """classes=auto: how many a classifier tells apart; of features of data without labels, the turns of a picture."""
+    if data.condition is not None and data.condition.classes:
+        return len(data.condition.names)
+    return 0 if "features" not in cfg["task"] else classes_in(data) or 4
+
+
+def classes_in(data: Data) -> int | None:
+    """How many classes the data have; None without labels, or where all are the same."""
+    if data.train_labels is None or data.test_labels is None or len(data.train_labels.unique()) < 2:
+        return None
+    return len(torch.cat([data.train_labels, data.test_labels]).unique())
 
 
 def nodes(cfg: dict) -> list[str]:

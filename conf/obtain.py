@@ -10,12 +10,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from data import Data
+from data import Conditional, Data, Turned
+from data.condition import LABELS
 from likelihood import UniformDequantisation
 from models import Classifier, ConditionalScore, ScoreModel
 from training import Store, journal, store
 
 from . import schema
+from .assemble import classes_in
+from .drawing import description, home_of, weights_of
 from .identity import differences, identity_of, source_of, tree
 from .threads import is_small, one_thread
 
@@ -40,10 +43,10 @@ def obtain_score(cfg: dict, sde: Any, data: Any, record: Any, name: str) -> Any:
         if hasattr(score, "classifier"):  # an exact score has an exact one
             classifier = score.classifier()
         else:
-            training = record.training
+            training, home = record.training, record.home
             twin = classifying(cfg) | {"checkpoint": None}
             classifier = plain_score(twin, sde, data, record, f"{name}-classifier")
-            record.training = training
+            record.training, record.home = training, home
     return ConditionalScore(score, cfg["guidance"], classifier)
 
 
@@ -54,6 +57,33 @@ def given(cfg: dict, data: Any, score: Any) -> Any:
     ):
         return score
     return score.given(data.condition.encode(data.condition.alone).float())
+
+
+def furnish(cfg: dict, data: Data, asked: Data, score: Any, record: Any, name: str) -> None:
+    """What a task that compares samples needs besides its score: where they are kept, and what it compares them in.
+
+    Arguments:
+        data, asked: all data, and those with the y that was asked for.
+    """
+    if "features" not in cfg["task"]:
+        return
+    if cfg["task"].get("samples") is None:
+        record.drawing = home_of(cfg, record, name), description(cfg, asked, score)
+    node = cfg["task"]["features"]
+    if "training" not in node:
+        record.features = schema.build(node, "task.features"), None, node["_target_"].rpartition(".")[2].lower()
+        return
+    known = getattr(data, "joint", data) if data.train_labels is not None else data
+    labelled = classes_in(data) is not None
+    if not labelled and len(data.shape) != 3:
+        raise ValueError(
+            "task/features=mlp learns the labels of the data, and these have none; type task/features=values"
+        )
+    told = Conditional(known if labelled else Turned(data), LABELS)
+    training, title = record.training, schema.locate(node["model"]["_target_"], "task.features.model").title
+    net, _ = train_model(cfg, node, f"features-{title}", {}, told, record, name.split("-")[0], "task.features")
+    record.training = training
+    record.features = net, told.condition if labelled else None, f"{title}@{weights_of(net)}"
 
 
 def classifying(cfg: dict) -> dict:
@@ -93,6 +123,7 @@ def plain_score(cfg: dict, sde: Any, data: Any, record: Any, name: str) -> Any:
     if cfg["checkpoint"]:
         if "shares" in cfg["task"]:
             look_back(cfg, sde, record, sorted(folder_of(cfg["checkpoint"]).glob("kept-*")))
+        record.home = folder_of(cfg["checkpoint"])
         return from_checkpoint(cfg, sde, data)
     if "sde" in cfg["model"]:  # a model that names an SDE is a score by itself
         return schema.build(cfg["model"], "model")
@@ -118,7 +149,7 @@ def plain_score(cfg: dict, sde: Any, data: Any, record: Any, name: str) -> Any:
         with one_thread(cfg["threads"] is None and is_small(twin, data, trainer.batch)):
             return trainer.fit(sde, twin, data, folder, keep=keep)
 
-    folder = home.folder(identity, name)
+    folder = record.home = home.folder(identity, name)
     mind_the_bins(cfg, data, identity)
     mind_the_levels(cfg, trainer, sde, data)
     score = home.obtain(
@@ -197,25 +228,27 @@ def train_models(cfg: dict, sde: Any, data: Any, record: Any, name: str) -> None
             record.rivals["score" + label] = score, list(record.training)
 
 
-def train_model(cfg: dict, node: dict, key: str, found: dict, data: Any, record: Any, name: str) -> tuple[Any, dict]:
-    """One model and its identity, from the node of its recipe and those that were found before it."""
+def train_model(
+    cfg: dict, node: dict, key: str, found: dict, data: Any, record: Any, name: str, place: str = ""
+) -> tuple[Any, dict]:
+    """One model and its identity, from the node of its recipe, at ``place``, and those that were found before it."""
+    place = place or f"task.models.{key}"
     parts = cfg | {"sde": None, "parameterisation": None, "model": node["model"], "training": node["training"]}
     identity, start = identity_of(parts, data), node.get("start")
     if start is not None:
         if start not in found:
             raise ValueError(
-                f"task.models.{key}.start={start} is none of the models before it "
-                f"({', '.join(found) or 'there are none'})"
+                f"{place}.start={start} is none of the models before it ({', '.join(found) or 'there are none'})"
             )
         identity["start"] = found[start][1]
-    trainer = schema.build(node["training"], f"task.models.{key}.training")
+    trainer = schema.build(node["training"], f"{place}.training")
     trainer.seeded()
-    model = schema.build(node["model"], f"task.models.{key}.model").to(cfg["device"])
+    model = schema.build(node["model"], f"{place}.model").to(cfg["device"])
     if start is not None:
         try:
             model.begin(found[start][0])
         except ValueError as error:
-            raise ValueError(f"task.models.{key}.start={start}: {error}") from None
+            raise ValueError(f"{place}.start={start}: {error}") from None
     home, name = Store(cfg["store"]), f"{name}-{key}"
     folder = home.folder(identity, name)
 
@@ -248,7 +281,7 @@ def build_model(cfg: dict, sde: Any) -> Any:
     """A network read as the score of an SDE, or as the classifier of its noisy data; a latent-variable model, which has
     no SDE of its own, as it is.
     """
-    if "classes" in cfg["model"]:
+    if "classes" in cfg["model"] and sde is not None:
         return Classifier(sde, schema.build(cfg["model"], "classifier"))
     if sde is None:
         return schema.build(cfg["model"], "model")

@@ -13,6 +13,7 @@ from data.line import Line
 from data.mixture import Mixture
 from data.pinwheel import Pinwheel
 from data.planar import Checkerboard, EightGaussians, Rings
+from data.turned import Turned
 
 __all__ = [
     "Arrays",
@@ -31,6 +32,7 @@ __all__ = [
     "Pinwheel",
     "Rings",
     "SwissRoll",
+    "Turned",
     "TwoSpirals",
     "read_numbers",
     "read_points",

@@ -4,6 +4,7 @@ from .bits import Bits
 from .classifier import Classifier, GuidedByClassifier, MLPClassifier, UNetClassifier
 from .conditional import ConditionalScore
 from .energy import EnergyGradient
+from .features import FeatureCNN, FeatureMLP
 from .mlp import MLP
 from .oracle import Oracle
 from .parameterisation import EDM, Denoiser, Noise, Parameterisation, Score, Unscaled, Velocity
@@ -31,4 +32,6 @@ __all__ = [
     "GuidedByClassifier",
     "MLPClassifier",
     "UNetClassifier",
+    "FeatureCNN",
+    "FeatureMLP",
 ]

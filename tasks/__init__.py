@@ -5,6 +5,7 @@ from .bound import Bound
 from .classifier import TrainClassifier
 from .elbo import Elbo
 from .encode import Encode
+from .evaluate import Evaluate
 from .generators import Generators
 from .interpolate import Interpolate
 from .likelihood import LikelihoodTask
@@ -27,6 +28,7 @@ __all__ = [
     "Encode",
     "Elbo",
     "Generators",
+    "Evaluate",
     "Interpolate",
     "Bound",
     "Binary",
