@@ -67,8 +67,8 @@ def bars(axes: Axes, rows: Sequence[str], metrics: Mapping[str, Any]) -> None:
     least = 0.0
     for k, key in enumerate(rows):
         value, floor, error = (float(metrics.get(f"{key}{end}", np.nan)) for end in ("", "_floor", "_stderr"))
-        sizes = np.array([abs(v) for v in (value, floor) if np.isfinite(v)])
-        largest = sizes.max() if sizes.size and sizes.max() > 0 else 1.0
+        ends = [abs(v) for v in (value, floor, abs(value) + error) if np.isfinite(v)]
+        largest = max(ends, default=0.0) or 1.0
         least = min(least, *(v / largest for v in (value, floor, value - error) if np.isfinite(v)))
         axes.barh(-k, value / largest, 0.55, color=BLUE, label="samples" if k == 0 else None)
         if np.isfinite(error):
