@@ -1,4 +1,4 @@
-"""task=evaluate: samples are drawn once and kept, in any pieces; what is wrong with them is seen; FID by its own name."""
+"""task=evaluate: samples are drawn once and kept, in any pieces; what is wrong with them is seen."""
 
 import json
 import math
