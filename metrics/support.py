@@ -18,7 +18,7 @@ value of their own: read them beside those of real data.
 import torch
 from torch import Tensor
 
-HELD = 2**23  # distances that are held at once
+HELD = 2**21  # distances that are held at once
 
 
 def precision_recall(x: Tensor, real: Tensor, k: int = 3) -> tuple[float, float]:
