@@ -61,6 +61,7 @@ SETS = 4  # of samples, and of training data
 MOST = 10_000  # held-out data that are compared with
 BLOCK = 256  # points whose features are computed at once
 PIECE = 512  # pictures a file, at most: what a killed run may lose
+WIDEST = 4096  # features: a root of their covariance takes the cube of them
 LEAST = 6  # points of either kind: the fifth neighbour is looked at
 MANY = 20  # classes that are listed by name, at most
 
@@ -115,6 +116,11 @@ class Evaluate:
         for key, part in (("training", data.train), ("held-out", data.test)):
             if len(part) < LEAST:
                 raise ValueError(f"{len(part)} {key} data are too few to compare samples with: {LEAST} at least")
+        if isinstance(self.features, Values) and data.dim > WIDEST:
+            raise ValueError(
+                f"task/features=values compares covariances of {data.dim} x {data.dim} numbers, and {WIDEST} x {WIDEST} "
+                f"are the most; type task/features={'cnn' if len(data.shape) == 3 else 'mlp, for labelled vectors'}"
+            )
         if self.fid:
             if len(data.shape) != 3 or data.shape[0] not in (1, 3) or data.levels is None:
                 raise ValueError(
@@ -200,7 +206,11 @@ class Evaluate:
         pictures = len(data.shape) == 3
         count, counted = self.count or (5000 if pictures else 10_000), Counted(score)
         y = None if data.condition is None else data.condition.drawn(count, self.seed)
-        told, drawing = encoded(data, y), self.drawing
+        told, drawing, gallery = encoded(data, y), self.drawing, Gallery(*record.drawing)
+        if (kept := gallery.found(count)) is not None:
+            return kept, y
+        if title := getattr(self.sampler, "title", None):  # sampler=auto says what it chose
+            log.info(title)
         with progress("sampling", count) as advance:
 
             def draw(first: int, size: int):
@@ -209,7 +219,7 @@ class Evaluate:
                 return as_data(data, x), counted.evaluations - before
 
             piece = min(self.batch, PIECE) if pictures else self.batch
-            return Gallery(*record.drawing).obtain(count, piece, draw, time.monotonic), y
+            return gallery.obtain(count, piece, draw, time.monotonic), y
 
     def classified(
         self, view: "View", r: Tensor, y: Tensor | None, data: Data, rows: Tensor, classes: Condition, title: str

@@ -64,10 +64,8 @@ class Gallery:
         Raises:
             OSError: the folder cannot be written.
         """
-        found = self.read(count)
-        if sum(len(x) for x, _, _ in found) >= count:
-            log.info("found %s samples that were drawn before in %s", f"{count:,}", self.folder)
-            return gather(found, count, 0)
+        if (there := self.found(count)) is not None:
+            return there
         try:
             with self.lock():
                 found = self.read(count, mend=True)  # by the process that was waited for
@@ -86,6 +84,14 @@ class Gallery:
                 f"place with store=FOLDER, or copy the network of checkpoint= to where you may write"
             ) from error
         return gather(found, count, count - there)
+
+    def found(self, count: int) -> Kept | None:
+        """The first ``count`` samples where all of them were drawn before."""
+        found = self.read(count)
+        if sum(len(x) for x, _, _ in found) < count:
+            return None
+        log.info("found %s samples that were drawn before in %s", f"{count:,}", self.folder)
+        return gather(found, count, 0)
 
     @contextlib.contextmanager
     def lock(self):

@@ -227,15 +227,8 @@ def test_every_yaml_builds(path, files):
     if group == "operator":
         more = files.get(path.stem, [])
     node = node_of(path, *more)
-    pictures = (
-        "UNet",
-        "RefineNet",
-        "FeatureCNN",
-        "Box",
-        "Colourise",
-        "Superresolve",
-        "Deblur",
-    )  # what is for images alone
+    # what is for images alone
+    pictures = ("UNet", "RefineNet", "FeatureCNN", "Box", "Colourise", "Superresolve", "Deblur")
     image = any(each["_target_"].split(".")[-1].startswith(pictures) for _, each in nodes(node))
     shape = (3, 8, 6) if image else (2,)
     integers = {"bins": [8.5, 8.5, 17]} if group == "latent/observation" else {}
