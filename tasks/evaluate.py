@@ -118,8 +118,8 @@ class Evaluate:
                 raise ValueError(f"{len(part)} {key} data are too few to compare samples with: {LEAST} at least")
         if isinstance(self.features, Values) and data.dim > WIDEST:
             raise ValueError(
-                f"task/features=values compares covariances, and those of {data.dim} values, more than {WIDEST}, are too "
-                f"large; type task/features={'cnn' if len(data.shape) == 3 else 'mlp, for labelled vectors'}"
+                f"task/features=values compares covariances, and {data.dim} values, more than {WIDEST}, are too "
+                f"many for them; type task/features={'cnn' if len(data.shape) == 3 else 'mlp, for labelled vectors'}"
             )
         if self.fid:
             if len(data.shape) != 3 or data.shape[0] not in (1, 3) or data.levels is None:

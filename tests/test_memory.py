@@ -24,7 +24,7 @@ for count in (200, 3000):
 
 
 def test_more_samples_and_scores_take_what_they_are_and_no_more(tmp_path):
-    """28 x 28 values in float64 are 6 KiB, of which a task holds some copies; a solver's states of all would be more."""
+    """28 x 28 values in float64 are 6 KiB, of which a task holds some copies; states of a solver are more."""
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, timeout=300
     )
