@@ -8,7 +8,7 @@ from torch import nn
 
 from data import Data
 
-from .identity import identity_of, plain
+from .identity import holds_tensors, identity_of
 
 VERSION = 1  # raised when the code would draw other samples of the same description
 
@@ -33,17 +33,24 @@ def description(cfg: dict, data: Data, score: nn.Module) -> dict[str, Any]:
         "version": VERSION,
         "data": identity_of(cfg, data)["data"],
         "sde": cfg["sde"],
-        "model": plain(cfg["model"]),
+        "model": written(cfg["model"]),
         "parameterisation": cfg["parameterisation"],
         "weights": weights_of(score),
-        "sampler": plain(cfg["task"]["sampler"]),
-        "tempering": plain(cfg["task"]["tempering"]),
+        "sampler": written(cfg["task"]["sampler"]),
+        "tempering": written(cfg["task"]["tempering"]),
         "condition": None if known is None or known.asked is None else known.asked.tolist(),
         "guidance": float(cfg["guidance"]),
         "seed": cfg["seed"],
         "dtype": cfg["dtype"],
         "device": str(cfg["device"]).split(":")[0],  # whose generators draw other noise from the same seed
     }
+
+
+def written(node: Any) -> Any:
+    """A node without what only Python has, tensors and functions: they come from the data, which are named already."""
+    if isinstance(node, dict):
+        return {key: written(v) for key, v in node.items() if not callable(v) and not holds_tensors(v)}
+    return node
 
 
 def home_of(cfg: dict, record: Any, name: str) -> Path:

@@ -6,7 +6,7 @@ from .frechet import frechet_distance, gaussian_distance
 from .kernel import kernel_distance
 from .labels import judge
 from .memorisation import Cells, CopyingTest, copying_test, mann_whitney, nearest
-from .support import density_coverage, precision_recall
+from .support import Support, density_coverage, precision_recall, support_of
 from .two_sample import mmd, sliced_wasserstein
 from .values import Values
 
@@ -18,6 +18,8 @@ __all__ = [
     "kernel_distance",
     "precision_recall",
     "density_coverage",
+    "support_of",
+    "Support",
     "classifier_score",
     "class_shares",
     "confident",

@@ -19,16 +19,19 @@ from torch import Tensor
 BLOCK = 1024  # of the kernel 1024 x 4096 entries are held at once
 
 
-def kernel_distance(x: Tensor, y: Tensor) -> tuple[float, float]:
-    """MMD^2 between samples x (N, *) and y (M, *), and its standard error."""
+def kernel_distance(x: Tensor, y: Tensor, within: Tensor | None = None) -> tuple[float, float]:
+    """MMD^2 between samples x (N, *) and y (M, *), and its standard error.
+
+    Arguments:
+        within: :func:`rows` of y, where they are known.
+    """
     x, y = x.flatten(1).double(), y.flatten(1).double()
     if x.shape[1] != y.shape[1]:
         raise ValueError(f"the samples have {x.shape[1]} and {y.shape[1]} values each; a distance needs equal numbers")
     n, m = len(x), len(y)
     if min(n, m) < 3:
         raise ValueError(f"the kernel distance needs 3 points at least, and the samples have {n} and {m}")
-    (a, _), (b, _), (c, d) = sums(x, x), sums(y, y), sums(x, y)
-    a, b = a - own(x), b - own(y)
+    a, b, (c, d) = rows(x), rows(y) if within is None else within, sums(x, y)
     within_x, within_y, between = a.sum(), b.sum(), c.sum()
     value = within_x / (n * (n - 1)) + within_y / (m * (m - 1)) - 2 * between / (n * m)
     # the same without one point of x, (N,), and without one of y, (M,)
@@ -38,18 +41,19 @@ def kernel_distance(x: Tensor, y: Tensor) -> tuple[float, float]:
     return float(value), math.sqrt(float(variance))
 
 
+def rows(x: Tensor) -> Tensor:
+    """The sums of the kernel between each of x (N, *) and all others of them, (N,)."""
+    x = x.flatten(1).double()
+    return sums(x, x)[0] - (x.square().sum(1) / x.shape[1] + 1) ** 3
+
+
 def sums(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """The sums over the rows (N,) and over the columns (M,) of the kernel between x (N, D) and y (M, D)."""
-    rows, columns = x.new_zeros(len(x)), y.new_zeros(len(y))
+    across, columns = x.new_zeros(len(x)), y.new_zeros(len(y))
     for i in range(0, len(x), BLOCK):
         for j in range(0, len(y), 4 * BLOCK):
             at, to = slice(i, i + BLOCK), slice(j, j + 4 * BLOCK)
             k = (x[at] @ y[to].T).div_(x.shape[1]).add_(1).pow_(3)
-            rows[at] += k.sum(1)
+            across[at] += k.sum(1)
             columns[to] += k.sum(0)
-    return rows, columns
-
-
-def own(x: Tensor) -> Tensor:
-    """The kernel of each point with itself, (N,)."""
-    return (x.square().sum(1) / x.shape[1] + 1) ** 3
+    return across, columns

@@ -15,56 +15,78 @@ samples of one law, equally large, density is 1 in the mean and coverage near 1 
 value of their own: read them beside those of real data.
 """
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 HELD = 2**21  # distances that are held at once
 
 
-def precision_recall(x: Tensor, real: Tensor, k: int = 3) -> tuple[float, float]:
-    """(precision, recall) of samples x (N, *) beside real points (M, *), in one unit."""
-    x, real = checked(x, real, k, "precision and recall")
-    of_real, of_x = radii(real, k), radii(x, k)
-    inside, covered = 0, torch.zeros(len(real), dtype=torch.bool, device=real.device)
-    for at, between in blocks(x, real):
-        inside += int((between <= of_real).any(1).sum())
-        covered |= (between <= of_x[at, None]).any(0)
-    return inside / len(x), float(covered.double().mean())
+@dataclass(frozen=True)
+class Support:
+    """Precision, recall, density and coverage, as above."""
+
+    precision: float
+    recall: float
+    density: float
+    coverage: float
 
 
-def density_coverage(x: Tensor, real: Tensor, k: int = 5) -> tuple[float, float]:
-    """(density, coverage) of samples x (N, *) beside real points (M, *), in one unit."""
-    x, real = checked(x, real, k, "density and coverage")
-    of_real = radii(real, k)
-    pairs, covered = 0, torch.zeros(len(real), dtype=torch.bool, device=real.device)
-    for _, between in blocks(x, real):
-        inside = between <= of_real
-        pairs += int(inside.sum())
-        covered |= inside.any(0)
-    return pairs / (k * len(x)), float(covered.double().mean())
+def support_of(
+    x: Tensor, real: Tensor, ks: tuple[int, int] = (3, 5), of_real: tuple[Tensor, Tensor] | None = None
+) -> Support:
+    """Of samples x (N, *) beside real points (M, *), in one unit.
 
-
-def checked(x: Tensor, real: Tensor, k: int, what: str) -> tuple[Tensor, Tensor]:
-    """Both as rows of numbers, float64."""
+    Arguments:
+        ks: which neighbour decides a ball, for precision and recall, and for density and coverage.
+        of_real: the radii of the real points for both, where they are known: ``radii(real, *ks)``.
+    """
     x, real = x.flatten(1).double(), real.flatten(1).double()
     if x.shape[1] != real.shape[1]:
         raise ValueError(
             f"the samples have {x.shape[1]} and {real.shape[1]} values each; a distance needs equal numbers"
         )
-    if min(len(x), len(real)) <= k:
-        raise ValueError(f"{what} need more than {k} points of either kind")
-    return x, real
+    if min(len(x), len(real)) <= max(ks):
+        raise ValueError(f"the support needs more than {max(ks)} points of either kind")
+    near, wide = radii(real, *ks) if of_real is None else of_real
+    (own,) = radii(x, ks[0])
+    inside, pairs = 0, 0
+    met, covered = (torch.zeros(len(real), dtype=torch.bool) for _ in range(2))
+    for at, between in blocks(x, real):
+        inside += int((between <= near).any(1).sum())
+        met |= (between <= own[at, None]).any(0)
+        within = between <= wide
+        pairs += int(within.sum())
+        covered |= within.any(0)
+    recall, coverage = (float(each.double().mean()) for each in (met, covered))
+    return Support(inside / len(x), recall, pairs / (ks[1] * len(x)), coverage)
 
 
-def blocks(x: Tensor, y: Tensor):
-    """Distances between some rows of x (N, D) and all of y (M, D), and which rows they are."""
+def precision_recall(x: Tensor, real: Tensor, k: int = 3) -> tuple[float, float]:
+    """(precision, recall) of samples x (N, *) beside real points (M, *), in one unit."""
+    found = support_of(x, real, (k, k))
+    return found.precision, found.recall
+
+
+def density_coverage(x: Tensor, real: Tensor, k: int = 5) -> tuple[float, float]:
+    """(density, coverage) of samples x (N, *) beside real points (M, *), in one unit."""
+    found = support_of(x, real, (k, k))
+    return found.density, found.coverage
+
+
+def radii(points: Tensor, *ks: int) -> tuple[Tensor, ...]:
+    """The distance of each of the points (N, *) to its k-th neighbour among them, (N,), for each k."""
+    points = points.flatten(1).double()
+    # the first neighbour is the point itself
+    nearest = [between.topk(max(ks) + 1, dim=1, largest=False).values for _, between in blocks(points, points)]
+    return tuple(torch.cat([each[:, k] for each in nearest]) for k in ks)
+
+
+def blocks(x: Tensor, y: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Which rows of x (N, D), and their distances from all of y (M, D)."""
     rows = max(1, HELD // len(y))
     for first in range(0, len(x), rows):
         at = slice(first, first + rows)
         yield at, torch.cdist(x[at], y)
-
-
-def radii(points: Tensor, k: int) -> Tensor:
-    """The distance of each of the points (N, D) to its k-th neighbour among them, (N,)."""
-    # the first neighbour is the point itself
-    return torch.cat([between.kthvalue(k + 1, dim=1).values for _, between in blocks(points, points)])

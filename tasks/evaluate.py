@@ -25,7 +25,7 @@ Where the data have labels, the network judges each sample by itself, and the fl
 import logging
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
 import torch
@@ -37,12 +37,14 @@ from metrics import (
     class_shares,
     classifier_score,
     confident,
-    density_coverage,
-    frechet_distance,
+    gaussian_distance,
     kernel_distance,
-    precision_recall,
     sliced_wasserstein,
+    support_of,
 )
+from metrics.frechet import mean_and_covariance
+from metrics.kernel import rows
+from metrics.support import radii
 from samplers import Sampler, TemperedNoise, Tempering
 from sde_lib import SDE, Counted, ScoreFn
 from training import Recipe
@@ -176,14 +178,14 @@ class Evaluate:
         """The distances of each part from the reference: the mean over up to four sets of one size."""
         means, room = [], max(2, min(MOST, 2**24 // data.dim))  # in bounded memory
         starts = {name: range(0, min(len(each.x), SETS * size) - size + 1, size) for name, each in parts.items()}
-        base, done = view(reference.x, reference.y), 0
+        base, done = Base(view(reference.x, reference.y)), 0
         with progress("comparing", sum(map(len, starts.values()))) as advance:
             for name, part in parts.items():
                 found = []
                 for first in starts[name]:
                     at = slice(first, first + size)
                     h = view(part.x[at], None if part.y is None else part.y[at])
-                    row = compared(h, base, title)
+                    row = base.compared(h, title)
                     row["sliced_wasserstein"] = sliced_wasserstein(part.x[at][:room], reference.x[:room])
                     found.append(row)
                     done += 1
@@ -271,7 +273,6 @@ class View:
     def __init__(self, net: Any, data: Data, device: str, joined: bool):
         self.net, self.data, self.joined = net, data, joined
         self.device = device if isinstance(net, nn.Module) else "cpu"
-        self.home = "cuda" if device.startswith("cuda") else "cpu"  # where there is float64
 
     @torch.no_grad()
     def features(self, r: Tensor) -> Iterator[Tensor]:
@@ -283,7 +284,7 @@ class View:
 
     def __call__(self, r: Tensor, y: Tensor | None = None) -> Tensor:
         """Features of points r (N, *) in data units, with y (N, C) beside them, (N, F), float64."""
-        h = torch.cat([part.to(self.home, torch.float64) for part in self.features(r)])
+        h = torch.cat([part.cpu().double() for part in self.features(r)])
         if self.joined:
             known = self.data.condition
             h = torch.cat([h, ((y.double() - known.shift) / known.scale).to(h)], 1)
@@ -295,9 +296,15 @@ class View:
         return torch.cat([self.net.log_prob(part).double().cpu() for part in self.features(r)])
 
 
-def compared(h: Tensor, reference: Tensor, title: str) -> dict[str, float]:
-    """Features h (N, F) beside those of held-out data (M, F)."""
-    found = {f"fd-{title}": frechet_distance(h, reference)}
-    found[f"kd-{title}"], found[f"kd-{title}_stderr"] = kernel_distance(h, reference)
-    found |= zip(("precision", "recall"), precision_recall(h, reference), strict=True)
-    return found | dict(zip(("density", "coverage"), density_coverage(h, reference), strict=True))
+class Base:
+    """The features h (M, F) of held-out data, and what every comparison with them needs, found once."""
+
+    def __init__(self, h: Tensor):
+        self.h, self.moments, self.rows, self.radii = h, mean_and_covariance(h), rows(h), radii(h, 3, 5)
+
+    def compared(self, h: Tensor, title: str) -> dict[str, float]:
+        """Features h (N, F) beside them."""
+        kd, stderr = kernel_distance(h, self.h, self.rows)
+        found = {f"fd-{title}": gaussian_distance(*mean_and_covariance(h), *self.moments)}
+        found |= {f"kd-{title}": kd, f"kd-{title}_stderr": stderr}
+        return found | asdict(support_of(h, self.h, (3, 5), self.radii))

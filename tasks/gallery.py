@@ -68,6 +68,8 @@ class Gallery:
             return there
         try:
             with self.lock():
+                for stale in self.folder.glob(".partial-*"):  # a killed run's
+                    stale.unlink()
                 found = self.read(count, mend=True)  # by the process that was waited for
                 first = there = sum(len(x) for x, _, _ in found)
                 if there:
@@ -117,7 +119,7 @@ class Gallery:
         ``mend`` removes a file that is not what was written, and those after it; it wants the lock.
         """
         found, first = [], 0
-        for path in sorted(self.folder.glob("*-*.npz")):
+        for path in sorted(self.folder.glob("[0-9]*.npz")):
             if first >= count:
                 break
             try:
@@ -131,7 +133,7 @@ class Gallery:
                 if not mend:
                     break
                 log.warning("%s is not what was written (%s): it is drawn again, with those after it", path, error)
-                for damaged in sorted(self.folder.glob("*-*.npz")):
+                for damaged in sorted(self.folder.glob("[0-9]*.npz")):
                     if damaged.name >= path.name:
                         damaged.unlink()
                 break

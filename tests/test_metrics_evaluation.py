@@ -18,8 +18,11 @@ from metrics import (
     kernel_distance,
     precision_recall,
     support,
+    support_of,
 )
 from metrics.frechet import mean_and_covariance
+from metrics.kernel import rows
+from metrics.support import radii
 
 DOUBLE = torch.float64
 
@@ -102,6 +105,7 @@ def test_it_is_the_sum_over_all_pairs_in_any_blocks(monkeypatch):
     assert whole[0] == pytest.approx(pairs(x, y), rel=1e-12)
     monkeypatch.setattr(kernel, "BLOCK", 3)
     assert kernel_distance(x, y) == pytest.approx(whole, rel=1e-12)
+    assert kernel_distance(x, y, rows(y)) == pytest.approx(whole, rel=1e-12)
 
 
 def test_its_error_is_the_jackknifes():
@@ -137,6 +141,8 @@ def test_the_support_is_the_same_in_any_blocks(monkeypatch):
     assert (precision_recall(x, real), density_coverage(x, real)) == whole
     monkeypatch.setattr(support, "HELD", 83 * 7)
     assert (precision_recall(x, real), density_coverage(x, real)) == whole
+    both = support_of(x, real, of_real=radii(real, 3, 5))
+    assert (both.precision, both.recall) == whole[0] and (both.density, both.coverage) == whole[1]
 
 
 def test_the_support_on_a_line_by_hand():
@@ -160,7 +166,7 @@ def test_of_one_law_density_is_one_and_coverage_the_closed_form():
 
 
 def test_too_few_points_are_refused():
-    with pytest.raises(ValueError, match="density and coverage need more than 5 points"):
+    with pytest.raises(ValueError, match="the support needs more than 5 points"):
         density_coverage(torch.zeros(5, 2), torch.zeros(9, 2))
     with pytest.raises(ValueError, match="the kernel distance needs 3 points at least"):
         kernel_distance(torch.zeros(2, 2), torch.zeros(9, 2))
