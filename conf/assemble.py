@@ -9,6 +9,7 @@ import torch
 
 from data import Conditional, Data
 from likelihood import UniformDequantisation
+from sde_lib.noise import BLOCK
 
 from . import schema
 from .identity import tree
@@ -86,7 +87,6 @@ def ask(cfg: dict, data: Data) -> Data:
 
 def settle(cfg: dict, data: Any, device: str) -> dict:
     """Fills in what waited for the data, and checks the whole against its constructors."""
-    batch = max(1, min(8192, 2**21 // data.dim))
     values = {
         "shape": list(data.shape),
         "components": data.components(),
@@ -100,7 +100,7 @@ def settle(cfg: dict, data: Any, device: str) -> dict:
         "sigma_data": round(data.std, 6),
         "sigma_max": cache(lambda: largest_noise(data)),
         "levels.count": steps_of_chain(cfg["sde"]),
-        "batch": batch,
+        "batch": batch_of(data.shape, device),
         "device": device,
         "bins": bins_of(data),
         "observation": observation_of(data),
@@ -137,6 +137,15 @@ def settle(cfg: dict, data: Any, device: str) -> dict:
     for key in nodes(cfg):
         schema.check(cfg[key], key)
     return {key: schema.canonical(value) if key in NODES and value else value for key, value in cfg.items()}
+
+
+def batch_of(shape: tuple[int, ...], device: str) -> int:
+    """batch=auto: how many samples or points at a time. Of pictures on a CPU fewer than on a GPU, where small batches
+    are slow: a U-Net's activations are hundreds of times as large as the picture, and a likelihood holds all of them.
+    """
+    values = 2**17 if len(shape) == 3 and device == "cpu" else 2**21
+    count = max(1, min(8192, values // math.prod(shape)))
+    return count if count < BLOCK else count - count % BLOCK  # whole blocks of noise, or some is drawn for nothing
 
 
 def classes_of_networks(cfg: dict, data: Data) -> int:

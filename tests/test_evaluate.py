@@ -341,7 +341,8 @@ def test_one_class_is_compared_with_its_own_data(tmp_path):
 
 def test_numbers_y_are_compared_together_with_x(tmp_path):
     """x of the right marginal law that know nothing of y: d^2 of N(0, C) and N(0, I) is sum (sqrt(lambda) - 1)^2."""
-    words = ("data=mixture", "data.condition=[1]", "model=oracle", "sampler=unipc", "sampler.steps=20", "count=1000")
+    words = ("data=mixture", "data.condition=[1]", "model=oracle", "sampler=unipc", "sampler.steps=20", "count=500")
+    words += ("data.count=3000", "data.test_count=1000")
     metrics = job(tmp_path, *words)
     assert metrics["fd-values"] < 2 * metrics["fd-values_floor"] + 0.01, "the exact score knows y"
 
@@ -350,13 +351,13 @@ def test_numbers_y_are_compared_together_with_x(tmp_path):
             return lambda x, t: x
 
     covariance = torch.tensor([[1.0, 0.9], [0.9, 1.0]], dtype=torch.float64)
-    draws = [torch.randn(n, 2, dtype=torch.float64) @ torch.linalg.cholesky(covariance).T for n in (4000, 8000)]
+    draws = [torch.randn(n, 2, dtype=torch.float64) @ torch.linalg.cholesky(covariance).T for n in (1500, 3000)]
     data, record = Conditional(Data(*draws, 0.0, 1.0), [1]), Record(tmp_path)
     record.drawing, record.features = (tmp_path, {}), (Values(), None, "values")
-    found = Evaluate(Scaled(), count=4000)(make_sde("vp"), Blind(), data, record)
+    found = Evaluate(Scaled(), count=1500)(make_sde("vp"), Blind(), data, record)
     record.close()
     expected = sum((value**0.5 - 1) ** 2 for value in (1.9, 0.1))
-    assert found["fd-values"] == pytest.approx(expected, rel=0.05) and found["fd-values_floor"] < 0.01
+    assert found["fd-values"] == pytest.approx(expected, rel=0.1) and found["fd-values_floor"] < 0.02
     with pytest.raises(ValueError, match="leave condition out to compare x and y together"):
         job(tmp_path, *words, "condition=0.5")
 

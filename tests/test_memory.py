@@ -14,7 +14,7 @@ from tests.conftest import compose
 folder, choices = Path(sys.argv[1]), {"task": "t", "data": "mixture", "sde": "ve", "sampler": "ddim", "model": "oracle"}
 words = ["data=mixture", "model=oracle", "data.shape=[1,28,28]", "data.weights=[0.4,0.6]", "data.means=[-1,1]"]
 words += ["data.stds=[0.5,0.4]", "data.count=3000", "data.test_count=3000", "task.batch=100", "sampler=ddim"]
-words += ["sampler.steps=2", "likelihood.rtol=1", "likelihood.atol=1", f"store={folder}/store"]
+words += ["sampler.steps=2", "likelihood.rtol=0.5", "likelihood.atol=0.5", f"store={folder}/store"]
 for count in (200, 3000):
     for task in ("sample", "likelihood", "evaluate"):
         own = ["task/features=values"] if task == "evaluate" else []
