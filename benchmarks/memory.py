@@ -20,7 +20,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 TASKS = {
     "sample": ["sampler=ddim", "sampler.steps=2"],
-    "likelihood": ["likelihood.images.rtol=0.5", "likelihood.images.atol=0.5"],
+    "likelihood": ["likelihood.images.method=torchdiffeq.euler", "likelihood.images.steps=2"],
     "evaluate": ["sampler=ddim", "sampler.steps=2", "task.features.images.training.steps=5"],
 }
 

@@ -329,10 +329,11 @@ def test_samples_are_compared_in_sets_as_large_as_the_floors(tmp_path):
 
 
 def test_one_class_is_compared_with_its_own_data(tmp_path):
-    words = (*DIGITS, *NET, "data.condition=labels", "count=30")
+    learnt = ("task.features.images.training.steps=120", "task.features.images.training.batch=64")
+    words = (*DIGITS, *learnt, "data.condition=labels", "count=30")
     every, three = job(tmp_path, *words), job(tmp_path, *words, "condition=3")
     assert every["reference"] == 297 and three["reference"] < 60 and three["drawn_now"] == 30
-    assert 0 <= three["label_accuracy"] <= 1 and three["label_accuracy_floor"] > 0
+    assert three["label_accuracy"] < 0.8 < three["label_accuracy_floor"], "of a network of 20 updates"
     assert "class_ratio_3" in every and "class_ratio_3" not in three
     assert not any(key.startswith("is-") for key in three)
     guided = job(tmp_path, *words, "condition=3", "guidance=2")

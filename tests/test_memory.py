@@ -13,9 +13,9 @@ from tests.conftest import compose
 
 folder, choices = Path(sys.argv[1]), {"task": "t", "data": "mixture", "sde": "ve", "sampler": "ddim", "model": "oracle"}
 words = ["data=mixture", "model=oracle", "data.shape=[1,28,28]", "data.weights=[0.4,0.6]", "data.means=[-1,1]"]
-words += ["data.stds=[0.5,0.4]", "data.count=3000", "data.test_count=3000", "task.batch=100", "sampler=ddim"]
-words += ["sampler.steps=2", "likelihood.rtol=0.5", "likelihood.atol=0.5", f"store={folder}/store"]
-for count in (200, 3000):
+words += ["data.stds=[0.5,0.4]", "data.count=2000", "data.test_count=2000", "task.batch=100", "sampler=ddim"]
+words += ["sampler.steps=2", "likelihood.method=torchdiffeq.euler", "likelihood.steps=2", f"store={folder}/store"]
+for count in (200, 2000):
     for task in ("sample", "likelihood", "evaluate"):
         own = ["task/features=values"] if task == "evaluate" else []
         run(compose(f"task={task}", f"count={count}", *words, *own), choices, folder / "run")
@@ -30,4 +30,4 @@ def test_more_samples_and_scores_take_what_they_are_and_no_more(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     few, many = (int(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("PEAK"))
-    assert 1024 * (many - few) / 2800 < 12 * 8 * 784, f"{many - few} KiB more for 2,800 more"
+    assert 1024 * (many - few) / 1800 < 12 * 8 * 784, f"{many - few} KiB more for 1,800 more"
