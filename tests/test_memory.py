@@ -30,4 +30,6 @@ def test_more_samples_and_scores_take_what_they_are_and_no_more(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     few, many = (int(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("PEAK"))
-    assert 1024 * (many - few) / 1800 < 12 * 8 * 784, f"{many - few} KiB more for 1,800 more"
+    copies = 12 * 8 * 784 * 1800 / 1024
+    blocks = 100 * 1024  # of distances and of kernels, which few points do not fill
+    assert many - few < copies + blocks, f"{many - few} KiB more for 1,800 more"
