@@ -84,9 +84,9 @@ def run(cfg: dict, choices: dict[str, str], folder: Path, sweep: str | None = No
         asked = assemble.ask(cfg, data)  # and the score's training is on all data
         sde, task = schema.build(cfg["sde"], "sde"), schema.build(cfg["task"], "task")
         getattr(task, "check_data", lambda data: None)(asked)  # before a network is trained for nothing
-        score = obtain.obtain_score(
-            cfg, sde, data, record, name="-".join(choices[key] for key in ("data", "sde", "model"))
-        )
+        name = "-".join(choices[key] for key in ("data", "sde", "model"))
+        score = obtain.obtain_score(cfg, sde, data, record, name)
+        obtain.furnish(cfg, data, asked, score, record, name)
         score = obtain.given(cfg, asked, score).to(device=device, dtype=getattr(torch, cfg["dtype"]))
         metrics = task(sde, score, asked, record)
         record.finish(metrics)

@@ -10,6 +10,7 @@ import torch
 
 from data import Conditional, Data
 from likelihood import UniformDequantisation
+from sde_lib.noise import BLOCK
 
 from . import schema
 from .identity import tree
@@ -90,7 +91,6 @@ def ask(cfg: dict, data: Data) -> Data:
 
 def settle(cfg: dict, data: Any, device: str) -> dict:
     """Fills in what waited for the data, and checks the whole against its constructors."""
-    batch = max(1, min(8192, 2**21 // data.dim))
     values = {
         "shape": list(data.shape),
         "components": data.components(),
@@ -99,12 +99,12 @@ def settle(cfg: dict, data: Any, device: str) -> dict:
         "reference": lambda: data.encode(data.dequantise(data.train[:20_000], None)),
         "condition": 0 if blind(cfg, data) else data.condition.width,
         "evidence": lambda: getattr(data, "evidence", None),
-        "classes": len(data.condition.names) if data.condition and data.condition.classes else 0,
+        "classes": classes_of_networks(cfg, data),
         "drop": 0.1 if data.condition and data.condition.classes and not blind(cfg, data) else 0.0,
         "sigma_data": round(data.std, 6),
         "sigma_max": cache(lambda: largest_noise(data)),
         "levels.count": steps_of_chain(cfg["sde"]),
-        "batch": batch,
+        "batch": batch_of(data.shape, device),
         "device": device,
         "bins": bins_of(data),
         "observation": observation_of(data),
@@ -141,6 +141,29 @@ def settle(cfg: dict, data: Any, device: str) -> dict:
     for key in nodes(cfg):
         schema.check(cfg[key], key)
     return {key: schema.canonical(value) if key in NODES and value else value for key, value in cfg.items()}
+
+
+def batch_of(shape: tuple[int, ...], device: str) -> int:
+    """batch=auto: how many samples or points at a time. Of pictures on a CPU fewer than on a GPU, where small batches
+    are slow: a U-Net's activations are hundreds of times as large as the picture, and a likelihood holds all of them.
+    """
+    values = 2**17 if len(shape) == 3 and device == "cpu" else 2**21
+    count = max(1, min(8192, values // math.prod(shape)))
+    return count if count < BLOCK else count - count % BLOCK  # whole blocks of noise, or some is drawn for nothing
+
+
+def classes_of_networks(cfg: dict, data: Data) -> int:
+    """classes=auto: how many a classifier tells apart; of features of data without labels, the turns of a picture."""
+    if data.condition is not None and data.condition.classes:
+        return len(data.condition.names)
+    return 0 if "features" not in cfg["task"] else classes_in(data) or 4
+
+
+def classes_in(data: Data) -> int | None:
+    """How many classes the data have; None without labels, or where all are the same."""
+    if data.train_labels is None or data.test_labels is None or len(data.train_labels.unique()) < 2:
+        return None
+    return len(torch.cat([data.train_labels, data.test_labels]).unique())
 
 
 def nodes(cfg: dict) -> list[str]:

@@ -6,6 +6,10 @@ from typing import Any
 
 from torch import Tensor
 
+from data import Turned
+
+TURNS = "turns"  # the y of pictures without labels, that of the network in whose features they are compared
+
 
 def identity_of(cfg: dict, data: Any) -> dict:
     """What decides a network's weights, in plain values; a file of data counts by its content and not by its path."""
@@ -21,8 +25,8 @@ def identity_of(cfg: dict, data: Any) -> dict:
     if described.get("condition") is None or described["condition"] == "labels" and not told:
         described.pop("condition", None)  # labels that a network is not told decide nothing of it
     if "classes" in cfg["model"]:
-        described["condition"] = "labels"
-    if described.get("condition", "labels") != "labels":  # 0, [0] and ['0'] name one column
+        described["condition"] = TURNS if isinstance(getattr(data, "joint", None), Turned) else "labels"
+    if described.get("condition", "labels") not in ("labels", TURNS):  # 0, [0] and ['0'] name one column
         given = described["condition"]
         described["condition"] = [str(key) for key in (given if isinstance(given, list) else [given])]
     if not told or not training.get("drop"):

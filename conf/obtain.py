@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from data import Data
+from data import Conditional, Data, Turned
+from data.condition import LABELS
 from likelihood import UniformDequantisation
 from models import Classifier, ConditionalScore, ScoreModel, unet2d
 from models.layout import put
@@ -18,6 +19,8 @@ from models.published import layout
 from training import Snapshots, Store, diffusers_folder, journal, published, store
 
 from . import schema
+from .assemble import classes_in
+from .drawing import description, home_of, weights_of
 from .identity import differences, identity_of, source_of, tree
 from .threads import is_small, one_thread
 
@@ -42,10 +45,10 @@ def obtain_score(cfg: dict, sde: Any, data: Any, record: Any, name: str) -> Any:
         if hasattr(score, "classifier"):  # an exact score has an exact one
             classifier = score.classifier()
         else:
-            training = record.training
+            training, home = record.training, record.home
             twin = classifying(cfg) | {"checkpoint": None}
             classifier = plain_score(twin, sde, data, record, f"{name}-classifier")
-            record.training = training
+            record.training, record.home = training, home
     return ConditionalScore(score, cfg["guidance"], classifier)
 
 
@@ -56,6 +59,33 @@ def given(cfg: dict, data: Any, score: Any) -> Any:
     ):
         return score
     return score.given(data.condition.encode(data.condition.alone).float())
+
+
+def furnish(cfg: dict, data: Data, asked: Data, score: Any, record: Any, name: str) -> None:
+    """What a task that compares samples needs besides its score: where they are kept, and what it compares them in.
+
+    Arguments:
+        data, asked: all data, and those with the y that was asked for.
+    """
+    if "features" not in cfg["task"]:
+        return
+    if cfg["task"].get("samples") is None:
+        record.drawing = home_of(cfg, record, name), description(cfg, asked, score)
+    node = cfg["task"]["features"]
+    if "training" not in node:
+        record.features = schema.build(node, "task.features"), None, node["_target_"].rpartition(".")[2].lower()
+        return
+    known = getattr(data, "joint", data) if data.train_labels is not None else data
+    labelled = classes_in(data) is not None
+    if not labelled and len(data.shape) != 3:
+        raise ValueError(
+            "task/features=mlp learns the labels of the data, and these have none; type task/features=values"
+        )
+    told = Conditional(known if labelled else Turned(data), LABELS)
+    training, title = record.training, schema.locate(node["model"]["_target_"], "task.features.model").title
+    net, _ = train_model(cfg, node, f"features-{title}", {}, told, record, name.split("-")[0], "task.features")
+    record.training = training
+    record.features = net, told.condition if labelled else None, f"{title}@{weights_of(net)}"
 
 
 def classifying(cfg: dict) -> dict:
@@ -71,7 +101,7 @@ def classifying(cfg: dict) -> dict:
 def mind_the_guidance(cfg: dict) -> None:
     """Refuses guidance by a network that never met an unknown y."""
     drop = cfg["training"]["drop"]
-    if cfg["checkpoint"]:
+    if cfg["checkpoint"] and not is_elsewhere(cfg["checkpoint"]):
         drop = store.read(cfg["checkpoint"])[0]["training"].get("drop", 0.0)
     if drop == 0 and "sde" not in cfg["model"]:
         raise ValueError(
@@ -92,12 +122,20 @@ def plain_score(cfg: dict, sde: Any, data: Any, record: Any, name: str) -> Any:
         record.other = other_network(cfg, data)
     if cfg["task"].get("samples") is not None:  # they are in a file: nothing is to be trained
         return nn.Identity()
+    if cfg["checkpoint"] and is_elsewhere(cfg["checkpoint"]):
+        if {"shares", "snapshots"} & set(cfg["task"]):
+            raise ValueError(
+                f"checkpoint={cfg['checkpoint']} is another code's and keeps nothing of its training, which this task "
+                f"asks for; leave checkpoint out to train a network"
+            )
+        return from_elsewhere(cfg, sde, data)
     if cfg["checkpoint"]:
         if "shares" in cfg["task"]:
             look_back(cfg, sde, record, sorted(folder_of(cfg["checkpoint"]).glob("kept-*")))
         if "snapshots" in cfg["task"]:
             found = {int(path.name[6:]): path for path in folder_of(cfg["checkpoint"]).glob("power-*")}
             collect(cfg, sde, record, found, store.read(cfg["checkpoint"])[0])
+        record.home = folder_of(cfg["checkpoint"])
         return from_checkpoint(cfg, sde, data)
     if "sde" in cfg["model"]:  # a model that names an SDE is a score by itself
         return schema.build(cfg["model"], "model")
@@ -130,7 +168,8 @@ def plain_score(cfg: dict, sde: Any, data: Any, record: Any, name: str) -> Any:
         with one_thread(cfg["threads"] is None and is_small(twin, data, trainer.batch)):
             return trainer.fit(sde, twin, data, folder, keep=keep, snapshots=snapshots)
 
-    folder, source = home.folder(identity, name), source_of(cfg, data)
+    folder = record.home = home.folder(identity, name)
+    source = source_of(cfg, data)
     mind_the_bins(cfg, data, identity)
     mind_the_levels(cfg, trainer, sde, data)
     score = home.obtain(
@@ -219,25 +258,27 @@ def train_models(cfg: dict, sde: Any, data: Any, record: Any, name: str) -> None
             record.rivals["score" + label] = score, list(record.training)
 
 
-def train_model(cfg: dict, node: dict, key: str, found: dict, data: Any, record: Any, name: str) -> tuple[Any, dict]:
-    """One model and its identity, from the node of its recipe and those that were found before it."""
+def train_model(
+    cfg: dict, node: dict, key: str, found: dict, data: Any, record: Any, name: str, place: str = ""
+) -> tuple[Any, dict]:
+    """One model and its identity, from the node of its recipe, at ``place``, and those that were found before it."""
+    place = place or f"task.models.{key}"
     parts = cfg | {"sde": None, "parameterisation": None, "model": node["model"], "training": node["training"]}
     identity, start = identity_of(parts, data), node.get("start")
     if start is not None:
         if start not in found:
             raise ValueError(
-                f"task.models.{key}.start={start} is none of the models before it "
-                f"({', '.join(found) or 'there are none'})"
+                f"{place}.start={start} is none of the models before it ({', '.join(found) or 'there are none'})"
             )
         identity["start"] = found[start][1]
-    trainer = schema.build(node["training"], f"task.models.{key}.training")
+    trainer = schema.build(node["training"], f"{place}.training")
     trainer.seeded()
-    model = schema.build(node["model"], f"task.models.{key}.model").to(cfg["device"])
+    model = schema.build(node["model"], f"{place}.model").to(cfg["device"])
     if start is not None:
         try:
             model.begin(found[start][0])
         except ValueError as error:
-            raise ValueError(f"task.models.{key}.start={start}: {error}") from None
+            raise ValueError(f"{place}.start={start}: {error}") from None
     home, name = Store(cfg["store"]), f"{name}-{key}"
     folder = home.folder(identity, name)
 
@@ -270,7 +311,7 @@ def build_model(cfg: dict, sde: Any) -> Any:
     """A network read as the score of an SDE, or as the classifier of its noisy data; a latent-variable model, which has
     no SDE of its own, as it is.
     """
-    if "classes" in cfg["model"]:
+    if "classes" in cfg["model"] and sde is not None:
         return Classifier(sde, schema.build(cfg["model"], "classifier"))
     if sde is None:
         return schema.build(cfg["model"], "model")
@@ -279,10 +320,16 @@ def build_model(cfg: dict, sde: Any) -> Any:
     )
 
 
-def from_elsewhere(cfg: dict, sde: Any) -> Any:
+def is_elsewhere(path: str) -> bool:
+    """Whether a checkpoint is another code's: a file, or a folder of diffusers."""
+    return Path(path).is_file() or diffusers_folder.folder_of(path) is not None
+
+
+def from_elsewhere(cfg: dict, sde: Any, data: Data) -> Any:
     """The network of a file of score_sde or of a folder of diffusers, which must be of the architecture that the run
     has.
     """
+    refuse_other_shapes(cfg["model"], data.shape, "model")
     path, model = cfg["checkpoint"], build_model(cfg, sde)
     net, folder = getattr(model, "net", None), diffusers_folder.folder_of(path)
     try:
@@ -319,8 +366,6 @@ def mind_the_noise(path: str, sigma: float, data_range: float, sde: Any) -> None
 
 def from_checkpoint(cfg: dict, sde: Any, data: Any) -> Any:
     """The network of checkpoint=PATH as the score of the run's SDE, which may be another than it was trained under."""
-    if Path(cfg["checkpoint"]).is_file() or diffusers_folder.folder_of(cfg["checkpoint"]):
-        return from_elsewhere(cfg, sde)
     identity, found = store.read(cfg["checkpoint"])
     if cfg.get("classifier") and any(node.get("condition") for node in tree(identity["model"])):
         raise ValueError(

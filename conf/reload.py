@@ -11,6 +11,7 @@ from training import store
 
 from . import schema
 from .assemble import build_data
+from .identity import TURNS
 from .obtain import build_model
 
 log = logging.getLogger(__name__)
@@ -33,6 +34,8 @@ def load(path: str | Path, device: str = "cpu") -> tuple[Any, Any, Any]:
 
 def load_data(identity: dict) -> Data:
     """The data set of an identity."""
+    if identity["data"].get("condition") == TURNS:
+        identity = identity | {"data": {**identity["data"], "condition": None}}
     if not (source := identity.get("source")):
         return build_data(identity)
     node = {key: value for key, value in identity["data"].items() if key != "fingerprint"} | {"path": source["path"]}

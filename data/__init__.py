@@ -13,6 +13,7 @@ from data.line import Line
 from data.mixture import Mixture
 from data.pinwheel import Pinwheel
 from data.planar import Checkerboard, EightGaussians, Rings
+from data.turned import Turned
 from data.unseen import Unseen
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "Pinwheel",
     "Rings",
     "SwissRoll",
+    "Turned",
     "TwoSpirals",
     "Unseen",
     "read_numbers",

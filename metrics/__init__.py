@@ -1,13 +1,29 @@
 """How far two samples are from each other, and from copies; it works on the numbers that it is given."""
 
-from .coverage import Classes, Coverage, belonging, mode_coverage, precision_recall
+from .classes import class_shares, classifier_score, confident
+from .coverage import Classes, Coverage, belonging, mode_coverage
+from .frechet import frechet_distance, gaussian_distance
+from .kernel import kernel_distance
 from .labels import judge
 from .memorisation import Cells, CopyingTest, copying_test, mann_whitney, nearest
+from .support import Support, density_coverage, precision_recall, support_of
 from .two_sample import mmd, sliced_wasserstein
+from .values import Values
 
 __all__ = [
     "sliced_wasserstein",
     "mmd",
+    "frechet_distance",
+    "gaussian_distance",
+    "kernel_distance",
+    "precision_recall",
+    "density_coverage",
+    "support_of",
+    "Support",
+    "classifier_score",
+    "class_shares",
+    "confident",
+    "Values",
     "nearest",
     "copying_test",
     "mann_whitney",
@@ -18,5 +34,4 @@ __all__ = [
     "Classes",
     "belonging",
     "mode_coverage",
-    "precision_recall",
 ]

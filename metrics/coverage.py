@@ -5,9 +5,7 @@ trained on real data. A mode is *found* if it holds at least a fifth of the shar
 :math:`\tfrac12\sum_k |\hat w_k - w_k|` says how far all shares are off. A sample of a mixture is *good* if it lies
 within the radius of its mode that holds 99 % of the mode's own points (3.03 standard deviations in the plane).
 
-Without modes: **precision** is the share of samples that lie within the k-th neighbour's distance of some real point,
-**recall** the share of real points that do so of some sample (Kynkaanniemi et al., arXiv 1904.06991). The first falls
-for samples that are off the data, the second where data are missed; neither is 1 for real data.
+Without modes see :mod:`metrics.support`.
 """
 
 from dataclasses import dataclass
@@ -90,17 +88,3 @@ class Classes:
         """Of the samples x (N, *)."""
         number = torch.searchsorted(self.names, self.predict(x))
         return covered(torch.bincount(number, minlength=len(self.names)).double() / len(x), self.truth)
-
-
-def precision_recall(x: Tensor, real: Tensor, k: int = 3) -> tuple[float, float]:
-    """(precision, recall) of samples x (N, *) beside real points (M, *), in one unit."""
-    x, real = x.flatten(1).double(), real.flatten(1).double()
-    if min(len(x), len(real)) <= k:
-        raise ValueError(f"precision and recall need more than {k} points of either kind")
-    between = torch.cdist(x, real)
-
-    def radii(points: Tensor) -> Tensor:
-        return torch.cdist(points, points).kthvalue(k + 1, dim=1).values  # the first neighbour is the point itself
-
-    inside, covers = between <= radii(real), between <= radii(x)[:, None]
-    return float(inside.any(1).double().mean()), float(covers.any(0).double().mean())

@@ -8,6 +8,7 @@ from .conditional import ConditionalScore
 from .diffusers_unet import DiffusersUNet
 from .dit import DiT
 from .energy import EnergyGradient
+from .features import FeatureCNN, FeatureMLP
 from .mlp import MLP
 from .ncsnpp import NCSNpp
 from .oracle import Oracle
@@ -41,4 +42,6 @@ __all__ = [
     "GuidedByClassifier",
     "MLPClassifier",
     "UNetClassifier",
+    "FeatureCNN",
+    "FeatureMLP",
 ]

@@ -6,6 +6,7 @@ from .classifier import TrainClassifier
 from .elbo import Elbo
 from .ema import EMALength
 from .encode import Encode
+from .evaluate import Evaluate
 from .export import Export
 from .generators import Generators
 from .interpolate import Interpolate
@@ -30,6 +31,7 @@ __all__ = [
     "Elbo",
     "EMALength",
     "Generators",
+    "Evaluate",
     "Interpolate",
     "Bound",
     "Binary",

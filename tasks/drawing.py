@@ -1,10 +1,12 @@
-"""Samples of a score, batch by batch: what tasks that compare several samplers or models have in common."""
+"""Samples of a score, batch by batch, and as files hold them: what several tasks have in common."""
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from data import Data
 from samplers import Sampler
 from sde_lib import SDE, BlockNoise, ScoreFn
 
@@ -36,3 +38,16 @@ def draw(
 
         parts.append(sampler(sde, score, start() * sde.prior_std, noise, on_step=on_step).cpu())
     return torch.cat(parts)
+
+
+def as_data(data: Data, x: Tensor) -> np.ndarray:
+    """Samples in model units, (N, *), as the data are: float64, or integers, rounded down, in a byte where they fit."""
+    r = data.decode(x.double().cpu())
+    if not bool(r.isfinite().all()):
+        bad = int((~r.flatten(1).isfinite().all(1)).sum())
+        raise FloatingPointError(
+            f"{bad} of {len(r)} samples are not finite; try more sampler.steps, another sampler, or dtype=float64"
+        )
+    if data.levels is None:
+        return r.numpy()
+    return r.floor().clamp(0, data.levels - 1).numpy().astype(np.uint8 if data.levels <= 256 else np.int64)

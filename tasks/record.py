@@ -30,8 +30,8 @@ class Record:
         group: the sweep it belongs to, or None.
 
     Attributes:
-        training, kept, snapshots, other, rivals: what a task may need to know of networks besides its score; filled in
-            by whoever obtains the score, since a task reads no configuration.
+        training, kept, snapshots, other, rivals, home, drawing, features: what a task may need to know of networks
+            besides its score; filled in by whoever obtains the score, since a task reads no configuration.
     """
 
     def __init__(
@@ -49,6 +49,9 @@ class Record:
         self.snapshots: Any = None  # the training.Snapshots of task.snapshots=
         self.other: tuple[Any, Any] | None = None  # the SDE and the score of task.other=
         self.rivals: dict[str, tuple[Any, list[dict]]] = {}  # the networks of task.trainers, and their trainings
+        self.home: Path | None = None  # the folder of the score's network; None without one
+        self.drawing: tuple[Path, dict] | None = None  # where samples are kept, and what decides them
+        self.features: tuple[Any, Any, str] | None = None  # what samples are compared in, its classes and its name
         self.started = time.monotonic()
         self.wandb = None
         try:

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -15,6 +16,7 @@ from samplers import Film, Sampler, TemperedNoise, Tempering
 from sde_lib import SDE, BlockNoise, Counted, ScoreFn
 
 from .conditions import Judged, as_written, encoded, judged, nearest_data, told
+from .drawing import as_data
 from .progress import progress
 from .record import Record
 
@@ -64,17 +66,7 @@ class Sample:
         samples = self.draw(sde, counted, data.shape, count, film, encoded(data, y))
         seconds = time.monotonic() - started
 
-        r = data.decode(samples.double().cpu())
-        if not bool(r.isfinite().all()):
-            bad = int((~r.flatten(1).isfinite().all(1)).sum())
-            raise FloatingPointError(
-                f"{bad} of {count} samples are not finite; try more sampler.steps, another sampler, or dtype=float64"
-            )
-        if data.levels:
-            r = r.floor().clamp(0, data.levels - 1).to(torch.int64)
-        x = r.numpy().astype(
-            np.uint8 if data.levels and data.levels <= 256 else np.int64 if data.levels else np.float64
-        )
+        r = torch.from_numpy(x := as_data(data, samples))
         record.arrays("samples", x=x, **({} if y is None else as_written(known, y)))
         verdict = judged(r, y, data)
         self.show(sde, score, data, r, y, verdict, film, record)
@@ -97,27 +89,40 @@ class Sample:
         y: Tensor | None = None,
     ) -> Tensor:
         """Samples in model units, shape (count, *shape), with their y (count, condition) as networks are told it."""
-        parts, std = [], self.tempering.noise * sde.prior_std
+        parts = []
         with progress("sampling", count) as advance:
             for first in range(0, count, self.batch):
                 size = min(self.batch, count - first)
-                start, noise = (
-                    BlockNoise(self.seed, first, size, shape, getattr(torch, self.dtype), self.device, stream)
-                    for stream in ("prior", "sampler")
-                )
-                own = told(score, y, slice(first, first + size), self.device, getattr(torch, self.dtype))
-                parts.append(
-                    self.sampler(
-                        sde,
-                        self.tempering.score(sde, own),
-                        start() * std,
-                        self.tempering.randn_like(noise),
-                        film=film if first == 0 else None,
-                        on_step=lambda share, first=first, size=size: advance(first, size, share),
-                    )
-                )
-                advance(first + size)
+                parts.append(self.part(sde, score, shape, first, size, film if first == 0 else None, y, advance))
         return torch.cat(parts)
+
+    def part(
+        self,
+        sde: SDE,
+        score: ScoreFn,
+        shape: tuple[int, ...],
+        first: int,
+        size: int,
+        film: Film | None = None,
+        y: Tensor | None = None,
+        advance: Callable[..., None] = lambda *arguments: None,
+    ) -> Tensor:
+        """The samples numbered first ... first + size - 1, shape (size, *shape), of all samples' y."""
+        dtype, std = getattr(torch, self.dtype), self.tempering.noise * sde.prior_std
+        start, noise = (
+            BlockNoise(self.seed, first, size, shape, dtype, self.device, stream) for stream in ("prior", "sampler")
+        )
+        own = told(score, y, slice(first, first + size), self.device, dtype)
+        x = self.sampler(
+            sde,
+            self.tempering.score(sde, own),
+            start() * std,
+            self.tempering.randn_like(noise),
+            film=film,
+            on_step=lambda share: advance(first, size, share),
+        )
+        advance(first + size)
+        return x
 
     def show(
         self,

@@ -115,6 +115,8 @@ def test_every_task_on_vectors_and_on_images(tmp_path, task, data):
         small += ["task.only=[vp,em,ode,exact]", "task.budgets=[5]", "task.tolerances=[1e-1]", "task.points=8"]
     if task == "train_classifier" and data == "digits":
         small = ["classifier.images.channels=[8,8]"]
+    if task == "evaluate" and data == "digits":
+        small += ["task.features.images.training.steps=20"]
     if task == "overfitting":
         small += ["task.shares=[0.5,1]", "likelihood.rtol=1e-2", "likelihood.atol=1e-2"]
     if task == "ema":
@@ -134,6 +136,8 @@ def test_every_task_on_vectors_and_on_images(tmp_path, task, data):
         ("interpolate", "digits"): ["interpolation.png"],
         ("memorisation", "moons"): ["distances.png", "pairs.png"],
         ("memorisation", "digits"): ["distances.png", "pairs.png"],
+        ("evaluate", "moons"): ["evaluation.png"],
+        ("evaluate", "digits"): ["evaluation.png"],
         ("overfitting", "moons"): ["overfitting.png"],
         ("overfitting", "digits"): ["overfitting.png"],
         ("ema", "moons"): ["ema.png"],

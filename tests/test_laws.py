@@ -234,7 +234,8 @@ def test_every_yaml_builds(path, files):
     if group == "operator":
         more = files.get(path.stem, [])
     node = node_of(path, *more)
-    pictures = ("Box", "Colourise", "Superresolve", "Deblur", "UNet", "RefineNet", "NCSNpp", "ADM", "DiT", "Diffusers")
+    images_alone = ("UNet", "RefineNet", "FeatureCNN", "NCSNpp", "ADM", "DiT", "Diffusers")
+    pictures = (*images_alone, "Box", "Colourise", "Superresolve", "Deblur")
     image = any(each["_target_"].split(".")[-1].startswith(pictures) for _, each in nodes(node))
     shape = (3, 8, 6) if image else (2,)
     integers = {"bins": [8.5, 8.5, 17]} if group == "latent/observation" else {}
@@ -275,7 +276,8 @@ PARTS = [
     if isinstance(value, type)
     and issubclass(value, kinds)
     and not inspect.isabstract(value)
-    and value not in (data.Data, data.Conditional, samplers.Mask, samplers.Dense)  # those hold tensors, or other parts
+    # those hold tensors, or other parts
+    and value not in (data.Data, data.Conditional, data.Turned, samplers.Mask, samplers.Dense)
     and value not in (models.ScoreModel, models.Classifier, models.ConditionalScore, models.GuidedByClassifier)
 ]
 

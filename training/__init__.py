@@ -2,7 +2,7 @@
 
 from . import journal, levels, posthoc, store
 from .binary import BinaryLoss
-from .classification import CrossEntropy
+from .classification import CrossEntropy, Recognition
 from .ema import EMA
 from .levels import Levels
 from .loss import (
@@ -29,6 +29,7 @@ __all__ = [
     "SlicedScoreMatching",
     "BinaryLoss",
     "CrossEntropy",
+    "Recognition",
     "Levels",
     "levels",
     "EMA",

@@ -1,9 +1,9 @@
-r"""Training a classifier of noisy data.
+r"""Training a classifier of noisy data, or of clean ones.
 
 .. math:: -\log p_\phi(y \mid x_t, t), \qquad x_t = \alpha x_0 + \sigma z
 
 averaged over the levels of noise that a score is learnt at (arXiv 2105.05233): the classifier's gradient is
-wanted at all of them.
+wanted at all of them. Of clean data, for the features in which samples are compared, -log p(y | x_0) alone.
 """
 
 from collections.abc import Callable
@@ -32,3 +32,11 @@ class CrossEntropy(Loss):
     def __call__(self, sde: SDE, score: Callable[[Tensor, Tensor], Tensor], x_0: Tensor) -> Tensor:
         t = self.levels.times(sde, spread(x_0, self.stratified))
         return -score(sde.perturb(x_0, t, torch.randn_like(x_0)), t)
+
+
+@dataclass(frozen=True)
+class Recognition(Loss):
+    """(no SDE, log_prob, x_0) -> -log p(y | x_0) in nats, one an example, of a classifier whose y is given."""
+
+    def __call__(self, sde: SDE | None, score: Callable[[Tensor], Tensor], x_0: Tensor) -> Tensor:
+        return -score(x_0)

@@ -1,0 +1,58 @@
+"""What decides a run's samples, in plain values: the name under which they are kept, beside their network."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from data import Data
+
+from .identity import holds_tensors, identity_of
+
+VERSION = 1  # raised when the code would draw other samples of the same description
+
+
+def weights_of(model: nn.Module) -> str:
+    """Ten hexadecimal digits of a model's weights and buffers, as they are."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:10]
+
+
+def description(cfg: dict, data: Data, score: nn.Module) -> dict[str, Any]:
+    """What decides the samples of a score; equal weights of another training count as the same network.
+
+    Arguments:
+        data: with the y that was asked for.
+    """
+    known = data.condition
+    return {
+        "version": VERSION,
+        "data": identity_of(cfg, data)["data"],
+        "sde": cfg["sde"],
+        "model": written(cfg["model"]),
+        "parameterisation": cfg["parameterisation"],
+        "weights": weights_of(score),
+        "sampler": written(cfg["task"]["sampler"]),
+        "tempering": written(cfg["task"]["tempering"]),
+        "condition": None if known is None or known.asked is None else known.asked.tolist(),
+        "guidance": float(cfg["guidance"]),
+        "seed": cfg["seed"],
+        "dtype": cfg["dtype"],
+        "device": str(cfg["device"]).split(":")[0],  # whose generators draw other noise from the same seed
+    }
+
+
+def written(node: Any) -> Any:
+    """A node without what only Python has, tensors and functions: they come from the data, which are named already."""
+    if isinstance(node, dict):
+        return {key: written(v) for key, v in node.items() if not callable(v) and not holds_tensors(v)}
+    return node
+
+
+def home_of(cfg: dict, record: Any, name: str) -> Path:
+    """The folder of the run's network; of a score without one, a folder of the store."""
+    return record.home or Path(cfg["store"]) / name

@@ -1,0 +1,92 @@
+r"""How much of a sample lies where data do, and how much of the data it covers: by neighbours, in bounded memory.
+
+With r_k(p) the distance of a point p to its k-th neighbour in its own set, and balls B(p) of that radius,
+
+.. math::
+    \text{precision} &= \frac1N \#\{x:\ x \in \textstyle\bigcup_y B(y)\}, &
+    \text{recall} &= \frac1M \#\{y:\ y \in \textstyle\bigcup_x B(x)\}, \\
+    \text{density} &= \frac1{kN} \#\{(x, y):\ x \in B(y)\}, &
+    \text{coverage} &= \frac1M \#\{y:\ \text{some } x \in B(y)\}
+
+for samples x and data y (Kynkaanniemi et al., arXiv 1904.06991; Naeem et al., arXiv 2002.09797). Precision and density
+fall for samples that are off the data, recall and coverage where data are missed. One far datum has a large ball: it
+makes precision too good, and density counts how many balls a sample lies in instead, so that it may exceed 1. Of two
+samples of one law, equally large, density is 1 in the mean and coverage near 1 - 2^{-k}, precision and recall have no
+value of their own: read them beside those of real data.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+HELD = 2**21  # distances that are held at once
+
+
+@dataclass(frozen=True)
+class Support:
+    """Precision, recall, density and coverage, as above."""
+
+    precision: float
+    recall: float
+    density: float
+    coverage: float
+
+
+def support_of(
+    x: Tensor, real: Tensor, ks: tuple[int, int] = (3, 5), of_real: tuple[Tensor, Tensor] | None = None
+) -> Support:
+    """Of samples x (N, *) beside real points (M, *), in one unit.
+
+    Arguments:
+        ks: which neighbour decides a ball, for precision and recall, and for density and coverage.
+        of_real: the radii of the real points for both, where they are known: ``radii(real, *ks)``.
+    """
+    x, real = x.flatten(1).double(), real.flatten(1).double()
+    if x.shape[1] != real.shape[1]:
+        raise ValueError(
+            f"the samples have {x.shape[1]} and {real.shape[1]} values each; a distance needs equal numbers"
+        )
+    if min(len(x), len(real)) <= max(ks):
+        raise ValueError(f"the support needs more than {max(ks)} points of either kind")
+    near, wide = radii(real, *ks) if of_real is None else of_real
+    (own,) = radii(x, ks[0])
+    inside, pairs = 0, 0
+    met, covered = (torch.zeros(len(real), dtype=torch.bool) for _ in range(2))
+    for at, between in blocks(x, real):
+        inside += int((between <= near).any(1).sum())
+        met |= (between <= own[at, None]).any(0)
+        within = between <= wide
+        pairs += int(within.sum())
+        covered |= within.any(0)
+    recall, coverage = (float(each.double().mean()) for each in (met, covered))
+    return Support(inside / len(x), recall, pairs / (ks[1] * len(x)), coverage)
+
+
+def precision_recall(x: Tensor, real: Tensor, k: int = 3) -> tuple[float, float]:
+    """(precision, recall) of samples x (N, *) beside real points (M, *), in one unit."""
+    found = support_of(x, real, (k, k))
+    return found.precision, found.recall
+
+
+def density_coverage(x: Tensor, real: Tensor, k: int = 5) -> tuple[float, float]:
+    """(density, coverage) of samples x (N, *) beside real points (M, *), in one unit."""
+    found = support_of(x, real, (k, k))
+    return found.density, found.coverage
+
+
+def radii(points: Tensor, *ks: int) -> tuple[Tensor, ...]:
+    """The distance of each of the points (N, *) to its k-th neighbour among them, (N,), for each k."""
+    points = points.flatten(1).double()
+    # the first neighbour is the point itself
+    nearest = [between.topk(max(ks) + 1, dim=1, largest=False).values for _, between in blocks(points, points)]
+    return tuple(torch.cat([each[:, k] for each in nearest]) for k in ks)
+
+
+def blocks(x: Tensor, y: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Which rows of x (N, D), and their distances from all of y (M, D)."""
+    rows = max(1, HELD // len(y))
+    for first in range(0, len(x), rows):
+        at = slice(first, first + rows)
+        yield at, torch.cdist(x[at], y)

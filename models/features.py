@@ -1,0 +1,143 @@
+r"""Small classifiers of clean data, whose last hidden layer is what samples are compared in.
+
+.. math:: x \mapsto h(x) \mapsto \log p_\phi(k \mid x) = \log\mathrm{softmax}(W h + b)_k
+
+Trained on the run's own data they know what tells these data apart, as a network of another data set's pictures does
+not, and need nobody's weights. Their distances are their own: they say which of two samplers is nearer to these data,
+and compare with no other network's, so that a metric's name names the network.
+"""
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import ClassVar
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from .unet import group_norm
+
+
+class FeatureCNN(nn.Module):
+    """Features of images of any height, width and number of channels.
+
+    Two convolutions at each resolution, the second one residual; the mean over what is left is h(x).
+
+    Arguments:
+        shape: the shape (C, H, W) of one image.
+        classes: K.
+        channels: the channels at each resolution, from the finest to the coarsest; the last is the length of h.
+        dropout: the share of features dropped in training.
+
+    Attributes:
+        title: what a metric calls it.
+        conditional: training gives it a y.
+    """
+
+    title: ClassVar[str] = "cnn"
+    conditional: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        classes: int,
+        channels: list[int] | tuple[int, ...] = (16, 32, 64, 128),
+        dropout: float = 0.2,
+    ):
+        super().__init__()
+        if len(shape) != 3:
+            raise ValueError(
+                f"task/features=cnn takes images of shape (C, H, W), the data have {tuple(shape)}; type "
+                f"task/features=mlp, or task/features=values"
+            )
+        if not channels or min(channels) < 1:
+            raise ValueError(f"model.channels={list(channels)} must be at least one level of at least one channel")
+        check_dropout(dropout)
+        self.first = nn.Conv2d(shape[0], channels[0], 3, padding=1)
+        self.levels = nn.ModuleList(
+            nn.ModuleDict(
+                {
+                    "norm_1": group_norm(before),
+                    "wider": nn.Conv2d(before, width, 3, padding=1),
+                    "norm_2": group_norm(width),
+                    "again": nn.Conv2d(width, width, 3, padding=1),
+                }
+            )
+            for before, width in pairwise(channels)
+        )
+        self.norm = group_norm(channels[-1])
+        self.dropout = nn.Dropout(dropout)
+        self.last = nn.Linear(channels[-1], classes)
+
+    def features(self, x: Tensor) -> Tensor:
+        """h(x), (B, C, H, W) to (B, F)."""
+        h = self.first(x)
+        for level in self.levels:
+            h = functional.avg_pool2d(h, 2, ceil_mode=True, count_include_pad=False)
+            h = level["wider"](functional.silu(level["norm_1"](h)))
+            h = h + level["again"](functional.silu(level["norm_2"](h)))
+        return functional.silu(self.norm(h)).mean((2, 3))
+
+    def log_prob(self, features: Tensor) -> Tensor:
+        """log p(k | x) in nats from h(x), (B, F) to (B, K)."""
+        return self.last(self.dropout(features)).log_softmax(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """log p(k | x) in nats, (B, C, H, W) to (B, K)."""
+        return self.log_prob(self.features(x))
+
+    def given(self, y: Tensor) -> Callable[[Tensor], Tensor]:
+        """log p(y | x) of the classes y (B, K + 1) as networks are told them: (B, C, H, W) to (B,)."""
+        return lambda x: (self(x) * y[:, :-1]).sum(1)
+
+
+class FeatureMLP(nn.Module):
+    """Features of vectors.
+
+    Arguments:
+        shape: the shape (D,) of one vector.
+        classes: K.
+        width, depth: of the hidden layers; the last is h(x).
+        dropout: the share of features dropped in training.
+
+    Attributes:
+        title, conditional: as above.
+    """
+
+    title: ClassVar[str] = "mlp"
+    conditional: ClassVar[bool] = True
+
+    def __init__(self, shape: tuple[int, ...], classes: int, width: int = 64, depth: int = 3, dropout: float = 0.0):
+        super().__init__()
+        if len(shape) != 1:
+            raise ValueError(
+                f"task/features=mlp takes vectors of shape (D,), the data have {tuple(shape)}; type task/features=cnn"
+            )
+        if min(width, depth) < 1:
+            raise ValueError(f"model.width={width} and model.depth={depth} must be at least 1")
+        check_dropout(dropout)
+        self.layers = nn.ModuleList(nn.Linear(shape[0] if i == 0 else width, width) for i in range(depth))
+        self.dropout = nn.Dropout(dropout)
+        self.last = nn.Linear(width, classes)
+
+    def features(self, x: Tensor) -> Tensor:
+        """h(x), (B, D) to (B, F)."""
+        for layer in self.layers:
+            x = functional.silu(layer(x))
+        return x
+
+    def log_prob(self, features: Tensor) -> Tensor:
+        """log p(k | x) in nats from h(x), (B, F) to (B, K)."""
+        return self.last(self.dropout(features)).log_softmax(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """log p(k | x) in nats, (B, D) to (B, K)."""
+        return self.log_prob(self.features(x))
+
+    def given(self, y: Tensor) -> Callable[[Tensor], Tensor]:
+        """log p(y | x) of the classes y (B, K + 1) as networks are told them: (B, D) to (B,)."""
+        return lambda x: (self(x) * y[:, :-1]).sum(1)
+
+
+def check_dropout(dropout: float) -> None:
+    if not 0 <= dropout < 1:
+        raise ValueError(f"model.dropout={dropout} must lie in [0, 1)")

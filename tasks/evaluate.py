@@ -1,0 +1,310 @@
+r"""How good are the samples? Distances, coverage and classes, each beside its floor: what real data show.
+
+Samples are drawn once and kept (:mod:`tasks.gallery`); asked for again, or for more of them, those are taken that are
+there. They are compared with held-out data in the features of a small classifier that learnt these data (
+:mod:`models.features`), or as they are, in model units, where they are vectors:
+
+* ``fd-NET@HASH``, ``kd-NET@HASH``: the Frechet and the kernel distance (:mod:`metrics.frechet`, :mod:`metrics.kernel`)
+  of features. They compare with no other network's and with no FID; HASH is that of the network's weights.
+* ``precision``, ``recall``, ``density``, ``coverage``: :mod:`metrics.support`.
+* ``sliced_wasserstein``: of the samples themselves, in data units.
+
+A floor is the same of training data against the held-out ones. Distances depend on the counts: samples and training
+data are therefore cut into sets of one size, ``compared``, the smaller of both counts, and each number is the mean over
+up to four sets. A perfect sampler is at the floor but for what the network has learnt by heart of its training data.
+
+Where the data have labels, the network judges each sample by itself, and the floors are the held-out data's:
+
+* ``is-NET@HASH``: the classifier score (:mod:`metrics.classes`), the inception score in this network's sense.
+* ``confident``: the share of samples of which it is more than 90 % sure.
+* ``class_ratio_NAME``: how often a class is among the samples, over its share in the training set; the least and the
+  largest of them, and ``class_variation``, the total variation between the two.
+* ``label_accuracy``: where samples were asked for by class, the share that it takes for theirs.
+"""
+
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from data import Condition, Conditional, Data, read_points
+from metrics import (
+    Values,
+    class_shares,
+    classifier_score,
+    confident,
+    gaussian_distance,
+    kernel_distance,
+    sliced_wasserstein,
+    support_of,
+)
+from metrics.frechet import mean_and_covariance
+from metrics.kernel import rows
+from metrics.support import radii
+from samplers import Sampler, TemperedNoise, Tempering
+from sde_lib import SDE, Counted, ScoreFn
+from training import Recipe
+
+from .conditions import encoded
+from .drawing import as_data
+from .gallery import Gallery, Kept
+from .inception import inception, inception_distances
+from .progress import progress
+from .record import Record
+from .sample import Sample
+
+log = logging.getLogger(__name__)
+
+SETS = 4  # of samples, and of training data
+MOST = 10_000  # held-out data that are compared with
+BLOCK = 256  # points whose features are computed at once
+PIECE = 512  # pictures a file, at most: what a killed run may lose
+WIDEST = 4096  # features: a root of their covariance takes the cube of them
+LEAST = 6  # points of either kind: the fifth neighbour is looked at
+MANY = 20  # classes that are listed by name, at most
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """(sde, score, data, record) -> metrics, evaluation.npz and a picture.
+
+    Arguments:
+        sampler: what turns noise into samples.
+        features: what they are compared in: the recipe of a network, or :class:`metrics.Values`.
+        tempering: their temperature.
+        samples: a file of samples in the data's own units to judge instead.
+        fid: whether the FID with Inception's features is wanted as well, or the path of Inception's weights.
+        count: how many samples; None for 10,000 vectors or 5,000 pictures, or all of ``samples``.
+        batch, seed, device, dtype: of the sampling; see :class:`tasks.Sample`.
+
+    Attributes:
+        conditions: whether it gives each sample its y by itself.
+    """
+
+    conditions: ClassVar[bool] = True
+
+    sampler: Sampler
+    features: Recipe | Values = field(default_factory=Values)
+    tempering: Tempering = field(default_factory=TemperedNoise)
+    samples: str | None = None
+    fid: bool | str = False
+    count: int | None = None
+    batch: int = 1024
+    seed: int = 0
+    device: str = "cpu"
+    dtype: str = "float32"
+
+    def __post_init__(self):
+        self.drawing  # noqa: B018 (its own checks)
+        if self.count is not None and self.count < LEAST:
+            raise ValueError(f"count={self.count} must be at least {LEAST} to compare samples with data")
+
+    @property
+    def drawing(self) -> Sample:
+        """What draws the samples."""
+        return Sample(self.sampler, self.tempering, self.count, self.batch, self.seed, self.device, self.dtype)
+
+    def check_data(self, data: Data) -> None:
+        known = data.condition
+        if known is not None and not known.classes and known.asked is not None:
+            raise ValueError(
+                "condition=: no held-out data are known to have the numbers y that are asked for, and samples cannot "
+                "be compared with them; leave condition out to compare x and y together"
+            )
+        for key, part in (("training", data.train), ("held-out", data.test)):
+            if len(part) < LEAST:
+                raise ValueError(f"{len(part)} {key} data are too few to compare samples with: {LEAST} at least")
+        if isinstance(self.features, Values) and data.dim > WIDEST:
+            raise ValueError(
+                f"task/features=values compares covariances, and {data.dim} values, more than {WIDEST}, are too "
+                f"many for them; type task/features={'cnn' if len(data.shape) == 3 else 'mlp, for labelled vectors'}"
+            )
+        if self.fid:
+            if len(data.shape) != 3 or data.shape[0] not in (1, 3) or data.levels is None:
+                raise ValueError(
+                    f"task.fid={self.fid}: the FID is one of grey or colour pictures of integer levels, and these data "
+                    f"have the shape {tuple(data.shape)}; leave it out"
+                )
+            inception(self.fid, "cpu")  # its mistakes are told before a long training
+
+    def __call__(self, sde: SDE, score: ScoreFn, data: Data, record: Record) -> dict:
+        if record.features is None:
+            raise ValueError("task=evaluate needs a network's features, which run.py finds or trains: run it by run.py")
+        net, classes, title = record.features
+        kept, y = self.obtain(sde, score, data, record)
+        r, known = torch.from_numpy(kept.x), data.condition
+        # any of them, since files may stand in an order
+        random = torch.Generator().manual_seed(0)
+        test, train = (torch.randperm(len(each), generator=random) for each in (data.test, data.train))
+        test, size = test[:MOST], min(len(r), len(data.train))
+        if size < len(r):
+            log.info("samples are compared in sets of %s: there are no more training data to set a floor", f"{size:,}")
+
+        view = View(net, data, self.device, joined=y is not None and not known.classes)
+        reference = Points(data.test[test], None if known is None else known.test[test])
+        train = train[: SETS * size]
+        floors = Points(data.train[train], None if known is None else known.train[train])
+        ours, floor = self.measured(view, {"samples": Points(r, y), "floor": floors}, reference, size, data, title)
+        metrics, stderr = {}, f"kd-{title}_stderr"
+        for key in ours:
+            metrics[key] = ours[key]
+            if key != stderr:
+                metrics[f"{key}_floor"] = floor[key]
+        shares = {}
+        if classes is not None:
+            verdicts, shares = self.classified(view, r, y, data, test, classes, title)
+            metrics |= verdicts
+            record.arrays("evaluation", names=list(classes.names), **{k: v.numpy() for k, v in shares.items()})
+        if self.fid:
+            metric = inception(self.fid, self.device)
+            metrics |= inception_distances(metric, r, data, self.device, min(64, self.batch))
+        metrics |= {"features": title, "count": len(r), "compared": size, "reference": len(test)}
+        if kept.evaluations:
+            metrics |= {"nfe": kept.evaluations / len(r), "seconds": kept.seconds, "drawn_now": kept.drawn}
+        from .figures.evaluation import evaluation
+
+        path, names = record.path("evaluation.png"), () if classes is None else classes.names
+        shown = {key: each.numpy() for key, each in shares.items()}
+        record.picture(evaluation(r[:2000], reference.x[:2000], metrics, shown, names, path, data.levels))
+        return metrics
+
+    def measured(
+        self, view: "View", parts: dict[str, "Points"], reference: "Points", size: int, data: Data, title: str
+    ) -> list[dict[str, float]]:
+        """The distances of each part from the reference: the mean over up to four sets of one size."""
+        means, room = [], max(2, min(MOST, 2**24 // data.dim))  # in bounded memory
+        starts = {name: range(0, min(len(each.x), SETS * size) - size + 1, size) for name, each in parts.items()}
+        base, done = Base(view(reference.x, reference.y)), 0
+        with progress("comparing", sum(map(len, starts.values()))) as advance:
+            for name, part in parts.items():
+                found = []
+                for first in starts[name]:
+                    at = slice(first, first + size)
+                    h = view(part.x[at], None if part.y is None else part.y[at])
+                    row = base.compared(h, title)
+                    row["sliced_wasserstein"] = sliced_wasserstein(part.x[at][:room], reference.x[:room])
+                    found.append(row)
+                    done += 1
+                    advance(done)
+                means.append({key: sum(row[key] for row in found) / len(found) for key in found[0]})
+        return means
+
+    def obtain(self, sde: SDE, score: ScoreFn, data: Data, record: Record) -> tuple[Kept, Tensor | None]:
+        """The samples in data units, and the y that each was drawn for, if there is one."""
+        if self.samples is not None:
+            r = read_points(self.samples, data.shape, data.levels, data.labels(), key="task.samples")
+            r = r[: self.count] if self.count else r
+            if len(r) < LEAST:
+                raise ValueError(f"task.samples={self.samples} holds {len(r)} samples, and {LEAST} are the least")
+            return Kept(r.numpy(), 0, 0.0, 0), None
+        if record.drawing is None:
+            raise ValueError(
+                "task=evaluate keeps its samples beside their network, which run.py finds: run it by run.py"
+            )
+        pictures = len(data.shape) == 3
+        count, counted = self.count or (5000 if pictures else 10_000), Counted(score)
+        y = None if data.condition is None else data.condition.drawn(count, self.seed)
+        told, drawing, gallery = encoded(data, y), self.drawing, Gallery(*record.drawing)
+        if (kept := gallery.found(count)) is not None:
+            return kept, y
+        if title := getattr(self.sampler, "title", None):  # sampler=auto says what it chose
+            log.info(title)
+        with progress("sampling", count) as advance:
+
+            def draw(first: int, size: int):
+                before = counted.evaluations
+                x = drawing.part(sde, counted, data.shape, first, size, None, told, advance)
+                return as_data(data, x), counted.evaluations - before
+
+            piece = min(self.batch, PIECE) if pictures else self.batch
+            return gallery.obtain(count, piece, draw, time.monotonic), y
+
+    def classified(
+        self, view: "View", r: Tensor, y: Tensor | None, data: Data, rows: Tensor, classes: Condition, title: str
+    ) -> tuple[dict, dict]:
+        """What the network says of samples, beside the held-out data in those rows; and the shares of the classes."""
+        ours, theirs = view.log_prob(r), view.log_prob(data.test[rows])
+        labels = data.condition.test[rows] if isinstance(data, Conditional) and data.condition.classes else None
+        labels = classes.test[rows] if labels is None else labels
+        found = {"confident": confident(ours), "confident_floor": confident(theirs)}
+        accuracy, shares = float((theirs.argmax(1) == labels).double().mean()), {}
+        if y is not None and data.condition.classes:
+            found |= {"label_accuracy": float((ours.argmax(1) == y).double().mean()), "label_accuracy_floor": accuracy}
+        else:
+            found["classifier_accuracy"] = accuracy
+        if data.condition is not None and data.condition.asked is not None:
+            return found, shares  # of the classes that were asked for alone, the rest says nothing
+        key = f"is-{title}"
+        found[key], found[f"{key}_stderr"] = classifier_score(ours)
+        found[f"{key}_floor"], _ = classifier_score(theirs)
+        truth = torch.bincount(classes.train, minlength=len(classes.names)).double() / len(classes.train)
+        shares = {"class_shares": class_shares(ours), "class_shares_held_out": class_shares(theirs)}
+        for end, each in zip(("", "_floor"), shares.values(), strict=True):
+            ratio = (each / truth)[truth > 0]
+            found |= {f"class_ratio_least{end}": float(ratio.min()), f"class_ratio_most{end}": float(ratio.max())}
+            found[f"class_variation{end}"] = float((each - truth).abs().sum() / 2)
+        shares["class_shares_train"] = truth
+        if len(classes.names) <= MANY:
+            ratios = (shares["class_shares"] / truth).tolist()
+            found |= {f"class_ratio_{name}": v for name, v in zip(classes.names, ratios, strict=True)}
+        return found, shares
+
+
+@dataclass(frozen=True)
+class Points:
+    """Points in data units, (N, *), and what is known of each, (N,) or (N, C), if anything is."""
+
+    x: Tensor
+    y: Tensor | None
+
+
+class View:
+    """What points in data units are compared in.
+
+    Arguments:
+        net: has ``features``, and ``log_prob`` of them where it is a classifier.
+        joined: whether numbers y stand beside each point's features, as they do where both are drawn together.
+    """
+
+    def __init__(self, net: Any, data: Data, device: str, joined: bool):
+        self.net, self.data, self.joined = net, data, joined
+        self.device = device if isinstance(net, nn.Module) else "cpu"
+
+    @torch.no_grad()
+    def features(self, r: Tensor) -> Iterator[Tensor]:
+        """Blocks of h (B, F) of points r (N, *), on the network's device and in its precision."""
+        dtype = torch.float32 if isinstance(self.net, nn.Module) else torch.float64
+        for part in r.split(BLOCK):
+            x = self.data.encode(self.data.dequantise(part, None).double())
+            yield self.net.features(x.to(self.device, dtype))
+
+    def __call__(self, r: Tensor, y: Tensor | None = None) -> Tensor:
+        """Features of points r (N, *) in data units, with y (N, C) beside them, (N, F), float64."""
+        h = torch.cat([part.cpu().double() for part in self.features(r)])
+        if self.joined:
+            known = self.data.condition
+            h = torch.cat([h, ((y.double() - known.shift) / known.scale).to(h)], 1)
+        return h
+
+    @torch.no_grad()
+    def log_prob(self, r: Tensor) -> Tensor:
+        """log p(k | x) in nats of points r (N, *) in data units, (N, K), float64."""
+        return torch.cat([self.net.log_prob(part).double().cpu() for part in self.features(r)])
+
+
+class Base:
+    """The features h (M, F) of held-out data, and what every comparison with them needs, found once."""
+
+    def __init__(self, h: Tensor):
+        self.h, self.moments, self.rows, self.radii = h, mean_and_covariance(h), rows(h), radii(h, 3, 5)
+
+    def compared(self, h: Tensor, title: str) -> dict[str, float]:
+        """Features h (N, F) beside them."""
+        kd, stderr = kernel_distance(h, self.h, self.rows)
+        found = {f"fd-{title}": gaussian_distance(*mean_and_covariance(h), *self.moments)}
+        found |= {f"kd-{title}": kd, f"kd-{title}_stderr": stderr}
+        return found | asdict(support_of(h, self.h, (3, 5), self.radii))

@@ -1,0 +1,77 @@
+"""The FID itself, with Inception's features, where torchmetrics and Inception's weights are at hand.
+
+Samples are compared with all training data, as published numbers are, which take 50,000 samples: of fewer the FID is
+larger. Its floor is that of the held-out data, of which there are ``fid_floor_count``. Grey pictures are given three
+equal channels, levels other than 256 are spread over the byte.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from data import Data
+
+from .progress import progress
+
+
+def inception(weights: bool | str, device: str) -> Any:
+    """torchmetrics' metric, its network loaded.
+
+    Arguments:
+        weights: the path of Inception's weights, or true for those that it downloads or has downloaded before.
+
+    Raises:
+        ImportError: a package is missing.
+        OSError: the weights cannot be had.
+    """
+    try:
+        from torchmetrics.image.fid import FrechetInceptionDistance
+    except ImportError:
+        raise ImportError(
+            f"task.fid={weights} needs the packages torchmetrics and torch-fidelity: pip install -e .[fid], or leave "
+            f"it out"
+        ) from None
+    path = None if weights is True else str(weights)
+    if path is not None and not Path(path).is_file():
+        raise FileNotFoundError(
+            f"task.fid={weights} does not exist (looked at {Path(path).absolute()}): type the path of Inception's "
+            f"weights, or task.fid=true to let torch-fidelity download them"
+        )
+    try:
+        metric = FrechetInceptionDistance(
+            2048, reset_real_features=False, feature_extractor_weights_path=path, antialias=False
+        )
+    except ModuleNotFoundError:
+        raise ImportError(f"task.fid={weights} needs the package torch-fidelity: pip install -e .[fid]") from None
+    except (OSError, RuntimeError, EOFError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise OSError(
+            f"task.fid={weights}: Inception's weights could not be loaded ({reason}); download torch-fidelity's "
+            f"file of them elsewhere and type task.fid=PATH, or leave it out"
+        ) from None
+    return metric.to(device)
+
+
+def inception_distances(metric: Any, r: Tensor, data: Data, device: str, batch: int) -> dict[str, float]:
+    """The FID of samples r (N, C, H, W) in data units against the training data, and that of the held-out data."""
+    parts = (("real", data.train), ("fake", r), ("held-out", data.test))
+    found, done = [], 0
+    with progress("FID", sum(len(each) for _, each in parts)) as advance:
+        for name, pictures in parts:
+            for part in pictures.split(batch):
+                metric.update(in_bytes(part, data.levels).to(device), real=name == "real")
+                done += len(part)
+                advance(done)
+            if name != "real":
+                found.append(float(metric.compute()))
+                metric.reset()  # what it knows of the real ones stays
+    return {"fid": found[0], "fid_floor": found[1], "fid_floor_count": len(data.test)}
+
+
+def in_bytes(r: Tensor, levels: int) -> Tensor:
+    """Pictures (B, 1 or 3, H, W) of integers 0 ... levels - 1 as bytes (B, 3, H, W)."""
+    if levels != 256:
+        r = (r.double() * (255 / (levels - 1))).round()
+    return r.to(torch.uint8).expand(-1, 3, -1, -1)

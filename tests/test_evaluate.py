@@ -1,0 +1,432 @@
+"""task=evaluate: samples are drawn once and kept, in any pieces; what is wrong with them is seen."""
+
+import json
+import math
+import sys
+import threading
+import time
+import types
+
+import numpy as np
+import pytest
+import torch
+
+from conf.drawing import weights_of
+from data import Conditional, Data, Digits, Turned
+from metrics import Values, frechet_distance
+from models import FeatureCNN, FeatureMLP
+from run import load, run
+from samplers import Sampler
+from tasks import Evaluate, Record
+from tasks.gallery import Gallery
+
+from .conftest import GaussianScore, compose, make_sde
+from .test_cli import CHOICES
+
+TINY = ("training.steps=20", "training.batch=32", "training.warmup=2", "training.evaluate=0")
+DIGITS = ("data=digits", "model.channels=[8]", "model.attention=[]", "sampler=ddim", "sampler.steps=3", *TINY)
+NET = ("task.features.images.training.steps=10", "task.features.images.training.batch=32")
+
+
+def job(folder, *overrides: str) -> dict:
+    run(compose(f"store={folder}/store", "task=evaluate", *overrides), CHOICES, folder / "run")
+    return json.loads((folder / "run" / "metrics.json").read_text())
+
+
+# --- the samples that are kept ----------------------------------------------------------------------------------------
+
+
+def numbered(first: int, size: int):
+    """Samples that are their own numbers, each for two evaluations."""
+    return np.arange(first, first + size, dtype=np.float64)[:, None], 2 * size
+
+
+def clock():
+    return time.monotonic()
+
+
+def test_samples_are_drawn_once_and_more_are_added(tmp_path):
+    asked = []
+
+    def draw(first, size):
+        asked.append((first, size))
+        return numbered(first, size)
+
+    gallery = Gallery(tmp_path, {"seed": 1})
+    for count, piece, pieces, new in ((10, 4, [(0, 4), (4, 4), (8, 2)], 10), (7, 4, [], 0), (10, 3, [], 0)):
+        asked.clear()
+        kept = gallery.obtain(count, piece, draw, clock)
+        assert asked == pieces and kept.drawn == new and kept.x[:, 0].tolist() == list(range(count))
+        assert kept.evaluations == pytest.approx(2 * count)
+    asked.clear()
+    kept = Gallery(tmp_path, {"seed": 1}).obtain(15, 4, draw, clock)
+    assert asked == [(10, 4), (14, 1)] and kept.drawn == 5 and kept.x[:, 0].tolist() == list(range(15))
+    assert Gallery(tmp_path, {"seed": 2}).obtain(3, 4, draw, clock).drawn == 3, "other samples"
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_killed_run_goes_on(tmp_path):
+    class Killed(BaseException):
+        pass
+
+    def dies(first, size):
+        if first >= 8:
+            raise Killed
+        return numbered(first, size)
+
+    gallery = Gallery(tmp_path, {})
+    with pytest.raises(Killed):
+        gallery.obtain(20, 4, dies, clock)
+    (gallery.folder / ".partial-000000008-000000012.npz").write_bytes(b"half a file")  # of a kill while it was written
+    kept = gallery.obtain(20, 4, numbered, clock)
+    assert kept.drawn == 12 and kept.x[:, 0].tolist() == list(range(20)) and not list(gallery.folder.glob(".partial*"))
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "absent", "empty"])
+def test_a_damaged_file_is_drawn_again(tmp_path, damage, caplog):
+    gallery = Gallery(tmp_path, {})
+    gallery.obtain(12, 4, numbered, clock)
+    path = gallery.folder / "000000004-000000008.npz"
+    whole = path.read_bytes()
+    place = whole.index(np.float64(5).tobytes())
+    changed = {"cut": whole[:-200], "flipped": whole[:place] + b"\x01" + whole[place + 1 :], "empty": b""}
+    path.unlink() if damage == "absent" else path.write_bytes(changed[damage])
+    kept = gallery.obtain(12, 4, numbered, clock)
+    assert kept.drawn == 8 and kept.x[:, 0].tolist() == list(range(12))
+    assert gallery.obtain(12, 4, numbered, clock).drawn == 0
+    assert damage == "absent" or "is not what was written" in caplog.text
+
+
+def test_two_at_once_draw_each_sample_once(tmp_path):
+    asked, found = [], []
+
+    def slowly(first, size):
+        asked.append(first)
+        time.sleep(0.05)
+        return numbered(first, size)
+
+    def go():
+        found.append(Gallery(tmp_path, {}).obtain(12, 4, slowly, clock))
+
+    threads = [threading.Thread(target=go) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(asked) == [0, 4, 8] and sorted(kept.drawn for kept in found) == [0, 0, 12]
+    assert all(kept.x[:, 0].tolist() == list(range(12)) for kept in found)
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match=r"the samples' folder .*file.samples-.* cannot be written .* store=FOLDER"):
+        Gallery(tmp_path / "file", {}).obtain(2, 2, numbered, clock)
+
+
+# --- what decides them ------------------------------------------------------------------------------------------------
+
+
+def test_a_second_run_draws_nothing_and_other_samples_have_a_place_of_their_own(tmp_path):
+    words = ("data=mixture", "model=oracle", "sampler=sea", "sampler.steps=5", "data.count=300", "data.test_count=200")
+    first = job(tmp_path, *words, "count=40", "task.batch=7")
+    assert first["drawn_now"] == 40 and first["nfe"] > 5
+    again = job(tmp_path, *words, "count=40", "task.batch=1000")
+    assert again["drawn_now"] == 0
+    same = {key: value for key, value in first.items() if key != "drawn_now"}
+    assert same == {key: value for key, value in again.items() if key != "drawn_now"}, "also what they cost"
+    more = job(tmp_path, *words, "count=60")
+    assert more["drawn_now"] == 20 and more["count"] == 60
+    (folder,) = (tmp_path / "store").glob("*/samples-*")
+    kept = np.concatenate([np.load(path)["x"] for path in sorted(folder.glob("*.npz"))])
+    fresh = tmp_path / "fresh"
+    job(fresh, *words, "count=60", "task.batch=64")
+    (whole,) = fresh.glob("store/*/samples-*/*.npz")
+    assert np.allclose(kept, np.load(whole)["x"], atol=1e-5), "sample i is a function of the seed alone"
+    for k, other in enumerate(("seed=1", "sampler.steps=6", "dtype=float64", "sde=vp", "data.stds=[0.3,0.4,0.5]"), 2):
+        assert job(tmp_path, *words, "count=40", other)["drawn_now"] == 40, other
+        assert len(list((tmp_path / "store").glob("*/samples-*"))) == k
+    tempered = job(tmp_path, *words, "count=40", "task.tempering.temperature=0.5")
+    assert tempered["drawn_now"] == 40 and tempered["fd-values"] > first["fd-values"]
+
+
+def test_samples_stand_beside_their_network_as_bytes(tmp_path):
+    metrics = job(tmp_path, *DIGITS, *NET, "count=20")
+    names = sorted(path.name.rsplit("-", 1)[0] for path in (tmp_path / "store").iterdir())
+    assert names == ["moons-features-cnn", "moons-ve-mlp"], "by the choices' names"
+    (folder,) = (tmp_path / "store").glob("moons-ve-mlp-*/samples-*")
+    x = np.load(folder / "000000000-000000020.npz")["x"]
+    assert x.dtype == np.uint8 and x.shape == (20, 1, 8, 8) and x.max() <= 16
+    (network,) = (tmp_path / "store").glob("moons-ve-mlp-*")
+    by_path = job(tmp_path, *DIGITS, *NET, "count=20", f"checkpoint={network}")
+    assert by_path["drawn_now"] == 0, "the same network by its path"
+    drop = ("drawn_now",)
+    assert {k: v for k, v in by_path.items() if k not in drop} == {k: v for k, v in metrics.items() if k not in drop}
+    other = job(tmp_path, *DIGITS, *NET, "count=20", "training.seed=1")
+    assert other["drawn_now"] == 20 and other["features"] == metrics["features"], "one judge for all networks"
+
+
+# --- the networks in whose features they are compared -----------------------------------------------------------------
+
+
+def test_a_metric_is_named_by_the_weights_of_its_network(tmp_path):
+    metrics = job(tmp_path, *DIGITS, *NET, "count=20")
+    (title,) = {key.removeprefix("fd-") for key in metrics if key.startswith("fd-") and not key.endswith("_floor")}
+    assert metrics["features"] == title and title.startswith("cnn@") and len(title) == 14
+    assert not any(key.lower().startswith("fid") for key in metrics)
+    assert {f"{name}-{title}{end}" for name in ("fd", "kd", "is") for end in ("", "_floor")} <= set(metrics)
+    (folder,) = (tmp_path / "store").glob("*features-cnn-*")
+    sde, net, data = load(folder)
+    assert sde is None and isinstance(net, FeatureCNN) and data.condition.classes
+    assert weights_of(net) == title.removeprefix("cnn@")
+    other = job(tmp_path, *DIGITS, *NET, "count=20", "task.features.images.training.seed=1")
+    assert other["features"] != title and other["drawn_now"] == 0
+
+
+def test_it_learns_the_digits(tmp_path):
+    """With its own number of updates, on the real thing: and what it says of held-out digits is the floor."""
+    real = Digits()
+    np.save(tmp_path / "real.npy", real.test[:200].numpy())
+    noise = np.random.default_rng(0).integers(0, 17, (200, 1, 8, 8))
+    np.save(tmp_path / "noise.npy", noise)
+    one = real.test[real.test_labels == 3][:20].repeat(10, 1, 1, 1)
+    np.save(tmp_path / "three.npy", one.numpy())
+    small = ("model.channels=[16,32,64]", "training.steps=250", "training.batch=64")
+    words = ("data=digits", "sampler=ddim", *(f"task.features.images.{each}" for each in small))
+    good, bad, three = (job(tmp_path, *words, f"task.samples={tmp_path}/{n}.npy") for n in ("real", "noise", "three"))
+    title = good["features"]
+    assert good["classifier_accuracy"] > 0.95 and good["confident"] > 0.8
+    assert len(list((tmp_path / "store").iterdir())) == 1, "no score was trained"
+    for key in (f"fd-{title}", f"kd-{title}", "sliced_wasserstein"):
+        assert good[key] < 1.5 * max(good[f"{key}_floor"], 1e-3) < bad[key], key
+        assert three[key] > 2 * good[f"{key}_floor"], key
+    assert bad["precision"] < 0.6 * good["precision"] and bad["coverage"] < 0.3 * good["coverage"]
+    assert three["recall"] < good["recall"] and three["coverage"] < 0.5 * good["coverage"]
+    assert three[f"is-{title}"] < 2 < 7 < good[f"is-{title}"] <= 10
+    assert three["class_ratio_most"] == pytest.approx(three["class_ratio_3"]) and three["class_ratio_3"] > 8
+    assert three["class_variation"] > 0.8 > 0.2 > good["class_variation"] and three["class_ratio_least"] == 0
+
+
+def pictures(tmp_path, shape=(1, 6, 9), labels=False):
+    """Pictures without labels, that have an up and a left."""
+    random = np.random.default_rng(0)
+    ramp = np.linspace(0, 200, math.prod(shape)).reshape(shape)
+    x = (ramp + random.integers(0, 50, (120, *shape))).astype(np.uint8)
+    np.save(tmp_path / "mine.npy", x)
+    small = ["model.images.channels=[8]", "model.images.attention=[]", "training.images.steps=3"]
+    small += ["training.images.batch=8", "task.features.images.training.steps=60", "sampler=ddim", "sampler.steps=2"]
+    return ["data=arrays", f"data.path={tmp_path}/mine.npy", *small]
+
+
+@pytest.mark.parametrize("shape", [(1, 6, 9), (3, 8, 8)])
+def test_without_labels_the_network_learns_how_pictures_were_turned(tmp_path, shape):
+    metrics = job(tmp_path, *pictures(tmp_path, shape), "count=20")
+    assert f"fd-{metrics['features']}" in metrics and metrics["features"].startswith("cnn@")
+    assert not any(key.startswith(("is-", "class", "confident")) for key in metrics)
+    (folder,) = (tmp_path / "store").glob("*features-cnn-*")
+    _, net, data = load(folder)
+    turned = Turned(data)
+    x, k = turned.encode(turned.dequantise(turned.test, None)), turned.test_labels
+    assert float((net(x).argmax(1) == k).double().mean()) > 0.8
+
+
+def test_turns_are_turns():
+    x = torch.arange(2 * 3 * 4 * 4).reshape(2, 3, 4, 4).to(torch.uint8)
+    turned = Turned(Data(x, x[:1], 0.0, 1.0, 256))
+    assert turned.train.shape == (8, 3, 4, 4) and turned.train_labels.tolist() == [0, 1, 2, 3] * 2
+    for k in range(4):
+        assert np.array_equal(turned.train[4 + k].numpy(), np.rot90(x[1].numpy(), k, (1, 2)))
+    wide = Turned(Data(x[..., :2], x[:1, :, :, :2], 0.0, 1.0, 256))
+    one = x[0, :, :, :2].numpy()
+    for k, expected in enumerate((one, one[:, ::-1, ::-1], one[:, :, ::-1], one[:, ::-1])):
+        assert np.array_equal(wide.train[k].numpy(), expected)
+    with pytest.raises(ValueError, match="pictures can be turned"):
+        Turned(Data(torch.zeros(4, 2), torch.zeros(4, 2), 0.0, 1.0))
+
+
+def test_labelled_vectors_may_have_a_network_too(tmp_path):
+    random = np.random.default_rng(0)
+    k = random.integers(0, 3, 300)
+    np.savez(tmp_path / "mine.npz", x=random.normal(size=(300, 2)) + 6 * np.eye(3)[k][:, :2], kind=k)
+    words = ["data=arrays", f"data.path={tmp_path}/mine.npz", "data.key=x", "data.labels=kind", "sampler=ddim"]
+    words += ["sampler.steps=3", "training.vectors.steps=5", "count=100"]
+    plain = job(tmp_path, *words)
+    assert {"fd-values", "kd-values", "kd-values_stderr", "fd-values_floor"} <= set(plain) and "confident" not in plain
+    more = job(tmp_path, *words, "task/features=mlp", "task.features.training.steps=100")
+    assert more["classifier_accuracy"] > 0.9 and "class_ratio_2" in more and more["drawn_now"] == 0
+    with pytest.raises(ValueError, match="task/features=mlp learns the labels of the data, and these have none"):
+        job(tmp_path, *words[:3], "sampler=ddim", "training.vectors.steps=5", "task/features=mlp")
+    with pytest.raises(ValueError, match="task/features=cnn takes images"):
+        job(tmp_path, *words, "task/features=cnn")
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 5, 7), (4, 1, 3)])
+def test_networks_take_any_picture_and_their_parts_agree(shape):
+    net = FeatureCNN(shape, 3, channels=[8, 8, 16]).eval()
+    x = torch.randn(5, *shape)
+    h = net.features(x)
+    assert h.shape == (5, 16) and torch.equal(net.log_prob(h), net(x))
+    assert torch.allclose(net(x).exp().sum(1), torch.ones(5), atol=1e-5)
+    y = torch.eye(4)[[0, 2, 1, 0, 2]]
+    assert torch.equal(net.given(y)(x), net(x)[torch.arange(5), [0, 2, 1, 0, 2]])
+    vectors = FeatureMLP((4,), 3, width=8, depth=2)
+    v = torch.randn(5, 4)
+    assert torch.equal(vectors.log_prob(vectors.features(v)), vectors(v)) and vectors.features(v).shape == (5, 8)
+    assert torch.equal(vectors.given(y)(v), vectors(v)[torch.arange(5), [0, 2, 1, 0, 2]])
+
+
+# --- what is wrong with samples is seen, and nothing where nothing is -------------------------------------------------
+
+
+class Scaled(Sampler):
+    """A sampler of N(mean, (width std)^2 I) in model units, from the noise that it is given."""
+
+    def __init__(self, mean: float = 0.0, width: float = 1.0):
+        self.mean, self.width = mean, width
+
+    def __call__(self, sde, score, x, randn_like, on_step=None, film=None):
+        return self.mean + self.width * x / sde.prior_std
+
+
+def evaluated(folder, sampler, shape=(3,), count=700) -> dict:
+    draws = [2 * torch.randn(n, *shape, generator=torch.Generator().manual_seed(n)) + 8 for n in (3 * count, 900)]
+    record, sde = Record(folder), make_sde("vp")
+    record.drawing, record.features = (folder, {"sampler": vars(sampler)}), (Values(), None, "values")
+    metrics = Evaluate(sampler, count=count)(sde, GaussianScore(sde), Data(*draws, 8.0, 2.0), record)
+    record.close()
+    return metrics
+
+
+def test_draws_of_the_same_law_are_at_the_floor_and_others_at_the_closed_form(tmp_path):
+    """In model units the data are N(0, I): d^2 = D (m^2 + (w - 1)^2)."""
+    metrics = evaluated(tmp_path / "good", Scaled())
+    for key in ("fd-values", "kd-values", "sliced_wasserstein"):
+        assert abs(metrics[key]) < 3 * abs(metrics[f"{key}_floor"]) + 0.01, key
+    for key in ("precision", "recall", "density", "coverage"):
+        assert metrics[key] == pytest.approx(metrics[f"{key}_floor"], abs=0.08), key
+    assert metrics["compared"] == 700 and metrics["reference"] == 900
+    for name, mean, width in (("moved", 0.7, 1.0), ("narrow", 0.0, 0.3)):
+        metrics = evaluated(tmp_path / name, Scaled(mean, width))
+        assert metrics["fd-values"] == pytest.approx(3 * (mean**2 + (width - 1) ** 2), rel=0.12)
+        assert metrics["kd-values"] > 5 * metrics["kd-values_stderr"]
+    assert metrics["precision"] > metrics["precision_floor"] and metrics["recall"] < 0.5 * metrics["recall_floor"]
+    assert metrics["coverage"] < 0.8 * metrics["coverage_floor"]
+
+
+def test_samples_are_compared_in_sets_as_large_as_the_floors(tmp_path):
+    """Of more samples than training data the mean over sets of their number; not one distance of all."""
+    sampler, (folder, sde) = Scaled(), (tmp_path, make_sde("vp"))
+    train, test = torch.randn(150, 2), torch.randn(400, 2)
+    record = Record(folder)
+    record.drawing, record.features = (folder, {}), (Values(), None, "values")
+    data = Data(train, test, 0.0, 1.0)
+    metrics = Evaluate(sampler, count=500)(sde, GaussianScore(sde), data, record)
+    record.close()
+    x = torch.from_numpy(np.load(next(folder.glob("samples-*/*.npz")))["x"])
+    rows = torch.randperm(400, generator=torch.Generator().manual_seed(0))
+    expected = sum(frechet_distance(each, test[rows]) for each in x[:450].split(150)) / 3
+    assert metrics["compared"] == 150 and metrics["fd-values"] == pytest.approx(expected, rel=1e-9)
+    assert metrics["fd-values_floor"] == pytest.approx(frechet_distance(train, test), rel=1e-9)
+
+
+def test_one_class_is_compared_with_its_own_data(tmp_path):
+    learnt = ("task.features.images.training.steps=120", "task.features.images.training.batch=64")
+    words = (*DIGITS, *learnt, "data.condition=labels", "count=30")
+    every, three = job(tmp_path, *words), job(tmp_path, *words, "condition=3")
+    assert every["reference"] == 297 and three["reference"] < 60 and three["drawn_now"] == 30
+    assert three["label_accuracy"] < 0.8 < three["label_accuracy_floor"], "of a network of 20 updates"
+    assert "class_ratio_3" in every and "class_ratio_3" not in three
+    assert not any(key.startswith("is-") for key in three)
+    guided = job(tmp_path, *words, "condition=3", "guidance=2")
+    assert guided["drawn_now"] == 30 and guided["features"] == three["features"]
+
+
+def test_numbers_y_are_compared_together_with_x(tmp_path):
+    """x of the right marginal law that know nothing of y: d^2 of N(0, C) and N(0, I) is sum (sqrt(lambda) - 1)^2."""
+    words = ("data=mixture", "data.condition=[1]", "model=oracle", "sampler=unipc", "sampler.steps=20", "count=500")
+    words += ("data.count=3000", "data.test_count=1000")
+    metrics = job(tmp_path, *words)
+    assert metrics["fd-values"] < 2 * metrics["fd-values_floor"] + 0.01, "the exact score knows y"
+
+    class Blind:
+        def given(self, y):
+            return lambda x, t: x
+
+    covariance = torch.tensor([[1.0, 0.9], [0.9, 1.0]], dtype=torch.float64)
+    draws = [torch.randn(n, 2, dtype=torch.float64) @ torch.linalg.cholesky(covariance).T for n in (1500, 3000)]
+    data, record = Conditional(Data(*draws, 0.0, 1.0), [1]), Record(tmp_path)
+    record.drawing, record.features = (tmp_path, {}), (Values(), None, "values")
+    found = Evaluate(Scaled(), count=1500)(make_sde("vp"), Blind(), data, record)
+    record.close()
+    expected = sum((value**0.5 - 1) ** 2 for value in (1.9, 0.1))
+    assert found["fd-values"] == pytest.approx(expected, rel=0.1) and found["fd-values_floor"] < 0.02
+    with pytest.raises(ValueError, match="leave condition out to compare x and y together"):
+        job(tmp_path, *words, "condition=0.5")
+
+
+def test_too_little_to_compare_is_refused(tmp_path):
+    words = ("data=mixture", "model=oracle", "sampler=ddim", "sampler.steps=2")
+    with pytest.raises(ValueError, match="count=5 must be at least 6"):
+        job(tmp_path, *words, "count=5")
+    with pytest.raises(ValueError, match="5 held-out data are too few"):
+        job(tmp_path, *words, "data.test_count=5")
+    np.save(tmp_path / "few.npy", np.zeros((3, 2)))
+    with pytest.raises(ValueError, match="few.npy holds 3 samples, and 6 are the least"):
+        job(tmp_path, *words, f"task.samples={tmp_path}/few.npy")
+
+
+# --- FID --------------------------------------------------------------------------------------------------------------
+
+
+class StandIn(torch.nn.Module):
+    """torchmetrics' metric as it is asked here, with 3 features and this project's distance."""
+
+    def __init__(self, feature, reset_real_features, feature_extractor_weights_path, antialias):
+        super().__init__()
+        assert feature == 2048 and not reset_real_features and not antialias
+        self.path, self.seen = feature_extractor_weights_path, {True: [], False: []}
+
+    def update(self, imgs, real):
+        assert imgs.dtype == torch.uint8 and imgs.shape[1] == 3
+        self.seen[real].append(imgs.double().mean((2, 3)))
+
+    def compute(self):
+        return torch.tensor(frechet_distance(*(torch.cat(self.seen[real]) for real in (True, False))))
+
+    def reset(self):
+        self.seen[False] = []
+
+
+def test_the_fid_is_of_bytes_in_three_channels_against_the_training_data(tmp_path, monkeypatch):
+    module = types.ModuleType("torchmetrics.image.fid")
+    module.FrechetInceptionDistance = StandIn
+    for name in ("torchmetrics", "torchmetrics.image"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    monkeypatch.setitem(sys.modules, "torchmetrics.image.fid", module)
+    data = Digits()
+    np.save(tmp_path / "mine.npy", data.test[:50].numpy())
+    words = ("data=digits", "sampler=ddim", *NET, f"task.samples={tmp_path}/mine.npy")
+    metrics = job(tmp_path, *words, "task.fid=true")
+    level = lambda r: (r.double() * 255 / 16).round().mean((2, 3)).expand(-1, 3)  # noqa: E731
+    train = level(data.train)
+    assert metrics["fid"] == pytest.approx(frechet_distance(level(data.test[:50]), train), rel=1e-6, abs=1e-9)
+    assert metrics["fid_floor"] == pytest.approx(frechet_distance(level(data.test), train), rel=1e-6, abs=1e-9)
+    assert metrics["fid_floor_count"] == 297
+    with pytest.raises(FileNotFoundError, match="task.fid=nowhere.pth does not exist"):
+        job(tmp_path, *words, "task.fid=nowhere.pth")
+
+    def offline(*arguments, **keys):
+        raise OSError("<urlopen error no route to host>")
+
+    module.FrechetInceptionDistance = offline
+    with pytest.raises(OSError, match=r"weights could not be loaded \(<urlopen error .*task.fid=PATH"):
+        job(tmp_path, *words, "task.fid=true")
+
+
+def test_without_torchmetrics_one_line_says_what_to_install(tmp_path, monkeypatch):
+    for name in ("torchmetrics", "torchmetrics.image", "torchmetrics.image.fid"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ImportError, match=r"task.fid=True needs the packages torchmetrics and torch-fidelity: pip"):
+        job(tmp_path, *DIGITS, "task.fid=true")
+    assert not (tmp_path / "store").exists(), "before anything is trained"
+    with pytest.raises(ValueError, match="the FID is one of grey or colour pictures"):
+        job(tmp_path, "data=moons", "task.fid=true")
