@@ -234,6 +234,20 @@ def test_another_architecture_is_told(file, tmp_path):
         job(tmp_path, "data=moons", f"checkpoint={path}", "data.count=100")
 
 
+@pytest.mark.parametrize(
+    "words, says",
+    [
+        (["task=overfitting"], "is another code's and keeps nothing of its training, which this task asks for"),
+        (["data.condition=labels", "data=digits", "guidance=3"], "the published layout knows no labels"),
+        (["model.shape=[3,8,10]"], r"model.shape=\[3, 8, 10\] is not the data's, \[3, 8, 8\]"),
+    ],
+)
+def test_what_a_file_cannot_do(file, tmp_path, words, says):
+    words = [*WORDS, *words] if "data=digits" not in words else [WORDS[0], *words, *TINY]
+    with pytest.raises(ValueError, match=says):
+        job(tmp_path, *words, f"checkpoint={file[0]}")
+
+
 def test_noise_that_the_network_never_met_is_told(file, tmp_path, caplog):
     path, _ = file
     job(tmp_path, *WORDS, f"checkpoint={path}", "count=1", "sampler.steps=1", "sde.sigma_max=180")
