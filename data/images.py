@@ -367,7 +367,8 @@ def from_hub(
         raise FileNotFoundError(
             f"data.path={name} is neither a folder ({Path(name).absolute()}) nor could it be had from the Hub: "
             f"{reason}; type data.path=FOLDER, a folder with a copy of its parquet files, or come back with a network "
-            f"(and logged in, where the Hub asks for terms to be accepted)"
+            f"(and logged in, where the Hub asks for terms to be accepted). Samples of a checkpoint need no data: "
+            f"data=unseen data.shape=[3,32,32]"
         ) from error
     held_out = test_split or ("test" if "test" in splits and split != "test" else None)
     for key, part in (("split", split), ("test_split", held_out)):

@@ -31,7 +31,7 @@ def pictures(folder: Path, height: int, width: int, mode: str, split: str = "") 
         values = rng.integers(0, 60, (height, width, 3) if mode == "RGB" else (height, width), dtype=np.uint8)
         top, left = rng.integers(0, height - 8), rng.integers(0, width - 8)
         values[top : top + 8, left : left + 8] = 200
-        Image.fromarray(values, mode).save(place / f"{i}.png")
+        Image.fromarray(values).save(place / f"{i}.png")
     return folder / "pictures"
 
 
