@@ -17,6 +17,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from . import magnitude
+from .attention import attend_pixels, heads_of
 from .embedding import NoiseEmbedding
 from .given import ConditionEmbedding, add_condition
 from .magnitude import Map
@@ -60,8 +61,7 @@ class Attention(nn.Module):
         self.out = zero(nn.Conv2d(channels, channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        q, k, v = heads_of(self.qkv(self.norm(x)), self.heads)
-        return x + self.out(pixels_of(functional.scaled_dot_product_attention(q, k, v), x))
+        return x + self.out(attend_pixels(*heads_of(self.qkv(self.norm(x)), self.heads), x))
 
 
 class MagnitudeBlock(nn.Module):
@@ -110,20 +110,7 @@ class MagnitudeAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = (magnitude.normalised(each, [-1]) for each in heads_of(self.qkv(x), self.heads))
-        h = pixels_of(functional.scaled_dot_product_attention(q, k, v), x)
-        return magnitude.blend(x, self.out(h))
-
-
-def heads_of(qkv: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
-    """(B, 3C, H, W) to queries, keys and values, each (B, heads, HW, C / heads)."""
-    batch, channels, height, width = qkv.shape
-    parts = qkv.reshape(batch, 3, heads, channels // 3 // heads, height * width)
-    return parts.transpose(-1, -2).unbind(1)
-
-
-def pixels_of(h: Tensor, like: Tensor) -> Tensor:
-    """(B, heads, HW, C / heads) back to (B, C, H, W)."""
-    return h.transpose(-1, -2).reshape(like.shape)
+        return magnitude.blend(x, self.out(attend_pixels(q, k, v, x)))
 
 
 def resampled(plan: Resample, direction: str, h: Tensor, x: Tensor, size: torch.Size | None) -> tuple[Tensor, Tensor]:

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from .attention import attend_pixels, heads_of
 from .clock import Clock
 from .embedding import NoiseEmbedding, Positional, RandomFourier
 from .given import ConditionEmbedding, add_condition
@@ -101,11 +102,7 @@ class Attention(nn.Module):
         self.out = start(nn.Conv2d(channels, channels, 1), scale)
 
     def forward(self, x: Tensor) -> Tensor:
-        batch, channels, height, width = x.shape
-        qkv = self.qkv(self.norm(x)).reshape(batch, 3, self.heads, channels // self.heads, height * width)
-        q, k, v = qkv.transpose(-1, -2).unbind(1)
-        h = functional.scaled_dot_product_attention(q, k, v)
-        h = self.out(h.transpose(-1, -2).reshape(batch, channels, height, width))
+        h = self.out(attend_pixels(*heads_of(self.qkv(self.norm(x)), self.heads), x))
         return x + h if self.weight == 1 else (x + h) * self.weight
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .attention import attend_pixels, heads_of
 from .embedding import NoiseEmbedding
 from .given import ConditionEmbedding, add_condition
 
@@ -55,11 +56,7 @@ class Attention(nn.Module):
         self.out = zero(nn.Conv2d(channels, channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        batch, channels, height, width = x.shape
-        qkv = self.qkv(self.norm(x)).reshape(batch, 3, self.heads, channels // self.heads, height * width)
-        q, k, v = qkv.transpose(-1, -2).unbind(1)
-        h = functional.scaled_dot_product_attention(q, k, v)
-        return x + self.out(h.transpose(-1, -2).reshape(batch, channels, height, width))
+        return x + self.out(attend_pixels(*heads_of(self.qkv(self.norm(x)), self.heads), x))
 
 
 class UNet(nn.Module):
