@@ -24,7 +24,7 @@ from samplers import (
 )
 from sde_lib import SDE, Counted, affine
 
-from .conftest import GaussianScore, draw_mixture, make, make_sde, mixture
+from .conftest import GaussianScore, draw_mixture, in_turn, make, make_sde, mixture
 from .test_samplers import check_mixture, law, relative_errors, run_in_batches
 
 THREE = ["ve", "vp", "subvp"]
@@ -278,8 +278,7 @@ def strong_errors(name: str, step, eta: float, finest: int = 1024, count: int = 
     return errors
 
 
-@pytest.mark.parametrize("eta", [0.5, 1.0])
-@pytest.mark.parametrize("name", THREE)
+@pytest.mark.parametrize("name, eta", in_turn(THREE, [0.5, 1.0]))
 def test_strong_orders(name, eta):
     """SEA 1, ShARK 3/2, on a mixture; ShARK's errors are the smaller ones."""
     sea, shark = strong_errors(name, SEA(eta), eta), strong_errors(name, ShARK(eta), eta)
