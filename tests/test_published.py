@@ -335,3 +335,9 @@ def test_noise_that_the_network_never_met_is_told(file, tmp_path, caplog):
 def test_data_without_examples_are_not_trained_on(tmp_path):
     with pytest.raises(ValueError, match="no examples to train on: type checkpoint=PATH"):
         job(tmp_path, *WORDS)
+
+
+@pytest.mark.parametrize("task", ["likelihood", "bound", "encode", "impute", "restore"])
+def test_data_without_examples_are_not_scored(file, tmp_path, task):
+    with pytest.raises(ValueError, match="these data have no held-out examples: type points=FILE"):
+        job(tmp_path, *WORDS, f"checkpoint={file[0]}", f"task={task}")
