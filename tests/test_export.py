@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from models import Clock, DiffusersUNet, NCSNpp, unet2d
 from models.layout import put, take
 from run import run
+from tasks import Export
 from training import diffusers_folder, published
 
 from .conftest import SDES, compose, make_sde
@@ -209,6 +210,12 @@ def test_what_cannot_be_written(tmp_path, words, says):
     short = [] if "model=oracle" in words else ["training.steps=1", "training.batch=4", "training.evaluate=0"]
     with pytest.raises(ValueError, match=says):
         job(tmp_path, *words, "task=export", *short)
+
+
+@pytest.mark.parametrize("keys, says", [({"step": -5}, "task.step=-5"), ({"ema": 7.0}, "task.ema=7.0")])
+def test_what_no_training_has_is_not_noted(keys, says):
+    with pytest.raises(ValueError, match=f"{says} must"):
+        Export(**keys)
 
 
 def test_a_folder_that_cannot_be_written(tmp_path):

@@ -329,7 +329,17 @@ def test_noise_that_the_network_never_met_is_told(file, tmp_path, caplog):
     path, _ = file
     job(tmp_path, *WORDS, f"checkpoint={path}", "count=1", "sampler.steps=1", "sde.sigma_max=180")
     assert "for noise up to sigma=50 of the data's range, 100 in model units" in caplog.text
-    assert "type sde.sigma_max=100" in caplog.text
+    assert "type sde=ve sde.sigma_max=100" in caplog.text
+
+
+def test_the_table_of_a_vp_network_says_nothing(tmp_path, caplog):
+    """Files of VP networks have the table too, of noise that those never met; the clock says what they are told."""
+    words = ["experiment=score_sde/vp/cifar10_ddpmpp_continuous", "data=unseen", "data.shape=[3,8,8]", *TINY, "sde=ve"]
+    cfg = schema.settle(compose(*words), (3, 8, 8), standard((3, 8, 8)))
+    net = randomised(schema.build(cfg["model"], "model")).float()
+    torch.save(content(net), tmp_path / "vp.pth")
+    job(tmp_path, *words, f"checkpoint={tmp_path / 'vp.pth'}", "count=1", "sampler=ddim", "sampler.steps=1")
+    assert "noise up to" not in caplog.text
 
 
 def test_data_without_examples_are_not_trained_on(tmp_path):
