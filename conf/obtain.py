@@ -343,19 +343,25 @@ def from_elsewhere(cfg: dict, sde: Any, data: Data) -> Any:
         return model.eval().requires_grad_(False)
     found = published.read(path, entries)
     put(net, entries, found.average)
-    if found.sigmas is not None:
+    clock = getattr(net.features, "clock", None)  # under VP a network is told another number, and the table is unused
+    if found.sigmas is not None and (clock is None or keeps_data(clock.sde)):
         mind_the_noise(path, float(found.sigmas.max()), net.data_range, sde)
     log.info("loaded the average of %s after %s updates", path, f"{found.step:,}")
     return model.eval().requires_grad_(False)
 
 
+def keeps_data(sde: Any) -> bool:
+    """Whether an SDE adds noise to the data and does not shrink them."""
+    return float(sde.alpha(torch.tensor(sde.T, dtype=torch.float64))) == 1
+
+
 def mind_the_noise(path: str, sigma: float, data_range: float, sde: Any) -> None:
     """Warns where a run that keeps the data as they are begins at another noise than a network has met."""
     end = torch.tensor(sde.T, dtype=torch.float64)
-    if float(sde.alpha(end)) == 1 and abs(sigma * data_range / float(sde.sigma(end)) - 1) > 1e-3:
+    if keeps_data(sde) and abs(sigma * data_range / float(sde.sigma(end)) - 1) > 1e-3:
         log.warning(
             "checkpoint=%s is of a network for noise up to sigma=%.4g of the data's range, %.4g in model units, and "
-            "the run begins at %.4g; type sde.sigma_max=%.4g",
+            "the run begins at %.4g; type sde=ve sde.sigma_max=%.4g",
             path,
             sigma,
             sigma * data_range,

@@ -40,6 +40,12 @@ class Export:
     step: int | None = None
     ema: float = 0.9999
 
+    def __post_init__(self):
+        if self.step is not None and self.step < 0:
+            raise ValueError(f"task.step={self.step} must be a number of updates, 0 or more; leave it out")
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"task.ema={self.ema} must lie in [0, 1); published: task.ema=0.9999")
+
     def __call__(self, sde: SDE, score: ScoreFn, data: Data, record: Record) -> dict:
         net = getattr(score, "net", None)
         if not isinstance(score, ScoreModel):

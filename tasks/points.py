@@ -12,4 +12,14 @@ def points_of(data: Data, path: str | None, count: int | None) -> Tensor:
     if path:
         r = read_points(path, data.shape, data.levels, data.labels())
         return r[:count] if count else r
-    return data.test[: count or (10_000 if len(data.shape) == 1 else 256)]
+    return held_out(data, count or (10_000 if len(data.shape) == 1 else 256))
+
+
+def held_out(data: Data, count: int) -> Tensor:
+    """The first ``count`` held-out points, or all where there are fewer; ValueError where there is none."""
+    if not len(data.test):
+        raise ValueError(
+            "these data have no held-out examples: type points=FILE for points of your own, or data=NAME for data with "
+            "examples"
+        )
+    return data.test[:count]

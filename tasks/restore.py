@@ -29,6 +29,7 @@ from metrics import sliced_wasserstein
 from samplers import Conditioner, ExactPosterior, Mask, Masking, Missing, Operator, Sampler, in_model_units
 from sde_lib import SDE, BlockNoise, Counted, ScoreFn
 
+from .points import held_out
 from .progress import progress
 from .record import Record
 
@@ -109,7 +110,7 @@ class Restore:
         """What is measured: of held-out data, or of the user's own points."""
         default = 8 if len(data.shape) == 3 else 64
         if not self.points:
-            return self.measured(data, self.operator, data.test[: self.count or default])
+            return self.measured(data, self.operator, held_out(data, self.count or default))
         if not isinstance(self.operator, Masking):
             y = read_points(self.points, self.operator.measured)[: self.count]
             if data.levels:  # measured of integers k, that stand for k + 1/2

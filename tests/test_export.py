@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from models import Clock, DiffusersUNet, NCSNpp, unet2d
 from models.layout import put, take
 from run import run
+from tasks import Export
 from training import diffusers_folder, published
 
 from .conftest import SDES, compose, make_sde
@@ -138,12 +139,21 @@ def spoil(folder: Path, how: str) -> None:
         tensors["conv_out.bias"] = torch.zeros(2)
     save_file(tensors, weights)
     config.write_text(json.dumps(values))
-    if how == "json":
+    if how == "nan":
+        tensors["conv_out.bias"].fill_(torch.nan)
+        save_file(tensors, weights)
+    elif how == "json":
         config.write_text("{")
     elif how == "cut":
         weights.write_bytes(weights.read_bytes()[:-100])
     elif how == "gone":
         weights.unlink()
+    elif how == "words":
+        config.write_text("[]")
+    elif how in ("pickled", "numbered"):
+        weights.unlink()
+        odd = {"conv_in.weight": "x"} if how == "pickled" else {5: torch.ones(2)}
+        torch.save(odd, folder / "diffusion_pytorch_model.bin")
 
 
 @pytest.mark.parametrize(
@@ -156,6 +166,10 @@ def spoil(folder: Path, how: str) -> None:
         ("json", "its config.json is no text of JSON"),
         ("cut", "is damaged"),
         ("gone", "holds no weights, neither diffusion_pytorch_model.safetensors nor"),
+        ("words", "its config.json holds no keys of a network"),
+        ("pickled", "conv_in.weight is a str and no tensor"),
+        ("numbered", "is of another architecture: it has .* the first that differ are 5"),
+        ("nan", "conv_out.bias is not finite"),
     ],
 )
 def test_spoilt_folders(tmp_path, how, says):
@@ -198,6 +212,12 @@ def test_what_cannot_be_written(tmp_path, words, says):
         job(tmp_path, *words, "task=export", *short)
 
 
+@pytest.mark.parametrize("keys, says", [({"step": -5}, "task.step=-5"), ({"ema": 7.0}, "task.ema=7.0")])
+def test_what_no_training_has_is_not_noted(keys, says):
+    with pytest.raises(ValueError, match=f"{says} must"):
+        Export(**keys)
+
+
 def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="could not be written"):
@@ -233,6 +253,21 @@ def test_diffusers_takes_any_size_and_y():
     assert one.shape == x.shape and not torch.allclose(one, two)
     (gradient,) = torch.autograd.grad(one[0, 0, -1, -1], x)
     assert bool((gradient[0, :, -1, -1] != 0).all()) and not gradient[1].any()
+
+
+@pytest.mark.parametrize("key, value", [
+    ("act_fn", "gelu"), ("center_input_sample", True), ("attn_norm_num_groups", 4), ("add_attention", False),
+    ("resnet_time_scale_shift", "scale_shift"), ("mid_block_scale_factor", 2), ("downsample_type", "resnet"),
+])  # fmt: skip
+@pytest.mark.parametrize("own", [True, False])
+def test_what_a_folder_says_beyond_our_keys_is_compared(tmp_path, key, value, own):
+    """Weights of the same shapes mean something else under another key."""
+    kinds = {"down_block_types": ("DownBlock2D",), "up_block_types": ("UpBlock2D",)}
+    net = ddpm() if own else DiffusersUNet((1, 8, 8), (8,), norm_num_groups=4, **kinds)
+    config = written(net, tmp_path) / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {key: value}))
+    with pytest.raises(ValueError, match=f"another architecture than this run's network:\n  {key}: {value} there"):
+        read(net, tmp_path)
 
 
 def test_diffusers_trains_and_its_folder_is_read(tmp_path):

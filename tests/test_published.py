@@ -161,6 +161,83 @@ def test_spoilt_files(file, how, says):
         published.read(path, layout(tiny()))
 
 
+class Named:
+    """Pickled, it names a function, what it is called with, and a state."""
+
+    def __init__(self, *parts):
+        self.parts = parts
+
+    def __reduce__(self):
+        return self.parts
+
+
+SCALAR = np.float64(0).__reduce__()[0]
+POINTER = Named(np.dtype, ("f8", False, True), (3, "<", None, None, None, -1, -1, 4))
+
+
+@pytest.mark.parametrize(
+    "rate",
+    [
+        Named(SCALAR, (Named(np.dtype, ("V1000000",)),)),
+        Named(SCALAR, (Named(np.dtype, ("f8", False, True)), b"1234")),
+        Named(SCALAR, (1, 2, 3)),
+        Named(np.dtype, ("O",)),
+        Named(np.dtype, ("nonsense",)),
+        Named(np.dtype, ("f8", False, True), (3, ">", None, None, None, -1, -1, 0)),
+    ],
+)
+def test_numpys_names_are_for_numbers_alone(tmp_path, rate):
+    torch.save(content(tiny(), rate=rate), tmp_path / "odd.pth")
+    with pytest.raises(ValueError, match=r"odd.pth (asks to run code|is damaged)"):
+        published.read(tmp_path / "odd.pth", layout(tiny()))
+
+
+def test_the_flags_of_a_dtype_are_not_believed(tmp_path):
+    """Or numpy takes the bytes for a pointer, and the address of the bytes for the number."""
+    number = Named(SCALAR, (POINTER, np.float64(0.5).tobytes()))
+    torch.save({"rate": number, "whole": np.int64(-3), "yes": np.bool_(True)}, tmp_path / "odd.pth")
+    assert published.load(tmp_path / "odd.pth") == {"rate": 0.5, "whole": -3, "yes": True}
+
+
+@pytest.mark.parametrize(
+    "place, value, says",
+    [
+        ("model", "x", r"model: all_modules.1.weight is a str and no tensor"),
+        ("model", torch.ones(32, 16).to_sparse(), r"torch.sparse_coo on cpu, and no dense one"),
+        ("shadow", None, r"shadow_params: 1 is a NoneType and no tensor"),
+        ("shadow", torch.full((32,), torch.nan), r"shadow_params: 1 is not finite"),
+        ("shadow", torch.ones(32, device="meta"), r"on meta, and no dense one"),
+        ("shadow", torch.ones(32, dtype=torch.complex64), r"a tensor of torch.complex64"),
+        ("sigmas", torch.ones(1).expand(2**40), r"model: sigmas is a tensor \[1099511627776\] of which the file holds"),
+        ("sigmas", torch.ones(0), "sigmas is empty"),
+        ("step", [], r"its step is \[\] and no number of updates"),
+        ("step", float("nan"), r"its step is nan and no number of updates"),
+        ("step", -3, r"its step is -3 and no number of updates"),
+    ],
+)
+def test_values_that_are_no_weights(tmp_path, place, value, says):
+    saved = content(tiny())
+    if place == "step":
+        saved["step"] = value
+    elif place == "shadow":
+        saved["ema"]["shadow_params"][1] = value
+    else:
+        saved["model"][{"model": "module.all_modules.1.weight", "sigmas": "module.sigmas"}[place]] = value
+    torch.save(saved, tmp_path / "odd.pth")
+    with pytest.raises(ValueError, match=says):
+        published.read(tmp_path / "odd.pth", layout(tiny()))
+
+
+def test_a_file_that_would_grow_is_not_unpacked(file, tmp_path):
+    path, _ = file
+    small = tmp_path / "small.pth"
+    with zipfile.ZipFile(path) as source, zipfile.ZipFile(small, "w", zipfile.ZIP_DEFLATED) as target:
+        for name in source.namelist():
+            target.writestr(name, source.read(name))
+    with pytest.raises(ValueError, match="is no file of torch.save, which packs nothing"):
+        published.read(small, layout(tiny()))
+
+
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(FileNotFoundError, match="checkpoint=.*typo.pth does not exist"):
         published.read(tmp_path / "typo.pth", [])
@@ -252,9 +329,25 @@ def test_noise_that_the_network_never_met_is_told(file, tmp_path, caplog):
     path, _ = file
     job(tmp_path, *WORDS, f"checkpoint={path}", "count=1", "sampler.steps=1", "sde.sigma_max=180")
     assert "for noise up to sigma=50 of the data's range, 100 in model units" in caplog.text
-    assert "type sde.sigma_max=100" in caplog.text
+    assert "type sde=ve sde.sigma_max=100" in caplog.text
+
+
+def test_the_table_of_a_vp_network_says_nothing(tmp_path, caplog):
+    """Files of VP networks have the table too, of noise that those never met; the clock says what they are told."""
+    words = ["experiment=score_sde/vp/cifar10_ddpmpp_continuous", "data=unseen", "data.shape=[3,8,8]", *TINY, "sde=ve"]
+    cfg = schema.settle(compose(*words), (3, 8, 8), standard((3, 8, 8)))
+    net = randomised(schema.build(cfg["model"], "model")).float()
+    torch.save(content(net), tmp_path / "vp.pth")
+    job(tmp_path, *words, f"checkpoint={tmp_path / 'vp.pth'}", "count=1", "sampler=ddim", "sampler.steps=1")
+    assert "noise up to" not in caplog.text
 
 
 def test_data_without_examples_are_not_trained_on(tmp_path):
     with pytest.raises(ValueError, match="no examples to train on: type checkpoint=PATH"):
         job(tmp_path, *WORDS)
+
+
+@pytest.mark.parametrize("task", ["likelihood", "bound", "encode", "impute", "restore"])
+def test_data_without_examples_are_not_scored(file, tmp_path, task):
+    with pytest.raises(ValueError, match="these data have no held-out examples: type points=FILE"):
+        job(tmp_path, *WORDS, f"checkpoint={file[0]}", f"task={task}")

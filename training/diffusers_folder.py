@@ -29,10 +29,16 @@ DEFAULTS = {
     "act_fn": "silu",
     "attention_head_dim": 8,
     "norm_num_groups": 32,
+    "attn_norm_num_groups": None,
     "norm_eps": 1e-5,
+    "resnet_time_scale_shift": "default",
+    "downsample_type": "conv",
+    "upsample_type": "conv",
+    "mid_block_type": "UNetMidBlock2D",
     "add_attention": True,
+    "class_embed_type": None,
 }
-"""What diffusers takes for a key that a file leaves out, as older ones do."""
+"""What diffusers takes for a key that a file, or a network here, leaves out, as older files do."""
 
 FREE = ("sample_size", "dropout")
 """Keys that change nothing of what the weights mean."""
@@ -68,17 +74,20 @@ def read(
         found = json.loads((folder / "config.json").read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{where}: its config.json is no text of JSON ({error}): copy it once more") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{where}: its config.json holds no keys of a network: copy it once more")
     if (kind := found.get("_class_name")) != KIND:
         raise ValueError(f"{where} is a {kind} of diffusers; {KIND} is the one that is read here")
     found = DEFAULTS | found
     lines = [
         f"{name}: {found.get(name)} there, {value} in this run"
-        for name, value in config.items()
+        for name, value in (DEFAULTS | config).items()
         if name not in FREE and not alike(found.get(name), value)
     ]
     if lines:
         raise ValueError(f"{where} is of another architecture than this run's network:\n  " + "\n  ".join(lines))
-    tensors = {present(name): tensor for name, tensor in weights(folder, where).items()}
+    tensors = {present(str(name)): tensor for name, tensor in weights(folder, where).items()}
+    published.mind_the_tensors(tensors, where)
     published.compare(
         sorted((name, tuple(tensor.shape)) for name, tensor in tensors.items()),
         sorted(entries, key=lambda each: each.name),

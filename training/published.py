@@ -15,6 +15,7 @@ import pickle
 import re
 import zipfile
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -60,8 +61,10 @@ def read(path: Path | str, entries: list[Named], key: str = "checkpoint") -> Pub
     if not isinstance(weights, dict) or not isinstance(shadow, list) or "step" not in content:
         held = ", ".join(map(str, content)) or "nothing"
         raise ValueError(f"{where} is no checkpoint of score_sde: it holds {held}, and not model, ema and step")
-    weights = {name.removeprefix("module."): tensor for name, tensor in weights.items()}
-    sigmas = weights.pop("sigmas", None)
+    weights = {str(name).removeprefix("module."): tensor for name, tensor in weights.items()}
+    mind_the_tensors(weights, f"{where}, model")
+    mind_the_tensors({str(i): tensor for i, tensor in enumerate(shadow)}, f"{where}, ema, shadow_params")
+    step, sigmas = updates(content["step"], where), weights.pop("sigmas", None)
     compare([(name, tuple(tensor.shape)) for name, tensor in weights.items()], entries, where)
     trained = [entry for entry in entries if entry.trained]
     if len(shadow) != len(trained):
@@ -77,7 +80,37 @@ def read(path: Path | str, entries: list[Named], key: str = "checkpoint") -> Pub
             )
     mind_the_order(weights, trained, shadow, where)
     named = dict(zip((entry.name for entry in trained), shadow, strict=True))
-    return Published({e.name: named.get(e.name, weights[e.name]) for e in entries}, int(content["step"]), sigmas)
+    return Published({e.name: named.get(e.name, weights[e.name]) for e in entries}, step, sigmas)
+
+
+def updates(step: Any, where: str) -> int:
+    """The number of updates that a file tells; ValueError for what is none."""
+    found = step.item() if isinstance(step, Tensor) and step.numel() == 1 else step
+    if isinstance(found, bool) or not isinstance(found, int | float) or not 0 <= found < 2**63 or found != int(found):
+        raise ValueError(
+            f"{where}: its step is {str(step)[:40]} and no number of updates: copy or download it once more"
+        )
+    return int(found)
+
+
+def mind_the_tensors(tensors: Mapping[str, Any], where: str) -> None:
+    """ValueError for what are no weights: each is a dense tensor of finite numbers, all of them there."""
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, Tensor):
+            fault = f"a {type(tensor).__name__} and no tensor"
+        elif tensor.layout != torch.strided or tensor.device.type != "cpu" or not tensor.is_floating_point():
+            fault = (
+                f"a tensor of {tensor.dtype}, {tensor.layout} on {tensor.device}, and no dense one of floating point"
+            )
+        elif tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            fault = f"a tensor {list(tensor.shape)} of which the file holds a part"
+        elif not tensor.numel():
+            fault = "empty"
+        elif not tensor.isfinite().all():
+            fault = "not finite"
+        else:
+            continue
+        raise ValueError(f"{where}: {name} is {fault}: no weights of a trained network; choose another file")
 
 
 def load(path: Path | str, key: str = "checkpoint") -> dict[Any, Any]:
@@ -89,6 +122,13 @@ def load(path: Path | str, key: str = "checkpoint") -> dict[Any, Any]:
         if not zipfile.is_zipfile(path):
             raise ValueError(f"{key}={path} is no file of torch.save, or it is cut off: copy or download it once more")
         with zipfile.ZipFile(path) as archive:
+            parts = archive.infolist()
+            packed = any(part.compress_type != zipfile.ZIP_STORED for part in parts)
+            if packed or sum(part.file_size for part in parts) > path.stat().st_size:
+                raise ValueError(
+                    f"{key}={path} is no file of torch.save, which packs nothing: unpacked its parts take more memory "
+                    f"than the file"
+                )
             bad = archive.testzip()
         if bad:
             raise ValueError(f"{key}={path} is damaged ({bad}): copy or download it once more")
@@ -101,7 +141,15 @@ def load(path: Path | str, key: str = "checkpoint") -> dict[Any, Any]:
             f"{key}={path} asks to run code {what}when it is read, which is refused; nothing of it was run. A "
             f"checkpoint needs tensors and numbers alone"
         ) from None
-    except (zipfile.BadZipFile, RuntimeError, EOFError, KeyError) as error:
+    except (
+        zipfile.BadZipFile,
+        RuntimeError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        AssertionError,
+        EOFError,
+    ) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{key}={path} is damaged ({reason}): copy or download it once more") from None
     if not isinstance(content, dict):
@@ -109,19 +157,35 @@ def load(path: Path | str, key: str = "checkpoint") -> dict[Any, Any]:
     return content
 
 
-def _scalar() -> Any:
-    """numpy's function that makes a number, under its present name."""
-    return np.float64(0).__reduce__()[0]
+class Kind:
+    """What stands for numpy's dtype of a number in a file: its letter and size, such as f8."""
+
+    def __init__(self, name: Any, *_: Any):
+        if not isinstance(name, str) or not re.fullmatch(r"[fiu][248]|[iub]1", name):
+            raise pickle.UnpicklingError("a dtype of numpy that is none of a number")
+        self.name = name
+
+    def __setstate__(self, state: Any) -> None:
+        """Of its flags and its fields nothing is believed."""
+        if not isinstance(state, tuple) or len(state) < 2 or state[1] not in ("<", "|", "="):
+            raise pickle.UnpicklingError("a dtype of numpy in another order of bytes")
+
+
+def number(kind: Any = None, content: Any = None, *_: Any) -> float | int | bool:
+    """What stands for numpy's function that makes a number of its bytes."""
+    if not isinstance(kind, Kind) or not isinstance(content, bytes) or len(content) != int(kind.name[1:]):
+        raise pickle.UnpicklingError("a number of numpy that is none")
+    return np.frombuffer(content, f"<{kind.name}")[0].item()
 
 
 PLAIN = [
-    (_scalar(), "numpy.core.multiarray.scalar"),  # its name until numpy 2, in which the published files were written
-    (_scalar(), "numpy._core.multiarray.scalar"),
-    np.dtype,
-    type(np.dtype(np.float64)),
-    type(np.dtype(np.int64)),
+    (number, "numpy.core.multiarray.scalar"),  # its name until numpy 2, in which the published files were written
+    (number, "numpy._core.multiarray.scalar"),
+    (Kind, "numpy.dtype"),
 ]
-"""What a file may name beside tensors: the published learning rate is a number of numpy's."""
+"""What a file may name beside tensors: the published learning rate is a number of numpy's. Numpy's own are not called,
+whose dtypes take flags from a file that say where an object's memory is.
+"""
 
 
 def compare(found: list[tuple[str, tuple[int, ...]]], entries: list[Named], where: str) -> None:
