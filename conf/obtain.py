@@ -149,6 +149,8 @@ def plain_score(cfg: dict, sde: Any, data: Any, record: Any, name: str) -> Any:
     trainer = schema.build(cfg["training"], "training")
     trainer.seeded()
     model = build_model(cfg, sde).to(cfg["device"])
+    if hasattr(schema.locate(cfg["task"]["_target_"], "task"), "check_network"):  # before it is trained for nothing
+        schema.build(cfg["task"], "task").check_network(sde, model)
     home, identity = Store(cfg["store"]), identity_of(cfg, data)
     keep = {max(1, round(share * trainer.steps)) for share in cfg["task"].get("shares", ())}
     count = cfg["task"].get("snapshots", 0)

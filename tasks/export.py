@@ -10,7 +10,7 @@ import torch
 
 from data import Data
 from models import ScoreModel, unet2d
-from models.layout import take
+from models.layout import Entry, take
 from models.published import layout
 from sde_lib import SDE, ScoreFn
 from training import diffusers_folder, published
@@ -46,7 +46,10 @@ class Export:
         if not 0 <= self.ema < 1:
             raise ValueError(f"task.ema={self.ema} must lie in [0, 1); published: task.ema=0.9999")
 
-    def __call__(self, sde: SDE, score: ScoreFn, data: Data, record: Record) -> dict:
+    def check_network(self, sde: SDE, score: ScoreFn) -> tuple[list[Entry], int]:
+        """The tensors there, and what the output means: see :func:`meaning`; ValueError for a network that the other
+        code does not have. Asked before a training as well.
+        """
         net = getattr(score, "net", None)
         if not isinstance(score, ScoreModel):
             raise ValueError("task=export writes a network, and this score is none; choose model=ncsnpp or model=ddpm")
@@ -57,6 +60,11 @@ class Export:
                 "other codes count the steps that a network is told along its SDE, and model.clock is null: choose the "
                 "network with experiment=score_sde/..., or model.embedding=fourier"
             )
+        return entries, sign
+
+    def __call__(self, sde: SDE, score: ScoreFn, data: Data, record: Record) -> dict:
+        entries, sign = self.check_network(sde, score)
+        net = score.net
         weights = {name: tensor.float().cpu() for name, tensor in take(net, entries).items()}
         if self.format == "diffusers":
             path = Path(self.path or record.path("diffusers"))

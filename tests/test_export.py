@@ -210,6 +210,7 @@ def test_what_cannot_be_written(tmp_path, words, says):
     short = [] if "model=oracle" in words else ["training.steps=1", "training.batch=4", "training.evaluate=0"]
     with pytest.raises(ValueError, match=says):
         job(tmp_path, *words, "task=export", *short)
+    assert not (tmp_path / "store").exists()  # told before anything is trained
 
 
 @pytest.mark.parametrize("keys, says", [({"step": -5}, "task.step=-5"), ({"ema": 7.0}, "task.ema=7.0")])

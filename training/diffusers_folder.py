@@ -5,6 +5,7 @@ in a pickle, are read as :mod:`training.published` reads one: nothing in them is
 """
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -117,11 +118,14 @@ def weights(folder: Path, where: str) -> dict[str, Tensor]:
 
 def write(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
     """A folder that ``UNet2DModel.from_pretrained`` reads; OSError where it cannot be written."""
+    partial = {name: folder / f".partial-{os.getpid()}-{name}" for name in (f"{WEIGHTS}.safetensors", "config.json")}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({"_class_name": KIND, "_diffusers_version": "0.35.0", **config}, indent=2)
-        save_file(tensors, folder / f".{WEIGHTS}.partial", metadata={"format": "pt"})
-        (folder / f".{WEIGHTS}.partial").replace(folder / f"{WEIGHTS}.safetensors")
-        (folder / "config.json").write_text(text + "\n")
+        weights, text = partial.values()
+        save_file(tensors, weights, metadata={"format": "pt"})
+        whole = {"_class_name": KIND, "_diffusers_version": "0.35.0", **config}
+        text.write_text(json.dumps(whole, indent=2) + "\n")
+        for name, path in partial.items():  # both are whole before either takes its place
+            path.replace(folder / name)
     except (OSError, SafetensorError) as error:
         raise OSError(f"{folder} could not be written ({getattr(error, 'strerror', None) or error})") from error
