@@ -77,15 +77,15 @@ def of_diffusers(shape: Shape) -> nn.Module:
 
 
 def of_azula(shape: Shape) -> nn.Module:
-    from azula.nn.embedding import SineEncoding
+    from azula.nn.layers import SineEncoding
     from azula.nn.unet import UNet as AzulaUNet
 
     class Net(nn.Module):
         def __init__(self):
             super().__init__()
             self.encode = nn.Sequential(SineEncoding(64), nn.Linear(64, 64), nn.SiLU())
-            keys = {"hid_channels": (32, 64, 96), "hid_blocks": (1, 1, 1), "attention_heads": {2: 2}}
-            self.net = AzulaUNet(shape[0], shape[0], mod_features=64, **keys)
+            keys = {"hid_channels": (32, 64, 96), "hid_blocks": (2, 2, 2), "mod_features": 64}
+            self.net = AzulaUNet(shape[0], shape[0], **keys)
 
         def forward(self, x, n):
             return self.net(x, self.encode(n))
