@@ -13,14 +13,13 @@ from torch import nn
 from data import Conditional, Data, Turned
 from data.condition import LABELS
 from likelihood import UniformDequantisation
-from models import Classifier, ConditionalScore, ScoreModel, unet2d
-from models.layout import put
-from models.published import layout
-from training import Snapshots, Store, diffusers_folder, journal, published, store
+from models import Classifier, ConditionalScore, ScoreModel
+from training import Snapshots, Store, journal, store
 
 from . import schema
 from .assemble import classes_in
 from .drawing import description, home_of, weights_of
+from .elsewhere import from_elsewhere, is_elsewhere
 from .identity import differences, identity_of, source_of, tree
 from .threads import is_small, one_thread
 
@@ -128,7 +127,8 @@ def plain_score(cfg: dict, sde: Any, data: Any, record: Any, name: str) -> Any:
                 f"checkpoint={cfg['checkpoint']} is another code's and keeps nothing of its training, which this task "
                 f"asks for; leave checkpoint out to train a network"
             )
-        return from_elsewhere(cfg, sde, data)
+        refuse_other_shapes(cfg["model"], data.shape, "model")
+        return from_elsewhere(cfg["checkpoint"], build_model(cfg, sde), sde)
     if cfg["checkpoint"]:
         if "shares" in cfg["task"]:
             look_back(cfg, sde, record, sorted(folder_of(cfg["checkpoint"]).glob("kept-*")))
@@ -320,56 +320,6 @@ def build_model(cfg: dict, sde: Any) -> Any:
     return ScoreModel(
         sde, schema.build(cfg["model"], "model"), schema.build(cfg["parameterisation"], "parameterisation")
     )
-
-
-def is_elsewhere(path: str) -> bool:
-    """Whether a checkpoint is another code's: a file, or a folder of diffusers."""
-    return Path(path).is_file() or diffusers_folder.folder_of(path) is not None
-
-
-def from_elsewhere(cfg: dict, sde: Any, data: Data) -> Any:
-    """The network of a file of score_sde or of a folder of diffusers, which must be of the architecture that the run
-    has.
-    """
-    refuse_other_shapes(cfg["model"], data.shape, "model")
-    path, model = cfg["checkpoint"], build_model(cfg, sde)
-    net, folder = getattr(model, "net", None), diffusers_folder.folder_of(path)
-    try:
-        entries = layout(net) if folder is None else unet2d.layout(net)
-    except ValueError as error:
-        kind = "a file" if folder is None else "a folder of diffusers"
-        raise ValueError(f"checkpoint={path} is {kind}: {error}") from None
-    if folder is not None:
-        put(net, entries, diffusers_folder.read(folder, unet2d.config(net), entries, unet2d.present))
-        log.info("loaded %s", folder)
-        return model.eval().requires_grad_(False)
-    found = published.read(path, entries)
-    put(net, entries, found.average)
-    clock = getattr(net.features, "clock", None)  # under VP a network is told another number, and the table is unused
-    if found.sigmas is not None and (clock is None or keeps_data(clock.sde)):
-        mind_the_noise(path, float(found.sigmas.max()), net.data_range, sde)
-    log.info("loaded the average of %s after %s updates", path, f"{found.step:,}")
-    return model.eval().requires_grad_(False)
-
-
-def keeps_data(sde: Any) -> bool:
-    """Whether an SDE adds noise to the data and does not shrink them."""
-    return float(sde.alpha(torch.tensor(sde.T, dtype=torch.float64))) == 1
-
-
-def mind_the_noise(path: str, sigma: float, data_range: float, sde: Any) -> None:
-    """Warns where a run that keeps the data as they are begins at another noise than a network has met."""
-    end = torch.tensor(sde.T, dtype=torch.float64)
-    if keeps_data(sde) and abs(sigma * data_range / float(sde.sigma(end)) - 1) > 1e-3:
-        log.warning(
-            "checkpoint=%s is of a network for noise up to sigma=%.4g of the data's range, %.4g in model units, and "
-            "the run begins at %.4g; type sde=ve sde.sigma_max=%.4g",
-            path,
-            sigma,
-            sigma * data_range,
-            float(sde.sigma(end)),
-            sigma * data_range,
-        )
 
 
 def from_checkpoint(cfg: dict, sde: Any, data: Any) -> Any:

@@ -138,7 +138,7 @@ OPTIONS = [
 
 @pytest.mark.parametrize("i", range(12))
 def test_the_network_is_the_published_one(i):
-    """All combinations of the options, twelve tests of eight each: the output is that of the second implementation."""
+    """All combinations of the options, in twelve tests: the output is that of the second implementation."""
     for residual, fir, rescale, progressive, pyramid, cat, fourier in OPTIONS[i::12]:
         net = randomised(
             NCSNpp(

@@ -98,12 +98,14 @@ def number(value: float) -> str:
 def classes(axes: Axes, shares: Mapping[str, np.ndarray], names: Sequence[str]) -> None:
     """How often each class is drawn, over its share in the training set; beside it the same of held-out data."""
     truth = shares["class_shares_train"]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ours, theirs = (shares[key] / truth for key in ("class_shares", "class_shares_held_out"))
+    known_in_training = truth > 0  # of the others there is no ratio, and no bar
+    ours, theirs = (
+        shares[key][known_in_training] / truth[known_in_training] for key in ("class_shares", "class_shares_held_out")
+    )
     places = np.arange(len(truth))
     axes.axhline(1, color=INK, lw=0.8, ls=(0, (3, 2)))
-    axes.bar(places - 0.2, np.nan_to_num(ours, posinf=0), 0.38, color=BLUE, label="samples")
-    axes.bar(places + 0.2, np.nan_to_num(theirs, posinf=0), 0.38, color=PALE, label="held out")
+    axes.bar(places[known_in_training] - 0.2, ours, 0.38, color=BLUE, label="samples")
+    axes.bar(places[known_in_training] + 0.2, theirs, 0.38, color=PALE, label="held out")
     known = [f"{name[:7]}…" if len(name) > 8 else name for name in names]
     if len(known) <= LISTED:
         long = max(map(len, known), default=0) > 3

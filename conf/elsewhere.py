@@ -1,0 +1,66 @@
+"""Networks of other codes: checkpoint=PATH as a file of score_sde or a folder of diffusers.
+
+Neither says what of ours it is: the run's own configuration describes the network, and names and shapes are compared.
+"""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from models import unet2d
+from models.layout import put
+from models.published import layout
+from training import diffusers_folder, published
+
+log = logging.getLogger(__name__)
+
+
+def is_elsewhere(path: str) -> bool:
+    """Whether a checkpoint is another code's: a file, or a folder of diffusers."""
+    return Path(path).is_file() or diffusers_folder.folder_of(path) is not None
+
+
+def from_elsewhere(path: str, model: nn.Module, sde: Any) -> nn.Module:
+    """The model with the weights of a file of score_sde or of a folder of diffusers, which must be of its network's
+    architecture.
+    """
+    net, folder = getattr(model, "net", None), diffusers_folder.folder_of(path)
+    try:
+        entries = layout(net) if folder is None else unet2d.layout(net)
+    except ValueError as error:
+        kind = "a file" if folder is None else "a folder of diffusers"
+        raise ValueError(f"checkpoint={path} is {kind}: {error}") from None
+    if folder is not None:
+        put(net, entries, diffusers_folder.read(folder, unet2d.config(net), entries, unet2d.present))
+        log.info("loaded %s", folder)
+        return model.eval().requires_grad_(False)
+    found = published.read(path, entries)
+    put(net, entries, found.average)
+    clock = getattr(net.features, "clock", None)  # under VP a network is told another number, and the table is unused
+    if found.sigmas is not None and (clock is None or keeps_data(clock.sde)):
+        mind_the_noise(path, float(found.sigmas.max()), net.data_range, sde)
+    log.info("loaded the average of %s after %s updates", path, f"{found.step:,}")
+    return model.eval().requires_grad_(False)
+
+
+def keeps_data(sde: Any) -> bool:
+    """Whether an SDE adds noise to the data and does not shrink them."""
+    return float(sde.alpha(torch.tensor(sde.T, dtype=torch.float64))) == 1
+
+
+def mind_the_noise(path: str, sigma: float, data_range: float, sde: Any) -> None:
+    """Warns where a run that keeps the data as they are begins at another noise than a network has met."""
+    end = torch.tensor(sde.T, dtype=torch.float64)
+    if keeps_data(sde) and abs(sigma * data_range / float(sde.sigma(end)) - 1) > 1e-3:
+        log.warning(
+            "checkpoint=%s is of a network for noise up to sigma=%.4g of the data's range, %.4g in model units, and "
+            "the run begins at %.4g; type sde=ve sde.sigma_max=%.4g",
+            path,
+            sigma,
+            sigma * data_range,
+            float(sde.sigma(end)),
+            sigma * data_range,
+        )
