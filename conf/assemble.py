@@ -107,6 +107,7 @@ def settle(cfg: dict, data: Any, device: str) -> dict:
         "batch": batch_of(data.shape, device),
         "device": device,
         "bins": bins_of(data),
+        "fourier": lambda: frequencies_of(cfg["parameterisation"], data),
         "observation": observation_of(data),
     }
     if values["components"] is None:
@@ -180,6 +181,17 @@ def steps_of_chain(node: dict) -> int:
 def bins_of(data: Data) -> list | None:
     """observation.bins=auto: the shift and the scale of integers, in plain numbers, and how many levels they have."""
     return None if data.levels is None else [data.shift.tolist(), data.scale.tolist(), data.levels]
+
+
+def frequencies_of(node: dict, data: Data) -> list[float]:
+    """model.fourier=auto: one turn a bin of integers, half of one, a quarter, in units of what the network is given."""
+    if data.levels is None:
+        raise ValueError("model.fourier=auto is for integers, and these data are continuous; type model.fourier=[]")
+    known = {key: round(data.std, 6) if value == schema.AUTO else value for key, value in node.items()}
+    row, one = schema.build(known, "parameterisation"), torch.ones((), dtype=torch.float64)
+    c_in = float(row.coefficients(one, 1e-6 * one)[2])  # at hardly any noise
+    turns = float(data.scale.max()) / c_in
+    return [round(turns / part, 4) for part in (1, 2, 4)]
 
 
 def observation_of(data: Data) -> dict:

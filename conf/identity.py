@@ -38,7 +38,7 @@ def identity_of(cfg: dict, data: Any) -> dict:
     return {
         "data": described,
         "sde": cfg["sde"],
-        "model": without(cfg["model"], YOUNGER),
+        "model": remade(without(cfg["model"], YOUNGER)),
         "parameterisation": without(cfg["parameterisation"], {"input": None}),
         "training": training,
     }
@@ -63,7 +63,7 @@ def holds_tensors(value: Any) -> bool:
     return isinstance(value, Tensor) or (isinstance(value, list | tuple) and any(map(holds_tensors, value)))
 
 
-YOUNGER = {"embedding": "smooth", "condition": 0}
+YOUNGER = {"embedding": "smooth", "condition": 0, "fourier": []}
 """Keys of networks that are younger than the store, and their defaults: at these, older networks keep their names."""
 
 
@@ -85,6 +85,18 @@ def without(node: Any, defaults: dict) -> Any:
     if not isinstance(node, dict):
         return node
     return {key: without(value, defaults) for key, value in node.items() if (key, value) not in defaults.items()}
+
+
+def remade(node: Any) -> Any:
+    """A model's node without ``checkpointing``, which decides nothing of its weights. Where the key is as old as the
+    network it stays, at false, so that networks keep their names.
+    """
+    if not isinstance(node, dict):
+        return node
+    node = {key: remade(value) for key, value in node.items()}
+    if "checkpointing" in node:
+        node["checkpointing"] = False
+    return without(node, {"checkpointing": False}) if node.get("_target_") == "models.UNet" else node
 
 
 def source_of(cfg: dict, data: Any) -> dict:

@@ -119,3 +119,36 @@ class FourierFeatures(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         angle = x @ self.directions
         return torch.cat([x, angle.cos(), angle.sin()], dim=1)
+
+
+class PixelFeatures(nn.Module):
+    r"""An image beside Fourier features of its values: (B, C, H, W) to (B, C (1 + 2n), H, W).
+
+    .. math:: e^{-(2\pi f k)^2/2}\,[\cos(2\pi f x),\ \sin(2\pi f x)], \qquad k = \sigma/\alpha = e^{4c}
+
+    for n frequencies f, in turns a unit of x. Values of 256 greys lie on a grid; where the noise is smaller than a grey,
+    how far a value is from the grid is all that is left to tell of it, and a convolution would have to enlarge x some
+    hundred times to see that. With f of one turn a grey the features say it (Kingma et al., arXiv 2107.00630, section
+    3.4). The factor is what the noise k leaves of a feature on average, so that the network is not shown noise alone
+    where k is large.
+
+    Arguments:
+        frequencies: f, positive; none leaves the image as it is.
+    """
+
+    def __init__(self, frequencies: list[float] | tuple[float, ...] = ()):
+        super().__init__()
+        if not all(0 < f < math.inf for f in frequencies):
+            raise ValueError(f"model.fourier={list(frequencies)} must be positive and finite; type model.fourier=auto")
+        self.count = 1 + 2 * len(frequencies)
+        # Not saved: the configuration says them.
+        turns = 2 * math.pi * torch.tensor(list(frequencies), dtype=torch.float64)[:, None, None, None]
+        self.register_buffer("turns", turns.float(), persistent=False)
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        """x (B, C, H, W) and the noise level c (B,)."""
+        if self.count == 1:
+            return x
+        left = torch.exp(-0.5 * (self.turns * torch.exp(4 * c)[:, None, None, None, None]).square())
+        angle = self.turns * x[:, None]  # (B, n, C, H, W)
+        return torch.cat([x, (left * angle.cos()).flatten(1, 2), (left * angle.sin()).flatten(1, 2)], dim=1)

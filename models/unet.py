@@ -6,9 +6,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from .attention import attend_pixels, heads_of
-from .embedding import NoiseEmbedding
+from .embedding import NoiseEmbedding, PixelFeatures
 from .given import ConditionEmbedding, add_condition
 
 
@@ -73,6 +74,9 @@ class UNet(nn.Module):
         heads: attention heads.
         dropout: the share of values dropped inside a block in training.
         embedding: of the noise level, ``smooth`` or ``steps``; see :mod:`models.embedding`.
+        fourier: frequencies of Fourier features of the image, in turns a unit of x; see :class:`models.PixelFeatures`.
+        checkpointing: compute blocks once more on the way back instead of keeping what is inside them: a fraction of
+            the memory for a third more time.
         condition: the length of y, for a network F(x, c, y) of p(x | y); 0 for none. See :mod:`data.condition`.
     """
 
@@ -85,6 +89,8 @@ class UNet(nn.Module):
         heads: int = 2,
         dropout: float = 0.0,
         embedding: Literal["smooth", "steps"] = "smooth",
+        fourier: list[float] | tuple[float, ...] = (),
+        checkpointing: bool = False,
         condition: int = 0,
     ):
         super().__init__()
@@ -103,7 +109,8 @@ class UNet(nn.Module):
             raise ValueError(f"model.dropout={dropout} must lie in [0, 1)")
         noise = 4 * channels[0]
         self.noise = nn.Sequential(NoiseEmbedding(noise, embedding), nn.Linear(noise, noise), nn.SiLU())
-        self.first = nn.Conv2d(shape[0], channels[0], 3, padding=1)
+        self.pixels = PixelFeatures(fourier)
+        self.first = nn.Conv2d(shape[0] * self.pixels.count, channels[0], 3, padding=1)
 
         side = max(shape[1:])
         sides = [math.ceil(side / 2**level) for level in range(len(channels))]
@@ -133,7 +140,7 @@ class UNet(nn.Module):
                 level.append(block(now + skips.pop(), width, attend))
                 now = width
             self.up.append(level)
-        self.condition = condition
+        self.checkpointing, self.condition = checkpointing, condition
         self.last = nn.Sequential(
             group_norm(now + skips[0]), nn.SiLU(), zero(nn.Conv2d(now + skips[0], shape[0], 3, padding=1))
         )
@@ -141,22 +148,29 @@ class UNet(nn.Module):
             ConditionEmbedding(condition, noise) if condition else None
         )  # last: its weights are drawn after all others
 
+    def run(self, block: nn.ModuleList, h: Tensor, noise: Tensor) -> Tensor:
+        """A block's output; in training with ``checkpointing`` what is inside it is not kept."""
+        residual, attention = block
+        if self.checkpointing and self.training and torch.is_grad_enabled():
+            return checkpoint(lambda h, noise: attention(residual(h, noise)), h, noise, use_reentrant=False)
+        return attention(residual(h, noise))
+
     def forward(self, x: Tensor, c: Tensor, y: Tensor | None = None) -> Tensor:
         """x (B, C, H, W) and the noise level c (B,) to (B, C, H, W); y (1 or B, condition)."""
         noise = add_condition(self.known, self.noise(c), y)
-        h = self.first(x)
+        h = self.first(self.pixels(x, c))
         skips = [h]
         for depth, level in enumerate(self.down):
             if depth:
                 h = functional.avg_pool2d(h, 2, ceil_mode=True, count_include_pad=False)
-            for residual, attention in level:
-                h = attention(residual(h, noise))
+            for block in level:
+                h = self.run(block, h, noise)
                 skips.append(h)
-        for residual, attention in self.middle:
-            h = attention(residual(h, noise))
+        for block in self.middle:
+            h = self.run(block, h, noise)
         for level in self.up:
             if h.shape[-2:] != skips[-1].shape[-2:]:
                 h = functional.interpolate(h, size=skips[-1].shape[-2:], mode="nearest")
-            for residual, attention in level:
-                h = attention(residual(torch.cat([h, skips.pop()], dim=1), noise))
+            for block in level:
+                h = self.run(block, torch.cat([h, skips.pop()], dim=1), noise)
         return self.last(torch.cat([h, skips.pop()], dim=1))

@@ -163,7 +163,7 @@ def test_explicit_is_the_distance_to_the_truth(shape, sde):
 # --- levels -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [name for name in LEVELS if name not in ("one", "clean")])
+@pytest.mark.parametrize("name", [name for name in LEVELS if name not in ("one", "clean", "blend")])
 def test_levels_are_within_reach_and_monotone(sde, name, dtype):
     """Quantiles rise or fall together, and lie in [eps, T]."""
     unit = torch.linspace(0, 1 - torch.finfo(dtype).eps, 1001, dtype=dtype)
@@ -171,6 +171,31 @@ def test_levels_are_within_reach_and_monotone(sde, name, dtype):
     assert t.dtype == dtype and float(t.min()) >= sde.eps * (1 - 1e-6) and float(t.max()) <= sde.T * (1 + 1e-6)
     gaps = t.diff()
     assert bool((gaps >= 0).all()) or bool((gaps <= 0).all())
+
+
+def test_a_blend_is_the_sum_of_its_parts(sde, dtype):
+    """The mean over its quantiles of weight times any function; at a share of one half and of a tenth."""
+    unit = ((torch.arange(200_000, dtype=torch.float64) + 0.5) / 200_000).to(dtype)
+
+    def mean(law) -> float:
+        t = law.times(sde, unit)
+        assert t.dtype == dtype and float(t.min()) >= sde.eps * (1 - 1e-6) and float(t.max()) <= sde.T * (1 + 1e-6)
+        k = torch.exp(-sde.half_log_snr(t.double()))
+        return float((law.weight(sde, t).double() * (1 / (1 + k.square()) + 0.1 * torch.cos(2 * k.log()))).mean())
+
+    for share in (0.5, 0.1):
+        parts = mean(levels.LogSNR()), mean(levels.LogNormal(-0.5, 0.8, 0.7))
+        assert abs(parts[1] - parts[0]) > 0.05
+        found = mean(levels.Blend(share, -0.5, 0.8, 0.7))
+        assert found == pytest.approx((1 - share) * parts[0] + share * parts[1], rel=2e-4)
+
+
+def test_a_blend_has_some_of_both():
+    for share in (0.0, 1.0):
+        with pytest.raises(ValueError, match=r"levels.share=.* must lie between 0 and 1; type .*share=0.5"):
+            levels.Blend(share)
+    with pytest.raises(ValueError, match=r"levels.std=0.0 must be positive"):
+        levels.Blend(0.5, std=0.0)
 
 
 def test_clean_and_one_level(sde, dtype):

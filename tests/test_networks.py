@@ -1,20 +1,29 @@
-"""ADM, EDM2 and DiT: what each promises of its layers, any size, y, checkpointing, and the memory that it saves."""
+"""Our U-Net, ADM, EDM2 and DiT: what each promises of its layers, any size, y, checkpointing, and the memory that it saves."""
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional
 
-from models import ADM, DiT, NCSNpp, magnitude
+from conf.assemble import settle
+from conf.identity import identity_of
+from conf.schema import build
+from data import Data
+from models import ADM, DiT, NCSNpp, UNet, magnitude
 from models.adm import MagnitudeAttention, MagnitudeBlock
 from models.dit import Block, places
+from models.embedding import PixelFeatures
 from models.magnitude import Map
 
+from .conftest import compose
 from .test_ncsnpp import randomised
 
 SMALL = {
+    "unet": lambda shape, **keys: UNet(shape, channels=(8, 16), attention=(4, 5), **keys),
+    "unet, fourier": lambda shape, **keys: UNet(shape, channels=(8, 16), attention=(4, 5), fourier=(4, 1), **keys),
     "adm": lambda shape, **keys: ADM(shape, channels=(8, 16), blocks=1, attention=(4, 5), head_channels=4, **keys),
     "edm2": lambda shape, **keys: ADM(
         shape, channels=(8, 16), blocks=1, attention=(4, 5), head_channels=4, magnitude_preserving=True, **keys
@@ -215,3 +224,59 @@ def test_places_are_all_different():
 def test_mistakes(make, says):
     with pytest.raises(ValueError, match=says):
         make()
+
+
+# --- features of pixels -----------------------------------------------------------------------------------------------
+
+
+def test_features_of_pixels_are_what_the_noise_leaves_on_average():
+    """E cos(2 pi f (x + k z)) over z, by Gauss and Hermite's rule of 60 nodes; and the image itself first."""
+    features = PixelFeatures([0.7, 2.0]).double()
+    x, k = torch.linspace(-1, 1, 24, dtype=torch.float64).reshape(2, 2, 3, 2), torch.tensor([0.05, 0.3])
+    found = features(x, k.double().log() / 4)
+    assert found.shape == (2, 10, 3, 2) and torch.equal(found[:, :2], x)
+    nodes, weights = (torch.from_numpy(each) for each in np.polynomial.hermite_e.hermegauss(60))
+    noisy = x + k.double().reshape(1, 2, 1, 1, 1) * nodes.reshape(-1, 1, 1, 1, 1)
+    for i, f in enumerate((0.7, 2.0)):
+        for start, wave in ((2, torch.cos), (6, torch.sin)):
+            mean = torch.einsum("n,nbchw->bchw", weights / weights.sum(), wave(2 * math.pi * f * noisy))
+            torch.testing.assert_close(found[:, start + 2 * i : start + 2 * i + 2], mean, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("row", PARAMETERISATIONS)
+def test_auto_is_one_turn_a_bin_whatever_the_network_is_given(row):
+    """Every grey has the same finest feature, its neighbours opposite ones of the next."""
+    data = Data(
+        torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16), torch.zeros(1, 1, 16, 16), 128, 128, levels=256
+    )
+    cfg = compose("data=digits", f"parameterisation={row}", "model.fourier=auto")
+    turns = settle(cfg, data, "cpu")["model"]["fourier"]
+    assert turns[0] == pytest.approx(2 * turns[1], rel=1e-4) and turns[0] == pytest.approx(4 * turns[2], rel=1e-4)
+    values = data.encode(data.dequantise(data.train, torch.full(data.train.shape, 0.5)))
+    k = torch.tensor(1e-6, dtype=torch.float64)
+    node = cfg["parameterisation"] | ({"sigma_data": round(data.std, 6)} if row == "edm" else {})
+    c_in = build(node, "parameterisation").coefficients(torch.ones_like(k), k)[2]
+    found = PixelFeatures(turns[:2]).double()(c_in * values.double(), k.log()[None] / 4).flatten(2)
+    torch.testing.assert_close(found[0, 1], found[0, 1, :1].expand(256), rtol=0, atol=1e-2)
+    torch.testing.assert_close(found[0, 2, 1:], -found[0, 2, :-1], rtol=0, atol=1e-2)
+
+
+def test_auto_is_for_integers():
+    with pytest.raises(ValueError, match=r"model.fourier=auto is for integers.*type model.fourier=\[\]"):
+        settle(compose("data=digits", "model.fourier=auto"), Data(*torch.randn(2, 4, 1, 8, 8), 0.0, 1.0), "cpu")
+    with pytest.raises(ValueError, match="model.fourier=.* must be positive"):
+        UNet((1, 8, 8), channels=(8,), fourier=(0.0,))
+
+
+def test_checkpointing_and_features_that_are_not_there_rename_no_network():
+    data = Data(*torch.randint(0, 17, (2, 4, 1, 8, 8)), 8.0, 8.0, levels=17)
+
+    def named(*words):
+        cfg = settle(compose("data=digits", *words), data, "cpu")
+        return identity_of(cfg, data)["model"]
+
+    assert "checkpointing" not in named() and "fourier" not in named()
+    assert named("model.checkpointing=true") == named()
+    assert named("model=adm", "model.checkpointing=true") == named("model=adm", "model.checkpointing=false")
+    assert named("model=adm")["checkpointing"] is False  # as old as the network
+    assert named("model.fourier=[4]") != named("model.fourier=[2]") != named()

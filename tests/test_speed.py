@@ -289,7 +289,7 @@ def test_a_compiled_network_is_the_same_network(monkeypatch):
 
 def test_half_precision_on_a_cpu_is_warned_about_and_keeps_weights_whole(caplog):
     fitted = fit(network(), planar(), steps=3, precision="bf16", evaluate=0)
-    assert "training.precision=bf16 on device=cpu is emulated" in caplog.text
+    assert "training.precision=bf16 on device=cpu: processors with instructions for it" in caplog.text
     assert {p.dtype for p in fitted.parameters()} == {torch.float32}
     whole = fit(network(), planar(), steps=3, evaluate=0)
     difference = (weights(fitted) - weights(whole)).abs().max()

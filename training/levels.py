@@ -10,6 +10,7 @@ Uniform      even in t                                             1          20
 LogSNR       even in log(alpha/sigma): likelihood weighting        1          2101.09258, theorem 1
 LogNormal    log(sigma/alpha) normal, k = sigma/alpha              (k^2 +     2206.00364, table 1
                                                                    s^2)/s^2
+Blend        LogSNR, of a share of the batch LogNormal             of both
 Ladder       a geometric ladder in sigma/alpha                     1          1907.05600, eq. 5 and 6
 Chain        T n/N, the N steps of a discrete chain                1          2006.11239, eq. 14
 One          one sigma/alpha                                       1          Vincent 2011
@@ -95,20 +96,81 @@ class LogNormal(Levels):
         if not 0 < self.sigma_data < math.inf:
             raise ValueError(f"{START}.sigma_data={self.sigma_data} must be positive; type {START}.sigma_data=auto")
 
-    def times(self, sde: SDE, unit: Tensor) -> Tensor:
-        centre, double = self.mean + math.log(2 * self.sigma_data), unit.double()
+    @property
+    def centre(self) -> float:
+        """The mean of log(sigma/alpha)."""
+        return self.mean + math.log(2 * self.sigma_data)
+
+    def cut(self, sde: SDE, like: Tensor) -> tuple[Tensor, Tensor]:
+        """The normal's distribution function at eps and at T, in the precision of ``like``."""
         # lambda = -log k falls in t: T has the largest k
-        low, high = (torch.special.ndtr((-end - centre) / self.std) for end in sde.ends(double)[::-1])
+        low, high = (torch.special.ndtr((-end - self.centre) / self.std) for end in sde.ends(like)[::-1])
         if not float(high - low) > 1e-6:
             raise ValueError(
                 f"{START}.mean={self.mean} and {START}.std={self.std} put no level between sde.eps={sde.eps} and "
                 f"sde.T={sde.T}; published: {START}.mean=-1.2 {START}.std=1.2"
             )
-        k = centre + self.std * torch.special.ndtri(low + (high - low) * double)
+        return low, high
+
+    def times(self, sde: SDE, unit: Tensor) -> Tensor:
+        double = unit.double()
+        low, high = self.cut(sde, double)
+        k = self.centre + self.std * torch.special.ndtri(low + (high - low) * double)
         return time(sde, -k).to(unit.dtype)
+
+    def density(self, sde: SDE, t: Tensor) -> Tensor:
+        """The density of log(sigma/alpha) at t, in the shape of t."""
+        low, high = self.cut(sde, t)
+        z = (-sde.half_log_snr(t) - self.centre) / self.std
+        return torch.exp(-0.5 * z.square()) / (math.sqrt(2 * math.pi) * self.std * (high - low))
 
     def weight(self, sde: SDE, t: Tensor) -> Tensor:
         return 1 + torch.exp(-2 * sde.half_log_snr(t)) / self.sigma_data**2
+
+
+@dataclass(frozen=True)
+class Blend(Levels):
+    r"""Likelihood weighting, and EDM's levels for a share of the batch: with the densities p of log(sigma/alpha),
+
+    .. math:: p = (1 - a)\,p_{LogSNR} + a\,p_{LogNormal}, \qquad
+              w = \frac{(1 - a)\,p_{LogSNR} + a\,p_{LogNormal}\,w_{LogNormal}}{p},
+
+    so that the loss is (1 - a) that of LogSNR and a that of LogNormal. Bits are decided at all levels alike, what a
+    picture shows at those where it appears out of the noise: one network for both.
+
+    Arguments:
+        share: a, of LogNormal.
+        mean, std, sigma_data: as in :class:`LogNormal`.
+    """
+
+    share: float = 0.5
+    mean: float = -1.2
+    std: float = 1.2
+    sigma_data: float = 1.0
+
+    def __post_init__(self):
+        if not 0 < self.share < 1:
+            raise ValueError(
+                f"{START}.share={self.share} must lie between 0 and 1; type {START}.share=0.5, or "
+                f"training/loss/levels=log_snr for none of it and log_normal for all"
+            )
+        self.normal  # noqa: B018  its keys are checked by itself
+
+    @property
+    def normal(self) -> LogNormal:
+        return LogNormal(self.mean, self.std, self.sigma_data)
+
+    def times(self, sde: SDE, unit: Tensor) -> Tensor:
+        rest = 1 - self.share
+        most = 1 - torch.finfo(unit.dtype).eps
+        even = LogSNR().times(sde, (unit / rest).clamp_max(most))
+        normal = self.normal.times(sde, ((unit - rest) / self.share).clamp(0, most))
+        return torch.where(unit < rest, even, normal)
+
+    def weight(self, sde: SDE, t: Tensor) -> Tensor:
+        start, stop = sde.ends(t)
+        even, normal = (1 - self.share) / (stop - start), self.share * self.normal.density(sde, t)
+        return (even + normal * self.normal.weight(sde, t)) / (even + normal)
 
 
 @dataclass(frozen=True)

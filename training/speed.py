@@ -1,7 +1,7 @@
 r"""How fast an update is: precision, memory layout and compilation, and reading its loss without waiting for it.
 
-None of it changes what is minimised. On a CPU everything is off by default: half precision is emulated there and many
-times slower than float32, the rest is measured in docs/results.md. On a GPU images are trained under bfloat16 autocast
+None of it changes what is minimised. On a CPU everything is off by default: on most of them half precision is emulated
+and many times slower than float32, the rest is measured in docs/results.md. On a GPU images are trained under bfloat16 autocast
 with channels last, weights and moments staying float32, and networks are compiled where they are not differentiated
 twice. Matrix products in float32 may there use TF32 unless ``precision=float32`` is asked for.
 
@@ -93,8 +93,8 @@ def decide(
         )
     if precision == "bf16" and not gpu:
         log.warning(
-            "training.precision=bf16 on device=%s is emulated, and was measured ten times slower than float32; "
-            "training.precision=auto takes it where it is fast",
+            "training.precision=bf16 on device=%s: processors with instructions for it were measured half as fast again "
+            "as with float32, those without ten times slower; training.precision=auto takes it on GPUs alone",
             device.type,
         )
     if precision == "bf16" and gpu and not torch.cuda.is_bf16_supported():
