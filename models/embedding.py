@@ -126,11 +126,11 @@ class PixelFeatures(nn.Module):
 
     .. math:: e^{-(2\pi f k)^2/2}\,[\cos(2\pi f x),\ \sin(2\pi f x)], \qquad k = \sigma/\alpha = e^{4c}
 
-    for n frequencies f, in turns a unit of x. Values of 256 greys lie on a grid; where the noise is smaller than a grey,
-    how far a value is from the grid is all that is left to tell of it, and a convolution would have to enlarge x some
-    hundred times to see that. With f of one turn a grey the features say it (Kingma et al., arXiv 2107.00630, section
-    3.4). The factor is what the noise k leaves of a feature on average, so that the network is not shown noise alone
-    where k is large.
+    for n frequencies f, in turns a unit of x. Values of 256 greys lie on a grid; where the noise is smaller than a
+    grey, how far a value is from the grid is all that is left to tell of it, and a convolution would have to enlarge x
+    some hundred times to see that. With f of one turn a grey the features say it (Kingma et al., arXiv 2107.00630,
+    section 3.4). The factor is what noise of std k leaves of a feature on average, so that the network is not shown
+    noise alone where k is large; of an input c_in x with another c_in than 1 it leaves a little more or less.
 
     Arguments:
         frequencies: f, positive; none leaves the image as it is.

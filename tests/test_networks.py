@@ -1,4 +1,4 @@
-"""Our U-Net, ADM, EDM2 and DiT: what each promises of its layers, any size, y, checkpointing, and the memory that it saves."""
+"""The U-Nets and DiT: what each promises of its layers, any size, y, checkpointing and the memory that it saves."""
 
 import math
 
@@ -18,7 +18,7 @@ from models.dit import Block, places
 from models.embedding import PixelFeatures
 from models.magnitude import Map
 
-from .conftest import compose
+from .conftest import PARAMETERISATIONS, compose
 from .test_ncsnpp import randomised
 
 SMALL = {
@@ -246,9 +246,8 @@ def test_features_of_pixels_are_what_the_noise_leaves_on_average():
 @pytest.mark.parametrize("row", PARAMETERISATIONS)
 def test_auto_is_one_turn_a_bin_whatever_the_network_is_given(row):
     """Every grey has the same finest feature, its neighbours opposite ones of the next."""
-    data = Data(
-        torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16), torch.zeros(1, 1, 16, 16), 128, 128, levels=256
-    )
+    greys = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16)
+    data = Data(torch.cat([greys, greys.flip(2)]), greys, 128, 128, levels=256)
     cfg = compose("data=digits", f"parameterisation={row}", "model.fourier=auto")
     turns = settle(cfg, data, "cpu")["model"]["fourier"]
     assert turns[0] == pytest.approx(2 * turns[1], rel=1e-4) and turns[0] == pytest.approx(4 * turns[2], rel=1e-4)

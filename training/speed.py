@@ -1,9 +1,9 @@
 r"""How fast an update is: precision, memory layout and compilation, and reading its loss without waiting for it.
 
 None of it changes what is minimised. On a CPU everything is off by default: on most of them half precision is emulated
-and many times slower than float32, the rest is measured in docs/results.md. On a GPU images are trained under bfloat16 autocast
-with channels last, weights and moments staying float32, and networks are compiled where they are not differentiated
-twice. Matrix products in float32 may there use TF32 unless ``precision=float32`` is asked for.
+and many times slower than float32, the rest is measured in docs/results.md. On a GPU images are trained under bfloat16
+autocast with channels last, weights and moments staying float32, and networks are compiled where they are not
+differentiated twice. Matrix products in float32 may there use TF32 unless ``precision=float32`` is asked for.
 
 A loop that reads its loss at every step makes a GPU wait for the CPU and back. So there each update's loss and gradient
 norm are read one update later. An update whose loss or gradient is not finite is not taken all the same: the optimiser
@@ -93,7 +93,7 @@ def decide(
         )
     if precision == "bf16" and not gpu:
         log.warning(
-            "training.precision=bf16 on device=%s: processors with instructions for it were measured half as fast again "
+            "training.precision=bf16 on device=%s: processors with instructions for it were measured 1.5 times as fast "
             "as with float32, those without ten times slower; training.precision=auto takes it on GPUs alone",
             device.type,
         )
