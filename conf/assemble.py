@@ -10,6 +10,7 @@ import torch
 
 from data import Conditional, Data
 from likelihood import UniformDequantisation
+from models import Parameterisation
 from sde_lib.noise import BLOCK
 
 from . import schema
@@ -107,9 +108,12 @@ def settle(cfg: dict, data: Any, device: str) -> dict:
         "batch": batch_of(data.shape, device),
         "device": device,
         "bins": bins_of(data),
-        "fourier": lambda: frequencies_of(cfg["parameterisation"], data),
+        "pixel_features": lambda: frequencies_of(data),
         "observation": observation_of(data),
     }
+    values["pixel_unit"] = lambda: unit_of(
+        schema.build(schema.settle({"row": cfg["parameterisation"]}, data.shape, values)["row"], "parameterisation")
+    )
     if values["components"] is None:
         for key, node, remedy in (
             ("model=oracle", cfg["model"], "model=mlp or model=unet"),
@@ -183,15 +187,22 @@ def bins_of(data: Data) -> list | None:
     return None if data.levels is None else [data.shift.tolist(), data.scale.tolist(), data.levels]
 
 
-def frequencies_of(node: dict, data: Data) -> list[float]:
-    """model.fourier=auto: one turn a bin of integers, half of one, a quarter, in units of what the network is given."""
+def frequencies_of(data: Data) -> list[float]:
+    """pixel_features=auto: one turn a bin of integers, half of one, a quarter; of the finest bins, if they differ."""
     if data.levels is None:
-        raise ValueError("model.fourier=auto is for integers, and these data are continuous; type model.fourier=[]")
-    known = {key: round(data.std, 6) if value == schema.AUTO else value for key, value in node.items()}
-    row, one = schema.build(known, "parameterisation"), torch.ones((), dtype=torch.float64)
-    c_in = float(row.coefficients(one, 1e-6 * one)[2])  # at hardly any noise
-    turns = float(data.scale.max()) / c_in
-    return [round(turns / part, 4) for part in (1, 2, 4)]
+        raise ValueError(
+            "pixel_features=auto tells where in its bin an integer lies, and these data are continuous; leave it out, "
+            "or type data.levels=L for a file of integers 0 ... L-1"
+        )
+    return [float(data.scale.max()) / part for part in (1, 2, 4)]
+
+
+def unit_of(row: Any) -> float:
+    """pixel_unit=auto: c_in of a parameterisation where the noise goes to 0."""
+    if not isinstance(row, Parameterisation):
+        return 1.0
+    one = torch.ones((), dtype=torch.float64)
+    return round(float(row.coefficients(one, 1e-6 * one)[2]), 6)
 
 
 def observation_of(data: Data) -> dict:

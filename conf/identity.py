@@ -38,7 +38,7 @@ def identity_of(cfg: dict, data: Any) -> dict:
     return {
         "data": described,
         "sde": cfg["sde"],
-        "model": remade(without(cfg["model"], YOUNGER)),
+        "model": without(weighty(cfg["model"]), YOUNGER),
         "parameterisation": without(cfg["parameterisation"], {"input": None}),
         "training": training,
     }
@@ -63,9 +63,12 @@ def holds_tensors(value: Any) -> bool:
     return isinstance(value, Tensor) or (isinstance(value, list | tuple) and any(map(holds_tensors, value)))
 
 
-YOUNGER = {"embedding": "smooth", "condition": 0, "fourier": []}
+YOUNGER = {"embedding": "smooth", "condition": 0, "pixel_features": []}
 """Keys of networks that are younger than the store, and their defaults: at these, older networks keep their names."""
 
+
+IDLE = {"models.UNet": ("checkpointing",)}
+"""Keys that decide memory alone, of networks that are older than these keys."""
 
 YOUNGER_DATA = {"flip": False, "crop": None}
 """The same of data sets."""
@@ -87,16 +90,14 @@ def without(node: Any, defaults: dict) -> Any:
     return {key: without(value, defaults) for key, value in node.items() if (key, value) not in defaults.items()}
 
 
-def remade(node: Any) -> Any:
-    """A model's node without ``checkpointing``, which decides nothing of its weights. Where the key is as old as the
-    network it stays, at false, so that networks keep their names.
-    """
+def weighty(node: Any) -> Any:
+    """A model's node without the keys that decide nothing of its weights."""
     if not isinstance(node, dict):
         return node
-    node = {key: remade(value) for key, value in node.items()}
-    if "checkpointing" in node:
-        node["checkpointing"] = False
-    return without(node, {"checkpointing": False}) if node.get("_target_") == "models.UNet" else node
+    idle = IDLE.get(node.get("_target_"), ())
+    if not node.get("pixel_features"):
+        idle += ("pixel_unit",)
+    return {key: weighty(value) for key, value in node.items() if key not in idle}
 
 
 def source_of(cfg: dict, data: Any) -> dict:

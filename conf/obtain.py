@@ -3,6 +3,7 @@ resumed or trained where it is not finished. Of p(x | y) it is what becomes a sc
 """
 
 import logging
+import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from torch import nn
 
 from data import Conditional, Data, Turned
 from data.condition import LABELS
-from likelihood import UniformDequantisation
+from likelihood import TruncatedNormalDequantisation, UniformDequantisation
 from models import Classifier, ConditionalScore, ScoreModel
 from training import Snapshots, Store, journal, store
 
@@ -172,7 +173,7 @@ def plain_score(cfg: dict, sde: Any, data: Any, record: Any, name: str) -> Any:
 
     folder = record.home = home.folder(identity, name)
     source = source_of(cfg, data)
-    mind_the_bins(cfg, data, identity)
+    mind_the_bins(cfg, sde, data, identity)
     mind_the_levels(cfg, trainer, sde, data)
     score = home.obtain(
         identity, name, trainer.steps, train, lambda found: store.put_weights(model, found, folder), source
@@ -337,7 +338,7 @@ def from_checkpoint(cfg: dict, sde: Any, data: Any) -> Any:
             f"checkpoint={cfg['checkpoint']} does not fit this run; choose the values it was trained with:\n  "
             + "\n  ".join(lines)
         )
-    mind_the_bins(cfg, data, identity)
+    mind_the_bins(cfg, sde, data, identity)
     log.info("loaded %s, %s of %s updates", cfg["checkpoint"], f"{found.step:,}", f"{identity['training']['steps']:,}")
     return store.put_weights(build_model(identity, sde), found, cfg["checkpoint"])
 
@@ -360,7 +361,7 @@ def other_network(cfg: dict, data: Data) -> tuple[Any, Any]:
     return sde, score.to(device=cfg["device"], dtype=getattr(torch, cfg["dtype"]))
 
 
-def mind_the_bins(cfg: dict, data: Data, identity: dict) -> None:
+def mind_the_bins(cfg: dict, sde: Any, data: Data, identity: dict) -> None:
     """Warns where integers are scored in another way than the network was trained for."""
     if data.levels is None or "dequantisation" not in cfg["task"]:
         return
@@ -374,6 +375,17 @@ def mind_the_bins(cfg: dict, data: Data, identity: dict) -> None:
             asked.training,
             "truncated_normal" if isinstance(asked, UniformDequantisation) else "uniform",
         )
+    if isinstance(asked, TruncatedNormalDequantisation):
+        blur = math.exp(-float(sde.ends()[1])) * float(data.scale.max())
+        if blur > 1 / 3:
+            log.warning(
+                "the noise of sde.eps=%s is %.2g bins wide, and dequantisation=truncated_normal takes bins apart where "
+                "it is a sixth of one: the bound on log P will be a loose one; type sde=edm sde.eps=%.2g, or "
+                "dequantisation=uniform with training.dequantise=uniform",
+                sde.eps,
+                blur,
+                1 / (6 * float(data.scale.max())),
+            )
 
 
 def mind_the_levels(cfg: dict, trainer: Any, sde: Any, data: Data) -> None:
@@ -381,6 +393,7 @@ def mind_the_levels(cfg: dict, trainer: Any, sde: Any, data: Data) -> None:
     levels = getattr(trainer.loss, "levels", None)
     if levels is None:
         return
+    levels.times(sde, torch.zeros(1))  # levels out of reach are told before a long training
     if said := levels.describe(sde, data.dim):
         log.info("%s", said)
     walker = cfg["task"].get("sampler", {}).get("_target_") == "samplers.LangevinDynamics"

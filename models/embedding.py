@@ -124,31 +124,36 @@ class FourierFeatures(nn.Module):
 class PixelFeatures(nn.Module):
     r"""An image beside Fourier features of its values: (B, C, H, W) to (B, C (1 + 2n), H, W).
 
-    .. math:: e^{-(2\pi f k)^2/2}\,[\cos(2\pi f x),\ \sin(2\pi f x)], \qquad k = \sigma/\alpha = e^{4c}
+    .. math:: e^{-(2\pi f k)^2/2}\,[\cos(2\pi f u/\gamma),\ \sin(2\pi f u/\gamma)], \qquad k = \sigma/\alpha = e^{4c}
 
-    for n frequencies f, in turns a unit of x. Values of 256 greys lie on a grid; where the noise is smaller than a
-    grey, how far a value is from the grid is all that is left to tell of it, and a convolution would have to enlarge x
-    some hundred times to see that. With f of one turn a grey the features say it (Kingma et al., arXiv 2107.00630,
-    section 3.4). The factor is what noise of std k leaves of a feature on average, so that the network is not shown
-    noise alone where k is large; of an input c_in x with another c_in than 1 it leaves a little more or less.
+    for n frequencies f, in turns a unit of the data as the SDE has them, of the network's input u = c_in x, gamma being
+    c_in where there is hardly any noise. Values of 256 greys lie on a grid; where the noise is smaller than a grey, how
+    far a value is from the grid is all that is left to tell of it, and a convolution would have to enlarge x some
+    hundred times to see that. With f of one turn a grey the features say it (Kingma et al., arXiv 2107.00630, section
+    3.4). The factor is what noise of std k leaves of a feature on average, so that a network is not shown noise alone.
 
     Arguments:
         frequencies: f, positive; none leaves the image as it is.
+        unit: gamma.
     """
 
-    def __init__(self, frequencies: list[float] | tuple[float, ...] = ()):
+    def __init__(self, frequencies: list[float] | tuple[float, ...] = (), unit: float = 1.0):
         super().__init__()
-        if not all(0 < f < math.inf for f in frequencies):
-            raise ValueError(f"model.fourier={list(frequencies)} must be positive and finite; type model.fourier=auto")
-        self.count = 1 + 2 * len(frequencies)
+        if not all(0 < f <= 1e6 for f in frequencies):
+            raise ValueError(
+                f"model.pixel_features={list(frequencies)} must lie in (0, 1e6]; type model.pixel_features=auto"
+            )
+        if not 0 < unit < math.inf:
+            raise ValueError(f"model.pixel_unit={unit} must be positive and finite; type model.pixel_unit=auto")
+        self.count, self.unit = 1 + 2 * len(frequencies), unit
         # Not saved: the configuration says them.
         turns = 2 * math.pi * torch.tensor(list(frequencies), dtype=torch.float64)[:, None, None, None]
         self.register_buffer("turns", turns.float(), persistent=False)
 
-    def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        """x (B, C, H, W) and the noise level c (B,)."""
+    def forward(self, u: Tensor, c: Tensor) -> Tensor:
+        """u (B, C, H, W) and the noise level c (B,)."""
         if self.count == 1:
-            return x
+            return u
         left = torch.exp(-0.5 * (self.turns * torch.exp(4 * c)[:, None, None, None, None]).square())
-        angle = self.turns * x[:, None]  # (B, n, C, H, W)
-        return torch.cat([x, (left * angle.cos()).flatten(1, 2), (left * angle.sin()).flatten(1, 2)], dim=1)
+        angle = self.turns * (u / self.unit)[:, None]  # (B, n, C, H, W)
+        return torch.cat([u, (left * angle.cos()).flatten(1, 2), (left * angle.sin()).flatten(1, 2)], dim=1)

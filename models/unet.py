@@ -74,7 +74,7 @@ class UNet(nn.Module):
         heads: attention heads.
         dropout: the share of values dropped inside a block in training.
         embedding: of the noise level, ``smooth`` or ``steps``; see :mod:`models.embedding`.
-        fourier: frequencies of Fourier features of the image, in turns a unit of x; see :class:`models.PixelFeatures`.
+        pixel_features, pixel_unit: Fourier features of the image's values; see :class:`models.embedding.PixelFeatures`.
         checkpointing: compute blocks once more on the way back instead of keeping what is inside them: a fraction of
             the memory for a third more time.
         condition: the length of y, for a network F(x, c, y) of p(x | y); 0 for none. See :mod:`data.condition`.
@@ -89,7 +89,8 @@ class UNet(nn.Module):
         heads: int = 2,
         dropout: float = 0.0,
         embedding: Literal["smooth", "steps"] = "smooth",
-        fourier: list[float] | tuple[float, ...] = (),
+        pixel_features: list[float] | tuple[float, ...] = (),
+        pixel_unit: float = 1.0,
         checkpointing: bool = False,
         condition: int = 0,
     ):
@@ -109,7 +110,7 @@ class UNet(nn.Module):
             raise ValueError(f"model.dropout={dropout} must lie in [0, 1)")
         noise = 4 * channels[0]
         self.noise = nn.Sequential(NoiseEmbedding(noise, embedding), nn.Linear(noise, noise), nn.SiLU())
-        self.pixels = PixelFeatures(fourier)
+        self.pixels = PixelFeatures(pixel_features, pixel_unit)
         self.first = nn.Conv2d(shape[0] * self.pixels.count, channels[0], 3, padding=1)
 
         side = max(shape[1:])

@@ -390,6 +390,22 @@ def test_a_bound_for_other_networks_is_warned_of(tmp_path, caplog, trained, boun
     assert (f"type dequantisation={other}" in caplog.text) is not fits
 
 
+@pytest.mark.parametrize("sigma_min", [0.1, 0.02])
+def test_noise_as_wide_as_a_bin_is_warned_of(tmp_path, caplog, sigma_min):
+    words = ("training.dequantise=none", "dequantisation=truncated_normal", f"sde.sigma_min={sigma_min}", "count=2")
+    job(
+        tmp_path,
+        "task=likelihood",
+        *SMALL,
+        *TINY,
+        *words,
+        "training.steps=2",
+        "likelihood.rtol=0.1",
+        "likelihood.atol=0.1",
+    )
+    assert ("is 0.8 bins wide" in caplog.text) is ("type sde=edm sde.eps=0.021" in caplog.text) is (sigma_min == 0.1)
+
+
 def test_of_continuous_data_nothing_changes(tmp_path):
     metrics = job(tmp_path, "task=likelihood", "data=mixture", "model=oracle", "count=20")
     assert "bound" not in metrics and json.dumps(metrics)

@@ -184,6 +184,9 @@ def test_a_blend_is_the_sum_of_its_parts(sde, dtype):
         return float((law.weight(sde, t).double() * (1 / (1 + k.square()) + 0.1 * torch.cos(2 * k.log()))).mean())
 
     for share in (0.5, 0.1):
+        t = levels.Blend(share, -0.5, 0.8, 0.7).times(sde, unit)
+        first, second = (gaps.diff() for gaps in (t[unit < 1 - share], t[unit >= 1 - share]))
+        assert bool((first <= 0).all() or (first >= 0).all()) and bool((second <= 0).all() or (second >= 0).all())
         parts = mean(levels.LogSNR()), mean(levels.LogNormal(-0.5, 0.8, 0.7))
         assert abs(parts[1] - parts[0]) > 0.05
         found = mean(levels.Blend(share, -0.5, 0.8, 0.7))
@@ -192,7 +195,7 @@ def test_a_blend_is_the_sum_of_its_parts(sde, dtype):
 
 def test_a_blend_has_some_of_both():
     for share in (0.0, 1.0):
-        with pytest.raises(ValueError, match=r"levels.share=.* must lie between 0 and 1; type .*share=0.5"):
+        with pytest.raises(ValueError, match=r"levels.share=.* must lie between 0 and 1; type .*share=0.75"):
             levels.Blend(share)
     with pytest.raises(ValueError, match=r"levels.std=0.0 must be positive"):
         levels.Blend(0.5, std=0.0)

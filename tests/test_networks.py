@@ -23,7 +23,9 @@ from .test_ncsnpp import randomised
 
 SMALL = {
     "unet": lambda shape, **keys: UNet(shape, channels=(8, 16), attention=(4, 5), **keys),
-    "unet, fourier": lambda shape, **keys: UNet(shape, channels=(8, 16), attention=(4, 5), fourier=(4, 1), **keys),
+    "unet, features": lambda shape, **keys: UNet(
+        shape, channels=(8, 16), attention=(4, 5), pixel_features=(4, 1), pixel_unit=1.5, **keys
+    ),
     "adm": lambda shape, **keys: ADM(shape, channels=(8, 16), blocks=1, attention=(4, 5), head_channels=4, **keys),
     "edm2": lambda shape, **keys: ADM(
         shape, channels=(8, 16), blocks=1, attention=(4, 5), head_channels=4, magnitude_preserving=True, **keys
@@ -231,10 +233,10 @@ def test_mistakes(make, says):
 
 def test_features_of_pixels_are_what_the_noise_leaves_on_average():
     """E cos(2 pi f (x + k z)) over z, by Gauss and Hermite's rule of 60 nodes; and the image itself first."""
-    features = PixelFeatures([0.7, 2.0]).double()
+    features = PixelFeatures([0.7, 2.0], unit=1.6).double()
     x, k = torch.linspace(-1, 1, 24, dtype=torch.float64).reshape(2, 2, 3, 2), torch.tensor([0.05, 0.3])
-    found = features(x, k.double().log() / 4)
-    assert found.shape == (2, 10, 3, 2) and torch.equal(found[:, :2], x)
+    found = features(1.6 * x, k.double().log() / 4)
+    assert found.shape == (2, 10, 3, 2) and torch.equal(found[:, :2], 1.6 * x)
     nodes, weights = (torch.from_numpy(each) for each in np.polynomial.hermite_e.hermegauss(60))
     noisy = x + k.double().reshape(1, 2, 1, 1, 1) * nodes.reshape(-1, 1, 1, 1, 1)
     for i, f in enumerate((0.7, 2.0)):
@@ -243,39 +245,46 @@ def test_features_of_pixels_are_what_the_noise_leaves_on_average():
             torch.testing.assert_close(found[:, start + 2 * i : start + 2 * i + 2], mean, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("row", PARAMETERISATIONS)
-def test_auto_is_one_turn_a_bin_whatever_the_network_is_given(row):
+@pytest.mark.parametrize("words", [(row,) for row in PARAMETERISATIONS] + [("noise", "parameterisation.input=${sde}")])
+def test_auto_is_one_turn_a_bin_whatever_the_network_is_given(words):
     """Every grey has the same finest feature, its neighbours opposite ones of the next."""
     greys = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16)
     data = Data(torch.cat([greys, greys.flip(2)]), greys, 128, 128, levels=256)
-    cfg = compose("data=digits", f"parameterisation={row}", "model.fourier=auto")
-    turns = settle(cfg, data, "cpu")["model"]["fourier"]
-    assert turns[0] == pytest.approx(2 * turns[1], rel=1e-4) and turns[0] == pytest.approx(4 * turns[2], rel=1e-4)
-    values = data.encode(data.dequantise(data.train, torch.full(data.train.shape, 0.5)))
+    cfg = compose("data=digits", "sde.sigma_max=auto", f"parameterisation={words[0]}", *words[1:])
+    cfg["model"]["pixel_features"] = "auto"
+    cfg = settle(cfg, data, "cpu")
+    assert cfg["model"]["pixel_features"] == [128, 64, 32]
+    net = build(cfg["model"], "model").double()
+    values = data.encode(data.dequantise(data.train, torch.full(data.train.shape, 0.5))).double()
     k = torch.tensor(1e-6, dtype=torch.float64)
-    node = cfg["parameterisation"] | ({"sigma_data": round(data.std, 6)} if row == "edm" else {})
-    c_in = build(node, "parameterisation").coefficients(torch.ones_like(k), k)[2]
-    found = PixelFeatures(turns[:2]).double()(c_in * values.double(), k.log()[None] / 4).flatten(2)
+    c_in = build(cfg["parameterisation"], "parameterisation").coefficients(torch.ones_like(k), k)[2]
+    found = net.pixels(c_in * values, (k.log() / 4)[None]).flatten(2)
     torch.testing.assert_close(found[0, 1], found[0, 1, :1].expand(256), rtol=0, atol=1e-2)
     torch.testing.assert_close(found[0, 2, 1:], -found[0, 2, :-1], rtol=0, atol=1e-2)
 
 
 def test_auto_is_for_integers():
-    with pytest.raises(ValueError, match=r"model.fourier=auto is for integers.*type model.fourier=\[\]"):
-        settle(compose("data=digits", "model.fourier=auto"), Data(*torch.randn(2, 4, 1, 8, 8), 0.0, 1.0), "cpu")
-    with pytest.raises(ValueError, match="model.fourier=.* must be positive"):
-        UNet((1, 8, 8), channels=(8,), fourier=(0.0,))
+    with pytest.raises(ValueError, match=r"pixel_features=auto tells .* integer.*leave it out, or type data.levels=L"):
+        settle(compose("data=digits", "model.pixel_features=auto"), Data(*torch.randn(2, 4, 1, 8, 8), 0.0, 1.0), "cpu")
+    for keys, message in (
+        ({"pixel_features": (0.0,)}, r"model.pixel_features=\[0.0\] must lie in \(0, 1e6\]"),
+        ({"pixel_features": (1e39,)}, "model.pixel_features"),
+        ({"pixel_unit": 0.0}, "model.pixel_unit=0.0 must be positive"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            UNet((1, 8, 8), channels=(8,), **keys)
 
 
-def test_checkpointing_and_features_that_are_not_there_rename_no_network():
+def test_keys_that_decide_no_weight_rename_no_network():
     data = Data(*torch.randint(0, 17, (2, 4, 1, 8, 8)), 8.0, 8.0, levels=17)
 
     def named(*words):
         cfg = settle(compose("data=digits", *words), data, "cpu")
         return identity_of(cfg, data)["model"]
 
-    assert "checkpointing" not in named() and "fourier" not in named()
-    assert named("model.checkpointing=true") == named()
-    assert named("model=adm", "model.checkpointing=true") == named("model=adm", "model.checkpointing=false")
+    keys = {"_target_", "shape", "channels", "blocks", "attention", "heads", "dropout"}
+    assert set(named()) == keys  # as before the younger keys
+    assert named("model.checkpointing=true") == named("model.pixel_unit=7") == named()
+    assert named("model=energy_unet", "model.net.checkpointing=true") == named("model=energy_unet")
     assert named("model=adm")["checkpointing"] is False  # as old as the network
-    assert named("model.fourier=[4]") != named("model.fourier=[2]") != named()
+    assert set(named("model.pixel_features=[4]")) == keys | {"pixel_features", "pixel_unit"}

@@ -10,7 +10,7 @@ Uniform      even in t                                             1          20
 LogSNR       even in log(alpha/sigma): likelihood weighting        1          2101.09258, theorem 1
 LogNormal    log(sigma/alpha) normal, k = sigma/alpha              (k^2 +     2206.00364, table 1
                                                                    s^2)/s^2
-Blend        LogSNR, of a share of the batch LogNormal             of both
+Blend        LogSNR, for a share of the batch LogNormal            see there
 Ladder       a geometric ladder in sigma/alpha                     1          1907.05600, eq. 5 and 6
 Chain        T n/N, the N steps of a discrete chain                1          2006.11239, eq. 14
 One          one sigma/alpha                                       1          Vincent 2011
@@ -101,11 +101,11 @@ class LogNormal(Levels):
         """The mean of log(sigma/alpha)."""
         return self.mean + math.log(2 * self.sigma_data)
 
-    def cut(self, sde: SDE, like: Tensor) -> tuple[Tensor, Tensor]:
-        """The normal's distribution function at eps and at T, in the precision of ``like``."""
+    def cut(self, sde: SDE) -> tuple[float, float]:
+        """The normal's distribution function at eps and at T."""
         # lambda = -log k falls in t: T has the largest k
-        low, high = (torch.special.ndtr((-end - self.centre) / self.std) for end in sde.ends(like)[::-1])
-        if not float(high - low) > 1e-6:
+        low, high = (float(torch.special.ndtr((-end - self.centre) / self.std)) for end in sde.ends()[::-1])
+        if not high - low > 1e-6:
             raise ValueError(
                 f"{START}.mean={self.mean} and {START}.std={self.std} put no level between sde.eps={sde.eps} and "
                 f"sde.T={sde.T}; published: {START}.mean=-1.2 {START}.std=1.2"
@@ -113,14 +113,13 @@ class LogNormal(Levels):
         return low, high
 
     def times(self, sde: SDE, unit: Tensor) -> Tensor:
-        double = unit.double()
-        low, high = self.cut(sde, double)
-        k = self.centre + self.std * torch.special.ndtri(low + (high - low) * double)
+        low, high = self.cut(sde)
+        k = self.centre + self.std * torch.special.ndtri(low + (high - low) * unit.double())
         return time(sde, -k).to(unit.dtype)
 
     def density(self, sde: SDE, t: Tensor) -> Tensor:
         """The density of log(sigma/alpha) at t, in the shape of t."""
-        low, high = self.cut(sde, t)
+        low, high = self.cut(sde)
         z = (-sde.half_log_snr(t) - self.centre) / self.std
         return torch.exp(-0.5 * z.square()) / (math.sqrt(2 * math.pi) * self.std * (high - low))
 
@@ -136,14 +135,15 @@ class Blend(Levels):
               w = \frac{(1 - a)\,p_{LogSNR} + a\,p_{LogNormal}\,w_{LogNormal}}{p},
 
     so that the loss is (1 - a) that of LogSNR and a that of LogNormal. Bits are decided at all levels alike, what a
-    picture shows at those where it appears out of the noise: one network for both.
+    picture shows at those where it appears out of the noise: one network for both. The quantiles are those of LogSNR up
+    to 1 - a and those of LogNormal from there, so that a stratified batch is spread over either.
 
     Arguments:
         share: a, of LogNormal.
         mean, std, sigma_data: as in :class:`LogNormal`.
     """
 
-    share: float = 0.5
+    share: float = 0.75
     mean: float = -1.2
     std: float = 1.2
     sigma_data: float = 1.0
@@ -151,10 +151,10 @@ class Blend(Levels):
     def __post_init__(self):
         if not 0 < self.share < 1:
             raise ValueError(
-                f"{START}.share={self.share} must lie between 0 and 1; type {START}.share=0.5, or "
+                f"{START}.share={self.share} must lie between 0 and 1; type {START}.share=0.75, or "
                 f"training/loss/levels=log_snr for none of it and log_normal for all"
             )
-        self.normal  # noqa: B018  its keys are checked by itself
+        LogNormal(self.mean, self.std, self.sigma_data)  # checks its keys
 
     @property
     def normal(self) -> LogNormal:
@@ -168,7 +168,7 @@ class Blend(Levels):
         return torch.where(unit < rest, even, normal)
 
     def weight(self, sde: SDE, t: Tensor) -> Tensor:
-        start, stop = sde.ends(t)
+        start, stop = (float(end) for end in sde.ends())
         even, normal = (1 - self.share) / (stop - start), self.share * self.normal.density(sde, t)
         return (even + normal * self.normal.weight(sde, t)) / (even + normal)
 
