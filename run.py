@@ -130,8 +130,11 @@ def refuse_null_choices(words: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    # Threads that wait for work sleep and do not spin, which beside another process makes two of them ten times slower.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Threads that wait for work spin for some microseconds and then sleep: those that spin on take the processor from
+    # others, those that sleep at once are late (docs/results.md). The second is GNU's, and goes before the first there.
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+        os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     try:
         refuse_null_choices(sys.argv[1:])
         main()
