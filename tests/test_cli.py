@@ -478,7 +478,6 @@ def test_a_folder_that_cannot_be_written(tmp_path):
             ["training/loss=blend", "training.loss.levels.share=1"],
             "training.loss.levels.share=1.0 must lie between 0 and",
         ),
-        (["training/loss=blend", "training.loss.levels.mean=19"], "training.loss.levels.mean=19.0 and training.loss"),
         (["task=bound", "task.steps=0", "data=mixture", "model=oracle"], "task.steps=0 must be at least 1"),
         (["task=bound", "task.bound.terms=3", "data=mixture", "model=oracle"], "task.bound.terms=3 must be even"),
         (["task=bound", "task.decoder=discretised", "data=mixture", "model=oracle"], "task.decoder=discretised is for"),

@@ -403,7 +403,8 @@ def test_noise_as_wide_as_a_bin_is_warned_of(tmp_path, caplog, sigma_min):
         "likelihood.rtol=0.1",
         "likelihood.atol=0.1",
     )
-    assert ("is 0.8 bins wide" in caplog.text) is ("type sde=edm sde.eps=0.021" in caplog.text) is (sigma_min == 0.1)
+    warned = "is 0.85 bins wide" in caplog.text and "type sde=edm sde.eps=0.02, or" in caplog.text
+    assert warned is (sigma_min == 0.1) and warned is ("bins wide" in caplog.text)
 
 
 def test_of_continuous_data_nothing_changes(tmp_path):
@@ -417,6 +418,7 @@ def test_of_continuous_data_nothing_changes(tmp_path):
         (["dequantisation.samples=0"], "dequantisation.samples=0 must be at least 1; type dequantisation.samples=1"),
         (["dequantisation.samples=few"], "dequantisation.samples=few must be a whole number"),
         (["+dequantisation.width=2"], "dequantisation.width is not a key of UniformDequantisation"),
+        (["training/loss=blend", "training.loss.levels.mean=19"], "training.loss.levels.mean=19.0 and training.loss"),
         (["training.dequantise=normal"], "training.dequantise=normal must be one of uniform, none"),
         (["data=mixture", "model=oracle", "dequantisation.samples=4"], "samples=4, is for integers"),
         (["data=moons", "dequantisation=truncated_normal"], "here truncated-normal with samples=1, is for integers"),
