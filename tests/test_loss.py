@@ -181,7 +181,7 @@ def test_a_blend_is_the_sum_of_its_parts(sde, dtype):
         t = law.times(sde, unit)
         assert t.dtype == dtype and float(t.min()) >= sde.eps * (1 - 1e-6) and float(t.max()) <= sde.T * (1 + 1e-6)
         k = torch.exp(-sde.half_log_snr(t.double()))
-        return float((law.weight(sde, t).double() * (1 / (1 + k.square()) + 0.1 * torch.cos(2 * k.log()))).mean())
+        return float((law.weight(sde, t).double() * (1 + 0.3 * torch.cos(2 * k.log())) / (1 + k.square())).mean())
 
     for share in (0.5, 0.1):
         t = levels.Blend(share, -0.5, 0.8, 0.7).times(sde, unit)
