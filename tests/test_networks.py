@@ -127,7 +127,7 @@ def test_gradients_stand_at_right_angles_to_their_weights():
     layer(torch.randn(2, 6, 4, 4)).pow(3).sum().backward()
     along = (layer.weight.grad * layer.weight).flatten(1).sum(1)
     size = layer.weight.grad.flatten(1).norm(dim=1) * layer.weight.flatten(1).norm(dim=1)
-    assert float((along / size).abs().max()) < 1e-3
+    assert float((along / size).detach().abs().max()) < 1e-3
 
 
 def test_magnitudes_stay_through_the_whole_network():
