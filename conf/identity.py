@@ -70,6 +70,7 @@ YOUNGER = {"embedding": "smooth", "condition": 0, "pixel_features": []}
 IDLE = {"models.UNet": ("checkpointing",)}
 """Keys that decide memory alone, of networks that are older than these keys."""
 
+
 YOUNGER_DATA = {"flip": False, "crop": None}
 """The same of data sets."""
 

@@ -362,7 +362,7 @@ def other_network(cfg: dict, data: Data) -> tuple[Any, Any]:
 
 
 def mind_the_bins(cfg: dict, sde: Any, data: Data, identity: dict) -> None:
-    """Warns where integers are scored in another way than the network was trained for."""
+    """Warns where integers are scored in another way than the network was trained for, or under too much noise."""
     if data.levels is None or "dequantisation" not in cfg["task"]:
         return
     asked, trained = schema.build(cfg["task"]["dequantisation"], "dequantisation"), identity["training"]
