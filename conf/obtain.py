@@ -3,7 +3,6 @@ resumed or trained where it is not finished. Of p(x | y) it is what becomes a sc
 """
 
 import logging
-import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,10 @@ from torch import nn
 
 from data import Conditional, Data, Turned
 from data.condition import LABELS
-from likelihood import TruncatedNormalDequantisation, UniformDequantisation
 from models import Classifier, ConditionalScore, ScoreModel
 from training import Snapshots, Store, journal, store
 
-from . import schema
+from . import misfits, schema
 from .assemble import classes_in
 from .drawing import description, home_of, weights_of
 from .elsewhere import from_elsewhere, is_elsewhere
@@ -37,7 +35,7 @@ def obtain_score(cfg: dict, sde: Any, data: Any, record: Any, name: str) -> Any:
     if getattr(schema.locate(cfg["task"]["_target_"], "task"), "classifies", False):
         return plain_score(classifying(cfg), sde, data, record, f"{name}-classifier")
     if cfg["guidance"] != 1 and not cfg.get("classifier"):  # first, so that a mistake is told before a long training
-        mind_the_guidance(cfg)
+        misfits.guidance(cfg)
     score, classifier = plain_score(cfg, sde, data, record, name), None
     if isinstance(score, nn.Identity):  # the task's samples are in a file
         return score
@@ -96,18 +94,6 @@ def classifying(cfg: dict) -> dict:
         "training": cfg["training"] | {"loss": loss, "drop": 0.0},
         "parameterisation": {},
     }
-
-
-def mind_the_guidance(cfg: dict) -> None:
-    """Refuses guidance by a network that never met an unknown y."""
-    drop = cfg["training"]["drop"]
-    if cfg["checkpoint"] and not is_elsewhere(cfg["checkpoint"]):
-        drop = store.read(cfg["checkpoint"])[0]["training"].get("drop", 0.0)
-    if drop == 0 and "sde" not in cfg["model"]:
-        raise ValueError(
-            f"guidance={cfg['guidance']} needs a network that has learnt p(x) too, and this one was given its y every "
-            f"time (training.drop=0): type training.drop=0.1, or guidance=1"
-        )
 
 
 def plain_score(cfg: dict, sde: Any, data: Any, record: Any, name: str) -> Any:
@@ -173,8 +159,8 @@ def plain_score(cfg: dict, sde: Any, data: Any, record: Any, name: str) -> Any:
 
     folder = record.home = home.folder(identity, name)
     source = source_of(cfg, data)
-    mind_the_bins(cfg, sde, data, identity)
-    mind_the_levels(cfg, trainer, sde, data)
+    misfits.bins(cfg, sde, data, identity)
+    misfits.levels(cfg, trainer, sde, data)
     score = home.obtain(
         identity, name, trainer.steps, train, lambda found: store.put_weights(model, found, folder), source
     )
@@ -338,7 +324,7 @@ def from_checkpoint(cfg: dict, sde: Any, data: Any) -> Any:
             f"checkpoint={cfg['checkpoint']} does not fit this run; choose the values it was trained with:\n  "
             + "\n  ".join(lines)
         )
-    mind_the_bins(cfg, sde, data, identity)
+    misfits.bins(cfg, sde, data, identity)
     log.info("loaded %s, %s of %s updates", cfg["checkpoint"], f"{found.step:,}", f"{identity['training']['steps']:,}")
     return store.put_weights(build_model(identity, sde), found, cfg["checkpoint"])
 
@@ -359,46 +345,3 @@ def other_network(cfg: dict, data: Data) -> tuple[Any, Any]:
     score = store.put_weights(build_model(identity, sde), found, path)
     log.info("the other network: %s, %s updates", path, f"{found.step:,}")
     return sde, score.to(device=cfg["device"], dtype=getattr(torch, cfg["dtype"]))
-
-
-def mind_the_bins(cfg: dict, sde: Any, data: Data, identity: dict) -> None:
-    """Warns where integers are scored in another way than the network was trained for, or under too much noise."""
-    if data.levels is None or "dequantisation" not in cfg["task"]:
-        return
-    asked, trained = schema.build(cfg["task"]["dequantisation"], "dequantisation"), identity["training"]
-    if trained.get("dequantise", "uniform") != asked.training:
-        log.warning(
-            "the network is one of training.dequantise=%s, and %s dequantisation is for training.dequantise=%s: the "
-            "bound on log P will be a loose one; type dequantisation=%s",
-            trained.get("dequantise", "uniform"),
-            asked.title,
-            asked.training,
-            "truncated_normal" if isinstance(asked, UniformDequantisation) else "uniform",
-        )
-    if isinstance(asked, TruncatedNormalDequantisation):
-        blur = math.exp(-float(sde.ends()[1])) * float(data.scale.max())
-        if blur > 1 / 3:
-            log.warning(
-                "the noise of sde.eps=%s is %.2g bins wide, and dequantisation=truncated_normal takes bins apart where "
-                "it is a sixth of one: the bound on log P will be a loose one; type sde=edm sde.eps=%.2g, or "
-                "dequantisation=uniform with training.dequantise=uniform",
-                sde.eps,
-                blur,
-                1 / (6 * float(data.scale.max())),
-            )
-
-
-def mind_the_levels(cfg: dict, trainer: Any, sde: Any, data: Data) -> None:
-    """Says what the noise levels of the training are, and warns where the task looks at others."""
-    levels = getattr(trainer.loss, "levels", None)
-    if levels is None:
-        return
-    levels.times(sde, torch.zeros(1))  # levels out of reach are told before a long training
-    if said := levels.describe(sde, data.dim):
-        log.info("%s", said)
-    walker = cfg["task"].get("sampler", {}).get("_target_") == "samplers.LangevinDynamics"
-    if not levels.everywhere and not walker and "_target_" in cfg["task"] and cfg["task"]["_target_"] != "tasks.Train":
-        log.warning(
-            "the network is trained at one noise level alone, and this task asks it about all of them; type "
-            "sampler=langevin to walk at that level, or training/loss/levels=log_snr to train at all"
-        )

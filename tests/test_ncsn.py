@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from conf import assemble, identity, obtain
+from conf import assemble, identity, misfits
 from data import Data
 from models import EDM, EnergyGradient, RefineNet, ScoreModel
 from models.refinenet import WIDTH, InstanceNormPlus
@@ -145,7 +145,7 @@ def test_one_level_is_warned_of(caplog):
         caplog.clear()
         cfg = compose("data=moons", f"training/loss={word}", *more)
         Stub.loss = type("Loss", (), {"levels": levels.One() if word == "one_level" else levels.LogSNR()})
-        obtain.mind_the_levels(cfg, Stub, VE(), square(4.0))
+        misfits.levels(cfg, Stub, VE(), square(4.0))
         return caplog.text
 
     assert "type sampler=langevin" in said("one_level")

@@ -1,0 +1,71 @@
+"""Where two parts of a run do not fit, which neither can see alone: told before a network is trained for nothing."""
+
+import logging
+import math
+from typing import Any
+
+import torch
+
+from data import Data
+from likelihood import TruncatedNormalDequantisation, UniformDequantisation
+from training import store
+
+from . import schema
+from .elsewhere import is_elsewhere
+
+log = logging.getLogger(__name__)
+
+
+def guidance(cfg: dict) -> None:
+    """Refuses guidance by a network that never met an unknown y."""
+    drop = cfg["training"]["drop"]
+    if cfg["checkpoint"] and not is_elsewhere(cfg["checkpoint"]):
+        drop = store.read(cfg["checkpoint"])[0]["training"].get("drop", 0.0)
+    if drop == 0 and "sde" not in cfg["model"]:
+        raise ValueError(
+            f"guidance={cfg['guidance']} needs a network that has learnt p(x) too, and this one was given its y every "
+            f"time (training.drop=0): type training.drop=0.1, or guidance=1"
+        )
+
+
+def bins(cfg: dict, sde: Any, data: Data, identity: dict) -> None:
+    """Warns where integers are scored in another way than the network was trained for, or under too much noise."""
+    if data.levels is None or "dequantisation" not in cfg["task"]:
+        return
+    asked, trained = schema.build(cfg["task"]["dequantisation"], "dequantisation"), identity["training"]
+    if trained.get("dequantise", "uniform") != asked.training:
+        log.warning(
+            "the network is one of training.dequantise=%s, and %s dequantisation is for training.dequantise=%s: the "
+            "bound on log P will be a loose one; type dequantisation=%s",
+            trained.get("dequantise", "uniform"),
+            asked.title,
+            asked.training,
+            "truncated_normal" if isinstance(asked, UniformDequantisation) else "uniform",
+        )
+    if isinstance(asked, TruncatedNormalDequantisation):
+        blur = math.exp(-float(sde.ends()[1])) * float(data.scale.max())
+        if blur > 1 / 3:
+            log.warning(
+                "the noise of sde.eps=%s is %.2g bins wide, and dequantisation=truncated_normal takes bins apart where "
+                "it is a sixth of one: the bound on log P will be a loose one; type sde=edm sde.eps=%.2g, or "
+                "dequantisation=uniform with training.dequantise=uniform",
+                sde.eps,
+                blur,
+                1 / (6 * float(data.scale.max())),
+            )
+
+
+def levels(cfg: dict, trainer: Any, sde: Any, data: Data) -> None:
+    """Says what the noise levels of the training are, and warns where the task looks at others."""
+    law = getattr(trainer.loss, "levels", None)
+    if law is None:
+        return
+    law.times(sde, torch.zeros(1))  # levels out of reach are told before a long training
+    if said := law.describe(sde, data.dim):
+        log.info("%s", said)
+    walker = cfg["task"].get("sampler", {}).get("_target_") == "samplers.LangevinDynamics"
+    if not law.everywhere and not walker and "_target_" in cfg["task"] and cfg["task"]["_target_"] != "tasks.Train":
+        log.warning(
+            "the network is trained at one noise level alone, and this task asks it about all of them; type "
+            "sampler=langevin to walk at that level, or training/loss/levels=log_snr to train at all"
+        )
