@@ -15,6 +15,8 @@ def identity_of(cfg: dict, data: Any) -> dict:
     """What decides a network's weights, in plain values; a file of data counts by its content and not by its path."""
     training = {key: plain(value) for key, value in cfg["training"].items() if key not in HOW}
     training = {key: value for key, value in training.items() if (key, value) not in YOUNGER_TRAINING.items()}
+    if training.get("optimiser") != "muon":
+        training.pop("momentum", None)
     if data.levels is None or training.get("dequantise") == "uniform":
         training.pop("dequantise", None)  # networks older than the key keep their names; continuous data have no bins
     fingerprint = data.fingerprint()
@@ -74,7 +76,7 @@ IDLE = {"models.UNet": ("checkpointing",)}
 YOUNGER_DATA = {"flip": False, "crop": None}
 """The same of data sets."""
 
-YOUNGER_TRAINING = {"precision": "auto", "accumulate": 1}
+YOUNGER_TRAINING = {"precision": "auto", "accumulate": 1, "optimiser": "adam"}
 """The same of trainers."""
 
 BESIDE = ("cache",)

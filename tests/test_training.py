@@ -106,7 +106,8 @@ def test_integers_are_dequantised_afresh_within_their_level():
 # The loop
 
 
-def test_it_learns_the_score_of_a_gaussian():
+@pytest.mark.parametrize("optimiser, rate", [("adam", 3e-3), ("muon", 1e-2)])
+def test_it_learns_the_score_of_a_gaussian(optimiser, rate):
     data = Mixture(weights=[1.0], means=[[1.0, -1.0]], stds=[0.5], count=4000, test_count=200)
     sde = VP()
     torch.manual_seed(0)
@@ -114,7 +115,7 @@ def test_it_learns_the_score_of_a_gaussian():
         sde, MLP((2,), width=32, depth=2, fourier=0), EDM(0.5)
     )  # the wrong sigma_data: there is something to learn
     events = []
-    fitted = Trainer(DenoisingScoreMatching(), steps=400, batch=256, rate=3e-3, warmup=20).fit(
+    fitted = Trainer(DenoisingScoreMatching(), steps=400, batch=256, rate=rate, warmup=20, optimiser=optimiser).fit(
         sde, model, data, record=events.append
     )
     oracle = Oracle(sde, data.components())

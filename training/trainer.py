@@ -31,6 +31,7 @@ from .batches import Batches
 from .checkpoint import Checkpoint
 from .ema import EMA
 from .loss import Loss
+from .optimiser import Optimiser, optimiser_of
 from .posthoc import PowerAverages
 from .speed import Reading, Readings, Speed, decide
 
@@ -48,10 +49,13 @@ class Trainer:
         loss: what is minimised.
         steps: the number of updates; the whole budget, since the rate's schedule knows its end.
         batch: samples an update.
-        rate: Adam's learning rate after the warm-up.
+        optimiser: ``adam``, or ``muon`` for what is a matrix among the weights and Adam for the rest; see
+            :mod:`training.muon`.
+        rate: the learning rate after the warm-up; Muon's is scaled so that one serves both.
         warmup: the updates over which the rate rises linearly from 0.
         schedule: ``cosine`` lets the rate fall to 0 at the last step, ``constant`` keeps it.
         betas: Adam's decays of the first and second moment.
+        momentum: Muon's decay of its momentum.
         clip: the largest gradient norm; longer gradients are shortened to it.
         ema: the decay of the weights' moving average, which is what is used afterwards.
         seed: of the weights' start, the order of the data and the noise.
@@ -69,10 +73,12 @@ class Trainer:
     loss: Loss
     steps: int = 10_000
     batch: int = 256
+    optimiser: Literal["adam", "muon"] = "adam"
     rate: float = 1e-3
     warmup: int = 200
     schedule: Literal["cosine", "constant"] = "cosine"
     betas: tuple[float, float] = (0.9, 0.99)
+    momentum: float = 0.95
     clip: float = 1.0
     ema: float = 0.999
     seed: int = 0
@@ -97,6 +103,10 @@ class Trainer:
                 raise ValueError(f"training.{key}={getattr(self, key)} must be positive and finite")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"training.betas={list(self.betas)} must lie in [0, 1); type training.betas=[0.9,0.99]")
+        if self.optimiser not in ("adam", "muon"):
+            raise ValueError(f"training.optimiser={self.optimiser} must be adam or muon")
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"training.momentum={self.momentum} must lie in [0, 1); type training.momentum=0.95")
         if not 0 <= self.ema < 1:
             raise ValueError(
                 f"training.ema={self.ema} must lie in [0, 1); type training.ema=0.999, or 0 for the last weights"
@@ -150,9 +160,8 @@ class Trainer:
         model.train()
         with speed.applied(model, device), stopping() as stop:
             ema = EMA(model, self.ema)
-            optimiser = torch.optim.Adam(
-                model.parameters(), lr=self.rate, betas=self.betas, fused=device.type in ("cpu", "cuda")
-            )
+            fused = device.type in ("cpu", "cuda")
+            optimiser = optimiser_of(model, self.optimiser, self.rate, self.betas, self.momentum, fused)
             batches = Batches(data, self.batch, self.seed, device, centres=self.dequantise == "none")
             parameters = list(model.parameters())
             readings = Readings(device, late=works_ahead(device))
@@ -195,13 +204,11 @@ class Trainer:
                 for step in range(start, self.steps):
                     for group in optimiser.param_groups:
                         group["lr"] = self.rate_at(step)
-                    optimiser.zero_grad(set_to_none=True)
+                    optimiser.zero_grad()
                     loss = self.gradient(sde, model, batches, step, speed)
                     norm = nn.utils.clip_grad_norm_(parameters, self.clip, foreach=True)
                     read(readings.add(step, loss, norm))
-                    if readings.late:
-                        optimiser.found_inf = readings.broken  # such an update is skipped where it would be taken
-                    optimiser.step()
+                    optimiser.step(readings.broken)  # such an update is skipped where it would be taken
                     ema.update()
                     if powers is not None:
                         powers.update(step + 1)
@@ -322,7 +329,7 @@ def works_ahead(device: torch.device) -> bool:
     return device.type == "cuda"
 
 
-def capture(step: int, model: nn.Module, ema: EMA, optimiser: torch.optim.Optimizer, loss: float | None) -> Checkpoint:
+def capture(step: int, model: nn.Module, ema: EMA, optimiser: Optimiser, loss: float | None) -> Checkpoint:
     """Everything that the next update depends on."""
     inner = optimiser.state_dict()
     tensors = {f"{i}.{name}": tensor for i, entry in inner["state"].items() for name, tensor in entry.items()}
@@ -353,7 +360,7 @@ def capture(step: int, model: nn.Module, ema: EMA, optimiser: torch.optim.Optimi
     return Checkpoint(step, groups, state)
 
 
-def restore(found: Checkpoint, model: nn.Module, ema: EMA, optimiser: torch.optim.Optimizer) -> int:
+def restore(found: Checkpoint, model: nn.Module, ema: EMA, optimiser: Optimiser) -> int:
     """Puts everything back, and returns the number of updates done."""
     model.load_state_dict(found.tensors["model"])
     ema.model.load_state_dict(found.tensors["ema"])

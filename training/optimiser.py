@@ -1,0 +1,71 @@
+"""What takes an update: Adam of all weights, or Muon of the matrices and Adam of the rest, as one optimiser."""
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from .muon import Muon, is_matrix
+
+
+class Optimiser:
+    """One or several optimisers as one, each of parameters of its own.
+
+    Arguments:
+        parts: in the order in which their parameters are numbered in :meth:`state_dict`.
+    """
+
+    def __init__(self, *parts: Optimizer):
+        self.parts = parts
+
+    @property
+    def param_groups(self) -> list[dict]:
+        return [group for part in self.parts for group in part.param_groups]
+
+    def zero_grad(self) -> None:
+        for part in self.parts:
+            part.zero_grad(set_to_none=True)
+
+    def step(self, broken: Tensor | None = None) -> None:
+        """One update; none where ``broken``, a number on the device, is not 0."""
+        for part in self.parts:
+            if broken is not None:
+                part.found_inf = broken
+            part.step()
+
+    @property
+    def state(self) -> dict[nn.Parameter, dict]:
+        return {weight: state for part in self.parts for weight, state in part.state.items()}
+
+    def state_dict(self) -> dict:
+        """As an optimiser's, the parameters numbered one part after the other."""
+        state, groups, first = {}, [], 0
+        for part in self.parts:
+            own = part.state_dict()
+            state |= {first + i: entry for i, entry in own["state"].items()}
+            groups += [{**group, "params": [first + i for i in group["params"]]} for group in own["param_groups"]]
+            first += sum(len(group["params"]) for group in own["param_groups"])
+        return {"state": state, "param_groups": groups}
+
+    def load_state_dict(self, found: dict) -> None:
+        groups, first = list(found["param_groups"]), 0
+        for part in self.parts:
+            own, groups = groups[: len(part.param_groups)], groups[len(part.param_groups) :]
+            count = sum(len(group["params"]) for group in own)
+            part.load_state_dict(
+                {
+                    "state": {i - first: e for i, e in found["state"].items() if first <= i < first + count},
+                    "param_groups": [{**group, "params": [i - first for i in group["params"]]} for group in own],
+                }
+            )
+            first += count
+
+
+def optimiser_of(
+    model: nn.Module, kind: str, rate: float, betas: tuple[float, float], momentum: float, fused: bool
+) -> Optimiser:
+    """Adam of all weights, or Muon of the matrices and Adam of the rest."""
+    taken = [w for w in model.parameters() if kind == "muon" and is_matrix(w)]
+    known = set(map(id, taken))
+    rest = [w for w in model.parameters() if id(w) not in known]
+    parts = [torch.optim.Adam(rest, lr=rate, betas=betas, fused=fused)] if rest else []
+    return Optimiser(*parts, *([Muon(taken, rate, momentum)] if taken else []))
