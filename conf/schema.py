@@ -185,7 +185,10 @@ def check(node: dict, key: str, unsettled: bool = False) -> None:
             check_value(value, BESIDE[key][name], f"{key}.{name}")
             continue
         if name not in parameters:
-            raise ValueError(f"{key}.{name} is not a key of {target.__name__}; its keys are {', '.join(parameters)}")
+            raise ValueError(
+                f"{key}.{name} is not a key of {target.__name__}; its keys are {', '.join(parameters)}; leave it out, with "
+                f"~{key}.{name} where an experiment brings it"
+            )
         check_value(value, hints.get(name, Any), f"{key}.{name}", unsettled)
     for name, parameter in parameters.items():
         if parameter.default is parameter.empty and name not in node:
