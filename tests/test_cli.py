@@ -638,3 +638,19 @@ def test_what_takes_a_second_to_import_is_imported_where_it_is_used():
 @pytest.mark.parametrize("name", choices("experiment"))
 def test_every_experiment_composes(name):
     assert compose(f"experiment={name}")["task"]["_target_"].startswith("tasks.")
+
+
+@pytest.mark.parametrize("given", [None, "ACTIVE"])
+def test_threads_that_wait_spin_a_little_and_sleep(given):
+    """Set before torch is imported, which reads it once; what the user set stays."""
+    code = (
+        "import os, runpy, sys; sys.argv = ['run.py', '--help']\n"
+        "try: runpy.run_path('run.py', run_name='__main__')\n"
+        "except SystemExit: pass\n"
+        "print(os.environ['OMP_WAIT_POLICY'], os.environ.get('GOMP_SPINCOUNT'), 'torch' in sys.modules)"
+    )
+    environment = {key: value for key, value in os.environ.items() if key not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
+    environment |= {} if given is None else {"OMP_WAIT_POLICY": given}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env=environment)
+    expected = "PASSIVE 3000 False" if given is None else f"{given} None False"
+    assert done.stdout.splitlines()[-1] == expected
