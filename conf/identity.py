@@ -69,8 +69,11 @@ YOUNGER = {"embedding": "smooth", "condition": 0, "pixel_features": []}
 """Keys of networks that are younger than the store, and their defaults: at these, older networks keep their names."""
 
 
-IDLE = {"models.UNet": ("checkpointing",)}
-"""Keys that decide memory alone, of networks that are older than these keys."""
+MEMORY = {"checkpointing": False}
+"""Keys of networks that decide memory alone: a network is named by their defaults, whatever they are."""
+
+IDLE = {"models.UNet": tuple(MEMORY)}
+"""Networks that are older than these keys, and are named without them."""
 
 
 YOUNGER_DATA = {"flip": False, "crop": None}
@@ -100,7 +103,7 @@ def weighty(node: Any) -> Any:
     idle = IDLE.get(node.get("_target_"), ())
     if not node.get("pixel_features"):
         idle += ("pixel_unit",)
-    return {key: weighty(value) for key, value in node.items() if key not in idle}
+    return {key: MEMORY.get(key, weighty(value)) for key, value in node.items() if key not in idle}
 
 
 def source_of(cfg: dict, data: Any) -> dict:

@@ -19,7 +19,7 @@ from . import misfits, schema
 from .assemble import classes_in
 from .drawing import description, home_of, weights_of
 from .elsewhere import from_elsewhere, is_elsewhere
-from .identity import differences, identity_of, source_of, tree
+from .identity import differences, identity_of, source_of, tree, weighty
 from .threads import is_small, one_thread
 
 log = logging.getLogger(__name__)
@@ -319,7 +319,8 @@ def from_checkpoint(cfg: dict, sde: Any, data: Any) -> Any:
         )
     now = identity_of(cfg, data)
     parts = ("data", "model", "parameterisation")
-    if lines := differences({key: identity[key] for key in parts}, {key: now[key] for key in parts}):
+    saved = {key: identity[key] for key in parts} | {"model": weighty(identity["model"])}
+    if lines := differences(saved, {key: now[key] for key in parts}):
         raise ValueError(
             f"checkpoint={cfg['checkpoint']} does not fit this run; choose the values it was trained with:\n  "
             + "\n  ".join(lines)

@@ -186,8 +186,8 @@ def check(node: dict, key: str, unsettled: bool = False) -> None:
             continue
         if name not in parameters:
             raise ValueError(
-                f"{key}.{name} is not a key of {target.__name__}; its keys are {', '.join(parameters)}; leave it out, with "
-                f"~{key}.{name} where an experiment brings it"
+                f"{key}.{name} is not a key of {target.__name__}; its keys are {', '.join(parameters)}; leave it out, "
+                f"with ~{key}.{name} where an experiment brings it"
             )
         check_value(value, hints.get(name, Any), f"{key}.{name}", unsettled)
     for name, parameter in parameters.items():

@@ -286,5 +286,7 @@ def test_keys_that_decide_no_weight_rename_no_network():
     assert set(named()) == keys  # as before the younger keys
     assert named("model.checkpointing=true") == named("model.pixel_unit=7") == named()
     assert named("model=energy_unet", "model.net.checkpointing=true") == named("model=energy_unet")
-    assert named("model=adm")["checkpointing"] is False  # as old as the network
+    for model in ("adm", "dit", "ncsnpp"):  # whose key is as old as they are
+        assert named(f"model={model}")["checkpointing"] is False
+        assert named(f"model={model}", "model.checkpointing=true") == named(f"model={model}")
     assert set(named("model.pixel_features=[4]")) == keys | {"pixel_features", "pixel_unit"}
