@@ -21,6 +21,7 @@ from models import EDM, ScoreModel, UNet
 from sde_lib import VE
 from training import EMA, DenoisingScoreMatching, Trainer
 from training.batches import Batches
+from training.optimiser import optimiser_of
 from training.posthoc import PowerAverages
 from training.speed import decide
 
@@ -30,6 +31,7 @@ CONTESTANTS = {
     "compiled": {"compile": True},
     "compiled, channels last": {"compile": True, "channels_last": True},
     "bf16": {"precision": "bf16"},
+    "muon": {"optimiser": "muon"},
     "in 2 parts": {"accumulate": 2},
     "with averages for later": {"powers": True},
 }
@@ -51,14 +53,15 @@ class Contestant:
         self.within = self.speed.applied(self.model, device)
         self.within.__enter__()
         self.batches = Batches(data, size, 0, device)
-        self.optimiser = torch.optim.Adam(self.model.parameters(), lr=1e-4, fused=True)
+        t = self.trainer
+        self.optimiser = optimiser_of(self.model, t.optimiser, 1e-4, t.betas, t.momentum, fused=True)
         self.ema, self.powers = EMA(self.model, 0.999), PowerAverages(self.model) if powers else None
         self.step, self.spent = 0, defaultdict(list)
 
     def update(self) -> None:
         """One update, as the trainer makes it."""
         began = time.perf_counter()
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimiser.zero_grad()
         loss = self.trainer.gradient(self.sde, self.model, self.batches, self.step, self.speed)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), 1.0, foreach=True)
         torch.stack([loss, norm]).tolist()
@@ -71,7 +74,7 @@ class Contestant:
 
     def parts(self) -> None:
         """One update, each of its parts timed by itself."""
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimiser.zero_grad()
         with self.timed("batch"):
             x = self.speed.laid_out(self.batches(self.step))
         with self.timed("forward"), self.speed.autocast(x.device):

@@ -185,9 +185,10 @@ def check(node: dict, key: str, unsettled: bool = False) -> None:
             check_value(value, BESIDE[key][name], f"{key}.{name}")
             continue
         if name not in parameters:
+            keys = f"its keys are {', '.join(parameters)}" if parameters else "it has none"
             raise ValueError(
-                f"{key}.{name} is not a key of {target.__name__}; its keys are {', '.join(parameters)}; leave it out, "
-                f"with ~{key}.{name} where an experiment brings it"
+                f"{key}.{name} is not a key of {target.__name__}; {keys}; leave it out, with ~{key}.{name} where an "
+                f"experiment brings it"
             )
         check_value(value, hints.get(name, Any), f"{key}.{name}", unsettled)
     for name, parameter in parameters.items():

@@ -407,7 +407,7 @@ def test_a_folder_that_cannot_be_written(tmp_path):
         (["sampler.steps=ten"], "sampler.steps=ten must be a whole number"),
         (["sampler.steps=2.5"], "sampler.steps=2.5 must be a whole number"),
         (["sde.eps=2"], "sde.eps=2.0 must lie between 0 and sde.T"),
-        (["+sde.mu=2"], "leave it out, with ~sde.mu where an experiment brings it"),
+        (["+sde.mu=2"], "sde.mu is not a key of VE; its keys are sigma_min, sigma_max, T, eps; leave it out, with ~sd"),
         (["training/loss=sliced", "training.loss.law=cauchy"], "training.loss.law=cauchy must be one of rademacher"),
         (["training/loss/levels=clean"], "training/loss/levels=clean has no noise to take off: type training/loss="),
         (["training/loss=explicit"], "training/loss=explicit needs data whose density is a mixture"),

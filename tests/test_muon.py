@@ -14,7 +14,7 @@ from models import EDM, MLP, ScoreModel, UNet
 from sde_lib import VE
 from training import DenoisingScoreMatching, Trainer
 from training.batches import Batches
-from training.muon import COEFFICIENTS, STEPS, Muon, is_matrix, orthogonal
+from training.muon import COEFFICIENTS, STEPS, Muon, exact_products, is_matrix, orthogonal
 from training.optimiser import optimiser_of
 
 from .conftest import compose, make
@@ -55,6 +55,70 @@ def test_the_polynomial_acts_on_singular_values(rows, columns, decay):
 
 def test_a_matrix_of_zeros_is_not_moved():
     assert torch.equal(orthogonal(torch.zeros(1, 16, 20)), torch.zeros(1, 16, 20))
+
+
+@pytest.mark.parametrize("size", [1e-8, 1e-15, 1e-24, 1e-40])
+def test_a_step_shrinks_with_a_gradient_that_is_all_but_gone(size):
+    found = orthogonal(size * torch.randn(1, 16, 20, generator=torch.Generator().manual_seed(0)))
+    assert bool(found.isfinite().all())
+    assert float(found.abs().max()) < (0.02 if size < 1e-10 else 1.0)
+
+
+def test_weights_come_to_rest_once_the_gradient_is_zero():
+    w = nn.Parameter(torch.zeros(16, 20))
+    muon = Muon([w], lr=1e-3)
+    w.grad = torch.randn(16, 20, generator=torch.Generator().manual_seed(0))
+    muon.step()
+    w.grad = torch.zeros(16, 20)
+    for _ in range(800):
+        muon.step()
+    rest = w.detach().clone()
+    for _ in range(2000):
+        muon.step()
+    assert bool(w.isfinite().all()) and torch.allclose(w, rest, atol=1e-5)
+
+
+def test_weights_without_a_gradient_stay():
+    net = nn.Sequential(nn.Linear(16, 16), nn.Linear(16, 16))
+    net[0].requires_grad_(False)
+    before = weights(net).clone()
+    both = optimiser_of(net, "muon", 1e-2, (0.9, 0.99), 0.95, True)
+    both.step()
+    assert torch.equal(weights(net), before)
+    net(torch.ones(2, 16)).sum().backward()
+    both.step()
+    assert torch.equal(weights(net[0]), before[: 16 * 17]) and not torch.equal(weights(net[1]), before[16 * 17 :])
+
+
+def test_an_update_that_is_told_to_be_broken_changes_nothing():
+    w = nn.Parameter(torch.ones(16, 20))
+    muon = Muon([w], lr=0.1)
+    for broken, gradient in ((0.0, 1.0), (1.0, math.nan), (1.0, 1.0)):
+        before, moment = w.detach().clone(), muon.state[w].get("momentum", torch.zeros(1)).clone()
+        muon.found_inf, w.grad = torch.tensor(broken), torch.full((16, 20), gradient)
+        muon.step()
+        assert torch.equal(w, before) == bool(broken)
+        assert torch.equal(muon.state[w]["momentum"], moment) == bool(broken)
+
+
+def test_half_precision_weights_are_orthogonalised_in_float32():
+    u = torch.randn(16, 20, generator=torch.Generator().manual_seed(0))
+    w = nn.Parameter(torch.zeros(16, 20, dtype=torch.bfloat16))
+    w.grad = u.bfloat16()
+    Muon([w], lr=1.0, momentum=0.0).step()
+    expected = (-0.2 * math.sqrt(20) * by_singular_values(w.grad.float())).bfloat16()
+    assert torch.allclose(w, expected, rtol=0.01, atol=1e-5)
+
+
+def test_products_are_exact_within_and_as_they_were_after():
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("high")
+        with exact_products():
+            assert torch.get_float32_matmul_precision() == "highest"
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def test_it_is_torchs_muon_where_torch_has_one():
@@ -109,6 +173,8 @@ def test_which_weights_are_its_own():
     assert "middle.0.0.conv_1.weight" in muon and "middle.0.1.qkv.weight" in muon
     assert not any(name.endswith("bias") or "norm" in name for name in muon)
     assert not {"first.weight", "last.2.weight"} & muon, "one channel in, one out"
+    assert is_matrix(torch.zeros(32, 3, 3, 3)) and not is_matrix(torch.zeros(32, 15, 1, 1))  # 27 and 15 are summed
+    assert not is_matrix(torch.zeros(0, 20)) and not is_matrix(torch.zeros(400)) and not is_matrix(torch.zeros(()))
     split = optimiser_of(net, "muon", 1e-3, (0.9, 0.99), 0.95, True)
     numbers = [sum(len(group["params"]) for group in part.param_groups) for part in split.parts]
     assert numbers == [len(list(net.parameters())) - len(muon), len(muon)]
@@ -148,6 +214,22 @@ def test_stop_and_resume_is_bitwise_the_uninterrupted_run(tmp_path, stop):
         fit(model, tmp_path / "b", record)
     resumed = fit(model := network(), tmp_path / "b")
     assert torch.equal(weights(whole), weights(resumed)) and torch.equal(weights(straight), weights(model))
+
+
+def test_the_schedule_and_the_momentum_reach_it(monkeypatch):
+    seen = []
+    monkeypatch.setattr(Muon, "step", lambda self: seen.append([dict(g) for g in self.param_groups]))
+    fit(network(), rate=0.5, momentum=0.7)
+    trainer = Trainer(DenoisingScoreMatching(), steps=12, warmup=3, rate=0.5)
+    assert [groups[0]["lr"] for groups in seen] == [trainer.rate_at(step) for step in range(12)]
+    assert {groups[0]["momentum"] for groups in seen} == {0.7}
+
+
+@pytest.mark.parametrize("first, then", [("adam", "muon"), ("muon", "adam")])
+def test_a_folder_of_another_optimiser_is_refused(tmp_path, first, then):
+    fit(network(), tmp_path, optimiser=first)
+    with pytest.raises(ValueError, match="another training.optimiser"):
+        fit(network(), tmp_path, optimiser=then, steps=14)
 
 
 def test_an_update_that_is_not_finite_is_not_taken_though_it_is_read_late(tmp_path, monkeypatch):

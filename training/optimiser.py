@@ -47,7 +47,12 @@ class Optimiser:
         return {"state": state, "param_groups": groups}
 
     def load_state_dict(self, found: dict) -> None:
+        """Raises ValueError for the state of another optimiser, or of other weights."""
         groups, first = list(found["param_groups"]), 0
+        if list(map(kind_of, groups)) != list(map(kind_of, self.param_groups)):
+            raise ValueError(
+                "the checkpoint is of another training.optimiser, or of another network; train in another folder"
+            )
         for part in self.parts:
             own, groups = groups[: len(part.param_groups)], groups[len(part.param_groups) :]
             count = sum(len(group["params"]) for group in own)
@@ -58,6 +63,11 @@ class Optimiser:
                 }
             )
             first += count
+
+
+def kind_of(group: dict) -> tuple[bool, int]:
+    """Whether a group of weights is Muon's, and how many they are."""
+    return "momentum" in group, len(group["params"])
 
 
 def optimiser_of(

@@ -51,7 +51,7 @@ class Trainer:
         batch: samples an update.
         optimiser: ``adam``, or ``muon`` for what is a matrix among the weights and Adam for the rest; see
             :mod:`training.muon`.
-        rate: the learning rate after the warm-up; Muon's is scaled so that one serves both.
+        rate: the learning rate after the warm-up; the size of Muon's steps is made that of Adam's.
         warmup: the updates over which the rate rises linearly from 0.
         schedule: ``cosine`` lets the rate fall to 0 at the last step, ``constant`` keeps it.
         betas: Adam's decays of the first and second moment.
