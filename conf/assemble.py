@@ -188,13 +188,16 @@ def bins_of(data: Data) -> list | None:
 
 
 def frequencies_of(data: Data) -> list[float]:
-    """pixel_features=auto: one turn a bin of integers, half of one, a quarter; of the finest bins, if they differ."""
+    """pixel_features=auto: one turn a bin of integers, and one in 2, 4, 16 and 64 bins; of the finest, if they differ.
+
+    Without the last two a network that settles a picture four bins beside the truth sees nothing wrong.
+    """
     if data.levels is None:
         raise ValueError(
             "pixel_features=auto tells where in its bin an integer lies, and these data are continuous; leave it out, "
             "or type data.levels=L for a file of integers 0 ... L-1"
         )
-    return [float(data.scale.max()) / part for part in (1, 2, 4)]
+    return [float(data.scale.max()) / part for part in (1, 2, 4, 16, 64)]
 
 
 def unit_of(row: Any) -> float:

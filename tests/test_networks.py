@@ -253,7 +253,7 @@ def test_auto_is_one_turn_a_bin_whatever_the_network_is_given(words):
     cfg = compose("data=digits", "sde.sigma_max=auto", f"parameterisation={words[0]}", *words[1:])
     cfg["model"]["pixel_features"] = "auto"
     cfg = settle(cfg, data, "cpu")
-    assert cfg["model"]["pixel_features"] == [128, 64, 32]
+    assert cfg["model"]["pixel_features"] == [128, 64, 32, 8, 2]
     net = build(cfg["model"], "model").double()
     values = data.encode(data.dequantise(data.train, torch.full(data.train.shape, 0.5))).double()
     k = torch.tensor(1e-6, dtype=torch.float64)
