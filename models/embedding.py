@@ -131,6 +131,8 @@ class PixelFeatures(nn.Module):
     far a value is from the grid is all that is left to tell of it, and a convolution would have to enlarge x some
     hundred times to see that. With f of one turn a grey the features say it (Kingma et al., arXiv 2107.00630, section
     3.4). The factor is what noise of std k leaves of a feature on average, so that a network is not shown noise alone.
+    Features alone cannot tell values apart that are a whole turn of the slowest one away from each other, and a network
+    that normalises its channels hardly sees x itself so finely: slow frequencies belong beside the fast ones.
 
     Arguments:
         frequencies: f, positive; none leaves the image as it is.
