@@ -54,14 +54,22 @@ def orthogonal(u: Tensor) -> Tensor:
     """
     if u.shape[1] > u.shape[2]:
         return orthogonal(u.mT).mT
-    a, b, c = COEFFICIENTS
     u = u / u.flatten(1).norm(dim=1).clamp_min(SMALLEST)[:, None, None]
-    gram, product = u @ u.mT, None
-    for _ in range(STEPS):
-        p = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
-        p.diagonal(dim1=1, dim2=2).add_(a)
-        gram, product = p @ gram @ p, p if product is None else p @ product
+    gram = u @ u.mT
+    factor = product = even(gram)
+    for _ in range(STEPS - 1):
+        gram = factor @ gram @ factor
+        factor = even(gram)
+        product = factor @ product
     return product @ u
+
+
+def even(gram: Tensor) -> Tensor:
+    """p(s)/s of each matrix U U^T, a I + b U U^T + c (U U^T)^2."""
+    a, b, c = COEFFICIENTS
+    found = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+    found.diagonal(dim1=1, dim2=2).add_(a)
+    return found
 
 
 class Muon(Optimizer):
