@@ -157,12 +157,13 @@ def test_a_convolution_is_its_matrix_and_equals_move_together():
 def test_momentum_is_nesterovs():
     w, generator = nn.Parameter(torch.zeros(16, 20)), torch.Generator().manual_seed(0)
     muon, moment = Muon([w], lr=0.5, momentum=0.8), torch.zeros(16, 20)
-    for _ in range(3):
+    for rate in (0.5, 0.25, 0.1):  # as a schedule sets it
         w.grad, before = torch.randn(16, 20, generator=generator), w.detach().clone()
+        muon.param_groups[0]["lr"] = rate
         muon.step()
         moment = 0.8 * moment + 0.2 * w.grad
         u = 0.8 * moment + 0.2 * w.grad
-        expected = -0.2 * 0.5 * math.sqrt(20) * by_singular_values(u)
+        expected = -0.2 * rate * math.sqrt(20) * by_singular_values(u)
         assert torch.allclose((w - before).double(), expected, atol=1e-4)
         assert torch.allclose(muon.state[w]["momentum"], moment, atol=1e-6)
 
