@@ -160,6 +160,17 @@ def test_score_field(panels, tmp_path):
     look(path, tmp_path / "a.png")
 
 
+def test_a_first_fall_does_not_leave_the_rest_flat():
+    from tasks.figures.loss import after_the_fall
+
+    values = 0.3 + 2 * np.exp(-np.arange(100) / 4)
+    low, high = after_the_fall(values, values[25:])
+    assert low < values.min() and values[25:].max() < high < values[25:].max() + np.ptp(values[25:])
+    assert after_the_fall(values, values[2:]) is None, "it falls all the way"
+    assert after_the_fall(values, values[:0]) is None and after_the_fall(np.ones(4), np.ones(3)) is None
+    assert after_the_fall(values, np.array([1.0, np.nan])) is None
+
+
 @pytest.mark.parametrize(
     "events",
     [

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .axes import legend, ticks
@@ -34,7 +35,10 @@ def loss_curve(events: Sequence[Mapping[str, Any]], path: Path) -> Path:
     values = np.concatenate((loss[:, 1], held_out[:, 1]))
     if values.size and values.min() > 0 and values.max() > 10 * values.min():
         axes.set_yscale("log")
-    elif not values.size:
+    elif values.size:
+        steps = np.concatenate((loss[:, 0], held_out[:, 0]))
+        show_after_the_fall(axes, values, values[steps > steps.max() / 4])
+    else:
         axes.text(0.5, 0.5, "no finite loss was recorded", transform=axes.transAxes, ha="center", color=GREY)
     axes.grid(axis="y")
     axes.set_ylabel("loss")
@@ -75,8 +79,7 @@ def overfitting_curve(
             panels[0].plot(steps[best], mean[best], "o", ms=7, mfc="none", mec=RED, mew=0.9, label="its best")
     later = np.concatenate([array(v).mean(1)[len(steps) // 4 :] for v in (train, held_out)])
     every = np.concatenate([array(v).mean(1) for v in (train, held_out)])
-    if np.isfinite(later).all() and np.ptp(every[np.isfinite(every)]) > 4 * np.ptp(later) > 0:
-        panels[0].set_ylim(later.min() - 0.15 * np.ptp(later), later.max() + 0.6 * np.ptp(later))  # not the first fall
+    show_after_the_fall(panels[0], every, later)
     panels[0].set_ylabel(label)
     legend(panels[0])
     if rows == 2:
@@ -95,6 +98,18 @@ def overfitting_curve(
     panels[-1].set_xlabel("step")
     figure.align_ylabels()
     return save(figure, path)
+
+
+def show_after_the_fall(axes: Axes, every: Array, later: Array) -> None:
+    if (limits := after_the_fall(every, later)) is not None:
+        axes.set_ylim(limits)
+
+
+def after_the_fall(every: Array, later: Array) -> tuple[float, float] | None:
+    """The limits of an axis that shows the later values, where the first fall would leave them flat; None elsewhere."""
+    if not len(later) or not np.isfinite(later).all() or not np.ptp(every[np.isfinite(every)]) > 4 * np.ptp(later) > 0:
+        return None
+    return later.min() - 0.15 * np.ptp(later), later.max() + 0.6 * np.ptp(later)
 
 
 def series(events: Sequence[Mapping[str, Any]], key: str) -> np.ndarray:
