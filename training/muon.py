@@ -10,7 +10,7 @@ all that one output sums as its row, with the gradient G and momentum mu (Jordan
 where polar(U) = A B^T of U = A S B^T, nearly: five steps of an odd polynomial bring all singular values above a
 thousandth of |U| to between 0.68 and 1.21. The root makes the step's root mean square at most about 0.2 eta, whatever
 the shape, and near it where no direction is missing from U: Adam's is of that size at the same rate. The U-Net
-of MNIST was trained at one rate for the matrices and, by Adam, for the rest; a small MLP wanted three to ten times that.
+of MNIST was trained at one rate for the matrices and, by Adam, for the rest; a small MLP wanted three to ten times it.
 """
 
 import math
