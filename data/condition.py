@@ -17,7 +17,10 @@ import torch
 from torch import Tensor
 
 from data.base import Data
-from data.files import SUFFIXES, read_numbers, read_words
+from data.files import SUFFIXES, open_file, report
+from data.labels import read_words, text_of
+from data.numerals import whole
+from data.points import read_points
 
 LABELS = "labels"
 
@@ -76,9 +79,7 @@ class Condition:
         the path of a file of such rows.
         """
         if isinstance(value, str) and value.lower().endswith(SUFFIXES):
-            rows = (
-                self.class_rows(read_words(value, "condition", "y"), value) if self.classes else self.file_rows(value)
-            )
+            rows = self.file_of_classes(value) if self.classes else self.file_rows(value)
         else:
             rows = self.class_rows(value, value) if self.classes else self.number_rows(value)
         return replace(self, asked=rows)
@@ -89,23 +90,26 @@ class Condition:
         for each in wanted or [""]:
             # true and false are words, and the labels 1 and 0, which a command line does not keep apart
             spelt = [str(each), str(each).lower(), str(int(each))] if isinstance(each, bool) else [str(each)]
-            found = next((word for word in spelt if word in self.names), None)
+            found = next((word for word in spelt if word in self.names), None) or same_number(each, self.names)
             if found is None:
                 some = ", ".join(self.names[:20]) + (", ..." if len(self.names) > 20 else "")
-                raise ValueError(f"condition={said}: {each} is no label of these data; type one of {some}")
+                quoted = next((name for name in self.names if "_" in name and name.replace("_", "").isdigit()), None)
+                # a command line reads 1_11 as 111
+                hint = f", with quotes around digits with underscores: condition=\"'{quoted}'\"" if quoted else ""
+                raise ValueError(f"condition={said}: {each} is no label of these data; type one of {some}{hint}")
             rows.append(self.names.index(found))
         return torch.tensor(rows)
 
+    def file_of_classes(self, path: str) -> Tensor:
+        """The classes (R,) of a file of labels."""
+        source = open_file(path, "condition", "named", ["y"], True)
+        rows = self.class_rows(read_words(source, "y"), path)
+        report(source.where, [f"{len(rows)} labels", *source.notes])
+        return rows
+
     def file_rows(self, path: str) -> Tensor:
         """The numbers (R, C) of a file."""
-        read, _ = read_numbers(path, None, "condition", "y" if path.lower().endswith(".npz") else list(self.names))
-        read = read.reshape(len(read), -1)
-        if read.shape[1] != len(self.names):
-            raise ValueError(
-                f"condition={path} holds rows of {read.shape[1]} numbers, and y has {len(self.names)}: "
-                f"{', '.join(self.names)}"
-            )
-        return torch.from_numpy(read.astype(np.float64))
+        return read_points(path, (len(self.names),), labels=list(self.names), key="condition", preferred="y")
 
     def number_rows(self, value: Any) -> Tensor:
         count, named = len(self.names), ", ".join(self.names)
@@ -143,6 +147,12 @@ class Condition:
         if self.classes:
             return self.names[int(y)]
         return ", ".join(f"{name} = {value:.4g}" for name, value in zip(self.names, y.tolist(), strict=True))
+
+
+def same_number(label: object, names: tuple[str, ...]) -> str | None:
+    """The class whose name is the same whole number as a label: 1.0 is the class 1, and 1e30 the class 1e+30."""
+    value = None if label is None else whole(text_of(label))
+    return None if value is None else next((name for name in names if whole(name) == value), None)
 
 
 class Conditional(Data):

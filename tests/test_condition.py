@@ -136,7 +136,9 @@ def test_a_wrong_label_in_a_file_is_told_in_a_line(tmp_path):
         known.asking(str(tmp_path / "asked.npy"))
     assert len(str(caught.value)) < 200 + len(str(tmp_path))
     np.save(tmp_path / "numbers.npy", np.zeros((400, 2)))
-    with pytest.raises(ValueError, match="numbers.npy holds rows of 2 numbers, and y has 1: 0"):
+    with pytest.raises(
+        ValueError, match="numbers.npy holds 400 points of shape \\(2,\\), y's \\(0\\) shape is \\(1,\\)"
+    ):
         Conditional(three(count=50, test_count=20), [0]).condition.asking(str(tmp_path / "numbers.npy"))
 
 

@@ -1,0 +1,123 @@
+"""Whether the first row of a csv file is its header, also where it is made of numbers.
+
+A row of words above numbers is a header. Wavelengths, years, or the 0,1,2 that pandas writes for columns without names
+are numbers, and are told from an example by what no example does:
+
+* they are in quotes, and the other numbers are not;
+* they are integers without a point above rows in which every number has one;
+* they are 0 ... D-1, and no other row is;
+* they ascend or descend and lie outside the columns' values by more than the columns' range;
+* they are evenly spaced (from three on), consecutive integers, or (from eight on) ascend or descend, and none of twenty
+  or more other rows does. If rows are exchangeable, this happens to the first of n rows with a probability below 1/n.
+
+Where none of this holds, the row is an example.
+"""
+
+import numpy as np
+
+from data.numerals import MISSING, number, resembles_number
+
+ENOUGH = 5  # rows from which a column's range is compared with the first row
+MANY = 20  # rows from which a property that only the first row has is no accident
+LONG = 8  # entries from which an ascending row is unusual
+
+
+def is_header(
+    first: list[str],
+    body: list[list[str]],
+    values: np.ndarray,
+    quoted: tuple[list[bool], list[bool]] | None = None,
+    names: list[str] | None = None,
+    decimal: str = ".",
+) -> bool | None:
+    """Whether the first row is a header; None where it mixes words and numbers and nothing decides.
+
+    Arguments:
+        first: the cells of the first row.
+        body: for each column some cells of the other rows.
+        values: the numbers of up to some thousand other rows, (N, D), NaN where a cell is none.
+        quoted: for each column whether the first row's cell is in quotes, and whether a cell of the other rows is; None
+            if the quotes are not known.
+        names: the names that the user or the data ask for.
+        decimal: the decimal mark.
+    """
+    words = [j for j, cell in enumerate(first) if number(cell, decimal) is None and not resembles_number(cell)]
+    if names and set(names) <= set(first) and (set(first) == set(names) or any(first[j] in names for j in words)):
+        return True
+    if not any(body):
+        return bool(words)
+    numeric = [j for j, cells in enumerate(body) if is_numeric(cells)]
+    above = [j for j in words if j in numeric]
+    filled = [j for j in numeric if j not in words and first[j].strip(" \t").lower() not in MISSING]
+    if not numeric:
+        return bool(words) and not any(first[j] in body[j] for j in words)
+    if not filled:
+        return bool(above)
+    if is_row_of_names(
+        [first[j] for j in filled],
+        [body[j] for j in filled],
+        values[:, filled],
+        None if quoted is None else ([quoted[0][j] for j in filled], [quoted[1][j] for j in filled]),
+        decimal,
+    ):
+        return True
+    if not above:
+        return False
+    return True if len(above) >= len(filled) else None
+
+
+def is_numeric(cells: list[str]) -> bool:
+    """Whether at least half of the filled cells resemble numbers."""
+    filled = [cell for cell in cells if cell.strip(" \t").lower() not in MISSING]
+    return bool(filled) and 2 * sum(map(resembles_number, filled)) >= len(filled)
+
+
+def is_row_of_names(
+    first: list[str],
+    body: list[list[str]],
+    values: np.ndarray,
+    quoted: tuple[list[bool], list[bool]] | None,
+    decimal: str,
+) -> bool:
+    """Whether numbers in the first row name the columns of numbers below them; arguments as in :func:`is_header`."""
+    row = [number(cell, decimal) for cell in first]
+    if None in row or len(set(first)) < len(first) or not np.isfinite(row).all():
+        return False
+    if quoted is not None and all(quoted[0]) and not any(quoted[1]):
+        return True
+    row, count, rows = np.array(row), len(row), len(values)
+    integers = all(is_integer(cell) for cell in first)
+    pointed = all(
+        any(mark in cell for mark in ".,eE") for cells in body for cell in cells if cell.strip().lower() not in MISSING
+    )
+    numbered = count > 1 and integers and np.array_equal(row, np.arange(count))
+    if numbered and (pointed or rows >= ENOUGH) and not (values == row).all(1).any():
+        return True
+    if integers and pointed and rows >= ENOUGH:
+        return True
+    known = values[np.isfinite(values).all(1)]
+    steps = np.diff(row)
+    monotone = count > 1 and bool((steps > 0).all() or (steps < 0).all())
+    if monotone and len(known) >= ENOUGH:
+        low, high = known.min(0), known.max(0)
+        if (np.maximum(low - row, row - high) > high - low).all():
+            return True
+    if not monotone or len(known) < MANY:
+        return False
+    others = np.diff(known, axis=1)
+    if integers and (np.abs(steps) == 1).all() and not is_even(others)[np.abs(others[:, 0]) == 1].any():
+        return True
+    if count > 2 and is_even(steps[None])[0] and not is_even(others).any():
+        return True
+    return count >= LONG and not ((others > 0).all(1) | (others < 0).all(1)).any()
+
+
+def is_integer(cell: str) -> bool:
+    """Whether a cell is written with digits and a sign alone."""
+    return cell.strip(" \t").lstrip("+-").isdigit()
+
+
+def is_even(steps: np.ndarray) -> np.ndarray:
+    """For each row of steps (N, D - 1) whether they are equal and not zero, up to rounding."""
+    size = np.abs(steps[:, 0])
+    return (size > 0) & (np.abs(steps - steps[:, :1]) <= 1e-6 * size[:, None]).all(1)
