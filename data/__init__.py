@@ -10,6 +10,7 @@ from data.heartbeat import Heartbeat
 from data.images import Images
 from data.line import Line
 from data.mixture import Mixture
+from data.order import order, subset
 from data.pinwheel import Pinwheel
 from data.planar import Checkerboard, EightGaussians, Rings
 from data.points import read_points
@@ -36,5 +37,7 @@ __all__ = [
     "Turned",
     "TwoSpirals",
     "Unseen",
+    "order",
     "read_points",
+    "subset",
 ]

@@ -138,25 +138,30 @@ class CsvTable:
             self.columns: list[list[Chunk]] = [[] for _ in range(width)]
             self.pointed, self.rows, self.kept = [False] * width, 0, kept
             count = max(1, CELLS // width)
-            while chunk := lines.take(count):
-                values = None if kept else self.plain(chunk, width)
-                if values is not None:
-                    columns: list[Chunk] = list(values.T)
-                    point = "." in "".join(chunk)
-                    self.pointed = [each or point for each in self.pointed]
-                else:
+            while chunk := [] if kept else lines.take(count):
+                values = self.plain(chunk, width)
+                if values is None:
                     lines.push(chunk)
-                    rows = list(islice(self.reader(lines), count))
-                    if set(map(len, rows)) != {width}:
-                        self.refuse_ragged(width)
-                    columns = []
-                    for j, cells in enumerate(zip(*rows, strict=True)):
-                        column = None if j in kept else plain_column(cells)
-                        columns.append(cells if column is None else column)
-                        self.pointed[j] |= column is not None and any("." in cell for cell in cells)
-                self.rows += len(columns[0])
-                for whole, part in zip(self.columns, columns, strict=True):
+                    self.add(list(islice(self.reader(lines), count)), width)
+                    continue
+                point = "." in "".join(chunk)
+                self.pointed = [each or point for each in self.pointed]
+                self.rows += len(values)
+                for whole, part in zip(self.columns, values.T, strict=True):
                     whole.append(part)
+            rest = self.reader(lines.following)
+            while rows := list(islice(rest, count)):
+                self.add(rows, width)
+
+    def add(self, rows: list[list[str]], width: int) -> None:
+        """Adds rows of cells to the columns, as numbers where all of a column's are plain ones."""
+        if set(map(len, rows)) != {width}:
+            self.refuse_ragged(width)
+        self.rows += len(rows)
+        for j, cells in enumerate(zip(*rows, strict=True)):
+            column = None if j in self.kept else plain_column(cells)
+            self.columns[j].append(cells if column is None else column)
+            self.pointed[j] |= column is not None and "." in "".join(cells)
 
     def plain(self, lines: list[str], width: int) -> np.ndarray | None:
         """The numbers of a chunk (N, width) that holds nothing but plain ones, or None."""

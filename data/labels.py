@@ -104,6 +104,9 @@ def written(values: np.ndarray | list) -> list[str | None]:
     Raises:
         ValueError: for values that are neither words, whole numbers, booleans nor dates.
     """
+    if isinstance(values, list) and all(isinstance(value, str) for value in values):
+        texts = {value: text_of(value) for value in set(values)}
+        return [texts[value] for value in values]
     if isinstance(values, list):
         return [text_of(value) for value in values]
     kind = values.dtype.kind

@@ -38,6 +38,8 @@ def read_points(
     """
     source = open_file(path, key, names=labels, gaps=missing)
     found = numbers_of(source, None, labels if source.table else preferred, missing)
+    if preferred == "y" and not source.table and "x" in source.names and len(source.array("x")) != len(found.values):
+        raise ValueError(f"{source.where} holds {len(found.values)} rows of y for {len(source.array('x'))} of x")
     whose = "the data's" if preferred == "x" else f"y's ({', '.join(labels or [])})"
     values, said = as_points(found.values, shape, found.table, source.where, whose)
     report(source.where, [*found.notes, said])

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data import Condition, Data, read_points
+from data import Condition, Data, read_points, subset
 from data.condition import classes_of
 from data.numerals import whole
 from metrics import judge
@@ -57,9 +57,10 @@ def conditions_of(data: Data, path: str | None, count: int) -> Tensor | None:
             f"points={path} are points without their y; type condition=VALUE, one for all, or a file of rows"
         )
     try:
-        values = read_points(path, (len(known.names),), labels=list(known.names), preferred="y")[:count]
+        values = read_points(path, (len(known.names),), labels=list(known.names), preferred="y")
     except ValueError as error:
         raise ValueError(f"{error}; or type condition=VALUE to say the y of all points") from None
+    values = subset(values, count)  # the rows that points_of takes
     if len(values) != count:
         raise ValueError(f"points={path} holds y of shape {tuple(values.shape)} for {count} points")
     return values
