@@ -28,16 +28,23 @@ def as_examples(values: np.ndarray, axes: str | None, shape: list[int] | None, w
     """
     read = values.shape
     if axes is not None:
-        values, said = ordered(values, axes, where), f"axes {read} read as {axes}"
+        values, said = ordered(values, axes, where), f"axes {read} read as {in_words(axes)}"
     elif shape is not None and (len(shape) != 3 or values.ndim not in (3, 4)):
-        said = f"axes {read} read as n and the rest"
+        said = f"axes {read} read as examples and their values"
     else:
         order = (shape and by_shape(values, shape, where)) or by_sizes(values, where)
-        values, said = ordered(values, order, where), f"axes {read} read as {order}"
+        values, said = ordered(values, order, where), f"axes {read} read as {in_words(order)}"
     if shape is None or values.shape[1:] == tuple(shape):
         return values, said
     check_shape(values, shape, axes, where)
     return values.reshape(-1, *shape), f"{said}, each example reshaped to {list(shape)} as data.shape says"
+
+
+def in_words(axes: str) -> str:
+    """An order of axes, spelt out."""
+    names = {"n": "examples", "c": "channels" if "h" in axes else "columns", "h": "height", "w": "width"}
+    grey = ", grey" if sorted(axes) == sorted("nhw") else ""
+    return f"{axes} ({', '.join(names[letter] for letter in axes)}{grey})"
 
 
 def check_shape(values: np.ndarray, shape: list[int], axes: str | None, where: str) -> None:
@@ -116,7 +123,8 @@ def by_sizes(values: np.ndarray, where: str) -> str:
     if choice is None:
         readings = {"nchw": (shape[0], shape[1:]), "nhwc": (shape[0], (shape[3], *shape[1:3]))}
         if shape[3] > shape[0]:
-            readings["hwcn"] = (shape[3], (shape[2], *shape[:2]))
+            square = shape[1] == shape[2]
+            readings["chwn" if square else "hwcn"] = (shape[3], shape[:3] if square else (shape[2], *shape[:2]))
         refuse(where, shape, readings)
     return "nchw" if choice else "nhwc"
 

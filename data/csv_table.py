@@ -46,7 +46,7 @@ class CsvTable:
         notes: how the file was understood.
     """
 
-    table = True
+    table, index = True, frozenset()
 
     def __init__(
         self,
@@ -131,7 +131,7 @@ class CsvTable:
             if not width:
                 self.columns, self.rows, self.pointed, self.kept = [], 0, [], set()
                 return
-            names = [cell.strip() for cell in self.first]
+            names = [" ".join(cell.split()) for cell in self.first]
             kept = set(range(width)) if text is True else set()
             if isinstance(text, str):
                 kept = {names.index(text) if text in names else column_number(text, width)} - {None}
@@ -191,8 +191,9 @@ class CsvTable:
                 elif len(cells) == width + 1 and not cells[-1]:
                     hint = "delete the delimiter at its end, or give every line one"
                 some = ", ".join(map(repr, cells[:6])) + (", ..." if len(cells) > 6 else "")
+                count = f"{len(cells)} cell{'s' * (len(cells) > 1)}"
                 raise ValueError(
-                    f"{self.where}: line {self.at} has {len(cells)} cells, the first line has {width} (separated by "
+                    f"{self.where}: line {self.at} has {count}, the first line has {width} (separated by "
                     f"{DELIMITERS[self.delimiter]}): {some}; {hint}"
                 )
 
@@ -206,7 +207,7 @@ class CsvTable:
 
     def settle_header(self, header: bool | str, asked: list[str] | None, sample: list[str]) -> None:
         """Decides whether the first row is a header, and makes it an example otherwise."""
-        first = [cell.strip() for cell in self.first]
+        first = [" ".join(cell.split()) for cell in self.first]
         if header == "auto" and first:
             rows = [row for row in rows_of(sample, self.delimiter, self.whole)[1:] if len(row) == len(first)]
             body = [list(cells) for cells in zip(*rows, strict=True)] or [[] for _ in first]
@@ -215,9 +216,12 @@ class CsvTable:
             values = np.array([leading_values(column, decimal) for column in self.columns]).T
             found = is_header(first, body, values, self.quotes(sample), asked, decimal)
             if found is None:
+                remedy = "give the columns names that are words, or those of the data"
+                if self.where.startswith("data."):
+                    remedy = "type data.header=true if it holds names, data.header=false if it is an example"
                 raise ValueError(
-                    f"{self.where}: the first row mixes words and numbers ({', '.join(first[:6])}): type "
-                    f"data.header=true if it holds the columns' names, data.header=false if it is an example"
+                    f"{self.where}: the first row ({', '.join(first[:6])}) may hold the columns' names or an example: "
+                    f"{remedy}"
                 )
         elif header == "named":
             found = bool(asked) and set(asked) <= set(first)
@@ -236,7 +240,8 @@ class CsvTable:
                 said = f"the columns' names are in the comment above the first row ({', '.join(names[:6])})"
         self.notes = [f"cells separated by {DELIMITERS[self.delimiter]}" if len(first) > 1 else "one cell a row", said]
         if self.comments:
-            self.notes.append(f"{len(self.comments)} lines of comments (#) above the first row")
+            lines = f"{len(self.comments)} line{'s' * (len(self.comments) > 1)}"
+            self.notes.append(f"{lines} of comments (#) above the first row left out")
 
     def names_in_comment(self) -> list[str] | None:
         """The names of the columns, where the last comment above the first row has as many cells."""

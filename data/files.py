@@ -117,12 +117,13 @@ def columns_of(
 ) -> tuple[np.ndarray, list[str] | None, list[str]]:
     """The chosen columns (N, D) of a table, their names, and notes."""
     key = preferred if key is None and source.named else key
-    chosen = chosen_columns(source.names, key, source.where, leave, choice)
+    left = {leave, *source.index}
+    chosen = chosen_columns(source.names, key, source.where, left, choice)
     columns = [source.names.index(name) for name in chosen]
     faults = {j: fault for j in columns if (fault := source.fault(j)) is not None}
     if faults:
         wrong = next(iter(faults))
-        numeric = [name for j, name in enumerate(source.names) if name != leave and source.fault(j) is None]
+        numeric = [name for j, name in enumerate(source.names) if name not in left and source.fault(j) is None]
         remedy = chosen_by(choice, numeric) if numeric else "no column of it is numeric"
         remedy += "" if choice is None else f"; if it is a label, data.labels={source.names[wrong]}"
         raise ValueError(f"{source.where}: column {source.names[wrong]!r} is not numeric ({faults[wrong]}): {remedy}")
@@ -132,6 +133,7 @@ def columns_of(
             if np.nanmax(np.abs(column), initial=0) > 2**53 and (column == np.floor(column)).all():
                 source.notes.append(f"integers of column {name} beyond 2^53 rounded to float64")
     rest = [name for name in source.names if name not in chosen and name != leave]
+    rest = [f"{name}: pandas' index" if name in source.index else name for name in rest]
     names = chosen if source.named else None
     of = f" ({some(chosen)})" if names or rest else ""
     size = f"{count(len(values), 'row')} of {count(len(chosen), 'column')}"
@@ -216,9 +218,9 @@ def chosen_by(choice: str | None, names: list[str]) -> str:
 
 
 def chosen_columns(
-    names: list[str], key: Key, where: str, leave: str | None = None, choice: str | None = None
+    names: list[str], key: Key, where: str, left: set[str | None], choice: str | None = None
 ) -> list[str]:
-    """The columns that the key names, by default all but the one to leave out."""
+    """The columns that the key names, by default all but those to leave out."""
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(f"{where}: two columns are called {twice[0]!r}: give every column a name of its own")
@@ -229,7 +231,7 @@ def chosen_columns(
             raise ValueError(f"{where}: column {names.index('')} has no name (row numbers?): {remedy}")
         if not names:
             raise ValueError(f"{where} has no columns")
-        return [name for name in names if name != leave]
+        return [name for name in names if name not in left]
     wanted = names_in(key)
     for name in wanted or [""]:
         if name not in names:

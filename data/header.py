@@ -7,19 +7,25 @@ are numbers, and are told from an example by what no example does:
 * they are integers without a point above rows in which every number has one;
 * they are 0 ... D-1, and no other row is;
 * they ascend or descend and lie outside the columns' values by more than the columns' range;
-* they are evenly spaced (from three on), consecutive integers, or (from eight on) ascend or descend, and none of twenty
-  or more other rows does. If rows are exchangeable, this happens to the first of n rows with a probability below 1/n.
+* they are evenly spaced (from three on), consecutive integers, or (from eight on) ascend or descend, and at most one in
+  a hundred of twenty or more other rows does; so few is the probability that an example does.
 
-Where none of this holds, the row is an example.
+Words that stand in columns of words, beside numbers of which none of this holds, are names if the other cells are of
+few kinds (categories, or one pattern such as S12) and they are not; they are an example if they recur. Numbers alone of
+which none of this holds are an example.
 """
+
+import re
 
 import numpy as np
 
 from data.numerals import MISSING, number, resembles_number
 
 ENOUGH = 5  # rows from which a column's range is compared with the first row
-MANY = 20  # rows from which a property that only the first row has is no accident
+MANY = 20  # rows from which a property that hardly any other row has is no accident
+RARE = 0.01  # share of the other rows that may have it
 LONG = 8  # entries from which an ascending row is unusual
+PATTERNS = 3  # patterns of letters and digits that a column of codes may have
 
 
 def is_header(
@@ -30,7 +36,7 @@ def is_header(
     names: list[str] | None = None,
     decimal: str = ".",
 ) -> bool | None:
-    """Whether the first row is a header; None where it mixes words and numbers and nothing decides.
+    """Whether the first row is a header; None where it holds words and nothing decides.
 
     Arguments:
         first: the cells of the first row.
@@ -49,11 +55,10 @@ def is_header(
     numeric = [j for j, cells in enumerate(body) if is_numeric(cells)]
     above = [j for j in words if j in numeric]
     filled = [j for j in numeric if j not in words and first[j].strip(" \t").lower() not in MISSING]
+    votes = {vote for j in words if j not in numeric and (vote := is_name(first[j], body[j])) is not None}
     if not numeric:
-        return bool(words) and not any(first[j] in body[j] for j in words)
-    if not filled:
-        return bool(above)
-    if is_row_of_names(
+        return bool(words) and False not in votes
+    if filled and is_row_of_names(
         [first[j] for j in filled],
         [body[j] for j in filled],
         values[:, filled],
@@ -61,9 +66,27 @@ def is_header(
         decimal,
     ):
         return True
-    if not above:
+    if any(any(map(str.isalpha, first[j])) for j in above) or above and not filled:
+        return True
+    if above or len(votes) > 1:  # a mark such as ? above numbers
+        return None
+    return next(iter(votes)) if votes else None if words else False
+
+
+def is_name(word: str, cells: list[str]) -> bool | None:
+    """Whether a word is the name of a column of words; None where nothing decides."""
+    kinds = {cell.strip() for cell in cells}
+    if word in kinds:
         return False
-    return True if len(above) >= len(filled) else None
+    if 2 * len(kinds) <= len(cells):
+        return True
+    patterns = {pattern(kind) for kind in kinds}
+    return pattern(word) not in patterns if len(patterns) <= PATTERNS else None
+
+
+def pattern(word: str) -> str:
+    """A word with one ``a`` for each run of letters and one ``9`` for each run of digits."""
+    return re.sub("[0-9]+", "9", re.sub(r"[^\W\d_]+", "a", word))
 
 
 def is_numeric(cells: list[str]) -> bool:
@@ -105,11 +128,12 @@ def is_row_of_names(
     if not monotone or len(known) < MANY:
         return False
     others = np.diff(known, axis=1)
-    if integers and (np.abs(steps) == 1).all() and not is_even(others)[np.abs(others[:, 0]) == 1].any():
+    even = is_even(others)
+    if integers and (np.abs(steps) == 1).all() and (even & (np.abs(others[:, 0]) == 1)).mean() <= RARE:
         return True
-    if count > 2 and is_even(steps[None])[0] and not is_even(others).any():
+    if count > 2 and is_even(steps[None])[0] and even.mean() <= RARE:
         return True
-    return count >= LONG and not ((others > 0).all(1) | (others < 0).all(1)).any()
+    return count >= LONG and ((others > 0).all(1) | (others < 0).all(1)).mean() <= RARE
 
 
 def is_integer(cell: str) -> bool:

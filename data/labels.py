@@ -158,7 +158,7 @@ def refuse_missing(texts: list[str | None], source: Source, name: str) -> None:
 
 def classes_of_texts(texts: list[str], name: str) -> tuple[np.ndarray, list[str] | None]:
     """The classes of labels (N,), int64, and their names where they are no whole numbers within int64."""
-    if all(number(text) is not None for text in set(texts)):
+    if all(text.lower() not in MISSING and number(text) is not None for text in set(texts)):
         values = {text: whole(text) for text in set(texts)}
         if wrong := next((text for text in texts if values[text] is None), None):
             raise ValueError(
@@ -188,6 +188,6 @@ def notes_of(texts: list[str], name: str, classes: np.ndarray, names: list[str] 
             notes.append(f"the word {word} is a class of {texts.count(word)} rows and no missing value")
     if names and any(CODE.fullmatch(word) for word in found):
         notes.append("labels with leading zeros are words")
-    elif names and all(number(word) is not None for word in found):
+    elif names and all(whole(word) is not None for word in found):
         notes.append("labels beyond int64 are words")
     return notes

@@ -48,11 +48,9 @@ class NumpyFile:
         return values
 
     def unreadable(self, name: str | None, said: str | None = None) -> ValueError:
-        kind, remedy = "a plain numpy array", "np.save(path, array)"
-        if not self.single:
-            kind, remedy = "an archive of plain numpy arrays", "np.savez(path, x=array)"
-        array = "" if name is None else f"array {name!r}: "
+        what = "the file" if name is None else f"array {name!r}"
+        remedy = "np.save(path, array)" if self.single else f"np.savez(path, {name or 'x'}=array)"
         return ValueError(
-            f"{f'{said}: ' if said else ''}{self.where}: {array}it is not {kind} (damaged, or pickled objects, which "
-            f"are never read): save numbers with {remedy}, words as array.astype(str)"
+            f"{f'{said}: ' if said else ''}{self.where}: {what} cannot be read (damaged, or pickled objects, which are "
+            f"never read): save numbers with {remedy}, words as array.astype(str)"
         )

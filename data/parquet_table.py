@@ -1,6 +1,7 @@
 """A parquet file: a table of columns with types; those of numbers can be learnt, those of words and dates be labels."""
 
 import json
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -8,7 +9,7 @@ import numpy as np
 
 
 class ParquetTable:
-    """The columns of a parquet file without pandas' index.
+    """The columns of a parquet file.
 
     Arguments:
         file: the file.
@@ -16,6 +17,7 @@ class ParquetTable:
 
     Attributes:
         names, named, rows, notes: as those of :class:`data.csv_table.CsvTable`.
+        index: the names of columns that are pandas' index; they are taken only where they are named.
     """
 
     table = named = True
@@ -29,28 +31,25 @@ class ParquetTable:
         except (pyarrow.ArrowException, OSError) as error:
             raise ValueError(f"{where} is not a parquet file, or a damaged one") from error
         self.schema, self.rows = self.opened.schema_arrow, self.opened.metadata.num_rows
-        index = index_of(self.schema)
-        self.places = [j for j, name in enumerate(self.schema.names) if name not in index]
-        self.names = [self.schema.names[j] for j in self.places]
-        left_out = [name for name in self.schema.names if name in index]
-        self.notes = [f"pandas' index left out ({', '.join(left_out)})"] if left_out else []
+        self.names, self.notes = list(self.schema.names), []
+        self.index = index_of(self.schema)
 
     def fault(self, j: int) -> str | None:
         """Why a column is not numeric, in a clause; None if it is."""
-        kind = value_type(self.schema.field(self.places[j]).type)
-        return None if is_number(kind) else f"its type is {self.schema.field(self.places[j]).type}"
+        kind = self.schema.field(j).type
+        return None if is_number(value_type(kind)) else f"its type is {kind}"
 
     def column(self, j: int):
         """A column as one pyarrow array, of values where it was encoded as a dictionary."""
         import pyarrow
 
-        name, number = self.names[j], self.places[j]
+        name = self.names[j]
         try:
             table = self.opened.read(columns=[name])
             column = table.column(table.schema.get_field_index(name)).combine_chunks()
         except (pyarrow.ArrowException, OSError) as error:
             raise ValueError(f"{self.where}: column {name!r} cannot be read ({error}): the file is damaged") from error
-        kind = value_type(self.schema.field(number).type)
+        kind = value_type(self.schema.field(j).type)
         return column if column.type == kind else column.cast(kind)
 
     def numbers(self, columns: list[int]) -> np.ndarray:
@@ -85,13 +84,15 @@ class ParquetTable:
         import pyarrow
 
         kinds, column = pyarrow.types, self.column(j)
-        if kinds.is_temporal(column.type):
-            column = column.cast(pyarrow.string())
         if kinds.is_nested(column.type) or kinds.is_duration(column.type):
             raise ValueError(
                 f"{said}: column {self.names[j]!r} of {self.where} has the type {column.type}: save words or whole "
                 f"numbers"
             )
+        if kinds.is_temporal(column.type):
+            texts = column.cast(pyarrow.string()).to_pylist()
+            midnight = all(text is None or re.search(r" 00:00:00(\.0*)?$", text) for text in texts)
+            return [text and text.split(" ")[0] if midnight else text for text in texts]
         if column.null_count == 0 and (kinds.is_integer(column.type) or kinds.is_floating(column.type)):
             return column.to_numpy(zero_copy_only=False)
         return column.to_pylist()
