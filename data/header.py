@@ -5,7 +5,7 @@ are numbers, and are told from an example by what no example does:
 
 * they are in quotes, and the other numbers are not;
 * they are integers without a point above rows in which every number has one;
-* they are 0 ... D-1, and no other row is;
+* they are 0 ... D-1, no other row is, and most rows are not consecutive integers;
 * they ascend or descend and lie outside the columns' values by more than the columns' range;
 * they are evenly spaced (from three on), consecutive integers, or (from eight on) ascend or descend, and at most one in
   a hundred of twenty or more other rows does; so few is the probability that an example does.
@@ -113,9 +113,10 @@ def is_row_of_names(
     pointed = all(
         any(mark in cell for mark in ".,eE") for cells in body for cell in cells if cell.strip().lower() not in MISSING
     )
-    numbered = count > 1 and integers and np.array_equal(row, np.arange(count))
-    if numbered and (pointed or rows >= ENOUGH) and not (values == row).all(1).any():
-        return True
+    if count > 1 and integers and np.array_equal(row, np.arange(count)) and not (values == row).all(1).any():
+        consecutive = (np.diff(values, axis=1) == 1).all(1).mean() if rows else 0.0
+        if pointed or rows >= ENOUGH and consecutive < 0.5:
+            return True
     if integers and pointed and rows >= ENOUGH:
         return True
     known = values[np.isfinite(values).all(1)]
