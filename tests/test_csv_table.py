@@ -69,6 +69,19 @@ def test_identifiers_and_other_marks_are_no_numbers(cell, table, monkeypatch):
             taken(table(f'a\n1\n"{cell}"\n' + "2\n" * 100))
 
 
+@pytest.mark.parametrize("mark", [",", ";", "\t", " "])
+@pytest.mark.parametrize("code", ["007", "-01", "+00"])
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_code_among_plain_numbers_is_found(mark, code, place, table):
+    row = ["1e-05", "0.5", "10"]
+    text = ["a", "b", "c"], row, row[:place] + [code] + row[place + 1 :], row
+    path = table("\n".join(map(mark.join, text)))
+    with pytest.raises(
+        ValueError, match=rf"'{'abc'[place]}' is not numeric \(line 3 holds '.*a code with leading zeros"
+    ):
+        taken(path)
+
+
 def test_whole_numbers_are_exact():
     assert whole("9007199254740993") == 2**53 + 1 and whole("1e3") == 1000 and whole("2.0") == 2
     assert whole("2.5") is whole("007") is whole("1_1") is whole("1e999") is whole("x") is None
@@ -135,8 +148,10 @@ def test_a_row_with_another_number_of_cells_is_named(row, says, key, after, tabl
         Arrays(table(text), key=key)
 
 
+@pytest.mark.parametrize("size", [3, 2**17])  # a chunk of its own, or one with other rows
 @pytest.mark.parametrize("mark", [",", ";", "\t", " "])
-def test_ragged_numbers_are_named_however_they_are_separated(mark, table):
+def test_ragged_numbers_are_named_however_they_are_separated(mark, size, table, monkeypatch):
+    monkeypatch.setattr(data.csv_table, "CELLS", size)
     text = lines(FLOATS, mark=mark) + mark.join("12") + "\n" + lines(FLOATS, mark=mark)
     with pytest.raises(ValueError, match="line 301 has 2 cells, the first line has 3"):
         Arrays(table(text), key="1")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from data import Arrays, Conditional
+from data import Arrays, Condition, Conditional
 from tasks.conditions import as_written
 
 COUNT = 40
@@ -186,6 +186,12 @@ def test_a_command_lines_numbers_find_their_labels(tmp_path):
     told = Conditional(Arrays(csv(tmp_path, cycle("1_11", "3")), labels="y"), "labels")
     with pytest.raises(ValueError, match=r"111 is no label.*type one of 1_11, 3.*condition=\"'1_11'\""):
         told.asking(111)
+
+
+def test_names_that_are_one_number_are_written_as_words():
+    none = torch.empty(0)
+    told = Condition(torch.arange(2), torch.arange(2), ("1", "1.0"), True, none, none)
+    assert as_written(told, torch.tensor([0, 1, 1]))["y"].tolist() == ["1", "1.0", "1.0"]
 
 
 def test_labels_of_a_file_of_conditions_must_be_there(tmp_path):
