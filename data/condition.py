@@ -181,6 +181,8 @@ class Conditional(Data):
         if not keys:
             raise ValueError("data.condition=[] names no columns; type data.condition=[NAME], or leave it out")
         train, test, names, self.columns = joint.known(keys)
+        if joint.notes:
+            self.notes = (*joint.notes, f"y is {', '.join(names)}")
         kept = [j for j in range(joint.dim) if j not in self.columns] if self.columns else None
         if kept is not None and not kept:
             raise ValueError(f"data.condition={keys} names every column: nothing is left to learn; name fewer")

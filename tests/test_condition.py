@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from data import Arrays, Conditional, Digits, EightGaussians, Gaussian, Mixture, Moons, TwoSpirals
+from data import Arrays, Conditional, Digits, EightGaussians, Gaussian, Mixture, Moons, TwoSpirals, subset
 from data.mixture import isotropic_log_prob
 from models import (
     MLP,
@@ -206,6 +206,7 @@ def test_columns_arrays_and_labels_of_files(tmp_path):
     inside = Conditional(labelled, ["mass"])
     beside = Conditional(Arrays(str(table), key=["a", "b"]), ["mass"])
     assert inside.shape == beside.shape == (2,) and inside.labels() == ["a", "b"]
+    assert inside.notes[-1] == beside.notes[-1] == "y is mass"
     assert torch.allclose(inside.condition.train, beside.condition.train)
     assert torch.allclose(
         inside.condition.encode(inside.condition.test), beside.condition.encode(beside.condition.test)
@@ -267,7 +268,7 @@ def test_no_entropy_is_told_of_points_of_another_y(tmp_path):
     data = Conditional(three(count=50, test_count=20), [0])
     np.savez(points, x=data.test.numpy(), y=data.condition.test.numpy())
     metrics, found = job(tmp_path, *keys[:-1], f"points={points}", "count=7")
-    assert np.allclose(found["likelihood"]["y"], data.condition.test[:7]) and abs(metrics["gap_nats"]) < 0.01
+    assert np.allclose(found["likelihood"]["y"], subset(data.condition.test, 7)) and abs(metrics["gap_nats"]) < 0.01
 
 
 def test_a_network_of_p_of_x_given_y_comes_back(tmp_path):
