@@ -133,12 +133,13 @@ class Images(Data):
             test_rows = rng.permutation(test.count)
         rows, test_rows = np.sort(rows[:limit]), np.sort(test_rows[:limit])  # files are read fastest in their order
 
+        known = (None, None)
         if train.labels is not None and test.labels is not None and train.labels.dtype.kind == test.labels.dtype.kind:
             picked = train.labels[rows], test.labels[test_rows]
             if train.labels.dtype.kind == "U":
                 words, numbers = np.unique(np.concatenate(picked), return_inverse=True)
                 self.class_names, picked = words.tolist(), np.split(numbers.astype(np.int64), [len(rows)])
-            self.train_labels, self.test_labels = map(torch.from_numpy, picked)
+            known = map(torch.from_numpy, picked)
         elif train.labels is not None or test.labels is not None:
             notes.append("no classes: the training and the held-out images do not both have some of one kind")
         images = [(train, int(i)) for i in rows] + [(test, int(i)) for i in test_rows]
@@ -146,14 +147,14 @@ class Images(Data):
         shown = [self._content, split, test_split, column, size, crop, channels, test_fraction, limit, seed, levels]
         pixels, done = decoded_once(cache, json.dumps(shown), lambda: decode(images, wanted))
         pixels = torch.from_numpy(pixels)
-        train, test, levels = pixels[: len(rows)], pixels[len(rows) :], levels or 256
-        super().__init__(train, test, levels / 2, levels / 2, levels=levels)
+        levels = levels or 256
+        super().__init__(pixels[: len(rows)], pixels[len(rows) :], levels / 2, levels / 2, levels, *known)
         self.flip = flip
         taken = counted(len(images), f"{'grey' if pixels.shape[1] == 1 else 'rgb'} image")
         whole = f"{taken} of {pixels.shape[3]} x {pixels.shape[2]} pixels" + f" of {total}" * (len(images) < total)
         if levels != 256:
             done = [f"values {int(pixels.min())} ... {int(pixels.max())} of {levels} levels", *done]
-        self.notes = (f"{whole} from {counted(files, 'file')}", *notes, *done, *copies(train, test))
+        self.notes = (f"{whole} from {counted(files, 'file')}", *notes, *done, *copies(self.train, self.test))
 
     def fingerprint(self) -> str:
         return self._content
