@@ -12,6 +12,7 @@ import data.images
 from conf.assemble import build_data, settle
 from conf.identity import identity_of
 from data import Images
+from data.order import order
 from data.hub import reachable
 from training.store import digest
 
@@ -96,9 +97,9 @@ def test_parquet_files_of_the_hubs_layout(tmp_path):
     write_table(tmp_path / "data" / "train-00001-of-00002.parquet", COLOUR[5:9], labels=[5, 6, 7, 8])
     write_table(tmp_path / "data" / "test-00000-of-00001.parquet", COLOUR[9:], labels=[9, 10, 11])
     data = Images(str(tmp_path))
-    np.testing.assert_array_equal(data.train.numpy(), channels_first(COLOUR[:9]))
-    np.testing.assert_array_equal(data.test.numpy(), channels_first(COLOUR[9:]))
-    assert data.train_labels.tolist() == list(range(9)) and data.test_labels.tolist() == [9, 10, 11]
+    np.testing.assert_array_equal(data.train.numpy(), channels_first(COLOUR[:9])[order(9)])
+    np.testing.assert_array_equal(data.test.numpy(), channels_first(COLOUR[9:])[order(3)])
+    assert data.train_labels.tolist() == order(9).tolist() and data.test_labels.tolist() == (9 + order(3)).tolist()
     alone = Images(str(tmp_path / "data" / "test-00000-of-00001.parquet"))
     assert len(alone.train) == 2 and len(alone.test) == 1
     for image, label in zip(alone.train, alone.train_labels, strict=True):
@@ -240,16 +241,17 @@ def test_a_data_set_by_its_name(tmp_path, name):
     words = [f"data={name}", f"data.path={tmp_path}", "data.condition=labels"]
     cfg = compose(*words, *(["data.labels=Smiling"] if name == "celeba" else []))
     data = build_data(cfg)
-    assert data.train_labels.tolist() == labels[:5].tolist() and data.test_labels.tolist() == labels[5:].tolist()
+    assert data.train_labels.tolist() == labels[:5][order(5)].tolist()
+    assert data.test_labels.tolist() == labels[5:][order(3)].tolist()
     assert data.levels == 256 and data.flip == (name in ("cifar10", "celeba", "imagenet32"))
     if name == "celeba":
         assert data.shape == (3, 64, 64)
-        middle = images[0][:, 39:179, 19:159]
+        middle = images[order(5)[0]][:, 39:179, 19:159]
         by_hand = Image.fromarray(np.moveaxis(middle, 0, -1)).resize((64, 64), Image.Resampling.BICUBIC)
         np.testing.assert_array_equal(data.train[0].numpy(), channels_first(np.asarray(by_hand)[None])[0])
     else:
-        np.testing.assert_array_equal(data.train.numpy(), images[:5])
-        np.testing.assert_array_equal(data.test.numpy(), images[5:])
+        np.testing.assert_array_equal(data.train.numpy(), images[:5][order(5)])
+        np.testing.assert_array_equal(data.test.numpy(), images[5:][order(3)])
 
 
 @pytest.mark.parametrize("name", NAMED)
@@ -344,8 +346,8 @@ def test_a_name_goes_to_the_hub(monkeypatch):
     monkeypatch.setattr(datasets, "load_dataset", lambda *arguments: asked.append(arguments) or hub)
     data = Images("someone/pictures", subset="small")
     assert asked == [("someone/pictures", "small")]
-    np.testing.assert_array_equal(data.train.numpy(), channels_first(COLOUR[:8]))
-    np.testing.assert_array_equal(data.test.numpy(), channels_first(COLOUR[8:]))
+    np.testing.assert_array_equal(data.train.numpy(), channels_first(COLOUR[:8])[order(8)])
+    np.testing.assert_array_equal(data.test.numpy(), channels_first(COLOUR[8:])[order(4)])
     assert data.train_labels.tolist() == [1] * 8 and data.fingerprint() == Images("someone/pictures").fingerprint()
     fails(r"data\.split=big: someone/pictures has no such split, it has train, test", "someone/pictures", split="big")
 
