@@ -26,7 +26,7 @@ from data.encoded import Encoded, decode
 from data.files import sha256
 from data.folders import File, classes, counted, listed, listing, once, parts
 from data.hub import from_hub
-from data.picture import MODES, TIFF, Opened, Wanted, suffixes
+from data.picture import MODES, TIFF, Opened, Wanted, quiet, suffixes
 from data.picture_tables import from_tables
 
 
@@ -243,7 +243,8 @@ def from_pictures(files: list[File], words: list[str | None]) -> tuple[Encoded, 
             paged = stream.read(4) in TIFF
         numbers = [0]
         if paged:
-            numbers, more = Opened(str(file.path), file.path.read_bytes()).pages()
+            with quiet():  # whatever PIL warns of, it says again when the page is read
+                numbers, more = Opened(str(file.path), file.path.read_bytes()).pages()
             left += more
         listed_pages.append((sha256(file.path), word or "", str(file.path), numbers, paged))
     listed_pages.sort(key=lambda each: each[:3])

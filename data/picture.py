@@ -8,6 +8,7 @@ Pictures of up to 8 bits a channel stay PIL's from end to end. Pictures of more 
 These are then cropped and resized as arrays, channel by channel in float32, which holds every integer below 2^24.
 """
 
+import logging
 import math
 import os
 import re
@@ -57,14 +58,16 @@ def suffixes() -> frozenset[str]:
 def quiet() -> Iterator[list]:
     """Lifts PIL's own limit on sizes, in whose place :func:`plausible` stands, and collects its warnings."""
     Image, _ = pillow()
-    limit = Image.MAX_IMAGE_PIXELS
-    Image.MAX_IMAGE_PIXELS = None
+    limit, log = Image.MAX_IMAGE_PIXELS, logging.getLogger("PIL")
+    Image.MAX_IMAGE_PIXELS, level = None, log.level
+    log.setLevel(logging.CRITICAL)  # what it reports is raised as well
     try:
         with warnings.catch_warnings(record=True) as warned:
             warnings.simplefilter("always")
             yield warned
     finally:
         Image.MAX_IMAGE_PIXELS = limit
+        log.setLevel(level)
 
 
 @contextmanager
@@ -102,7 +105,7 @@ class Opened:
             image = self._images.get(again)
             if image is None:
                 image = self._images[again] = pillow()[0].open(BytesIO(self.content))
-            if number:
+            if image.tell() != number:
                 image.seek(number)
         return image
 

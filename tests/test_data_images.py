@@ -12,8 +12,8 @@ import data.images
 from conf.assemble import build_data, settle
 from conf.identity import identity_of
 from data import Images
-from data.order import order
 from data.hub import reachable
+from data.order import order
 from training.store import digest
 
 from .conftest import compose
