@@ -13,6 +13,7 @@ out, and which network they give, depends on what is in them alone.
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -134,6 +135,10 @@ class Images(Data):
         rows, test_rows = np.sort(rows[:limit]), np.sort(test_rows[:limit])  # files are read fastest in their order
 
         known = (None, None)
+        for part, name in ((train, "training"), (test, "held-out")):
+            if part.labels is not None and part.labels.dtype.kind == "i" and (part.labels < 0).all():
+                notes.append(f"the {name} images' labels are withheld (all {part.labels[0]})")
+                train, test = replace(train, labels=None), replace(test, labels=None)
         if train.labels is not None and test.labels is not None and train.labels.dtype.kind == test.labels.dtype.kind:
             picked = train.labels[rows], test.labels[test_rows]
             if train.labels.dtype.kind == "U":
@@ -150,8 +155,9 @@ class Images(Data):
         levels = levels or 256
         super().__init__(pixels[: len(rows)], pixels[len(rows) :], levels / 2, levels / 2, levels, *known)
         self.flip = flip
-        taken = counted(len(images), f"{'grey' if pixels.shape[1] == 1 else 'rgb'} image")
-        whole = f"{taken} of {pixels.shape[3]} x {pixels.shape[2]} pixels" + f" of {total}" * (len(images) < total)
+        part = f"{len(images)} of " * (len(images) < total)
+        taken = part + counted(total, f"{'grey' if pixels.shape[1] == 1 else 'rgb'} image")
+        whole = f"{taken} of {pixels.shape[3]} x {pixels.shape[2]} pixels"
         if levels != 256:
             done = [f"values {int(pixels.min())} ... {int(pixels.max())} of {levels} levels", *done]
         self.notes = (f"{whole} from {counted(files, 'file')}", *notes, *done, *copies(self.train, self.test))

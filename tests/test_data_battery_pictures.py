@@ -123,24 +123,29 @@ def expected(images, levels, dtype):
     )
 
 
-@pytest.mark.parametrize("colour", [False, True])
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_the_same_pictures_in_every_layout(tmp_path, layout, colour):
-    images = COLOUR if colour else PICTURES
+SOME = ("tiff", "ppm", "pages", "pairs")
+BATTERY = [(layout, "grey") for layout in LAYOUTS]
+BATTERY += [(layout, "rgb") for layout in (*SOME, "bmp", "tga")] + [(layout, "deep") for layout in (*SOME, "png")]
+
+
+@pytest.mark.parametrize("layout, kind", BATTERY)
+def test_the_same_pictures_in_every_layout(tmp_path, layout, kind):
+    images = {"grey": PICTURES, "rgb": COLOUR, "deep": DEEP}[kind]
     LAYOUTS[layout](tmp_path / "data", images)
-    data = Images(str(tmp_path / "data"))
-    assert summary(data) == expected(images, 256, np.uint8)
+    levels = 65536 if kind == "deep" else 256
+    data = Images(str(tmp_path / "data"), levels=levels if kind == "deep" else None)
+    assert summary(data) == expected(images, levels, np.int32 if kind == "deep" else np.uint8)
     assert (len(data.train), len(data.test)) == (270, 30)
-    kind, files = "rgb" if colour else "grey", {"pages": 3, "bytes": 1, "pairs": 3}.get(layout, 300)
-    assert data.notes[0] == f"300 {kind} images of 5 x 7 pixels from {files} file{'s' * (files > 1)}"
+    files = {"pages": 3, "bytes": 1, "pairs": 3}.get(layout, 300)
+    colour = "rgb" if kind == "rgb" else "grey"
+    assert data.notes[0] == f"300 {colour} images of 5 x 7 pixels from {files} file{'s' * (files > 1)}"
     assert any("classes" in note and ("label" in note or "bus, car, train" in note) for note in data.notes)
     # every subset is a random one: its mean lies within five standard errors of the whole's
     pixels = images.reshape(300, -1).mean(1)
-    for part in (data.train[:100], data.test):
-        error = pixels.std() / np.sqrt(len(part)) * np.sqrt(1 - len(part) / 300)
-        assert abs(part.double().mean() - pixels.mean()) < 5 * error
-        share = float((data.train_labels[:100] if len(part) == 100 else data.test_labels).eq(2).double().mean())
-        assert abs(share - 0.6) < 5 * np.sqrt(0.24 / len(part))
+    for part, labels in ((data.train[:100], data.train_labels[:100]), (data.test, data.test_labels)):
+        left = np.sqrt((1 - len(part) / 300) / len(part))
+        assert abs(part.double().mean() - pixels.mean()) < 5 * pixels.std() * left
+        assert abs(float(labels.eq(2).double().mean()) - 0.6) < 5 * np.sqrt(0.24) * left
 
 
 def test_names_of_files_decide_nothing(tmp_path):
@@ -377,11 +382,35 @@ def test_conversions_are_said(tmp_path):
         assert note in data.notes, (note, data.notes)
     assert "all of colour, read as grey" in Images(fill_colour(tmp_path / "grey"), channels="grey").notes
     assert "all of greys, read as rgb" in Images(fill(tmp_path / "rgb", a=3), channels="rgb").notes
-    assert "2 grey images of 5 x 7 pixels of 9 from 9 files" in Images(fill(tmp_path / "l", a=9), limit=1).notes
+    assert "2 of 9 grey images of 5 x 7 pixels from 9 files" in Images(fill(tmp_path / "l", a=9), limit=1).notes
     write(tmp_path / "frames", "f.webp", (tmp_path / "f.webp").read_bytes())
     write(tmp_path / "frames", "g.png", encoded(COLOUR[9]))
     data = Images(str(tmp_path / "frames"))
     assert contents(torch.cat((data.train, data.test))) == contents(COLOUR[[5, 9]].transpose(0, 3, 1, 2))
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "AVIF"])
+def test_the_first_frame_of_an_animation(tmp_path, kind):
+    frames = [Image.fromarray(np.full((16, 16), value, np.uint8)) for value in (40, 80, 200)]
+    for k in range(2):
+        try:
+            frames[k].save(tmp_path / f"{k}.{kind.lower()}", save_all=True, append_images=frames[2:], quality=100)
+        except (KeyError, OSError):
+            pytest.skip(f"this PIL writes no {kind}")
+    data = Images(str(tmp_path), channels="grey")
+    values = sorted(float(x.double().mean()) for x in torch.cat((data.train, data.test)))
+    assert abs(values[0] - 40) < 2 and abs(values[1] - 80) < 2
+    assert "all with several frames, of which the first is taken" in data.notes
+
+
+def test_withheld_labels_are_no_class(tmp_path):
+    """The Hub's -1 for every held-out row is no class beside the others."""
+    cells = [encoded(image) for image in PICTURES[:8]]
+    parquet.write_table(arrow.table({"x": cells[:5], "label": [0, 1, 0, 1, 1]}), tmp_path / "train.parquet")
+    parquet.write_table(arrow.table({"x": cells[5:], "label": [-1, -1, -1]}), tmp_path / "test.parquet")
+    data = Images(str(tmp_path))
+    assert data.train_labels is None and data.test_labels is None
+    assert "the held-out images' labels are withheld (all -1)" in data.notes
 
 
 def fill_colour(root):
