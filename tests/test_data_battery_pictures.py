@@ -763,8 +763,9 @@ def test_a_damaged_cell_is_named_by_file_and_row(tmp_path):
     parquet.write_table(arrow.table({"x": cells[:4]}), tmp_path / "a.parquet")
     for bad, reason in ((cells[0][:40], "cannot be read as an image"), (b"", "is empty"), (None, "holds no bytes"),
                         (claims("BMP", 65000, 65000), "claims 65000 x 65000 pixels")):  # fmt: skip
-        parquet.write_table(arrow.table({"x": [cells[4], bad]}), tmp_path / "b.parquet")
-        fails(rf"data\.path={tmp_path}: row 1 of b\.parquet .*{reason}", str(tmp_path))
+        rows = arrow.table({"x": [cells[4], cells[5], bad]})
+        parquet.write_table(rows, tmp_path / "b.parquet", row_group_size=1)  # rows count from the file's start
+        fails(rf"data\.path={tmp_path}: row 2 of b\.parquet .*{reason}", str(tmp_path))
     (tmp_path / "b.parquet").write_bytes((tmp_path / "a.parquet").read_bytes()[:-30])
     fails(r"b\.parquet is not a parquet file, or a damaged one", str(tmp_path))
     parquet.write_table(arrow.table({"y": cells}), tmp_path / "b.parquet")
