@@ -29,13 +29,15 @@ def from_tables(files: list[File], column: str | None, labels: str | None, where
     wanted = list(dict.fromkeys([column, *([named] if named else [])]))
     tables = []
     for file in files:
-        try:
-            tables.append(pyarrow.parquet.ParquetFile(file.path).read(columns=wanted))
-        except (pyarrow.ArrowException, OSError) as error:
-            raise ValueError(f"{where}: {file.local} is not a parquet file, or a damaged one ({error})") from error
-        lacking = [name for name in wanted if name not in tables[-1].column_names]
+        lacking = [name for name in wanted if name not in schema_of(file, where).names]
         if lacking:
             raise ValueError(f"{where}: {file.local} has no column {lacking[0]!r}, and {files[0].local} has one")
+        try:
+            stored = pyarrow.parquet.ParquetFile(file.path)
+            pieces = [stored.read_row_group(k, columns=wanted) for k in range(stored.num_row_groups)]
+            tables.append(pyarrow.concat_tables([stored.schema_arrow.empty_table().select(wanted), *pieces]))
+        except (pyarrow.ArrowException, OSError) as error:
+            raise ValueError(f"{where}: {file.local} is not a parquet file, or a damaged one ({error})") from error
     count = sum(map(len, tables))
     if count == 0:
         raise ValueError(f"{where}: {files[0].local} holds no rows")
