@@ -4,6 +4,8 @@ import logging
 import math
 from typing import Any
 
+import torch
+
 from data import Data, repeats
 from data.repeats import Repeats
 
@@ -47,7 +49,11 @@ def check(task: Any, sde: Any, data: Data) -> dict[str, float]:
         )
         return {}
     if not asked:
-        end = "samples lie between such values" if found.repeated else "a network may learn them by heart"
+        end = "a network may learn them by heart"
+        if bool(found.still.any()):
+            end = f"samples vary there by the noise of sde.eps={sde.eps} alone"
+        elif found.repeated:
+            end = "samples lie between such values"
         log.warning("%s: these data have no density, and %s. %s", said, end, remedy)
         return {}
     decade = math.log(10) * found.per_row
@@ -61,7 +67,7 @@ def check(task: Any, sde: Any, data: Data) -> dict[str, float]:
         depth,
         remedy,
     )
-    return {"repeated_share": found.rows, "repeated_nats_per_decade": decade}
+    return {"repeated_share": found.rows} | ({"repeated_nats_per_decade": decade} if depth else {})
 
 
 def constant_conditions(data: Data) -> None:
@@ -109,11 +115,10 @@ def described(found: Repeats, data: Data) -> list[str]:
             f"... {high:g}"
         )
     elif repeated:
-        first = sorted(repeated, key=lambda j: -float(found.share[j]))[:SHOWN]
-        words = [of_one(found, data, j) for j in first]
+        most = sorted(repeated, key=lambda j: -float(found.share[j]))
         if len(repeated) > SHOWN:
-            words.append(f"{len(repeated)} of {data.dim} {kind} hold values that repeat")
-        clauses.append(", ".join(words))
+            clauses.append(f"{len(repeated)} of {data.dim} {kind} hold values that repeat")
+        clauses.append(", ".join(of_one(found, data, j) for j in most[: 1 if len(repeated) > SHOWN else SHOWN]))
     if found.copies >= repeats.LEAST:
         clauses.append(f"{percent(found.copies)} of the rows equal another row")
     return clauses
@@ -138,10 +143,14 @@ def remedies(found: Repeats, data: Data) -> str:
             return f"Type data.levels={grid.levels} to have whole numbers dequantised"
         low = "x.min(0)" if len(set(grid.low)) > 1 else show(grid.low[0])
         step = f"[{', '.join(map(show, grid.step))}]" if len(set(grid.step)) > 1 else show(grid.step[0])
-        return f"Save numpy.round((x - low) / step) with low = {low} and step = {step}, and type data.levels={grid.levels}"
+        return (
+            f"Save numpy.round((x - low) / step) with low = {low} and step = {step}, and type data.levels={grid.levels}"
+        )
     away = sorted({*found.constant.nonzero()[:, 0].tolist(), *found.repeated, *found.follows})
     if not away:
         return "Keep one of each in the file, with numpy.unique(x, axis=0)"
+    gone = torch.zeros(data.dim, dtype=torch.bool)
+    gone[away] = True
     them, ways = "them" if len(away) > 1 else "it", []
     if len(data.shape) == 1 and len(away) < data.dim:
         # a column stays determined by one that is learnt when it moves to the condition
@@ -153,8 +162,8 @@ def remedies(found: Repeats, data: Data) -> str:
             ways.append(f"type {given} to learn the other columns given {them}")
         if without is None:
             ways.append(f"leave {them} out of the file")
-    elif len(data.shape) > 1 and full_channels(found, data):
-        ways.append("leave the channel out of the file")
+    elif channels := whole_channels(gone, data):
+        ways.append(f"leave channel{'s' * (len(channels) > 1)} {', '.join(map(str, channels))} out of the file")
     elif len(data.shape) > 1:
         ways.append("crop the pictures in the file")
     if not found.degenerate and set(found.repeated) <= set(found.steps):
@@ -167,9 +176,12 @@ def remedies(found: Repeats, data: Data) -> str:
 
 def full_channels(found: Repeats, data: Data) -> list[int]:
     """The channels of pictures of which every pixel is constant."""
-    if len(data.shape) == 1:
-        return []
-    return found.constant.reshape(data.shape[0], -1).all(1).nonzero()[:, 0].tolist()
+    return whole_channels(found.constant, data)
+
+
+def whole_channels(pixels: torch.Tensor, data: Data) -> list[int]:
+    """The channels of pictures of which every pixel is among ``pixels`` (D,)."""
+    return [] if len(data.shape) == 1 else pixels.reshape(data.shape[0], -1).all(1).nonzero()[:, 0].tolist()
 
 
 def counted(named: list[str], dim: int, kind: str, what: str) -> str:
@@ -196,4 +208,4 @@ def percent(share: float) -> str:
 
 
 def show(value: Any) -> str:
-    return f"{float(value):.6g}"
+    return f"{float(value) + 0.0:.6g}"  # without the sign of -0

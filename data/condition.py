@@ -289,9 +289,7 @@ def classes_of(joint: Data) -> Condition:
 
 
 def units_of(joint: Data, columns: list[int] | None, train: Tensor, names: list[str]) -> tuple[Tensor, Tensor]:
-    """The mean and std of the numbers y, (C,), with std 1 for a constant: the joint's own units where they are columns of
-    it.
-    """
+    """The mean and std of the numbers y, (C,): of columns of the joint its own units; of a constant the std 1."""
     if columns:
         return tuple(v.double().expand(joint.shape)[columns] for v in (joint.shift, joint.scale))
     shift, scale = train.mean(0), train.std(0, correction=0)

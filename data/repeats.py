@@ -13,7 +13,7 @@ tenfold smaller k takes S log 10 nats off.
 **A repeated value does harm where k resolves it.** Values on a grid of step h, blurred by k, have the density of the
 continuous law times 1 + 2 exp(-2 pi^2 k^2 / h^2) at the grid's points (Poisson's summation formula; the next term is
 its fourth power). At h = 2k this is 1.014, 0.014 nats; at h = 3k 0.2 nats, at h = 10k 0.9. So a value counts as
-repeated if it occurs at least twice, and more often than all other values within 2k of it together. A grid of step
+repeated if it occurs at least twice, and clearly more often than all other values within 2k of it together. A grid of step
 h <= 2k passes: its neighbours on either side are as frequent together as two such values. Chance pairs of float32 and
 values of float16 pass for the same reason, a zero in 70 % of the rows does not.
 
@@ -36,6 +36,8 @@ HASHED = 2**26  # values, among which equal rows are looked for
 FINEST = 2**20  # steps in a column's range: a finer grid is floating point's own
 MOST_STEPS = 65536  # that ``data.levels`` takes
 LOW = 16  # dimensions: above them a grid that k does not resolve shows no equal rows by chance
+NEAR = 0.01  # what other columns leave of a column's standard deviation, from where on it may be one of rounding
+LATER = 16  # columns that others explain up to NEAR only, after which no further ones are tried one by one
 WIDEST = 1024  # columns, of which the linear dependence is measured
 
 
@@ -165,8 +167,9 @@ def measure(data: Data, blur: float) -> Repeats:
 def atoms(x: Tensor, r: Tensor, blur: float, single: np.ndarray) -> tuple[Tensor, float, float]:
     """Which of the values x (N,) in model units are repeated, (N,), and the most frequent one of r (N,) with its share.
 
-    A value is repeated if it occurs at least twice and more often than all others within twice the blur; rows that are
-    not ``single`` (N,) do not count.
+    A value is repeated if it occurs at least twice and more often than all c others within twice the blur, by two
+    standard deviations of c; rows that are not ``single`` (N,) do not count. In the tails of a fine grid some pairs are so by chance: values of a multiplicity
+    below 5 count together, if they are a fifth of all values that occur twice.
     """
     values, places = (part.numpy() for part in x.unique(return_inverse=True))
     counts = np.bincount(places[single], minlength=len(values))
@@ -174,7 +177,10 @@ def atoms(x: Tensor, r: Tensor, blur: float, single: np.ndarray) -> tuple[Tensor
     first = np.searchsorted(values, values - 2 * blur, side="left")
     last = np.searchsorted(values, values + 2 * blur, side="right")
     others = below[last] - below[first] - counts
-    repeated = (counts >= 2) & (counts > others)
+    repeated = (counts >= 2) & (counts > others + 2 * np.sqrt(others))  # beyond what counts vary by
+    few = repeated & (counts < 5)
+    if counts[few].sum() < 0.2 * counts[counts >= 2].sum():
+        repeated &= ~few
     best = np.bincount(places).argmax()
     return torch.from_numpy(repeated[places]), float(r[int((places == best).argmax())]), float((places == best).mean())
 
@@ -229,51 +235,65 @@ def hashed(rows: Tensor, column: int | None = None) -> np.ndarray:
 
 
 def dependent(data: Data, r: Tensor, x: Tensor, share: Tensor, varying: Tensor) -> dict[int, list[int]]:
-    """The columns that are linear combinations of columns before them and of the condition, up to rounding.
+    """The columns that are linear combinations of other columns and of the condition, up to rounding.
 
     A combination counts if nine rows of ten agree with it to within what the columns' own rounding leaves open, of
     floating point and of a grid (a sum of prices to the cent). Nothing can be said of fewer than 2D + 10 rows. Of
     pictures, whose rare pixels agree by chance, only columns that do not repeat are asked.
+
+    Arguments:
+        r, x: (N, D) in data units and in model units.
+        share: (D,) of the values that repeat.
+        varying: (D,) whether a column is not constant.
     """
     y = torch.zeros(len(x), 0, dtype=torch.float64)
     if data.condition is not None:
         y = data.condition.encode(data.condition.train[: len(x)])[:, :-1].cpu()
         y = y[:, y.amin(0) < y.amax(0)]
     columns = varying.nonzero()[:, 0].tolist()
-    known, count = y.shape[1], min(len(x), 2 * (y.shape[1] + len(columns)) + 1000)
-    if known + len(columns) > WIDEST or len(x) < 2 * (known + len(columns)) + 10 or known + len(columns) < 2:
+    asked = {j for j in columns if len(data.shape) == 1 or share[j] < LEAST}
+    if len(x) < 2 * (y.shape[1] + len(columns)) + 10:
         return {}
-    whole = torch.cat([y, x[:, columns]], 1)[:count]
-    spread = whole.std(0, correction=0)
-    centred = (whole - whole.mean(0)) / spread.where(spread > 0, torch.ones_like(spread))
-    left = torch.linalg.qr(centred, mode="r").R.diagonal().abs() / math.sqrt(count)
-    found: dict[int, list[int]] = {}
-    base = (left >= 0.01).nonzero()[:, 0].tolist()
-    exact = torch.finfo(data.train.dtype).eps * r[:count].abs() / data.scale.expand(data.shape).flatten()
-    for i in (left < 0.01).nonzero()[:, 0].tolist()[:64]:
-        j = columns[i - known] if i >= known else -1
-        if i < known or len(data.shape) > 1 and share[j] >= LEAST or not base:
-            continue
-        before = [b for b in base if b < i]
-        weights = torch.linalg.lstsq(centred[:, before], centred[:, i : i + 1], driver="gelsd").solution[:, 0]
-        rest = (centred[:, i] - centred[:, before] @ weights).abs() * spread[i]
-        slack = 2 * exact[:, j] + step_in(data, r[:count], j) / 2 + 1e-9 * spread[i]
-        for b, weight in zip(before, (weights * spread[i] / spread[before]).abs().tolist(), strict=True):
-            if b >= known and weight > 1e-6:
-                column = columns[b - known]
-                slack = slack + weight * (2 * exact[:, column] + step_in(data, r[:count], column) / 2)
-        if (rest <= slack).double().mean() >= 0.9:
-            matter = [b for b, weight in zip(before, weights.abs().tolist(), strict=True) if weight > 1e-3]
-            found[j] = [columns[b - known] for b in matter if b >= known]
+    found, first = {}, {}
+    for j, code in zip(columns, hashed(r[:, columns].T), strict=True):  # equal columns need no algebra
+        if (same := first.setdefault(int(code), j)) != j and j in asked:
+            found[j] = [same]
+    columns = [j for j in columns if j not in found]
+    known, dim = y.shape[1], y.shape[1] + len(columns)
+    if not 2 <= dim <= WIDEST:
+        return found
+    count = min(len(x), 2 * dim + 1000)
+    values = torch.cat([y, x[:, columns]], 1)[:count]
+    spread = values.std(0, correction=0)
+    z = (values - values.mean(0)) / spread.where(spread > 0, torch.ones_like(spread))
+    left = torch.linalg.qr(z, mode="r").R.diagonal().abs() / math.sqrt(count)
+    base = (left >= NEAR).nonzero()[:, 0].tolist()
+    near = [i for i in (left < NEAR).nonzero()[:, 0].tolist() if i >= known and columns[i - known] in asked]
+    if not near or not base:
+        return found
+    eps, scale = torch.finfo(data.train.dtype).eps, data.scale.expand(data.shape).flatten()[columns]
+    steps = [grid_of(column, eps) for column in r[:count, columns].T.numpy()]
+    step = torch.tensor([0.0 if each is None else each[1] for each in steps], dtype=torch.float64)
+    # of one standard deviation: two roundings of floating point, and half a step
+    slack = torch.zeros_like(z)
+    slack[:, known:] = (2 * eps * r[:count, columns].abs() + step / 2) / scale / spread[known:] + 1e-9
+
+    def explained(some: list[int]) -> tuple[Tensor, Tensor]:
+        """The weights of the base in columns ``some``, and which of these it explains."""
+        weights = torch.linalg.lstsq(z[:, base], z[:, some], driver="gelsd").solution
+        rest = (z[:, some] - z[:, base] @ weights).abs()
+        return weights, (rest <= slack[:, some] + slack[:, base] @ weights.abs()).double().mean(0) >= 0.9
+
+    weights, done = explained(near)
+    for i, column, is_done in zip(near, weights.T, done.tolist(), strict=True):
+        if not is_done and len(base) - dim + len(near) < LATER:  # a detail finer than NEAR, on which others may stand
+            column, is_done = (each[..., 0] for each in explained([i]))
+        if is_done:
+            matter = [b for b, weight in zip(base, column.abs().tolist(), strict=False) if weight > 1e-3]
+            found[columns[i - known]] = [columns[b - known] for b in matter if b >= known]
         else:
             base = sorted([*base, i])
-    return found
-
-
-def step_in(data: Data, r: Tensor, j: int) -> float:
-    """The step of column j's grid in model units; 0 without one."""
-    found = grid_of(r[:, j].numpy(), torch.finfo(data.train.dtype).eps)
-    return 0.0 if found is None else found[1] / float(data.scale.expand(data.shape).flatten()[j])
+    return dict(sorted(found.items()))
 
 
 def whole(data: Data) -> Grid | None:
