@@ -13,9 +13,10 @@ tenfold smaller k takes S log 10 nats off.
 **A repeated value does harm where k resolves it.** Values on a grid of step h, blurred by k, have the density of the
 continuous law times 1 + 2 exp(-2 pi^2 k^2 / h^2) at the grid's points (Poisson's summation formula; the next term is
 its fourth power). At h = 2k this is 1.014, 0.014 nats; at h = 3k 0.2 nats, at h = 10k 0.9. So a value counts as
-repeated if it occurs at least twice, and clearly more often than all other values within 2k of it together. A grid of step
-h <= 2k passes: its neighbours on either side are as frequent together as two such values. Chance pairs of float32 and
-values of float16 pass for the same reason, a zero in 70 % of the rows does not.
+repeated if it occurs at least twice, and clearly more often than all other values within 2k of it together. A grid of
+step h <= 2k passes: its neighbours on either side are as frequent together as two such values; four on either side are
+asked, of which chance leaves some out where rows are few. Chance pairs of float32 and values of float16 pass for the
+same reason, and a zero in 70 % of the rows does not.
 
 A column whose standard deviation is below k/3 counts as repeated throughout: nine tenths of its variance at eps are
 noise.
@@ -32,6 +33,8 @@ from data.base import Data
 
 LEAST = 0.01  # of rows: below it log(10) times the share is less than the standard error of an NLL of 1,000 points
 ROWS, VALUES = 10_000, 2**22  # of the subset on which columns are measured
+ENOUGH = 5  # times that a value on a grid of step <= 2k occurs before it may stand out by more than chance
+SIGMAS = 4  # of the number of neighbours, by which a value stands out: a picture has thousands of pixels and values
 HASHED = 2**26  # values, among which equal rows are looked for
 FINEST = 2**20  # steps in a column's range: a finer grid is floating point's own
 MOST_STEPS = 65536  # that ``data.levels`` takes
@@ -136,10 +139,17 @@ def measure(data: Data, blur: float) -> Repeats:
     if int(varying.sum()) > 1:
         single[:] = False
         single[np.unique(hashed(r), return_index=True)[1]] = True
+    eps, scale, steps = torch.finfo(data.train.dtype).eps, data.scale.expand(data.shape).flatten(), {}
     hits = torch.zeros(len(x), dtype=torch.int64)
     struck = torch.zeros(len(x), dtype=torch.bool)
     for j in (varying & ((seen_twice >= LEAST) | still)).nonzero()[:, 0].tolist():
-        repeated, value[j], most[j] = atoms(x[:, j], r[:, j], blur, single)
+        own = grid_of(r[:, j].numpy(), eps)
+        step, reach, least = 0.0 if own is None else own[1] / float(scale[j]), 2 * blur, 2
+        if 0 < step <= reach:
+            reach, least = max(reach, 4.001 * step), ENOUGH  # .001 for the rounding of the fourth neighbour
+        repeated, value[j], most[j] = atoms(x[:, j], r[:, j], reach, single, least)
+        if own is not None and not still[j]:
+            steps[j] = own[1]
         repeated = torch.ones_like(repeated) if still[j] else repeated
         share[j] = repeated.double().mean()
         if share[j] >= LEAST:
@@ -159,25 +169,23 @@ def measure(data: Data, blur: float) -> Repeats:
     )
     if not found.any:
         return found
-    eps = torch.finfo(data.train.dtype).eps
-    steps = {j: grid_of(r[:, j].numpy(), eps) for j in found.repeated[:WIDEST] if not still[j]}
-    return replace(found, grid=whole(data), steps={j: each[1] for j, each in steps.items() if each is not None})
+    return replace(found, grid=whole(data), steps={j: steps[j] for j in found.repeated if j in steps})
 
 
-def atoms(x: Tensor, r: Tensor, blur: float, single: np.ndarray) -> tuple[Tensor, float, float]:
+def atoms(x: Tensor, r: Tensor, reach: float, single: np.ndarray, least: int) -> tuple[Tensor, float, float]:
     """Which of the values x (N,) in model units are repeated, (N,), and the most frequent one of r (N,) with its share.
 
-    A value is repeated if it occurs at least twice and more often than all c others within twice the blur, by two
-    standard deviations of c; rows that are not ``single`` (N,) do not count. In the tails of a fine grid some pairs are so by chance: values of a multiplicity
-    below 5 count together, if they are a fifth of all values that occur twice.
+    A value is repeated if it occurs ``least`` times and more often than all c others within ``reach``, by four standard
+    deviations of c; rows that are not ``single`` (N,) do not count. In the tails of float16's values some pairs are so
+    by chance: values of a multiplicity below 5 count together, if they are a fifth of all that occur twice.
     """
     values, places = (part.numpy() for part in x.unique(return_inverse=True))
     counts = np.bincount(places[single], minlength=len(values))
     below = np.concatenate([[0], counts.cumsum()])
-    first = np.searchsorted(values, values - 2 * blur, side="left")
-    last = np.searchsorted(values, values + 2 * blur, side="right")
+    first = np.searchsorted(values, values - reach, side="left")
+    last = np.searchsorted(values, values + reach, side="right")
     others = below[last] - below[first] - counts
-    repeated = (counts >= 2) & (counts > others + 2 * np.sqrt(others))  # beyond what counts vary by
+    repeated = (counts >= least) & (counts > others + SIGMAS * np.sqrt(others))
     few = repeated & (counts < 5)
     if counts[few].sum() < 0.2 * counts[counts >= 2].sum():
         repeated &= ~few
