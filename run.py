@@ -80,6 +80,8 @@ def run(cfg: dict, choices: dict[str, str], folder: Path, sweep: str | None = No
         if cfg["threads"]:
             torch.set_num_threads(cfg["threads"])
         data = assemble.build_data(cfg)
+        if said := data.describe():
+            log.info("data: %s", said)
         cfg = assemble.settle(cfg, data, device)
         asked = assemble.ask(cfg, data)  # and the score's training is on all data
         sde, task = schema.build(cfg["sde"], "sde"), schema.build(cfg["task"], "task")

@@ -11,6 +11,7 @@ from data.heartbeat import Heartbeat
 from data.images import Images
 from data.line import Line
 from data.mixture import Mixture
+from data.order import order, subset
 from data.pinwheel import Pinwheel
 from data.planar import Checkerboard, EightGaussians, Rings
 from data.turned import Turned
@@ -36,6 +37,8 @@ __all__ = [
     "Turned",
     "TwoSpirals",
     "Unseen",
+    "order",
     "read_numbers",
     "read_points",
+    "subset",
 ]

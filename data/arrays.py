@@ -77,16 +77,18 @@ class Arrays(Data):
         order = np.random.default_rng(seed).permutation(len(values))
         self._rows = order[held_out:], order[:held_out]
         train, test = (values[rows] for rows in self._rows)
+        known = (None, None)
         if labels is not None:
             classes, self.class_names = read_labels(file, labels, len(values), where)
-            self.train_labels, self.test_labels = (torch.from_numpy(classes[rows]) for rows in self._rows)
+            known = tuple(torch.from_numpy(classes[rows]) for rows in self._rows)
         self._labels = names if values.ndim == 2 and names and len(names) == values.shape[1] else None
         if levels is not None:
             shift = scale = levels / 2
             dtype = integers(levels)
         else:
             shift, scale, dtype = units(train, self._labels, where)
-        super().__init__(as_tensor(train, dtype), as_tensor(test, dtype), shift, scale, levels)
+        train, test = as_tensor(train, dtype), as_tensor(test, dtype)
+        super().__init__(train, test, shift, scale, levels, *known, shuffle=False)  # the split's own order is random
 
     def labels(self) -> list[str] | None:
         return self._labels

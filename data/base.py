@@ -23,6 +23,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from data.order import order
+
 
 class Data:
     """Examples with a training and a held-out part, and the units they are in.
@@ -33,25 +35,44 @@ class Data:
         shift: the offset m, a number or a tensor that broadcasts over one example.
         scale: the positive factor s, a number or a tensor that broadcasts over one example.
         levels: the number L of integer levels 0 ... L-1, or None for continuous data.
+        train_labels, test_labels: the examples' classes, (N,) and (M,), int64; None without any.
+        shuffle: whether to put the examples and their labels into the random order of :mod:`data.order`, so that each
+            prefix is a random subset. False for examples that stand in a random order already, such as independent
+            draws.
 
     Attributes:
-        train_labels, test_labels: the examples' classes, (N,) and (M,), int64, and ``class_names``, the word for class
-            k at place k where classes have words; None without any.
+        train_labels, test_labels: as given, in the order of the examples.
+        class_names: the word for class k at place k where classes have words; None where they have none.
+        notes: what a reader took, left out and reinterpreted, a clause each.
         condition: what is known of each example, if these are data of p(x | y); see :mod:`data.condition`.
     """
 
-    train_labels: Tensor | None = None
-    test_labels: Tensor | None = None
     class_names: list[str] | None = None
     condition: Any = None
     held_out_keys: ClassVar[tuple[str, ...]] = ()  # of the constructor: those that no training example depends on
     told_keys: ClassVar[tuple[str, ...]] = ()  # and those that matter to a network that is told its y alone
     flip: bool = False  # whether training mirrors its images left to right, by chance
 
+    notes: tuple[str, ...] = ()
+
     def __init__(
-        self, train: Tensor, test: Tensor, shift: Tensor | float, scale: Tensor | float, levels: int | None = None
+        self,
+        train: Tensor,
+        test: Tensor,
+        shift: Tensor | float,
+        scale: Tensor | float,
+        levels: int | None = None,
+        train_labels: Tensor | None = None,
+        test_labels: Tensor | None = None,
+        shuffle: bool = True,
     ):
+        if shuffle:
+            rows = order(len(train)), order(len(test))
+            train, test = train[rows[0]], test[rows[1]]
+            train_labels = None if train_labels is None else train_labels[rows[0]]
+            test_labels = None if test_labels is None else test_labels[rows[1]]
         self.train, self.test, self.levels = train, test, levels
+        self.train_labels, self.test_labels = train_labels, test_labels
         self.shape = tuple(train.shape[1:])
         self.shift = torch.as_tensor(shift, dtype=torch.float64)
         self.scale = torch.as_tensor(scale, dtype=torch.float64)
@@ -182,6 +203,15 @@ class Data:
     def labels(self) -> list[str] | None:
         """Names of the columns of a vector, for the axes of pictures; None where they have none."""
         return None
+
+    def describe(self) -> str | None:
+        """One line: the reader's notes, and how many examples are trained on and held out; None for data that are made
+        and not read.
+        """
+        if not self.notes:
+            return None
+        counts = f"{len(self.train):,} of shape {list(self.shape)} to train on, {len(self.test):,} held out"
+        return "; ".join([*self.notes, counts])
 
     def fingerprint(self) -> str | None:
         """A hash of the content of the files the data came from; None where the constructor's values say it all."""

@@ -159,11 +159,12 @@ class Conditional(Data):
 
     def __init__(self, joint: Data, key: str | int | list[str | int]):
         self.joint, self.columns = joint, None
-        self.train_labels, self.test_labels, self.class_names = joint.train_labels, joint.test_labels, joint.class_names
+        self.class_names, self.notes = joint.class_names, joint.notes
         self.held_out_keys, self.told_keys, self.flip = joint.held_out_keys, joint.told_keys, joint.flip
         self.names = joint.labels()
+        same = {"train_labels": joint.train_labels, "test_labels": joint.test_labels, "shuffle": False}
         if key == LABELS:
-            super().__init__(joint.train, joint.test, joint.shift, joint.scale, joint.levels)
+            super().__init__(joint.train, joint.test, joint.shift, joint.scale, joint.levels, **same)
             self.condition, self.values = classes_of(joint), torch.cat([joint.train_labels, joint.test_labels]).unique()
             return
         keys = key if isinstance(key, list) else [key]
@@ -175,7 +176,7 @@ class Conditional(Data):
             raise ValueError(f"data.condition={keys} names every column: nothing is left to learn; name fewer")
         at = slice(None) if kept is None else kept
         shift, scale = (v if kept is None else v.expand(joint.shape)[at] for v in (joint.shift, joint.scale))
-        super().__init__(joint.train[:, at], joint.test[:, at], shift, scale, joint.levels)
+        super().__init__(joint.train[:, at], joint.test[:, at], shift, scale, joint.levels, **same)
         if kept is not None and self.names:
             self.names = [self.names[j] for j in kept]
         units = units_of(joint, self.columns, train, names)

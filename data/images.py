@@ -129,16 +129,17 @@ class Images(Data):
             test_rows = rng.permutation(test.count)
         rows, test_rows = np.sort(rows[:limit]), np.sort(test_rows[:limit])  # files are read fastest in their order
 
+        known = (None, None)
         if train.labels is not None and test.labels is not None:
             classes = train.labels[rows], test.labels[test_rows]
             if train.labels.dtype.kind == "U":
                 words, numbers = np.unique(np.concatenate(classes), return_inverse=True)
                 self.class_names, classes = words.tolist(), np.split(numbers.astype(np.int64), [len(rows)])
-            self.train_labels, self.test_labels = map(torch.from_numpy, classes)
+            known = map(torch.from_numpy, classes)
         images = [(train, int(i)) for i in rows] + [(test, int(i)) for i in test_rows]
         shown = [self._content, split, test_split, column, size, crop, channels, test_fraction, limit, seed]
         pixels = torch.from_numpy(decoded_once(cache, json.dumps(shown), lambda: decode(images, size, channels, crop)))
-        super().__init__(pixels[: len(rows)], pixels[len(rows) :], 128, 128, levels=256)
+        super().__init__(pixels[: len(rows)], pixels[len(rows) :], 128, 128, 256, *known)
         self.flip = flip
 
     def fingerprint(self) -> str:

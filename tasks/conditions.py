@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data import Condition, Data, read_numbers
+from data import Condition, Data, read_numbers, subset
 from data.condition import classes_of
 from metrics import judge
 from sde_lib import ScoreFn
@@ -59,7 +59,7 @@ def conditions_of(data: Data, path: str | None, count: int) -> Tensor | None:
     except ValueError as error:
         raise ValueError(f"{error}; or type condition=VALUE to say the y of all points") from None
     values = torch.from_numpy(values.reshape(len(values), -1).astype(np.float64))
-    values = values[:count]
+    values = subset(values, count)  # the rows that points_of takes
     if values.shape != (count, len(known.names)):
         raise ValueError(f"points={path} holds y of shape {tuple(values.shape)} for {count} points")
     return values

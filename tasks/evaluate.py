@@ -31,7 +31,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from data import Condition, Conditional, Data, read_points
+from data import Condition, Conditional, Data, read_points, subset
 from metrics import (
     Values,
     class_shares,
@@ -169,7 +169,7 @@ class Evaluate:
 
         path, names = record.path("evaluation.png"), () if classes is None else classes.names
         shown = {key: each.numpy() for key, each in shares.items()}
-        record.picture(evaluation(r[:2000], reference.x[:2000], metrics, shown, names, path, data.levels))
+        record.picture(evaluation(subset(r, 2000), reference.x[:2000], metrics, shown, names, path, data.levels))
         return metrics
 
     def measured(
@@ -197,7 +197,7 @@ class Evaluate:
         """The samples in data units, and the y that each was drawn for, if there is one."""
         if self.samples is not None:
             r = read_points(self.samples, data.shape, data.levels, data.labels(), key="task.samples")
-            r = r[: self.count] if self.count else r
+            r = subset(r, self.count)
             if len(r) < LEAST:
                 raise ValueError(f"task.samples={self.samples} holds {len(r)} samples, and {LEAST} are the least")
             return Kept(r.numpy(), 0, 0.0, 0), None

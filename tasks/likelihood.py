@@ -30,7 +30,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data import Data
+from data import Data, subset
 from likelihood import CrossCheck, Dequantisation, Likelihood, UniformDequantisation
 from likelihood.dequantisation import Dequantised, log_mean
 from sde_lib import SDE, BlockNoise, ScoreFn
@@ -344,7 +344,7 @@ class LikelihoodTask:
             log_prob,
             record.path("density.png"),
             true_log_prob=None if truth is None else truth.reshape(CELLS, CELLS),
-            points=np.asarray(points[:500]) if self.points else None,
+            points=np.asarray(subset(points, 500)) if self.points else None,
             labels=labels,
         )
 

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data import Data, read_points
+from data import Data, read_points, subset
 from metrics import sliced_wasserstein
 from samplers import Conditioner, ExactPosterior, Mask, Masking, Missing, Operator, Sampler, in_model_units
 from sde_lib import SDE, BlockNoise, Counted, ScoreFn
@@ -112,11 +112,12 @@ class Restore:
         if not self.points:
             return self.measured(data, self.operator, held_out(data, self.count or default))
         if not isinstance(self.operator, Masking):
-            y = read_points(self.points, self.operator.measured)[: self.count]
+            y = subset(read_points(self.points, self.operator.measured), self.count)
             if data.levels:  # measured of integers k, that stand for k + 1/2
                 y = y + self.operator(torch.full((1, *data.shape), 0.5, dtype=torch.float64))
             return Problem(self.operator, y, None)
-        r = read_points(self.points, data.shape, data.levels, data.labels(), missing=True)[: self.count]
+        r = read_points(self.points, data.shape, data.levels, data.labels(), missing=True)
+        r = subset(r, self.count)
         gaps = r.isnan() if r.is_floating_point() else torch.zeros_like(r, dtype=torch.bool)
         if not isinstance(self.operator, Missing):
             if bool(gaps.any()):
