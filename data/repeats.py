@@ -12,7 +12,7 @@ tenfold smaller k takes S log 10 nats off.
 
 **A repeated value does harm where k resolves it.** Values on a grid of step h, blurred by k, have the density of the
 continuous law times 1 + 2 exp(-2 pi^2 k^2 / h^2) at the grid's points (Poisson's summation formula; the next term is
-its fourth power). At h = 2k this is 1.014, 0.014 nats; at h = 3k 0.2 nats, at h = 10k 0.9. So a value counts as
+its fourth power). At h = 2k this is 1.014, 0.014 nats; at h = 3k 0.2 nats, at h = 10k 1.4. So a value counts as
 repeated if it occurs at least twice, and clearly more often than all other values within 2k of it together. A grid of
 step h <= 2k passes: its neighbours on either side are as frequent together as two such values; four on either side are
 asked, of which chance leaves some out where rows are few. Chance pairs of float32 and values of float16 pass for the
@@ -40,7 +40,7 @@ FINEST = 2**20  # steps in a column's range: a finer grid is floating point's ow
 MOST_STEPS = 65536  # that ``data.levels`` takes
 LOW = 16  # dimensions: above them a grid that k does not resolve shows no equal rows by chance
 NEAR = 0.01  # what other columns leave of a column's standard deviation, from where on it may be one of rounding
-LATER = 16  # columns that others explain up to NEAR only, after which no further ones are tried one by one
+LATER = 16  # columns with details finer than NEAR, in which further ones are looked for
 WIDEST = 1024  # columns, of which the linear dependence is measured
 
 
@@ -293,14 +293,16 @@ def dependent(data: Data, r: Tensor, x: Tensor, share: Tensor, varying: Tensor) 
         return weights, (rest <= slack[:, some] + slack[:, base] @ weights.abs()).double().mean(0) >= 0.9
 
     weights, done = explained(near)
+    start, later = list(base), 0
     for i, column, is_done in zip(near, weights.T, done.tolist(), strict=True):
-        if not is_done and len(base) - dim + len(near) < LATER:  # a detail finer than NEAR, on which others may stand
-            column, is_done = (each[..., 0] for each in explained([i]))
+        stood = start
+        if not is_done and 0 < later < LATER:
+            (column, is_done), stood = (each[..., 0] for each in explained([i])), list(base)
         if is_done:
-            matter = [b for b, weight in zip(base, column.abs().tolist(), strict=False) if weight > 1e-3]
+            matter = [b for b, weight in zip(stood, column.abs().tolist(), strict=True) if weight > 1e-3]
             found[columns[i - known]] = [columns[b - known] for b in matter if b >= known]
-        else:
-            base = sorted([*base, i])
+        else:  # a detail finer than NEAR, from which others may be made
+            base, later = sorted([*base, i]), later + 1
     return dict(sorted(found.items()))
 
 
