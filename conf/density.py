@@ -48,20 +48,24 @@ def check(task: Any, sde: Any, data: Data) -> dict[str, float]:
             remedy,
         )
         return {}
+    # a pixel of tiny variance has a density, which the noise covers
+    unseen = all(found.still[j] for j in found.repeated) and found.copies < repeats.LEAST
+    verdict = "the noise hides the density of these data" if unseen else "these data have no density"
     if not asked:
         end = "a network may learn them by heart"
         if bool(found.still.any()):
             end = f"samples vary there by the noise of sde.eps={sde.eps} alone"
         elif found.repeated:
             end = "samples lie between such values"
-        log.warning("%s: these data have no density, and %s. %s", said, end, remedy)
+        log.warning("%s: %s, and %s. %s", said, verdict, end, remedy)
         return {}
     decade = math.log(10) * found.per_row
     depth = f", about {decade:.2g} nats lower for a tenfold smaller noise" if found.per_row >= repeats.LEAST else ""
     log.warning(
-        "%s: these data have no density. The NLL is as low as the noise of sde.eps=%s lets it be (%.3g in model "
+        "%s: %s. The NLL is as low as the noise of sde.eps=%s lets it be (%.3g in model "
         "units)%s, and no error bar covers that. %s",
         said,
+        verdict,
         sde.eps,
         blur,
         depth,
@@ -138,7 +142,8 @@ def of_one(found: Repeats, data: Data, j: int) -> str:
 def remedies(found: Repeats, data: Data) -> str:
     """What to type, or to do in the file."""
     grid = found.grid
-    if grid is not None and (found.repeated or bool(found.constant.any())) and not found.follows:
+    every = len(data.shape) > 1 or len(found.repeated) == data.dim - int(found.constant.sum())
+    if grid is not None and not found.follows and (every or grid.counts and found.repeated):
         if grid.counts:
             return f"Type data.levels={grid.levels} to have whole numbers dequantised"
         low = "x.min(0)" if len(set(grid.low)) > 1 else show(grid.low[0])

@@ -139,7 +139,7 @@ def measure(data: Data, blur: float) -> Repeats:
     if int(varying.sum()) > 1:
         single[:] = False
         single[np.unique(hashed(r), return_index=True)[1]] = True
-    eps, scale, steps = torch.finfo(data.train.dtype).eps, data.scale.expand(data.shape).flatten(), {}
+    eps, scale, steps = rounding(data), data.scale.expand(data.shape).flatten(), {}
     hits = torch.zeros(len(x), dtype=torch.int64)
     struck = torch.zeros(len(x), dtype=torch.bool)
     for j in (varying & ((seen_twice >= LEAST) | still)).nonzero()[:, 0].tolist():
@@ -279,7 +279,7 @@ def dependent(data: Data, r: Tensor, x: Tensor, share: Tensor, varying: Tensor) 
     near = [i for i in (left < NEAR).nonzero()[:, 0].tolist() if i >= known and columns[i - known] in asked]
     if not near or not base:
         return found
-    eps, scale = torch.finfo(data.train.dtype).eps, data.scale.expand(data.shape).flatten()[columns]
+    eps, scale = rounding(data), data.scale.expand(data.shape).flatten()[columns]
     steps = [grid_of(column, eps) for column in r[:count, columns].T.numpy()]
     step = torch.tensor([0.0 if each is None else each[1] for each in steps], dtype=torch.float64)
     # of one standard deviation: two roundings of floating point, and half a step
@@ -307,8 +307,12 @@ def dependent(data: Data, r: Tensor, x: Tensor, share: Tensor, varying: Tensor) 
 
 
 def whole(data: Data) -> Grid | None:
-    """The grid on which all values of both parts lie, column by column for vectors and one for images; None without."""
-    rows, eps = torch.cat([data.train, data.test]).double(), torch.finfo(data.train.dtype).eps
+    """The grid on which all values of both parts lie, column by column for vectors and one for images; None without.
+
+    Of data of p(x | y) it is the joint's, whose columns ``data.levels`` is for.
+    """
+    data = getattr(data, "joint", data)
+    rows, eps = torch.cat([data.train, data.test]).double(), rounding(data)
     low, high = float(rows.min()), float(rows.max())
     if low >= 0 and high < MOST_STEPS and bool((rows == rows.floor()).all()):
         return Grid([0.0], [1.0], max(2, int(high) + 1))
@@ -321,6 +325,11 @@ def whole(data: Data) -> Grid | None:
         found.append((*each, round((column.max() - each[0]) / each[1]) + 1))
     lows, steps, counts = zip(*found, strict=True)
     return Grid(list(lows), list(steps), max(2, *counts)) if max(counts) <= MOST_STEPS else None
+
+
+def rounding(data: Data) -> float:
+    """The relative size of a rounding error in the type that holds the examples."""
+    return torch.finfo(data.train.dtype).eps if data.train.is_floating_point() else 0.0
 
 
 def grid_of(values: np.ndarray, eps: float) -> tuple[float, float] | None:

@@ -264,7 +264,8 @@ def test_values_that_repeat_are_warned_of(tmp_path, caplog, kind):
     assert re.search(words, message) and "The NLL is as low as the noise of sde.eps=0.001 lets it be" in message
     assert metrics["repeated_share"] == pytest.approx(share, abs=0.035)
     message, metrics = said(caplog, SAMPLES, data)
-    assert re.search(words, message) and "these data have no density" in message and metrics == {}
+    verdict = "the noise hides the density of these data" if "hardly" in kind else "these data have no density"
+    assert re.search(words, message) and verdict in message and metrics == {}
 
 
 REFUSED = {
@@ -448,6 +449,24 @@ def test_conditions_and_columns_of_x_are_told_apart(tmp_path, caplog):
         else:
             continue
         assert data.dim == 2 and said(caplog, REPORTS, data) == ("", {})
+
+
+def test_levels_are_advised_where_the_condition_is_whole_too(tmp_path, caplog):
+    x = generator().integers(0, 5, (N, 3)).astype(float)
+    path = f"data.path={saved(tmp_path, x, ['a', 'b', 'c'])}"
+    message, _ = said(caplog, REPORTS, typed(path, "data.condition=[a]"))
+    assert "Type data.levels=5" in message
+    assert said(caplog, REPORTS, typed(path, "data.condition=[a]", "data.levels=5")) == ("", {})
+    x[:, 0] = normal(N)
+    path = f"data.path={saved(tmp_path, x, ['a', 'b', 'c'])}"
+    message, _ = said(caplog, REPORTS, typed(path, "data.condition=[a]"))
+    assert "data.levels" not in message and "dd numpy.random.uniform(0, step)" in message
+
+
+def test_a_constant_beside_fine_grids_is_left_out(tmp_path):
+    x = np.column_stack([normal(N, 2).round(3), np.full(N, 2.0)])
+    with pytest.raises(ValueError, match=r"Type data.condition=\[2\] to learn .*, or leave it out of the file$"):
+        density.check(REPORTS, VP(), arrays(tmp_path, x))
 
 
 def test_a_column_that_y_decides_is_refused(tmp_path, caplog):
