@@ -296,6 +296,10 @@ REFUSED = {
         lambda: (lambda a, b: np.column_stack([a, b, (a + b).round(2)]))(price(N), price(N)[::-1].copy()),
         "column 2 is a linear combination of column 0 and column 1",
     ),
+    "a mean of prices, rounded": (
+        lambda: (lambda a, b: np.column_stack([a, b, ((a + b) / 3).round(2)]))(price(N), price(N)[::-1].copy()),
+        "column 2 is a linear combination of column 0 and column 1",
+    ),
     "grey saved as three channels": (
         lambda: np.repeat(normal(300, 1, 5, 6), 3, 1),
         r"pixel \[1,0,0\] is a linear combination of pixel \[0,0,0\], and 59 more pixels are combinations too",
