@@ -17,7 +17,7 @@ import logging
 import math
 import time
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -52,6 +52,8 @@ class Bound:
         seed: of the noise, the probes and the dequantisation.
         device, dtype: where, and in which precision the score is evaluated.
     """
+
+    reports_density: ClassVar[bool] = True
 
     grid: Grid
     steps: int = 999

@@ -80,6 +80,11 @@ class EMALength:
         self.scoring  # noqa: B018 (its own checks)
 
     @property
+    def reports_density(self) -> bool:
+        """Whether data without a density are refused, or warned of (:mod:`data.repeats`)."""
+        return self.by == "likelihood"
+
+    @property
     def scoring(self) -> LikelihoodTask:
         """What scores the points."""
         return LikelihoodTask(

@@ -9,7 +9,8 @@ Four errors are reported apart, in nats:
   added; see :mod:`likelihood.likelihood`);
 * ``prior_term_nats``: what the Gaussian of the data's moments changed against the prior N(0, sigma(T)^2 I).
 
-``nll_uncertainty_nats`` is the first three together, as the root of the sum of their squares.
+``nll_uncertainty_nats`` is the first three together, as the root of the sum of their squares. Where values of the data
+repeat it is left out: the NLL then depends on sde.eps, and no error bar covers that (:mod:`data.repeats`).
 
 Of integer data, log_prob is a lower bound on log P of the integers, and bits_per_dim an upper bound on -log2 P a
 dimension; ``bound`` says which (:mod:`likelihood.dequantisation`). With K > 1 points of a bin, ``sampling_gain_nats``
@@ -62,9 +63,11 @@ class LikelihoodTask:
 
     Attributes:
         conditions: whether it gives each point its y by itself: its own of held-out data, or what ``condition=`` says.
+        reports_density: that data without a density are refused, or warned of (:mod:`data.repeats`).
     """
 
     conditions: ClassVar[bool] = True
+    reports_density: ClassVar[bool] = True
 
     likelihood: Likelihood
     dequantisation: Dequantisation = field(default_factory=UniformDequantisation)
@@ -127,6 +130,8 @@ class LikelihoodTask:
                 self.mind_the_probes(stderr)
         metrics |= self.errors(sde, score, data, r, result, nll_stderr, known)
         metrics |= self.against_truth(sde, score, data, result, y)
+        if record.repeats:  # the NLL is as low as eps lets it be, and nobody knows how far from what
+            metrics["nll_uncertainty_nats"] = math.nan
         if self.crosscheck is not None:
             metrics |= against_crosscheck(result, shared)
         metrics |= {"nfe": float(result["nfe"]), "seconds": seconds}
