@@ -121,7 +121,7 @@ class Trainer:
             raise ValueError(f"training.dequantise={self.dequantise} must be uniform or none")
         if self.precision not in ("auto", "float32", "tf32", "bf16"):
             raise ValueError(f"training.precision={self.precision} must be auto, float32, tf32 or bf16")
-        if self.accumulate > 1 and self.loss.of_batch:
+        if self.accumulate > 1 and getattr(self.loss, "of_batch", False):
             raise ValueError(
                 f"training.accumulate={self.accumulate}: this loss compares the samples of a whole batch, and in parts "
                 f"it would be another loss; type training.accumulate=1"
@@ -139,9 +139,9 @@ class Trainer:
     ) -> nn.Module:
         """The trained model's moving average.
 
-        The training neither depends on torch's global generators nor changes them. Numbers that your own network or loss
-        draws from them are functions of the step and not of the row: use :class:`sde_lib.Dropout` instead of torch's,
-        and the ``draws`` that a loss is given.
+        The training neither depends on torch's global generators nor changes them. Numbers that your own network or
+        loss draws from them are functions of the step and not of the row: use :class:`sde_lib.Dropout` instead of
+        torch's, and the ``draws`` that a loss is given.
 
         Arguments:
             model: the score model to train, on the device to train on; its weights should have been drawn under
