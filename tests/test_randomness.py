@@ -259,9 +259,7 @@ def test_checkpoints_hold_no_generator(tmp_path):
     assert set(checkpoint.load(path).state) == {"loss", "ema_updates", "optimiser"}
 
 
-ONE_SENTENCE = (
-    "was trained by another version of this code, whose random numbers and networks differ; run the command that "
-)
+ONE_SENTENCE = "was trained by an earlier version of this code, whose networks differ; run the command that "
 
 
 @pytest.fixture

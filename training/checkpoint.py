@@ -43,11 +43,13 @@ class Damaged(ValueError):
 class Outdated(ValueError):
     """A checkpoint of another version of this code."""
 
-    def __init__(self, what: object):
+    def __init__(self, what: object, version: int | None = None):
+        which = "an earlier" if version is None or version < VERSION else "a later"
         super().__init__(
-            f"{what} was trained by another version of this code, whose random numbers and networks differ; run the "
-            f"command that trained it once more, with another store= or after removing this folder"
+            f"{what} was trained by {which} version of this code, whose networks differ; run the command that trained "
+            f"it once more, with another store= or after removing this folder"
         )
+        self.version = version
 
 
 @dataclass(frozen=True)
@@ -116,8 +118,8 @@ def load(path: Path) -> Checkpoint:
                 raise Damaged(f"{path / name} is not what was written (its sha256 differs from manifest.json)")
         tensors = {Path(name).stem: load_file(path / name) for name in sorted(sums) if name.endswith(".safetensors")}
         state = json.loads((path / "state.json").read_text())
-        if state.pop("version", None) != VERSION:
-            raise Outdated(path)
+        if (version := state.pop("version", None)) != VERSION:
+            raise Outdated(path, version)
         return Checkpoint(state.pop("step"), tensors, state)
     except FileNotFoundError as error:
         raise Damaged(f"{path} is not whole ({error.strerror}: {error.filename})") from error

@@ -222,8 +222,8 @@ def read(path: Path | str, key: str = "checkpoint") -> tuple[Identity, Checkpoin
         )
     try:
         return identity, checkpoint.load(path if folder != path else steps[-1])
-    except Outdated:
-        raise Outdated(f"{key}={path}") from None
+    except Outdated as error:
+        raise Outdated(f"{key}={path}", error.version) from None
     except Damaged as error:
         others = [step.name for step in steps if step != (path if folder != path else steps[-1])]
         hint = f"; try {key}={folder / others[-1]}" if others else ""
