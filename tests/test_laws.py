@@ -166,8 +166,14 @@ def global_draws(source: str) -> list[int]:
         for inner in ast.walk(node)
         if isinstance(inner, ast.Call) and getattr(inner.func, "attr", "") not in {n for n in DRAWING if "rop" in n}
     }
+    asked = {  # isinstance(layer, nn.Dropout) draws nothing
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "isinstance"
+        for inner in ast.walk(node)
+    }
     for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute | ast.Name):
+        if isinstance(node, ast.Attribute | ast.Name) and id(node) not in asked:
             parts = ast.unparse(node).split(".")
             owner = parts[:-1]
             library = owner and owner[0] in ("torch", "nn", "functional", "F") and parts[1:2] != ["init"]
@@ -209,6 +215,7 @@ def test_nothing_draws_from_a_global_generator(path):
         ("def __init__(self):\n    self.d = nn.Dropout(0.1)", True),
         ("def forward(self):\n    return torch.rand(3)", True),
         ("z = draws.normal('noise', x)", False),
+        ("found = isinstance(layer, nn.Dropout)", False),
         ("layer = Dropout(0.1)", False),
     ],
 )
