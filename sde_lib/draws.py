@@ -60,9 +60,10 @@ def stream_of(*parts: object) -> tuple[int, int]:
     return signed(int.from_bytes(digest[:8], "little")), signed(gamma)
 
 
-def keys_of(starts: Tensor, step: int) -> Tensor:
-    """The keys of streams with these starts at one step, int64, of their shape."""
-    return mix(starts + signed(GOLDEN * step))
+def keys_of(starts: Tensor, steps: range) -> Tensor:
+    """The keys of streams with the starts (n,) at some steps, int64, (steps, n)."""
+    numbers = torch.arange(steps.start, steps.stop, device=starts.device)
+    return mix(numbers.mul_(signed(GOLDEN))[:, None] + starts)
 
 
 class Ahead:
@@ -164,13 +165,13 @@ class Draws:
         values = math.prod(shape)
         steps = steps or max(1, AHEAD[device.type] // max(1, self.count * values))
         start, gamma = stream_of(self.seed, self.purpose, stream)
-        keys = mix(torch.arange(self.step, self.step + steps, device=device).mul_(signed(GOLDEN)).add_(start))
+        keys = keys_of(torch.tensor([start], device=device), range(self.step, self.step + steps))
         if law is spreads:
             drawn = spreads(keys, torch.arange(self.first, self.first + self.count, device=device), self.total)
         else:
             width = -(-values // 2)  # words a row
             places = torch.arange(self.first * width, (self.first + self.count) * width, device=device).mul_(gamma)
-            drawn = law(mix(keys[:, None] + places).reshape(steps, self.count, width), values)
+            drawn = law(mix(keys + places).reshape(steps, self.count, width), values)
         dtype = like.dtype if like.is_floating_point() else torch.float32
         drawn = drawn.reshape(steps, self.count, *shape).to(like.device, dtype)
         if law is not normals:  # a number that is rounded up to 1 is no quantile
@@ -179,9 +180,9 @@ class Draws:
 
 
 def spreads(keys: Tensor, rows: Tensor, total: int) -> Tensor:
-    """(i + u)/total for the rows i (count,), with one u in [0, 1) for each of the keys (steps,): (steps, count)."""
+    """(i + u)/total for the rows i (count,), with one u in [0, 1) for each of the keys (steps, 1): (steps, count)."""
     u = (keys >> 40).bitwise_and_((1 << 24) - 1).float().mul_(2.0**-24)
-    return rows.add(u[:, None]).div_(total)
+    return rows.add(u).div_(total)
 
 
 def uniforms(words: Tensor, values: int) -> Tensor:

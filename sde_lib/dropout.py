@@ -43,8 +43,8 @@ class Dropout(nn.Module):
         if self.masks is None:
             return functional.dropout(x, self.share)
         dropped = min(round(self.share * 2**16), 2**16 - 1)
-        keep = self.bits(x) >= dropped - 2**15
-        return torch.where(keep, x * (2**16 / (2**16 - dropped)), 0.0)
+        keep = self.bits(x) >= dropped - 2**15  # a byte a value is kept for the way back, as torch's own keeps
+        return x * keep * (2**16 / (2**16 - dropped))
 
     def bits(self, x: Tensor) -> Tensor:
         """Uniform 16-bit integers, in x's shape and on its device; each call of a step has others."""
@@ -87,6 +87,7 @@ class Masks:
         self.gammas = [gamma for _, gamma in streams]
         self.starts = torch.tensor([start for start, _ in streams], dtype=torch.int64, device=self.device)
         self.keys, self.first = self.starts.clone(), torch.zeros((), dtype=torch.int64, device=self.device)
+        self.coming, self.table = range(0), self.starts[None]
         self.count = self.total = 0
 
     def __enter__(self) -> "Masks":
@@ -101,7 +102,10 @@ class Masks:
     def at(self, draws: Draws) -> None:
         """Goes on to the step and the rows of ``draws``."""
         if self.layers:
-            self.keys.copy_(keys_of(self.starts, draws.step))
+            if draws.step not in self.coming:  # the keys of many steps at a time
+                self.coming = range(draws.step, draws.step + 256)
+                self.table = keys_of(self.starts, self.coming)
+            self.keys.copy_(self.table[draws.step - self.coming.start])
             self.first.fill_(draws.first)
             self.count, self.total = draws.count, draws.total
             for layer in self.layers:
