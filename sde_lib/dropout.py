@@ -43,8 +43,9 @@ class Dropout(nn.Module):
         if self.masks is None:
             return functional.dropout(x, self.share)
         dropped = min(round(self.share * 2**16), 2**16 - 1)
-        keep = self.bits(x) >= dropped - 2**15  # a byte a value is kept for the way back, as torch's own keeps
-        return x * keep * (2**16 / (2**16 - dropped))
+        keep = self.bits(x) >= dropped - 2**15
+        # one factor a value: a mask of bytes takes a quarter of the memory, and a third more time
+        return x * keep.to(x.dtype).mul_(2**16 / (2**16 - dropped))
 
     def bits(self, x: Tensor) -> Tensor:
         """Uniform 16-bit integers, in x's shape and on its device; each call of a step has others."""
