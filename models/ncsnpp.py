@@ -390,9 +390,9 @@ def check(
         raise ValueError(f"model.groups={groups} must be at least 1; type model.groups=null for min(C/4, 32)")
     if groups is not None and width % groups:
         raise ValueError(
-            f"model.groups={groups} must divide model.width={width}: DDPM normalises 32 groups of channels whatever its "
-            f"width. Type model.width={groups * -(-width // groups)}, or model.groups=null for min(C/4, 32) groups of C "
-            f"channels, as NCSN++ has them"
+            f"model.groups={groups} must divide model.width={width}: DDPM normalises 32 groups of channels whatever "
+            f"its width. Type model.width={groups * -(-width // groups)}, or model.groups=null for min(C/4, 32) groups "
+            f"of C channels, as NCSN++ has them"
         )
     if not 0 <= dropout < 1:
         raise ValueError(f"model.dropout={dropout} must lie in [0, 1); published: model.dropout=0.1")

@@ -67,18 +67,19 @@ def name_of(net: NCSNpp) -> str:
         return "ncsnpp"
     plain = net.residual == "ddpm" and net.taps is None and net.weight == 1
     plain = plain and net.progressive == net.progressive_input == "none" and not isinstance(net.features, RandomFourier)
+    if plain and set(sizes.values()) == {32} and net.features is None:
+        raise ValueError("the published DDPM is told the noise level; type model.embedding=positional")
     if plain and set(sizes.values()) == {32}:
         return "ddpm"
     size = next(size for size, groups in sizes.items() if groups != min(size // 4, 32))
     rule = "the published NCSN++ and DDPM++ normalise min(C/4, 32) groups of C channels and DDPM 32"
     if sizes[size] == net.groups:
-        raise ValueError(
-            f"{rule}, and this network {net.groups} of {size}: type model.groups=null"
-            + (", or model.groups=32 with a multiple of 32 for model.width" if plain else "")
-        )
+        other = ", or model.groups=32 with a multiple of 32 for model.width" if plain else ""
+        raise ValueError(f"{rule}, and this network {net.groups} of {size}: type model.groups=null{other}")
     raise ValueError(
         f"{rule}, and min({size}/4, 32) does not divide the {size} channels of a level here: choose model.width and "
-        f"model.multipliers so that every level has a multiple of 4 channels up to 128 and of 32 above"
+        f"model.multipliers so that every level, and every two that meet, have a multiple of 4 channels up to 128 and "
+        f"of 32 above"
     )
 
 

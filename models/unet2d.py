@@ -2,8 +2,8 @@
 
 Two of its kinds are networks here: DDPM's, with attention after every block on the way up (``model=ddpm
 model.attention_up=all``), and NCSN++ with ``progressive=output_skip progressive_input=input_skip`` and the filter.
-Linear maps of the channels are matrices (out, in). A third is diffusers' own class (:mod:`models.diffusers_unet`), whose
-tensors keep their names.
+Linear maps of the channels are matrices (out, in). A third is diffusers' own class (:mod:`models.diffusers_unet`),
+whose tensors keep their names.
 
 ``norm_num_groups`` is the number of groups of every normalisation of DDPM's kind, ``model.groups`` here. NCSN++'s kind
 has min(C/4, 32) groups of C channels in its blocks whatever the key says, but 32 in the attention of its levels, and
@@ -96,16 +96,16 @@ def groups_of(net: NCSNpp, attends: list[bool], ncsnpp: bool) -> int | None:
         if len(set(sizes.values())) > 1:
             raise ValueError(
                 f"a UNet2DModel of DDPM's kind normalises as many groups of channels everywhere and this network "
-                f"{sorted(set(sizes.values()))}: type model.groups=32 with a multiple of 32 for model.width, or another "
-                f"number that divides it"
+                f"{sorted(set(sizes.values()))}: type model.groups=32 with a multiple of 32 for model.width, or "
+                f"another number that divides it"
             )
         return next(iter(sizes.values()))
     bad = [size for size, groups in sizes.items() if groups != min(size // 4, 32)]
     if bad:
         raise ValueError(
             f"a UNet2DModel of NCSN++'s kind normalises min(C/4, 32) groups of C channels and this network "
-            f"{sizes[bad[0]]} of {bad[0]}: type model.groups=null, and choose model.width and model.multipliers so that "
-            f"min(C/4, 32) divides the channels C of every level, and of every two that meet"
+            f"{sizes[bad[0]]} of {bad[0]}: type model.groups=null, and choose model.width and model.multipliers so "
+            f"that min(C/4, 32) divides the channels C of every level, and of every two that meet"
         )
     narrow = [size for size, each in zip(net.channels, attends, strict=True) if each and size < 128]
     if narrow:

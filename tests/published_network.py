@@ -1,8 +1,8 @@
 """The published networks once more, as arithmetic on weights by their published names. No module of ours is used.
 
-Written from arXiv 2011.13456, appendix H, and from what the published code computes: which modules stand in its list, in
-which order and shape (:func:`shapes`), and what it does with them (:func:`network`), for every key of ``config.model`` and
-``config.data`` that both of its classes, ``ncsnpp`` and ``ddpm``, read. The filters are scipy's.
+Written from arXiv 2011.13456, appendix H, and from what the published code computes: which modules stand in its list,
+in which order and shape (:func:`shapes`), and what it does with them (:func:`network`), for every key of
+``config.model`` and ``config.data`` that both of its classes, ``ncsnpp`` and ``ddpm``, read. The filters are scipy's.
 """
 
 import math
