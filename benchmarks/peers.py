@@ -305,7 +305,7 @@ def loops(libraries: list[Library], rounds: int) -> None:
         print(f"ours {median(ours.values()):.2f}, theirs {median(theirs.values()):.2f}")
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--data", nargs="+", choices=("mixture", "mixture16"), default=["mixture", "mixture16"])
@@ -316,7 +316,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=1000, help="samples of a deterministic solver")
     parser.add_argument("--draws", type=int, default=20_000, help="samples of a stochastic one")
     parser.add_argument("--points", type=int, default=300, help="points to score")
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     torch.set_num_threads(1)
     libraries = []
     for library in LIBRARIES:
