@@ -43,7 +43,13 @@ def main(argv: list[str] | None = None) -> None:
 
 def oracle() -> list[str]:
     """A mixture of pictures and its exact score."""
-    parts = ["data.shape=[1,28,28]", "data.weights=[0.4,0.6]", "data.means=[-1,1]", "data.stds=[0.5,0.4]"]
+    parts = [
+        "data.count=1000",
+        "data.shape=[1,28,28]",
+        "data.weights=[0.4,0.6]",
+        "data.means=[-1,1]",
+        "data.stds=[0.5,0.4]",
+    ]
     return ["data=mixture", "model=oracle", *parts]
 
 

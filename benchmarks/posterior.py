@@ -40,7 +40,7 @@ from samplers import (
 )
 from sde_lib import BlockNoise, Counted
 
-from .oracle import compose
+from .oracle import choice
 
 DRAWS = 256
 CONDITIONERS = "exact tds mmps pigdm repaint projection dps dps_gaussian".split()
@@ -86,9 +86,7 @@ def distances(x: Tensor, exact: Tensor, seeds: int) -> Tensor:
 
 def conditioner(name: str, data: Mixture):
     node = schema.settle(
-        compose(f"conditioner={name}")["conditioner"],
-        data.shape,
-        {"sigma_data": data.std, "components": data.components()},
+        choice("conditioner", name), data.shape, {"sigma_data": data.std, "components": data.components()}
     )
     if "particles" in node:
         node["particles"] = DRAWS
@@ -115,7 +113,7 @@ def main(argv: list[str] | None = None) -> None:
     print("| numbers | y | conditioner | sampler | times the floor | range | evaluations | seconds |")
     print("|---|---|---|---|---|---|---|---|", flush=True)
     for dim in options.dim:
-        data, sde = mixture(dim), schema.build(compose(f"sde={options.sde}")["sde"], "sde")
+        data, sde = mixture(dim), schema.build(choice("sde", options.sde), "sde")
         score = Oracle(sde, data.components()).float()
         for name in options.operator:
             operator = operators(dim)[name]

@@ -44,6 +44,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("checkpoint")
     parser.add_argument("--points", type=int, default=16)
     parser.add_argument("--tolerance", type=float, default=1e-4)
+    parser.add_argument("--only", nargs="+", default=[], help="parts of contestants' names, beside the published one")
     parser.add_argument("--runs", type=int, default=8, help="of each contestant, at least 2")
     options = parser.parse_args(argv)
     torch.set_num_threads(1)
@@ -52,6 +53,8 @@ def main(argv: list[str] | None = None) -> None:
         data.dequantise(data.test[: options.points], torch.full((options.points, *data.shape), 0.5))
     ).float()
     made = contestants(options.tolerance, data.moments())
+    wanted = ["published", *(options.only or made)]
+    made = {label: each for label, each in made.items() if any(part in label for part in wanted)}
     results, seconds = ({label: [] for label in made} for _ in range(2))
     for seed in tqdm(range(options.runs), "rounds"):
         for label, likelihood in made.items():

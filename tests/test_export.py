@@ -184,7 +184,7 @@ def test_spoilt_folders(tmp_path, how, says):
     [
         ({"attention_up": "last"}, "this network is no UNet2DModel: that knows model=ddpm model.attention_up=all"),
         ({"embedding": "smooth", "clock": None}, "type model.embedding=fourier for model=ncsnpp, positional for"),
-        ({"width": 32}, r"normalises 32 groups of channels and this network \[8, 16\]: type model.width=128"),
+        ({"width": 32}, r"as many groups of channels everywhere and this network \[8, 16\]: type model.groups=32"),
         ({"multipliers": (1, 2), "heads": 2, "attention": (16, 8)}, "several heads has as many channels"),
         ({"condition": 3}, "this network is no UNet2DModel"),
     ],
@@ -201,8 +201,15 @@ def test_what_diffusers_does_not_know(keys, says):
     [
         (["model=oracle", "data=mixture", "data.count=10"], "task=export writes a network, and this score is none"),
         (["data=moons", "data.count=50", "model.width=8"], "model=MLP has no published layout"),
-        (["model=ddpm", "parameterisation=edm", *TINY], "other codes read networks that take x as it is and give the"),
-        (["model=ddpm", "parameterisation=noise", "sde=vp", *TINY], "count the steps that a network is told along its"),
+        (["model=ncsnpp", "parameterisation=edm", *TINY], "a VE network of other codes takes data plus noise as they"),
+        (
+            ["model=ddpmpp", "parameterisation=noise", "sde=vp", *TINY],
+            "count the steps that a network is told along its",
+        ),
+        (
+            ["model=ddpm", *TINY],
+            "model.groups=32 must divide model.width=8: .* Type model.width=32, or model.groups=null",
+        ),
         (["experiment=score_sde/vp_continuous", "data=digits", "task.format=diffusers", *TINY], "is no UNet2DModel"),
     ],
 )
