@@ -26,7 +26,7 @@ SMALLEST = {  # arguments, the rows of numbers that are printed at least, and wh
     "memory": (["--oracle", "--tasks", "sample", "--counts", "2"], 1, ["| sample |"]),
     "oracle": (["--count", "60", "--sde", "vp", "--sampler", "ddim", "ald", "--most", "10"], 2, ["vp      ald"]),
     "overhead": (
-        ["--rounds", "1", "--threads", "1", "--only", "mlp", "--steps", "2"], 15, ["sde_dpmpp_2m", "threads=1, 1 rounds"],
+        ["--rounds", "1", "--threads", "1", "--only", "mlp", "--steps", "2"], 15, ["sde_dpmpp_2m", "threads=1"],
     ),
     "peers": (
         ["--data", "mixture", "--budgets", "4", "--draw-budgets", "4", "8", "--count", "2", "--draws", "40", "--points",
