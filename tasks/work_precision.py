@@ -42,7 +42,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -106,7 +106,12 @@ class WorkPrecision:
         batch: how many at a time; nothing but the seconds depends on it.
         seed: of all noise.
         device, dtype: where, and in which precision.
+
+    Attributes:
+        density: whether it reports densities, which guided scores do not have.
     """
+
+    density: ClassVar[bool] = True
 
     sdes: dict[str, SDE]
     samplers: dict[str, Sampler] = field(default_factory=dict)
