@@ -75,9 +75,9 @@ def bins(cfg: dict, sde: Any, data: Data, identity: dict) -> None:
         narrow = math.exp(-float(sde.ends()[1])) * float(data.scale.min())
         if narrow < NARROWEST:
             log.warning(
-                "the noise of sde.eps=%s is %.2g bins wide, and dequantisation=truncated_normal asks for the density of "
-                "so narrow peaks: where a network has not learnt them, the bound on log P is up to %.1f bits/dim too "
-                "loose; type sde.eps=%.2g, or dequantisation=uniform with training.dequantise=uniform",
+                "the noise of sde.eps=%s is %.2g bins wide, and dequantisation=truncated_normal asks for the density "
+                "of so narrow peaks: where a network has not learnt them, the bound on log P is up to %.1f bits/dim "
+                "too loose; type sde.eps=%.2g, or dequantisation=uniform with training.dequantise=uniform",
                 sde.eps,
                 narrow,
                 math.log2(1 / (6 * narrow)),

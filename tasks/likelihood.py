@@ -9,13 +9,15 @@ Four errors are reported apart, in nats:
   (``start_term_nats`` is what the correction added; see :mod:`likelihood.deblur`). ``start_unresolved_share`` is the
   share of these points where the data have detail finer than the noise of eps. From 0.01 on that detail is taken to be
   Gaussian, all of the correction but its first order counts as error, and a warning says that nothing bounds it;
-* ``prior_term_nats``: what the Gaussian of the data's moments changed against the prior N(0, sigma(T)^2 I).
+* ``prior_error_nats``: of that Gaussian, which stands for p_T: their divergence as the third and fourth cumulants of the
+  points show it, and the spread that goes with it (``prior_term_nats`` is what the Gaussian of the data's moments
+  changed against the prior N(0, sigma(T)^2 I)).
 
-``nll_uncertainty_nats`` is the first three together, as the root of the sum of their squares.
+``nll_uncertainty_nats`` is all four together, as the root of the sum of their squares.
 
 **The error asked for** (``likelihood.error``, in nats a dimension, of integers bits a dimension) chooses what is left
 open of tolerance, probes and points (:mod:`tasks.effort`). A number is for ``nll_uncertainty_nats``, the points' own
-spread included: ``count`` is then chosen too, unless it is given. ``auto`` is for the computation alone, the three
+spread included: ``count`` is then chosen too, unless it is given. ``auto`` is for the computation alone, the
 errors without the points' spread, and follows from what is shown: 1e-3 bits/dim, a tenth of the last of the two digits
 that likelihoods of integers are given with, or 1e-4 nats a dimension, the last digit on the screen. With a tolerance of
 the user's own, ``auto`` chooses nothing. ``likelihood_error_asked`` and ``likelihood_error_reached`` are in these
@@ -57,6 +59,7 @@ CELLS = 72  # of a picture of a density, on each side
 SHOWN = {"bits/dim": 1e-3, "nats a dimension": 1e-4}  # likelihood.error=auto
 CHECKED = 256  # points at which the start's correction is checked
 UNRESOLVED = 0.01  # the share of points with detail below the noise of eps from which on it is no outlier's
+COMPUTED = ("ode", "start", "prior")  # the errors that are not the points'
 ADDED = 2  # how often points are added where the first were too few
 
 
@@ -256,7 +259,9 @@ class LikelihoodTask:
             metrics |= {"start_term_nats": float(start.mean()), **self.start_errors(sde, score, data, r, y)}
         if bool((result["prior_term"] != 0).any()):
             metrics["prior_term_nats"] = float(result["prior_term"].mean())
-        together = math.hypot(nll_stderr, metrics["ode_error_nats"], metrics.get("start_error_nats", 0.0))
+            found = self.likelihood.reference(r).divergence_at_end(data.encode(result["x"]), sde)
+            metrics["prior_error_nats"] = math.hypot(found, math.sqrt(2 * found / len(r)))  # log p/q has variance 2 KL
+        together = math.hypot(nll_stderr, *(metrics.get(f"{what}_error_nats", 0.0) for what in COMPUTED))
         metrics["nll_uncertainty_nats"] = together
         if data.levels:
             metrics["bits_per_dim_uncertainty"] = data.bits_per_dim(together)
@@ -290,14 +295,14 @@ class LikelihoodTask:
         noise = math.exp(-float(sde.ends()[1]))
         finest = noise * math.sqrt(max(1 - detail, 1e-6) / detail)
         log.warning(
-            "%.2g %% of the points lie where the data have detail of about %.2g in model units, and the noise of "
+            "%.0f %% of the points lie where the data have detail of about %.2g in model units, and the noise of "
             "sde.eps=%s is %.2g: log p takes that detail to be Gaussian, and its error cannot be bounded; type %s, "
             "which trains another network",
             100 * share,
             finest,
             sde.eps,
             noise,
-            finer_noise(sde, finest / 3),
+            finer_noise(sde, finest / 20),
         )
 
     def reached(self, data: Data, metrics: dict, target: float | None) -> dict:
@@ -311,6 +316,7 @@ class LikelihoodTask:
             "the solver": metrics["ode_error_nats"],
             "the random probes": metrics.get("probe_stderr_nats", 0.0),
             "the start's correction": metrics.get("start_error_nats", 0.0),
+            "the prior": metrics.get("prior_error_nats", 0.0),
         }
         if self.likelihood.error == "auto":
             del parts["the points' own spread"]
@@ -319,6 +325,7 @@ class LikelihoodTask:
             "the solver": "leave likelihood.rtol and likelihood.atol out, or type dtype=float64",
             "the random probes": "leave likelihood.probes.count out, or type likelihood=exact",
             "the start's correction": "choose a smaller noise at sde.eps",
+            "the prior": "choose a larger noise at sde.T",
         }
         whole = math.hypot(*parts.values())
         if whole > 1.05 * target and self.likelihood.error != "auto":
@@ -438,7 +445,7 @@ class LikelihoodTask:
     ) -> dict:
         """What is known exactly: the data's own density, and the density of an exact score at the start time.
 
-        ``gap_stderr`` holds the gap's spread over the points, and the solver's and the start's error of ``errors``.
+        ``gap_stderr`` holds the gap's spread over the points and the computation's ``errors``.
         """
         metrics, errors = {}, errors or {}
         truth = data.true_log_prob(result["x"], y)
