@@ -216,7 +216,7 @@ class Likelihood:
             s, pull = linearised(field, y.reshape(-1, *shape).to(x.dtype), self.probes.chunk)
 
             def hessian(v: Tensor) -> Tensor:
-                return factor**2 * pull(v.reshape(-1, *x.shape).to(x.dtype)).flatten(2).to(y.dtype)
+                return factor**2 * pull(v.reshape(len(v), *x.shape).to(x.dtype)).flatten(2).to(y.dtype)
 
             vectors, reference = self.probes.isotropic(probes), self.reference(x) if self.control_variate else None
             vectors = None if vectors is None else vectors.flatten(2).to(y.dtype)
@@ -371,7 +371,7 @@ class Likelihood:
             solver |= {"along": along, "longest": longest, "differentiable": differentiable}
             end, integral = integrate(flow, start, problem.sde.eps, problem.sde.T, rtol=self.rtol, **solver)
             estimates = estimates + integral.T[: len(estimates)]
-            if redraw:  # the nodes' probes are independent, and their variances add up
+            if redraw and count:  # the nodes' probes are independent, and their variances add up
                 variances = variances + integral.T[len(estimates) :]
         else:
             # the integral has D terms, and log p is wanted to as many nats as in the plane all the same

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from sde_lib import SDE
 
-
 PAIRED = 1000
 
 
@@ -55,8 +54,9 @@ class Moments:
 
         .. math:: KL \approx \tfrac1{12}\|\kappa_3\|^2 + \tfrac1{48}\|\kappa_4\|^2
 
-        (Edgeworth's series; Comon 1994), with the cumulants of :math:`w = \alpha (\alpha^2 C + \sigma^2 I)^{-1/2}(x - m)`,
-        to which the noise adds none. Their norms are means over pairs of points, E(w'v)^3 for the third, without bias.
+        (Edgeworth's series; Comon 1994), with the cumulants of :math:`w = \alpha (\alpha^2 C + \sigma^2 I)^{-1/2}
+        (x - m)`, to which the noise adds none. Their norms are means over pairs of points, E(w'v)^3 for the third,
+        without bias; their standard errors are added, so that few points do not promise more than they show.
 
         Arguments:
             x: points of the data, (N, *) in model units; at least two, and no more than ``PAIRED`` are used.
@@ -75,12 +75,18 @@ class Moments:
         products.fill_diagonal_(0)
         pairs = count * (count - 1)
         C = w.T @ w / count
-        third = float(products.pow(3).sum()) / pairs
+
+        def largest(power: int, less: float = 0.0) -> float:
+            """The mean of (w'v)^power over the pairs, less a number; and its standard error on top, sqrt(2/pairs) rms,
+            as the terms have no mean given one of the two where the cumulant is 0.
+            """
+            terms = products.pow(power)
+            return max(0.0, float(terms.sum()) / pairs - less) + math.sqrt(2 * float(terms.square().sum())) / pairs
+
         seen = torch.einsum("ni,ij,nj->n", w, C, w)
         squares = C @ C
         whole = 3 * float(C.square().sum()) ** 2 + 6 * float(squares.square().sum())
-        fourth = float(products.pow(4).sum()) / pairs - 6 * float(seen.square().mean()) + whole
-        return max(0.0, third) / 12 + max(0.0, fourth) / 48
+        return largest(3) / 12 + largest(4, 6 * float(seen.square().mean()) - whole) / 48
 
     def log_prob(self, x: Tensor, sde: SDE, t: Tensor) -> Tensor:
         """log N(x; alpha m, alpha^2 C + sigma^2 I) in nats, x (B, *) and t (B,) to (B,)."""

@@ -9,8 +9,8 @@ Four errors are reported apart, in nats:
   (``start_term_nats`` is what the correction added; see :mod:`likelihood.deblur`). ``start_unresolved_share`` is the
   share of these points where the data have detail finer than the noise of eps. From 0.01 on that detail is taken to be
   Gaussian, all of the correction but its first order counts as error, and a warning says that nothing bounds it;
-* ``prior_error_nats``: of that Gaussian, which stands for p_T: their divergence as the third and fourth cumulants of the
-  points show it, and the spread that goes with it (``prior_term_nats`` is what the Gaussian of the data's moments
+* ``prior_error_nats``: of the Gaussian of the data's moments, which stands for p_T: their divergence as the points'
+  third and fourth cumulants show it, and the spread that goes with it (``prior_term_nats`` is what that Gaussian
   changed against the prior N(0, sigma(T)^2 I)).
 
 ``nll_uncertainty_nats`` is all four together, as the root of the sum of their squares.

@@ -430,7 +430,8 @@ def test_the_control_variate_pays(probes, redraw):
     for result in (without, controlled):
         error = result.log_prob - exact(score, result, x, sde)
         assert abs(float(error.mean())) < 5 * float(error.std()) / 150**0.5
-        assert rms(error) == pytest.approx(rms(result.probe_stderr), rel=0.35)
+        wider = 1.0 if redraw else math.sqrt(5 / 3)  # kept probes have few degrees of freedom
+        assert rms(error) == pytest.approx(rms(result.probe_stderr) / wider, rel=0.35)
 
 
 def test_fresh_probes_pay():
