@@ -15,6 +15,8 @@ from .elsewhere import is_elsewhere
 
 log = logging.getLogger(__name__)
 
+NARROWEST = 1 / 30  # of a bin: what noise at eps a network of integers can be asked about
+
 
 def guidance(cfg: dict) -> None:
     """Refuses guidance by a network that never met an unknown y."""
@@ -25,6 +27,23 @@ def guidance(cfg: dict) -> None:
         raise ValueError(
             f"guidance={cfg['guidance']} needs a network that has learnt p(x) too, and this one was given its y every "
             f"time (training.drop=0): type training.drop=0.1, or guidance=1"
+        )
+
+
+def densities(cfg: dict) -> None:
+    """Refuses the density of a guided score, which is none of p(x | y), and an error that no part of the task reads."""
+    task = schema.locate(cfg["task"]["_target_"], "task")
+    if cfg["guidance"] != 1 and getattr(task, "refuses_guidance", False):
+        raise ValueError(
+            f"guidance={cfg['guidance']}: a guided score is the score of no density, and {task.__name__} would report "
+            f"that of its flow as log p(x | y); type guidance=1"
+            + ("" if cfg["guidance"] else ", or leave data.condition and classifier out for log p(x)")
+        )
+    error = (cfg["task"].get("likelihood") or {}).get("error")
+    if error not in (None, schema.AUTO) and not getattr(task, "chooses_effort", False):
+        raise ValueError(
+            f"likelihood.error={error}: task=likelihood alone chooses its effort by an error; leave it out for "
+            f"{task.__name__}, and type likelihood.rtol=1e-4 likelihood.atol=1e-4"
         )
 
 
@@ -52,6 +71,17 @@ def bins(cfg: dict, sde: Any, data: Data, identity: dict) -> None:
                 sde.eps,
                 blur,
                 1 / (6 * float(data.scale.max())),
+            )
+        narrow = math.exp(-float(sde.ends()[1])) * float(data.scale.min())
+        if narrow < NARROWEST:
+            log.warning(
+                "the noise of sde.eps=%s is %.2g bins wide, and dequantisation=truncated_normal asks for the density "
+                "of so narrow peaks: where a network has not learnt them, the bound on log P is up to %.1f bits/dim "
+                "too loose; type sde.eps=%.2g, or dequantisation=uniform with training.dequantise=uniform",
+                sde.eps,
+                narrow,
+                math.log2(1 / (6 * narrow)),
+                float(sde.time(torch.tensor(math.log(6 * float(data.scale.max())), dtype=torch.float64))),
             )
 
 

@@ -30,6 +30,7 @@ def obtain_score(cfg: dict, sde: Any, data: Any, record: Any, name: str) -> Any:
 
     ``name`` makes the folder of a network that is trained readable.
     """
+    misfits.densities(cfg)
     if data.condition is None:
         return plain_score(cfg, sde, data, record, name)
     if getattr(schema.locate(cfg["task"]["_target_"], "task"), "classifies", False):

@@ -14,7 +14,7 @@ import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -50,7 +50,12 @@ class EMALength:
         draws: of noise a point, for the loss.
         count: how many held-out points; None for 1,000 vectors or 128 pictures, or all where there are fewer.
         batch, seed, device, dtype: of the scoring; see :class:`tasks.LikelihoodTask`.
+
+    Attributes:
+        refuses_guidance: whether guided scores are refused, which are the scores of no density.
     """
+
+    refuses_guidance: ClassVar[bool] = True
 
     likelihood: Likelihood
     dequantisation: Dequantisation = field(default_factory=UniformDequantisation)

@@ -42,7 +42,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -106,7 +106,14 @@ class WorkPrecision:
         batch: how many at a time; nothing but the seconds depends on it.
         seed: of all noise.
         device, dtype: where, and in which precision.
+
+    Attributes:
+        reports_density: whether it reports densities: data without one are refused (:mod:`data.repeats`).
+        refuses_guidance: whether guided scores are refused, which are the scores of no density.
     """
+
+    reports_density: ClassVar[bool] = True
+    refuses_guidance: ClassVar[bool] = True
 
     sdes: dict[str, SDE]
     samplers: dict[str, Sampler] = field(default_factory=dict)

@@ -127,8 +127,8 @@ class Store:
             if all(path.exists() for path in paths.values()):  # by the process that was waited for
                 return paths
             log.info(
-                "this task looks back along the training of %s, which kept nothing on its way: the training is repeated "
-                "once, to the same weights, and keeps what the task needs",
+                "this task looks back along the training of %s, which kept nothing on its way: the training is "
+                "repeated once, to the same weights, and keeps what the task needs",
                 folder,
             )
             aside = folder / "again"
