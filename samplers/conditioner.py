@@ -34,6 +34,10 @@ class Conditioner(ABC):
         """How many samples the network sees at a time for each that is drawn, ``draws`` of one measurement."""
         return 1
 
+    def describe(self, sampler: Sampler, draws: int) -> str:
+        """Returns in words what it makes of a sampler where that is more than the sampler's own steps, else nothing."""
+        return ""
+
 
 @dataclass(frozen=True, eq=False)
 class Held(Sampler):
