@@ -48,6 +48,7 @@ class TwistedSampler(Sampler):
         grid, steps, predictor: of the sampler that is conditioned.
         measurement: of the batch, whole groups of draws.
         twist: the guidance of the particles.
+        bound: the longest term of the guidance, in units of sqrt(D)/sigma, or None.
         copies: particles for each draw.
         share: of the particles that must carry weight.
         denoise: whether the particles end at their denoised x.
@@ -58,6 +59,7 @@ class TwistedSampler(Sampler):
     predictor: Predictor
     measurement: Measurement
     twist: PiGDM
+    bound: float | None
     copies: int
     share: float
     denoise: bool
@@ -79,7 +81,7 @@ class TwistedSampler(Sampler):
             here = state(sde, score, x, at(t, x))
             r = self.twist.variance(here.alpha, here.sigma)
             log_twist = y.log_prob(here.denoised, r)
-            return Particle(here.score, bounded(self.twist.term(here, y), here, self.twist.bound), log_twist, here.denoised)
+            return Particle(here.score, bounded(self.twist.term(here, y), here, self.bound), log_twist, here.denoised)
 
         grid = self.grid(sde, self.steps)
         rows = self.predictor.prepare(sde, grid)
@@ -115,7 +117,8 @@ class TDS(Conditioner):
     Arguments:
         particles: how many a measurement; at least as many as are drawn of it.
         share: of the particles that must carry weight, or they are drawn anew.
-        sigma_data, bound: of the twist, as in :class:`PiGDM`.
+        sigma_data: of the twist, as in :class:`PiGDM`.
+        bound: the longest term of the guidance in units of sqrt(D)/sigma; the weights know what was added.
     """
 
     particles: int = 64
@@ -156,7 +159,8 @@ class TDS(Conditioner):
             sampler.steps,
             predictor,
             measurement,
-            PiGDM(self.sigma_data, self.bound),
+            PiGDM(self.sigma_data, bound=None),
+            self.bound,
             self.load(measurement.draws),
             self.share,
             sampler.denoise,
