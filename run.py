@@ -131,6 +131,16 @@ def refuse_null_choices(words: list[str]) -> None:
             sys.exit(f"error: {word}: {group} cannot be null; type ~{group} to leave it out")
 
 
+def words_of(words: list[str]) -> list[str]:
+    """The words of the command line as Hydra reads them; one message for those that it cannot read."""
+    from conf.command_line import readable
+
+    try:
+        return readable(words)
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+
+
 if __name__ == "__main__":
     # Threads that wait for work spin for some microseconds and then sleep: those that spin on take the processor from
     # others, those that sleep at once are late (docs/results.md). The second is GNU's, and goes before the first there.
@@ -139,6 +149,7 @@ if __name__ == "__main__":
         os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     try:
         refuse_null_choices(sys.argv[1:])
+        sys.argv[1:] = words_of(sys.argv[1:])
         main()
         sys.stdout.flush()
     except BrokenPipeError:

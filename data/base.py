@@ -109,6 +109,19 @@ class Data:
         """Model units to data units, shape (B, *) to (B, *); continuous, also for integer data."""
         return x * self.scale.to(x) + self.shift.to(x)
 
+    @property
+    def distance_unit(self) -> str:
+        """The unit of distances between examples: ``data`` where all values share one scale s, else ``std``."""
+        scale = self.scale.flatten()
+        return "data" if bool((scale == scale[0]).all()) else "std"
+
+    def commensurate(self, r: Tensor) -> Tensor:
+        """Returns r (B, *) in the unit of distances, float64: data units where all values share one scale, and standard
+        deviations, each column divided by its scale, where columns have units of their own. A distance in raw units is
+        that of the largest column.
+        """
+        return r.double() if self.distance_unit == "data" else r.double() / self.scale.to(r.device)
+
     def bits_per_dim(self, nats: float) -> float:
         """Nats for a whole example to bits for one of its D values."""
         return nats / (self.dim * math.log(2))

@@ -21,7 +21,9 @@ SDES = [VE(), VP(), SubVP(), Toy()]
 
 def planar(count: int = 50) -> Data:
     generator = torch.Generator().manual_seed(1)
-    return Data(torch.randn(count, 2, generator=generator), torch.randn(20, 2, generator=generator), 0.0, 1.0)
+    return Data(
+        torch.randn(count, 2, generator=generator), torch.randn(20, 2, generator=generator), 0.0, 1.0, shuffle=False
+    )
 
 
 def network(sde=None, **keys) -> ScoreModel:
@@ -85,7 +87,7 @@ def test_ema_is_the_recursion():
 
 
 def test_every_epoch_shows_each_example_once_for_any_batch_size():
-    data = Data(torch.arange(10.0)[:, None], torch.zeros(2, 1), 0.0, 1.0)
+    data = Data(torch.arange(10.0)[:, None], torch.zeros(2, 1), 0.0, 1.0, shuffle=False)
     for size in (3, 10, 25):
         batches = Batches(data, size, seed=5, device=torch.device("cpu"))
         stream = torch.cat([batches(step) for step in range(20)])[: 10 * (20 * size // 10), 0]

@@ -120,7 +120,11 @@ class Store:
         try:
             if all(path.exists() for path in paths.values()):  # by the process that was waited for
                 return paths
-            log.info("the training of %s did not keep what is asked for; it is done once more", folder)
+            log.info(
+                "this task looks back along the training of %s, which kept nothing on its way: the training is repeated "
+                "once, to the same weights, and keeps what the task needs",
+                folder,
+            )
             aside = folder / "again"
             score, own = again(aside), checkpoint.load_newest(folder)
             weights = score.state_dict()
