@@ -38,6 +38,10 @@ class Conditioner(ABC):
         """Returns in words what it makes of a sampler where that is more than the sampler's own steps, else nothing."""
         return ""
 
+    def remedy(self, vectors: bool) -> str:
+        """Returns what to type where its draws leave the range of the data."""
+        return "type conditioner=smcdiff" if vectors else "type conditioner=projection sampler=pc"
+
 
 @dataclass(frozen=True, eq=False)
 class Held(Sampler):

@@ -272,6 +272,13 @@ class SMCDiff(Conditioner):
             return sampler.grid, max(self.steps, sampler.steps), sampler.corrector
         return LogSNR(), self.steps, None
 
+    def remedy(self, vectors: bool) -> str:
+        kind = "vectors" if vectors else "images"
+        return (
+            f"its particles follow the network's own law, so that task=sample draws such values too: train longer, for "
+            f"example with training.{kind}.steps=10000 (training.steps= where training is not auto)"
+        )
+
     def describe(self, sampler: Sampler, draws: int) -> str:
         grid, steps, corrector = self.plan(sampler)
         beside = f" and {corrector}" if corrector else ""
