@@ -141,11 +141,20 @@ def settle(cfg: dict, data: Any, device: str) -> dict:
             "training/loss=explicit compares with the score of p(x), and data.condition= asks for p(x | y); type "
             "training/loss=likelihood"
         )
+    if "conditioner" in cfg["task"] and set(cfg["conditioner"]) >= schema.KINDS:
+        log.info("conditioner=auto: %s", choice_of(cfg["conditioner"], data.shape))
     cfg = schema.settle(cfg, data.shape, values)
     schema.check_process(cfg)
     for key in nodes(cfg):
         schema.check(cfg[key], key)
     return {key: schema.canonical(value) if key in NODES and value else value for key, value in cfg.items()}
+
+
+def choice_of(node: dict, shape: tuple[int, ...]) -> str:
+    """Names what a pair of choices means for data of this shape, and how to choose another."""
+    kind = "vectors" if len(shape) == 1 else "images"
+    chosen = node[kind]["_target_"].rpartition(".")[2].lower()
+    return f"{chosen}, since the data are {kind}; conditioner=NAME is another"
 
 
 def batch_of(shape: tuple[int, ...], device: str) -> int:

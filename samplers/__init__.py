@@ -23,6 +23,7 @@ from .pc import Film, PredictorCorrector, Sampler
 from .predictors import Ancestral, EulerMaruyama, Predictor, Rescale, ReverseDiffusion
 from .projection import Projection
 from .restart import Restart
+from .smcdiff import SMCDiff
 from .step import Step
 from .tempering import TemperedNoise, TemperedScore, Tempering
 from .twisted import TDS
@@ -72,6 +73,7 @@ __all__ = [
     "ExactPosterior",
     "Projection",
     "TDS",
+    "SMCDiff",
     "Measurement",
     "in_model_units",
     "Operator",

@@ -168,6 +168,9 @@ class Projection(Conditioner):
             score = Bridge(sde, score, measurement, target)
         return Held(Started(sampler, measurement, target), measurement), score
 
+    def remedy(self, vectors: bool) -> str:
+        return "type conditioner=smcdiff"
+
     def replacing(self, sampler: PredictorCorrector, measurement: Measurement, target: Tensor) -> PredictorCorrector:
         predictor, corrector = sampler.predictor, sampler.corrector
         if predictor is not None:
