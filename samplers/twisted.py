@@ -24,6 +24,7 @@ from sde_lib import SDE, ScoreFn, at
 from .conditioner import Conditioner, Held
 from .grid import Grid
 from .guidance import PiGDM, check_sigma_data, state
+from .last import Last, finish
 from .measurement import Measurement
 from .pc import Film, OnStep, PredictorCorrector, Sampler
 from .predictors import Predictor
@@ -49,7 +50,7 @@ class TwistedSampler(Sampler):
         twist: the guidance of the particles.
         copies: particles for each draw.
         share: of the particles that must carry weight.
-        denoise: whether the particles end at their denoised x.
+        last: the particles' step from eps to the data; see :mod:`samplers.last`.
     """
 
     grid: Grid
@@ -59,7 +60,7 @@ class TwistedSampler(Sampler):
     twist: PiGDM
     copies: int
     share: float
-    denoise: bool
+    last: Last
 
     @torch.no_grad()
     def __call__(
@@ -124,9 +125,7 @@ class TwistedSampler(Sampler):
                 film.add(float(grid[n + 1]), cloud[:: self.copies])
             if on_step:
                 on_step((n + 1) / self.steps)
-        if self.denoise:
-            moment = torch.tensor(sde.eps, dtype=torch.float64)
-            cloud = now.denoised + float(sde.sigma(moment) ** 2 / sde.alpha(moment)) * now.term
+        cloud = finish(self.last, sde, lambda x, t: now.score + now.term, cloud)
         return cloud[resampled(log_weights, uniform(), draws)].reshape(-1, *shape)
 
 
@@ -179,6 +178,6 @@ class TDS(Conditioner):
             PiGDM(self.sigma_data),
             self.load(measurement.draws),
             self.share,
-            sampler.denoise,
+            sampler.last,
         )
         return Held(twisted, measurement), score
