@@ -62,7 +62,7 @@ def run(cfg: dict, choices: dict[str, str], folder: Path, sweep: str | None = No
     """Does the task of a resolved configuration, in a folder; returns the task's first metric that is not a count."""
     import torch
 
-    from conf import assemble, density, obtain, schema
+    from conf import assemble, density, misfits, obtain, schema
     from tasks import Record
 
     record = Record(
@@ -88,6 +88,7 @@ def run(cfg: dict, choices: dict[str, str], folder: Path, sweep: str | None = No
         getattr(task, "check_data", lambda data: None)(asked)  # before a network is trained for nothing
         record.repeats = density.check(task, sde, asked)
         density.constant_conditions(data)
+        misfits.detail(cfg, sde, data)
         name = "-".join(choices[key] for key in ("data", "sde", "model"))
         score = obtain.obtain_score(cfg, sde, data, record, name)
         obtain.furnish(cfg, data, asked, score, record, name)

@@ -8,6 +8,7 @@ import torch
 
 from data import Data
 from likelihood import TruncatedNormalDequantisation, UniformDequantisation
+from samplers import width
 from training import store
 
 from . import schema
@@ -99,3 +100,69 @@ def levels(cfg: dict, trainer: Any, sde: Any, data: Data) -> None:
             "the network is trained at one noise level alone, and this task asks it about all of them; type "
             "sampler=langevin to walk at that level, or training/loss/levels=log_snr to train at all"
         )
+
+
+LARGEST_RATIO = 0.5  # of (sigma/alpha)^2 at eps to a variance of the data: beyond it the last step errs by 2 % and more
+GOOD_RATIO = 0.09  # where it errs by 0.1 %
+RESOLUTION = 1e-6  # in model units: float32 has no digit left for a std below
+
+
+def detail(cfg: dict, sde: Any, data: Data) -> None:
+    """Warns where the noise of eps is larger than the data's detail, so that no last step gives samples their law.
+
+    Pictures that end in Tweedie's mean are left alone: the detail that it takes from them is below a grey level.
+    """
+    last = last_step(cfg)
+    if last is None or (len(data.shape) > 1 and last == "tweedie") or len(data.train) < 2:
+        return
+    _, variances, directions, rest = data.moments()
+    noise = math.exp(-float(sde.ends()[1]))
+    fine = variances < noise**2 / LARGEST_RATIO
+    narrow = int(fine.sum()) + (data.dim - len(variances)) * (rest < noise**2 / LARGEST_RATIO)
+    if not narrow:
+        return
+    lowest = int(variances.argmin())
+    least = min(float(variances[lowest]), rest if len(variances) < data.dim else math.inf)
+    where = f" ({along(directions[:, lowest], data)})" if least == float(variances[lowest]) else ""
+    std = math.sqrt(max(least, 0.0))
+    facts = (
+        f"the noise at sde.eps={sde.eps} has the std {noise:.3g} in model units, and the data's std is smaller than "
+        f"{noise / math.sqrt(LARGEST_RATIO):.2g} in {narrow} of {data.dim} directions, down to {std:.2g}{where}"
+    )
+    if std < RESOLUTION:
+        log.warning(
+            "%s: there samples get the std %.2g, and no sde.eps helps; leave out a column that the others determine",
+            facts,
+            noise / 2 if last == "flow" else 0.0,
+        )
+        return
+    typed = sde.reaching(math.sqrt(GOOD_RATIO) * std)
+    log.warning(
+        "%s: there the std of samples is %.2g times the data's (sampler.last=%s); %s",
+        facts,
+        width(last, (noise / std) ** 2),
+        last,
+        f"type {typed}, which needs a network of its own" if typed else "choose an SDE that begins with less noise",
+    )
+
+
+def last_step(cfg: dict) -> str | None:
+    """Returns the last step of the task's samplers (``flow`` if one of them takes it), or of those that will draw from
+    a network that the task trains; None where nothing is drawn, or samples stay at eps.
+    """
+    task = cfg["task"]
+    if "models" in task and not task.get("score"):  # its SDE works on codes
+        return None
+    nodes = [task.get("sampler"), *task.get("samplers", {}).values()]
+    if task["_target_"] == "tasks.Train" and "classes" not in cfg["model"]:
+        nodes.append(cfg["sampler"])
+    words = {node.get("last") for node in nodes if node}
+    return next((word for word in ("flow", "tweedie") if word in words), None)
+
+
+def along(direction: torch.Tensor, data: Data) -> str:
+    """Returns a direction (D,) in words: its largest coefficients by the names of their columns."""
+    names = data.labels() or [str(j) for j in range(data.dim)]
+    largest = direction.abs().argsort(descending=True)[:3].tolist()
+    terms = [f"{float(direction[j]):+.2g} {names[j]}" for j in largest if abs(float(direction[j])) > 0.05]
+    return "along " + " ".join(terms)

@@ -7,36 +7,10 @@ import math
 import pytest
 import torch
 
-from data import Data
-from metrics import sliced_wasserstein
-from models import Oracle
-from samplers import (
-    DPS,
-    MMPS,
-    TDS,
-    Ancestral,
-    Columns,
-    Dense,
-    Half,
-    Karras,
-    Langevin,
-    LogSNR,
-    Mask,
-    Measurement,
-    PiGDM,
-    PredictorCorrector,
-    ProbabilityFlow,
-    Projection,
-    SMCDiff,
-    Superresolve,
-)
-from samplers.particles import Particles
-from samplers.smcdiff import Path
+from samplers import Columns, Dense, Mask, Measurement, ProbabilityFlow, SMCDiff
 from sde_lib import BlockNoise
-from tasks import Restore
-from tasks.restore import Problem
 
-from .conftest import SAMPLERS, SDES, in_turn, make_sampler, make_sde
+from .conftest import SDES, in_turn, make_sde
 
 
 class FullMixture:
@@ -73,7 +47,9 @@ class FullMixture:
 
     def shares(self, x):
         """The mean responsibilities of the components of these draws, (K,)."""
-        laws = [torch.distributions.MultivariateNormal(*each) for each in zip(self.means, self.covariances, strict=True)]
+        laws = [
+            torch.distributions.MultivariateNormal(*each) for each in zip(self.means, self.covariances, strict=True)
+        ]
         logs = torch.stack([law.log_prob(x) for law in laws], 1) + self.weights.log()
         return torch.softmax(logs, 1).mean(0)
 
