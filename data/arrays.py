@@ -15,12 +15,10 @@ import torch
 from torch import Tensor
 
 from data.axes import as_examples
-from data.base import Data, at_least, fraction
+from data.base import Data, at_least, fraction, typed
 from data.files import names_in, numbers_of, open_file, sha256
 from data.labels import read_labels
 from data.levels import as_levels, as_tensor, integers
-
-FEW = 10  # rows to train on below which a column that does not vary is no surprise
 
 
 class Arrays(Data):
@@ -69,6 +67,7 @@ class Arrays(Data):
         values, names, table, notes = numbers_of(source, key, leave=labels, choice="data.key")
         self._file, self._whole, self._header = source.file, key is None, header
         self._taken, self._content, where = names_in(key), sha256(source.file), source.where
+        self._left = labels
         if table and axes not in (None, "nc"):
             raise ValueError(
                 f"data.axes={axes} is for .npy and .npz, the rows of {where} are examples: type data.axes=null"
@@ -95,7 +94,7 @@ class Arrays(Data):
             shift = scale = levels / 2
             dtype = integers(levels)
         else:
-            shift, scale, dtype = units(train, self._labels, where, len(values))
+            shift, scale, dtype = units(train, self._labels, where)
         train, test = as_tensor(train, dtype), as_tensor(test, dtype)
         super().__init__(train, test, shift, scale, levels, *known, shuffle=False)  # the split's own order is random
 
@@ -104,6 +103,23 @@ class Arrays(Data):
 
     def fingerprint(self) -> str:
         return self._content
+
+    def without(self, columns: list[int]) -> str | None:
+        """The data.key= that leaves columns of the examples out; None where the file's columns have no names."""
+        if len(self.shape) != 1 or self._file.suffix.lower() in (".npy", ".npz"):
+            return None
+        names = self._taken or self._labels
+        if names is None:  # of a .csv without a header they are numbers, and those of its labels are no examples'
+            names = [str(j) for j in range(self.dim + (self._left is not None)) if str(j) != self._left]
+        kept = [names[j] for j in range(self.dim) if j not in columns]
+        return typed("data.key", kept) if kept else None
+
+    def given(self, columns: list[int]) -> str | None:
+        """The data.condition= of these columns; None where the file's own names stand for something else."""
+        suffix = self._file.suffix.lower()
+        if suffix != ".npy" and not self._whole and (suffix == ".npz" or self._labels is None):
+            return None
+        return super().given(columns)
 
     def known(self, keys: list[str | int]) -> tuple[Tensor, Tensor, list[str], list[int]]:
         """Columns of the examples, or else columns and arrays of the file that are no part of them."""
@@ -146,9 +162,9 @@ class Arrays(Data):
         return *(values[rows] for rows in self._rows), titles, []
 
 
-def units(train: np.ndarray, names: list[str] | None, where: str, rows: int) -> tuple[Tensor, Tensor, torch.dtype]:
+def units(train: np.ndarray, names: list[str] | None, where: str) -> tuple[Tensor, Tensor, torch.dtype]:
     """Mean and standard deviation of the training part, of each column (D,) of vectors or one number for images, and
-    the type that shows how every column varies: the default one, or float64.
+    the type that shows how every column varies: the default one, or float64. A constant column gets the scale 1.
     """
     columns = train if train.ndim == 2 else train.reshape(-1, 1)
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # numbers beyond all types are refused below
@@ -160,20 +176,15 @@ def units(train: np.ndarray, names: list[str] | None, where: str, rows: int) -> 
     def shown(dtype: Any) -> np.ndarray:
         """Whether a type's steps at a column's largest value are a thousandth of the std or less."""
         info = np.finfo(dtype)
-        return (std >= 1000 * info.eps * size) & (std >= 1000 * float(info.tiny)) & (size <= info.max)
+        wide = (std >= 1000 * info.eps * size) & (std >= 1000 * float(info.tiny))
+        return (wide | (low == high)) & (size <= info.max)
 
     fine = shown(own)
     for j in range(len(mean)):
         column = f"column {names[j]!r}" if names else f"column {j}" if train.ndim == 2 else "every pixel"
-        if low[j] == high[j] and len(train) < FEW:
-            raise ValueError(
-                f"{where} holds {rows} rows, {len(train)} to train on, in which {column} does not vary ({low[j]}): "
-                f"more rows are needed, at least {FEW}, or leave it out if it is constant"
-            )
-        if low[j] == high[j]:
-            raise ValueError(
-                f"{where}: {column} is constant in the training part ({low[j]}), it has no density: leave it out"
-            )
+        if low[j] == high[j]:  # no unit of its own, and no density: conf/density.py says what that means for a task
+            mean[j], std[j], fine[j] = low[j], 1.0, True
+            continue
         if not np.finfo(np.float64).tiny * 1000 <= std[j] < np.inf:
             raise ValueError(
                 f"{where}: {column} reaches from {low[j]:.3g} to {high[j]:.3g}, beyond what floating point can square: "

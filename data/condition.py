@@ -216,6 +216,19 @@ class Conditional(Data):
         twin.condition = found
         return twin
 
+    def without(self, columns: list[int]) -> str | None:
+        """What to type so that these columns of x, which the joint's file may hold elsewhere, are not learnt."""
+        if not self.columns:
+            return self.joint.without(columns)
+        # the condition may stand beside what data.key= names, but not among it
+        return self.joint.without([*self.columns, *(self.kept[j] for j in columns)])
+
+    def given(self, columns: list[int]) -> str | None:
+        """What to type so that these columns of x join the condition."""
+        if not self.columns or len(columns) == self.dim:
+            return None
+        return self.joint.given([*self.columns, *(self.kept[j] for j in columns)])
+
     def true_log_prob(self, r: Tensor, y: Tensor | None = None) -> Tensor | None:
         """The exact log p(r | y) in nats and data units, (B, *) and y (B,) or (B, C) to (B,), of the one y that was
         asked for where none is given; None where nobody knows it.
@@ -289,13 +302,12 @@ def classes_of(joint: Data) -> Condition:
 
 
 def units_of(joint: Data, columns: list[int] | None, train: Tensor, names: list[str]) -> tuple[Tensor, Tensor]:
-    """The mean and the std of the numbers y, (C,): the joint's own units where they are columns of it."""
+    """The mean and std of the numbers y, (C,): of columns of the joint its own units; of a constant the std 1."""
     if columns:
         return tuple(v.double().expand(joint.shape)[columns] for v in (joint.shift, joint.scale))
     shift, scale = train.mean(0), train.std(0, correction=0)
+    constant = train.amin(0) == train.amax(0)
     for name, std in zip(names, scale.tolist(), strict=True):
-        if not 0 < std < float("inf"):
-            raise ValueError(
-                f"data.condition: {name} is constant in the training part, and tells nothing; leave it out"
-            )
-    return shift, scale
+        if not std < float("inf"):
+            raise ValueError(f"data.condition: {name} varies beyond what floating point can square: rescale it")
+    return shift.where(~constant, train[0]), scale.where(~constant, torch.ones_like(scale))

@@ -277,8 +277,6 @@ def test_too_little_to_learn_from(saved):
     fails(r"holds 1 example", saved("x.npy", VECTORS[:1]))
     fails(r"holds no rows \(an array of shape \(0, 3\)\)", saved("x.npy", VECTORS[:0]))
     fails(r"holds no rows \(an array of shape \(\)\)", saved("x.npy", np.array(3.0)))
-    flat = np.stack((VECTORS[:, 0], np.full(200, 0.1)), 1)
-    fails(r"column 1 is constant in the training part \(0\.1\), it has no density", saved("x.npy", flat))
     fails(r"column 0 varies by .* around 1e\+15.*too little for float64.*subtract its mean",
           saved("x.npy", VECTORS[:, :1] + 1e15))  # fmt: skip
     fails(r"column 0 varies by .* around 1000009.*too little for float32.*save the file as float64",
@@ -289,12 +287,15 @@ def test_too_little_to_learn_from(saved):
         fails(r"data\.test_fraction=.* between 0 and 1", saved("x.npy", VECTORS), test_fraction=fraction)
 
 
-def test_a_column_that_does_not_vary_in_a_few_rows(saved):
-    fails(r"holds 2 rows, 1 to train on, in which column 0 does not vary \(3\): more rows are needed, at least 10",
-          saved("x.npy", np.array([[3, 1], [3, 2]])))  # fmt: skip
-    fails(r"holds 9 rows, 8 to train on, in which column 'b' does not vary \(2\.0\): more rows are needed",
-          saved("x.csv", "a,b\n" + "".join(f"{i},2\n" for i in range(9))))  # fmt: skip
-    fails(r"column 0 is constant", saved("x.npy", np.stack((np.ones(12), np.arange(12)), 1)))
+@pytest.mark.parametrize("value", [3, 0.1, -2e12, 1e300])
+def test_a_constant_column_is_read_with_the_unit_1(saved, value):
+    data = Arrays(saved("x.npy", np.stack((np.full(12, value, dtype=float), np.arange(12)), 1)))
+    assert (
+        data.shift[0] == value
+        and data.scale[0] == 1
+        and float(data.scale[1]) == pytest.approx(float(data.train[:, 1].std(correction=0)))
+    )
+    assert bool((data.encode(data.train)[:, 0] == 0).all())
 
 
 # ---- points to score --------------------------------------------------------------------------------------------
