@@ -23,12 +23,12 @@ from models import (
 )
 from models.parameterisation import EDM
 from run import run
-from sde_lib import Counted, of_rows, under
+from sde_lib import Counted, Draws, of_rows, under
 from tasks import Sample
 from tasks.conditions import encoded
 from tests.conftest import SAMPLERS, SDES, compose, in_turn, make_sampler, make_sde
 from training import CrossEntropy, Trainer
-from training.trainer import told
+from training.trainer import withheld
 
 CHOICES = {"task": "sample", "data": "mixture", "sde": "ve", "sampler": "ode", "model": "oracle"}
 SMALL = ("data.count=5000", "data.test_count=400")
@@ -136,7 +136,9 @@ def test_a_wrong_label_in_a_file_is_told_in_a_line(tmp_path):
         known.asking(str(tmp_path / "asked.npy"))
     assert len(str(caught.value)) < 200 + len(str(tmp_path))
     np.save(tmp_path / "numbers.npy", np.zeros((400, 2)))
-    with pytest.raises(ValueError, match="numbers.npy holds rows of 2 numbers, and y has 1: 0"):
+    with pytest.raises(
+        ValueError, match="numbers.npy holds 400 points of shape \\(2,\\), y's \\(0\\) shape is \\(1,\\)"
+    ):
         Conditional(three(count=50, test_count=20), [0]).condition.asking(str(tmp_path / "numbers.npy"))
 
 
@@ -488,12 +490,12 @@ def test_a_network_without_condition_draws_the_weights_it_always_drew():
 
 
 def test_withheld_labels_are_the_share_that_was_asked_for():
-    sde = make_sde("ve")
-    model = ScoreModel(sde, MLP((2,), width=8, condition=4), EDM())
-    y = torch.ones(20_000, 4)
-    kept = told(model, y, drop=0.25).net.y.any(1)
-    assert float(kept.double().mean()) == pytest.approx(0.75, abs=4 * math.sqrt(0.25 * 0.75 / 20_000))
-    assert told(model, y, drop=0.0).net.y.all()
+    y, draws = torch.ones(20_000, 4), Draws(0, 20_000)
+    kept = withheld(y, 0.25, draws)
+    assert torch.equal(kept.any(1), kept.all(1)), "the whole of y"
+    assert float(kept.mean()) == pytest.approx(0.75, abs=4 * math.sqrt(0.25 * 0.75 / 20_000))
+    assert not torch.equal(kept, withheld(y, 0.25, draws.at(1))), "others at every step"
+    assert withheld(y, 0.0, draws).all()
 
 
 def test_a_network_learns_the_conditional_of_a_gaussian(tmp_path):
@@ -707,5 +709,5 @@ def test_training_gives_each_example_its_own_y():
 class CrossEntropyOfNothing:
     differentiates = False
 
-    def __call__(self, sde, score, x):
+    def __call__(self, sde, score, x, draws=None):
         return score(x, torch.zeros(len(x))).sum(1)

@@ -36,6 +36,8 @@ CONDITIONERS = {
     "projection": ["sampler=pc", "sampler.steps=20"],
     "repaint": ["sampler=em", "sampler.steps=20"],
     "tds": ["sampler=ancestral", "sampler.steps=20", "conditioner.particles=8"],
+    "smcdiff": ["conditioner.particles=8", "conditioner.steps=20"],
+    "auto": ["conditioner.vectors.particles=8", "conditioner.vectors.steps=20"],
     "exact": [],
 }
 

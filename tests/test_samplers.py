@@ -118,7 +118,7 @@ def test_predictors_have_their_order(sde, name):
     score, predictor, order = GaussianScore(sde, 0.7, 0.5), PREDICTOR_CHOICES[name], ORDERS.get(name, 1)
     grid, steps = (Uniform(), (150, 300, 600)) if order == 1 else (LogSNR(), (50, 100, 200))
     coarse, fine, finest = (
-        torch.tensor(relative_errors(sde, PredictorCorrector(grid, n, predictor, denoise=False), score)).abs()
+        torch.tensor(relative_errors(sde, PredictorCorrector(grid, n, predictor, last="none"), score)).abs()
         for n in steps
     )
     assert float(finest.max()) < 0.04
@@ -146,7 +146,7 @@ def test_predictors_converge_on_every_grid(sde_name, name, grid):
     sde, grid = make_sde(sde_name), GRID_CHOICES[grid]
     score = GaussianScore(sde, 0.7, 0.5)
     errors = [
-        sum(map(abs, relative_errors(sde, PredictorCorrector(grid, n, PREDICTOR_CHOICES[name], denoise=False), score)))
+        sum(map(abs, relative_errors(sde, PredictorCorrector(grid, n, PREDICTOR_CHOICES[name], last="none"), score)))
         for n in (150, 300)
     ]
     assert errors[1] < max(0.65 * errors[0], 5e-4) and errors[1] < 0.2  # a tiny error may be on its way through zero
@@ -183,7 +183,7 @@ def test_langevin_alone_converges_with_its_number_of_steps(name):
     sde = make_sde(name)
     score, errors = GaussianScore(sde, 0.3, 0.8), []
     for count in (1, 5, 25):
-        sampler = PredictorCorrector(LogSNR(), 150, None, Langevin(snr=0.16, count=count), denoise=False)
+        sampler = PredictorCorrector(LogSNR(), 150, None, Langevin(snr=0.16, count=count), last="none")
         _, variance = law(sde, sampler, score, *map(float, score.moments(sde.T)))
         errors.append(abs(variance / float(score.moments(sde.eps)[1]) - 1))
     assert errors[2] < 0.3 * errors[1] < 0.1 * errors[0] and errors[2] < 0.05
@@ -303,7 +303,7 @@ def test_sample_norms_are_wrong_in_two_dimensions():
     score, count = GaussianScore(sde, 0.0, 1.0), 4000
     far = {}
     for rule in ("kernel", "batch_norms", "sample_norms"):
-        sampler = PredictorCorrector(Uniform(), 100, ReverseDiffusion(), Langevin(snr=0.16, rule=rule), denoise=False)
+        sampler = PredictorCorrector(Uniform(), 100, ReverseDiffusion(), Langevin(snr=0.16, rule=rule), last="none")
         torch.manual_seed(0)
         x = sampler(sde, score, sde.prior_std * torch.randn(count, 2), torch.randn_like)
         far[rule] = float((x.norm(dim=1) > 6).double().mean())
@@ -494,7 +494,7 @@ def test_denoising_is_tweedies_formula(name, sde_name):
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_film_and_progress_change_nothing(name, shape):
     sde = make_sde("subvp")
-    sampler, score, found = short(name, denoise="false"), GaussianScore(sde, 0.3, 0.8), []
+    sampler, score, found = short(name, last="none"), GaussianScore(sde, 0.3, 0.8), []
     start = sde.prior_std * torch.randn(5, *shape, dtype=torch.float64)
     film, shares = Film(rows=3, frames=5), []
     for keys in ({}, {"film": film, "on_step": shares.append}):
@@ -514,7 +514,7 @@ def test_probability_flow_is_the_exact_map(sde, shape, method):
     score = GaussianScore(sde, 0.3, 0.8)
     (m_T, v_T), (m, v) = score.moments(sde.T), score.moments(sde.eps)
     x = m_T + v_T.sqrt() * torch.randn(4, *shape, dtype=torch.float64)
-    flow = ProbabilityFlow(method=method, rtol=1e-8, atol=1e-8, steps=1000, denoise=False)
+    flow = ProbabilityFlow(method=method, rtol=1e-8, atol=1e-8, steps=1000, last="none")
     tolerance = (
         1e-6 if method != "torchdiffeq.rk4" or sde.sigma(torch.tensor(0.0)) > 0 else 5e-3
     )  # sigma ~ sqrt(t) is not smooth at 0
