@@ -70,19 +70,25 @@ def quiet() -> Iterator[list]:
         log.setLevel(level)
 
 
-@contextmanager
-def naming(name: str) -> Iterator[None]:
+class naming:
     """Turns whatever PIL raises on a damaged file into a ValueError that names it."""
-    try:
-        yield
-    except Exception as error:  # PIL's readers raise errors of many kinds on bytes that are not as they should be
+
+    def __init__(self, name: str):
+        self.name = name
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: Any) -> None:
+        if not isinstance(error, Exception):
+            return
         if isinstance(error, MemoryError):
             reason = "the memory is too small for it"
         elif type(error).__name__ == "UnidentifiedImageError":
             reason = "no format that PIL knows"
         else:
             reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ValueError(f"{name} cannot be read as an image ({reason}): save it anew or leave it out") from error
+        raise ValueError(f"{self.name} cannot be read as an image ({reason}): save it anew or leave it out") from error
 
 
 class Opened:
@@ -184,7 +190,6 @@ def read(opened: Opened, number: int, wanted: Wanted, done: Counter, single: boo
     Raises:
         ValueError: with the file's name, what is wrong and what to type.
     """
-    Image, _ = pillow()
     name = opened.name
     image = opened.page(number)
     plausible(image, opened.content, name)
@@ -226,7 +231,7 @@ def read(opened: Opened, number: int, wanted: Wanted, done: Counter, single: boo
             elif colour == "rgb" and image.mode not in ("RGB", "RGBA", "RGBX", "RGBa"):
                 done[f"of the colours {image.mode}, converted to rgb"] += 1
             if image.has_transparency_data:
-                canvas = Image.new("RGBA", image.size, "white")
+                canvas = pillow()[0].new("RGBA", image.size, "white")
                 canvas.alpha_composite(image.convert("RGBA"))
                 image = canvas
                 done["with transparency, shown on white"] += 1
@@ -351,10 +356,8 @@ def largest(image: Any, content: Any) -> int:
 
 
 def png_largest(image: Any, content: Any) -> int:
-    if image.mode == "P":
-        return 255
-    bits = int(bytes(memoryview(content)[24:25])[0]) if bytes(memoryview(content)[12:16]) == b"IHDR" else 8
-    return 2**bits - 1
+    raw = raw_of(image) if image.tile else ""
+    return 65535 if raw.endswith(";16B") else {"L;2": 3, "L;4": 15}.get(raw, 255)
 
 
 def tiff_largest(image: Any, content: Any) -> int:
@@ -487,12 +490,11 @@ def big_endian(image: Any) -> bool:
 
 def upright(image: Any, done: Counter) -> Any:
     """Decodes a picture and turns it as its EXIF says."""
-    _, ImageOps = pillow()
     turned = image.format == "TIFF" and image.tag_v2.get(274, 1) != 1  # PIL turns these as it loads them
     image.load()
     bare = image.format == "PNG" and not image.info  # looking for what is not there takes time
     if not bare and image.getexif().get(274, 1) != 1:
-        image, turned = ImageOps.exif_transpose(image), True
+        image, turned = pillow()[1].exif_transpose(image), True
     if turned:
         done["turned upright as their EXIF says"] += 1
     return image
