@@ -175,6 +175,12 @@ def test_every_bit_of_a_word_is_fair():
     assert float(between.abs().max()) < 5.5 / math.sqrt(1 << 16)
 
 
+def test_every_gamma_changes_its_bits_often():
+    """Odd, and at least 24 changes between neighbouring bits, as the source demands; of random ones 2 % have fewer."""
+    gammas = [stream_of(seed, "training", "noise")[1] & M for seed in range(2000)]
+    assert all(gamma % 2 and (gamma ^ gamma >> 1).bit_count() >= 24 for gamma in gammas) and len(set(gammas)) == 2000
+
+
 @pytest.mark.parametrize("count", [1, 7, 64])
 def test_stratified_numbers_cover_each_share_once(count):
     like, offsets = torch.zeros(count, 2), []
