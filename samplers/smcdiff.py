@@ -192,9 +192,7 @@ class ReplacedParticles(Sampler):
             pick, log_weights = cloud.resample(log_weights, self.share)
             w = w[pick]
             denoised = evaluate(w * alpha[n], times[n], 1 / alpha[n], sigma[n] ** 2 / alpha[n])
-            w, at_path, change = path.step(
-                w, at_path, denoised, tau[n], tau[n + 1], cloud.shared(), cloud.normals()
-            )
+            w, at_path, change = path.step(w, at_path, denoised, tau[n], tau[n + 1], cloud.shared(), cloud.normals())
             log_weights = log_weights + change.double().reshape(log_weights.shape)
             for _ in range(self.count if rows else 0):
                 moved = w * alpha[n + 1]
