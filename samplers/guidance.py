@@ -38,8 +38,8 @@ terms of Gaussians as they are:
   :math:`\gamma = \langle\delta, \rho\rangle/\|\delta\|^2`, the best step towards the residual
   :math:`\rho = y - A\hat x`, cut to [0, 1]. A symmetric positive covariance has :math:`\gamma \ge 1`.
 * **A bound in units of the noise.** x_t is x_0 with noise of std sigma on each of D values, so that a score is of the
-  norm :math:`\sqrt D/\sigma`. A term longer than ``bound`` times that is shortened to it; one that is not finite is left
-  out.
+  norm :math:`\sqrt D/\sigma`. A term longer than ``bound`` times that is shortened to it; one that is not finite is
+  left out.
 """
 
 import math
@@ -62,7 +62,7 @@ Pull = Callable[[Tensor], Tensor]
 """v (B, *) to J^T v."""
 
 BOUND = 5.0
-"""The longest term in units of sqrt(D)/sigma; of the exact score a term of 3 is one in 10^5 at D = 2, none at D = 100."""
+"""The default of the longest term: five times the norm of the noise's own score."""
 
 
 @dataclass(frozen=True)

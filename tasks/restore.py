@@ -14,8 +14,8 @@ What is reported, over the unknown values (over all, where the operator is no ma
 * ``sliced_wasserstein_to_exact``, for mixtures: the mean over the points of the distance of the draws to as many exact
   ones, beside the floor that exact ones show among themselves;
 * ``draws_out_of_range``: how many draws have an unknown value further outside the training part's range of its column
-  (of a picture's pixels, of all of them) than that range is wide. A warning names the column. Beyond ten such widths, or
-  not finite, draws have diverged: the run ends with an error, unless the point's own measurement lies out of range;
+  (of a picture's pixels, of all of them) than that range is wide. A warning names the column. Beyond ten such widths,
+  or not finite, draws have diverged: the run ends with an error, unless the point's own measurement lies out of range;
 * ``known_deviation_data_units``: the largest change of a value that was known exactly, 0; ``misfit`` of other
   measurements: the root mean square of (y - A x)/s, which is about 1, or of y - A x where s = 0.
 """
