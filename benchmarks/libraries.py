@@ -200,7 +200,10 @@ class Ours(Library):
     package = "samplers"
 
     def solver(self, problem: Problem, name: str, denoise: bool = True, **words) -> Solver:
-        made, adaptive = replace(sampler(name), last="tweedie" if denoise else "none", **words), name in ("ode", "adaptive")
+        made, adaptive = (
+            replace(sampler(name), last="tweedie" if denoise else "none", **words),
+            name in ("ode", "adaptive"),
+        )
         cost = {"heun": 2, "pc": 2, "shark": 2}.get(name, 1)
 
         def solve(setting: float) -> End:

@@ -87,9 +87,7 @@ def test_a_score_divided_by_T_is_neither_density(T):
     x = draw(make_sampler("em", steps=1000, last="none"), sde, divided, TemperedNoise(1.0), (50,), 200)
     variance = float(x.square().mean())
     assert variance == pytest.approx(S**2 * T / (2 - T), rel=0.05) and abs(variance / (S**2 * T) - 1) > 0.1
-    flow = draw(
-        make_sampler("ode", rtol=1e-7, atol=1e-7, last="none"), sde, divided, TemperedNoise(1.0), (50,), 400
-    )
+    flow = draw(make_sampler("ode", rtol=1e-7, atol=1e-7, last="none"), sde, divided, TemperedNoise(1.0), (50,), 400)
     assert float(flow.std()) == pytest.approx(50 * (S / 50) ** (1 / T), rel=0.05)
 
 
