@@ -179,7 +179,7 @@ class Library:
 @cache
 def sampler(name: str):
     """A sampler of ours, as its yaml has it."""
-    node = schema.settle(choice("sampler", name), (2,), {"sigma_data": 1.0})
+    node = schema.settle(choice("sampler", name), (2,), {"sigma_data": 1.0, "last": "flow"})
     return schema.build(node, "sampler")  # model units have std 1
 
 

@@ -2,7 +2,6 @@
 
     python -m benchmarks.randomness
     python -m benchmarks.randomness --sources       the sources of normals by themselves
-    python -m benchmarks.randomness --smoke         the smallest size, in a second
 
 The same network is trained twice in one process, with :class:`sde_lib.Draws` and :class:`sde_lib.Masks`, and with the
 same calls answered by torch's generator. Both take turns update by update, so that the machine's drift meets both
@@ -183,17 +182,14 @@ def sources(seconds: float) -> None:
         print(f"| {name}, batch {size} | {' | '.join(f'{each:.1f} us' for each in times)} |")
 
 
-def main() -> None:
+def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--seconds", type=float, default=5.0, help="of each size at least")
     parser.add_argument("--only", nargs="+", default=list(SIZES), choices=list(SIZES), help="sizes, by their names")
     parser.add_argument("--sources", action="store_true")
-    parser.add_argument("--smoke", action="store_true")
-    options = parser.parse_args()
+    options = parser.parse_args(words)
     torch.set_num_threads(1)
-    if options.smoke:
-        options.rounds, options.seconds, options.only = 2, 0.0, ["MLP, points of 2"]
     if options.sources:
         return sources(options.seconds)
     print("| update | dropout | global (ms) | counter (ms) | ratio | drawing, global | drawing, counter |")
