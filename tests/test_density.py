@@ -62,7 +62,7 @@ def saved(path, x: np.ndarray, names: list[str] | None = None) -> str:
 
 
 def arrays(path, x: np.ndarray, names: list[str] | None = None, **keys) -> Arrays:
-    return Arrays(saved(path, x, names), layout="chw" if x.ndim == 4 else None, **keys)
+    return Arrays(saved(path, x, names), axes="nchw" if x.ndim == 4 else None, **keys)
 
 
 def typed(*words: str):
