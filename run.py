@@ -62,7 +62,7 @@ def run(cfg: dict, choices: dict[str, str], folder: Path, sweep: str | None = No
     """Does the task of a resolved configuration, in a folder; returns the task's first metric that is not a count."""
     import torch
 
-    from conf import assemble, obtain, schema
+    from conf import assemble, density, misfits, obtain, schema
     from tasks import Record
 
     record = Record(
@@ -80,10 +80,15 @@ def run(cfg: dict, choices: dict[str, str], folder: Path, sweep: str | None = No
         if cfg["threads"]:
             torch.set_num_threads(cfg["threads"])
         data = assemble.build_data(cfg)
+        if said := data.describe():
+            log.info("data: %s", said)
         cfg = assemble.settle(cfg, data, device)
         asked = assemble.ask(cfg, data)  # and the score's training is on all data
         sde, task = schema.build(cfg["sde"], "sde"), schema.build(cfg["task"], "task")
         getattr(task, "check_data", lambda data: None)(asked)  # before a network is trained for nothing
+        record.repeats = density.check(task, sde, asked)
+        density.constant_conditions(data)
+        misfits.detail(cfg, sde, data)
         name = "-".join(choices[key] for key in ("data", "sde", "model"))
         score = obtain.obtain_score(cfg, sde, data, record, name)
         obtain.furnish(cfg, data, asked, score, record, name)
@@ -129,6 +134,16 @@ def refuse_null_choices(words: list[str]) -> None:
             sys.exit(f"error: {word}: {group} cannot be null; type ~{group} to leave it out")
 
 
+def words_of(words: list[str]) -> list[str]:
+    """The words of the command line as Hydra reads them; one message for those that it cannot read."""
+    from conf.command_line import readable
+
+    try:
+        return readable(words)
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+
+
 if __name__ == "__main__":
     # Threads that wait for work spin for some microseconds and then sleep: those that spin on take the processor from
     # others, those that sleep at once are late (docs/results.md). The second is GNU's, and goes before the first there.
@@ -137,6 +152,7 @@ if __name__ == "__main__":
         os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     try:
         refuse_null_choices(sys.argv[1:])
+        sys.argv[1:] = words_of(sys.argv[1:])
         main()
         sys.stdout.flush()
     except BrokenPipeError:

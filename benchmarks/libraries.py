@@ -179,7 +179,7 @@ class Library:
 @cache
 def sampler(name: str):
     """A sampler of ours, as its yaml has it."""
-    node = schema.settle(choice("sampler", name), (2,), {"sigma_data": 1.0})
+    node = schema.settle(choice("sampler", name), (2,), {"sigma_data": 1.0, "last": "flow"})
     return schema.build(node, "sampler")  # model units have std 1
 
 
@@ -198,7 +198,10 @@ class Ours(Library):
     package = "samplers"
 
     def solver(self, problem: Problem, name: str, denoise: bool = True, **words) -> Solver:
-        made, adaptive = replace(sampler(name), denoise=denoise, **words), name in ("ode", "adaptive")
+        made, adaptive = (
+            replace(sampler(name), last="tweedie" if denoise else "none", **words),
+            name in ("ode", "adaptive"),
+        )
         cost = {"heun": 2, "pc": 2, "shark": 2}.get(name, 1)
 
         def solve(setting: float) -> End:

@@ -86,7 +86,7 @@ def main(argv: list[str] | None = None) -> None:
 
         score, parts = Oracle(sde, data.components()).float(), data.components()
         for label in options.sampler:
-            node = schema.settle(choice("sampler", label), data.shape, {"sigma_data": data.std})
+            node = schema.settle(choice("sampler", label), data.shape, {"sigma_data": data.std, "last": "flow"})
             sampler = schema.build(node, "sampler")
             adaptive = "rtol" in {each.name for each in fields(sampler)}
             while True:

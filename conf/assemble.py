@@ -101,6 +101,7 @@ def settle(cfg: dict, data: Any, device: str) -> dict:
         "condition": 0 if blind(cfg, data) else data.condition.width,
         "evidence": lambda: getattr(data, "evidence", None),
         "classes": classes_of_networks(cfg, data),
+        "last": "flow" if len(data.shape) == 1 else "tweedie",  # pictures look sharper so; see samplers/last.py
         "drop": 0.1 if data.condition and data.condition.classes and not blind(cfg, data) else 0.0,
         "sigma_data": round(data.std, 6),
         "sigma_max": cache(lambda: largest_noise(data)),
@@ -141,11 +142,20 @@ def settle(cfg: dict, data: Any, device: str) -> dict:
             "training/loss=explicit compares with the score of p(x), and data.condition= asks for p(x | y); type "
             "training/loss=likelihood"
         )
+    if "conditioner" in cfg["task"] and set(cfg["conditioner"]) >= schema.KINDS:
+        log.info("conditioner=auto: %s", choice_of(cfg["conditioner"], data.shape))
     cfg = schema.settle(cfg, data.shape, values)
     schema.check_process(cfg)
     for key in nodes(cfg):
         schema.check(cfg[key], key)
     return {key: schema.canonical(value) if key in NODES and value else value for key, value in cfg.items()}
+
+
+def choice_of(node: dict, shape: tuple[int, ...]) -> str:
+    """Names what a pair of choices means for data of this shape, and how to choose another."""
+    kind = "vectors" if len(shape) == 1 else "images"
+    chosen = node[kind]["_target_"].rpartition(".")[2].lower()
+    return f"{chosen}, since the data are {kind}; conditioner=NAME is another"
 
 
 def batch_of(shape: tuple[int, ...], device: str) -> int:

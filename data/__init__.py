@@ -1,18 +1,19 @@
 """Data sets, and the units they are in: one class and one yaml of conf/data/ each."""
 
-from data.arrays import Arrays, read_points
+from data.arrays import Arrays
 from data.base import Data
 from data.condition import Condition, Conditional
 from data.curves import Moons, SwissRoll, TwoSpirals
 from data.digits import Digits
-from data.files import read_numbers
 from data.gaussian import Gaussian
 from data.heartbeat import Heartbeat
 from data.images import Images
 from data.line import Line
 from data.mixture import Mixture
+from data.order import order, subset
 from data.pinwheel import Pinwheel
 from data.planar import Checkerboard, EightGaussians, Rings
+from data.points import read_points
 from data.turned import Turned
 from data.unseen import Unseen
 
@@ -36,6 +37,7 @@ __all__ = [
     "Turned",
     "TwoSpirals",
     "Unseen",
-    "read_numbers",
+    "order",
     "read_points",
+    "subset",
 ]

@@ -17,10 +17,13 @@ u ~ U[0, 1)^D, so that :math:`E_u[-\log p_r(k + u)]` bounds the negative log-pro
 """
 
 import math
+import re
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+
+from data.order import order
 
 
 class Data:
@@ -32,25 +35,44 @@ class Data:
         shift: the offset m, a number or a tensor that broadcasts over one example.
         scale: the positive factor s, a number or a tensor that broadcasts over one example.
         levels: the number L of integer levels 0 ... L-1, or None for continuous data.
+        train_labels, test_labels: the examples' classes, (N,) and (M,), int64; None without any.
+        shuffle: whether to put the examples and their labels into the random order of :mod:`data.order`, so that each
+            prefix is a random subset. False for examples that stand in a random order already, such as independent
+            draws.
 
     Attributes:
-        train_labels, test_labels: the examples' classes, (N,) and (M,), int64, and ``class_names``, the word for class
-            k at place k where classes have words; None without any.
+        train_labels, test_labels: as given, in the order of the examples.
+        class_names: the word for class k at place k where classes have words; None where they have none.
+        notes: what a reader took, left out and reinterpreted, a clause each.
         condition: what is known of each example, if these are data of p(x | y); see :mod:`data.condition`.
     """
 
-    train_labels: Tensor | None = None
-    test_labels: Tensor | None = None
     class_names: list[str] | None = None
     condition: Any = None
     held_out_keys: ClassVar[tuple[str, ...]] = ()  # of the constructor: those that no training example depends on
     told_keys: ClassVar[tuple[str, ...]] = ()  # and those that matter to a network that is told its y alone
     flip: bool = False  # whether training mirrors its images left to right, by chance
 
+    notes: tuple[str, ...] = ()
+
     def __init__(
-        self, train: Tensor, test: Tensor, shift: Tensor | float, scale: Tensor | float, levels: int | None = None
+        self,
+        train: Tensor,
+        test: Tensor,
+        shift: Tensor | float,
+        scale: Tensor | float,
+        levels: int | None = None,
+        train_labels: Tensor | None = None,
+        test_labels: Tensor | None = None,
+        shuffle: bool = True,
     ):
+        if shuffle:
+            rows = order(len(train)), order(len(test))
+            train, test = train[rows[0]], test[rows[1]]
+            train_labels = None if train_labels is None else train_labels[rows[0]]
+            test_labels = None if test_labels is None else test_labels[rows[1]]
         self.train, self.test, self.levels = train, test, levels
+        self.train_labels, self.test_labels = train_labels, test_labels
         self.shape = tuple(train.shape[1:])
         self.shift = torch.as_tensor(shift, dtype=torch.float64)
         self.scale = torch.as_tensor(scale, dtype=torch.float64)
@@ -87,6 +109,19 @@ class Data:
     def decode(self, x: Tensor) -> Tensor:
         """Model units to data units, shape (B, *) to (B, *); continuous, also for integer data."""
         return x * self.scale.to(x) + self.shift.to(x)
+
+    @property
+    def distance_unit(self) -> str:
+        """The unit of distances between examples: ``data`` where all values share one scale s, else ``std``."""
+        scale = self.scale.flatten()
+        return "data" if bool((scale == scale[0]).all()) else "std"
+
+    def commensurate(self, r: Tensor) -> Tensor:
+        """Returns r (B, *) in the unit of distances, float64: data units where all values share one scale, and standard
+        deviations, each column divided by its scale, where columns have units of their own. A distance in raw units is
+        that of the largest column.
+        """
+        return r.double() if self.distance_unit == "data" else r.double() / self.scale.to(r.device)
 
     def bits_per_dim(self, nats: float) -> float:
         """Nats for a whole example to bits for one of its D values."""
@@ -134,6 +169,17 @@ class Data:
         columns = [names.index(str(key)) for key in keys]
         return self.train[:, columns].double(), self.test[:, columns].double(), [names[j] for j in columns], columns
 
+    def without(self, columns: list[int]) -> str | None:
+        """What to type so that these columns of a vector are not learnt; None where no key says so."""
+        return None
+
+    def given(self, columns: list[int]) -> str | None:
+        """What to type so that the others are learnt given these columns of a vector; None where no key says so."""
+        if len(self.shape) != 1 or len(columns) == self.dim:
+            return None
+        names = self.labels() or [str(j) for j in range(self.dim)]
+        return typed("data.condition", [names[j] for j in columns])
+
     def components(self) -> tuple[Tensor, Tensor, Tensor] | None:
         """Weights (K,), means (K, D), stds (K,) in model units if the data are a mixture of isotropic Gaussians."""
         return None
@@ -171,9 +217,29 @@ class Data:
         """Names of the columns of a vector, for the axes of pictures; None where they have none."""
         return None
 
+    def describe(self) -> str | None:
+        """One line: the reader's notes, and how many examples are trained on and held out; None for data that are made
+        and not read.
+        """
+        if not self.notes:
+            return None
+        counts = f"{len(self.train):,} of shape {list(self.shape)} to train on, {len(self.test):,} held out"
+        return "; ".join([*self.notes, counts])
+
     def fingerprint(self) -> str | None:
         """A hash of the content of the files the data came from; None where the constructor's values say it all."""
         return None
+
+
+def typed(key: str, names: list[str]) -> str:
+    """A key with a list of names as a shell and Hydra take it: what either would read as something else is quoted."""
+    words = {"true", "false", "null", "nan", "inf", "none"}
+    if all(
+        re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]*|0|[1-9][0-9]*", name) and name.lower() not in words for name in names
+    ):
+        return f"{key}=[{','.join(names)}]"
+    within = ",".join("'" + name.replace("\\", "\\\\").replace("'", "\\'") + "'" for name in names)
+    return '"' + re.sub(r'(["$`\\])', r"\\\1", f"{key}=[{within}]") + '"'
 
 
 def at_least(key: str, value: float, bound: float, instead: float) -> None:

@@ -34,5 +34,6 @@ class Digits(Data):
         at_least("seed", seed, 0, 0)
         order = np.random.default_rng(seed).permutation(len(images))
         train, test = order[test_count:], order[:test_count]
-        self.train_labels, self.test_labels = torch.from_numpy(labels[train]), torch.from_numpy(labels[test])
-        super().__init__(torch.from_numpy(images[train]), torch.from_numpy(images[test]), 8.5, 8.5, levels=17)
+        parts = (torch.from_numpy(each[rows]) for each in (images, labels) for rows in (train, test))
+        x, x_test, y, y_test = parts
+        super().__init__(x, x_test, 8.5, 8.5, 17, y, y_test, shuffle=False)  # the split's own order is random

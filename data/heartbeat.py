@@ -41,7 +41,7 @@ class Heartbeat(Data):
             self.rows[torch.from_numpy(np.random.default_rng([seed, stream]).integers(0, period, number))]
             for stream, number in enumerate((count, test_count))
         )
-        super().__init__(train, test, 1.0, 1.0, levels=2)
+        super().__init__(train, test, 1.0, 1.0, levels=2, shuffle=False)
 
     def true_log_prob(self, r: Tensor, y: Tensor | None = None) -> Tensor:
         """log P in nats, (B, length) to (B,) in float64: -log(period) for a heartbeat, -inf for anything else. Points

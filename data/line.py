@@ -38,4 +38,4 @@ class Line(Data):
             * self.direction
             for stream, number in enumerate((count, test_count))
         )
-        super().__init__(train, test, 0.0, 1.0)
+        super().__init__(train, test, 0.0, 1.0, shuffle=False)

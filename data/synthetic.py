@@ -50,9 +50,9 @@ class Synthetic(Data, ABC):
         self.chunk = max(1, CHUNK // width)
         drawn = [self.draw(number, np.random.default_rng([seed, k])) for k, number in enumerate((count, test_count))]
         train, test = (torch.as_tensor(points, dtype=torch.get_default_dtype()) for points, _ in drawn)
-        if drawn[0][1] is not None:
-            self.train_labels, self.test_labels = (torch.as_tensor(labels, dtype=torch.int64) for _, labels in drawn)
-        super().__init__(train.reshape(count, *shape), test.reshape(test_count, *shape), shift, scale)
+        labels = [None if each is None else torch.as_tensor(each, dtype=torch.int64) for _, each in drawn]
+        x, x_test = train.reshape(count, *shape), test.reshape(test_count, *shape)
+        super().__init__(x, x_test, shift, scale, None, *labels, shuffle=False)
 
     @abstractmethod
     def draw(self, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray | None]:

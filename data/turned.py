@@ -29,11 +29,9 @@ class Turned(Data):
         parts = []
         for part in (data.train, data.test):
             most = max(1, MOST // (4 * data.dim))
-            if len(part) > most:  # any of them, since files may stand in an order
-                part = part[torch.randperm(len(part), generator=torch.Generator().manual_seed(0))[:most]]
-            parts.append(torch.stack([turn(part, k) for k in range(4)], 1).flatten(0, 1))
-        self.train_labels, self.test_labels = (torch.arange(4).repeat(len(part) // 4) for part in parts)
-        super().__init__(*parts, data.shift, data.scale, data.levels)
+            parts.append(torch.stack([turn(part[:most], k) for k in range(4)], 1).flatten(0, 1))
+        labels = (torch.arange(4).repeat(len(part) // 4) for part in parts)
+        super().__init__(*parts, data.shift, data.scale, data.levels, *labels)
 
     def fingerprint(self) -> str | None:
         return self.whole.fingerprint()

@@ -5,6 +5,8 @@ import math
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sde_lib import Dropout
+
 from .clock import Clock
 from .given import ConditionEmbedding, add_condition
 
@@ -82,6 +84,10 @@ class DiffusersUNet(nn.Module):
         except (ValueError, TypeError, AttributeError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ValueError(f"model=diffusers: diffusers refuses these keys ({reason})") from None
+        for module in list(self.unet.modules()):  # diffusers' layers draw from torch's global generator
+            for name, child in module.named_children():
+                if isinstance(child, nn.Dropout):
+                    setattr(module, name, Dropout(child.p))
         nn.init.zeros_(self.unet.conv_out.weight)
         nn.init.zeros_(self.unet.conv_out.bias)
         self.size, self.factor = tuple(shape[1:]), 2 ** (len(block_out_channels) - 1)

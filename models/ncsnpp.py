@@ -29,7 +29,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
+
+from sde_lib import Dropout, recomputed
 
 from .attention import attend_pixels, heads_of
 from .clock import Clock
@@ -77,7 +78,7 @@ class Residual(nn.Module):
         self.conv_1 = start(nn.Conv2d(inside, outside, 3, padding=1))
         self.noise = start(nn.Linear(noise, outside)) if noise else None
         self.norm_2 = group_norm(outside, groups)
-        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
+        self.dropout = Dropout(dropout) if dropout else nn.Identity()
         self.conv_2 = start(nn.Conv2d(outside, outside, 3, padding=1), scale)
         plain = inside == outside and direction == "same"
         self.shortcut = None if plain else start(nn.Conv2d(inside, outside, 1))
@@ -305,7 +306,7 @@ class NCSNpp(nn.Module):
     def run(self, block: nn.Module, *inputs: Tensor | torch.Size | None) -> Tensor:
         """A block's output; in training with ``checkpointing`` what is inside it is not kept."""
         if self.checkpointing and self.training and torch.is_grad_enabled():
-            return checkpoint(block, *inputs, use_reentrant=False)
+            return recomputed(block, block, *inputs)
         return block(*inputs)
 
     def forward(self, x: Tensor, c: Tensor, y: Tensor | None = None) -> Tensor:

@@ -14,6 +14,7 @@ from .grid import Angle, Centred, Grid, Karras, LogSNR, Quadratic, Uniform
 from .guidance import DPS, MMPS, ExactPosterior, Guidance, PiGDM
 from .heun import Heun
 from .langevin import LangevinDynamics
+from .last import Last, finish, width
 from .masks import Box, Columns, Half, Mask, MaskFile, Masking, Missing, Random
 from .measurement import Measurement, in_model_units
 from .multistep import Multistep
@@ -23,6 +24,7 @@ from .pc import Film, PredictorCorrector, Sampler
 from .predictors import Ancestral, EulerMaruyama, Predictor, Rescale, ReverseDiffusion
 from .projection import Projection
 from .restart import Restart
+from .smcdiff import SMCDiff
 from .step import Step
 from .tempering import TemperedNoise, TemperedScore, Tempering
 from .twisted import TDS
@@ -61,6 +63,9 @@ __all__ = [
     "Karras",
     "Centred",
     "Angle",
+    "Last",
+    "finish",
+    "width",
     "Tempering",
     "TemperedNoise",
     "TemperedScore",
@@ -72,6 +77,7 @@ __all__ = [
     "ExactPosterior",
     "Projection",
     "TDS",
+    "SMCDiff",
     "Measurement",
     "in_model_units",
     "Operator",

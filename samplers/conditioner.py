@@ -34,6 +34,14 @@ class Conditioner(ABC):
         """How many samples the network sees at a time for each that is drawn, ``draws`` of one measurement."""
         return 1
 
+    def describe(self, sampler: Sampler, draws: int) -> str:
+        """Returns in words what it makes of a sampler where that is more than the sampler's own steps, else nothing."""
+        return ""
+
+    def remedy(self, vectors: bool) -> str:
+        """Returns what to type where its draws leave the range of the data."""
+        return "type conditioner=smcdiff" if vectors else "type conditioner=projection sampler=pc"
+
 
 @dataclass(frozen=True, eq=False)
 class Held(Sampler):

@@ -28,6 +28,18 @@ which no longer depends on the sampler's steps. (The authors' program takes the 
 square, half of this: its scale of 1 is ``scale`` = 0.5 here.)
 
 Each evaluation is one of the network and one pass back through it; MMPS needs another for each iteration.
+
+J is a network's, and nothing bounds it: where data have heavy tails its norm exceeds that of any covariance, and a term
+in J and not in a bounded likelihood carries x away for good. Two rules keep every term finite. They leave the exact
+terms of Gaussians as they are:
+
+* **No overshoot** (PiGDM, MMPS). The term moves the denoised measurement :math:`A\hat x` by
+  :math:`\delta = A\,\tfrac{\sigma^2}{\alpha}\nabla\log p(y \mid x_t)`. It is multiplied by
+  :math:`\gamma = \langle\delta, \rho\rangle/\|\delta\|^2`, the best step towards the residual
+  :math:`\rho = y - A\hat x`, cut to [0, 1]. A symmetric positive covariance has :math:`\gamma \ge 1`.
+* **A bound in units of the noise.** x_t is x_0 with noise of std sigma on each of D values, so that a score is of the
+  norm :math:`\sqrt D/\sigma`. A term longer than ``bound`` times that is shortened to it; one that is not finite is
+  left out.
 """
 
 import math
@@ -48,6 +60,9 @@ from .pc import Sampler
 
 Pull = Callable[[Tensor], Tensor]
 """v (B, *) to J^T v."""
+
+BOUND = 5.0
+"""The default of the longest term: five times the norm of the noise's own score."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +100,39 @@ def state(sde: SDE, score: ScoreFn, x: Tensor, t: Tensor) -> State:
     return State(x.detach(), value.detach(), denoised.detach(), alpha, sigma, g, pull, sde.T)
 
 
+def bounded(term: Tensor, state: State, bound: float | None) -> Tensor:
+    """Shortens each sample's term (B, *) to ``bound`` sqrt(D)/sigma, and leaves out one that is not finite."""
+    if bound is None:
+        return term
+    norm = term.flatten(1).double().norm(dim=1)
+    longest = bound * math.sqrt(term[0].numel()) / state.sigma.double()
+    factor = (longest / norm.clamp_min(torch.finfo(torch.float64).tiny)).clamp_max(1.0).to(term.dtype)
+    return torch.where(per_sample(norm.isfinite(), term), per_sample(factor, term) * term, 0.0)
+
+
+def without_overshoot(term: Tensor, state: State, measurement: Measurement) -> Tensor:
+    """Multiplies each sample's term (B, *) by gamma; see the module's text."""
+    residual = measurement.residual(state.denoised).flatten(1)
+    moved = measurement.operator(per_sample(state.sigma.square() / state.alpha, term) * term).flatten(1)
+    length = moved.square().sum(1)
+    gamma = (moved * residual).sum(1) / torch.where(length > 0, length, 1.0)
+    return per_sample(torch.where(length > 0, gamma.clamp(0, 1), 1.0), term) * term
+
+
+def check_bound(bound: float | None) -> None:
+    if bound is not None and not 0 < bound < math.inf:
+        raise ValueError(
+            f"conditioner.bound={bound} must be positive, or null for none; type conditioner.bound={BOUND:g}"
+        )
+
+
 class Guidance(Conditioner):
-    """A conditioner that adds a term to the score; every sampler runs on the sum."""
+    """A conditioner that adds a term to the score; every sampler runs on the sum.
+
+    ``bound`` is the longest term in units of sqrt(D)/sigma, None for any.
+    """
+
+    bound: float | None = None
 
     @abstractmethod
     def term(self, state: State, measurement: Measurement) -> Tensor:
@@ -114,7 +160,7 @@ class Posterior:
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
         """The score at x (B, *) and t (B,), of x's shape."""
         here = state(self.sde, self.score, x, t)
-        return here.score + self.guidance.term(here, self.measurement)
+        return here.score + bounded(self.guidance.term(here, self.measurement), here, self.guidance.bound)
 
     def under(self, sde: SDE, other: SDE) -> "Posterior":
         """The same posterior's under another SDE."""
@@ -133,13 +179,16 @@ class DPS(Guidance):
         rule: ``published``, the step of its algorithm; ``gaussian``, the likelihood N(y; A x_hat, s^2 I), for s > 0.
         scale: zeta of the published rule; a factor of the gaussian's term, 1 for the likelihood itself.
         steps: N, how many steps the published zeta is for.
+        bound: the longest term in units of sqrt(D)/sigma; None, as published, for any.
     """
 
     rule: Literal["published", "gaussian"] = "published"
     scale: float = 1.0
     steps: int = 1000
+    bound: float | None = BOUND
 
     def __post_init__(self):
+        check_bound(self.bound)
         if not 0 < self.scale < math.inf:
             raise ValueError(f"conditioner.scale={self.scale} must be positive; type conditioner.scale=1")
         if self.steps < 1:
@@ -172,11 +221,14 @@ class PiGDM(Guidance):
 
     Arguments:
         sigma_data: q, the std of data N(0, q^2 I) for which that is so; published 1.
+        bound: the longest term in units of sqrt(D)/sigma; None, as published, for any, also one that overshoots.
     """
 
     sigma_data: float = 1.0
+    bound: float | None = BOUND
 
     def __post_init__(self):
+        check_bound(self.bound)
         check_sigma_data(self.sigma_data)
 
     def variance(self, alpha: Tensor, sigma: Tensor) -> Tensor:
@@ -185,7 +237,8 @@ class PiGDM(Guidance):
 
     def term(self, state: State, measurement: Measurement) -> Tensor:
         r = self.variance(state.alpha, state.sigma)
-        return state.pull(measurement.pull(measurement.residual(state.denoised), r))
+        term = state.pull(measurement.pull(measurement.residual(state.denoised), r))
+        return term if self.bound is None else without_overshoot(term, state, measurement)
 
 
 def check_sigma_data(sigma_data: float) -> None:
@@ -200,12 +253,15 @@ class MMPS(Guidance):
     Arguments:
         iterations: of conjugate gradients at most; as many as y has values are exact, for a score that is a gradient.
         tolerance: the residual, relative to its start, at which a sample's iterations end.
+        bound: the longest term in units of sqrt(D)/sigma; None, as published, for any, also one that overshoots.
     """
 
     iterations: int = 5
     tolerance: float = 1e-4
+    bound: float | None = BOUND
 
     def __post_init__(self):
+        check_bound(self.bound)
         if self.iterations < 1:
             raise ValueError(
                 f"conditioner.iterations={self.iterations} must be at least 1; type conditioner.iterations=5"
@@ -226,7 +282,8 @@ class MMPS(Guidance):
         # a y may hold what A cannot say (rows that depend on one another, a mask's unknown values): leave it out
         residual = A(measurement.operator.pseudo_inverse(measurement.residual(state.denoised)))
         v = conjugate_gradients(covariance, residual, self.iterations, self.tolerance)
-        return state.pull(A.transpose(v))
+        term = state.pull(A.transpose(v))
+        return term if self.bound is None else without_overshoot(term, state, measurement)
 
 
 def conjugate_gradients(product: Pull, b: Tensor, iterations: int, tolerance: float) -> Tensor:

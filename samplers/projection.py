@@ -9,7 +9,7 @@ the published code:
 * x is replaced at the time s that a step has reached, with that time's alpha and sigma;
 * the start at T is replaced too, by noised values and not by clean ones;
 * what is measured is replaced in the row space of A, for the start as well;
-* the samples come from E[x_0 | x] of the last x, in which nothing is noised again, and hold the measurement exactly.
+* nothing is noised again after the sampler's last step, and the samples hold the measurement exactly.
 
 Replacement draws the measured part without regard to the rest, so that its samples are not quite the posterior's, nor
 with ever smaller steps. Going back up and down again (RePaint, arXiv 2201.09865: ``rounds``) lets the two parts agree,
@@ -167,6 +167,9 @@ class Projection(Conditioner):
             self.refuse(type(sampler).__name__, measurement)
             score = Bridge(sde, score, measurement, target)
         return Held(Started(sampler, measurement, target), measurement), score
+
+    def remedy(self, vectors: bool) -> str:
+        return "type conditioner=smcdiff"
 
     def replacing(self, sampler: PredictorCorrector, measurement: Measurement, target: Tensor) -> PredictorCorrector:
         predictor, corrector = sampler.predictor, sampler.corrector

@@ -19,12 +19,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sde_lib import SDE, ScoreFn, at
+from sde_lib import SDE, ScoreFn, at, of_rows
 
 from .conditioner import Conditioner, Held
 from .grid import Grid
-from .guidance import PiGDM, check_sigma_data, state
+from .guidance import BOUND, PiGDM, bounded, check_bound, check_sigma_data, state
+from .last import Last, finish
 from .measurement import Measurement
+from .particles import Particles
 from .pc import Film, OnStep, PredictorCorrector, Sampler
 from .predictors import Predictor
 
@@ -47,9 +49,10 @@ class TwistedSampler(Sampler):
         grid, steps, predictor: of the sampler that is conditioned.
         measurement: of the batch, whole groups of draws.
         twist: the guidance of the particles.
+        bound: the longest term of the guidance, in units of sqrt(D)/sigma, or None.
         copies: particles for each draw.
         share: of the particles that must carry weight.
-        denoise: whether the particles end at their denoised x.
+        last: the particles' step from eps to the data; see :mod:`samplers.last`.
     """
 
     grid: Grid
@@ -57,9 +60,10 @@ class TwistedSampler(Sampler):
     predictor: Predictor
     measurement: Measurement
     twist: PiGDM
+    bound: float | None
     copies: int
     share: float
-    denoise: bool
+    last: Last
 
     @torch.no_grad()
     def __call__(
@@ -71,63 +75,38 @@ class TwistedSampler(Sampler):
         on_step: OnStep | None = None,
         film: Film | None = None,
     ) -> Tensor:
-        draws, shape = self.measurement.draws, x.shape[1:]
-        groups = len(x) // draws
-        particles = draws * self.copies
-        # a draw's copies stand together: particle p of a group belongs to draw p // copies
-        numbers = torch.arange(len(x), device=x.device).repeat_interleave(self.copies)
-        y = self.measurement.rows(numbers)
-
-        def normals() -> Tensor:
-            return torch.stack([randn_like(x) for _ in range(self.copies)], 1).flatten(0, 1)
+        cloud = Particles(x, self.measurement.draws, self.copies, randn_like)
+        score, y = of_rows(score, cloud.rows), self.measurement.rows(cloud.rows)
 
         def look(x: Tensor, t: float) -> Particle:
             here = state(sde, score, x, at(t, x))
             r = self.twist.variance(here.alpha, here.sigma)
             log_twist = y.log_prob(here.denoised, r)
-            return Particle(here.score, self.twist.term(here, y), log_twist, here.denoised)
-
-        def resampled(log_weights: Tensor, uniform: Tensor, count: int) -> Tensor:
-            """Numbers of ``count`` particles a group, in proportion to their weights."""
-            share = torch.softmax(log_weights.double(), 1).cumsum(1)
-            places = (torch.arange(count, device=x.device) + uniform.double()[:, None]) / count
-            chosen = torch.searchsorted(share / share[:, -1:], places).clamp_max(particles - 1)
-            return (chosen + particles * torch.arange(groups, device=x.device)[:, None]).flatten()
-
-        def uniform() -> Tensor:
-            """One number in [0, 1) for each group."""
-            return torch.special.ndtr(randn_like(x)[::draws].flatten(1)[:, 0].double())
+            return Particle(here.score, bounded(self.twist.term(here, y), here, self.bound), log_twist, here.denoised)
 
         grid = self.grid(sde, self.steps)
         rows = self.predictor.prepare(sde, grid)
-        cloud = torch.stack([x, *(randn_like(x) * sde.prior_std for _ in range(self.copies - 1))], 1).flatten(0, 1)
-        now = look(cloud, float(grid[0]))
-        log_weights = now.log_twist.reshape(groups, particles)
+        state_now = cloud.start(x, sde.prior_std)
+        now = look(state_now, float(grid[0]))
+        log_weights = now.log_twist.double().reshape(cloud.groups, cloud.count)
         if film:
             film.add(sde.T, x)
         frames = {round(share * self.steps) for share in film.shares} if film else set()
         for n, (_, A, C, N) in enumerate(rows):
-            share = torch.softmax(log_weights, 1)
-            poor = 1 / share.square().sum(1) < self.share * particles
-            chosen = resampled(log_weights, uniform(), particles)
-            stay = torch.arange(len(cloud), device=x.device)
-            pick = torch.where(poor.repeat_interleave(particles), chosen, stay)
-            log_weights = torch.where(poor[:, None], 0.0, log_weights)
-            cloud, score_now, term, twist = (each[pick] for each in (cloud, now.score, now.term, now.log_twist))
-            noise, pushed = N * normals(), C * term
-            cloud = A * cloud + C * score_now + pushed + noise
-            now = look(cloud, float(grid[n + 1]))
+            pick, log_weights = cloud.resample(log_weights, self.share)
+            here, score_now, term, twist = (each[pick] for each in (state_now, now.score, now.term, now.log_twist))
+            noise, pushed = N * cloud.normals(), C * term
+            state_now = A * here + C * score_now + pushed + noise
+            now = look(state_now, float(grid[n + 1]))
             # the step's own density over the guided one's, and the twists
             ratio = (noise.square() - (noise + pushed).square()).flatten(1).sum(1) / (2 * N**2)
-            log_weights = log_weights + (now.log_twist - twist + ratio).reshape(groups, particles)
+            log_weights = log_weights + (now.log_twist - twist + ratio).double().reshape(log_weights.shape)
             if n + 1 in frames:
-                film.add(float(grid[n + 1]), cloud[:: self.copies])
+                film.add(float(grid[n + 1]), state_now[:: self.copies])
             if on_step:
                 on_step((n + 1) / self.steps)
-        if self.denoise:
-            moment = torch.tensor(sde.eps, dtype=torch.float64)
-            cloud = now.denoised + float(sde.sigma(moment) ** 2 / sde.alpha(moment)) * now.term
-        return cloud[resampled(log_weights, uniform(), draws)].reshape(-1, *shape)
+        state_now = finish(self.last, sde, lambda x, t: now.score + now.term, state_now)
+        return state_now[cloud.choose(log_weights, cloud.draws)].reshape(x.shape)
 
 
 @dataclass(frozen=True)
@@ -138,13 +117,16 @@ class TDS(Conditioner):
         particles: how many a measurement; at least as many as are drawn of it.
         share: of the particles that must carry weight, or they are drawn anew.
         sigma_data: of the twist, as in :class:`PiGDM`.
+        bound: the longest term of the guidance in units of sqrt(D)/sigma; the weights know what was added.
     """
 
     particles: int = 64
     share: float = 0.5
     sigma_data: float = 1.0
+    bound: float | None = BOUND
 
     def __post_init__(self):
+        check_bound(self.bound)
         if self.particles < 2:
             raise ValueError(
                 f"conditioner.particles={self.particles} must be at least 2; type conditioner.particles=64"
@@ -176,9 +158,10 @@ class TDS(Conditioner):
             sampler.steps,
             predictor,
             measurement,
-            PiGDM(self.sigma_data),
+            PiGDM(self.sigma_data, bound=None),
+            self.bound,
             self.load(measurement.draws),
             self.share,
-            sampler.denoise,
+            sampler.last,
         )
         return Held(twisted, measurement), score

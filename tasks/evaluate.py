@@ -7,7 +7,8 @@ there. They are compared with held-out data in the features of a small classifie
 * ``fd-NET@HASH``, ``kd-NET@HASH``: the Frechet and the kernel distance (:mod:`metrics.frechet`, :mod:`metrics.kernel`)
   of features. They compare with no other network's and with no FID; HASH is that of the network's weights.
 * ``precision``, ``recall``, ``density``, ``coverage``: :mod:`metrics.support`.
-* ``sliced_wasserstein``: of the samples themselves, in data units.
+* ``sliced_wasserstein``: of the samples themselves, in ``distance_unit``: ``data`` for data units, ``std`` for standard
+  deviations, where columns have units of their own.
 
 A floor is the same of training data against the held-out ones. Distances depend on the counts: samples and training
 data are therefore cut into sets of one size, ``compared``, the smaller of both counts, and each number is the mean over
@@ -31,7 +32,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from data import Condition, Conditional, Data, read_points
+from data import Condition, Conditional, Data, order, read_points
 from metrics import (
     Values,
     class_shares,
@@ -137,16 +138,13 @@ class Evaluate:
         net, classes, title = record.features
         kept, y = self.obtain(sde, score, data, record)
         r, known = torch.from_numpy(kept.x), data.condition
-        # any of them, since files may stand in an order
-        random = torch.Generator().manual_seed(0)
-        test, train = (torch.randperm(len(each), generator=random) for each in (data.test, data.train))
-        test, size = test[:MOST], min(len(r), len(data.train))
+        test, size = torch.arange(min(MOST, len(data.test))), min(len(r), len(data.train))
         if size < len(r):
             log.info("samples are compared in sets of %s: there are no more training data to set a floor", f"{size:,}")
 
         view = View(net, data, self.device, joined=y is not None and not known.classes)
         reference = Points(data.test[test], None if known is None else known.test[test])
-        train = train[: SETS * size]
+        train = slice(SETS * size)
         floors = Points(data.train[train], None if known is None else known.train[train])
         ours, floor = self.measured(view, {"samples": Points(r, y), "floor": floors}, reference, size, data, title)
         metrics, stderr = {}, f"kd-{title}_stderr"
@@ -162,7 +160,13 @@ class Evaluate:
         if self.fid:
             metric = inception(self.fid, self.device)
             metrics |= inception_distances(metric, r, data, self.device, min(64, self.batch))
-        metrics |= {"features": title, "count": len(r), "compared": size, "reference": len(test)}
+        metrics |= {
+            "features": title,
+            "count": len(r),
+            "compared": size,
+            "reference": len(test),
+            "distance_unit": data.distance_unit,
+        }
         if kept.evaluations:
             metrics |= {"nfe": kept.evaluations / len(r), "seconds": kept.seconds, "drawn_now": kept.drawn}
         from .figures.evaluation import evaluation
@@ -186,7 +190,9 @@ class Evaluate:
                     at = slice(first, first + size)
                     h = view(part.x[at], None if part.y is None else part.y[at])
                     row = base.compared(h, title)
-                    row["sliced_wasserstein"] = sliced_wasserstein(part.x[at][:room], reference.x[:room])
+                    row["sliced_wasserstein"] = sliced_wasserstein(
+                        data.commensurate(part.x[at][:room]), data.commensurate(reference.x[:room])
+                    )
                     found.append(row)
                     done += 1
                     advance(done)
@@ -197,7 +203,7 @@ class Evaluate:
         """The samples in data units, and the y that each was drawn for, if there is one."""
         if self.samples is not None:
             r = read_points(self.samples, data.shape, data.levels, data.labels(), key="task.samples")
-            r = r[: self.count] if self.count else r
+            r = r[order(len(r))[: self.count or len(r)]]  # a file may stand in an order
             if len(r) < LEAST:
                 raise ValueError(f"task.samples={self.samples} holds {len(r)} samples, and {LEAST} are the least")
             return Kept(r.numpy(), 0, 0.0, 0), None

@@ -141,12 +141,12 @@ class Generators:
             found: Coverage = mode_coverage(data.encode(r), data.components())
         else:
             found = judge.coverage(r)
-        test = data.test.double()
+        test, x = data.commensurate(data.test), data.commensurate(r)
         row = {"shares": found.shares, "modes_found": found.found, "variation": found.variation}
         if found.good is not None:
             row["good"] = found.good
-        row["sliced_wasserstein"] = sliced_wasserstein(r, test)
-        row["precision"], row["recall"] = precision_recall(r[:MEASURED], test[:MEASURED], NEIGHBOURS)
+        row["sliced_wasserstein"] = sliced_wasserstein(x, test)
+        row["precision"], row["recall"] = precision_recall(x[:MEASURED], test[:MEASURED], NEIGHBOURS)
         return row
 
     def described(self, name: str, rows: list[dict], modes: int) -> dict[str, float]:

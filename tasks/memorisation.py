@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data import Data, read_points
+from data import Data, read_points, subset
 from metrics import Cells, CopyingTest, copying_test, nearest
 from samplers import Sampler, TemperedNoise, Tempering
 from sde_lib import SDE, Counted, ScoreFn
@@ -160,7 +160,7 @@ class Memorisation:
         """The samples in data units, integers where the data are, and what each cost; None for those of a file."""
         if self.samples is not None:
             r = read_points(self.samples, data.shape, data.levels, data.labels(), key="task.samples")
-            return (r[: self.count] if self.count else r), None
+            return subset(r, self.count), None
         counted, count = Counted(score), self.count or (1000 if len(data.shape) == 1 else 256)
         r = data.decode(self.drawing.draw(sde, counted, data.shape, count).double().cpu())
         if not bool(r.isfinite().all()):

@@ -2,21 +2,22 @@
 
 from torch import Tensor
 
-from data import Data, read_points
+from data import Data, read_points, subset
 
 
 def points_of(data: Data, path: str | None, count: int | None) -> Tensor:
     """``count`` points in data units, shape (N, *): of the file at ``path`` (all, if count is None), or held-out ones
-    (10,000 vectors or 256 pictures, if count is None).
+    (10,000 vectors or 256 pictures, if count is None). Some of a file's are drawn at random, since a file may stand in
+    an order; held-out data stand in a random order already.
     """
     if path:
         r = read_points(path, data.shape, data.levels, data.labels())
-        return r[:count] if count else r
+        return subset(r, count)
     return held_out(data, count or (10_000 if len(data.shape) == 1 else 256))
 
 
 def held_out(data: Data, count: int) -> Tensor:
-    """The first ``count`` held-out points, or all where there are fewer; ValueError where there is none."""
+    """``count`` held-out points, or all where there are fewer; ValueError where there is none."""
     if not len(data.test):
         raise ValueError(
             "these data have no held-out examples: type points=FILE for points of your own, or data=NAME for data with "

@@ -13,10 +13,14 @@ What is reported, over the unknown values (over all, where the operator is no ma
   the posterior reach ``coverage_nominal`` = 1 - 2k/(draws + 1), k the number for which that is nearest to 0.8;
 * ``sliced_wasserstein_to_exact``, for mixtures: the mean over the points of the distance of the draws to as many exact
   ones, beside the floor that exact ones show among themselves;
+* ``draws_out_of_range``: how many draws have an unknown value further outside the training part's range of its column
+  (of a picture's pixels, of all of them) than that range is wide. A warning names the column. Beyond ten such widths,
+  or not finite, draws have diverged: the run ends with an error, unless the point's own measurement lies out of range;
 * ``known_deviation_data_units``: the largest change of a value that was known exactly, 0; ``misfit`` of other
   measurements: the root mean square of (y - A x)/s, which is about 1, or of y - A x where s = 0.
 """
 
+import logging
 import time
 from dataclasses import dataclass
 
@@ -24,7 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data import Data, read_points
+from data import Data, read_points, subset
 from metrics import sliced_wasserstein
 from samplers import Conditioner, ExactPosterior, Mask, Masking, Missing, Operator, Sampler, in_model_units
 from sde_lib import SDE, BlockNoise, Counted, ScoreFn
@@ -33,6 +37,9 @@ from .points import held_out
 from .progress import progress
 from .record import Record
 
+log = logging.getLogger(__name__)
+
+OUT, DIVERGED = 1.0, 10.0  # widths of the training part's range beyond it: counted, and an error
 COMPARED = 64  # points of a mixture whose draws are compared with exact ones
 
 
@@ -87,18 +94,15 @@ class Restore:
     def __call__(self, sde: SDE, score: ScoreFn, data: Data, record: Record) -> dict:
         problem, counted = self.pose(data), Counted(score)
         draws = self.draws or (64 if len(data.shape) == 1 else 8)
+        if words := self.conditioner.describe(self.sampler, draws):
+            log.info("conditioner: %s", words)
         started = time.monotonic()
         x = self.solve(sde, counted, data, problem, draws)
         seconds = time.monotonic() - started
         count = len(x)
-        if not bool(x.isfinite().all()):
-            bad = int((~x.flatten(2).isfinite().all(2)).sum())
-            raise FloatingPointError(
-                f"{bad} of {count * draws} samples are not finite; try more sampler.steps, another sampler or "
-                f"conditioner, or dtype=float64"
-            )
+        out = self.out_of_range(data, problem, x)
         exact = self.exact(data, problem, draws)
-        metrics = {"count": count, "draws": draws} | self.measures(data, problem, x) | distances(x, exact)
+        metrics = {"count": count, "draws": draws} | out | self.measures(data, problem, x) | distances(x, exact)
         metrics |= {"nfe": counted.evaluations / (count * draws), "seconds": seconds}
         self.keep(data, problem, x, record)
         self.show(data, problem, x, record)
@@ -112,11 +116,12 @@ class Restore:
         if not self.points:
             return self.measured(data, self.operator, held_out(data, self.count or default))
         if not isinstance(self.operator, Masking):
-            y = read_points(self.points, self.operator.measured)[: self.count]
+            y = subset(read_points(self.points, self.operator.measured), self.count)
             if data.levels:  # measured of integers k, that stand for k + 1/2
                 y = y + self.operator(torch.full((1, *data.shape), 0.5, dtype=torch.float64))
             return Problem(self.operator, y, None)
-        r = read_points(self.points, data.shape, data.levels, data.labels(), missing=True)[: self.count]
+        r = read_points(self.points, data.shape, data.levels, data.labels(), missing=True)
+        r = subset(r, self.count)
         gaps = r.isnan() if r.is_floating_point() else torch.zeros_like(r, dtype=torch.bool)
         if not isinstance(self.operator, Missing):
             if bool(gaps.any()):
@@ -225,6 +230,44 @@ class Restore:
             found |= coverage(x, truth, unknown)
         return found
 
+    def out_of_range(self, data: Data, problem: Problem, x: Tensor) -> dict[str, int]:
+        """Counts the draws (N, draws, *) that lie outside the training part's range; see the module's text.
+
+        Raises:
+            FloatingPointError: where draws have diverged.
+        """
+        total, unknown = x.shape[0] * x.shape[1], ~known_exactly(problem.operator, x[:, 0])
+        remedy = self.conditioner.remedy(len(data.shape) == 1)
+        bad = ~x.isfinite() & unknown[:, None]
+        if (limits := range_of(data)) is None:
+            if bool(bad.any()):
+                raise FloatingPointError(f"{draws_with(bad)} of {total} draws are not finite; {remedy}")
+            return {}
+        far = bad | beyond(x, limits, DIVERGED) & unknown[:, None]
+        strange = beyond(self.said(problem), limits, OUT).flatten(1).any(1)
+        diverged = far & ~strange.reshape(-1, *[1] * (far.ndim - 1)) | bad
+        if bool(diverged.any()):
+            raise FloatingPointError(
+                f"{draws_with(diverged)} of {total} draws have diverged: {worst(data, x, diverged, limits)}; {remedy}"
+            )
+        if bool(strange.any()):
+            log.warning(
+                "%d of %d points are measured further outside the training part's range than it is wide: what is drawn "
+                "for them is the network's guess; look at their rows of points=",
+                int(strange.sum()),
+                len(x),
+            )
+        out = beyond(x, limits, OUT) & unknown[:, None]
+        if count := draws_with(out):
+            log.warning("draws_out_of_range: %d of %d, %s; %s", count, total, worst(data, x, out, limits), remedy)
+        return {"draws_out_of_range": count}
+
+    def said(self, problem: Problem) -> Tensor:
+        """What a measurement says of x by itself, A^+ y, (N, *), NaN where a mask hides a value."""
+        if isinstance(problem.operator, Masking):
+            return torch.where(problem.operator.seen, problem.operator.pseudo_inverse(problem.y), torch.nan)
+        return problem.operator.pseudo_inverse(problem.y)
+
     # ---- what is left of it ----
 
     def keep(self, data: Data, problem: Problem, x: Tensor, record: Record) -> None:
@@ -275,6 +318,51 @@ class Restore:
 def exactly_known(operator: Operator) -> Tensor | None:
     """Which values a mask without noise knows, (1, *) or (N, *); None for any other operator."""
     return operator.seen if isinstance(operator, Masking) and not operator.noise else None
+
+
+def known_exactly(operator: Operator, like: Tensor) -> Tensor:
+    """Which values of each point a mask without noise knows, (N, *) as ``like``; none for any other operator."""
+    seen = exactly_known(operator)
+    return torch.zeros_like(like, dtype=torch.bool) if seen is None else seen.expand_as(like)
+
+
+def range_of(data: Data) -> tuple[Tensor, Tensor] | None:
+    """The least and the largest value of the training part in data units, of each column (D,) of vectors or of all
+    pixels; None where there is none.
+    """
+    if not len(data.train):
+        return None
+    train = data.train.flatten(1) if len(data.shape) == 1 else data.train.reshape(-1, 1)
+    low, high = train.amin(0).double(), train.amax(0).double()
+    high = high + 1 if data.levels else high  # integers stand for [k, k + 1)
+    return (low, high) if len(data.shape) == 1 else (low[0], high[0])
+
+
+def beyond(x: Tensor, limits: tuple[Tensor, Tensor], widths: float) -> Tensor:
+    """Which values lie further outside the limits than so many widths of them."""
+    low, high = limits
+    margin = widths * (high - low)
+    return (x < low - margin) | (x > high + margin)
+
+
+def draws_with(values: Tensor) -> int:
+    """How many draws have such a value, (N, draws, *) booleans."""
+    return int(values.flatten(2).any(2).sum())
+
+
+def worst(data: Data, x: Tensor, which: Tensor, limits: tuple[Tensor, Tensor]) -> str:
+    """Names the column in which most draws are among ``which``, what they reach there, and its range."""
+    place, what = (...,), "pixels reach"
+    if len(data.shape) == 1:
+        j = int(which.sum((0, 1)).argmax())
+        names = data.labels()
+        place, what = (..., j), f"column {names[j] if names else j} reaches"
+    values = x[place][which[place]]
+    low, high = (float(limit[place[1:]] if len(place) > 1 else limit) for limit in limits)
+    finite = values[values.isfinite()]
+    size = (finite - (low + high) / 2).abs()
+    reached = f"{float(finite[size.argmax()]):.3g}" if len(finite) == len(values) else "values that are not finite"
+    return f"{what} {reached}, trained on {low:.3g} to {high:.3g}"
 
 
 def coverage(x: Tensor, truth: Tensor, unknown: Tensor) -> dict[str, float]:

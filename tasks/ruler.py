@@ -7,8 +7,9 @@ With the moments m, C of samples in model units and m*, C* of the data,
     e_{cov} = \frac{\|C - C^*\|_F}{\|C^*\|_F}, \qquad
     e_{nll} = -\frac1n\sum_i \log p_{data}(x_i) - H[p_{data}],
 
-and SW_2 to the held-out data (:mod:`metrics.two_sample`), in data units. m* and C* are exact for a mixture and the
-training data's elsewhere, H is the mean over all training data; e_nll is negative for samples too near to the modes.
+and SW_2 to the held-out data (:mod:`metrics.two_sample`), in the unit ``data.distance_unit``. m* and C* are exact for a
+mixture and the training data's elsewhere, H is the mean over all training data; e_nll is negative for samples too near
+to the modes.
 
 None of them is 0 for a finite sample of the data themselves. So up to 16 separate sets of as many training data are
 measured alike: the mean and the spread of what they show is the floor, and an error within 3 spreads of the mean is at
@@ -44,7 +45,7 @@ class Ruler:
     def __init__(self, data: Data, count: int, directions: int = 32):
         self.data, self.directions = data, directions
         most = max(2, min(10_000, 2**24 // data.dim))  # in bounded memory
-        self.size, self.test = min(count, most), data.test[:most].double()
+        self.size, self.test = min(count, most), data.commensurate(data.test[:most])
         self.mean, self.covariance = true_moments(data)
         self.entropy = self.cross_entropy(data.train)
         sets = [each for each in data.train.split(self.size)[:SETS] if len(each) == self.size]
@@ -65,7 +66,9 @@ class Ruler:
 
     def measures(self, r: Tensor) -> dict[str, float]:
         """The errors of points in data units, float64."""
-        found = {"sliced_wasserstein": sliced_wasserstein(r[: self.size], self.test, self.directions)}
+        found = {
+            "sliced_wasserstein": sliced_wasserstein(self.data.commensurate(r[: self.size]), self.test, self.directions)
+        }
         mean, covariance = moments(self.data.encode(r).flatten(1))
         total = self.covariance.diagonal().sum() if self.covariance.ndim == 2 else self.covariance.sum()
         found["mean_error"] = float((mean - self.mean).norm() / total.sqrt())

@@ -181,9 +181,11 @@ class Sample:
         else:
             record.picture(figures.pairs(r, real, path, labels=labels))
         if len(data.shape) == 1 and data.dim <= 2:
-            x, paths = data.encode(held_out.double()), np.stack(frames(sde, data, film))
-            times = {"times": film.times} if data.dim == 1 else {}
-            record.picture(figures.trajectories(paths, record.path("trajectories.png"), data=x, **times))
+            paths = [data.decode(torch.from_numpy(frame * data.std)).numpy() for frame in frames(sde, data, film)]
+            keys = {"data": held_out.double(), "labels": data.labels()} | (
+                {"times": film.times} if data.dim == 1 else {}
+            )
+            record.picture(figures.trajectories(np.stack(paths), record.path("trajectories.png"), **keys))
             if data.dim == 2 and alone:
                 own = told(score, encoded(data, y), slice(None), self.device, getattr(torch, self.dtype))
                 record.picture(score_field(sde, own, data, real, record, self.device, getattr(torch, self.dtype)))
@@ -206,10 +208,12 @@ def frames(sde: SDE, data: Data, film: Film) -> list[np.ndarray]:
 
 
 def score_field(sde: SDE, score: ScoreFn, data: Data, real: Tensor, record: Record, device: str, dtype: torch.dtype):
-    """The score on a grid at four times, from much noise to little."""
+    """The score of the noisy data x_t/alpha(t) in data units, on a grid at four times, from much noise to little:
+    with x_t = alpha (r - m)/s its gradient by r is alpha/s times the score.
+    """
     from . import figures
 
-    x = data.encode(real.double())
+    x, scale = data.encode(real.double()), data.scale.expand(data.shape)
     low, high = x.quantile(0.002, dim=0) - 0.3, x.quantile(0.998, dim=0) + 0.3
     axes = [torch.linspace(float(a), float(b), 22, dtype=torch.float64) for a, b in zip(low, high, strict=True)]
     points = torch.stack(torch.meshgrid(*axes, indexing="xy"), dim=-1)
@@ -217,24 +221,33 @@ def score_field(sde: SDE, score: ScoreFn, data: Data, real: Tensor, record: Reco
     flat = points.reshape(-1, 2).to(device, dtype)
     with torch.no_grad():
         fields = [
-            score(flat * float(sde.alpha(t)), t.to(flat).expand(len(flat))).reshape(22, 22, 2).cpu() for t in times
+            score(flat * float(sde.alpha(t)), t.to(flat).expand(len(flat))).reshape(22, 22, 2).cpu().double()
+            * (float(sde.alpha(t)) / scale)
+            for t in times
         ]
-    return figures.score_field(axes[0], axes[1], fields, times.tolist(), record.path("score_field.png"), data=x)
+    across, up = (
+        axis * unit + middle for axis, unit, middle in zip(axes, scale, data.shift.expand(data.shape), strict=True)
+    )
+    path = record.path("score_field.png")
+    return figures.score_field(across, up, fields, times.tolist(), path, data=real.double(), labels=data.labels())
 
 
 def distances(r: Tensor, data: Data) -> dict:
-    """Sliced Wasserstein distance to held-out data in data units, beside its floor: the same for training data.
+    """The sliced Wasserstein distance of samples (N, *) in data units to held-out data, beside its floor: the same for
+    training data. Its unit is ``data.distance_unit``.
 
     The floor is the mean over up to eight separate sets of as many training data, since one such distance varies a lot.
     """
     most = max(2, min(10_000, 2**24 // data.dim))  # in bounded memory
-    size, test = min(len(r), len(data.train), most), data.test[:most].double()
+    size, test = min(len(r), len(data.train), most), data.commensurate(data.test[:most])
     if size < 2:
         return {}
-    floors = [sliced_wasserstein(real.double(), test) for real in data.train.split(size)[:8] if len(real) == size]
+    sets = [data.commensurate(real) for real in data.train.split(size)[:8] if len(real) == size]
+    floors = [sliced_wasserstein(real, test) for real in sets]
     return {
-        "sliced_wasserstein": sliced_wasserstein(r[:size].double(), test),
+        "sliced_wasserstein": sliced_wasserstein(data.commensurate(r[:size]), test),
         "sliced_wasserstein_floor": sum(floors) / len(floors),
+        "distance_unit": data.distance_unit,
     }
 
 
@@ -248,4 +261,5 @@ def conditional_distances(r: Tensor, y: Tensor, data: Data) -> dict:
     if known.classes or len(data.shape) != 1:
         return distances(r, data)
     train, test = (torch.cat([x.double(), at], 1) for x, at in ((data.train, known.train), (data.test, known.test)))
-    return distances(torch.cat([r.double(), y], 1), Data(train, test, 0.0, 1.0))
+    scale = torch.cat([data.scale.expand(data.shape), known.scale])
+    return distances(torch.cat([r.double(), y], 1), Data(train, test, 0.0, scale, shuffle=False))

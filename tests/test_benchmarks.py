@@ -42,6 +42,9 @@ SMALLEST = {  # arguments, the rows of numbers that are printed at least, and wh
         ["--points", "2", "--runs", "2", "--tolerance", "0.3", "--only", "orthogonal, for two, redrawn"], 3,
         ["published", "orthogonal, for two, redrawn, control"],
     ),
+    "randomness": (
+        ["--rounds", "2", "--seconds", "0", "--only", "MLP, points of 2"], 2, ["| MLP, points of 2, batch 256 | 0.1 |"],
+    ),
     "temperature": (["--count", "60", "--steps", "4"], 9, ["tempering=noise, sea"]),
     "throughput": (
         ["--sides", "8", "--batch", "1", "--rounds", "1", "--updates", "1", "--threads", "1"], 8,

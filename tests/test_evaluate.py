@@ -231,16 +231,17 @@ def test_without_labels_the_network_learns_how_pictures_were_turned(tmp_path, sh
 
 def test_turns_are_turns():
     x = torch.arange(2 * 3 * 4 * 4).reshape(2, 3, 4, 4).to(torch.uint8)
-    turned = Turned(Data(x, x[:1], 0.0, 1.0, 256))
-    assert turned.train.shape == (8, 3, 4, 4) and turned.train_labels.tolist() == [0, 1, 2, 3] * 2
+    turned = Turned(Data(x, x[:1], 0.0, 1.0, 256, shuffle=False))
+    assert turned.train.shape == (8, 3, 4, 4) and turned.train_labels.bincount().tolist() == [2] * 4
     for k in range(4):
-        assert np.array_equal(turned.train[4 + k].numpy(), np.rot90(x[1].numpy(), k, (1, 2)))
-    wide = Turned(Data(x[..., :2], x[:1, :, :, :2], 0.0, 1.0, 256))
+        found = {bytes(each.numpy()) for each in turned.train[turned.train_labels == k]}
+        assert found == {np.rot90(each.numpy(), k, (1, 2)).tobytes() for each in x}
+    wide = Turned(Data(x[..., :2], x[:1, :, :, :2], 0.0, 1.0, 256, shuffle=False))
     one = x[0, :, :, :2].numpy()
     for k, expected in enumerate((one, one[:, ::-1, ::-1], one[:, :, ::-1], one[:, ::-1])):
-        assert np.array_equal(wide.train[k].numpy(), expected)
+        assert np.array_equal(wide.test[wide.test_labels == k][0].numpy(), expected)
     with pytest.raises(ValueError, match="pictures can be turned"):
-        Turned(Data(torch.zeros(4, 2), torch.zeros(4, 2), 0.0, 1.0))
+        Turned(Data(torch.zeros(4, 2), torch.zeros(4, 2), 0.0, 1.0, shuffle=False))
 
 
 def test_labelled_vectors_may_have_a_network_too(tmp_path):
@@ -291,7 +292,7 @@ def evaluated(folder, sampler, shape=(3,), count=700) -> dict:
     draws = [2 * torch.randn(n, *shape, generator=torch.Generator().manual_seed(n)) + 8 for n in (3 * count, 900)]
     record, sde = Record(folder), make_sde("vp")
     record.drawing, record.features = (folder, {"sampler": vars(sampler)}), (Values(), None, "values")
-    metrics = Evaluate(sampler, count=count)(sde, GaussianScore(sde), Data(*draws, 8.0, 2.0), record)
+    metrics = Evaluate(sampler, count=count)(sde, GaussianScore(sde), Data(*draws, 8.0, 2.0, shuffle=False), record)
     record.close()
     return metrics
 
@@ -318,7 +319,7 @@ def test_samples_are_compared_in_sets_as_large_as_the_floors(tmp_path):
     train, test = torch.randn(150, 2), torch.randn(400, 2)
     record = Record(folder)
     record.drawing, record.features = (folder, {}), (Values(), None, "values")
-    data = Data(train, test, 0.0, 1.0)
+    data = Data(train, test, 0.0, 1.0, shuffle=False)
     metrics = Evaluate(sampler, count=500)(sde, GaussianScore(sde), data, record)
     record.close()
     x = torch.from_numpy(np.load(next(folder.glob("samples-*/*.npz")))["x"])
@@ -353,7 +354,7 @@ def test_numbers_y_are_compared_together_with_x(tmp_path):
 
     covariance = torch.tensor([[1.0, 0.9], [0.9, 1.0]], dtype=torch.float64)
     draws = [torch.randn(n, 2, dtype=torch.float64) @ torch.linalg.cholesky(covariance).T for n in (1500, 3000)]
-    data, record = Conditional(Data(*draws, 0.0, 1.0), [1]), Record(tmp_path)
+    data, record = Conditional(Data(*draws, 0.0, 1.0, shuffle=False), [1]), Record(tmp_path)
     record.drawing, record.features = (tmp_path, {}), (Values(), None, "values")
     found = Evaluate(Scaled(), count=1500)(make_sde("vp"), Blind(), data, record)
     record.close()

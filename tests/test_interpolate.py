@@ -82,7 +82,7 @@ def test_what_lies_between_has_the_law_of_its_ends():
 @pytest.mark.parametrize("name", SDES)
 def test_ends_are_the_data_within_the_round_trip(name, tmp_path):
     sde, x = make_sde(name), draw_mixture(mixture((2,)), 20, (2,))
-    data = Data(3 * x + 1, 3 * x + 1, 1.0, 3.0)
+    data = Data(3 * x + 1, 3 * x + 1, 1.0, 3.0, shuffle=False)
     metrics, arrays = interpolate(tmp_path, sde, Oracle(sde, mixture((2,))), data, frames=4, count=10)
     ends = arrays["x"][:, [0, -1]]
     assert np.abs(ends - (3 * x + 1).numpy().reshape(10, 2, 2)).max() == metrics["end_error_worst_data_units"]
@@ -94,7 +94,9 @@ def test_on_a_gaussian_the_decoded_path_is_the_path_of_the_data(path, tmp_path):
     """The flow of N(0, s^2) is a multiple of x, and each of the paths commutes with that."""
     sde, x = make_sde("vp"), 0.7 * torch.randn(6, 2, 3, 4, dtype=torch.float64)
     keys = {"path": path, "frames": 7, "rtol": 1e-8, "atol": 1e-8, "temperature": 0.6}
-    metrics, arrays = interpolate(tmp_path, sde, GaussianScore(sde, 0.0, 0.7), Data(x, x, 0.0, 1.0), **keys)
+    metrics, arrays = interpolate(
+        tmp_path, sde, GaussianScore(sde, 0.0, 0.7), Data(x, x, 0.0, 1.0, shuffle=False), **keys
+    )
     expected = {"spherical": spherical, "normal": normal, "linear": linear}[path](x[::2], x[1::2], U[:7] / U[6])
     np.testing.assert_allclose(arrays["x"], 0.6 * expected.numpy(), rtol=1e-5, atol=1e-6)
     assert "end_error_rms_data_units" not in metrics, "at another temperature the ends are not the data"
@@ -103,7 +105,7 @@ def test_on_a_gaussian_the_decoded_path_is_the_path_of_the_data(path, tmp_path):
 def test_a_path_through_several_points(tmp_path):
     sde, x = make_sde("vp"), draw_mixture(mixture((2,)), 7, (2,))
     np.save(tmp_path / "p.npy", x.numpy()[:6])
-    data, score = Data(x, x, 0.0, 1.0), Oracle(sde, mixture((2,)))
+    data, score = Data(x, x, 0.0, 1.0, shuffle=False), Oracle(sde, mixture((2,)))
     _, arrays = interpolate(tmp_path, sde, score, data, through=3, frames=5, points=f"{tmp_path}/p.npy")
     assert arrays["x"].shape == (2, 9, 2) and np.allclose(arrays["u"], np.linspace(0, 2, 9))
     np.testing.assert_allclose(arrays["x"][:, ::4], x[:6].reshape(2, 3, 2), atol=1e-3)
@@ -115,13 +117,15 @@ def test_a_path_through_several_points(tmp_path):
 def test_every_shape_has_a_picture(shape, tmp_path):
     sde, x = make_sde("vp"), torch.randn(20, *shape, dtype=torch.float64)
     keys = {"path": "normal", "rtol": 1e-2, "atol": 1e-2, "count": 3, "frames": 3, "batch": 4}
-    interpolate(tmp_path, sde, GaussianScore(sde), Data(x, x, 0.0, 1.0), **keys)
+    interpolate(tmp_path, sde, GaussianScore(sde), Data(x, x, 0.0, 1.0, shuffle=False), **keys)
     assert (tmp_path / "interpolation.png").stat().st_size > 3000
 
 
 def test_integers_are_encoded_as_points_of_their_bins(tmp_path):
     sde, r = make_sde("vp"), torch.randint(0, 16, (4, 1, 4, 5))
-    _, arrays = interpolate(tmp_path, sde, GaussianScore(sde), Data(r, r, 8.0, 4.0, levels=16), count=2, frames=2)
+    _, arrays = interpolate(
+        tmp_path, sde, GaussianScore(sde), Data(r, r, 8.0, 4.0, levels=16, shuffle=False), count=2, frames=2
+    )
     assert np.array_equal(np.floor(arrays["ends"].reshape(4, 1, 4, 5)), r)
     assert np.abs(arrays["x"] - arrays["ends"]).max() < 1e-2
 

@@ -107,7 +107,7 @@ def gaussian(shape, levels=None, count=300) -> tuple[Data, torch.Tensor]:
     draws = [2 * torch.randn(n, *shape, generator=torch.Generator().manual_seed(n)) + 8 for n in (count, 400, 401)]
     if levels:
         draws = [each.floor().clamp(0, levels - 1).to(torch.uint8) for each in draws]
-    data = Data(draws[0], draws[1], 8.0, 2.0, levels)
+    data = Data(draws[0], draws[1], 8.0, 2.0, levels, shuffle=False)
     return data, data.encode(data.dequantise(draws[2], None).double())
 
 
@@ -165,7 +165,7 @@ def test_a_blind_test_says_so(tmp_path):
     data, fresh = gaussian((6,))
     metrics, _ = judge(tmp_path / "a", data, Playback(fresh), noise=1.5)
     assert metrics["verdict"].startswith("unknown: the test is blind here")
-    shifted = Data(data.train, torch.cat((data.test[:200], data.test[200:] + 9)), 8.0, 2.0)
+    shifted = Data(data.train, torch.cat((data.test[:200], data.test[200:] + 9)), 8.0, 2.0, shuffle=False)
     metrics, _ = judge(tmp_path / "b", shifted, Playback(fresh), count=5)
     assert metrics["verdict"].startswith("unknown: too few")
 
@@ -173,7 +173,7 @@ def test_a_blind_test_says_so(tmp_path):
 def test_distances_between_principal_components(tmp_path):
     """Two directions of great variance and noise in all others: with components=2 the noise is not measured."""
     x = torch.cat((20 * torch.randn(300, 2), 0.01 * torch.randn(300, 8)), 1)
-    data = Data(x[:200], x[200:], 0.0, 1.0)
+    data = Data(x[:200], x[200:], 0.0, 1.0, shuffle=False)
     _, plane = judge(tmp_path / "a", data, Playback(data.encode(x[:50].double())), components=2, count=50)
     np.testing.assert_allclose(plane["distance_train"], 0, atol=1e-9)
     moved = x[:50].double()

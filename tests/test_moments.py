@@ -103,7 +103,7 @@ def test_of_data(shape, count):
     dim = math.prod(shape)
     train = (torch.randn(count, dim).double() @ torch.randn(dim, dim).double() + 1).float().reshape(count, *shape)
     shift, scale = torch.randn(shape), torch.rand(shape) + 0.5
-    data = Data(train, train[:1], shift, scale)
+    data = Data(train, train[:1], shift, scale, shuffle=False)
     found = data.moments()
     mean, variances, directions, rest = found
     x = (train.double() - data.shift) / data.scale
@@ -119,7 +119,7 @@ def test_of_integer_data(scale):
     """Uniform dequantisation adds 1/12 of a level's square to each variance, and 1/2 to the mean."""
     train = torch.randint(0, 17, (200, 3))
     train[:, 1] = (train[:, 0] + train[:, 1]) // 2
-    found = Data(train, train[:1], 8.5, scale, levels=17).moments()
+    found = Data(train, train[:1], 8.5, scale, levels=17, shuffle=False).moments()
     x = (train.double() + 0.5 - 8.5) / scale
     torch.testing.assert_close(found[0], x.mean(0), rtol=1e-12, atol=1e-12)
     cells = (1 / (12 * torch.as_tensor(scale).double() ** 2)).expand(3)
@@ -134,7 +134,7 @@ def test_of_integer_data(scale):
 def test_of_many_dimensions_and_few_examples():
     """50 examples of 1,100 integers span 49 directions: nothing but the cells is left for the others."""
     train = torch.randint(0, 4, (50, 1, 11, 100))
-    data = Data(train, train[:1], 1.5, 2.0, levels=4)
+    data = Data(train, train[:1], 1.5, 2.0, levels=4, shuffle=False)
     found = data.moments()
     x = ((train.double() + 0.5 - 1.5) / 2).flatten(1)
     assert found[2].shape == (1100, 50) and found[3] == pytest.approx(1 / 48, rel=1e-9)
@@ -146,7 +146,7 @@ def test_of_many_dimensions_and_many_examples():
     """1,100 dimensions keep 256 directions: the strong ones are the data's, and the trace is."""
     strong = torch.randn(400, 5, dtype=torch.float64) * torch.tensor([50.0, 40, 30, 20, 10])
     train = 2 + strong @ torch.randn(5, 1100, dtype=torch.float64) / 30 + 0.1 * torch.randn(400, 1100).double()
-    mean, variances, U, rest = Data(train, train[:1], 0.0, 1.0).moments()
+    mean, variances, U, rest = Data(train, train[:1], 0.0, 1.0, shuffle=False).moments()
     exact = torch.cov(train.T, correction=0)
     singular = torch.linalg.svdvals(train - train.mean(0)).square() / 400
     assert variances.shape == (256,) and U.shape == (1100, 256)
@@ -161,7 +161,7 @@ def test_of_many_dimensions_and_many_examples():
 def test_no_random_number_is_taken():
     """The sketch of many dimensions has a generator of its own: the same moments always, and the same draws after."""
     train = torch.randn(300, 1030)
-    data, state = Data(train, train[:1], 0.0, 1.0), torch.get_rng_state()
+    data, state = Data(train, train[:1], 0.0, 1.0, shuffle=False), torch.get_rng_state()
     first = data.moments()
     assert torch.equal(torch.get_rng_state(), state)
     torch.manual_seed(1)

@@ -194,7 +194,9 @@ def network() -> ScoreModel:
 
 def planar() -> Data:
     generator = torch.Generator().manual_seed(1)
-    return Data(torch.randn(50, 2, generator=generator), torch.randn(20, 2, generator=generator), 0.0, 1.0)
+    return Data(
+        torch.randn(50, 2, generator=generator), torch.randn(20, 2, generator=generator), 0.0, 1.0, shuffle=False
+    )
 
 
 def fit(model, folder=None, record=lambda event: None, data=None, **keys):

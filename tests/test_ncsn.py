@@ -117,7 +117,7 @@ def test_the_count_that_is_enough_is_the_least():
 
 def square(side: float) -> Data:
     corners = torch.tensor([[0.0, 0.0], [side, 0.0], [0.0, side], [side, side]])
-    return Data(corners.repeat(50, 1), corners, 0.0, 2.0)
+    return Data(corners.repeat(50, 1), corners, 0.0, 2.0, shuffle=False)
 
 
 def test_the_largest_distance_is_the_diagonal():

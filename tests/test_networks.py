@@ -249,7 +249,7 @@ def test_features_of_pixels_are_what_the_noise_leaves_on_average():
 def test_auto_is_one_turn_a_bin_whatever_the_network_is_given(words):
     """Every grey has the same finest feature, its neighbours opposite ones of the next."""
     greys = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16)
-    data = Data(torch.cat([greys, greys.flip(2)]), greys, 128, 128, levels=256)
+    data = Data(torch.cat([greys, greys.flip(2)]), greys, 128, 128, levels=256, shuffle=False)
     cfg = compose("data=digits", "sde.sigma_max=auto", f"parameterisation={words[0]}", *words[1:])
     cfg["model"]["pixel_features"] = "auto"
     cfg = settle(cfg, data, "cpu")
@@ -265,7 +265,11 @@ def test_auto_is_one_turn_a_bin_whatever_the_network_is_given(words):
 
 def test_auto_is_for_integers():
     with pytest.raises(ValueError, match=r"pixel_features=auto tells .* integer.*leave it out, or type data.levels=L"):
-        settle(compose("data=digits", "model.pixel_features=auto"), Data(*torch.randn(2, 4, 1, 8, 8), 0.0, 1.0), "cpu")
+        settle(
+            compose("data=digits", "model.pixel_features=auto"),
+            Data(*torch.randn(2, 4, 1, 8, 8), 0.0, 1.0, shuffle=False),
+            "cpu",
+        )
     for keys, message in (
         ({"pixel_features": (0.0,)}, r"model.pixel_features=\[0.0\] must lie in \(0, 1e6\]"),
         ({"pixel_features": (1e39,)}, "model.pixel_features"),
@@ -276,7 +280,7 @@ def test_auto_is_for_integers():
 
 
 def test_keys_that_decide_no_weight_rename_no_network():
-    data = Data(*torch.randint(0, 17, (2, 4, 1, 8, 8)), 8.0, 8.0, levels=17)
+    data = Data(*torch.randint(0, 17, (2, 4, 1, 8, 8)), 8.0, 8.0, levels=17, shuffle=False)
 
     def named(*words):
         cfg = settle(compose("data=digits", *words), data, "cpu")

@@ -133,12 +133,12 @@ def test_the_end_is_what_task_likelihood_says(tmp_path):
 
 
 def test_the_numbers_by_hand():
-    task, data = Overfitting(Likelihood()), Data(torch.zeros(3, 1), torch.zeros(3, 1), 0.0, 1.0)
+    task, data = Overfitting(Likelihood()), Data(torch.zeros(3, 1), torch.zeros(3, 1), 0.0, 1.0, shuffle=False)
     train, held_out = np.array([[3.0, 3, 3], [2, 2, 2], [1, 1, 1]]), np.array([[3.0, 3, 3], [2, 2, 2], [2, 3, 4]])
     found = task.metrics(data, [10, 20, 30], train, held_out)
     assert found["best_step"] == 20 and found["best_nll_nats"] == 2 and found["overfitting_nats"] == 1
     assert found["overfitting_stderr"] == pytest.approx(1 / math.sqrt(3)) and found["generalisation_gap_nats"] == 2
-    integers = Data(torch.zeros(3, 2).int(), torch.zeros(3, 2).int(), 0.0, 1.0, levels=4)
+    integers = Data(torch.zeros(3, 2).int(), torch.zeros(3, 2).int(), 0.0, 1.0, levels=4, shuffle=False)
     found = task.metrics(integers, [10, 20, 30], train, held_out)
     assert found["overfitting_bits_per_dim"] == pytest.approx(0.5 / math.log(2)) and "bound" in found
 

@@ -28,6 +28,7 @@ from samplers import (
     ProbabilityFlow,
     Projection,
     ReverseDiffusion,
+    SMCDiff,
     Superresolve,
     Uniform,
 )
@@ -139,7 +140,7 @@ def test_of_any_gaussian_moment_matching_is_exact(sde):
     expected = torch.linalg.solve(noised, (alpha[:, None] * mean - x)[..., None])[..., 0]
     found = posterior(MMPS(), sde, score, measurement)(x, t)
     assert torch.allclose(found, expected, rtol=1e-6, atol=1e-8)
-    rough = posterior(PiGDM(), sde, score, measurement)(x, t)
+    rough = posterior(PiGDM(bound=None), sde, score, measurement)(x, t)
     off = (rough - expected).abs().amax(1) / expected.abs().amax(1)
     assert off.max() > 0.05, "which the isotropic guess is not"
 
@@ -208,7 +209,7 @@ def test_dps_as_published_is_its_step():
     score = GaussianScore(sde, 0.2, 0.8)
     x_0 = torch.randn(3, 4, dtype=torch.float64)
     measurement, zeta = measure(operator, x_0), 0.3
-    guided = posterior(DPS(scale=zeta), sde, score, measurement)
+    guided = posterior(DPS(scale=zeta, bound=None), sde, score, measurement)
     t = torch.full((3,), 0.4, dtype=torch.float64)
     x = torch.randn(3, 4, dtype=torch.float64).requires_grad_()
     h = sde.T / 1000
@@ -224,7 +225,7 @@ def test_dps_as_a_likelihood_is_its_gradient():
     t, x = torch.full((3,), 0.4, dtype=torch.float64), torch.randn(3, 2, dtype=torch.float64).requires_grad_()
     log_prob = -measurement.residual(sde.denoise(score, x, t)).square().sum() / (2 * 0.3**2)
     (gradient,) = torch.autograd.grad(log_prob, x)
-    found = posterior(DPS(rule="gaussian"), sde, score, measurement)(x.detach(), t)
+    found = posterior(DPS(rule="gaussian", bound=None), sde, score, measurement)(x.detach(), t)
     assert torch.allclose(found, score(x, t) + gradient, rtol=1e-8)
 
 
@@ -325,7 +326,7 @@ def test_what_is_replaced_has_the_noise_of_its_time(predictor):
     y = torch.tensor([[1.5, 0.0]]).expand(count, 2)
     measurement = Measurement(Half((2,)), y, 0.0)
     step = make("sampler", "sampler=pc", f"sampler/predictor={predictor}").predictor
-    sampler = PredictorCorrector(Uniform(), 4, step, Langevin(count=3), denoise=False)
+    sampler = PredictorCorrector(Uniform(), 4, step, Langevin(count=3), last="none")
     wrapped, score = Projection().condition(sampler, sde, GaussianScore(sde), measurement)
     inner = wrapped.sampler.sampler
 
@@ -464,6 +465,14 @@ def test_particles_end_at_what_they_and_the_measurement_say_of_x_0():
         (lambda: DPS(scale=0.0), "conditioner.scale=0.0 must be positive"),
         (lambda: DPS(steps=0), "conditioner.steps=0 must be at least 1"),
         (lambda: PiGDM(0.0), "conditioner.sigma_data=0.0 must be positive"),
+        (lambda: PiGDM(bound=0.0), "conditioner.bound=0.0 must be positive, or null for none"),
+        (lambda: MMPS(bound=-1.0), "conditioner.bound=-1.0 must be positive"),
+        (lambda: DPS(bound=float("inf")), "conditioner.bound=inf must be positive"),
+        (lambda: TDS(bound=0.0), "conditioner.bound=0.0 must be positive"),
+        (lambda: SMCDiff(particles=1), "conditioner.particles=1 must be at least 2"),
+        (lambda: SMCDiff(steps=0), "conditioner.steps=0 must be at least 1"),
+        (lambda: SMCDiff(share=1.5), "conditioner.share=1.5 must be above 0"),
+        (lambda: SMCDiff(sigma_data=0.0), "conditioner.sigma_data=0.0 must be positive"),
         (lambda: MMPS(iterations=0), "conditioner.iterations=0 must be at least 1"),
         (lambda: MMPS(tolerance=1.0), "conditioner.tolerance=1.0 must be at least 0"),
         (lambda: Projection(0), "conditioner.rounds=0 must be at least 1"),

@@ -36,6 +36,8 @@ CONDITIONERS = {
     "projection": ["sampler=pc", "sampler.steps=20"],
     "repaint": ["sampler=em", "sampler.steps=20"],
     "tds": ["sampler=ancestral", "sampler.steps=20", "conditioner.particles=8"],
+    "smcdiff": ["conditioner.particles=8", "conditioner.steps=20"],
+    "auto": ["conditioner.vectors.particles=8", "conditioner.vectors.steps=20"],
     "exact": [],
 }
 
@@ -191,7 +193,7 @@ def test_measurements_of_integers_are_of_the_middle_of_their_bins(tmp_path):
     A = Superresolve((1, 4, 6))
     np.save(tmp_path / "y.npy", A(k.double()).numpy())
     task = Restore(make_sampler("em"), A, PiGDM(), points=str(tmp_path / "y.npy"))
-    problem = task.pose(Data(k, k, 0.0, 1.0, levels=4))
+    problem = task.pose(Data(k, k, 0.0, 1.0, levels=4, shuffle=False))
     assert torch.allclose(problem.y, A(k + 0.5).double()) and problem.truth is None
 
 

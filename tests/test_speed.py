@@ -16,7 +16,7 @@ import training.speed
 import training.trainer
 from data import Conditional, Data, Digits
 from models import EDM, MLP, EnergyGradient, ScoreModel, UNet
-from sde_lib import SDE, VE, ScoreFn
+from sde_lib import SDE, VE, Draws, ScoreFn
 from training import DenoisingScoreMatching, ImplicitScoreMatching, Loss, Trainer
 from training.batches import Batches, fits
 from training.speed import decide
@@ -29,7 +29,7 @@ CPU = torch.device("cpu")
 def pictures(flip: bool = False, count: int = 20) -> Data:
     generator = torch.Generator().manual_seed(2)
     values = torch.randint(0, 256, (count, 1, 6, 5), generator=generator, dtype=torch.uint8)
-    data = Data(values, values[:4], 128, 128, levels=256)
+    data = Data(values, values[:4], 128, 128, levels=256, shuffle=False)
     data.flip = flip
     return data
 
@@ -129,7 +129,7 @@ def test_the_share_of_waiting_is_told(tmp_path, caplog):
 class Quiet(Loss):
     """Without noise of its own: the batch decides it."""
 
-    def __call__(self, sde: SDE, score: ScoreFn, x_0: torch.Tensor) -> torch.Tensor:
+    def __call__(self, sde: SDE, score: ScoreFn, x_0: torch.Tensor, draws: Draws | None = None) -> torch.Tensor:
         t = torch.full((len(x_0),), 0.3)
         return (score(x_0, t) + x_0 / (1 + t[:, None])).square().flatten(1).mean(1)
 
@@ -168,7 +168,7 @@ def test_each_part_is_given_its_own_y():
 
             return score
 
-    data = Conditional(Data(torch.arange(12.0)[:, None].repeat(1, 2), torch.zeros(3, 2), 0.0, 1.0), [0])
+    data = Conditional(Data(torch.arange(12.0)[:, None].repeat(1, 2), torch.zeros(3, 2), 0.0, 1.0, shuffle=False), [0])
     speed = decide(Heard(), False, False, CPU, False, "float32", False)
     Trainer(Quiet(), steps=1, batch=6, accumulate=3).gradient(VE(), Heard(), Batches(data, 6, 0, CPU), 0, speed)
     assert [len(x) for x, _ in seen] == [2, 2, 2]
@@ -247,7 +247,7 @@ def test_channels_last_is_the_same_training_and_resumes_exactly(tmp_path):
             return run(folder, None, layout)
 
     generator = torch.Generator().manual_seed(2)
-    colour = Data(torch.randn(20, 3, 6, 5, generator=generator), torch.randn(4, 3, 6, 5), 0.0, 1.0)
+    colour = Data(torch.randn(20, 3, 6, 5, generator=generator), torch.randn(4, 3, 6, 5), 0.0, 1.0, shuffle=False)
     last, broken = run(tmp_path / "a", None, True), run(tmp_path / "b", 7, True)
     assert torch.equal(weights(last), weights(broken))
     assert all(p.is_contiguous() for p in last.parameters()), "as the store's network would be"
@@ -256,7 +256,7 @@ def test_channels_last_is_the_same_training_and_resumes_exactly(tmp_path):
 
 
 class Noiseless(Quiet):
-    def __call__(self, sde, score, x_0):
+    def __call__(self, sde, score, x_0, draws=None):
         return score(x_0, torch.full((len(x_0),), 0.3)).square().flatten(1).mean(1)
 
 

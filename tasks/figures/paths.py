@@ -21,7 +21,8 @@ def trajectories(
     times: Array | Sequence[float] | None = None,
     labels: Sequence[str] | None = None,
 ) -> Path:
-    """Paths from noise (hollow circles) to data (dots): in the plane, or for 1-D data through time; the first 100.
+    """Paths from noise (hollow circles) to data (dots) in data units: in the plane, or for 1-D data through time; the
+    first 100. Each time's states are scaled to the std of the data.
 
     Arguments:
         paths: (steps + 1, n, 2) or (steps + 1, n, 1), scaled by the caller so that noise and data are of like size.

@@ -125,7 +125,9 @@ def score_field(
             zorder=3,
         )
         axes.set_title(time_label(t))
-    bar = figure.colorbar(image, ax=panels, label="length of the score", extend="both", aspect=30, pad=0.02)
+    bar = figure.colorbar(
+        image, ax=panels, label="length of the score (1 / data unit)", extend="both", aspect=30, pad=0.02
+    )
     bar.outline.set_visible(False)
     return save(figure, path)
 

@@ -1,0 +1,287 @@
+r"""Replacement with weighted particles: SMCDiff (arXiv 2206.04119), for any linear measurement, with or without noise.
+
+In :math:`w = x/\alpha` and :math:`\tau = (\sigma/\alpha)^2` the forward process of every SDE here only adds noise of
+variance :math:`\tau`. A measurement with noise, :math:`A^+ y`, is then what the forward process makes of x_0 in the row
+space of A, stopped at the variance :math:`\mu = s^2/\lambda` of each of its directions. So one forward path from there
+to T is drawn, backwards and once for all P particles of a measurement,
+
+.. math::
+    w^y_s \sim N\Bigl(A^+y + \tfrac{\tau_s - \mu}{\tau_t - \mu}(w^y_t - A^+y),\
+    \tfrac{(\tau_s - \mu)(\tau_t - \tau_s)}{\tau_t - \mu}\Bigr),
+
+and each particle takes the reverse process's step given its denoised :math:`\hat x`,
+
+.. math::
+    w_s \sim N\Bigl(\hat x + \tfrac{\tau_s}{\tau_t}(w_t - \hat x),\ V\Bigr), \qquad
+    V = \tfrac{\tau_s(\tau_t - \tau_s)}{\tau_t} + \Bigl(1 - \tfrac{\tau_s}{\tau_t}\Bigr)^2 r, \qquad
+    r = \frac{q^2 \tau_t}{q^2 + \tau_t}
+
+(V is exact for data N(0, q^2 I)). It is weighted by the density of the path's point under that step, and its measured
+part becomes that point. A direction whose :math:`\mu` lies between :math:`\tau_t` and :math:`\tau_s` is weighted and
+replaced at :math:`\mu`, and goes on to :math:`\tau_s` unmeasured.
+
+The path's noise tells nothing of the rest of x_0, so that the particles are draws from :math:`p(x_0 \mid y)` itself as
+their number and that of the steps grow: no likelihood is approximated, no gradient is taken, and the network is asked
+only about points that forward noise makes of data. That is what keeps draws sane where data have heavy tails, whose
+score's Jacobian a guidance would multiply by.
+
+Particles are drawn anew where fewer than ``share`` of them carry the weight. At every time their law is
+:math:`p_s(x \mid w^y_s)`, and its score in the null space of A is the prior's: a Langevin corrector that moves x there
+leaves the law as it is, and takes apart particles that resampling has made equal.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from sde_lib import SDE, ScoreFn, affine, of_rows
+
+from .auto import Auto
+from .conditioner import Conditioner, Held
+from .grid import Grid, LogSNR
+from .guidance import check_sigma_data
+from .last import Last, finish
+from .measurement import Measurement
+from .operators import Operator
+from .particles import Particles
+from .pc import Film, OnStep, PredictorCorrector, Sampler
+from .step import Step
+
+
+@dataclass(frozen=True)
+class Path:
+    """What a measurement's path asks of a step of the variance of the noise in w from t to s, s < t.
+
+    Attributes:
+        operator: A of every particle.
+        target: A^+ y.
+        variance: s^2, of the measurement's noise.
+        q: the std of the data.
+    """
+
+    operator: Operator
+    target: Tensor
+    variance: float
+    q: float
+
+    def mu(self, e: Tensor) -> Tensor:
+        """The variance of A^+ y in the direction of an eigenvalue."""
+        return self.variance / torch.where(e > 0, e, 1.0)
+
+    def measured(self, e: Tensor, tau: float) -> Tensor:
+        """Whether a direction is on the path at tau."""
+        return ((e > 0) & (self.mu(e) < tau)).to(e.dtype)
+
+    def spread(self, t: float, s: Tensor | float) -> Tensor | float:
+        """V."""
+        r = self.q**2 * t / (self.q**2 + t)
+        return s * (t - s) / t + (1 - s / t) ** 2 * r
+
+    def start(self, w: Tensor, tau: float, z: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
+        """The path and the particles at T, from the prior's w: ``z`` is the path's noise, ``own`` the particles'."""
+        f = self.operator.function
+        path = self.target + f(lambda e: (tau - self.mu(e)).clamp_min(0).sqrt(), z)
+        w = w + f(lambda e: self.measured(e, tau), path - w)
+        if not self.variance:
+            return path, w
+        # more noise than x_T has: y moves the prior's draw by what little it says
+        unseen = lambda e: ((e > 0) & (self.mu(e) >= tau)).to(e.dtype)  # noqa: E731
+        drawn = f(lambda e: unseen(e) * tau / self.mu(e).clamp_min(tau), self.target)
+        drawn = drawn + f(lambda e: unseen(e) * (tau - tau**2 / self.mu(e).clamp_min(tau)).sqrt(), own)
+        return path, w + f(unseen, -w) + drawn
+
+    def step(
+        self, w: Tensor, path: Tensor, denoised: Tensor, t: float, s: float, z: Tensor, own: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(w, path, log-weights' change) at s; ``z`` is the path's noise, ``own`` the particles', (B, *) each."""
+        f, mean = self.operator.function, denoised + s / t * (w - denoised)
+
+        def on(e: Tensor) -> Tensor:
+            return self.measured(e, s)
+
+        def left(e: Tensor) -> Tensor:
+            """The share of the way to A^+ y that is left at s."""
+            return on(e) * (s - self.mu(e)) / (t - self.mu(e)).clamp_min(torch.finfo(e.dtype).tiny)
+
+        path = self.target + f(left, path - self.target) + f(lambda e: (left(e) * (t - s)).sqrt(), z)
+        away = f(lambda e: on(e) / self.spread(t, s) ** 0.5, path - mean)
+        change = -0.5 * away.flatten(1).square().sum(1)
+        new = mean + self.spread(t, s) ** 0.5 * own
+        new = new + f(on, path - new)
+        if not self.variance:
+            return new, path, change
+
+        def off(e: Tensor) -> Tensor:
+            """Directions whose measurement lies between t and s."""
+            return self.measured(e, t) - on(e)
+
+        def stop(e: Tensor) -> Tensor:
+            return self.mu(e).clamp(s, t)
+
+        def unit(e: Tensor) -> Tensor:
+            """1/std of the step from t to mu."""
+            return off(e) / self.spread(t, stop(e)).clamp_min(1e-6 * t).sqrt()
+
+        away = f(unit, self.target - denoised) - f(lambda e: unit(e) * stop(e) / t, w - denoised)
+        change = change - 0.5 * away.flatten(1).square().sum(1)
+        beyond = denoised + f(lambda e: s / stop(e), self.target - denoised)
+        beyond = beyond + f(lambda e: (s * (stop(e) - s) / stop(e)).sqrt(), own)
+        return new + f(off, beyond - new), path, change
+
+    def held(self, x: Tensor, tau: float, own: Tensor) -> Tensor:
+        """x_0 with what is still on the path at the last tau drawn as the measurement has it, N(A^+ y, mu)."""
+        f = self.operator.function
+        noise = f(lambda e: self.measured(e, tau) * self.mu(e).sqrt(), own) if self.variance else 0.0
+        return x + f(lambda e: self.measured(e, tau), self.target - x) + noise
+
+
+@dataclass(frozen=True, eq=False)
+class ReplacedParticles(Sampler):
+    """Weighted steps for groups of ``measurement.draws`` samples; see the module's text.
+
+    Attributes:
+        grid, steps: of the sampler that is conditioned.
+        corrector: its corrector, one step at a time, or None; ``count`` times after each step.
+        measurement: of the batch, whole groups of draws.
+        copies: particles for each draw.
+        share: of the particles that must carry weight.
+        q: the std of the data.
+        last: the particles' step from eps to the data; see :mod:`samplers.last`.
+    """
+
+    grid: Grid
+    steps: int
+    corrector: Step | None
+    count: int
+    measurement: Measurement
+    copies: int
+    share: float
+    q: float
+    last: Last
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        sde: SDE,
+        score: ScoreFn,
+        x: Tensor,
+        randn_like: Callable[[Tensor], Tensor],
+        on_step: OnStep | None = None,
+        film: Film | None = None,
+    ) -> Tensor:
+        cloud = Particles(x, self.measurement.draws, self.copies, randn_like)
+        score, y = of_rows(score, cloud.rows), self.measurement.rows(cloud.rows)
+        times = self.grid(sde, self.steps)
+        alpha, sigma = sde.alpha(times), sde.sigma(times)
+        tau, alpha, sigma, times = (each.tolist() for each in ((sigma / alpha).square(), alpha, sigma, times))
+        evaluate = affine(score, times)
+        path = Path(y.operator, y.target, y.noise**2, self.q)
+        rows = self.corrector.prepare(sde, self.grid(sde, self.steps)) if self.corrector else []
+
+        def start() -> tuple[Tensor, Tensor]:
+            w = cloud.start(x, sde.prior_std) / alpha[0]
+            return path.start(w, tau[0], cloud.shared(), cloud.normals() if path.variance else w)
+
+        at_path, w = start()
+        log_weights = torch.zeros(cloud.groups, cloud.count, dtype=torch.float64, device=x.device)
+        frames = {round(share * self.steps) for share in film.shares} if film else set()
+        if film:
+            film.add(sde.T, x)
+        for n in range(self.steps):
+            pick, log_weights = cloud.resample(log_weights, self.share)
+            w = w[pick]
+            denoised = evaluate(w * alpha[n], times[n], 1 / alpha[n], sigma[n] ** 2 / alpha[n])
+            w, at_path, change = path.step(w, at_path, denoised, tau[n], tau[n + 1], cloud.shared(), cloud.normals())
+            log_weights = log_weights + change.double().reshape(log_weights.shape)
+            for _ in range(self.count if rows else 0):
+                moved = w * alpha[n + 1]
+                moved, _, _ = self.corrector(
+                    rows[n], evaluate, moved, [cloud.normals() for _ in range(self.corrector.draws(rows[n]))], None
+                )
+                w = w + y.operator.function(lambda e: (e == 0).to(e.dtype), moved / alpha[n + 1] - w)
+            if n + 1 in frames:
+                film.add(times[n + 1], alpha[n + 1] * w[:: self.copies])
+            if on_step:
+                on_step((n + 1) / self.steps)
+        w = w * alpha[-1]
+        w = finish(self.last, sde, score, w)
+        return path.held(w, tau[-1], cloud.normals())[cloud.choose(log_weights, cloud.draws)].reshape(x.shape)
+
+
+@dataclass(frozen=True)
+class SMCDiff(Conditioner):
+    """Replacement with weighted particles, on the grid of any sampler; see the module's text.
+
+    Of the sampler it takes the grid (equal steps in log-SNR from one without a grid), the number of steps where that is
+    above ``steps``, the corrector and the last step. The steps between are its own, since a weight needs their
+    density.
+
+    Arguments:
+        particles: how many a measurement; at least as many as are drawn of it.
+        steps: the least number of steps.
+        share: of the particles that must carry weight, or they are drawn anew.
+        sigma_data: q, the std of the data for which a step's variance is exact.
+    """
+
+    particles: int = 256
+    steps: int = 128
+    share: float = 0.5
+    sigma_data: float = 1.0
+
+    def __post_init__(self):
+        if self.particles < 2:
+            raise ValueError(
+                f"conditioner.particles={self.particles} must be at least 2; type conditioner.particles=256"
+            )
+        if self.steps < 1:
+            raise ValueError(f"conditioner.steps={self.steps} must be at least 1; type conditioner.steps=128")
+        if not 0 < self.share <= 1:
+            raise ValueError(
+                f"conditioner.share={self.share} must be above 0 and at most 1; type conditioner.share=0.5"
+            )
+        check_sigma_data(self.sigma_data)
+
+    def load(self, draws: int) -> int:
+        return -(-self.particles // draws)
+
+    def condition(
+        self, sampler: Sampler, sde: SDE, score: ScoreFn, measurement: Measurement
+    ) -> tuple[Sampler, ScoreFn]:
+        grid, steps, corrector = self.plan(sampler)
+        count = getattr(corrector, "count", 1)
+        weighted = ReplacedParticles(
+            grid,
+            steps,
+            replace(corrector, count=1) if count > 1 else corrector,
+            count,
+            measurement,
+            self.load(measurement.draws),
+            self.share,
+            self.sigma_data,
+            getattr(sampler, "last", "flow"),
+        )
+        return Held(weighted, measurement), score
+
+    def plan(self, sampler: Sampler) -> tuple[Grid, int, Step | None]:
+        """The grid, the number of steps and the corrector that a sampler lends."""
+        sampler = sampler.choice if isinstance(sampler, Auto) else sampler
+        if isinstance(sampler, PredictorCorrector):
+            return sampler.grid, max(self.steps, sampler.steps), sampler.corrector
+        return LogSNR(), self.steps, None
+
+    def remedy(self, vectors: bool) -> str:
+        kind = "vectors" if vectors else "images"
+        return (
+            f"its particles follow the network's own law, so that task=sample draws such values too: train longer, for "
+            f"example with training.{kind}.steps=10000 (training.steps= where training is not auto)"
+        )
+
+    def describe(self, sampler: Sampler, draws: int) -> str:
+        grid, steps, corrector = self.plan(sampler)
+        beside = f" and {corrector}" if corrector else ""
+        return (
+            f"{self.load(draws) * draws} weighted particles for each point, {steps} steps of their own on {grid}"
+            f"{beside} of the sampler"
+        )

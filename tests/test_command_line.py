@@ -1,0 +1,130 @@
+"""Paths on the command line arrive as they were typed, and what cannot be read is told with what to type."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from conf.command_line import readable
+
+from .conftest import ROOT
+
+NAMES = (
+    "plain.npy",
+    "two words.npy",
+    "data (1).npy",
+    "größe.npy",
+    "数据.csv",
+    "a=b.npy",
+    "x[1].npy",
+    "[x].npy",
+    "{x}.npy",
+    "it's.npy",
+    'in"quotes".npy',
+    "a#b.npy",
+    "a&b;c.npy",
+    "a,b.npy",
+    "100%.npz",
+    "a:b.npy",
+    "~a.npy",
+    "a*b?.parquet",
+    " blank first.npy",
+    "a@b!.npy",
+)
+KEYS = ("data.path", "points", "checkpoint", "store", "condition", "+task.samples", "hydra.run.dir")
+
+
+def value_of(word: str) -> object:
+    (override,) = OverridesParser.create().parse_overrides(readable([word]))
+    assert not override.is_sweep_override()
+    return override.value()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_path_arrives_as_it_was_typed(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).touch()
+    (tmp_path / f"{name} folder").mkdir()
+    for key in KEYS:
+        for path in (name, f"./{name}", str(tmp_path / name), f"{name} folder"):
+            assert value_of(f"{key}={path}") == path
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if "," not in name])
+def test_a_path_that_does_not_exist_arrives_too(name):
+    """So that the reader says what is missing, and not the parser."""
+    assert value_of(f"data.path=/nowhere/{name}") == f"/nowhere/{name}"
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_home(key, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ü (me)")
+    assert value_of(f"{key}=~/a b.npy") == "/home/ü (me)/a b.npy"
+    assert value_of(f"{key}=~") == "/home/ü (me)"
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "sde=ve,vp,subvp",
+        "data.condition=[mass,age]",
+        "condition={mass:1.2,age:40}",
+        "count=10",
+        "task.widths=[0.03,0.1]",
+        "checkpoint=null",
+        "~model.pixel_features",
+        "sde.eps=1e-5",
+        "sde.diffusion=1 + 5*t**2",
+        "experiment=score_sde/ve/cifar10_ncsnpp_continuous",
+        "data.path='a b.npy'",
+        'data.path="a,b.npy"',
+        "--multirun",
+        "sampler.steps=range(10,30,10)",
+    ],
+)
+def test_other_words_stay_as_they_are(word, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("10", "ve", "null"):  # files that are called like a value
+        (tmp_path / name).touch()
+    assert readable([word]) == [word]
+
+
+@pytest.mark.parametrize("word", ["condition=größer", "data.condition=[mass,age", "logger=a(b", "data.labels=Maß"])
+def test_what_cannot_be_read_is_told_with_what_to_type(word):
+    with pytest.raises(ValueError) as caught:
+        readable([word])
+    message = str(caught.value)
+    key, _, value = word.partition("=")
+    assert message.startswith(f"{word}: the value cannot be read") and f"'{key}=\"{value}\"'" in message
+    typed = message.rpartition("them: ")[2].strip("'")
+    assert value_of(typed) == value  # and that works
+
+
+def test_a_run_reads_such_a_path(tmp_path):
+    home = tmp_path / "Größe (1)"
+    home.mkdir()
+    np.save(home / "a=[b], c.npy", np.random.default_rng(0).normal(size=(40, 2)))
+    command = [sys.executable, ROOT / "run.py", "data=arrays", "data.path=~/a=[b], c.npy", "task=train", "sde=vp"]
+    command += ["training.vectors.steps=2", "store=~/s t", "hydra.run.dir=~/o (2)", "data.test_fraction=0.3"]
+    done = subprocess.run(command, cwd=tmp_path, env=os.environ | {"HOME": str(home)}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert any((home / "s t").iterdir()) and (home / "o (2)" / "run.log").exists()
+    assert not Path(tmp_path / "~").exists()
+
+
+def test_a_label_with_underscores_is_a_word():
+    for key in ("condition", "data.labels", "data.key", "data.condition"):
+        assert value_of(f"{key}=1_11") == "1_11"
+    assert value_of("condition=007") == "007" and value_of("condition=7") == 7
+    assert value_of("count=1_000") == 1000
+
+
+@pytest.mark.parametrize("word", ["data.layout=hwc", "+data.layout=chw", "++data.layout=null", "~data.layout"])
+def test_a_replaced_key_says_what_to_type(word):
+    with pytest.raises(ValueError, match=r"data\.layout.*type data\.axes=nhwc for data\.layout=hwc") as caught:
+        readable([word])
+    assert str(caught.value).startswith(word)
