@@ -277,7 +277,7 @@ def test_unbiased(kind, controlled):
 
 @pytest.mark.parametrize("name", choices("likelihood/probes"))
 def test_every_choice_of_probes_is_unbiased(name):
-    probes = make("likelihood.probes", "data=mixture", "likelihood=exact", f"likelihood/probes={name}")
+    probes = make("likelihood.probes", "data=mixture", "likelihood=exact", f"likelihood/probes={name}").settled()
     field, x = field_on((3,)), torch.randn(1, 3, dtype=torch.float64).expand(20000, 3)
     mean = divergence(field, x, probes, drawn(probes, x))[1].mean(0)
     error = float(mean.std()) / len(x) ** 0.5
@@ -367,6 +367,28 @@ def test_exact_up_to_switches_at_its_limit(dim):
         torch.testing.assert_close(found, plain, rtol=1e-12, atol=1e-12)
         assert probes.estimates(dim) == 5
         assert torch.equal(probes.stderr(found, dim), found.std(0) / 5**0.5)
+
+
+@pytest.mark.parametrize("kind", [Rademacher, Gaussian, Orthogonal, HutchPP])
+def test_an_open_number_of_probes_is_settled(kind):
+    """By the one who asks, or to the usual number; a number that was given stays."""
+    assert kind(None).settled(7) == kind(7) and kind(None).settled() == kind(2) and kind(5).settled(7) == kind(5)
+    assert ExactUpTo(4, 3, kind(None)).settled(7) == ExactUpTo(4, 3, kind(7))
+    assert BasisVectors().settled(7) == BasisVectors()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_isotropic_vectors(kind):
+    """As many as there are estimates, E[vv'] = I; none of the exact trace."""
+    probes, x = KINDS[kind], torch.zeros(20000, 4, dtype=torch.float64)
+    v = probes.isotropic(drawn(probes, x))
+    if v is None:
+        assert kind in ("basis", "exact up to")
+        return
+    assert len(v) == probes.estimates(4)
+    for each in v:
+        second = each.T @ each / len(x)
+        torch.testing.assert_close(second, torch.eye(4, dtype=torch.float64), rtol=0, atol=6 / len(x) ** 0.5)
 
 
 # --- the error bar ----------------------------------------------------------------------------------------------------
