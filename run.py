@@ -62,7 +62,7 @@ def run(cfg: dict, choices: dict[str, str], folder: Path, sweep: str | None = No
     """Does the task of a resolved configuration, in a folder; returns the task's first metric that is not a count."""
     import torch
 
-    from conf import assemble, obtain, schema
+    from conf import assemble, density, misfits, obtain, schema
     from tasks import Record
 
     record = Record(
@@ -86,6 +86,9 @@ def run(cfg: dict, choices: dict[str, str], folder: Path, sweep: str | None = No
         asked = assemble.ask(cfg, data)  # and the score's training is on all data
         sde, task = schema.build(cfg["sde"], "sde"), schema.build(cfg["task"], "task")
         getattr(task, "check_data", lambda data: None)(asked)  # before a network is trained for nothing
+        record.repeats = density.check(task, sde, asked)
+        density.constant_conditions(data)
+        misfits.detail(cfg, sde, data)
         name = "-".join(choices[key] for key in ("data", "sde", "model"))
         score = obtain.obtain_score(cfg, sde, data, record, name)
         obtain.furnish(cfg, data, asked, score, record, name)

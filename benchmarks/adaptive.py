@@ -19,8 +19,6 @@ from models import Oracle
 from samplers import AdaptiveSDE, adaptive
 from sde_lib import SDE, VE, VP, Counted
 
-TOLERANCES = (0.2, 0.05, 0.02, 0.005)
-
 
 def mixture(d: int) -> tuple[Tensor, Tensor, Tensor]:
     levels = torch.tensor([-1.2, 1.2, 0.3], dtype=torch.float64) / math.sqrt(d)
@@ -47,20 +45,21 @@ def quantiles(sde: SDE, components, count: int) -> Tensor:
     return points[torch.searchsorted(cumulative, (torch.arange(count).double() + 0.5) / count).clamp_max(40_000)]
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=20_000)
     parser.add_argument("--dimensions", type=int, nargs="+", default=[1, 2, 8, 64])
-    options = parser.parse_args()
-    cells = " | ".join(f"rtol={tolerance}" for tolerance in TOLERANCES)
-    print(f"| SDE | d | rejected noise | {cells} | floor |\n|---|---|---|{'---|' * (len(TOLERANCES) + 1)}")
+    parser.add_argument("--tolerances", type=float, nargs="+", default=[0.2, 0.05, 0.02, 0.005])
+    options = parser.parse_args(argv)
+    cells = " | ".join(f"rtol={tolerance}" for tolerance in options.tolerances)
+    print(f"| SDE | d | rejected noise | {cells} | floor |\n|---|---|---|{'---|' * (len(options.tolerances) + 1)}")
     for name, sde in (("VP", VP()), ("VE", VE())):
         for d in options.dimensions:
             for kept in (True, False):
-                row(name, sde, d, kept, options.count)
+                row(name, sde, d, kept, options.count, options.tolerances)
 
 
-def row(name: str, sde: SDE, d: int, kept: bool, count: int) -> None:
+def row(name: str, sde: SDE, d: int, kept: bool, count: int, tolerances: list[float]) -> None:
     components = mixture(d)
     exact, score = quantiles(sde, components, count), Oracle(sde, components)
 
@@ -68,9 +67,9 @@ def row(name: str, sde: SDE, d: int, kept: bool, count: int) -> None:
         return float(((x.sum(1) / math.sqrt(d)).sort().values - exact).abs().mean())
 
     cells = []
-    for tolerance in TOLERANCES:
+    for tolerance in tolerances:
         torch.manual_seed(0)
-        counted, sampler = Counted(score), AdaptiveSDE(rtol=tolerance, atol=0.39 * tolerance, denoise=False)
+        counted, sampler = Counted(score), AdaptiveSDE(rtol=tolerance, atol=0.39 * tolerance, last="none")
         with patch.object(adaptive.Memory, "put_back", adaptive.Memory.put_back if kept else lambda *_: None):
             x = sampler(sde, counted, draw(sde, components, sde.T, count), torch.randn_like)
         cells.append(f"{distance(x):.4f} ({counted.evaluations / count:.0f})")

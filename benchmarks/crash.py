@@ -91,11 +91,11 @@ def newest(folder: Path) -> int:
     return max((int(path.name.removeprefix("step-")) for path in folder.glob("store/*/step-*")), default=0)
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--steps", type=int, default=2000)
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
         crash(Path(folder), options.kills, options.steps)
 

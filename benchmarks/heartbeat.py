@@ -28,12 +28,13 @@ def exact_belief(chain: BinaryChain, data: Heartbeat) -> ScoreFn:
     return logits
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--T", type=int, nargs="+", default=[50, 200, 1000])
     parser.add_argument("--rows", type=int, default=1500)
+    parser.add_argument("--draws", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     data = Heartbeat()
     print(
         f"entropy {math.log2(data.period):.4f} bits\n\n| T | bound [bits a row] | share of heartbeats |\n|---|---|---|"
@@ -44,7 +45,9 @@ def main() -> None:
         belief = exact_belief(chain, data)
         x = (2.0 * data.rows.double() - 1).repeat(-(-arguments.rows // data.period), 1)
         bits = -BinaryBound()(chain, belief, x).log_prob / math.log(2)
-        drawn = binary_ancestral(chain, belief, torch.randn(1000, x.shape[1], dtype=torch.float64), torch.randn_like)
+        drawn = binary_ancestral(
+            chain, belief, torch.randn(arguments.draws, x.shape[1], dtype=torch.float64), torch.randn_like
+        )
         share = float(data.true_log_prob((drawn > 0).long()).isfinite().double().mean())
         print(
             f"| {T} | {float(bits.mean()):.3f} ± {float(bits.std()) / math.sqrt(len(bits)):.3f} | {share:.3f} |",

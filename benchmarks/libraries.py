@@ -5,7 +5,7 @@ A library is a class: which package it needs, and what it brings of
     endpoints(problem)      deterministic solvers: from given noise to the end of its path
     draws(problem)          stochastic samplers
     likelihoods(problem)    log p(x)
-    loops(net)              100 steps round a bare network
+    loops(net, steps)       so many steps round a bare network
 
 Every noise level is handed over as kappa = sigma/alpha and every state as y = x/alpha, in which the probability flow of
 all SDEs is one curve: that is how the ends of unlike schedules are compared with one exact flow.
@@ -21,14 +21,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from benchmarks.oracle import compose
+from benchmarks.oracle import choice
 from conf import schema
 from likelihood import Likelihood
 from models import Oracle
 from samplers import Angle
 from sde_lib import SDE, BlockNoise, Counted
-
-STEPS = 100
 
 
 class Ratio:
@@ -174,15 +172,15 @@ class Library:
     def likelihoods(self, problem: Problem) -> Iterator[Scorer]:
         yield from ()
 
-    def loops(self, net) -> Iterator[tuple[str, Callable[[], object]]]:
+    def loops(self, net, steps: int) -> Iterator[tuple[str, Callable[[], object]]]:
         yield from ()
 
 
 @cache
 def sampler(name: str):
     """A sampler of ours, as its yaml has it."""
-    node = compose(f"sampler={name}", "data=mixture", "model=oracle")["sampler"]
-    return schema.build(schema.settle(node, (2,), {"sigma_data": 1.0}), "sampler")  # model units have std 1
+    node = schema.settle(choice("sampler", name), (2,), {"sigma_data": 1.0, "last": "flow"})
+    return schema.build(node, "sampler")  # model units have std 1
 
 
 def grid_name(sampler) -> str:
@@ -200,7 +198,10 @@ class Ours(Library):
     package = "samplers"
 
     def solver(self, problem: Problem, name: str, denoise: bool = True, **words) -> Solver:
-        made, adaptive = replace(sampler(name), denoise=denoise, **words), name in ("ode", "adaptive")
+        made, adaptive = (
+            replace(sampler(name), last="tweedie" if denoise else "none", **words),
+            name in ("ode", "adaptive"),
+        )
         cost = {"heun": 2, "pc": 2, "shark": 2}.get(name, 1)
 
         def solve(setting: float) -> End:
@@ -294,7 +295,7 @@ class Azula(Library):
 
             yield Solver("azula", name, "t", solve)
 
-    def loops(self, net) -> Iterator[tuple[str, Callable[[], object]]]:
+    def loops(self, net, steps: int) -> Iterator[tuple[str, Callable[[], object]]]:
         from azula import denoise, noise, sample
 
         class Backbone(torch.nn.Module):
@@ -304,9 +305,9 @@ class Azula(Library):
         denoiser, x = denoise.KarrasDenoiser(Backbone(), noise.VPSchedule()), torch.randn(net.shape)
         for name, cost, make in self.samplers(denoiser, silent=True):
             if name in ("DDIM", "Heun", "vAB 3", "xEAB 2"):
-                yield name, partial(make(STEPS // cost), x)
+                yield name, partial(make(steps // cost), x)
         for name in ("DDPM", "Ito"):
-            sampler = getattr(sample, f"{name}Sampler")(denoiser, steps=STEPS, silent=True)
+            sampler = getattr(sample, f"{name}Sampler")(denoiser, steps=steps, silent=True)
             yield name, partial(sampler, x)
 
 
@@ -408,7 +409,7 @@ class Diffusers(Library):
         for name, grid, make in makes:
             yield Solver("diffusers", name, grid, lambda budget, make=make: self.run(problem, make(), int(budget)))
 
-    def loops(self, net) -> Iterator[tuple[str, Callable[[], object]]]:
+    def loops(self, net, steps: int) -> Iterator[tuple[str, Callable[[], object]]]:
         x = torch.randn(net.shape)
 
         def loop(make, steps: int) -> None:
@@ -424,7 +425,7 @@ class Diffusers(Library):
         for name, _, cost, make in self.vp():
             if name not in seen and name[-2:] not in ("3M", " 3"):
                 seen.add(name)
-                yield name, lambda make=make, cost=cost: loop(make, STEPS // cost)
+                yield name, lambda make=make, cost=cost: loop(make, steps // cost)
 
 
 class KDiffusion(Library):
@@ -481,7 +482,7 @@ class KDiffusion(Library):
 
             yield Scorer("k-diffusion", f"dopri5, one probe, {tolerance:g}", solve)
 
-    def loops(self, net) -> Iterator[tuple[str, Callable[[], object]]]:
+    def loops(self, net, steps: int) -> Iterator[tuple[str, Callable[[], object]]]:
         from k_diffusion import sampling
         from k_diffusion.layers import Denoiser
 
@@ -491,7 +492,7 @@ class KDiffusion(Library):
 
         model, x = Denoiser(Inner(), sigma_data=0.5), 80 * torch.randn(net.shape)
         for name, cost in (("euler", 1), ("heun", 2), ("dpmpp_2m", 1), ("euler_ancestral", 1)):
-            sigmas = sampling.get_sigmas_karras(STEPS // cost, 0.002, 80.0)
+            sigmas = sampling.get_sigmas_karras(steps // cost, 0.002, 80.0)
             yield name, partial(getattr(sampling, f"sample_{name}"), model, x, sigmas, disable=True)
 
 
@@ -532,12 +533,12 @@ class FlowMatching(Library):
 
             yield Scorer("flow_matching", f"dopri5, {'exact trace' if exact else 'one probe'}, {tolerance:g}", solve)
 
-    def loops(self, net) -> Iterator[tuple[str, Callable[[], object]]]:
+    def loops(self, net, steps: int) -> Iterator[tuple[str, Callable[[], object]]]:
         from flow_matching.solver import ODESolver
 
         solver, x = ODESolver(lambda x, t: net(x, t.expand(len(x)))), torch.randn(net.shape)
         for name, cost in (("euler", 1), ("midpoint", 2)):
-            grid = torch.linspace(0, 1, STEPS // cost + 1)
+            grid = torch.linspace(0, 1, steps // cost + 1)
             yield name, partial(solver.sample, x, None, name, time_grid=grid)
 
 
@@ -586,13 +587,13 @@ class ScoreModels(Library):
 
             yield Scorer("score_models", f"Heun, one probe, {steps} steps", solve)
 
-    def loops(self, net) -> Iterator[tuple[str, Callable[[], object]]]:
+    def loops(self, net, steps: int) -> Iterator[tuple[str, Callable[[], object]]]:
         class Inner(torch.nn.Module):
             def forward(self, t: Tensor, x: Tensor) -> Tensor:
                 return net(x, t)
 
         model = self.make(Inner(), sde="vp", beta_min=0.1, beta_max=20.0)
-        yield "EM", lambda: model.sample(net.shape, STEPS)
+        yield "EM", lambda: model.sample(net.shape, steps)
 
 
 def exact_divergence(velocity: Callable, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -642,11 +643,11 @@ class Torchdiffeq(Library):
 
             yield Scorer("torchdiffeq", f"dopri5, exact trace, {tolerance:g}", solve)
 
-    def loops(self, net) -> Iterator[tuple[str, Callable[[], object]]]:
+    def loops(self, net, steps: int) -> Iterator[tuple[str, Callable[[], object]]]:
         from torchdiffeq import odeint
 
         x, field = torch.randn(net.shape), lambda t, x: net(x, t.expand(len(x)))
-        yield "euler", lambda: odeint(field, x, torch.linspace(0, 1, STEPS + 1), method="euler")
+        yield "euler", lambda: odeint(field, x, torch.linspace(0, 1, steps + 1), method="euler")
         yield "dopri5", lambda: odeint(field, x, torch.tensor([0.0, 1.0]), method="dopri5", rtol=1e-4, atol=1e-4)
 
 
@@ -689,7 +690,7 @@ class Torchode(Library):
 
             yield Scorer("torchode", f"tsit5, exact trace, {tolerance:g}", solve)
 
-    def loops(self, net) -> Iterator[tuple[str, Callable[[], object]]]:
+    def loops(self, net, steps: int) -> Iterator[tuple[str, Callable[[], object]]]:
         x = torch.randn(net.shape)
         yield "tsit5", lambda: self.solve(lambda t, x: net(x, t), x, 0.0, 1.0, 1e-4)
 

@@ -25,13 +25,13 @@ TASKS = {
 }
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--counts", type=int, nargs="+", default=[6, 1000, 10_000])
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))
     parser.add_argument("--channels", type=int, nargs="+", default=[4, 8], help="of the U-Net")
     parser.add_argument("--oracle", action="store_true", help="the exact score of a mixture instead of a network")
-    chosen = parser.parse_args()
+    chosen = parser.parse_args(argv)
     counts = sorted(chosen.counts)
     print(f"| task | {' | '.join(f'{count:,} [MiB]' for count in counts)} |\n|---|{'---|' * len(counts)}")
     with tempfile.TemporaryDirectory() as folder:
@@ -43,7 +43,13 @@ def main() -> None:
 
 def oracle() -> list[str]:
     """A mixture of pictures and its exact score."""
-    parts = ["data.shape=[1,28,28]", "data.weights=[0.4,0.6]", "data.means=[-1,1]", "data.stds=[0.5,0.4]"]
+    parts = [
+        "data.count=1000",
+        "data.shape=[1,28,28]",
+        "data.weights=[0.4,0.6]",
+        "data.means=[-1,1]",
+        "data.stds=[0.5,0.4]",
+    ]
     return ["data=mixture", "model=oracle", *parts]
 
 

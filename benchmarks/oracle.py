@@ -10,6 +10,7 @@ exact at any number of steps: its largest error of a weight is printed.
 """
 
 import argparse
+import warnings
 from dataclasses import fields, replace
 
 import torch
@@ -25,14 +26,32 @@ SAMPLERS = (
 ).split()
 
 
-def compose(*overrides: str) -> dict:
+def whole(*overrides: str) -> dict:
     """The configuration of a command line."""
     import hydra
     from omegaconf import OmegaConf
 
     with hydra.initialize(config_path="../conf", version_base="1.3"):
-        cfg = OmegaConf.to_container(hydra.compose("config", overrides=list(overrides)), resolve=True)
-    return {key: cfg[key] for key in NODES}
+        return OmegaConf.to_container(hydra.compose("config", overrides=list(overrides)), resolve=True)
+
+
+def choice(group: str, name: str) -> dict:
+    """One choice of a group that refers to no other, in a third of the time of a whole configuration."""
+    import hydra
+    from omegaconf import OmegaConf
+
+    with hydra.initialize(config_path="../conf", version_base="1.3"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a choice by itself has no _self_ in its defaults
+        cfg = OmegaConf.to_container(hydra.compose(f"{group}/{name}"), resolve=True)
+    for part in group.split("/"):
+        cfg = cfg[part]
+    return cfg
+
+
+def compose(*overrides: str) -> dict:
+    """The groups of the configuration of a command line that are there."""
+    cfg = whole(*overrides)
+    return {key: cfg[key] for key in NODES if cfg.get(key)}
 
 
 def deviations(x: Tensor, weights: Tensor, means: Tensor, stds: Tensor) -> tuple[float, float]:
@@ -52,13 +71,13 @@ def deviations(x: Tensor, weights: Tensor, means: Tensor, stds: Tensor) -> tuple
     return float(torch.cat(z).max()), float((found - weights).abs().max())
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=20_000)
     parser.add_argument("--sde", nargs="+", default=["ve", "vp", "subvp", "toy"])
     parser.add_argument("--sampler", nargs="+", default=SAMPLERS)
     parser.add_argument("--most", type=int, default=16_000, help="the largest number of steps tried")
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     print("sde     sampler             steps    nfe     largest z   largest error of a weight")
     for name in options.sde:
         cfg = compose("data=mixture", "model=oracle", f"sde={name}", "data.count=20000")
@@ -67,7 +86,7 @@ def main() -> None:
 
         score, parts = Oracle(sde, data.components()).float(), data.components()
         for label in options.sampler:
-            node = schema.settle(compose(f"sampler={label}")["sampler"], data.shape, {"sigma_data": data.std})
+            node = schema.settle(choice("sampler", label), data.shape, {"sigma_data": data.std, "last": "flow"})
             sampler = schema.build(node, "sampler")
             adaptive = "rtol" in {each.name for each in fields(sampler)}
             while True:

@@ -67,15 +67,17 @@ def samplers(steps: int, tolerance: float) -> dict:
     }
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--only", nargs="+", default=[], help="parts of network names")
-    options = parser.parse_args()
+    parser.add_argument("--steps", type=int, help="of each sampler; 100 round the MLP and 4 round the U-Net")
+    options = parser.parse_args(argv)
     for threads in options.threads:
         torch.set_num_threads(threads)
         for name, (make, shape, steps, tolerance) in NETWORKS.items():
+            steps = options.steps or steps
             if not options.only or any(part in name for part in options.only):
                 net = network(make)
                 found = ratios(net, loops(net, shape, steps, tolerance), options.rounds)

@@ -13,7 +13,7 @@ draws        stochastic samplers: sliced Wasserstein distance to the truth besid
              and the error of the variance within components, relative
 likelihood   log p against the closed form, and against the exact solution of what is computed: the density at eps, with
              the standard prior (the solver's own error)
-overhead     100 steps round the same small network, over the bare network
+overhead     100 steps round the same small network, over the bare network (``--steps``)
 
 The data: mixtures in 2 and in 16 dimensions; VE and VP. Each library has the score by its own interface, its own time
 grid (named in the table; the recommended ones) and, where they cannot be set, its own first and last noise level: it is
@@ -214,7 +214,7 @@ def draws(libraries: list[Library], name: str, label: str, options) -> None:
     floor = median(sliced_wasserstein(real, other) for other in others)
     spread = max(abs(within(task.parts, other)) for other in others)
     print(f"floor: distance {floor:.4f}, variance within components {spread:.1%}")
-    budgets, found = [20, 50, 100, 200], {}
+    budgets, found = options.draw_budgets, {}
     print(f"{'':<28}{'grid':<16}" + "".join(f"| NFE {b:<4} SW/floor var    " for b in budgets) + "| time/bare")
     for solver in task_rows:
         cells, ratio = {}, float("nan")
@@ -285,12 +285,12 @@ def likelihood(libraries: list[Library], name: str, label: str, options) -> None
 # -- Overhead
 
 
-def loops(libraries: list[Library], rounds: int) -> None:
+def loops(libraries: list[Library], rounds: int, steps: int) -> None:
     net = overhead.network(lambda: MLP((2,)))
     net.shape = (512, 2)
-    runs, own = overhead.loops(net, net.shape, 100, 1e-3), len(overhead.samplers(1, 1e-3))
+    runs, own = overhead.loops(net, net.shape, steps, 1e-3), len(overhead.samplers(1, 1e-3))
     for library in libraries:
-        runs |= {f"{library.package} {label}": run for label, run in library.loops(net)}
+        runs |= {f"{library.package} {label}": run for label, run in library.loops(net, steps)}
     for label, run in list(runs.items()):
         if attempt(label, run) is None:
             del runs[label]
@@ -305,18 +305,20 @@ def loops(libraries: list[Library], rounds: int) -> None:
         print(f"ours {median(ours.values()):.2f}, theirs {median(theirs.values()):.2f}")
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--data", nargs="+", choices=("mixture", "mixture16"), default=["mixture", "mixture16"])
     parser.add_argument("--sde", nargs="+", choices=("ve", "vp"), default=["ve", "vp"])
     parser.add_argument("--libraries", nargs="+", default=[], help="these packages alone, beside ours")
     parser.add_argument("--budgets", type=int, nargs="+", default=[10, 20, 50, 100])
+    parser.add_argument("--draw-budgets", type=int, nargs="+", default=[20, 50, 100, 200], help="those of draws")
+    parser.add_argument("--steps", type=int, default=100, help="of the samplers of overhead, at least 2")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--count", type=int, default=1000, help="samples of a deterministic solver")
     parser.add_argument("--draws", type=int, default=20_000, help="samples of a stochastic one")
     parser.add_argument("--points", type=int, default=300, help="points to score")
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     torch.set_num_threads(1)
     libraries = []
     for library in LIBRARIES:
@@ -332,7 +334,7 @@ def main() -> None:
                 print(f"\n{part}: {name}, {label}", flush=True)
                 run(libraries, name, label, options)
     if "overhead" in options.only:
-        loops(libraries, 3 * options.rounds)
+        loops(libraries, 3 * options.rounds, options.steps)
 
 
 if __name__ == "__main__":

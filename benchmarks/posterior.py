@@ -40,14 +40,16 @@ from samplers import (
 )
 from sde_lib import BlockNoise, Counted
 
-from .oracle import compose
+from .oracle import choice
 
 DRAWS = 256
 CONDITIONERS = "exact tds mmps pigdm repaint projection dps dps_gaussian".split()
 SAMPLERS = {
-    "ancestral": PredictorCorrector(Karras(), 100, Ancestral()),
-    "ancestral and 5 Langevin": PredictorCorrector(Karras(), 100, Ancestral(), Langevin(snr=0.3, count=5)),
-    "ode": ProbabilityFlow(rtol=1e-3, atol=1e-3),
+    "ancestral": lambda steps: PredictorCorrector(Karras(), steps, Ancestral()),
+    "ancestral and 5 Langevin": lambda steps: PredictorCorrector(
+        Karras(), steps, Ancestral(), Langevin(snr=0.3, count=5)
+    ),
+    "ode": lambda steps: ProbabilityFlow(rtol=1e-3, atol=1e-3),
 }
 
 
@@ -84,9 +86,7 @@ def distances(x: Tensor, exact: Tensor, seeds: int) -> Tensor:
 
 def conditioner(name: str, data: Mixture):
     node = schema.settle(
-        compose(f"conditioner={name}")["conditioner"],
-        data.shape,
-        {"sigma_data": data.std, "components": data.components()},
+        choice("conditioner", name), data.shape, {"sigma_data": data.std, "components": data.components()}
     )
     if "particles" in node:
         node["particles"] = DRAWS
@@ -95,7 +95,7 @@ def conditioner(name: str, data: Mixture):
     return schema.build(node, "conditioner")
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dim", nargs="+", type=int, default=[2, 16])
     parser.add_argument("--operator", nargs="+", default=["half", "matrix"])
@@ -104,15 +104,16 @@ def main() -> None:
     parser.add_argument("--sde", default="vp")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--points", type=int, default=4, help="of each seed")
+    parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--out", default="outputs/posterior", help="where posterior.csv and posterior.png go")
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     torch.set_num_threads(1)
     folder, rows = Path(options.out), []
     folder.mkdir(parents=True, exist_ok=True)
     print("| numbers | y | conditioner | sampler | times the floor | range | evaluations | seconds |")
     print("|---|---|---|---|---|---|---|---|", flush=True)
     for dim in options.dim:
-        data, sde = mixture(dim), schema.build(compose(f"sde={options.sde}")["sde"], "sde")
+        data, sde = mixture(dim), schema.build(choice("sde", options.sde), "sde")
         score = Oracle(sde, data.components()).float()
         for name in options.operator:
             operator = operators(dim)[name]
@@ -123,7 +124,9 @@ def main() -> None:
             floor = sum(distances(sets[i], sets[j], options.seeds) for i in range(4) for j in range(i)) / 6
             for method in options.conditioner:
                 for label in options.sampler:
-                    found = run(conditioner(method, data), SAMPLERS[label], sde, score, measurement, sets, floor)
+                    found = run(
+                        conditioner(method, data), SAMPLERS[label](options.steps), sde, score, measurement, sets, floor
+                    )
                     if found is None:
                         continue
                     rows.append({"dim": dim, "operator": name, "conditioner": method, "sampler": label} | found)

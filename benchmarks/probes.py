@@ -22,8 +22,6 @@ from likelihood import Likelihood
 from run import load
 from sde_lib import HutchPP, Orthogonal, Rademacher
 
-RUNS = 8
-
 
 def contestants(tolerance: float, moments: tuple) -> dict[str, Likelihood]:
     shared = {"rtol": tolerance, "atol": tolerance, "moments": moments}
@@ -41,20 +39,24 @@ def contestants(tolerance: float, moments: tuple) -> dict[str, Likelihood]:
     return made
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint")
     parser.add_argument("--points", type=int, default=16)
     parser.add_argument("--tolerance", type=float, default=1e-4)
-    options = parser.parse_args()
+    parser.add_argument("--only", nargs="+", default=[], help="parts of contestants' names, beside the published one")
+    parser.add_argument("--runs", type=int, default=8, help="of each contestant, at least 2")
+    options = parser.parse_args(argv)
     torch.set_num_threads(1)
     sde, score, data = load(options.checkpoint)
     x = data.encode(
         data.dequantise(data.test[: options.points], torch.full((options.points, *data.shape), 0.5))
     ).float()
     made = contestants(options.tolerance, data.moments())
+    wanted = ["published", *(options.only or made)]
+    made = {label: each for label, each in made.items() if any(part in label for part in wanted)}
     results, seconds = ({label: [] for label in made} for _ in range(2))
-    for seed in tqdm(range(RUNS), "rounds"):
+    for seed in tqdm(range(options.runs), "rounds"):
         for label, likelihood in made.items():
             torch.manual_seed(seed)
             started = time.perf_counter()
@@ -68,7 +70,7 @@ def main() -> None:
     for label, deviation in deviations.items():
         spent, published = median(seconds[label]), median(seconds["published"])
         share = deviation / deviations["published"] * (spent / published) ** 0.5
-        nfe = sum(result.nfe for result in results[label]) / RUNS
+        nfe = sum(result.nfe for result in results[label]) / options.runs
         print(f"{label:<38} {deviation:>18.2f} {nfe:>12.0f} {spent:>8.2f} {share:>20.2f}", flush=True)
 
 

@@ -7,6 +7,8 @@ nearest component. p^{1/tau^2} multiplies each width by tau and each weight by w
 to a common factor, as long as the modes do not overlap.
 """
 
+import argparse
+
 import torch
 
 from data import Mixture
@@ -15,10 +17,14 @@ from samplers import SEA, Karras, PredictorCorrector, ProbabilityFlow, TemperedN
 from sde_lib import VE
 from tasks import Sample
 
-COUNT, TAU = 10_000, 0.6
+TAU = 0.6
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--count", type=int, default=10_000)
+    parser.add_argument("--steps", type=int, default=200, help="of the stochastic solver")
+    options = parser.parse_args(argv)
     sde = VE()
     data = Mixture(weights=[0.5, 0.3, 0.2], means=[[-4.0, -2.0], [4.0, -1.0], [1.0, 5.0]], stds=[0.6, 0.4, 0.8])
     weights, means, stds = data.components()
@@ -27,7 +33,7 @@ def main() -> None:
     print("| samples | weights | widths over the data's |\n|---|---|---|")
     print(line("p^(1/tau^2)", tempered / tempered.sum(), torch.full((3,), TAU)))
     width = float(weights @ stds)
-    solvers = {"ode": ProbabilityFlow(), "sea": PredictorCorrector(Karras(), 200, SEA(sigma_data=data.std))}
+    solvers = {"ode": ProbabilityFlow(), "sea": PredictorCorrector(Karras(), options.steps, SEA(sigma_data=data.std))}
     ways = {
         "temperature 1": TemperedNoise(1.0),
         "tempering=noise": TemperedNoise(TAU),
@@ -36,10 +42,10 @@ def main() -> None:
     }
     for way, tempering in ways.items():
         for name, sampler in solvers.items():
-            x = Sample(sampler, tempering, dtype="float64").draw(sde, score, (2,), COUNT)
+            x = Sample(sampler, tempering, dtype="float64").draw(sde, score, (2,), options.count)
             distance = (x[:, None] - means).norm(dim=-1)
             mode = distance.argmin(1)
-            share = torch.bincount(mode, minlength=3) / COUNT
+            share = torch.bincount(mode, minlength=3) / options.count
             found = torch.stack([(x[mode == k] - x[mode == k].mean(0)).square().mean().sqrt() for k in range(3)])
             print(line(f"{way}, {name}", share, found / stds), flush=True)
 

@@ -41,7 +41,7 @@ def ours(shape: Shape) -> dict[str, Callable[[], nn.Module]]:
         "ours: ncsnpp, no FIR": lambda: ncsnpp(shape, None),
         "ours: ddpm": lambda: NCSNpp(
             shape, width=32, multipliers=(1, 2, 2), blocks=2, attention=(7, 8), dropout=0.0, embedding="positional",
-            residual="ddpm", fir_kernel=None, skip_rescale=False, progressive_input="none",
+            residual="ddpm", fir_kernel=None, skip_rescale=False, progressive_input="none", groups=32,
         ),
         "ours: dit": lambda: DiT(shape, width=128, depth=4, heads=4),
     }  # fmt: skip
@@ -190,7 +190,7 @@ class Peak:
         return max(median(each) for each in self.found.values())
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sides", type=int, nargs="+", default=[28, 32])
     parser.add_argument("--batch", type=int, default=32)
@@ -202,7 +202,7 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--channels-last", action="store_true")
     parser.add_argument("--only", nargs="+", default=[], help="parts of contestants' names")
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     torch.set_num_threads(options.threads)
     for side in options.sides:
         race((1 if side == 28 else 3, side, side), options)

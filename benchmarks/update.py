@@ -106,14 +106,14 @@ class Timer:
         self.spent.append(time.perf_counter() - self.began)
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", nargs="+", default=[], help="contestants, by their whole names")
     parser.add_argument("--operators", action="store_true")
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     torch.set_num_threads(options.threads)
     wanted = {k: v for k, v in CONTESTANTS.items() if not options.only or k in options.only}
     if options.operators:

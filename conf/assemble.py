@@ -101,6 +101,7 @@ def settle(cfg: dict, data: Any, device: str) -> dict:
         "condition": 0 if blind(cfg, data) else data.condition.width,
         "evidence": lambda: getattr(data, "evidence", None),
         "classes": classes_of_networks(cfg, data),
+        "last": "flow" if len(data.shape) == 1 else "tweedie",  # pictures look sharper so; see samplers/last.py
         "drop": 0.1 if data.condition and data.condition.classes and not blind(cfg, data) else 0.0,
         "sigma_data": round(data.std, 6),
         "sigma_max": cache(lambda: largest_noise(data)),

@@ -6,15 +6,26 @@ all of them. A value that names a path is therefore put in Hydra's quotes, which
 """
 
 import os
+import re
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 SUFFIXES = (".npy", ".npz", ".csv", ".parquet", ".pth", ".safetensors", ".ckpt", ".pt", ".bin", ".png", ".jpg", ".tif")
 
+FORMER = {
+    "data.layout": "data.axes names all axes of the file in their order: type data.axes=nhwc for data.layout=hwc, "
+    "data.axes=nchw for data.layout=chw"
+}
+"""Keys that are replaced by others, and what to type instead."""
+
+NAMING = ("condition", "data.labels", "data.key", "data.condition")
+"""Keys that name labels or columns, for which Hydra's 1_11 is the word 1_11 and not the number 111."""
+
 
 def readable(words: list[str]) -> list[str]:
-    """Returns the words with every path in quotes and ``~`` at its start expanded; the others as they are.
+    """Returns the words with every path in quotes and ``~`` at its start expanded, and labels such as 1_11 in quotes;
+    the others as they are.
 
     Raises:
         ValueError: a word cannot be parsed, with the word, the parser's reason and what to type.
@@ -25,8 +36,12 @@ def readable(words: list[str]) -> list[str]:
 
 def readable_word(word: str, parser: OverridesParser) -> str:
     key, equals, value = word.partition("=")
+    if key.lstrip("+~") in FORMER:
+        raise ValueError(f"{word}: this key is replaced, {FORMER[key.lstrip('+~')]}")
     if not equals or word.startswith("-") or not value or value[0] in "'\"":
         return word
+    if key in NAMING and re.fullmatch(r"[0-9]+(_[0-9]+)+", value):
+        return f"{key}={quoted(value)}"
     home = value == "~" or value.startswith(("~/", "~\\"))
     path = os.path.expanduser(value) if home else value
     found = parsed(f"{key}={path}", parser)

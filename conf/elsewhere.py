@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from models import unet2d
+from models.convention import check_clock, convention, keeps_data
 from models.layout import put
 from models.published import layout
 from training import diffusers_folder, published
@@ -25,11 +26,15 @@ def is_elsewhere(path: str) -> bool:
 
 def from_elsewhere(path: str, model: nn.Module, sde: Any) -> nn.Module:
     """The model with the weights of a file of score_sde or of a folder of diffusers, which must be of its network's
-    architecture.
+    architecture and be used as there: see :mod:`models.convention`. What a network of diffusers predicts is its
+    scheduler's, so that the parameterisation of one that is told a step is the run's own choice.
     """
     net, folder = getattr(model, "net", None), diffusers_folder.folder_of(path)
     try:
         entries = layout(net) if folder is None else unet2d.layout(net)
+        if folder is None or not unet2d.told_steps(net):
+            convention(model)
+        check_clock(model)
     except ValueError as error:
         kind = "a file" if folder is None else "a folder of diffusers"
         raise ValueError(f"checkpoint={path} is {kind}: {error}") from None
@@ -44,11 +49,6 @@ def from_elsewhere(path: str, model: nn.Module, sde: Any) -> nn.Module:
         mind_the_noise(path, float(found.sigmas.max()), net.data_range, sde)
     log.info("loaded the average of %s after %s updates", path, f"{found.step:,}")
     return model.eval().requires_grad_(False)
-
-
-def keeps_data(sde: Any) -> bool:
-    """Whether an SDE adds noise to the data and does not shrink them."""
-    return float(sde.alpha(torch.tensor(sde.T, dtype=torch.float64))) == 1
 
 
 def mind_the_noise(path: str, sigma: float, data_range: float, sde: Any) -> None:

@@ -8,12 +8,15 @@ import torch
 
 from data import Data
 from likelihood import TruncatedNormalDequantisation, UniformDequantisation
+from samplers import width
 from training import store
 
 from . import schema
 from .elsewhere import is_elsewhere
 
 log = logging.getLogger(__name__)
+
+NARROWEST = 1 / 30  # of a bin: what noise at eps a network of integers can be asked about
 
 
 def guidance(cfg: dict) -> None:
@@ -25,6 +28,23 @@ def guidance(cfg: dict) -> None:
         raise ValueError(
             f"guidance={cfg['guidance']} needs a network that has learnt p(x) too, and this one was given its y every "
             f"time (training.drop=0): type training.drop=0.1, or guidance=1"
+        )
+
+
+def densities(cfg: dict) -> None:
+    """Refuses the density of a guided score, which is none of p(x | y), and an error that no part of the task reads."""
+    task = schema.locate(cfg["task"]["_target_"], "task")
+    if cfg["guidance"] != 1 and getattr(task, "refuses_guidance", False):
+        raise ValueError(
+            f"guidance={cfg['guidance']}: a guided score is the score of no density, and {task.__name__} would report "
+            f"that of its flow as log p(x | y); type guidance=1"
+            + ("" if cfg["guidance"] else ", or leave data.condition and classifier out for log p(x)")
+        )
+    error = (cfg["task"].get("likelihood") or {}).get("error")
+    if error not in (None, schema.AUTO) and not getattr(task, "chooses_effort", False):
+        raise ValueError(
+            f"likelihood.error={error}: task=likelihood alone chooses its effort by an error; leave it out for "
+            f"{task.__name__}, and type likelihood.rtol=1e-4 likelihood.atol=1e-4"
         )
 
 
@@ -53,6 +73,17 @@ def bins(cfg: dict, sde: Any, data: Data, identity: dict) -> None:
                 blur,
                 1 / (6 * float(data.scale.max())),
             )
+        narrow = math.exp(-float(sde.ends()[1])) * float(data.scale.min())
+        if narrow < NARROWEST:
+            log.warning(
+                "the noise of sde.eps=%s is %.2g bins wide, and dequantisation=truncated_normal asks for the density "
+                "of so narrow peaks: where a network has not learnt them, the bound on log P is up to %.1f bits/dim "
+                "too loose; type sde.eps=%.2g, or dequantisation=uniform with training.dequantise=uniform",
+                sde.eps,
+                narrow,
+                math.log2(1 / (6 * narrow)),
+                float(sde.time(torch.tensor(math.log(6 * float(data.scale.max())), dtype=torch.float64))),
+            )
 
 
 def levels(cfg: dict, trainer: Any, sde: Any, data: Data) -> None:
@@ -69,3 +100,69 @@ def levels(cfg: dict, trainer: Any, sde: Any, data: Data) -> None:
             "the network is trained at one noise level alone, and this task asks it about all of them; type "
             "sampler=langevin to walk at that level, or training/loss/levels=log_snr to train at all"
         )
+
+
+LARGEST_RATIO = 0.5  # of (sigma/alpha)^2 at eps to a variance of the data: beyond it the last step errs by 2 % and more
+GOOD_RATIO = 0.09  # where it errs by 0.1 %
+RESOLUTION = 1e-6  # in model units: float32 has no digit left for a std below
+
+
+def detail(cfg: dict, sde: Any, data: Data) -> None:
+    """Warns where the noise of eps is larger than the data's detail, so that no last step gives samples their law.
+
+    Pictures that end in Tweedie's mean are left alone: the detail that it takes from them is below a grey level.
+    """
+    last = last_step(cfg)
+    if last is None or (len(data.shape) > 1 and last == "tweedie") or len(data.train) < 2:
+        return
+    _, variances, directions, rest = data.moments()
+    noise = math.exp(-float(sde.ends()[1]))
+    fine = variances < noise**2 / LARGEST_RATIO
+    narrow = int(fine.sum()) + (data.dim - len(variances)) * (rest < noise**2 / LARGEST_RATIO)
+    if not narrow:
+        return
+    lowest = int(variances.argmin())
+    least = min(float(variances[lowest]), rest if len(variances) < data.dim else math.inf)
+    where = f" ({along(directions[:, lowest], data)})" if least == float(variances[lowest]) else ""
+    std = math.sqrt(max(least, 0.0))
+    facts = (
+        f"the noise at sde.eps={sde.eps} has the std {noise:.3g} in model units, and the data's std is smaller than "
+        f"{noise / math.sqrt(LARGEST_RATIO):.2g} in {narrow} of {data.dim} directions, down to {std:.2g}{where}"
+    )
+    if std < RESOLUTION:
+        log.warning(
+            "%s: there samples get the std %.2g, and no sde.eps helps; leave out a column that the others determine",
+            facts,
+            noise / 2 if last == "flow" else 0.0,
+        )
+        return
+    typed = sde.reaching(math.sqrt(GOOD_RATIO) * std)
+    log.warning(
+        "%s: there the std of samples is %.2g times the data's (sampler.last=%s); %s",
+        facts,
+        width(last, (noise / std) ** 2),
+        last,
+        f"type {typed}, which needs a network of its own" if typed else "choose an SDE that begins with less noise",
+    )
+
+
+def last_step(cfg: dict) -> str | None:
+    """Returns the last step of the task's samplers (``flow`` if one of them takes it), or of those that will draw from
+    a network that the task trains; None where nothing is drawn, or samples stay at eps.
+    """
+    task = cfg["task"]
+    if "models" in task and not task.get("score"):  # its SDE works on codes
+        return None
+    nodes = [task.get("sampler"), *task.get("samplers", {}).values()]
+    if task["_target_"] == "tasks.Train" and "classes" not in cfg["model"]:
+        nodes.append(cfg["sampler"])
+    words = {node.get("last") for node in nodes if node}
+    return next((word for word in ("flow", "tweedie") if word in words), None)
+
+
+def along(direction: torch.Tensor, data: Data) -> str:
+    """Returns a direction (D,) in words: its largest coefficients by the names of their columns."""
+    names = data.labels() or [str(j) for j in range(data.dim)]
+    largest = direction.abs().argsort(descending=True)[:3].tolist()
+    terms = [f"{float(direction[j]):+.2g} {names[j]}" for j in largest if abs(float(direction[j])) > 0.05]
+    return "along " + " ".join(terms)

@@ -30,6 +30,7 @@ def obtain_score(cfg: dict, sde: Any, data: Any, record: Any, name: str) -> Any:
 
     ``name`` makes the folder of a network that is trained readable.
     """
+    misfits.densities(cfg)
     if data.condition is None:
         return plain_score(cfg, sde, data, record, name)
     if getattr(schema.locate(cfg["task"]["_target_"], "task"), "classifies", False):
@@ -134,8 +135,8 @@ def plain_score(cfg: dict, sde: Any, data: Any, record: Any, name: str) -> Any:
             "data with examples"
         )
     trainer = schema.build(cfg["training"], "training")
-    trainer.seeded()
-    model = build_model(cfg, sde).to(cfg["device"])
+    with trainer.seeded():
+        model = build_model(cfg, sde).to(cfg["device"])
     if hasattr(schema.locate(cfg["task"]["_target_"], "task"), "check_network"):  # before it is trained for nothing
         schema.build(cfg["task"], "task").check_network(sde, model)
     home, identity = Store(cfg["store"]), identity_of(cfg, data)
@@ -152,8 +153,8 @@ def plain_score(cfg: dict, sde: Any, data: Any, record: Any, name: str) -> Any:
             return trainer.fit(sde, model, data, folder, note, keep, snapshots)
 
     def train_again(folder: Path) -> Any:
-        trainer.seeded()
-        twin = build_model(cfg, sde).to(cfg["device"])
+        with trainer.seeded():
+            twin = build_model(cfg, sde).to(cfg["device"])
         with one_thread(cfg["threads"] is None and is_small(twin, data, trainer.batch)):
             return trainer.fit(sde, twin, data, folder, keep=keep, snapshots=snapshots)
 
@@ -261,8 +262,8 @@ def train_model(
             )
         identity["start"] = found[start][1]
     trainer = schema.build(node["training"], f"{place}.training")
-    trainer.seeded()
-    model = schema.build(node["model"], f"{place}.model").to(cfg["device"])
+    with trainer.seeded():
+        model = schema.build(node["model"], f"{place}.model").to(cfg["device"])
     if start is not None:
         try:
             model.begin(found[start][0])

@@ -1,11 +1,10 @@
 """Data sets, and the units they are in: one class and one yaml of conf/data/ each."""
 
-from data.arrays import Arrays, read_points
+from data.arrays import Arrays
 from data.base import Data
 from data.condition import Condition, Conditional
 from data.curves import Moons, SwissRoll, TwoSpirals
 from data.digits import Digits
-from data.files import read_numbers
 from data.gaussian import Gaussian
 from data.heartbeat import Heartbeat
 from data.images import Images
@@ -14,6 +13,7 @@ from data.mixture import Mixture
 from data.order import order, subset
 from data.pinwheel import Pinwheel
 from data.planar import Checkerboard, EightGaussians, Rings
+from data.points import read_points
 from data.turned import Turned
 from data.unseen import Unseen
 
@@ -38,7 +38,6 @@ __all__ = [
     "TwoSpirals",
     "Unseen",
     "order",
-    "read_numbers",
     "read_points",
     "subset",
 ]

@@ -8,26 +8,25 @@ Values are kept as float32, or as float64 where a column varies so little around
 that float32 would not show it: they are centred before they become float32.
 """
 
-import math
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from data.base import Data, at_least, fraction
-from data.files import existing_file, read_labels, read_numbers, sha256
-
-CHANNELS = (1, 3, 4)
-FEW = 10  # rows to train on below which a column that does not vary is no surprise
+from data.axes import as_examples
+from data.base import Data, at_least, fraction, typed
+from data.files import names_in, numbers_of, open_file, sha256
+from data.labels import read_labels
+from data.levels import as_levels, as_tensor, integers
 
 
 class Arrays(Data):
     """Vectors (N, D) or images (N, C, H, W) from a file, with a random part of the rows held out.
 
-    One axis is N vectors of one number; two are vectors; three are grey images (N, H, W). Four axes are (N, C, H, W),
-    unless the last axis has 1, 3 or 4 entries and the second has not: then they are (N, H, W, C); where both axes could
-    be the channels, `layout` must say. `shape` reads each row of the file as an example of that shape instead.
+    One axis is N vectors of one number; two are vectors; three are grey images (N, H, W). Four axes are
+    (N, C, H, W) or (N, H, W, C), as :func:`data.axes.by_sizes` finds; where both are possible, `axes` must say. `shape`
+    reads each row of the file as an example of that shape instead.
 
     Arguments:
         path: the file.
@@ -37,9 +36,11 @@ class Arrays(Data):
         levels: number L of levels if the values are integers 0 ... L-1; by default 256 for images of uint8, 2 for
             images of booleans, and None for everything else, which is then taken as continuous.
         shape: shape of one example, [D] or [C, H, W]; by default what the file's axes say.
-        layout: chw or hwc, the order of a file's last three axes.
-        labels: the column of a table or the array of an .npz that holds the examples' classes, words or whole numbers;
-            by default there are none.
+        axes: the order of the array's axes, a letter each: n for the examples, c for channels or columns, h for height,
+            w for width, such as nhwc; by default what the sizes say.
+        labels: the column of a table (its number, where the table has no header) or the array of an .npz that holds the
+            examples' classes, of any type; by default there are none.
+        header: whether the first row of a .csv holds the columns' names; by default what :mod:`data.header` finds.
 
     Raises:
         FileNotFoundError, ValueError: with the key to change and what to type.
@@ -53,21 +54,26 @@ class Arrays(Data):
         seed: int = 0,
         levels: int | None = None,
         shape: list[int] | None = None,
-        layout: Literal["chw", "hwc"] | None = None,
-        labels: str | None = None,
+        axes: str | None = None,
+        labels: str | int | None = None,
+        header: bool | Literal["auto"] = "auto",
     ):
         if path is None:
             raise ValueError("data.path is not set: type data.path=points.npy (or .npz, .csv, .parquet)")
         fraction("test_fraction", test_fraction)
         at_least("seed", seed, 0, 0)
-        values, names = read_numbers(path, key, "data.path", leave=labels, choice="data.key")
-        file = existing_file(path, "data.path")
-        self._file, self._whole = file, key is None
-        self._taken = [] if key is None else [name.strip() for name in key.split(",")] if isinstance(key, str) else key
-        self._taken = [str(name) for name in self._taken]
-        self._content = sha256(file)
-        where = f"data.path={file}"
-        values = as_examples(values, shape, layout, where)
+        labels = None if labels is None else str(labels)
+        source = open_file(path, "data.path", header, names_in(key) + ([] if labels is None else [labels]), labels)
+        values, names, table, notes = numbers_of(source, key, leave=labels, choice="data.key")
+        self._file, self._whole, self._header = source.file, key is None, header
+        self._taken, self._content, where = names_in(key), sha256(source.file), source.where
+        self._left = labels
+        if table and axes not in (None, "nc"):
+            raise ValueError(
+                f"data.axes={axes} is for .npy and .npz, the rows of {where} are examples: type data.axes=null"
+            )
+        values, said = as_examples(values, axes, shape, where)
+        self.notes = (*notes, *(() if table and shape is None else (said,)))
         if len(values) < 2:
             raise ValueError(f"{where} holds {len(values)} example: one to train on and one to hold out are the least")
         if levels is None and values.ndim == 4:
@@ -80,14 +86,15 @@ class Arrays(Data):
         train, test = (values[rows] for rows in self._rows)
         known = (None, None)
         if labels is not None:
-            classes, self.class_names = read_labels(file, labels, len(values), where)
+            classes, self.class_names, notes = read_labels(source, labels, len(values))
+            self.notes += tuple(notes)
             known = tuple(torch.from_numpy(classes[rows]) for rows in self._rows)
         self._labels = names if values.ndim == 2 and names and len(names) == values.shape[1] else None
         if levels is not None:
             shift = scale = levels / 2
             dtype = integers(levels)
         else:
-            shift, scale, dtype = units(train, self._labels, where, len(values))
+            shift, scale, dtype = units(train, self._labels, where)
         train, test = as_tensor(train, dtype), as_tensor(test, dtype)
         super().__init__(train, test, shift, scale, levels, *known, shuffle=False)  # the split's own order is random
 
@@ -96,6 +103,23 @@ class Arrays(Data):
 
     def fingerprint(self) -> str:
         return self._content
+
+    def without(self, columns: list[int]) -> str | None:
+        """The data.key= that leaves columns of the examples out; None where the file's columns have no names."""
+        if len(self.shape) != 1 or self._file.suffix.lower() in (".npy", ".npz"):
+            return None
+        names = self._taken or self._labels
+        if names is None:  # of a .csv without a header they are numbers, and those of its labels are no examples'
+            names = [str(j) for j in range(self.dim + (self._left is not None)) if str(j) != self._left]
+        kept = [names[j] for j in range(self.dim) if j not in columns]
+        return typed("data.key", kept) if kept else None
+
+    def given(self, columns: list[int]) -> str | None:
+        """The data.condition= of these columns; None where the file's own names stand for something else."""
+        suffix = self._file.suffix.lower()
+        if suffix != ".npy" and not self._whole and (suffix == ".npz" or self._labels is None):
+            return None
+        return super().given(columns)
 
     def known(self, keys: list[str | int]) -> tuple[Tensor, Tensor, list[str], list[int]]:
         """Columns of the examples, or else columns and arrays of the file that are no part of them."""
@@ -116,7 +140,13 @@ class Arrays(Data):
         for each in (
             [[str(key) for key in keys]] if table else keys
         ):  # a table's columns at once, an archive's one by one
-            values, columns = read_numbers(str(self._file), each, "data.path", choice="data.condition")
+            source = open_file(str(self._file), "data.path", self._header, [str(key) for key in keys])
+            values, columns, _, _ = numbers_of(source, each, choice="data.condition")
+            if values.ndim > 2:
+                raise ValueError(
+                    f"data.condition={keys}: {each} has the shape {values.shape} in {self._file}: save one row of "
+                    f"numbers an example, of shape (N, C)"
+                )
             values = values.reshape(len(values), -1)
             if len(values) != sum(map(len, self._rows)):
                 raise ValueError(
@@ -132,120 +162,9 @@ class Arrays(Data):
         return *(values[rows] for rows in self._rows), titles, []
 
 
-def read_points(
-    path: str,
-    shape: tuple[int, ...],
-    levels: int | None = None,
-    labels: list[str] | None = None,
-    key: str = "points",
-    missing: bool = False,
-) -> Tensor:
-    """The user's own points to score, in data units.
-
-    Arguments:
-        path: a .npy, .npz, .csv or .parquet file of one point or several; of an .npz, the only array or the one called
-            x. Images may come as (N, H, W) or (N, H, W, C), and anything as rows of D numbers.
-        shape, levels: the data's.
-        labels: the data's names of columns; a table with names is read in their order.
-        key: which key of the configuration named the file, for messages.
-        missing: whether values may be NaN, or cells of a table empty.
-
-    Returns:
-        the points, shape (N, *shape), of float64, or integers if the data have levels and no value is missing.
-
-    Raises:
-        FileNotFoundError, ValueError: also where the shapes differ, with both of them.
-    """
-    file = existing_file(path, key)
-    where = f"{key}={file}"
-    preferred = "x" if file.suffix.lower() == ".npz" else labels
-    values, _ = read_numbers(path, None, key, preferred, missing)
-    dim = math.prod(shape)
-    if values.shape == shape:
-        values = values[None]
-    elif values.shape[1:] == shape:
-        pass
-    elif values.ndim == 4 and len(shape) == 3 and values.shape[1:] == (*shape[1:], shape[0]):
-        values = np.moveaxis(values, -1, 1)
-    elif math.prod(values.shape[1:]) == dim and (values.ndim <= 2 or shape[0] == 1):
-        values = values.reshape(-1, *shape)
-    else:
-        raise ValueError(f"{where} holds {len(values)} points of shape {values.shape[1:]}, the data's shape is {shape}")
-    gaps = np.isnan(values) if values.dtype.kind == "f" else np.zeros(values.shape, dtype=bool)
-    if gaps.any():
-        return as_tensor(np.where(gaps, np.nan, as_levels(np.where(gaps, 0, values), levels, where)), torch.float64)
-    return as_tensor(as_levels(values, levels, where), torch.float64 if levels is None else integers(levels))
-
-
-def as_examples(values: np.ndarray, shape: list[int] | None, layout: str | None, where: str) -> np.ndarray:
-    """The file's array as vectors (N, D) or images (N, C, H, W)."""
-    if shape is not None:
-        if len(shape) not in (1, 3) or min(shape) < 1:
-            raise ValueError(f"data.shape={list(shape)} must be [D] or [C,H,W]: type data.shape=[1,28,28]")
-        if math.prod(values.shape[1:]) != math.prod(shape):
-            raise ValueError(
-                f"data.shape={list(shape)} has {math.prod(shape)} values, a row of {where} has "
-                f"{math.prod(values.shape[1:])} (the file's shape is {values.shape})"
-            )
-        return values.reshape(-1, *shape)
-    if layout is not None and values.ndim != 4:
-        raise ValueError(
-            f"data.layout={layout} is for files of four axes, {where} has shape {values.shape}: type data.layout=null"
-        )
-    if values.ndim == 1:
-        return values[:, None]
-    if values.ndim == 2:
-        return values
-    if values.ndim == 3:
-        return values[:, None]
-    if values.ndim > 4:
-        raise ValueError(f"{where} has shape {values.shape}, more than four axes: type data.shape=[D] or [C,H,W]")
-    if layout is None:
-        first, last = values.shape[1] in CHANNELS, values.shape[3] in CHANNELS
-        if first and last:
-            raise ValueError(
-                f"{where} has shape {values.shape}, whose second or last axis could be the channels: "
-                "type data.layout=chw or data.layout=hwc"
-            )
-        layout = "hwc" if last else "chw"
-    return np.moveaxis(values, -1, 1) if layout == "hwc" else values
-
-
-def as_levels(values: np.ndarray, levels: int | None, where: str) -> np.ndarray:
-    """The values, booleans as 0 and 1, refused unless they are integers 0 ... levels-1; with levels None all pass."""
-    values = values.astype(np.uint8) if values.dtype.kind == "b" else values
-    if levels is None:
-        return values
-    if not 2 <= levels <= 65536:
-        raise ValueError(f"data.levels={levels} must be in 2 ... 65536: type data.levels=256")
-    low, high = values.min(), values.max()
-    if low < 0 or high > levels - 1:
-        remedy = f"type data.levels={int(high) + 1}" if low >= 0 else "shift the values to start at 0"
-        raise ValueError(
-            f"{where} holds values {low} ... {high}, data.levels={levels} allows 0 ... {levels - 1}: {remedy}"
-        )
-    if values.dtype.kind == "f" and not (values == np.floor(values)).all():
-        example = values[values != np.floor(values)][0]
-        raise ValueError(
-            f"{where} holds {example}, data.levels={levels} allows integers only: "
-            "type data.levels=null to take the values as continuous"
-        )
-    return values
-
-
-def integers(levels: int) -> torch.dtype:
-    """The smallest type that holds so many levels."""
-    return torch.uint8 if levels <= 256 else torch.int32
-
-
-def as_tensor(values: np.ndarray, dtype: torch.dtype) -> Tensor:
-    """The values, which a file may hold in any order of axes and of bytes, as a tensor."""
-    return torch.from_numpy(np.ascontiguousarray(values, dtype=str(dtype).removeprefix("torch.")))
-
-
-def units(train: np.ndarray, names: list[str] | None, where: str, rows: int) -> tuple[Tensor, Tensor, torch.dtype]:
+def units(train: np.ndarray, names: list[str] | None, where: str) -> tuple[Tensor, Tensor, torch.dtype]:
     """Mean and standard deviation of the training part, of each column (D,) of vectors or one number for images, and
-    the type that shows how every column varies: the default one, or float64.
+    the type that shows how every column varies: the default one, or float64. A constant column gets the scale 1.
     """
     columns = train if train.ndim == 2 else train.reshape(-1, 1)
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # numbers beyond all types are refused below
@@ -257,20 +176,15 @@ def units(train: np.ndarray, names: list[str] | None, where: str, rows: int) -> 
     def shown(dtype: Any) -> np.ndarray:
         """Whether a type's steps at a column's largest value are a thousandth of the std or less."""
         info = np.finfo(dtype)
-        return (std >= 1000 * info.eps * size) & (std >= 1000 * float(info.tiny)) & (size <= info.max)
+        wide = (std >= 1000 * info.eps * size) & (std >= 1000 * float(info.tiny))
+        return (wide | (low == high)) & (size <= info.max)
 
     fine = shown(own)
     for j in range(len(mean)):
         column = f"column {names[j]!r}" if names else f"column {j}" if train.ndim == 2 else "every pixel"
-        if low[j] == high[j] and len(train) < FEW:
-            raise ValueError(
-                f"{where} holds {rows} rows, {len(train)} to train on, in which {column} does not vary ({low[j]}): "
-                f"more rows are needed, at least {FEW}, or leave it out if it is constant"
-            )
-        if low[j] == high[j]:
-            raise ValueError(
-                f"{where}: {column} is constant in the training part ({low[j]}), it has no density: leave it out"
-            )
+        if low[j] == high[j]:  # no unit of its own, and no density: conf/density.py says what that means for a task
+            mean[j], std[j], fine[j] = low[j], 1.0, True
+            continue
         if not np.finfo(np.float64).tiny * 1000 <= std[j] < np.inf:
             raise ValueError(
                 f"{where}: {column} reaches from {low[j]:.3g} to {high[j]:.3g}, beyond what floating point can square: "

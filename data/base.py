@@ -17,6 +17,7 @@ u ~ U[0, 1)^D, so that :math:`E_u[-\log p_r(k + u)]` bounds the negative log-pro
 """
 
 import math
+import re
 from typing import Any, ClassVar
 
 import torch
@@ -168,6 +169,17 @@ class Data:
         columns = [names.index(str(key)) for key in keys]
         return self.train[:, columns].double(), self.test[:, columns].double(), [names[j] for j in columns], columns
 
+    def without(self, columns: list[int]) -> str | None:
+        """What to type so that these columns of a vector are not learnt; None where no key says so."""
+        return None
+
+    def given(self, columns: list[int]) -> str | None:
+        """What to type so that the others are learnt given these columns of a vector; None where no key says so."""
+        if len(self.shape) != 1 or len(columns) == self.dim:
+            return None
+        names = self.labels() or [str(j) for j in range(self.dim)]
+        return typed("data.condition", [names[j] for j in columns])
+
     def components(self) -> tuple[Tensor, Tensor, Tensor] | None:
         """Weights (K,), means (K, D), stds (K,) in model units if the data are a mixture of isotropic Gaussians."""
         return None
@@ -217,6 +229,17 @@ class Data:
     def fingerprint(self) -> str | None:
         """A hash of the content of the files the data came from; None where the constructor's values say it all."""
         return None
+
+
+def typed(key: str, names: list[str]) -> str:
+    """A key with a list of names as a shell and Hydra take it: what either would read as something else is quoted."""
+    words = {"true", "false", "null", "nan", "inf", "none"}
+    if all(
+        re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]*|0|[1-9][0-9]*", name) and name.lower() not in words for name in names
+    ):
+        return f"{key}=[{','.join(names)}]"
+    within = ",".join("'" + name.replace("\\", "\\\\").replace("'", "\\'") + "'" for name in names)
+    return '"' + re.sub(r'(["$`\\])', r"\\\1", f"{key}=[{within}]") + '"'
 
 
 def at_least(key: str, value: float, bound: float, instead: float) -> None:

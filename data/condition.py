@@ -17,7 +17,10 @@ import torch
 from torch import Tensor
 
 from data.base import Data
-from data.files import SUFFIXES, read_numbers, read_words
+from data.files import SUFFIXES, open_file, report
+from data.labels import read_words, text_of
+from data.numerals import whole
+from data.points import read_points
 
 LABELS = "labels"
 
@@ -76,9 +79,7 @@ class Condition:
         the path of a file of such rows.
         """
         if isinstance(value, str) and value.lower().endswith(SUFFIXES):
-            rows = (
-                self.class_rows(read_words(value, "condition", "y"), value) if self.classes else self.file_rows(value)
-            )
+            rows = self.file_of_classes(value) if self.classes else self.file_rows(value)
         else:
             rows = self.class_rows(value, value) if self.classes else self.number_rows(value)
         return replace(self, asked=rows)
@@ -89,23 +90,26 @@ class Condition:
         for each in wanted or [""]:
             # true and false are words, and the labels 1 and 0, which a command line does not keep apart
             spelt = [str(each), str(each).lower(), str(int(each))] if isinstance(each, bool) else [str(each)]
-            found = next((word for word in spelt if word in self.names), None)
+            found = next((word for word in spelt if word in self.names), None) or same_number(each, self.names)
             if found is None:
                 some = ", ".join(self.names[:20]) + (", ..." if len(self.names) > 20 else "")
-                raise ValueError(f"condition={said}: {each} is no label of these data; type one of {some}")
+                quoted = next((name for name in self.names if "_" in name and name.replace("_", "").isdigit()), None)
+                # a command line reads 1_11 as 111
+                hint = f", with quotes around digits with underscores: condition=\"'{quoted}'\"" if quoted else ""
+                raise ValueError(f"condition={said}: {each} is no label of these data; type one of {some}{hint}")
             rows.append(self.names.index(found))
         return torch.tensor(rows)
 
+    def file_of_classes(self, path: str) -> Tensor:
+        """The classes (R,) of a file of labels."""
+        source = open_file(path, "condition", "named", ["y"], True)
+        rows = self.class_rows(read_words(source, "y"), path)
+        report(source.where, [f"{len(rows)} labels", *source.notes])
+        return rows
+
     def file_rows(self, path: str) -> Tensor:
         """The numbers (R, C) of a file."""
-        read, _ = read_numbers(path, None, "condition", "y" if path.lower().endswith(".npz") else list(self.names))
-        read = read.reshape(len(read), -1)
-        if read.shape[1] != len(self.names):
-            raise ValueError(
-                f"condition={path} holds rows of {read.shape[1]} numbers, and y has {len(self.names)}: "
-                f"{', '.join(self.names)}"
-            )
-        return torch.from_numpy(read.astype(np.float64))
+        return read_points(path, (len(self.names),), labels=list(self.names), key="condition", preferred="y")
 
     def number_rows(self, value: Any) -> Tensor:
         count, named = len(self.names), ", ".join(self.names)
@@ -145,6 +149,12 @@ class Condition:
         return ", ".join(f"{name} = {value:.4g}" for name, value in zip(self.names, y.tolist(), strict=True))
 
 
+def same_number(label: object, names: tuple[str, ...]) -> str | None:
+    """The class whose name is the same whole number as a label: 1.0 is the class 1, and 1e30 the class 1e+30."""
+    value = None if label is None else whole(text_of(label))
+    return None if value is None else next((name for name in names if whole(name) == value), None)
+
+
 class Conditional(Data):
     """p(x | y) of a data set: its examples x, each with its y.
 
@@ -171,6 +181,8 @@ class Conditional(Data):
         if not keys:
             raise ValueError("data.condition=[] names no columns; type data.condition=[NAME], or leave it out")
         train, test, names, self.columns = joint.known(keys)
+        if joint.notes:
+            self.notes = (*joint.notes, f"y is {', '.join(names)}")
         kept = [j for j in range(joint.dim) if j not in self.columns] if self.columns else None
         if kept is not None and not kept:
             raise ValueError(f"data.condition={keys} names every column: nothing is left to learn; name fewer")
@@ -203,6 +215,19 @@ class Conditional(Data):
                     )
         twin.condition = found
         return twin
+
+    def without(self, columns: list[int]) -> str | None:
+        """What to type so that these columns of x, which the joint's file may hold elsewhere, are not learnt."""
+        if not self.columns:
+            return self.joint.without(columns)
+        # the condition may stand beside what data.key= names, but not among it
+        return self.joint.without([*self.columns, *(self.kept[j] for j in columns)])
+
+    def given(self, columns: list[int]) -> str | None:
+        """What to type so that these columns of x join the condition."""
+        if not self.columns or len(columns) == self.dim:
+            return None
+        return self.joint.given([*self.columns, *(self.kept[j] for j in columns)])
 
     def true_log_prob(self, r: Tensor, y: Tensor | None = None) -> Tensor | None:
         """The exact log p(r | y) in nats and data units, (B, *) and y (B,) or (B, C) to (B,), of the one y that was
@@ -277,13 +302,12 @@ def classes_of(joint: Data) -> Condition:
 
 
 def units_of(joint: Data, columns: list[int] | None, train: Tensor, names: list[str]) -> tuple[Tensor, Tensor]:
-    """The mean and the std of the numbers y, (C,): the joint's own units where they are columns of it."""
+    """The mean and std of the numbers y, (C,): of columns of the joint its own units; of a constant the std 1."""
     if columns:
         return tuple(v.double().expand(joint.shape)[columns] for v in (joint.shift, joint.scale))
     shift, scale = train.mean(0), train.std(0, correction=0)
+    constant = train.amin(0) == train.amax(0)
     for name, std in zip(names, scale.tolist(), strict=True):
-        if not 0 < std < float("inf"):
-            raise ValueError(
-                f"data.condition: {name} is constant in the training part, and tells nothing; leave it out"
-            )
-    return shift, scale
+        if not std < float("inf"):
+            raise ValueError(f"data.condition: {name} varies beyond what floating point can square: rescale it")
+    return shift.where(~constant, train[0]), scale.where(~constant, torch.ones_like(scale))

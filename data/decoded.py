@@ -1,4 +1,4 @@
-"""Decoded pixels, kept where decoding took long: the next run reads them as they are."""
+"""Decoded pixels and what was done to them, kept where decoding took long: the next run reads them as they are."""
 
 import contextlib
 import hashlib
@@ -15,8 +15,10 @@ log = logging.getLogger(__name__)
 LONG = 5.0  # seconds of decoding after which the pixels are kept
 
 
-def decoded_once(folder: str | None, key: str, decode: Callable[[], np.ndarray]) -> np.ndarray:
-    """The array of ``decode()``, or the one that an earlier call kept.
+def decoded_once(
+    folder: str | None, key: str, decode: Callable[[], tuple[np.ndarray, list[str]]]
+) -> tuple[np.ndarray, list[str]]:
+    """Returns the array and the notes of ``decode()``, or those that an earlier call kept.
 
     Arguments:
         folder: where arrays are kept; None to keep none.
@@ -25,29 +27,31 @@ def decoded_once(folder: str | None, key: str, decode: Callable[[], np.ndarray])
     path = None if folder is None else Path(folder) / f"{hashlib.sha256(key.encode()).hexdigest()[:20]}.npy"
     if path is not None and path.exists():
         try:
-            return np.load(path, allow_pickle=False)
+            with path.open("rb") as file:  # one array after the other
+                return np.load(file, allow_pickle=False), np.load(file, allow_pickle=False).tolist()
         except (OSError, ValueError, EOFError) as error:
             log.warning("%s cannot be read (%s): the images are decoded anew", path, error)
     started = time.monotonic()
-    pixels = decode()
+    pixels, notes = decode()
     seconds = time.monotonic() - started
     if path is None or seconds < LONG:
-        return pixels
+        return pixels, notes
     partial = path.with_name(f".{path.name}-{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("wb") as file:
             np.save(file, pixels)
+            np.save(file, np.array(notes, dtype=str))
         partial.replace(path)
     except OSError as error:  # a convenience: a full disk is no reason to stop
         with contextlib.suppress(OSError):
             partial.unlink()
         log.warning("the decoded pixels could not be kept in %s (%s)", path, error.strerror or error)
-        return pixels
+        return pixels, notes
     log.info(
         "decoding took %.0f s: the pixels are kept in %s (%.0f MB), which may be removed; data.cache=null keeps none",
         seconds,
         path,
         pixels.nbytes / 1e6,
     )
-    return pixels
+    return pixels, notes

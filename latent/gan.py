@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sde_lib import SDE
+from sde_lib import SDE, Draws
 from training import Loss
+from training.loss import given
 
 from .model import LatentModel, check_latent
 from .networks import Networks, without_gradients
@@ -63,8 +64,8 @@ class Adversarial(Loss):
         if not 0 <= self.penalty < math.inf:
             raise ValueError(f"loss.penalty={self.penalty} must be at least 0 and finite; type loss.penalty=0.1")
 
-    def __call__(self, sde: SDE | None, score: GAN, x_0: Tensor) -> Tensor:
-        z = torch.randn(len(x_0), score.latent, dtype=x_0.dtype, device=x_0.device)
+    def __call__(self, sde: SDE | None, score: GAN, x_0: Tensor, draws: Draws | None = None) -> Tensor:
+        z = given(draws, x_0).normal("code", x_0, (score.latent,))
         fake = score.generate(z)
         train = torch.is_grad_enabled()
         with torch.enable_grad():  # the penalty is a gradient, also where the loss is only looked at

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sde_lib import Dropout
+
 
 class Networks(ABC):
     """Makes encoders and decoders of one kind."""
@@ -128,7 +130,7 @@ class Up(nn.Module):
 
 
 def dropped(share: float) -> list[nn.Module]:
-    return [nn.Dropout(share)] if share else []
+    return [Dropout(share)] if share else []
 
 
 def check_dropout(share: float) -> None:

@@ -12,8 +12,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from sde_lib import SDE
+from sde_lib import SDE, Draws
 from training import DenoisingScoreMatching, Loss
+from training.loss import given
 
 from .vae import VAE
 
@@ -35,11 +36,12 @@ class Bound(Loss):
         if not 0 <= self.beta < math.inf:
             raise ValueError(f"loss.beta={self.beta} must be at least 0 and finite; type loss.beta=1")
 
-    def __call__(self, sde: SDE | None, score: VAE, x_0: Tensor) -> Tensor:
+    def __call__(self, sde: SDE | None, score: VAE, x_0: Tensor, draws: Draws | None = None) -> Tensor:
+        draws = given(draws, x_0)
         mean, log_std = score.encode(x_0)
-        z = mean + log_std.exp() * torch.randn_like(mean)
-        seen = z + score.prior.blur * torch.randn_like(z) if score.prior.blur else z
-        divergence = score.prior.divergence(mean, log_std, z)
+        z = mean + log_std.exp() * draws.normal("code", mean)
+        seen = z + score.prior.blur * draws.normal("blur", z) if score.prior.blur else z
+        divergence = score.prior.divergence(mean, log_std, z, draws=draws)
         return (self.beta * divergence - score.reconstruction(x_0, seen)) / x_0[0].numel()
 
 
@@ -57,13 +59,13 @@ class CodeMatching(Loss):
 
     matching: DenoisingScoreMatching = field(default_factory=DenoisingScoreMatching)
 
-    def __call__(self, sde: SDE | None, score: VAE, x_0: Tensor) -> Tensor:
+    def __call__(self, sde: SDE | None, score: VAE, x_0: Tensor, draws: Draws | None = None) -> Tensor:
         if not score.prior.blur:
             raise ValueError("loss=CodeMatching trains a score SDE as the prior, and this model's is N(0, I)")
-        training = score.encoder.training
+        draws, training = given(draws, x_0), score.encoder.training
         score.encoder.eval()
         with torch.no_grad():
             mean, log_std = score.encode(x_0)
-            z = mean + log_std.exp() * torch.randn_like(mean)
+            z = mean + log_std.exp() * draws.normal("code", mean)
         score.encoder.train(training)
-        return self.matching(score.prior.sde, score.prior.score, z)
+        return self.matching(score.prior.sde, score.prior.score, z, draws)

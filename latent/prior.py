@@ -38,7 +38,7 @@ from torch import Tensor, nn
 from likelihood import Likelihood
 from models import Parameterisation, ScoreModel
 from samplers import Sampler
-from sde_lib import SDE, per_sample
+from sde_lib import SDE, Draws, per_sample
 from training import DenoisingScoreMatching
 
 START = 0.0  # of b: half of each. From -2 on, where N(0, I) has nearly all, the network hardly learns
@@ -57,14 +57,20 @@ class Prior(nn.Module, ABC):
 
     @abstractmethod
     def divergence(
-        self, mean: Tensor, log_std: Tensor, z: Tensor, unit: Tensor | None = None, noise: Tensor | None = None
+        self,
+        mean: Tensor,
+        log_std: Tensor,
+        z: Tensor,
+        unit: Tensor | None = None,
+        noise: Tensor | None = None,
+        draws: Draws | None = None,
     ) -> Tensor:
         """KL(N(mean, std^2 + blur^2) || p) in nats, or an unbiased estimate of a bound from above, (B, D) to (B,).
 
         Arguments:
             z: draws of N(mean, std^2), differentiable in both.
-            unit, noise: of the estimate: the quantile of the noise level, (B,), and its normals, (B, D); without them
-                they come from torch's global generator.
+            unit, noise: of the estimate: the quantile of the noise level, (B,), and its normals, (B, D).
+            draws: where unit and noise come from if they are not given; None for fresh ones.
         """
 
     @abstractmethod
@@ -88,7 +94,7 @@ class StandardNormal(Prior):
     def __init__(self):  # or its keys would be those of any module
         super().__init__()
 
-    def divergence(self, mean: Tensor, log_std: Tensor, z=None, unit=None, noise=None) -> Tensor:
+    def divergence(self, mean: Tensor, log_std: Tensor, z=None, unit=None, noise=None, draws=None) -> Tensor:
         return 0.5 * (mean.square() + torch.exp(2 * log_std) - 1 - 2 * log_std).sum(1)
 
     def log_prob(self, z: Tensor, likelihood: Likelihood | None = None, on_step=None) -> Tensor:
@@ -140,11 +146,13 @@ class ScorePrior(Prior):
         self.at_T = float(sde.alpha(T))
         self.range = float(sde.half_log_snr(eps) - sde.half_log_snr(T))
 
-    def cross_entropy(self, z: Tensor, unit: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
+    def cross_entropy(
+        self, z: Tensor, unit: Tensor | None = None, noise: Tensor | None = None, draws: Draws | None = None
+    ) -> Tensor:
         """An unbiased estimate of a bound on -E log p(z + blur * noise) from above in nats, z (B, D) to (B,)."""
         dim, sde, matching = z.shape[1], self.sde, self.matching
         if unit is None:
-            loss = matching(sde, self.score, z)
+            loss = matching(sde, self.score, z, draws)
         else:
             t = matching.levels.times(sde, unit)
             loss = matching.objective(sde, self.score, sde.perturb(z, t, noise), t, noise)
@@ -152,8 +160,8 @@ class ScorePrior(Prior):
         at_T = 0.5 * (self.at_T / sde.prior_std) ** 2 * z.square().sum(1)
         return at_eps + dim * self.range * loss + at_T
 
-    def divergence(self, mean: Tensor, log_std: Tensor, z: Tensor, unit=None, noise=None) -> Tensor:
-        return self.cross_entropy(z, unit, noise) - entropy(log_std, self.blur)
+    def divergence(self, mean: Tensor, log_std: Tensor, z: Tensor, unit=None, noise=None, draws=None) -> Tensor:
+        return self.cross_entropy(z, unit, noise, draws) - entropy(log_std, self.blur)
 
     def log_prob(self, z: Tensor, likelihood: Likelihood, on_step=None) -> Tensor:
         """By the probability-flow ODE, of z = x_eps / alpha(eps)."""

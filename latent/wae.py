@@ -10,12 +10,12 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from metrics import mmd
-from sde_lib import SDE
+from sde_lib import SDE, Draws
 from training import Loss
+from training.loss import given
 
 from .model import LatentModel, check_latent
 from .networks import Networks
@@ -52,6 +52,7 @@ class WassersteinLoss(Loss):
     """
 
     of: ClassVar[type] = WAE
+    of_batch: ClassVar[bool] = True
 
     penalty: float = 10.0
 
@@ -59,7 +60,7 @@ class WassersteinLoss(Loss):
         if not 0 <= self.penalty < math.inf:
             raise ValueError(f"loss.penalty={self.penalty} must be at least 0 and finite; type loss.penalty=10")
 
-    def __call__(self, sde: SDE | None, score: WAE, x_0: Tensor) -> Tensor:
+    def __call__(self, sde: SDE | None, score: WAE, x_0: Tensor, draws: Draws | None = None) -> Tensor:
         code = score.encoder(x_0)
         error = (score.generate(code) - x_0).square().flatten(1).sum(1)
-        return error + self.penalty * mmd(code, torch.randn_like(code))
+        return error + self.penalty * mmd(code, given(draws, x_0).normal("code", code))

@@ -14,7 +14,8 @@ import math
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
+
+from sde_lib import Dropout, recomputed
 
 from . import magnitude
 from .attention import attend_pixels, heads_of
@@ -36,7 +37,7 @@ class Block(nn.Module):
         self.norm_1, self.norm_2 = group_norm(inside), group_norm(outside)
         self.conv_1 = nn.Conv2d(inside, outside, 3, padding=1)
         self.told = nn.Linear(told, 2 * outside)
-        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
+        self.dropout = Dropout(dropout) if dropout else nn.Identity()
         self.conv_2 = zero(nn.Conv2d(outside, outside, 3, padding=1))
         self.shortcut = nn.Conv2d(inside, outside, 1) if inside != outside else nn.Identity()
         self.attention = Attention(outside, width) if attend else nn.Identity()
@@ -82,7 +83,7 @@ class MagnitudeBlock(nn.Module):
         self.resample, self.decoder, self.plan = resample, decoder, Resample(None)
         self.conv_1 = Map(inside if decoder else outside, outside, 3)
         self.told, self.gain = Map(told, outside), nn.Parameter(torch.zeros(()))
-        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
+        self.dropout = Dropout(dropout) if dropout else nn.Identity()
         self.conv_2 = Map(outside, outside, 3)
         self.shortcut = Map(inside, outside, 1) if inside != outside else None
         self.attention = MagnitudeAttention(outside, width) if attend else nn.Identity()
@@ -199,7 +200,7 @@ class ADM(nn.Module):
     def run(self, block: nn.Module, *inputs: Tensor | torch.Size | None) -> Tensor:
         """A block's output; in training with ``checkpointing`` what is inside it is not kept."""
         if self.checkpointing and self.training and torch.is_grad_enabled():
-            return checkpoint(block, *inputs, use_reentrant=False)
+            return recomputed(block, block, *inputs)
         return block(*inputs)
 
     def forward(self, x: Tensor, c: Tensor, y: Tensor | None = None) -> Tensor:

@@ -5,6 +5,8 @@ import math
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sde_lib import Dropout
+
 from .clock import Clock
 from .given import ConditionEmbedding, add_condition
 
@@ -30,7 +32,7 @@ class DiffusersUNet(nn.Module):
         down_block_types: list[str] | tuple[str, ...] = ("DownBlock2D", "AttnDownBlock2D", "DownBlock2D"),
         up_block_types: list[str] | tuple[str, ...] = ("UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
         attention_head_dim: int | None = 8,
-        norm_num_groups: int = 32,
+        norm_num_groups: int | None = 32,
         norm_eps: float = 1e-5,
         downsample_padding: int = 1,
         freq_shift: int = 0,
@@ -54,8 +56,9 @@ class DiffusersUNet(nn.Module):
                 f"model.block_out_channels={list(block_out_channels)}, model.down_block_types and model.up_block_types "
                 f"must be of one length, a value a level"
             )
-        bad = [each for each in block_out_channels if each % norm_num_groups]
-        if bad:
+        if norm_num_groups is not None and norm_num_groups < 1:
+            raise ValueError(f"model.norm_num_groups={norm_num_groups} must be at least 1; diffusers: 32")
+        if norm_num_groups is not None and any(each % norm_num_groups for each in block_out_channels):
             raise ValueError(
                 f"model.norm_num_groups={norm_num_groups} must divide model.block_out_channels="
                 f"{list(block_out_channels)}; type model.norm_num_groups={math.gcd(*block_out_channels)}"
@@ -81,6 +84,10 @@ class DiffusersUNet(nn.Module):
         except (ValueError, TypeError, AttributeError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ValueError(f"model=diffusers: diffusers refuses these keys ({reason})") from None
+        for module in list(self.unet.modules()):  # diffusers' layers draw from torch's global generator
+            for name, child in module.named_children():
+                if isinstance(child, nn.Dropout):
+                    setattr(module, name, Dropout(child.p))
         nn.init.zeros_(self.unet.conv_out.weight)
         nn.init.zeros_(self.unet.conv_out.bias)
         self.size, self.factor = tuple(shape[1:]), 2 ** (len(block_out_channels) - 1)

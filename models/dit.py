@@ -14,7 +14,8 @@ level (and of y), from 0, so that every block starts as the identity ("adaLN-Zer
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
+
+from sde_lib import Dropout, recomputed
 
 from .embedding import NoiseEmbedding
 from .given import ConditionEmbedding, add_condition
@@ -32,7 +33,7 @@ class Block(nn.Module):
         self.perceptron = nn.Sequential(
             nn.Linear(width, inner),
             nn.GELU(approximate="tanh"),
-            nn.Dropout(dropout) if dropout else nn.Identity(),
+            Dropout(dropout) if dropout else nn.Identity(),
             nn.Linear(inner, width),
         )
 
@@ -130,7 +131,7 @@ class DiT(nn.Module):
         h = self.first(x).flatten(2).transpose(1, 2) + self.places.to(x.dtype)
         for block in self.blocks:
             if self.checkpointing and self.training and torch.is_grad_enabled():
-                h = checkpoint(block, h, told, use_reentrant=False)
+                h = recomputed(block, block, h, told)
             else:
                 h = block(h, told)
         shift, scale = self.told(told)[:, None].chunk(2, dim=2)

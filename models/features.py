@@ -14,6 +14,8 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sde_lib import Dropout
+
 from .unet import group_norm
 
 
@@ -65,7 +67,7 @@ class FeatureCNN(nn.Module):
             for before, width in pairwise(channels)
         )
         self.norm = group_norm(channels[-1])
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.last = nn.Linear(channels[-1], classes)
 
     def features(self, x: Tensor) -> Tensor:
@@ -116,7 +118,7 @@ class FeatureMLP(nn.Module):
             raise ValueError(f"model.width={width} and model.depth={depth} must be at least 1")
         check_dropout(dropout)
         self.layers = nn.ModuleList(nn.Linear(shape[0] if i == 0 else width, width) for i in range(depth))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.last = nn.Linear(width, classes)
 
     def features(self, x: Tensor) -> Tensor:

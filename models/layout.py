@@ -22,7 +22,7 @@ class Entry:
 
     Arguments:
         name: what it is called there.
-        own: the name of the tensor here that holds it.
+        own: the name of the tensor here that holds it; None for one that the other code keeps and never uses.
         shape: its shape there.
         part: which third of our tensor's rows it is; None for the whole.
         form: how it is written there.
@@ -30,7 +30,7 @@ class Entry:
     """
 
     name: str
-    own: str
+    own: str | None
     shape: tuple[int, ...]
     part: int | None = None
     form: Form = "same"
@@ -57,9 +57,9 @@ def entry(state: Mapping[str, Tensor], name: str, own: str, part: int | None = N
 
 
 def take(net: nn.Module, entries: list[Entry]) -> dict[str, Tensor]:
-    """The network's weights by their names there, in their order."""
+    """The network's weights by their names there, in their order; zeros for what is never used."""
     state = net.state_dict()
-    return {each.name: each.take(state[each.own]) for each in entries}
+    return {e.name: torch.zeros(e.shape) if e.own is None else e.take(state[e.own]) for e in entries}
 
 
 @torch.no_grad()
@@ -67,4 +67,5 @@ def put(net: nn.Module, entries: list[Entry], tensors: Mapping[str, Tensor]) -> 
     """Puts weights into the network; their names and shapes have been checked against the entries."""
     state = net.state_dict()
     for each in entries:
-        each.put(state[each.own], tensors[each.name])
+        if each.own is not None:
+            each.put(state[each.own], tensors[each.name])

@@ -5,6 +5,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from sde_lib import Dropout
+
 from .embedding import FourierFeatures, NoiseEmbedding
 from .given import ConditionEmbedding, add_condition
 
@@ -54,7 +56,7 @@ class MLP(nn.Module):
         self.noise = NoiseEmbedding(32, embedding)
         self.shifts = nn.Linear(32, width * depth, bias=False)  # of all layers at once: one call instead of depth
         self.layers = nn.ModuleList(nn.Linear(self.features.width if i == 0 else width, width) for i in range(depth))
-        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
+        self.dropout = Dropout(dropout) if dropout else nn.Identity()
         self.last = nn.Linear(width, dim)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)

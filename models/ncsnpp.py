@@ -12,6 +12,10 @@ Residual blocks at falling and rising resolution with a skip from every block, a
 NCSN++ is biggan with the filter and progressive_input=residual, DDPM++ is biggan without either, DDPM has the ddpm
 blocks and no rescaling.
 
+Group normalisation takes its epsilon of 1e-6 from all of them and its number of groups from two rules: NCSN++ and
+DDPM++ have min(C/4, 32) groups of C channels, DDPM has 32 whatever C is (``groups``). From 128 channels on the rules
+agree; on fewer, the same weights compute two functions.
+
 The published networks are told log sigma through random Fourier features, or a step number through a sinusoidal
 embedding (:mod:`models.clock`), and take x as their SDE leaves it (``parameterisation.input``). Their images lie in a
 range of one, [0, 1], when they are told sigma; in model units, [-1, 1], every sigma is twice as large, so that they
@@ -25,7 +29,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
+
+from sde_lib import Dropout, recomputed
 
 from .attention import attend_pixels, heads_of
 from .clock import Clock
@@ -34,9 +39,14 @@ from .given import ConditionEmbedding, add_condition
 from .resample import Down, Resample, Up
 
 
-def group_norm(channels: int) -> nn.GroupNorm:
-    """A quarter as many groups as channels, at most 32; fewer where these do not divide the channels."""
-    return nn.GroupNorm(math.gcd(channels, max(1, min(channels // 4, 32))), channels, eps=1e-6)
+def group_norm(channels: int, groups: int | None = None) -> nn.GroupNorm:
+    """Group normalisation of (B, channels, H, W).
+
+    Arguments:
+        groups: the number of groups; None for a quarter of the channels, at most 32, and fewer where these do not
+            divide the channels.
+    """
+    return nn.GroupNorm(groups or math.gcd(channels, max(1, min(channels // 4, 32))), channels, eps=1e-6)
 
 
 def start(module: nn.Module, scale: float = 1.0) -> nn.Module:
@@ -59,15 +69,16 @@ class Residual(nn.Module):
         scale: float,
         resample: Resample | None = None,
         direction: Literal["same", "down", "up"] = "same",
+        groups: int | None = None,
     ):
         super().__init__()
         self.resample, self.direction = resample, direction
         self.weight = math.sqrt(0.5) if rescale else 1.0
-        self.norm_1 = group_norm(inside)
+        self.norm_1 = group_norm(inside, groups)
         self.conv_1 = start(nn.Conv2d(inside, outside, 3, padding=1))
         self.noise = start(nn.Linear(noise, outside)) if noise else None
-        self.norm_2 = group_norm(outside)
-        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
+        self.norm_2 = group_norm(outside, groups)
+        self.dropout = Dropout(dropout) if dropout else nn.Identity()
         self.conv_2 = start(nn.Conv2d(outside, outside, 3, padding=1), scale)
         plain = inside == outside and direction == "same"
         self.shortcut = None if plain else start(nn.Conv2d(inside, outside, 1))
@@ -89,10 +100,10 @@ class Residual(nn.Module):
 class Attention(nn.Module):
     """x + self-attention over the pixels of a feature map."""
 
-    def __init__(self, channels: int, heads: int, rescale: bool, scale: float):
+    def __init__(self, channels: int, heads: int, rescale: bool, scale: float, groups: int | None = None):
         super().__init__()
         self.heads, self.weight = heads, math.sqrt(0.5) if rescale else 1.0
-        self.norm = group_norm(channels)
+        self.norm = group_norm(channels, groups)
         # One convolution for queries, keys and values, each a part of its own with the published start of 0.1.
         self.qkv = nn.Conv2d(channels, 3 * channels, 1)
         with torch.no_grad():
@@ -136,6 +147,8 @@ class NCSNpp(nn.Module):
         data_range: the width of the data's range in model units; sigma is told in units of it.
         clock: the step number of a noise level; null for the steps of :mod:`models.embedding`.
         residual: the kind of block, ``biggan`` or ``ddpm``.
+        groups: the groups of every normalisation, which must divide ``width``; None for min(C/4, 32) of C channels.
+            Published: 32 for DDPM, None for NCSN++ and DDPM++.
         fir_kernel: the filter's taps; null for means of four pixels and nearest neighbours.
         resample_with_conv: whether ``ddpm`` blocks are resampled by a convolution.
         skip_rescale: whether sums are divided by sqrt(2).
@@ -163,6 +176,7 @@ class NCSNpp(nn.Module):
         data_range: float = 2.0,
         clock: Clock | None = None,
         residual: Literal["biggan", "ddpm"] = "biggan",
+        groups: int | None = None,
         fir_kernel: list[float] | None = (1.0, 3.0, 3.0, 1.0),
         resample_with_conv: bool = True,
         skip_rescale: bool = True,
@@ -174,10 +188,11 @@ class NCSNpp(nn.Module):
         condition: int = 0,
     ):
         super().__init__()
-        check(shape, width, multipliers, blocks, heads, dropout, init_scale, data_range)
+        check(shape, width, multipliers, blocks, heads, dropout, init_scale, data_range, groups)
         if clock is not None and embedding != "positional":
             raise ValueError(f"model.clock is for model.embedding=positional, and this is {embedding}; leave it out")
         self.residual, self.progressive, self.progressive_input = residual, progressive, progressive_input
+        self.combine, self.resample_with_conv, self.groups = combine, resample_with_conv, groups
         self.checkpointing, self.condition, self.attention_up = checkpointing, condition, attention_up
         self.data_range, self.size, self.dropout, self.blocks = data_range, tuple(shape[1:]), dropout, blocks
         self.taps = None if fir_kernel is None else [float(each) for each in fir_kernel]
@@ -200,12 +215,12 @@ class NCSNpp(nn.Module):
         attends = [side in tuple(attention) for side in sides]
 
         def block(inside: int, outside: int, direction: str = "same") -> Residual:
-            return Residual(inside, outside, noise, dropout, skip_rescale, init_scale, resample, direction)
+            return Residual(inside, outside, noise, dropout, skip_rescale, init_scale, resample, direction, groups)
 
         def attend(size: int) -> Attention:
             if size % heads:
                 raise ValueError(f"model.heads={heads} must divide the {size} channels of every level with attention")
-            return Attention(size, heads, skip_rescale, init_scale)
+            return Attention(size, heads, skip_rescale, init_scale, groups)
 
         self.resample = resample
         self.first = start(nn.Conv2d(shape[0], width, 3, padding=1))
@@ -241,7 +256,7 @@ class NCSNpp(nn.Module):
                 if attends[level] and (i == blocks or attention_up == "all"):
                     stage["attention"].append(attend(now))
             if progressive == "output_skip" or progressive == "residual" and level == levels - 1:
-                stage["norm"] = group_norm(now)
+                stage["norm"] = group_norm(now, groups)
                 image = shape[0] if progressive == "output_skip" else now
                 stage["image"] = start(
                     nn.Conv2d(now, image, 3, padding=1), init_scale if progressive == "output_skip" else 1
@@ -255,7 +270,7 @@ class NCSNpp(nn.Module):
                 )
             self.up.append(stage)
         if progressive != "output_skip":
-            self.last_norm = group_norm(now)
+            self.last_norm = group_norm(now, groups)
             self.last = start(nn.Conv2d(now, shape[0], 3, padding=1), init_scale)
         for module in self.modules():
             if isinstance(module, Down | Up) and module.conv is not None:
@@ -291,7 +306,7 @@ class NCSNpp(nn.Module):
     def run(self, block: nn.Module, *inputs: Tensor | torch.Size | None) -> Tensor:
         """A block's output; in training with ``checkpointing`` what is inside it is not kept."""
         if self.checkpointing and self.training and torch.is_grad_enabled():
-            return checkpoint(block, *inputs, use_reentrant=False)
+            return recomputed(block, block, *inputs)
         return block(*inputs)
 
     def forward(self, x: Tensor, c: Tensor, y: Tensor | None = None) -> Tensor:
@@ -358,6 +373,7 @@ def check(
     dropout: float,
     init_scale: float,
     data_range: float,
+    groups: int | None,
 ) -> None:
     """ValueError for what no network can be made of."""
     if len(shape) != 3:
@@ -371,6 +387,14 @@ def check(
     for key, value in (("blocks", blocks), ("heads", heads)):
         if value < 1:
             raise ValueError(f"model.{key}={value} must be at least 1")
+    if groups is not None and groups < 1:
+        raise ValueError(f"model.groups={groups} must be at least 1; type model.groups=null for min(C/4, 32)")
+    if groups is not None and width % groups:
+        raise ValueError(
+            f"model.groups={groups} must divide model.width={width}: DDPM normalises 32 groups of channels whatever "
+            f"its width. Type model.width={groups * -(-width // groups)}, or model.groups=null for min(C/4, 32) groups "
+            f"of C channels, as NCSN++ has them"
+        )
     if not 0 <= dropout < 1:
         raise ValueError(f"model.dropout={dropout} must lie in [0, 1); published: model.dropout=0.1")
     if init_scale < 0:

@@ -2,11 +2,17 @@ r"""Where the weights of the published NCSN++, DDPM++ and DDPM (arXiv 2011.13456
 
 The published code keeps all modules of a network in one list, in the order in which x meets them, and its own names in
 each: ``all_modules.5.Conv_0.weight``. Its linear maps of the channels ("NIN") are matrices W (in, out). Its moving
-average is a list of tensors without names, those of all trained parameters in that order.
+average is a list of tensors without names, those of all trained parameters in that order. A network that takes no noise
+level keeps the layers of the noise, ``Dense_0``, which it never uses.
+
+Names and shapes do not tell everything: ``model.name=ddpm`` has 32 groups of channels in every normalisation, and
+``model.name=ncsnpp`` with the same blocks has min(C/4, 32) of C channels. :func:`settings` says which configuration of
+the published code computes what a network here does.
 """
 
 import dataclasses
 from collections.abc import Iterator
+from typing import Any
 
 from torch import nn
 
@@ -15,8 +21,8 @@ from .layout import Entry, Form, entry
 from .ncsnpp import Attention, Combine, NCSNpp, Residual
 from .resample import Down, Up
 
-Row = tuple[str, str, int | None, Form]
-"""Their name, our name, which third of it, and how it is written there."""
+Row = tuple[str, str | None, int | None, Form]
+"""Their name, our name (None for what is never used), which third of it, and how it is written there."""
 
 
 def layout(net: nn.Module) -> list[Entry]:
@@ -35,6 +41,7 @@ def layout(net: nn.Module) -> list[Entry]:
         raise ValueError("the published layout knows one attention head; type model.heads=1")
     if net.attention_up == "all":
         raise ValueError("the published layout has one attention a level; type model.attention_up=last")
+    name_of(net)
     state, names = net.state_dict(), {module: name for name, module in net.named_modules()}
     entries, index = [], 0
     for part in net.parts():
@@ -42,10 +49,67 @@ def layout(net: nn.Module) -> list[Entry]:
         if not rows and not isinstance(part, Down | Up):  # a sinusoidal embedding is a function there
             continue
         for theirs, ours, third, form in rows:
-            found = entry(state, f"all_modules.{index}.{theirs}", f"{names[part]}.{ours}", third, form)
+            name = f"all_modules.{index}.{theirs}"
+            if ours is None:  # from the noise level's 4 width numbers to the block's channels
+                shape = (part.conv_1.out_channels, 4 * net.first.out_channels)[: 2 if "weight" in name else 1]
+                entries.append(Entry(name, None, shape))
+                continue
+            found = entry(state, name, f"{names[part]}.{ours}", third, form)
             entries.append(dataclasses.replace(found, trained=theirs != "W"))
         index += 1
     return entries
+
+
+def name_of(net: NCSNpp) -> str:
+    """``ncsnpp`` or ``ddpm``, the published class that normalises as the network does; ValueError for neither."""
+    sizes = {module.num_channels: module.num_groups for module in net.modules() if isinstance(module, nn.GroupNorm)}
+    if all(groups == min(size // 4, 32) for size, groups in sizes.items()):
+        return "ncsnpp"
+    plain = net.residual == "ddpm" and net.taps is None and net.weight == 1
+    plain = plain and net.progressive == net.progressive_input == "none" and not isinstance(net.features, RandomFourier)
+    if plain and set(sizes.values()) == {32} and net.features is None:
+        raise ValueError("the published DDPM is told the noise level; type model.embedding=positional")
+    if plain and set(sizes.values()) == {32}:
+        return "ddpm"
+    size = next(size for size, groups in sizes.items() if groups != min(size // 4, 32))
+    rule = "the published NCSN++ and DDPM++ normalise min(C/4, 32) groups of C channels and DDPM 32"
+    if sizes[size] == net.groups:
+        other = ", or model.groups=32 with a multiple of 32 for model.width" if plain else ""
+        raise ValueError(f"{rule}, and this network {net.groups} of {size}: type model.groups=null{other}")
+    raise ValueError(
+        f"{rule}, and min({size}/4, 32) does not divide the {size} channels of a level here: choose model.width and "
+        f"model.multipliers so that every level, and every two that meet, have a multiple of 4 channels up to 128 and "
+        f"of 32 above"
+    )
+
+
+def settings(net: NCSNpp) -> dict[str, Any]:
+    """The keys of ``config.model`` of the published code, and ``data.image_size``, for a network of its layout."""
+    name, fourier, sides = name_of(net), isinstance(net.features, RandomFourier), [net.size[1]]
+    for _ in net.channels[1:]:
+        sides.append(-(-sides[-1] // 2))
+    found = {
+        "name": name,
+        "image_size": net.size[1],
+        "nf": net.first.out_channels,
+        "ch_mult": [each // net.first.out_channels for each in net.channels],
+        "num_res_blocks": net.blocks,
+        "attn_resolutions": [side for side, stage in zip(sides, net.down, strict=True) if len(stage["attention"])],
+        "resamp_with_conv": net.resample_with_conv,
+        "conditional": net.features is not None,
+    }
+    if name == "ddpm":
+        return found
+    return found | {
+        "resblock_type": net.residual,
+        "fir": net.taps is not None,
+        "fir_kernel": net.taps,
+        "skip_rescale": net.weight < 1,
+        "progressive": net.progressive,
+        "progressive_input": net.progressive_input,
+        "progressive_combine": net.combine,
+        "embedding_type": "fourier" if fourier else "positional",
+    }
 
 
 def rows_of(part: nn.Module, residual: str) -> Iterator[Row]:
@@ -57,6 +121,8 @@ def rows_of(part: nn.Module, residual: str) -> Iterator[Row]:
         pairs += [("GroupNorm_1", "norm_2"), ("Conv_1", "conv_2"), ("Conv_2", "shortcut")]
         for theirs, ours in pairs:
             if getattr(part, ours) is None:
+                if ours == "noise":
+                    yield from (("Dense_0.weight", None, None, "same"), ("Dense_0.bias", None, None, "same"))
                 continue
             if ours == "shortcut" and residual == "ddpm":
                 yield from linear("NIN_0", "shortcut")

@@ -6,7 +6,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
+
+from sde_lib import Dropout, recomputed
 
 from .attention import attend_pixels, heads_of
 from .embedding import NoiseEmbedding, PixelFeatures
@@ -35,7 +36,7 @@ class Residual(nn.Module):
         self.conv_1 = nn.Conv2d(channels_in, channels, 3, padding=1)
         self.modulation = nn.Linear(noise, 2 * channels)
         self.norm_2 = group_norm(channels)
-        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
+        self.dropout = Dropout(dropout) if dropout else nn.Identity()
         self.conv_2 = zero(nn.Conv2d(channels, channels, 3, padding=1))
         self.skip = nn.Conv2d(channels_in, channels, 1) if channels_in != channels else nn.Identity()
 
@@ -153,7 +154,7 @@ class UNet(nn.Module):
         """A block's output; in training with ``checkpointing`` what is inside it is not kept."""
         residual, attention = block
         if self.checkpointing and self.training and torch.is_grad_enabled():
-            return checkpoint(lambda h, noise: attention(residual(h, noise)), h, noise, use_reentrant=False)
+            return recomputed(lambda h, noise: attention(residual(h, noise)), block, h, noise)
         return attention(residual(h, noise))
 
     def forward(self, x: Tensor, c: Tensor, y: Tensor | None = None) -> Tensor:

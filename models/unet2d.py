@@ -2,8 +2,13 @@
 
 Two of its kinds are networks here: DDPM's, with attention after every block on the way up (``model=ddpm
 model.attention_up=all``), and NCSN++ with ``progressive=output_skip progressive_input=input_skip`` and the filter.
-Their group normalisations have 32 groups, so that every level needs 128 channels. Linear maps of the channels are
-matrices (out, in). A third is diffusers' own class (:mod:`models.diffusers_unet`), whose tensors keep their names.
+Linear maps of the channels are matrices (out, in). A third is diffusers' own class (:mod:`models.diffusers_unet`),
+whose tensors keep their names.
+
+``norm_num_groups`` is the number of groups of every normalisation of DDPM's kind, ``model.groups`` here. NCSN++'s kind
+has min(C/4, 32) groups of C channels in its blocks whatever the key says, but 32 in the attention of its levels, and
+null for the key stands for that rule in the middle and at the end: with attention on a level of fewer than 128
+channels it computes something else than NCSN++.
 """
 
 import math
@@ -41,12 +46,20 @@ def config(net: nn.Module) -> dict[str, Any]:
         )
     if ncsnpp and net.first.in_channels != 3 and len(net.channels) > 1:
         raise ValueError("a UNet2DModel of this kind takes images of three channels alone")
-    groups = {module.num_groups for module in net.modules() if isinstance(module, nn.GroupNorm)}
-    if groups != {32}:
+    if ncsnpp and net.data_range not in (1, 2):
         raise ValueError(
-            f"a UNet2DModel normalises 32 groups of channels and this network {sorted(groups)}: type model.width=128"
+            f"model.data_range={net.data_range}: a UNet2DModel has images in [0, 1] or in [-1, 1]; type "
+            f"model.data_range=2 or 1"
+        )
+    factor = 2 ** (len(net.channels) - 1)
+    if any(side % factor for side in net.size):
+        raise ValueError(
+            f"a UNet2DModel halves images of {net.size[0]} x {net.size[1]} pixels {len(net.channels) - 1} times, which "
+            f"must divide evenly: type model.multipliers=[...] of fewer levels, or choose data whose sides are "
+            f"multiples of {factor}"
         )
     attends = [bool(len(stage["attention"])) for stage in net.down]
+    groups = groups_of(net, attends, ncsnpp)
     kind = "Skip" if ncsnpp else ""
     down = [f"Attn{kind}DownBlock2D" if each else f"{kind}DownBlock2D" for each in attends]
     up = [f"Attn{kind}UpBlock2D" if each else f"{kind}UpBlock2D" for each in reversed(attends)]
@@ -57,7 +70,7 @@ def config(net: nn.Module) -> dict[str, Any]:
         "sample_size": net.size[0] if net.size[0] == net.size[1] else list(net.size),
         "in_channels": net.first.in_channels,
         "out_channels": net.first.in_channels,
-        "center_input_sample": ncsnpp,
+        "center_input_sample": ncsnpp and net.data_range == 2,
         "time_embedding_type": "fourier" if ncsnpp else "positional",
         "freq_shift": 1,
         "flip_sin_to_cos": False,
@@ -70,10 +83,53 @@ def config(net: nn.Module) -> dict[str, Any]:
         "dropout": net.dropout,
         "act_fn": "silu",
         "attention_head_dim": None if heads == 1 else net.channels[-1] // heads,
-        "norm_num_groups": 32,
+        "norm_num_groups": groups,
         "norm_eps": 1e-6,
         "add_attention": True,
     }
+
+
+def groups_of(net: NCSNpp, attends: list[bool], ncsnpp: bool) -> int | None:
+    """``norm_num_groups`` of a UNet2DModel that normalises as the network does; ValueError where there is none."""
+    sizes = {module.num_channels: module.num_groups for module in net.modules() if isinstance(module, nn.GroupNorm)}
+    if not ncsnpp:
+        if len(set(sizes.values())) > 1:
+            raise ValueError(
+                f"a UNet2DModel of DDPM's kind normalises as many groups of channels everywhere and this network "
+                f"{sorted(set(sizes.values()))}: type model.groups=32 with a multiple of 32 for model.width, or "
+                f"another number that divides it"
+            )
+        return next(iter(sizes.values()))
+    bad = [size for size, groups in sizes.items() if groups != min(size // 4, 32)]
+    if bad:
+        raise ValueError(
+            f"a UNet2DModel of NCSN++'s kind normalises min(C/4, 32) groups of C channels and this network "
+            f"{sizes[bad[0]]} of {bad[0]}: type model.groups=null, and choose model.width and model.multipliers so "
+            f"that min(C/4, 32) divides the channels C of every level, and of every two that meet"
+        )
+    narrow = [size for size, each in zip(net.channels, attends, strict=True) if each and size < 128]
+    if narrow:
+        raise ValueError(
+            f"a UNet2DModel of NCSN++'s kind normalises 32 groups of channels in the attention of its levels, and this "
+            f"network min(C/4, 32) of {narrow[0]}: type model.attention=[], or model.width=128"
+        )
+    return 32 if min(net.channels) >= 128 else None
+
+
+def told_steps(net: nn.Module) -> bool:
+    """Whether the network is of a kind that is told a step number, whose output its scheduler explains."""
+    return isinstance(net, DiffusersUNet) or isinstance(getattr(net, "features", None), Positional)
+
+
+def check_output(net: nn.Module, sign: int) -> None:
+    """ValueError for a network whose output a scheduler of diffusers does not take for the noise; see
+    :mod:`models.convention` for the sign.
+    """
+    if told_steps(net) and sign > 0:
+        raise ValueError(
+            "networks of diffusers that are told a step give the noise, and this one sigma times the score: choose it "
+            "with experiment=score_sde/vp_steps, or model.embedding=fourier"
+        )
 
 
 def layout(net: nn.Module) -> list[Entry]:

@@ -14,6 +14,7 @@ from .grid import Angle, Centred, Grid, Karras, LogSNR, Quadratic, Uniform
 from .guidance import DPS, MMPS, ExactPosterior, Guidance, PiGDM
 from .heun import Heun
 from .langevin import LangevinDynamics
+from .last import Last, finish, width
 from .masks import Box, Columns, Half, Mask, MaskFile, Masking, Missing, Random
 from .measurement import Measurement, in_model_units
 from .multistep import Multistep
@@ -62,6 +63,9 @@ __all__ = [
     "Karras",
     "Centred",
     "Angle",
+    "Last",
+    "finish",
+    "width",
     "Tempering",
     "TemperedNoise",
     "TemperedScore",

@@ -33,9 +33,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sde_lib import SDE, ScoreFn, at, of_rows, per_sample
+from sde_lib import SDE, ScoreFn, of_rows, per_sample
 
 from .additive import variance
+from .last import Last, check_last, finish
 from .pc import Film, OnStep, Sampler
 
 FIRST, SMALLEST = 0.01, 1e-12  # steps as shares of the way: the first, and the one that means that none is small enough
@@ -110,7 +111,7 @@ class AdaptiveSDE(Sampler):
         safety: theta, the share of the step size that the error would allow.
         exponent: r, how the step size follows the error.
         sigma_data: q, the std of the Gaussian on which every step is exact; ``auto`` in the yaml takes the data's.
-        denoise: whether a last evaluation takes off the noise that is left at eps.
+        last: the step from eps to the data, ``flow``, ``tweedie`` or ``none``; see :mod:`samplers.last`.
     """
 
     rtol: float = 0.02
@@ -118,9 +119,10 @@ class AdaptiveSDE(Sampler):
     safety: float = 0.9
     exponent: float = 0.9
     sigma_data: float = 1.0
-    denoise: bool = True
+    last: Last = "flow"
 
     def __post_init__(self):
+        check_last(self.last)
         for key, default in (("rtol", 0.02), ("atol", 0.0078), ("safety", 0.9)):
             if not 0 < getattr(self, key) < 1:
                 raise ValueError(
@@ -217,7 +219,7 @@ class AdaptiveSDE(Sampler):
                 on_step(1 - float((1 - u).sum()) / len(result))
         if scroll:
             scroll.show()
-        return sde.denoise(score, result, at(sde.eps, result)) if self.denoise else result
+        return finish(self.last, sde, score, result)
 
 
 class Scroll:

@@ -24,9 +24,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sde_lib import SDE, ScoreFn, affine, at
+from sde_lib import SDE, ScoreFn, affine
 
 from .grid import LogSNR
+from .last import Last, check_last, finish
 from .pc import Film, OnStep, Sampler
 
 
@@ -39,15 +40,16 @@ class AnnealedLangevin(Sampler):
         count: the steps at each.
         size: r, a step's epsilon beside the square of its level's sigma/alpha; None for the published rule. Published:
             0.1 for 10 levels of 100 steps, 0.062 for 232 levels of 5.
-        denoise: whether a last evaluation takes off the noise that is left at eps.
+        last: the step from eps to the data, ``flow``, ``tweedie`` or ``none``; see :mod:`samplers.last`.
     """
 
     levels: int = 10
     count: int = 100
     size: float | None = None
-    denoise: bool = False
+    last: Last = "none"
 
     def __post_init__(self):
+        check_last(self.last)
         if self.levels < 2:
             raise ValueError(f"sampler.levels={self.levels} must be at least 2; published: sampler.levels=10")
         if self.count < 1:
@@ -107,4 +109,4 @@ class AnnealedLangevin(Sampler):
                     on_step((i * self.count + n + 1) / (self.levels * self.count))
             for _ in range(frames.count(i + 1)):
                 film.add(t, x)
-        return sde.denoise(score, x, at(sde.eps, x)) if self.denoise else x
+        return finish(self.last, sde, score, x)

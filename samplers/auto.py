@@ -11,7 +11,7 @@ from 200 on    SEA on the reverse SDE, of weak order 2 at one evaluation a step:
                drowned in the network's by then, and noise forgets part of that (cf. arXiv 2306.14878)
 =============  ==========================================================================================
 
-Each on the grid of its own yaml; one evaluation is kept for the last denoising.
+Each on the grid of its own yaml; one evaluation is kept for the last step.
 """
 
 from collections.abc import Callable
@@ -24,6 +24,7 @@ from sde_lib import SDE, ScoreFn
 from .adams_bashforth import AdamsBashforth
 from .additive import SEA
 from .grid import Centred, Karras
+from .last import Last, check_last
 from .pc import Film, OnStep, PredictorCorrector, Sampler
 from .unipc import UniPC
 
@@ -35,14 +36,15 @@ class Auto(Sampler):
     Arguments:
         nfe: the budget of network evaluations a sample.
         sigma_data: the std of the data in model units; ``auto`` in the yaml takes the data's.
-        denoise: whether the last evaluation takes off the noise that is left at eps.
+        last: the step from eps to the data, ``flow``, ``tweedie`` or ``none``; see :mod:`samplers.last`.
     """
 
     nfe: int = 50
     sigma_data: float = 1.0
-    denoise: bool = True
+    last: Last = "flow"
 
     def __post_init__(self):
+        check_last(self.last)
         if self.nfe < 3:
             raise ValueError(f"sampler.nfe={self.nfe} must be at least 3; type for example sampler.nfe=50")
 
@@ -51,10 +53,10 @@ class Auto(Sampler):
         """The sampler that spends the budget best."""
         steps = self.nfe - 1
         if self.nfe < 16:
-            return PredictorCorrector(Centred(0.7), steps, AdamsBashforth(order=3), denoise=self.denoise)
+            return PredictorCorrector(Centred(0.7), steps, AdamsBashforth(order=3), last=self.last)
         if self.nfe < 200:
-            return PredictorCorrector(Centred(4.0), steps, UniPC(order=3), denoise=self.denoise)
-        return PredictorCorrector(Karras(), steps, SEA(sigma_data=self.sigma_data), denoise=self.denoise)
+            return PredictorCorrector(Centred(4.0), steps, UniPC(order=3), last=self.last)
+        return PredictorCorrector(Karras(), steps, SEA(sigma_data=self.sigma_data), last=self.last)
 
     @property
     def title(self) -> str:

@@ -13,10 +13,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from sde_lib import SDE, ScoreFn, at, frame, integrate
+from sde_lib import SDE, ScoreFn, frame, integrate
 from sde_lib.frame import Flow, check_clock
 from sde_lib.ode import Visit, check_solver
 
+from .last import Last, check_last, finish
 from .pc import Film, OnStep, Sampler
 
 
@@ -29,7 +30,7 @@ class ProbabilityFlow(Sampler):
         clock: the variable of integration, ``angle`` or ``t``.
         rtol, atol: tolerances of the local error; published 1e-5.
         steps: the number of steps of a torchdiffeq method without error control.
-        denoise: whether a last evaluation takes off the noise that is left at eps.
+        last: the step from eps to the data, ``flow``, ``tweedie`` or ``none``; see :mod:`samplers.last`.
     """
 
     method: str = "tsit5"
@@ -37,9 +38,10 @@ class ProbabilityFlow(Sampler):
     rtol: float = 1e-5
     atol: float = 1e-5
     steps: int = 100
-    denoise: bool = True
+    last: Last = "flow"
 
     def __post_init__(self):
+        check_last(self.last)
         try:
             check_clock(self.clock)
             check_solver(self.method, self.rtol, self.atol, self.steps)
@@ -76,4 +78,4 @@ class ProbabilityFlow(Sampler):
             for share, state in zip(film.shares, visit.states, strict=True):
                 t = problem.time(problem.sde.T + share * (problem.sde.eps - problem.sde.T))
                 film.add(t, problem.scale(t) * state.reshape(-1, *shape[1:]))
-        return sde.denoise(score, x, at(sde.eps, x)) if self.denoise else x
+        return finish(self.last, sde, score, x)

@@ -6,8 +6,8 @@ with a predictor that only rescales it is annealed Langevin dynamics (Song and E
 1), the grid being its ladder of noise levels. (The published code corrects first and predicts second; the order
 printed in the paper is the one here, so that the last corrector works at eps, where the samples are read.)
 
-The sample ends at eps with its noise sigma(eps) still on. ``denoise`` takes it off by Tweedie's formula,
-x_0 = (x + sigma^2 score)/alpha at eps, with one more evaluation.
+The steps end at eps, where the noise sigma(eps) is still on; ``last`` says how the sample goes from there to the data
+(:mod:`samplers.last`).
 """
 
 from abc import ABC, abstractmethod
@@ -17,9 +17,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sde_lib import SDE, ScoreFn, affine, at
+from sde_lib import SDE, ScoreFn, affine
 
 from .grid import Grid
+from .last import Last, check_last, finish
 from .step import Step
 
 OnStep = Callable[[float], None]
@@ -80,16 +81,17 @@ class PredictorCorrector(Sampler):
         steps: how many steps N.
         predictor: the step t -> s, or None for a corrector alone.
         corrector: the step at s, or None.
-        denoise: whether the last evaluation takes off the noise that is left at eps.
+        last: the step from eps to the data, ``flow``, ``tweedie`` or ``none``; see :mod:`samplers.last`.
     """
 
     grid: Grid
     steps: int = 1000
     predictor: Step | None = None
     corrector: Step | None = None
-    denoise: bool = True
+    last: Last = "flow"
 
     def __post_init__(self):
+        check_last(self.last)
         if self.steps < 1:
             raise ValueError(
                 f"sampler.steps={self.steps} must be at least 1; the published samplers take sampler.steps=1000"
@@ -125,4 +127,4 @@ class PredictorCorrector(Sampler):
                 film.add(float(grid[n + 1]), x)
             if on_step:
                 on_step((n + 1) / self.steps)
-        return sde.denoise(score, x, at(sde.eps, x)) if self.denoise else x
+        return finish(self.last, sde, score, x)

@@ -9,7 +9,7 @@ the published code:
 * x is replaced at the time s that a step has reached, with that time's alpha and sigma;
 * the start at T is replaced too, by noised values and not by clean ones;
 * what is measured is replaced in the row space of A, for the start as well;
-* the samples come from E[x_0 | x] of the last x, in which nothing is noised again, and hold the measurement exactly.
+* nothing is noised again after the sampler's last step, and the samples hold the measurement exactly.
 
 Replacement draws the measured part without regard to the rest, so that its samples are not quite the posterior's, nor
 with ever smaller steps. Going back up and down again (RePaint, arXiv 2201.09865: ``rounds``) lets the two parts agree,

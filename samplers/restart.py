@@ -9,6 +9,10 @@ steps run down the grid, and once the ratio kappa = sigma/alpha has come to kapp
 s the first time of the grid with kappa_s <= kappa_min, (a, b) the SDE's own transition from s up to the time at which
 kappa is kappa_max, and the steps back spaced by EDM's rho (arXiv 2206.00364, eq. 5). Each round forgets part of what
 the sample had wrong at s, and for the exact flow changes nothing: p_s goes up to p_max and comes back.
+
+M is by default the number of steps that the grid itself takes between the two levels, so that all of the error falls
+with the grid's N. A fixed M, as published, leaves the error of its K M steps however large N is (measured with M = 4
+between 0.06 and 0.3 on a Gaussian of std 0.05: 1.7 % of the std at N = 200 and at N = 400).
 """
 
 from dataclasses import dataclass
@@ -30,22 +34,23 @@ class Restart(Step):
     """Heun steps with restarts.
 
     Arguments:
-        intervals: (kappa_min, kappa_max, K rounds, M steps of each) for every interval, in levels of sigma/alpha. The
-            published code counts the M + 1 points of a round where this counts its steps.
+        intervals: (kappa_min, kappa_max, K rounds, M steps of each) for every interval, in levels of sigma/alpha; None
+            for the grid's own number of steps M. The published code counts the M + 1 points of a round where this
+            counts its steps.
         rho: how the steps of a round are spaced; see :class:`samplers.Karras`.
         noise: S_noise, the std of the fresh noise. Published: 1.003.
     """
 
-    intervals: tuple[tuple[float, float, int, int], ...] = ((0.06, 0.3, 2, 4),)
+    intervals: tuple[tuple[float, float, int, int | None], ...] = ((0.06, 0.3, 2, None),)
     rho: float = 7.0
     noise: float = 1.0
 
     def __post_init__(self):
         for low, high, rounds, steps in self.intervals:
-            if not (0 < low < high and rounds >= 1 and steps >= 1):
+            if not (0 < low < high and rounds >= 1 and (steps is None or steps >= 1)):
                 raise ValueError(
                     f"sampler.predictor.intervals: {[low, high, rounds, steps]} must be 0 < kappa_min < kappa_max, at "
-                    f"least one round and at least one step; type sampler.predictor.intervals=[[0.06,0.3,2,4]]"
+                    f"least one round and at least one step; type sampler.predictor.intervals=[[0.06,0.3,2,null]]"
                 )
         if not self.rho > 0:
             raise ValueError(f"sampler.predictor.rho={self.rho} must be positive; type sampler.predictor.rho=7")
@@ -61,6 +66,8 @@ class Restart(Step):
                     f"sigma/alpha falls from {float(kappa[0]):.4g} to {float(kappa[-1]):.4g}"
                 )
             end = max(1, int((kappa <= low * (1 + 1e-9)).nonzero()[0]))
+            if steps is None:
+                steps = 1 + int(((kappa < high) & (kappa > kappa[end])).sum())
             unit = torch.linspace(0, 1, steps + 1, dtype=grid.dtype)
             top, bottom = high ** (1 / self.rho), kappa[end] ** (1 / self.rho)
             times = sde.time(-self.rho * torch.log(top + (bottom - top) * unit))

@@ -36,12 +36,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from sde_lib import SDE, ScoreFn, affine, at, of_rows
+from sde_lib import SDE, ScoreFn, affine, of_rows
 
 from .auto import Auto
 from .conditioner import Conditioner, Held
 from .grid import Grid, LogSNR
 from .guidance import check_sigma_data
+from .last import Last, finish
 from .measurement import Measurement
 from .operators import Operator
 from .particles import Particles
@@ -158,7 +159,7 @@ class ReplacedParticles(Sampler):
         copies: particles for each draw.
         share: of the particles that must carry weight.
         q: the std of the data.
-        denoise: whether the particles end at their denoised x.
+        last: the particles' step from eps to the data; see :mod:`samplers.last`.
     """
 
     grid: Grid
@@ -169,7 +170,7 @@ class ReplacedParticles(Sampler):
     copies: int
     share: float
     q: float
-    denoise: bool
+    last: Last
 
     @torch.no_grad()
     def __call__(
@@ -216,7 +217,7 @@ class ReplacedParticles(Sampler):
             if on_step:
                 on_step((n + 1) / self.steps)
         w = w * alpha[-1]
-        w = sde.denoise(score, w, at(sde.eps, w)) if self.denoise else w
+        w = finish(self.last, sde, score, w)
         return path.held(w, tau[-1], cloud.normals())[cloud.choose(log_weights, cloud.draws)].reshape(x.shape)
 
 
@@ -225,7 +226,7 @@ class SMCDiff(Conditioner):
     """Replacement with weighted particles, on the grid of any sampler; see the module's text.
 
     Of the sampler it takes the grid (equal steps in log-SNR from one without a grid), the number of steps where that is
-    above ``steps``, the corrector and the last denoising. The steps between are its own, since a weight needs their
+    above ``steps``, the corrector and the last step. The steps between are its own, since a weight needs their
     density.
 
     Arguments:
@@ -270,7 +271,7 @@ class SMCDiff(Conditioner):
             self.load(measurement.draws),
             self.share,
             self.sigma_data,
-            getattr(sampler, "denoise", True),
+            getattr(sampler, "last", "flow"),
         )
         return Held(weighted, measurement), score
 

@@ -24,6 +24,7 @@ from sde_lib import SDE, ScoreFn, at, of_rows
 from .conditioner import Conditioner, Held
 from .grid import Grid
 from .guidance import BOUND, PiGDM, bounded, check_bound, check_sigma_data, state
+from .last import Last, finish
 from .measurement import Measurement
 from .particles import Particles
 from .pc import Film, OnStep, PredictorCorrector, Sampler
@@ -51,7 +52,7 @@ class TwistedSampler(Sampler):
         bound: the longest term of the guidance, in units of sqrt(D)/sigma, or None.
         copies: particles for each draw.
         share: of the particles that must carry weight.
-        denoise: whether the particles end at their denoised x.
+        last: the particles' step from eps to the data; see :mod:`samplers.last`.
     """
 
     grid: Grid
@@ -62,7 +63,7 @@ class TwistedSampler(Sampler):
     bound: float | None
     copies: int
     share: float
-    denoise: bool
+    last: Last
 
     @torch.no_grad()
     def __call__(
@@ -104,9 +105,7 @@ class TwistedSampler(Sampler):
                 film.add(float(grid[n + 1]), state_now[:: self.copies])
             if on_step:
                 on_step((n + 1) / self.steps)
-        if self.denoise:
-            moment = torch.tensor(sde.eps, dtype=torch.float64)
-            state_now = now.denoised + float(sde.sigma(moment) ** 2 / sde.alpha(moment)) * now.term
+        state_now = finish(self.last, sde, lambda x, t: now.score + now.term, state_now)
         return state_now[cloud.choose(log_weights, cloud.draws)].reshape(x.shape)
 
 
@@ -163,6 +162,6 @@ class TDS(Conditioner):
             self.bound,
             self.load(measurement.draws),
             self.share,
-            sampler.denoise,
+            sampler.last,
         )
         return Held(twisted, measurement), score

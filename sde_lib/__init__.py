@@ -9,6 +9,8 @@ from .cosine import Cosine
 from .counted import Counted
 from .custom import Custom
 from .divergence import BasisVectors, ExactUpTo, Gaussian, HutchPP, Orthogonal, Probes, Rademacher, divergence
+from .draws import Ahead, Draws
+from .dropout import Dropout, Masks, recomputed
 from .edm import EDM
 from .frame import Frame, frame, under
 from .noise import BlockNoise
@@ -56,4 +58,9 @@ __all__ = [
     "ExactUpTo",
     "Counted",
     "BlockNoise",
+    "Draws",
+    "Ahead",
+    "Dropout",
+    "Masks",
+    "recomputed",
 ]

@@ -105,6 +105,15 @@ class SDE(ABC):
             )
         return float(self.time(level).clamp(self.eps, self.T))
 
+    def reaching(self, noise_to_signal: float) -> str | None:
+        """Returns what to type for an SDE whose sigma/alpha at eps is this value, rounded down; None where no key does
+        it.
+        """
+        level = torch.tensor(-math.log(noise_to_signal), dtype=torch.float64)
+        if float(self.half_log_snr(torch.zeros_like(level))) <= float(level):
+            return None
+        return f"sde.eps={rounded_down(float(self.time(level)))}"
+
     def even(self, share: Tensor) -> Tensor:
         """The times at shares in [0, 1] of the way from T to eps: even in t, unless the SDE has a better clock."""
         return self.T + (self.eps - self.T) * share
@@ -135,10 +144,26 @@ class SDE(ABC):
         return ReverseSDE(self, score, eta)
 
     def denoise(self, score: ScoreFn, x: Tensor, t: Tensor) -> Tensor:
-        """E[x_0 | x_t = x] = (x + sigma(t)^2 score) / alpha(t): Tweedie's formula (Efron 2011), exact for the exact
-        score.
+        """Returns the posterior mean E[x_0 | x_t = x] = (x + sigma(t)^2 score) / alpha(t), Tweedie's formula (Efron
+        2011).
+
+        The mean is exact for the exact score; its law is not that of x_0. On Gaussian data of std s it has the std
+        s / sqrt(1 + r), r = (sigma/(alpha s))^2.
         """
-        variance, alpha = per_sample(self.sigma(t).square(), x), per_sample(self.alpha(t), x)
+        return self._towards_data(1.0, score, x, t)
+
+    def flow_to_data(self, score: ScoreFn, x: Tensor, t: Tensor) -> Tensor:
+        """Returns (x + sigma(t)^2 score / 2) / alpha(t): one Euler step of the probability flow from t to 0, in the
+        variable (sigma/alpha)^2.
+
+        Its law is that of x_0 up to second order in the noise: on Gaussian data of std s it has the std
+        s (1 + r/2) / sqrt(1 + r) = s (1 + r^2/8 - ...), r = (sigma/(alpha s))^2.
+        """
+        return self._towards_data(0.5, score, x, t)
+
+    def _towards_data(self, share: float, score: ScoreFn, x: Tensor, t: Tensor) -> Tensor:
+        """Returns (x + share sigma(t)^2 score) / alpha(t), shapes (B, *) and (B,) to (B, *)."""
+        variance, alpha = per_sample(share * self.sigma(t).square(), x), per_sample(self.alpha(t), x)
         return (x + variance * score(x, t)) / alpha
 
 
@@ -159,6 +184,12 @@ class ReverseSDE:
     def diffusion(self, t: Tensor) -> Tensor:
         """eta g(t), in the shape of t."""
         return self.eta * self.sde.g(t)
+
+
+def rounded_down(value: float) -> str:
+    """Returns a positive number in two digits, as it is typed, and not above it."""
+    unit = 10.0 ** (math.floor(math.log10(value)) - 1)
+    return f"{math.floor(value / unit * (1 + 1e-12)) * unit:.2g}"
 
 
 def check_interval(name: str, T: float, eps: float) -> None:

@@ -19,7 +19,7 @@ the difference alone, and stays unbiased whatever J_G is.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -29,6 +29,9 @@ Pull = Callable[[Tensor], Tensor]
 
 Control = tuple[Pull, Tensor]
 """v to v'J_G, and tr J_G of shape (B,)."""
+
+
+USUAL = 2
 
 
 class Probes(ABC):
@@ -44,9 +47,17 @@ class Probes(ABC):
             normals: gives (k, B, *) standard normals; see :class:`Rademacher` for why signs come from them too.
         """
 
+    def settled(self, count: int | None = None) -> "Probes":
+        """The same with ``count`` probes, if their number was left open (None); without one with the usual number."""
+        return self
+
     def estimates(self, dim: int) -> int:
         """How many estimates n :meth:`estimate` returns in D = dim dimensions."""
         return self.count
+
+    def isotropic(self, probes: Tensor | None) -> Tensor | None:
+        """Of what was drawn, as many vectors v with E[vv'] = I as there are estimates; None where nothing is random."""
+        return probes
 
     def estimate(self, pull: Pull, probes: Tensor | None, x: Tensor) -> Tensor:
         """Estimates of the trace of J, shape (n, B), whose mean over n is the result."""
@@ -103,13 +114,17 @@ class Rademacher(Probes):
     """k probes of random signs for each sample.
 
     Arguments:
-        count: the number k; from 2 on the estimate carries its own standard error.
+        count: the number k; from 2 on the estimate carries its own standard error. None leaves it to :meth:`settled`.
     """
 
-    count: int = 4
+    count: int | None = 4
 
     def __post_init__(self):
-        check_least("count", self.count, 1, 4)
+        if self.count is not None:
+            check_least("count", self.count, 1, 4)
+
+    def settled(self, count: int | None = None) -> Probes:
+        return replace(self, count=count or USUAL) if self.count is None else self
 
     def draw(self, x: Tensor, normals: Callable[[int], Tensor] | None) -> Tensor:
         z = normals(self.count)
@@ -121,13 +136,17 @@ class Gaussian(Probes):
     """k standard normal probes for each sample.
 
     Arguments:
-        count: the number k; from 2 on the estimate carries its own standard error.
+        count: the number k; from 2 on the estimate carries its own standard error. None leaves it to :meth:`settled`.
     """
 
-    count: int = 4
+    count: int | None = 4
 
     def __post_init__(self):
-        check_least("count", self.count, 1, 4)
+        if self.count is not None:
+            check_least("count", self.count, 1, 4)
+
+    def settled(self, count: int | None = None) -> Probes:
+        return replace(self, count=count or USUAL) if self.count is None else self
 
     def draw(self, x: Tensor, normals: Callable[[int], Tensor] | None) -> Tensor:
         return normals(self.count).to(x.dtype)
@@ -141,13 +160,17 @@ class Orthogonal(Probes):
     smaller than that of k independent ones by the factor (D - k)/(D - 1), and k = D is exact.
 
     Arguments:
-        count: the number k; min(k, D) are used.
+        count: the number k; min(k, D) are used. None leaves it to :meth:`settled`.
     """
 
-    count: int = 4
+    count: int | None = 4
 
     def __post_init__(self):
-        check_least("count", self.count, 1, 4)
+        if self.count is not None:
+            check_least("count", self.count, 1, 4)
+
+    def settled(self, count: int | None = None) -> Probes:
+        return replace(self, count=count or USUAL) if self.count is None else self
 
     def draw(self, x: Tensor, normals: Callable[[int], Tensor] | None) -> Tensor:
         z, dim = normals(self.count).flatten(2), x.shape[1:].numel()
@@ -182,18 +205,25 @@ class HutchPP(Probes):
     them; see docs/results.md for what it costs where it does not.
 
     Arguments:
-        count: the number k; from 2 on the estimate carries its own standard error.
+        count: the number k; from 2 on the estimate carries its own standard error. None leaves it to :meth:`settled`.
     """
 
-    count: int = 4
+    count: int | None = 4
 
     def __post_init__(self):
-        check_least("count", self.count, 1, 4)
+        if self.count is not None:
+            check_least("count", self.count, 1, 4)
+
+    def settled(self, count: int | None = None) -> Probes:
+        return replace(self, count=count or USUAL) if self.count is None else self
 
     def draw(self, x: Tensor, normals: Callable[[int], Tensor] | None) -> Tensor:
         z = normals(2 * self.count).to(x.dtype)
         # A sketch of signs can hold one vector twice, and no basis of its range is then smooth along a trajectory.
         return torch.cat([z[: self.count], torch.where(z[self.count :] < 0, -1.0, 1.0).to(x.dtype)])
+
+    def isotropic(self, probes: Tensor) -> Tensor:
+        return probes[self.count :]  # the signs
 
     def estimate(self, pull: Pull, probes: Tensor, x: Tensor) -> Tensor:
         sketch, signs = probes.split(self.count)
@@ -236,6 +266,12 @@ class ExactUpTo(Probes):
     def estimates(self, dim: int) -> int:
         return self.choice(dim).estimates(dim)
 
+    def settled(self, count: int | None = None) -> Probes:
+        return replace(self, otherwise=self.otherwise.settled(count))
+
+    def isotropic(self, probes: Tensor | None) -> Tensor | None:
+        return None if probes is None else self.otherwise.isotropic(probes)
+
     def estimate(self, pull: Pull, probes: Tensor | None, x: Tensor) -> Tensor:
         return self.choice(x.shape[1:].numel()).estimate(pull, probes, x)
 
@@ -271,25 +307,35 @@ def divergence(
     """
     differentiable = torch.is_grad_enabled() and x.requires_grad
     with torch.enable_grad():
-        if not differentiable:
-            x = x.detach().requires_grad_()
-        value = field(x)
-
-        def pull(v: Tensor) -> Tensor:
-            if len(v) > method.chunk:
-                return torch.cat([pull(part) for part in v.split(method.chunk)])
-            if len(v) > 1:  # one probe needs no batching of the backward pass
-                try:
-                    return torch.autograd.grad(
-                        value, x, v, retain_graph=True, create_graph=differentiable, is_grads_batched=True
-                    )[0]
-                except RuntimeError:  # torch cannot batch every second derivative, GroupNorm's for one
-                    return torch.cat([pull(each[None]) for each in v])
-            return torch.autograd.grad(value, x, v[0], retain_graph=True, create_graph=differentiable)[0][None]
-
+        value, pull = linearised(field, x if differentiable else x.detach(), method.chunk)
         if control is None or probes is None:
             estimates = method.estimate(pull, probes, x)
         else:
             near, trace = control
             estimates = trace + method.estimate(lambda v: pull(v) - near(v), probes, x)
     return (value, estimates) if differentiable else (value.detach(), estimates.detach())
+
+
+def linearised(field: Callable[[Tensor], Tensor], x: Tensor, chunk: int) -> tuple[Tensor, Pull]:
+    """The field at x (B, *), with its graph, and its pull-back, from one evaluation; to be called with gradients on.
+
+    Where x requires a gradient, so can what the pull-back returns. ``chunk`` vectors are pulled back at once.
+    """
+    differentiable = x.requires_grad
+    if not differentiable:
+        x = x.detach().requires_grad_()
+    value = field(x)
+
+    def pull(v: Tensor) -> Tensor:
+        if len(v) > chunk:
+            return torch.cat([pull(part) for part in v.split(chunk)])
+        if len(v) > 1:  # one probe needs no batching of the backward pass
+            try:
+                return torch.autograd.grad(
+                    value, x, v, retain_graph=True, create_graph=differentiable, is_grads_batched=True
+                )[0]
+            except RuntimeError:  # torch cannot batch every second derivative, GroupNorm's for one
+                return torch.cat([pull(each[None]) for each in v])
+        return torch.autograd.grad(value, x, v[0], retain_graph=True, create_graph=differentiable)[0][None]
+
+    return value, pull

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .base import LARGEST, SDE, check_interval
+from .base import LARGEST, SDE, check_interval, rounded_down
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,11 @@ class VE(SDE):
                 f"sde.sigma_max={self.sigma_max} must exceed sde.sigma_min={self.sigma_min}, both positive and at most "
                 f"{LARGEST:g}; published: sde.sigma_min=0.01 sde.sigma_max=50"
             )
+
+    def reaching(self, noise_to_signal: float) -> str:
+        """Names sigma_min: even at t = 0 the noise is not below it."""
+        below = noise_to_signal * math.exp(-self.rate * self.eps)  # eps is a little above t = 0
+        return f"sde.sigma_min={rounded_down(below)}"
 
     @property
     def rate(self) -> float:

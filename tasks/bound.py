@@ -17,7 +17,7 @@ import logging
 import math
 import time
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -51,7 +51,14 @@ class Bound:
         batch: how many at a time; the results do not depend on it.
         seed: of the noise, the probes and the dequantisation.
         device, dtype: where, and in which precision the score is evaluated.
+
+    Attributes:
+        reports_density: whether it reports densities: data without one are refused (:mod:`data.repeats`).
+        refuses_guidance: whether guided scores are refused, which are the scores of no density.
     """
+
+    reports_density: ClassVar[bool] = True
+    refuses_guidance: ClassVar[bool] = True
 
     grid: Grid
     steps: int = 999

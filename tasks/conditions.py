@@ -6,8 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data import Condition, Data, read_numbers, subset
+from data import Condition, Data, read_points, subset
 from data.condition import classes_of
+from data.numerals import whole
 from metrics import judge
 from sde_lib import ScoreFn
 
@@ -16,9 +17,10 @@ def as_written(known: Condition, y: Tensor) -> dict[str, np.ndarray]:
     """y as files hold it: the classes' names, as numbers where they are numbers; or numbers (N, C) in data units."""
     if not known.classes:
         return {"y": y.numpy()}
-    names = [int(name) if name.lstrip("-").isdigit() else name for name in known.names]
-    whole = all(isinstance(name, int) for name in names)
-    return {"y": np.array(names if whole else list(known.names))[y.numpy()]}
+    values = [whole(name) for name in known.names]
+    # words such as 007 or 1e+30, and numbers beyond int64, stay words
+    numbers = all(str(v) == name and -(2**63) <= v < 2**63 for v, name in zip(values, known.names, strict=True))
+    return {"y": np.array(values if numbers else list(known.names))[y.numpy()]}
 
 
 def told(score: ScoreFn, y: Tensor | None, rows: slice, device: str, dtype: torch.dtype) -> ScoreFn:
@@ -55,12 +57,11 @@ def conditions_of(data: Data, path: str | None, count: int) -> Tensor | None:
             f"points={path} are points without their y; type condition=VALUE, one for all, or a file of rows"
         )
     try:
-        values, _ = read_numbers(path, None if path.lower().endswith(".npz") else list(known.names), "points", "y")
+        values = read_points(path, (len(known.names),), labels=list(known.names), preferred="y")
     except ValueError as error:
         raise ValueError(f"{error}; or type condition=VALUE to say the y of all points") from None
-    values = torch.from_numpy(values.reshape(len(values), -1).astype(np.float64))
     values = subset(values, count)  # the rows that points_of takes
-    if values.shape != (count, len(known.names)):
+    if len(values) != count:
         raise ValueError(f"points={path} holds y of shape {tuple(values.shape)} for {count} points")
     return values
 

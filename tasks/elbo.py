@@ -11,7 +11,7 @@ bits/dim compare with those of ``task=likelihood``.
 
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +46,8 @@ class Elbo:
         seed: of the codes' noise and of the samples.
         device, dtype: where, and in which precision.
     """
+
+    reports_density: ClassVar[bool] = True
 
     models: dict[str, Any]
     likelihood: Likelihood

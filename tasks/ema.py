@@ -14,7 +14,7 @@ import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from data import Data
 from likelihood import Dequantisation, Likelihood, UniformDequantisation
-from sde_lib import SDE, ScoreFn
+from sde_lib import SDE, Draws, ScoreFn
 from training import DenoisingScoreMatching, Loss
 from training.posthoc import WIDEST
 
@@ -50,7 +50,12 @@ class EMALength:
         draws: of noise a point, for the loss.
         count: how many held-out points; None for 1,000 vectors or 128 pictures, or all where there are fewer.
         batch, seed, device, dtype: of the scoring; see :class:`tasks.LikelihoodTask`.
+
+    Attributes:
+        refuses_guidance: whether guided scores are refused, which are the scores of no density.
     """
+
+    refuses_guidance: ClassVar[bool] = True
 
     likelihood: Likelihood
     dequantisation: Dequantisation = field(default_factory=UniformDequantisation)
@@ -78,6 +83,11 @@ class EMALength:
         if self.by not in ("likelihood", "loss"):
             raise ValueError(f"task.by={self.by} must be likelihood or loss")
         self.scoring  # noqa: B018 (its own checks)
+
+    @property
+    def reports_density(self) -> bool:
+        """Whether data without a density are refused, or warned of (:mod:`data.repeats`)."""
+        return self.by == "likelihood"
 
     @property
     def scoring(self) -> LikelihoodTask:
@@ -137,18 +147,15 @@ class EMALength:
     @torch.no_grad()
     def losses(self, sde: SDE, score: ScoreFn, data: Data, r: Tensor, name: str) -> np.ndarray:
         """The loss (N,), a mean over draws of noise that are the same for every network."""
-        dtype, parts = getattr(torch, self.dtype), []
-        with (
-            torch.random.fork_rng(devices=range(torch.cuda.device_count())),
-            progress(f"loss, {name}", len(r)) as advance,
-        ):
-            torch.manual_seed(self.seed)
+        dtype, parts, source = getattr(torch, self.dtype), [], Draws(self.seed, len(r), purpose="task=ema")
+        with progress(f"loss, {name}", len(r)) as advance:
             for first in range(0, len(r), self.batch):
                 raw, total = r[first : first + self.batch].to(self.device), 0.0
-                for _ in range(self.draws):
-                    u = torch.rand(raw.shape, device=self.device, dtype=dtype) if data.levels else None
+                for draw in range(self.draws):
+                    draws = source.at(draw).part(first, len(raw))
+                    u = draws.uniform("dequantisation", raw).to(dtype) if data.levels else None
                     x = data.encode(data.dequantise(raw, u)).to(dtype)
-                    total = total + self.loss(sde, score, x).double()
+                    total = total + self.loss(sde, score, x, draws).double()
                 parts.append((total / self.draws).cpu())
                 advance(first + len(raw))
         return torch.cat(parts).numpy()

@@ -19,7 +19,7 @@ something of the data is left, alpha(T)/sigma(T) of a point, and exact codes dif
 import math
 import time
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -44,7 +44,12 @@ class Encode:
         batch: how many at a time; the codes do not depend on it.
         seed: of the dequantisation.
         device, dtype: where, and in which precision.
+
+    Attributes:
+        refuses_guidance: whether guided scores are refused, whose flow has no codes of the data's law.
     """
+
+    refuses_guidance: ClassVar[bool] = True
 
     method: str = "tsit5"
     clock: Literal["angle", "t"] = "angle"

@@ -1,17 +1,15 @@
 """Write the network for other codes: a checkpoint of score_sde, or a folder of diffusers."""
 
 import logging
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import torch
-
 from data import Data
 from models import ScoreModel, unet2d
+from models.convention import convention, table
 from models.layout import Entry, take
-from models.published import layout
+from models.published import layout, settings
 from sde_lib import SDE, ScoreFn
 from training import diffusers_folder, published
 
@@ -33,33 +31,49 @@ class Export:
         path: where to; None for the run's folder.
         step: the updates to be noted in the file; None for as many as the network has seen here.
         ema: the average's decay to be noted in the file.
+        scales: the noise levels in the table of a file .pth, ``config.model.num_scales`` of the code that reads it;
+            published: 1000, and 2000 for 256 x 256 pixels and more.
     """
 
     format: Literal["score_sde", "diffusers"] = "score_sde"
     path: str | None = None
     step: int | None = None
     ema: float = 0.9999
+    scales: int = 1000
 
     def __post_init__(self):
         if self.step is not None and self.step < 0:
             raise ValueError(f"task.step={self.step} must be a number of updates, 0 or more; leave it out")
         if not 0 <= self.ema < 1:
             raise ValueError(f"task.ema={self.ema} must lie in [0, 1); published: task.ema=0.9999")
+        if self.scales < 2:
+            raise ValueError(f"task.scales={self.scales} must be at least 2; published: task.scales=1000")
 
     def check_network(self, sde: SDE, score: ScoreFn) -> tuple[list[Entry], int]:
-        """The tensors there, and what the output means: see :func:`meaning`; ValueError for a network that the other
-        code does not have. Asked before a training as well.
+        """The tensors there, and what the output means: see :mod:`models.convention`; ValueError for a network that
+        the other code does not have, or has for another use. Asked before a training as well.
         """
         net = getattr(score, "net", None)
         if not isinstance(score, ScoreModel):
             raise ValueError("task=export writes a network, and this score is none; choose model=ncsnpp or model=ddpm")
         entries = layout(net) if self.format == "score_sde" else unet2d.layout(net)
-        sign = meaning(sde, score)
-        if getattr(getattr(net, "features", net), "clock", net) is None:
+        sign = convention(score)
+        if self.format == "diffusers":
+            unet2d.check_output(net, sign)
+            return entries, sign
+        factor = 2 ** (len(net.channels) - 1)
+        if any(side % factor for side in net.size):
             raise ValueError(
-                "other codes count the steps that a network is told along its SDE, and model.clock is null: choose the "
-                "network with experiment=score_sde/..., or model.embedding=fourier"
+                f"the published code halves images of {net.size[0]} x {net.size[1]} pixels {len(net.channels) - 1} "
+                f"times, which must divide evenly: type model.multipliers=[...] of fewer levels, or choose data whose "
+                f"sides are multiples of {factor}"
             )
+        if sign > 0 and net.data_range not in (1, 2):
+            raise ValueError(
+                f"model.data_range={net.data_range}: the published code has images in [0, 1] or in [-1, 1]; type "
+                f"model.data_range=2, or 1 for data.centered=True there"
+            )
+        table(score, sign, net.data_range, self.scales)
         return entries, sign
 
     def __call__(self, sde: SDE, score: ScoreFn, data: Data, record: Record) -> dict:
@@ -74,32 +88,10 @@ class Export:
             average = [weights[entry.name] for entry in entries if entry.trained]
             seen = max((event.get("step", 0) for event in record.training), default=0)
             step = seen if self.step is None else self.step
-            published.write(path, weights, average, levels(sde, net.data_range, sign), step, self.ema)
+            published.write(path, weights, average, table(score, sign, net.data_range, self.scales), step, self.ema)
+            keys = settings(net) | {"scale_by_sigma": sign > 0, "num_scales": self.scales}
+            keys |= {"centered": sign < 0 or net.data_range == 1}
+            log.info("the code that reads it needs %s", ", ".join(f"{key}={value}" for key, value in keys.items()))
         log.info("%s tensors", f"{len(weights):,}")
         record.picture(path)
         return {"tensors": len(weights), "parameters": sum(tensor.numel() for tensor in weights.values())}
-
-
-def meaning(sde: SDE, score: ScoreModel) -> int:
-    """1 for a network whose output is sigma times the score, -1 for the noise; ValueError for any other, or one that is
-    not given x as it is.
-    """
-    t = torch.linspace(sde.eps, sde.T, 33, dtype=torch.float64)
-    c_skip, c_out, c_in, _ = score.coefficients(t)
-    size = c_out * sde.sigma(t)
-    one = torch.ones_like(t)
-    for sign in (1, -1):
-        if torch.allclose(size, sign * one, rtol=1e-4) and torch.allclose(c_in, one, rtol=1e-4) and not c_skip.any():
-            return sign
-    raise ValueError(
-        "other codes read networks that take x as it is and give the noise, or sigma times the score: type "
-        "parameterisation=noise for VP, parameterisation=score with parameterisation/input for VE, as "
-        "experiment=score_sde/... does"
-    )
-
-
-def levels(sde: SDE, data_range: float, sign: int) -> torch.Tensor:
-    """The table of 1,000 sigmas of a file, from the largest to the smallest, in units of the data's range."""
-    ends = torch.tensor([sde.T, 0.0], dtype=torch.float64)
-    largest, smallest = (sde.sigma(ends) / data_range).tolist() if sign > 0 else (50.0, 0.01)  # unused by VP networks
-    return torch.exp(torch.linspace(math.log(largest), math.log(smallest), 1000, dtype=torch.float64))

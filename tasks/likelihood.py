@@ -1,15 +1,28 @@
-"""Score held-out data, or the user's own points, in nats and in bits a dimension, with what the number may be off by.
+r"""Score held-out data, or the user's own points, in nats and in bits a dimension, with what the number may be off by.
 
 Four errors are reported apart, in nats:
 
 * ``nll_stderr``: of the mean over the points, the random probes' spread included (``probe_stderr_nats`` alone);
 * ``ode_error_nats``: the solver's own, the root mean square change of a point's log_prob when 32 of them are solved to
   the tolerance and to a tenth of it, with the same probes, kept fixed;
-* ``start_error_nats``: of the start's correction T, whose next order is E[T^2]/2 (``start_term_nats`` is what T itself
-  added; see :mod:`likelihood.likelihood`);
-* ``prior_term_nats``: what the Gaussian of the data's moments changed against the prior N(0, sigma(T)^2 I).
+* ``start_error_nats``: of the start's correction, the mean difference of two noise levels' answers at up to 256 points
+  (``start_term_nats`` is what the correction added; see :mod:`likelihood.deblur`). ``start_unresolved_share`` is the
+  share of these points where the data have detail finer than the noise of eps. From 0.01 on that detail is taken to be
+  Gaussian, all of the correction but its first order counts as error, and a warning says that nothing bounds it;
+* ``prior_error_nats``: of the Gaussian of the data's moments, which stands for p_T: their divergence as the points'
+  third and fourth cumulants show it, and the spread that goes with it (``prior_term_nats`` is what that Gaussian
+  changed against the prior N(0, sigma(T)^2 I)).
 
-``nll_uncertainty_nats`` is the first three together, as the root of the sum of their squares.
+``nll_uncertainty_nats`` is all four together, as the root of the sum of their squares. Where values of the data repeat
+it is left out: the NLL then depends on sde.eps, and no error bar covers that (:mod:`data.repeats`).
+
+**The error asked for** (``likelihood.error``, in nats a dimension, of integers bits a dimension) chooses what is left
+open of tolerance, probes and points (:mod:`tasks.effort`). A number is for ``nll_uncertainty_nats``, the points' own
+spread included: ``count`` is then chosen too, unless it is given. ``auto`` is for the computation alone, the
+errors without the points' spread, and follows from what is shown: 1e-3 bits/dim, a tenth of the last of the two digits
+that likelihoods of integers are given with, or 1e-4 nats a dimension, the last digit on the screen. With a tolerance of
+the user's own, ``auto`` chooses nothing. ``likelihood_error_asked`` and ``likelihood_error_reached`` are in these
+units; a warning says which of the errors is the one that is too large.
 
 Of integer data, log_prob is a lower bound on log P of the integers, and bits_per_dim an upper bound on -log2 P a
 dimension; ``bound`` says which (:mod:`likelihood.dequantisation`). With K > 1 points of a bin, ``sampling_gain_nats``
@@ -32,9 +45,11 @@ from torch import Tensor
 from data import Data, subset
 from likelihood import CrossCheck, Dequantisation, Likelihood, UniformDequantisation
 from likelihood.dequantisation import Dequantised, log_mean
+from likelihood.likelihood import TIGHT
 from sde_lib import SDE, BlockNoise, ScoreFn
 
 from .conditions import as_written, conditions_of, encoded, told
+from .effort import Effort, choose
 from .points import points_of
 from .progress import progress
 from .record import Record
@@ -42,6 +57,11 @@ from .record import Record
 log = logging.getLogger(__name__)
 
 CELLS = 72  # of a picture of a density, on each side
+SHOWN = {"bits/dim": 1e-3, "nats a dimension": 1e-4}  # likelihood.error=auto
+CHECKED = 256  # points at which the start's correction is checked
+UNRESOLVED = 0.01  # the share of points with detail below the noise of eps from which on it is no outlier's
+COMPUTED = ("ode", "start", "prior")  # the errors that are not the points'
+ADDED = 2  # how often points are added where the first were too few
 
 
 @dataclass(frozen=True)
@@ -54,7 +74,8 @@ class LikelihoodTask:
         crosscheck: another estimate of log p, of the same points and without an ODE; None for none. ``crosscheck_pull``
             is by how many standard errors the ODE's mean log p exceeds it: of order 1 for an exact score; what is
             beyond shows a network at odds with itself (:mod:`likelihood.immse`).
-        count: how many held-out points; None for 10,000 vectors or 256 pictures, or all where there are fewer.
+        count: how many held-out points; None for 10,000 vectors or 256 pictures, or all where there are fewer, and for
+            as many as a ``likelihood.error`` takes.
         points: a file of points in the data's own units to score instead, all of them.
         batch: how many at a time; the results do not depend on it.
         seed: of the probes and of the dequantisation.
@@ -62,9 +83,15 @@ class LikelihoodTask:
 
     Attributes:
         conditions: whether it gives each point its y by itself: its own of held-out data, or what ``condition=`` says.
+        reports_density: whether it reports densities: data without one are refused (:mod:`data.repeats`).
+        refuses_guidance: whether guided scores are refused, which are the scores of no density.
+        chooses_effort: whether it reads ``likelihood.error``.
     """
 
     conditions: ClassVar[bool] = True
+    reports_density: ClassVar[bool] = True
+    refuses_guidance: ClassVar[bool] = True
+    chooses_effort: ClassVar[bool] = True
 
     likelihood: Likelihood
     dequantisation: Dequantisation = field(default_factory=UniformDequantisation)
@@ -97,7 +124,9 @@ class LikelihoodTask:
                 )
 
     def __call__(self, sde: SDE, score: ScoreFn, data: Data, record: Record) -> dict:
-        r = points_of(data, self.points, self.count)
+        asked = self.likelihood.error
+        free = isinstance(asked, float | int) and self.count is None and self.points is None
+        r = points_of(data, self.points, len(data.test) if free else self.count)
         y = conditions_of(data, self.points, len(r))
         known = encoded(data, y)
         if self.crosscheck is not None and known is not None and len(known) > 1 and not self.crosscheck.apart:
@@ -106,7 +135,13 @@ class LikelihoodTask:
                 "condition=VALUE, one for all points, or task/crosscheck=immse"
             )
         started = time.monotonic()
-        result = self.score(sde, score, data, r, y=known)
+        target = self.target(data)
+        effort = self.effort(sde, score, data, r, known, free, target)
+        self = replace(self, likelihood=effort.likelihood)
+        result = self.score(sde, score, data, r[: effort.count], y=known)
+        result = self.more_points(sde, score, data, r, result, known, target) if free else result
+        r = r[: len(result["log_prob"])]
+        y, known = (v if v is None or len(v) == 1 else v[: len(r)] for v in (y, known))
         seconds = time.monotonic() - started
         log_prob, stderr = result["log_prob"], result["probe_stderr"]
         kept = ["x", "log_prob", "z", "probe_stderr"]
@@ -125,8 +160,11 @@ class LikelihoodTask:
             if self.dequantisation.samples > 1:
                 metrics["sampling_gain_nats"] = float(result["gain"].mean())
                 self.mind_the_probes(stderr)
-        metrics |= self.errors(sde, score, data, r, result, nll_stderr, known)
-        metrics |= self.against_truth(sde, score, data, result, y)
+        metrics |= self.errors(sde, score, data, r, result, nll_stderr, known, effort)
+        if record.repeats:  # the NLL is as low as eps lets it be, and nobody knows how far from what
+            metrics["nll_uncertainty_nats"] = math.nan
+        metrics |= self.reached(data, metrics, target)
+        metrics |= self.against_truth(sde, score, data, result, y, metrics)
         if self.crosscheck is not None:
             metrics |= against_crosscheck(result, shared)
         metrics |= {"nfe": float(result["nfe"]), "seconds": seconds}
@@ -138,30 +176,175 @@ class LikelihoodTask:
             record.picture(self.ranking(data, result, record))
         return metrics
 
+    def target(self, data: Data) -> float | None:
+        """The error asked for in nats of a point; None where nothing is asked for."""
+        asked = self.likelihood.error
+        if asked == "auto":
+            open_too = self.likelihood.rtol is None and self.likelihood.atol is None
+            asked = SHOWN[unit_of(data)] if open_too else None
+        return None if asked is None else asked / per_dim(data, 1.0)
+
+    def effort(
+        self, sde: SDE, score: ScoreFn, data: Data, r: Tensor, y: Tensor | None, free: bool, target: float | None
+    ) -> Effort:
+        """Tolerance, probes and points for an error of ``target`` nats; says what was chosen."""
+        if target is None:
+            return Effort(self.likelihood.settled(data.dim), len(r))
+
+        def scored(likelihood: Likelihood, points: Tensor) -> dict[str, Tensor]:
+            return self.score(sde, score, data, points, what="choosing", likelihood=likelihood, y=y)
+
+        auto = self.likelihood.error == "auto"
+        limits = (8, TIGHT) if auto else (256, 1e-8)
+        found = choose(self.likelihood, r, scored, target, None if free else len(r), *limits)
+        probes = found.likelihood.probes.estimates(data.dim)
+        log.info(
+            "likelihood.error=%s: an error of %.2g %s takes rtol=%g atol=%g%s%s, %s%s points",
+            self.likelihood.error,
+            per_dim(data, target),
+            unit_of(data),
+            found.likelihood.rtol,
+            found.likelihood.atol,
+            "" if found.ode_error is None else f" (off by {per_dim(data, found.ode_error):.1g})",
+            f", {probes} probes" if found.likelihood.random(data.dim) else ", the exact trace",
+            "" if free else "the given ",
+            f"{found.count:,}",
+        )
+        if found.floor and not auto:
+            log.warning(
+                "likelihood.error=%s: no tolerance brings the solver's error below %.2g %s in %s; type dtype=float64, "
+                "or a larger likelihood.error",
+                self.likelihood.error,
+                per_dim(data, found.ode_error),
+                unit_of(data),
+                self.dtype,
+            )
+        return found
+
+    def more_points(
+        self, sde: SDE, score: ScoreFn, data: Data, r: Tensor, result: dict, y: Tensor | None, target: float
+    ) -> dict[str, Tensor]:
+        """The result with points added, where the pilot's spread was too small a guess."""
+        for _ in range(ADDED):
+            have = len(result["log_prob"])
+            wanted = min(len(r), math.ceil(float(result["log_prob"].var()) / (0.85 * target) ** 2))
+            if wanted <= have:
+                break
+            more = self.score(sde, score, data, r[:wanted], y=y, skip=have)
+            nfe = (have * result["nfe"] + (wanted - have) * more["nfe"]) / wanted
+            result = {key: torch.cat([result[key], more[key]]) for key in result if key != "nfe"} | {"nfe": nfe}
+        return result
+
     def errors(
-        self, sde: SDE, score: ScoreFn, data: Data, r: Tensor, result: dict, nll_stderr: float, y: Tensor | None = None
+        self,
+        sde: SDE,
+        score: ScoreFn,
+        data: Data,
+        r: Tensor,
+        result: dict,
+        nll_stderr: float,
+        y: Tensor | None = None,
+        effort: Effort | None = None,
     ) -> dict:
         """The errors of the module's text, apart and together."""
-        stderr, start = result["probe_stderr"], result["start_term"]
-        fewer, solver = r[:32], replace(self.likelihood, redraw=False)  # or other steps would meet other probes
-        finer = replace(solver, rtol=solver.rtol / 10, atol=solver.atol / 10, steps=2 * solver.steps)
-        coarse, fine = (
-            self.score(sde, score, data, fewer, what="checking", likelihood=each, y=y)["log_prob"]
-            for each in (solver, finer)
-        )
-        change = fine - coarse
-        metrics = {"ode_error_nats": float(change.square().mean().sqrt())}
+        stderr, start, metrics = result["probe_stderr"], result["start_term"], {}
+        if effort is not None and effort.ode_error is not None:  # measured when the tolerance was chosen
+            metrics["ode_error_nats"] = effort.ode_error
+        else:
+            solver = replace(self.likelihood, redraw=False)  # or other steps would meet other probes
+            finer = replace(solver, rtol=solver.rtol / 10, atol=solver.atol / 10, steps=2 * solver.steps)
+            coarse, fine = (
+                self.score(sde, score, data, r[:32], what="checking", likelihood=each, y=y)["log_prob"]
+                for each in (solver, finer)
+            )
+            metrics["ode_error_nats"] = float((fine - coarse).square().mean().sqrt())
         if bool((stderr != 0).any()):
             metrics["probe_stderr_nats"] = float(stderr.square().mean().sqrt()) / math.sqrt(len(r))
         if bool((start != 0).any()):
-            metrics |= {"start_term_nats": float(start.mean()), "start_error_nats": 0.5 * float(start.square().mean())}
+            metrics |= {"start_term_nats": float(start.mean()), **self.start_errors(sde, score, data, r, y)}
         if bool((result["prior_term"] != 0).any()):
             metrics["prior_term_nats"] = float(result["prior_term"].mean())
-        together = math.hypot(nll_stderr, metrics["ode_error_nats"], metrics.get("start_error_nats", 0.0))
+            found = self.likelihood.reference(r).divergence_at_end(data.encode(result["x"]), sde)
+            metrics["prior_error_nats"] = math.hypot(found, math.sqrt(2 * found / len(r)))  # log p/q has variance 2 KL
+        together = math.hypot(nll_stderr, *(metrics.get(f"{what}_error_nats", 0.0) for what in COMPUTED))
         metrics["nll_uncertainty_nats"] = together
         if data.levels:
             metrics["bits_per_dim_uncertainty"] = data.bits_per_dim(together)
         return metrics
+
+    def start_errors(self, sde: SDE, score: ScoreFn, data: Data, r: Tensor, y: Tensor | None) -> dict:
+        """The start's error and the share of unresolved points, of up to ``CHECKED`` of the points r (N, *)."""
+        parts, dtype = [], getattr(torch, self.dtype)
+        points = as_they_are if data.levels is None else self.dequantisation.draw
+        for first in range(0, min(CHECKED, len(r)), self.batch):
+            raw = r[first : min(first + self.batch, CHECKED)]
+            own = told(score, y, slice(first, first + len(raw)), self.device, dtype)
+            uniform, probes = (
+                BlockNoise(self.seed, first, len(raw), data.shape, *rest)
+                for rest in ((torch.float64, "cpu", "dequantisation"), (dtype, self.device, "start"))
+            )
+            x = points(sde, data, raw, uniform.uniform()).x.to(self.device, dtype)
+            found = self.likelihood.start_error(sde, own, x, probes)
+            parts.append(torch.stack([found.difference, found.assumed, found.detail]).double().cpu())
+        difference, assumed, detail = torch.cat(parts, 1)
+        spread = float(difference.var()) / len(difference) if len(difference) > 1 else 0.0
+        error, unresolved = math.hypot(float(difference.mean()), math.sqrt(spread)), detail > 0.5
+        share = float(unresolved.double().mean())
+        if share >= UNRESOLVED:
+            error = math.hypot(error, float(assumed.mean()))
+            self.mind_the_detail(sde, data, share, float(detail[unresolved].quantile(0.9)))
+        return {"start_error_nats": error, "start_unresolved_share": share}
+
+    def mind_the_detail(self, sde: SDE, data: Data, share: float, detail: float) -> None:
+        """Warns that the noise of eps hides detail of the data, with this lambda, and says what would show it."""
+        noise = math.exp(-float(sde.ends()[1]))
+        finest = noise * math.sqrt(max(1 - detail, 1e-6) / detail)
+        log.warning(
+            "%.0f %% of the points lie where the data have detail of about %.2g in model units, and the noise of "
+            "sde.eps=%s is %.2g: log p takes that detail to be Gaussian, and its error cannot be bounded; type %s, "
+            "which trains another network",
+            100 * share,
+            finest,
+            sde.eps,
+            noise,
+            finer_noise(sde, finest / 20),
+        )
+
+    def reached(self, data: Data, metrics: dict, target: float | None) -> dict:
+        """The error asked for and the one left, in the units that it was asked for in; a warning where it is more."""
+        if target is None:
+            return {}
+        parts = {
+            "the points' own spread": math.sqrt(
+                max(0.0, metrics["nll_stderr"] ** 2 - metrics.get("probe_stderr_nats", 0.0) ** 2)
+            ),
+            "the solver": metrics["ode_error_nats"],
+            "the random probes": metrics.get("probe_stderr_nats", 0.0),
+            "the start's correction": metrics.get("start_error_nats", 0.0),
+            "the prior": metrics.get("prior_error_nats", 0.0),
+        }
+        if self.likelihood.error == "auto":
+            del parts["the points' own spread"]
+        remedies = {
+            "the points' own spread": "give more held-out points, or ask for less",
+            "the solver": "leave likelihood.rtol and likelihood.atol out, or type dtype=float64",
+            "the random probes": "leave likelihood.probes.count out, or type likelihood=exact",
+            "the start's correction": "choose a smaller noise at sde.eps",
+            "the prior": "choose a larger noise at sde.T",
+        }
+        whole = math.hypot(*parts.values())
+        if whole > 1.05 * target and self.likelihood.error != "auto":
+            worst = max(parts, key=parts.get)
+            log.warning(
+                "likelihood.error=%s is not reached: %.2g %s are left, %.2g of them from %s; %s",
+                self.likelihood.error,
+                per_dim(data, whole),
+                unit_of(data),
+                per_dim(data, parts[worst]),
+                worst,
+                remedies[worst],
+            )
+        return {"likelihood_error_asked": per_dim(data, target), "likelihood_error_reached": per_dim(data, whole)}
 
     def mind_the_probes(self, stderr: Tensor) -> None:
         """Warns where the random probes' error may be seen in a mean of weights."""
@@ -185,6 +368,7 @@ class LikelihoodTask:
         likelihood: Likelihood | None = None,
         dequantise: bool = True,
         y: Tensor | None = None,
+        skip: int = 0,
     ) -> dict[str, Tensor]:
         """x (N, *) as it was scored, log_prob (N,) in nats and data units, z (N, *), mean nfe, and in nats (N,)
         probe_stderr, start_term, prior_term and gain.
@@ -193,7 +377,7 @@ class LikelihoodTask:
         point's, the other terms means over all points, each with its share in the sum of the weights.
 
         ``dequantise`` is False for points that lie between the levels already, as a picture's do; y (N, condition) as
-        networks are told it.
+        networks are told it; the first ``skip`` points are left out, and the noise of the others is as with them.
         """
         likelihood, points, count = likelihood or self.likelihood, as_they_are, 1
         if dequantise and data.levels is not None:
@@ -201,7 +385,7 @@ class LikelihoodTask:
             points = self.dequantisation.draw
         parts, evaluations, dtype = [], 0.0, getattr(torch, self.dtype)
         with progress(what, len(r)) as advance:
-            for first in range(0, len(r), self.batch):
+            for first in range(skip, len(r), self.batch):
                 raw, kept, rows = r[first : first + self.batch], (), []
                 size = len(raw)
                 own = told(score, y, slice(first, first + size), self.device, dtype)
@@ -229,7 +413,7 @@ class LikelihoodTask:
                 parts.append((*kept, log_prob, log_prob - log_weights.mean(0), *terms))
         names = ("x", "z", "log_prob", "gain", "probe_stderr", "start_term", "prior_term")
         columns = (torch.cat(column) for column in zip(*parts, strict=True))
-        return {**dict(zip(names, columns, strict=True)), "nfe": torch.tensor(evaluations / len(r))}
+        return {**dict(zip(names, columns, strict=True)), "nfe": torch.tensor(evaluations / (len(r) - skip))}
 
     def cross_checked(
         self, sde: SDE, score: ScoreFn, data: Data, r: Tensor, y: Tensor | None = None
@@ -256,10 +440,19 @@ class LikelihoodTask:
         return {"crosscheck_log_prob": log_prob, "crosscheck_stderr": stderr}, found.shared
 
     def against_truth(
-        self, sde: SDE, score: ScoreFn, data: Data, result: dict[str, Tensor], y: Tensor | None = None
+        self,
+        sde: SDE,
+        score: ScoreFn,
+        data: Data,
+        result: dict[str, Tensor],
+        y: Tensor | None = None,
+        errors: dict | None = None,
     ) -> dict:
-        """What is known exactly: the data's own density, and the density of an exact score at the start time."""
-        metrics = {}
+        """What is known exactly: the data's own density, and the density of an exact score at the start time.
+
+        ``gap_stderr`` holds the gap's spread over the points and the computation's ``errors``.
+        """
+        metrics, errors = {}, errors or {}
         truth = data.true_log_prob(result["x"], y)
         known = data.condition
         if known is not None and not known.classes and known.asked is not None and self.points is None:
@@ -269,6 +462,7 @@ class LikelihoodTask:
         score = told(score, encoded(data, y), slice(None), self.device, getattr(torch, self.dtype))
         if truth is not None and bool(truth.isfinite().all()):
             gap, gap_stderr = mean_and_stderr(truth - result["log_prob"])
+            gap_stderr = math.hypot(gap_stderr, *(errors.get(f"{what}_error_nats", 0.0) for what in ("ode", "start")))
             metrics |= {"floor_nats": -float(truth.mean()), "gap_nats": gap, "gap_stderr": gap_stderr}
         exact = getattr(score, "log_prob", None) if data.levels is None else None  # of integers log_prob is a bound
         if exact is not None:
@@ -342,6 +536,28 @@ class LikelihoodTask:
             points=np.asarray(subset(points, 500)) if self.points else None,
             labels=labels,
         )
+
+
+def unit_of(data: Data) -> str:
+    """Of what an error is that is asked for."""
+    return "bits/dim" if data.levels else "nats a dimension"
+
+
+def per_dim(data: Data, nats: float) -> float:
+    """Nats of a point as an error is asked for: a dimension, of integers in bits."""
+    return nats / data.dim / (math.log(2) if data.levels else 1.0)
+
+
+def finer_noise(sde: SDE, noise: float) -> str:
+    """What to type for an SDE whose noise at eps is at most this share of the data."""
+    t = float(sde.time(torch.tensor(-math.log(noise), dtype=torch.float64)))
+    try:
+        finer = replace(sde, eps=float(f"{t:.2g}"))
+        if math.exp(-float(finer.ends()[1])) <= 1.1 * noise:
+            return f"sde.eps={t:.2g}"
+    except ValueError:  # not every SDE has so little noise
+        pass
+    return f"sde=edm sde.eps={noise:.2g}"
 
 
 def as_they_are(sde: SDE, data: Data, r: Tensor, u: Tensor) -> Dequantised:

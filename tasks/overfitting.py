@@ -11,6 +11,7 @@ network can predict.
 
 import math
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -34,7 +35,14 @@ class Overfitting:
         shares: of the training's updates, after which the network is looked at; each in (0, 1].
         count: how many points of either kind; None for 1,000 vectors or 128 pictures, or all where there are fewer.
         batch, seed, device, dtype: of the scoring; see :class:`tasks.LikelihoodTask`.
+
+    Attributes:
+        reports_density: whether it reports densities: data without one are refused (:mod:`data.repeats`).
+        refuses_guidance: whether guided scores are refused, which are the scores of no density.
     """
+
+    reports_density: ClassVar[bool] = True
+    refuses_guidance: ClassVar[bool] = True
 
     likelihood: Likelihood
     dequantisation: Dequantisation = field(default_factory=UniformDequantisation)

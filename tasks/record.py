@@ -30,8 +30,9 @@ class Record:
         group: the sweep it belongs to, or None.
 
     Attributes:
-        training, kept, snapshots, other, rivals, home, drawing, features: what a task may need to know of networks
-            besides its score; filled in by whoever obtains the score, since a task reads no configuration.
+        training, kept, snapshots, other, rivals, home, drawing, features, repeats: what a task may need to know of
+            networks and data besides its score; filled in by whoever obtains the score, since a task reads no
+            configuration.
     """
 
     def __init__(
@@ -51,6 +52,9 @@ class Record:
         self.rivals: dict[str, tuple[Any, list[dict]]] = {}  # the networks of task.trainers, and their trainings
         self.home: Path | None = None  # the folder of the score's network; None without one
         self.drawing: tuple[Path, dict] | None = None  # where samples are kept, and what decides them
+        self.repeats: dict[
+            str, float
+        ] = {}  # metrics of values that repeat in the data of a density; see conf/density.py
         self.features: tuple[Any, Any, str] | None = None  # what samples are compared in, its classes and its name
         self.started = time.monotonic()
         self.wandb = None
@@ -98,6 +102,7 @@ class Record:
 
     def finish(self, metrics: dict[str, Any]) -> None:
         """Writes metrics.json, and prints the table and the pictures' paths: the last lines of the run."""
+        metrics = metrics | self.repeats
         # What is not known (an error bar of one point, say) is left out: a reader gets numbers, and nothing else.
         metrics = {
             k: v for k, v in metrics.items() if v is not None and not (isinstance(v, float) and not math.isfinite(v))

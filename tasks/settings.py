@@ -82,4 +82,5 @@ def with_tolerance(solver: Any, tolerance: float) -> Any:
     """The solver with another tolerance, if it has one."""
     if not hasattr(solver, "rtol"):
         return solver
-    return replace(solver, rtol=tolerance, atol=tolerance * solver.atol / solver.rtol)
+    ratio = 1.0 if None in (solver.rtol, solver.atol) else solver.atol / solver.rtol
+    return replace(solver, rtol=tolerance, atol=tolerance * ratio)

@@ -42,7 +42,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -50,7 +50,7 @@ from torch import Tensor
 from data import Data
 from likelihood import Likelihood
 from models import Oracle
-from samplers import ProbabilityFlow, Sampler
+from samplers import ProbabilityFlow, Sampler, finish
 from sde_lib import SDE, BlockNoise, Counted, ScoreFn, at
 from sde_lib.frame import under
 
@@ -106,7 +106,14 @@ class WorkPrecision:
         batch: how many at a time; nothing but the seconds depends on it.
         seed: of all noise.
         device, dtype: where, and in which precision.
+
+    Attributes:
+        reports_density: whether it reports densities: data without one are refused (:mod:`data.repeats`).
+        refuses_guidance: whether guided scores are refused, which are the scores of no density.
     """
+
+    reports_density: ClassVar[bool] = True
+    refuses_guidance: ClassVar[bool] = True
 
     sdes: dict[str, SDE]
     samplers: dict[str, Sampler] = field(default_factory=dict)
@@ -276,23 +283,24 @@ class WorkPrecision:
             for what, value in zip(("floor", "spread"), pair, strict=True)
         }
         tolerance = max(min(self.tolerances) / 100, 1e-12)
-        flow = ProbabilityFlow(rtol=tolerance, atol=tolerance, denoise=False)
+        flow = ProbabilityFlow(rtol=tolerance, atol=tolerance, last="none")
         blurred = self.draw(flow, problem, data.shape, count, wide=True)
         score = problem.wide()
         with torch.no_grad():
-            eps = problem.sde.eps
-            parts = [problem.sde.denoise(score, x, at(eps, x)) for x in blurred.x.split(self.batch)]
-        exact = {False: blurred.x.cpu(), True: torch.cat(parts).cpu()}  # by whether the sampler denoises
+            exact = {  # by the sampler's last step
+                last: torch.cat([finish(last, problem.sde, score, x) for x in blurred.x.split(self.batch)]).cpu()
+                for last in {"flow", *(each.solver.last for each in plan if hasattr(each.solver, "last"))}
+            }
         reference = Setting(EXACT_FLOW, "tolerance", tolerance, flow, 0.0)
         work = {"nfe": blurred.nfe + 1, "seconds": blurred.seconds}
-        yield {**named(problem, reference), **work, **ruler(exact[True]), **floors}, 0.0
+        yield {**named(problem, reference), **work, **ruler(exact["flow"]), **floors}, 0.0
         for each in plan:
             row = named(problem, each)
             try:
                 drawn = self.draw(each.solver, problem, data.shape, count)
                 row |= {"nfe": drawn.nfe, "seconds": drawn.seconds, **ruler(drawn.x)}
                 if not drawn.noisy:
-                    distance = drawn.x.cpu().double() - exact[getattr(each.solver, "denoise", True)]
+                    distance = drawn.x.cpu().double() - exact[getattr(each.solver, "last", "flow")]
                     distance = distance.flatten(1).square().mean(1)
                     row |= {
                         "endpoint_rms": float(distance.mean().sqrt()),

@@ -83,7 +83,7 @@ def standard(shape: tuple[int, ...]) -> dict:
     values = {"shape": list(shape), "components": components, "moments": (0 * one, one, one.diag(), 0.0)}
     reference = torch.randn(100, dim, generator=torch.Generator().manual_seed(0))  # and no draw of the tests' own
     values |= {"reference": reference, "sigma_max": 10.0, "labels": None}
-    values |= {"condition": 0, "evidence": None, "classes": 3, "drop": 0.0, "pixel_unit": 1.0}
+    values |= {"condition": 0, "evidence": None, "classes": 3, "drop": 0.0, "pixel_unit": 1.0, "last": "flow"}
     values |= {"bins": None, "observation": {"_target_": "latent.Gaussian", "std": None}}
     return values | {"sigma_data": 1.0, "levels.count": 1000, "batch": 64, "device": "cpu"}
 

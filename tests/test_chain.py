@@ -119,7 +119,7 @@ def test_either_variance_converges_to_the_data(schedule, variance):
     errors = []
     for T in (100, 400):
         chain = Chain(schedule, float(T))
-        sampler = PredictorCorrector(Uniform(), T - 1, Ancestral(variance), denoise=False)
+        sampler = PredictorCorrector(Uniform(), T - 1, Ancestral(variance), last="none")
         score, grid = GaussianScore(chain, 0.0, 0.5), Uniform()(chain, T - 1)
         v = float(score.moments(chain.T)[1])
         for A, C, N, t in zip(

@@ -114,3 +114,17 @@ def test_a_run_reads_such_a_path(tmp_path):
     assert done.returncode == 0, done.stderr
     assert any((home / "s t").iterdir()) and (home / "o (2)" / "run.log").exists()
     assert not Path(tmp_path / "~").exists()
+
+
+def test_a_label_with_underscores_is_a_word():
+    for key in ("condition", "data.labels", "data.key", "data.condition"):
+        assert value_of(f"{key}=1_11") == "1_11"
+    assert value_of("condition=007") == "007" and value_of("condition=7") == 7
+    assert value_of("count=1_000") == 1000
+
+
+@pytest.mark.parametrize("word", ["data.layout=hwc", "+data.layout=chw", "++data.layout=null", "~data.layout"])
+def test_a_replaced_key_says_what_to_type(word):
+    with pytest.raises(ValueError, match=r"data\.layout.*type data\.axes=nhwc for data\.layout=hwc") as caught:
+        readable([word])
+    assert str(caught.value).startswith(word)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from data import Arrays, Conditional, Digits, EightGaussians, Gaussian, Mixture, Moons, TwoSpirals
+from data import Arrays, Conditional, Digits, EightGaussians, Gaussian, Mixture, Moons, TwoSpirals, subset
 from data.mixture import isotropic_log_prob
 from models import (
     MLP,
@@ -23,12 +23,12 @@ from models import (
 )
 from models.parameterisation import EDM
 from run import run
-from sde_lib import Counted, of_rows, under
+from sde_lib import Counted, Draws, of_rows, under
 from tasks import Sample
 from tasks.conditions import encoded
 from tests.conftest import SAMPLERS, SDES, compose, in_turn, make_sampler, make_sde
 from training import CrossEntropy, Trainer
-from training.trainer import told
+from training.trainer import withheld
 
 CHOICES = {"task": "sample", "data": "mixture", "sde": "ve", "sampler": "ode", "model": "oracle"}
 SMALL = ("data.count=5000", "data.test_count=400")
@@ -136,7 +136,9 @@ def test_a_wrong_label_in_a_file_is_told_in_a_line(tmp_path):
         known.asking(str(tmp_path / "asked.npy"))
     assert len(str(caught.value)) < 200 + len(str(tmp_path))
     np.save(tmp_path / "numbers.npy", np.zeros((400, 2)))
-    with pytest.raises(ValueError, match="numbers.npy holds rows of 2 numbers, and y has 1: 0"):
+    with pytest.raises(
+        ValueError, match="numbers.npy holds 400 points of shape \\(2,\\), y's \\(0\\) shape is \\(1,\\)"
+    ):
         Conditional(three(count=50, test_count=20), [0]).condition.asking(str(tmp_path / "numbers.npy"))
 
 
@@ -204,6 +206,7 @@ def test_columns_arrays_and_labels_of_files(tmp_path):
     inside = Conditional(labelled, ["mass"])
     beside = Conditional(Arrays(str(table), key=["a", "b"]), ["mass"])
     assert inside.shape == beside.shape == (2,) and inside.labels() == ["a", "b"]
+    assert inside.notes[-1] == beside.notes[-1] == "y is mass"
     assert torch.allclose(inside.condition.train, beside.condition.train)
     assert torch.allclose(
         inside.condition.encode(inside.condition.test), beside.condition.encode(beside.condition.test)
@@ -265,7 +268,7 @@ def test_no_entropy_is_told_of_points_of_another_y(tmp_path):
     data = Conditional(three(count=50, test_count=20), [0])
     np.savez(points, x=data.test.numpy(), y=data.condition.test.numpy())
     metrics, found = job(tmp_path, *keys[:-1], f"points={points}", "count=7")
-    assert np.allclose(found["likelihood"]["y"], data.condition.test[:7]) and abs(metrics["gap_nats"]) < 0.01
+    assert np.allclose(found["likelihood"]["y"], subset(data.condition.test, 7)) and abs(metrics["gap_nats"]) < 0.01
 
 
 def test_a_network_of_p_of_x_given_y_comes_back(tmp_path):
@@ -488,12 +491,12 @@ def test_a_network_without_condition_draws_the_weights_it_always_drew():
 
 
 def test_withheld_labels_are_the_share_that_was_asked_for():
-    sde = make_sde("ve")
-    model = ScoreModel(sde, MLP((2,), width=8, condition=4), EDM())
-    y = torch.ones(20_000, 4)
-    kept = told(model, y, drop=0.25).net.y.any(1)
-    assert float(kept.double().mean()) == pytest.approx(0.75, abs=4 * math.sqrt(0.25 * 0.75 / 20_000))
-    assert told(model, y, drop=0.0).net.y.all()
+    y, draws = torch.ones(20_000, 4), Draws(0, 20_000)
+    kept = withheld(y, 0.25, draws)
+    assert torch.equal(kept.any(1), kept.all(1)), "the whole of y"
+    assert float(kept.mean()) == pytest.approx(0.75, abs=4 * math.sqrt(0.25 * 0.75 / 20_000))
+    assert not torch.equal(kept, withheld(y, 0.25, draws.at(1))), "others at every step"
+    assert withheld(y, 0.0, draws).all()
 
 
 def test_a_network_learns_the_conditional_of_a_gaussian(tmp_path):
@@ -707,5 +710,5 @@ def test_training_gives_each_example_its_own_y():
 class CrossEntropyOfNothing:
     differentiates = False
 
-    def __call__(self, sde, score, x):
+    def __call__(self, sde, score, x, draws=None):
         return score(x, torch.zeros(len(x))).sum(1)

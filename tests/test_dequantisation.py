@@ -327,7 +327,7 @@ def test_the_trainer_sees_the_centres_alone():
     class Loss:
         differentiates = False
 
-        def __call__(self, sde, model, x):
+        def __call__(self, sde, model, x, draws=None):
             seen.append(data.decode(x))
             return model(x).flatten(1).sum(1)
 

@@ -93,6 +93,88 @@ def test_diffusers_computes_what_ncsnpp_does(tmp_path):
         torch.testing.assert_close(net(2 * x - 1, (2 * sigma).log() / 4), expected, rtol=1e-4, atol=1e-5)
 
 
+def narrow(kind: str, width: int, **keys) -> NCSNpp:
+    """A network of either kind with fewer channels than 128."""
+    own = {"multipliers": (1, 2), "blocks": 1} | keys
+    if kind == "ncsnpp":
+        own |= {"progressive": "output_skip", "progressive_input": "input_skip"}
+        return NCSNpp((3, 16, 16), width, **own)
+    own |= {"residual": "ddpm", "fir_kernel": None, "skip_rescale": False, "progressive_input": "none"}
+    clock = Clock(make_sde("chain"), 1.0, -1.0)
+    return NCSNpp((3, 16, 16), width, **own, embedding="positional", clock=clock, attention_up="all")
+
+
+NARROW = [
+    ("ddpm", 32, {"groups": 32, "attention": (8,)}, 32),
+    ("ddpm", 96, {"groups": 32, "attention": (16, 8), "multipliers": (1, 1)}, 32),
+    ("ddpm", 32, {"groups": 8, "attention": (8,)}, 8),
+    ("ddpm", 24, {"groups": 1, "attention": ()}, 1),
+    ("ncsnpp", 8, {"attention": ()}, None),
+    ("ncsnpp", 32, {"attention": (), "data_range": 1.0}, None),
+    ("ncsnpp", 32, {"attention": (8,), "multipliers": (1, 4)}, None),
+    ("ncsnpp", 96, {"attention": (4,), "multipliers": (1, 1, 2)}, None),
+]
+
+
+@pytest.mark.parametrize("kind, width, keys, groups", NARROW)
+def test_narrow_networks_are_those_of_diffusers(tmp_path, kind, width, keys, groups):
+    """Weights of ours in a UNet2DModel, and a UNet2DModel's own weights in ours: the same functions in float64, up to
+    the step's embedding, which diffusers has in float32.
+    """
+    net, chain = randomised(narrow(kind, width, **keys)), make_sde("chain")
+    folder, exact = written(net.float(), tmp_path / "ours"), 1e-9 if kind == "ncsnpp" else 3e-5
+    assert json.loads((folder / "config.json").read_text())["norm_num_groups"] == groups
+    theirs = UNet2DModel.from_pretrained(folder).double().eval()
+    x, n = torch.rand(2, 3, 16, 16, dtype=torch.float64), torch.tensor([3, 900])
+    level = torch.tensor([0.03, 5.0], dtype=torch.float64)
+
+    def both(net: NCSNpp, theirs: UNet2DModel) -> tuple[torch.Tensor, torch.Tensor]:
+        with torch.no_grad():
+            if kind == "ddpm":
+                t = (n + 1).double()
+                return net(x, (chain.sigma(t) / chain.alpha(t)).log() / 4), theirs(x, n).sample
+            given = 2 * x - 1 if net.data_range == 2 else x
+            return net(given, (net.data_range * level).log() / 4), theirs(x, level).sample * level[:, None, None, None]
+
+    torch.testing.assert_close(*both(net.double(), theirs), rtol=exact, atol=exact)
+    other = randomised(UNet2DModel.from_config(theirs.config), 5).float()
+    other.save_pretrained(tmp_path / "theirs")
+    put(net, unet2d.layout(net), {k: v.double() for k, v in read(net, tmp_path / "theirs").items()})
+    torch.testing.assert_close(*both(net, other.double()), rtol=exact, atol=exact)
+
+
+@pytest.mark.parametrize(
+    "kind, keys, says",
+    [
+        ("ncsnpp", {"attention": (8,)}, "32 groups of channels in the attention of its levels, and this network min"),
+        ("ncsnpp", {"attention": (), "groups": 8}, r"min\(C/4, 32\) groups of C channels and this network 8 of 64"),
+        ("ddpm", {}, r"as many groups of channels everywhere and this network \[8, 16, 24, 32\]: type model.groups=32"),
+        ("ncsnpp", {"attention": (), "data_range": 4.0}, r"model.data_range=4.0: a UNet2DModel has images in \[0, 1\]"),
+        (
+            "ncsnpp",
+            {"attention": (), "multipliers": (1,) * 6},
+            "halves images of 16 x 16 pixels 5 times, which must di",
+        ),
+    ],
+)
+def test_narrow_networks_that_diffusers_does_not_have(kind, keys, says):
+    with pytest.raises(ValueError, match=says):
+        unet2d.config(narrow(kind, 32, **keys))
+
+
+@pytest.mark.parametrize("groups, wide, same", [(None, True, True), (16, True, False), (32, False, False)])
+def test_null_groups_are_32_of_wide_networks(tmp_path, groups, wide, same):
+    """As the published NCSN++ on the Hub say it: min(C/4, 32) of C channels."""
+    net = ncsnpp() if wide else narrow("ncsnpp", 32, attention=()).float()
+    config = written(net, tmp_path) / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"norm_num_groups": groups}))
+    if same:
+        read(net, tmp_path)
+    else:
+        with pytest.raises(ValueError, match=f"norm_num_groups: {groups} there, {32 if wide else None} in this run"):
+            read(net, tmp_path)
+
+
 @pytest.mark.parametrize("make", [ddpm, ncsnpp])
 def test_a_folder_comes_back(tmp_path, make):
     net, twin = make(), make()
@@ -184,7 +266,7 @@ def test_spoilt_folders(tmp_path, how, says):
     [
         ({"attention_up": "last"}, "this network is no UNet2DModel: that knows model=ddpm model.attention_up=all"),
         ({"embedding": "smooth", "clock": None}, "type model.embedding=fourier for model=ncsnpp, positional for"),
-        ({"width": 32}, r"normalises 32 groups of channels and this network \[8, 16\]: type model.width=128"),
+        ({"width": 32}, r"as many groups of channels everywhere and this network \[8, 16\]: type model.groups=32"),
         ({"multipliers": (1, 2), "heads": 2, "attention": (16, 8)}, "several heads has as many channels"),
         ({"condition": 3}, "this network is no UNet2DModel"),
     ],
@@ -201,8 +283,15 @@ def test_what_diffusers_does_not_know(keys, says):
     [
         (["model=oracle", "data=mixture", "data.count=10"], "task=export writes a network, and this score is none"),
         (["data=moons", "data.count=50", "model.width=8"], "model=MLP has no published layout"),
-        (["model=ddpm", "parameterisation=edm", *TINY], "other codes read networks that take x as it is and give the"),
-        (["model=ddpm", "parameterisation=noise", "sde=vp", *TINY], "count the steps that a network is told along its"),
+        (["model=ncsnpp", "parameterisation=edm", *TINY], "a VE network of other codes takes data plus noise as they"),
+        (
+            ["model=ddpmpp", "parameterisation=noise", "sde=vp", *TINY],
+            "count the steps that a network is told along its",
+        ),
+        (
+            ["model=ddpm", *TINY],
+            "model.groups=32 must divide model.width=8: .* Type model.width=32, or model.groups=null",
+        ),
         (["experiment=score_sde/vp_continuous", "data=digits", "task.format=diffusers", *TINY], "is no UNet2DModel"),
     ],
 )

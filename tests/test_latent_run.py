@@ -194,9 +194,9 @@ def test_a_killed_training_ends_in_the_same_weights(tmp_path, prior, monkeypatch
     trainer = Trainer(Bound(), steps=12, batch=16, warmup=2, evaluate=3, save_seconds=1e-9)
 
     def fresh():
-        trainer.seeded()
-        made = ScorePrior(sde, MLP((2,), width=8, depth=1), Noise()) if prior == "score" else StandardNormal()
-        return VAE((2,), 2, Dense(8, 1, dropout=0.1), Gaussian(), made)
+        with trainer.seeded():
+            made = ScorePrior(sde, MLP((2,), width=8, depth=1), Noise()) if prior == "score" else StandardNormal()
+            return VAE((2,), 2, Dense(8, 1, dropout=0.1), Gaussian(), made)
 
     whole = trainer.fit(None, fresh(), data).state_dict()
     saved = training.trainer.checkpoint.save

@@ -125,6 +125,104 @@ def test_nobody_asks_which_sde_it_is(path):
                 assert not names & ({"sde"} | SDE_CLASSES), f"{where} compares an SDE's type"
 
 
+# --- one source of randomness -----------------------------------------------------------------------------------------
+
+DRAWING = {
+    *(
+        "rand",
+        "randn",
+        "randint",
+        "rand_like",
+        "randn_like",
+        "randint_like",
+        "randperm",
+        "normal",
+        "bernoulli",
+        "poisson",
+    ),
+    *("multinomial", "bernoulli_", "normal_", "uniform_", "exponential_", "cauchy_", "geometric_", "log_normal_"),
+    *("random_", "dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout", "rrelu"),
+    *(
+        "Dropout",
+        "Dropout1d",
+        "Dropout2d",
+        "Dropout3d",
+        "AlphaDropout",
+        "FeatureAlphaDropout",
+        "RReLU",
+        "native_dropout",
+    ),
+}
+MAKES_WEIGHTS = ("__init__", "reset_parameters")
+
+
+def global_draws(source: str) -> list[int]:
+    """The lines that draw from torch's or numpy's global generator, but for the start of a network's weights."""
+    tree, found = ast.parse(source), []
+    exempt = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef) and node.name in MAKES_WEIGHTS
+        for inner in ast.walk(node)
+        if isinstance(inner, ast.Call) and getattr(inner.func, "attr", "") not in {n for n in DRAWING if "rop" in n}
+    }
+    asked = {  # isinstance(layer, nn.Dropout) draws nothing
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "isinstance"
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute | ast.Name) and id(node) not in asked:
+            parts = ast.unparse(node).split(".")
+            owner = parts[:-1]
+            library = owner and owner[0] in ("torch", "nn", "functional", "F") and parts[1:2] != ["init"]
+            numpys = parts[:2] in (["np", "random"], ["numpy", "random"]) and parts[-1] not in (
+                "get_state",
+                "set_state",
+            )
+            method = owner and parts[-1].endswith("_") and parts[-1] in DRAWING and "init" not in owner
+            if parts[-1] in DRAWING and (library or method) or numpys and parts[-1] not in ("random", "seed"):
+                calls = [c for c in ast.walk(tree) if isinstance(c, ast.Call) and c.func is node]
+                given = any(word.arg == "generator" for call in calls for word in call.keywords)
+                if not given and not any(id(call) in exempt for call in calls):
+                    found.append(node.lineno)
+    return found
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if package(path) in ("training", "models", "latent")], ids=str)
+def test_nothing_draws_from_a_global_generator(path):
+    """A training's numbers are sde_lib.Draws's and sde_lib.Dropout's; weights start under Trainer.seeded."""
+    lines = global_draws((ROOT / path).read_text())
+    assert not lines, f"{path} draws from a global generator in lines {lines}; take Draws, or sde_lib.Dropout"
+
+
+@pytest.mark.parametrize(
+    "line, drawn",
+    [
+        ("z = torch.randn_like(x)", True),
+        ("z = torch.randn(3, generator=g)", False),
+        ("f(torch.randn_like)", True),
+        ("x.bernoulli_(0.5)", True),
+        ("x.bernoulli_(0.5, generator=g)", False),
+        ("nn.init.normal_(w)", False),
+        ("layer = nn.Dropout(0.1)", True),
+        ("layer = torch.nn.Dropout2d(0.1)", True),
+        ("y = functional.dropout(x, 0.1)", True),
+        ("order = torch.randperm(5)", True),
+        ("z = np.random.normal(3)", True),
+        ("def __init__(self):\n    self.w = torch.randn(3)", False),
+        ("def __init__(self):\n    self.d = nn.Dropout(0.1)", True),
+        ("def forward(self):\n    return torch.rand(3)", True),
+        ("z = draws.normal('noise', x)", False),
+        ("found = isinstance(layer, nn.Dropout)", False),
+        ("layer = Dropout(0.1)", False),
+    ],
+)
+def test_the_law_sees_what_draws(line, drawn):
+    assert bool(global_draws(line)) == drawn
+
+
 YAMLS = sorted(path.relative_to(ROOT / "conf") for path in (ROOT / "conf").rglob("*.yaml") if "hydra" not in path.parts)
 TARGETS = [path for path in YAMLS if "_target_" in (yaml.safe_load((ROOT / "conf" / path).read_text()) or {})]
 

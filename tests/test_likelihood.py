@@ -222,12 +222,16 @@ def test_the_density_of_the_data(sde):
 
 @pytest.mark.parametrize("eps", [0.2, 0.1])
 def test_orders_of_the_start(eps):
-    """The blur of p_eps is an error of k^2, its correction leaves k^4: at half the eps a quarter, a sixteenth."""
-    x = correlated(None).draw(20, (4,)).double()
+    """The blur of p_eps is an error of k^2, its correction leaves k^4: at half the eps a quarter, a sixteenth. Two
+    levels' answers differ by that order too, and by more than the error.
+    """
+    x = smooth(None, 4).draw(20, (4,)).double()
     errors = {}
     for size in (eps, eps / 2):
         sde = Cosine(eps=size)
-        score = correlated(sde)
+        score = smooth(sde, 4)
+        claimed = Likelihood(moments=score.moments).start_error(sde, score, x)
+        errors.setdefault("claimed", []).append(rms(claimed.difference))
         for start in ("plain", "corrected"):
             result = Likelihood(start=start, moments=score.moments, rtol=1e-8, atol=1e-8)(sde, score, x)
             error = result.log_prob - score.log_prob(x)
@@ -237,15 +241,16 @@ def test_orders_of_the_start(eps):
                 q = score.log_prob(alpha * x, at) + 4 * math.log(alpha)
                 error = error + q - score.log_prob(x, at)
             errors.setdefault(start, []).append(rms(error))
-    for start, order in (("plain", 2), ("corrected", 4)):
+        assert errors["claimed"][-1] > errors["corrected"][-1]
+    for start, order in (("plain", 2), ("corrected", 4), ("claimed", 4)):
         coarse, fine = errors[start]
         assert math.log2(coarse / fine) == pytest.approx(order, abs=0.35)
 
 
 @pytest.mark.parametrize("clock", ["angle", "t"])
 def test_the_start_by_hand(sde, clock):
-    """-k^2/2 (Laplace q)/q of q(x) = alpha^D p_eps(alpha x), from autograd's Hessian of log q; and what is added to the
-    plain integral, which starts at alpha x: the term, and D log alpha.
+    """-log det(I + k^2 H)/2 - k^2 g'(I + k^2 H)^{-1}g/2 of q(x) = alpha^D p_eps(alpha x), g and H by autograd of log
+    q; and what is added to the plain integral, which starts at alpha x: the term, and D log alpha.
     """
     score = smooth(sde, 3)
     x = score.draw(4, (3,))
@@ -257,7 +262,8 @@ def test_the_start_by_hand(sde, clock):
         gradient, hessian = (
             f(log_q, each) for f in (torch.autograd.functional.jacobian, torch.autograd.functional.hessian)
         )
-        expected.append(-0.5 * k[0] ** 2 * (hessian.trace() + gradient.square().sum()))
+        shrunk = torch.eye(3, dtype=torch.float64) + k[0] ** 2 * hessian
+        expected.append(-0.5 * (shrunk.logdet() + k[0] ** 2 * gradient @ torch.linalg.solve(shrunk, gradient)))
     settings = {"clock": clock, "method": "torchdiffeq.midpoint", "steps": 10, "prior": "standard"}
     found = Likelihood(**settings)(sde, score, x)
     scale = float(k[0] ** 2)  # of the term in clean data, and of rounding
@@ -269,7 +275,7 @@ def test_the_start_by_hand(sde, clock):
 
 
 def test_the_start_of_each_probe(sde):
-    """Random probes estimate the start's Laplacian too: their mean is its trace."""
+    """Random probes estimate the start's determinant too: their mean is its logarithm."""
     score = smooth(sde, 3)
     x = score.draw(1, (3,))
     settings = {"rtol": 1e-2, "atol": 1e-2, "moments": score.moments}
@@ -395,8 +401,8 @@ def test_the_exact_trace_on_correlated_data(sde):
     ],
 )
 def test_the_standard_error_is_calibrated(name, probes, controlled, redraw):
-    """1,000 estimates, ten at each of 100 points: (estimate - exact)/stderr has the std of Student's t, no bias and no
-    more outliers than one in twenty.
+    """1,000 estimates, ten at each of 100 points: (estimate - exact)/stderr has variance 1, no bias, and of outliers
+    one in twenty.
     """
     sde, dim = make_sde(name), 12
     score = smooth(sde, dim)
@@ -405,11 +411,9 @@ def test_the_standard_error_is_calibrated(name, probes, controlled, redraw):
     likelihood = Likelihood(probes, moments=score.moments, control_variate=controlled, **settings | PUBLISHED)
     result = likelihood(sde, score, x)
     pulls = (result.log_prob - exact(score, result, x, sde)) / result.probe_stderr
-    free = probes.count - 1
-    assert float(pulls.std()) == pytest.approx(math.sqrt(free / (free - 2)), rel=0.1)
+    assert float(pulls.std()) == pytest.approx(1, abs=0.1)
     assert abs(float(pulls.mean())) < 5 / math.sqrt(1000)
-    outside = pulls.abs() > {24: 2.064, 9: 2.262}[free]
-    assert float(outside.double().mean()) == pytest.approx(0.05, abs=0.03)
+    assert float((pulls.abs() > 1.96).double().mean()) == pytest.approx(0.05, abs=0.03)
 
 
 @pytest.mark.parametrize("redraw", [False, True])
@@ -426,7 +430,8 @@ def test_the_control_variate_pays(probes, redraw):
     for result in (without, controlled):
         error = result.log_prob - exact(score, result, x, sde)
         assert abs(float(error.mean())) < 5 * float(error.std()) / 150**0.5
-        assert rms(error) == pytest.approx(rms(result.probe_stderr), rel=0.35)
+        wider = 1.0 if redraw else math.sqrt(5 / 3)  # kept probes have few degrees of freedom
+        assert rms(error) == pytest.approx(rms(result.probe_stderr) / wider, rel=0.35)
 
 
 def test_fresh_probes_pay():

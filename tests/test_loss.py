@@ -8,7 +8,7 @@ from torch import Tensor
 
 from models import EDM, MLP, EnergyGradient, Oracle, Score, ScoreModel, UNet
 from sde_lib import EDM as KarrasSDE
-from sde_lib import VE, VP
+from sde_lib import VE, VP, Draws
 from training import DenoisingScoreMatching, ExplicitScoreMatching, ImplicitScoreMatching, SlicedScoreMatching, levels
 
 from .conftest import SHAPES, GaussianScore, choices, draw_mixture, make, make_sde, mixture, per_sample
@@ -151,10 +151,9 @@ def test_explicit_is_the_distance_to_the_truth(shape, sde):
     loss, x = ExplicitScoreMatching(Oracle(sde, mixture(shape))), draw_mixture(mixture(shape), 64, shape)
     oracle = Oracle(sde, mixture(shape)).double()
     assert float(loss(sde, oracle, x).abs().max()) == 0
-    torch.manual_seed(1)
-    found = loss(sde, truth, x)
-    torch.manual_seed(1)
-    t, z = loss.times(sde, x), torch.randn_like(x)
+    draws = Draws(1, len(x))
+    found = loss(sde, truth, x, draws)
+    t, z = loss.times(sde, x, draws), draws.normal("noise", x)
     x_t = sde.perturb(x, t, z)
     by_hand = (per_sample(sde.sigma(t), x) * (truth(x_t, t) - oracle(x_t, t))).square().flatten(1).mean(1)
     torch.testing.assert_close(found, by_hand)
@@ -252,10 +251,9 @@ def test_edm_loss_is_the_published_one():
     sde, s = KarrasSDE(), 0.5
     loss, x = DenoisingScoreMatching(levels.LogNormal(-1.2, 1.2, s)), torch.randn(50, 2, 3, 4, dtype=torch.float64)
     score = GaussianScore(sde, 0.3, 0.8)
-    torch.manual_seed(3)
-    found = loss(sde, score, x)
-    torch.manual_seed(3)
-    sigma, z = loss.times(sde, x), torch.randn_like(x)
+    draws = Draws(3, len(x))
+    found = loss(sde, score, x, draws)
+    sigma, z = loss.times(sde, x, draws), draws.normal("noise", x)
     x_t = x + per_sample(sigma, x) * z
     denoised = x_t + per_sample(sigma**2, x) * score(x_t, sigma)
     weight = (sigma**2 + s**2) / (sigma * s) ** 2

@@ -51,13 +51,13 @@ def flow(name: str) -> tuple[SDE, Oracle, Tensor, Tensor]:
     score = Oracle(sde, components)
     T = torch.full((64,), sde.T, dtype=torch.float64)
     x = sde.perturb(draw_mixture(components, 64, (2,)), T, torch.randn(64, 2, dtype=torch.float64))
-    return sde, score, x, ProbabilityFlow(rtol=1e-12, atol=1e-12, denoise=False)(sde, score, x, torch.randn_like)
+    return sde, score, x, ProbabilityFlow(rtol=1e-12, atol=1e-12, last="none")(sde, score, x, torch.randn_like)
 
 
 def error(name: str, predictor, steps: int, grid: Grid | None = None) -> float:
     """The median over samples: a sample on the ridge between two modes may fall to either side."""
     sde, score, x, exact = flow(name)
-    found = PredictorCorrector(grid or LogSNR(), steps, predictor, denoise=False)(sde, score, x, torch.randn_like)
+    found = PredictorCorrector(grid or LogSNR(), steps, predictor, last="none")(sde, score, x, torch.randn_like)
     return float((found - exact).norm(dim=1).median())
 
 
@@ -113,7 +113,7 @@ def test_weak_orders(sde, order, weak, eta):
     score, errors = GaussianScore(sde, 0.7, 0.5), []
     for steps in (150, 300):
         mean, variance = relative_errors(
-            sde, PredictorCorrector(LogSNR(), steps, Exponential(order, eta), denoise=False), score
+            sde, PredictorCorrector(LogSNR(), steps, Exponential(order, eta), last="none"), score
         )
         assert abs(mean) < 1e-11
         errors.append(abs(variance))
@@ -252,7 +252,7 @@ def test_unipc_is_as_published(sde, order, grid):
     """One linear formula in the predictions is the predictor and the corrector by turns."""
     components = mixture((2,))
     score, x = Oracle(sde, components), sde.prior_std * torch.randn(6, 2, dtype=torch.float64)
-    found = PredictorCorrector(grid, 25, UniPC(order), denoise=False)(sde, score, x, torch.randn_like)
+    found = PredictorCorrector(grid, 25, UniPC(order), last="none")(sde, score, x, torch.randn_like)
     expected = published_unipc(sde, score, x, grid(sde, 25).tolist(), order)
     torch.testing.assert_close(found, expected, rtol=1e-7, atol=1e-7)
 
@@ -264,7 +264,7 @@ def test_a_single_point_is_reached_exactly(sde, predictor, steps):
     gives N(alpha m, sigma^2), whatever the order and the stochasticity.
     """
     score = GaussianScore(sde, 0.7, 0.0)
-    mean, variance = relative_errors(sde, PredictorCorrector(LogSNR(), steps, predictor, denoise=False), score)
+    mean, variance = relative_errors(sde, PredictorCorrector(LogSNR(), steps, predictor, last="none"), score)
     # Over one step of 17 in lambda the terms of the noise's form cancel to 1e-7 of their size.
     tolerance = 1e-5 if isinstance(predictor, DEIS) else 1e-9
     assert abs(mean) < tolerance and abs(variance) < tolerance
@@ -274,7 +274,7 @@ def test_a_single_point_is_reached_exactly(sde, predictor, steps):
 @pytest.mark.parametrize("steps", [1, 2, 4, 7])
 def test_a_normal_law_is_reached_exactly(sde, predictor, steps):
     """Data N(0, I): the velocity is zero everywhere."""
-    sampler = PredictorCorrector(LogSNR(), steps, predictor, denoise=False)
+    sampler = PredictorCorrector(LogSNR(), steps, predictor, last="none")
     mean, variance = relative_errors(sde, sampler, GaussianScore(sde))
     assert abs(mean) < 1e-12 and abs(variance) < 1e-9
 
@@ -395,7 +395,7 @@ def test_thousands_of_steps_lose_nothing(predictor):
     assert error("vp", predictor, 3000) < 1e-8
     sde, _, x, exact = flow("vp")
     score = Oracle(sde, mixture((2,))).float()
-    found = PredictorCorrector(LogSNR(), 1000, predictor, denoise=False)(sde, score, x.float(), torch.randn_like)
+    found = PredictorCorrector(LogSNR(), 1000, predictor, last="none")(sde, score, x.float(), torch.randn_like)
     assert float((found - exact).norm(dim=1).median()) < 1e-4
 
 
@@ -419,11 +419,11 @@ def test_one_evaluation_a_step_at_announced_times(sde, predictor):
         def __call__(self, x, t):
             raise AssertionError
 
-    sampler = PredictorCorrector(LogSNR(), 9, predictor, denoise=False)
+    sampler = PredictorCorrector(LogSNR(), 9, predictor, last="none")
     sampler(sde, Score(), torch.randn(3, 2), torch.randn_like)
     assert asked == LogSNR()(sde, 9).tolist()[:-1] and set(asked) <= set(announced)
     counted = Counted(lambda x, t: -x)
-    PredictorCorrector(LogSNR(), 9, predictor, denoise=True)(sde, counted, torch.randn(3, 2), torch.randn_like)
+    PredictorCorrector(LogSNR(), 9, predictor)(sde, counted, torch.randn(3, 2), torch.randn_like)
     assert counted.calls == 10
 
 

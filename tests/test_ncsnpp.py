@@ -4,22 +4,24 @@
 
 import itertools
 import math
+import random
 
 import numpy as np
 import pytest
 import torch
 from scipy.signal import convolve2d
-from torch import nn
+from torch import Tensor, nn
 
 from conf import schema
 from models import Clock, NCSNpp, Noise, Score, ScoreModel
 from models.embedding import Positional, RandomFourier
 from models.layout import put, take
-from models.published import layout
+from models.published import layout, settings
 from models.resample import Down, Resample, Up
+from sde_lib import VE, VP
 
+from . import published_network
 from .conftest import ROOT, SDES, compose, make_sde, standard
-from .published_network import network
 
 PRESETS = sorted(
     str(path.relative_to(ROOT / "conf/experiment").with_suffix(""))
@@ -99,7 +101,7 @@ def test_every_preset_is_a_run(name):
     torch.testing.assert_close(c_in, torch.ones_like(t), rtol=1e-6, atol=0)
     torch.testing.assert_close(c_out * sde.sigma(t), torch.full_like(t, sign))
     assert not c_skip.any()
-    cfg["model"] |= {"width": 16, "clock": None}
+    cfg["model"] |= {"width": 32, "clock": None}
     with torch.device("meta"):
         assert layout(schema.build(cfg["model"], "model"))
 
@@ -122,45 +124,127 @@ def test_presets_tell_the_published_number(name):
 
 
 OPTIONS = [
-    (residual, fir, rescale, progressive, pyramid, cat, fourier)
-    for residual, fir, rescale, progressive, pyramid, cat, fourier in itertools.product(
+    published_network.NCSNPP | {
+        "resblock_type": residual, "fir": fir, "skip_rescale": rescale, "progressive": progressive,
+        "progressive_input": pyramid, "progressive_combine": combine, "embedding_type": embedding,
+    }
+    for residual, fir, rescale, progressive, pyramid, combine, embedding in itertools.product(
         ("biggan", "ddpm"),
         (True, False),
         (True, False),
         ("none", "output_skip", "residual"),
         ("none", "input_skip", "residual"),
-        (False, True),
-        (True, False),
+        ("sum", "cat"),
+        ("fourier", "positional"),
     )
-    if pyramid == "input_skip" or not cat
-]
+    if pyramid == "input_skip" or combine == "sum"
+]  # fmt: skip
+KERNELS = [1, 3, 3, 1], [1, 2, 1], [1, 2, 4, 1], [1, 4, 6, 4, 1], [1, 1]  # sums of which float32 knows the inverse
+
+
+def narrow(i: int) -> dict:
+    """The i-th combination of the options, at a small width and with other choices that no name or shape shows."""
+    draw = random.Random(i)
+    config = OPTIONS[i] | {
+        "nf": draw.choice([4, 8, 12, 16, 20, 32]),
+        "ch_mult": draw.choice([[1, 2], [2, 1]]) if i % 8 else [1, 1, 2],
+        "num_res_blocks": 1 if i % 5 else 2,
+        "attn_resolutions": draw.choice([[4], [8, 4], []]),
+        "fir_kernel": draw.choice(KERNELS),
+        "resamp_with_conv": draw.random() < 0.7,
+        "scale_by_sigma": draw.random() < 0.5,
+        "centered": draw.random() < 0.5,
+        "num_channels": draw.choice([1, 3]),
+    }
+    return config | {"conditional": config["embedding_type"] == "fourier" or draw.random() < 0.7}
+
+
+DDPMS = [
+    published_network.DDPM | {
+        "nf": nf, "ch_mult": mult, "num_res_blocks": blocks, "attn_resolutions": attention, "resamp_with_conv": learnt,
+        "scale_by_sigma": by_sigma, "centered": not by_sigma,
+    }
+    for nf, mult, blocks, attention, learnt, by_sigma in [
+        (32, [1, 2], 2, [4], True, False), (32, [1, 3, 2], 1, [8, 2], False, False), (32, [2, 1], 1, [8], True, True),
+        (64, [1, 2], 1, [], True, False), (96, [1], 1, [4], True, True), (96, [1, 2], 1, [4], False, False),
+        (160, [1], 1, [4], True, False),
+    ]
+]  # fmt: skip
+
+
+def ours(config: dict, **keys) -> NCSNpp:
+    """The network of a published configuration."""
+    clock = Clock(VE(0.02, 100.0), -999.0, 999.0) if config["scale_by_sigma"] else Clock(VP())
+    embedding = config.get("embedding_type", "positional") if config["conditional"] else "none"
+    own = {"residual": "ddpm", "fir_kernel": None, "skip_rescale": False, "progressive_input": "none", "groups": 32}
+    if config["name"] == "ncsnpp":
+        own = {key: config[key] for key in ("skip_rescale", "progressive", "progressive_input")}
+        own |= {"residual": config["resblock_type"], "fir_kernel": config["fir_kernel"] if config["fir"] else None}
+        own |= {"combine": config["progressive_combine"]}
+    side = config["image_size"]
+    return NCSNpp(
+        **{"shape": (config["num_channels"], side, side)} | own | keys, width=config["nf"],
+        multipliers=config["ch_mult"], blocks=config["num_res_blocks"], attention=config["attn_resolutions"],
+        dropout=0.3, embedding=embedding, clock=clock if embedding == "positional" else None,
+        resample_with_conv=config["resamp_with_conv"], data_range=1.0 if config["centered"] else 2.0,
+    )  # fmt: skip
+
+
+def both(net: NCSNpp, config: dict, weights: dict, size: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:
+    """Our output and the published one, sigma times the score or the noise, of the same images and noise levels."""
+    size = size or (config["image_size"],) * 2
+    x = torch.rand(2, config["num_channels"], *size, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    n = torch.tensor([30, 950])
+    if config.get("embedding_type") == "fourier":
+        labels = torch.tensor([0.03, 7.0], dtype=torch.float64)
+        c = (net.data_range * labels).log() / 4
+    else:
+        labels, sde = n, VE(0.02, 100.0) if config["scale_by_sigma"] else VP()
+        t = (999 - n if config["scale_by_sigma"] else n).double() / 999
+        c = (sde.sigma(t) / sde.alpha(t)).log() / 4
+    used = labels if config.get("embedding_type") == "fourier" else published_network.sigmas(config)[n]
+    with torch.no_grad():
+        theirs = published_network.network(config, weights, x, labels)
+        theirs = theirs * used[:, None, None, None] if config["scale_by_sigma"] else theirs
+        return net(x if config["centered"] else 2 * x - 1, c), theirs
+
+
+def agree(config: dict, seed: int, size: tuple[int, int] | None = None) -> None:
+    """A published state dict read here computes the same function, and goes out again as it was, under its names."""
+    net, weights = ours(config).double().eval(), published_network.weights(config, seed)
+    entries = layout(net)
+    assert [(entry.name, entry.shape) for entry in entries] == published_network.shapes(config)
+    put(net, entries, weights)
+    found, expected = both(net, config, weights, size)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+    for entry, tensor in zip(entries, take(net, entries).values(), strict=True):
+        assert torch.equal(tensor, weights[entry.name]) or entry.own is None and not tensor.any()
 
 
 @pytest.mark.parametrize("i", range(12))
 def test_the_network_is_the_published_one(i):
-    """All combinations of the options, in twelve tests: the output is that of the second implementation."""
-    for residual, fir, rescale, progressive, pyramid, cat, fourier in OPTIONS[i::12]:
-        net = randomised(
-            NCSNpp(
-                (3, 8, 8), width=8, multipliers=(1, 2), blocks=1, attention=(4,), dropout=0.3, residual=residual,
-                fir_kernel=[1, 3, 3, 1] if fir else None, skip_rescale=rescale, progressive=progressive,
-                progressive_input=pyramid, combine="cat" if cat else "sum",
-                embedding="fourier" if fourier else "positional", clock=None if fourier else Clock(make_sde("vp")),
-            ), i,
-        )  # fmt: skip
-        t = torch.tensor([0.2, 0.9], dtype=torch.float64)
-        sde = make_sde("vp")
-        c = (sde.sigma(t) / sde.alpha(t)).log() / 4
-        told = (4 * c).exp() / 2 if fourier else 999 * t
-        x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
-        expected = network(
-            take(net, layout(net)), x, told, nf=8, levels=2, blocks=1, attends=[False, True],
-            biggan=residual == "biggan",
-            k=[1, 3, 3, 1] if fir else None, rescale=rescale, progressive=progressive, pyramid=pyramid, cat=cat,
-            fourier=fourier,
-        )  # fmt: skip
-        with torch.no_grad():
-            torch.testing.assert_close(net(x, c), expected, rtol=1e-9, atol=1e-9)
+    """All combinations of the options at small widths, in twelve tests: our output is the second implementation's."""
+    for j in range(i, len(OPTIONS), 12):
+        agree(narrow(j), j)
+
+
+@pytest.mark.parametrize("config", DDPMS, ids=lambda config: f"{config['nf']} x {config['ch_mult']}")
+def test_narrow_ddpm_is_the_published_one(config):
+    """32 groups of channels in every normalisation, whatever the width."""
+    agree(config, 0)
+
+
+@pytest.mark.parametrize("config", [DDPMS[0], narrow(0), narrow(150)], ids=["ddpm", "biggan", "blocks of ddpm"])
+def test_images_that_are_not_square(config):
+    agree(config | {"attn_resolutions": []}, 1, (8, 16))
+
+
+@pytest.mark.parametrize("config", [narrow(0), narrow(70), narrow(191), *DDPMS[:2]], ids=range(5))
+def test_a_network_names_its_published_configuration(config):
+    """The keys that :func:`settings` gives are those that make the published code compute the same."""
+    found = settings(ours(config))
+    unused = {"fir_kernel": None} if config.get("fir") is False else {}
+    assert found == {key: config[key] for key in found} | unused
 
 
 def randomised(net: nn.Module, seed: int = 0) -> nn.Module:

@@ -326,7 +326,7 @@ def test_what_is_replaced_has_the_noise_of_its_time(predictor):
     y = torch.tensor([[1.5, 0.0]]).expand(count, 2)
     measurement = Measurement(Half((2,)), y, 0.0)
     step = make("sampler", "sampler=pc", f"sampler/predictor={predictor}").predictor
-    sampler = PredictorCorrector(Uniform(), 4, step, Langevin(count=3), denoise=False)
+    sampler = PredictorCorrector(Uniform(), 4, step, Langevin(count=3), last="none")
     wrapped, score = Projection().condition(sampler, sde, GaussianScore(sde), measurement)
     inner = wrapped.sampler.sampler
 

@@ -20,6 +20,7 @@ from run import run
 from sde_lib import VE
 from training import published
 
+from . import published_network
 from .conftest import compose, standard
 from .test_ncsnpp import randomised
 
@@ -258,8 +259,6 @@ def job(folder: Path, *words: str) -> dict:
 
 def test_a_run_draws_from_a_file(file, tmp_path):
     """The samples are those of the reverse SDE with the score that the published code makes of these weights."""
-    from .published_network import network
-
     path, average = file
     words = [*WORDS, f"checkpoint={path}", "count=3", "sampler=ddim", "sampler.steps=3", "dtype=float64"]
     words.append("sde.sigma_max=0.6")  # or a network of random weights leaves the pixels' range
@@ -269,13 +268,10 @@ def test_a_run_draws_from_a_file(file, tmp_path):
     task = schema.build(schema.canonical(cfg["task"]), "task")
     sde, weights = VE(0.02, 0.6), {name: t.double() for name, t in take(average, layout(average)).items()}
 
+    config = published_network.NCSNPP | {"ch_mult": [1, 1]}
+
     def score(x, t):
-        sigma = sde.sigma(t).expand(len(x)) / 2  # in [0, 1]
-        out = network(
-            weights, x, sigma, nf=8, levels=2, blocks=1, attends=[False, True], biggan=True, k=[1, 3, 3, 1],
-            rescale=True, progressive="none", pyramid="residual", cat=False, fourier=True,
-        )  # fmt: skip
-        return out / sigma[:, None, None, None] / 2
+        return published_network.network(config, weights, (x + 1) / 2, sde.sigma(t).expand(len(x)) / 2) / 2
 
     drawn = task.draw(sde, score, (3, 8, 8), 3)
     expected = (drawn * 128 + 128).floor().clamp(0, 255)

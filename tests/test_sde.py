@@ -9,6 +9,7 @@ import torch
 
 from models import Oracle
 from sde_lib import SDE, VE, VP, Custom, SubVP, Toy
+from sde_lib.expression import parse
 
 from .conftest import SDES, GaussianScore, make_sde, mixture, per_sample
 
@@ -304,8 +305,8 @@ def test_custom_of_the_toy_diffusion_is_the_toy_sde():
             1.0,
             1e-13,
         ),
-        ("0.1 + sqrt(t)", lambda t: 0.1 + math.sqrt(t), 1.0, 1e-5),  # not smooth at 0
-        ("0.1 + abs(t - 0.3)", lambda t: 0.1 + abs(t - 0.3), 1.0, 1e-4),  # nor here
+        ("0.1 + sqrt(t)", lambda t: 0.1 + math.sqrt(t), 1.0, 1e-11),  # not smooth at 0
+        ("0.1 + abs(t - 0.3)", lambda t: 0.1 + abs(t - 0.3), 1.0, 1e-11),  # nor here
     ],
 )
 def test_custom_against_quadrature(expression, function, T, accuracy):
@@ -318,6 +319,109 @@ def test_custom_against_quadrature(expression, function, T, accuracy):
             math.sqrt(expected), rel=accuracy
         )
         assert float(sde.g(torch.tensor(t, dtype=torch.float64))) == pytest.approx(function(t), rel=1e-14)
+
+
+def spike(height: float, rate: float, at: float):
+    """The integral from 0 to t of (1 + height exp(-(rate (u - at))^2))^2."""
+
+    def part(t: float, c: float) -> float:  # of exp(-c (rate (u - at))^2)
+        scale = math.sqrt(c) * rate
+        return math.sqrt(math.pi) / (2 * scale) * (math.erf(scale * (t - at)) + math.erf(scale * at))
+
+    return lambda t: t + 2 * height * part(t, 1) + height**2 * part(t, 2)
+
+
+def oscillation(t: float) -> float:
+    """The integral from 0 to t of (1 + sin(500 u) / 2)^2."""
+    return t + (1 - math.cos(500 * t)) / 500 + (t / 2 - math.sin(1000 * t) / 2000) / 4
+
+
+def steep(t: float) -> float:
+    """The integral from 0 to t of (1 + 0.9 tanh(c (u - 0.5)))^2, c = 1e5: log cosh x = |x| - log 2 where x is large."""
+    c, log_cosh = 1e5, lambda x: abs(x) + math.log1p(math.exp(-2 * abs(x))) - math.log(2)
+    here, start = c * (t - 0.5), -0.5 * c
+    return 1.81 * t + 1.8 * (log_cosh(here) - log_cosh(start)) / c - 0.81 * (math.tanh(here) - math.tanh(start)) / c
+
+
+DETAILED = {
+    # expression, the same as a callable, sigma(t)^2 in closed form
+    "a spike": (
+        "1 + 1000*exp(-((t - 0.3717)*5000)**2)",
+        lambda t: 1 + 1000 * torch.exp(-(((t - 0.3717) * 5000) ** 2)),
+        spike(1000, 5000, 0.3717),
+    ),
+    "a needle": ("1 + 1e6*exp(-((t - 0.3717)*1e7)**2)", None, spike(1e6, 1e7, 0.3717)),  # between a callable's samples
+    "an oscillation": ("1 + 0.5*sin(500*t)", lambda t: 1 + 0.5 * torch.sin(500 * t), oscillation),
+    "a step": ("1 + 0.9*tanh((t - 0.5)*1e5)", lambda t: 1 + 0.9 * torch.tanh((t - 0.5) * 1e5), steep),
+    "a kink": (
+        "0.1 + abs(t - 0.3)",
+        lambda t: 0.1 + abs(t - 0.3),
+        lambda t: (0.4**3 + (1 if t > 0.3 else -1) * ((abs(t - 0.3) + 0.1) ** 3 - 0.1**3) - 0.1**3) / 3,
+    ),
+    "a pole at 0": ("t**-0.4", lambda t: t**-0.4, lambda t: 5 * t**0.2),
+    "a zero at 0": ("t**2", lambda t: t**2, lambda t: t**5 / 5),
+}
+
+
+@pytest.mark.parametrize("called", [False, True])
+@pytest.mark.parametrize("name", DETAILED)
+def test_custom_finds_detail(name, called):
+    """Wherever it lies, and at every t, against closed forms; a rule of fixed nodes saw nothing of the spike."""
+    expression, function, truth = DETAILED[name]
+    if called and function is None:
+        return
+    sde = Custom(function if called else expression)
+    for t in (1e-4, 0.1, 0.29, 0.3716, 0.3717, 0.3719, 0.5, 0.77, 1.0):
+        found = float(sde.sigma(torch.tensor(t, dtype=torch.float64)))
+        assert found == pytest.approx(math.sqrt(truth(t)), rel=1e-9), t
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        *(each[0] for each in DETAILED.values()),
+        "sin(40*t) / (0.2 + cos(9*t)**2)",
+        "-t**3 + (t - 0.4)**3 - (t - 0.6)**4 * 7",
+        "(2 - t)**(3*t - 1)",
+        "1/(t + 0.1) - 2/(0.7 - t)**2",
+        "log(0.1 + t)**2 * sinh(3*t - 1) - cosh(5*t - 3)",
+        "sqrt(abs(t - 0.3)) * sigmoid(20*t - 9)",
+        "(t - 0.3)**-1",
+        "t**t",
+    ],
+)
+def test_bounds_hold_all_values(expression):
+    """On intervals of all widths; and they close in on the value as the interval shrinks."""
+    function, generator = parse(expression), torch.Generator().manual_seed(0)
+    at, width = torch.rand(2, 3000, dtype=torch.float64, generator=generator)
+    width = 10 ** (-8 * width)
+    low, high = (at - width / 2).clamp(0, 1), (at + width / 2).clamp(0, 1)
+    least, greatest = function.bounds(low, high)
+    inside = function(low[:, None] + (high - low)[:, None] * torch.linspace(0, 1, 33, dtype=torch.float64))
+    rounding = 1e-11 * inside.abs().nan_to_num(nan=0.0, posinf=0.0) + 1e-12
+    for found, worse in ((least[:, None] - rounding, inside), (inside, greatest[:, None] + rounding)):
+        assert not bool((found > worse).any())
+    smooth = torch.tensor([0.2345, 0.611, 0.9], dtype=torch.float64)
+    least, greatest = function.bounds(smooth, smooth + 1e-12)
+    torch.testing.assert_close(least, greatest, rtol=1e-4, atol=1e-6)
+
+
+def test_bounds_by_hand():
+    low, high = torch.tensor([-1.0, 2.0], dtype=torch.float64), torch.tensor([2.0, 3.0], dtype=torch.float64)
+    for expression, expected in {
+        "t**2": ([0, 4], [4, 9]),
+        "t**3": ([-1, 8], [8, 27]),
+        "abs(t)": ([0, 2], [2, 3]),
+        "1/t": ([-math.inf, 1 / 3], [math.inf, 0.5]),
+        "t**-2": ([0.25, 1 / 9], [math.inf, 0.25]),
+        "t*t": ([-2, 4], [4, 9]),  # bounds, and no range
+        "cos(t)": ([math.cos(2), math.cos(3)], [1, math.cos(2)]),
+        "cos(3*t)": ([-1, -0.9111302618846769], [1, 1]),
+        "sqrt(t)": ([-math.inf, 2**0.5], [2**0.5, 3**0.5]),
+        "log(t)": ([-math.inf, math.log(2)], [math.log(2), math.log(3)]),
+    }.items():
+        for found, wanted in zip(parse(expression).bounds(low, high), expected, strict=True):
+            assert found.tolist() == pytest.approx(wanted, abs=1e-12), expression
 
 
 def test_custom_takes_a_callable():
@@ -353,6 +457,11 @@ def test_custom_takes_a_callable():
         "1/t",  # of which the integral diverges at 0
         "1/sqrt(t)",
         "0",
+        "1/abs(t - 0.3)",
+        "1 + sin(1e6*t)",  # which no panels here follow
+        "1 + 1/(t - 0.3)**2",
+        "10**400",
+        "1" + "0" * 400,
     ],
 )
 def test_bad_expressions_name_the_key(expression):

@@ -16,7 +16,7 @@ import training.speed
 import training.trainer
 from data import Conditional, Data, Digits
 from models import EDM, MLP, EnergyGradient, ScoreModel, UNet
-from sde_lib import SDE, VE, ScoreFn
+from sde_lib import SDE, VE, Draws, ScoreFn
 from training import DenoisingScoreMatching, ImplicitScoreMatching, Loss, Trainer
 from training.batches import Batches, fits
 from training.speed import decide
@@ -129,7 +129,7 @@ def test_the_share_of_waiting_is_told(tmp_path, caplog):
 class Quiet(Loss):
     """Without noise of its own: the batch decides it."""
 
-    def __call__(self, sde: SDE, score: ScoreFn, x_0: torch.Tensor) -> torch.Tensor:
+    def __call__(self, sde: SDE, score: ScoreFn, x_0: torch.Tensor, draws: Draws | None = None) -> torch.Tensor:
         t = torch.full((len(x_0),), 0.3)
         return (score(x_0, t) + x_0 / (1 + t[:, None])).square().flatten(1).mean(1)
 
@@ -256,7 +256,7 @@ def test_channels_last_is_the_same_training_and_resumes_exactly(tmp_path):
 
 
 class Noiseless(Quiet):
-    def __call__(self, sde, score, x_0):
+    def __call__(self, sde, score, x_0, draws=None):
         return score(x_0, torch.full((len(x_0),), 0.3)).square().flatten(1).mean(1)
 
 

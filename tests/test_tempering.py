@@ -52,7 +52,7 @@ def test_a_tempered_score_of_a_gaussian_is_that_of_the_narrower_one(name):
 @pytest.mark.parametrize("tempering", [TemperedNoise(TAU), TemperedScore(TAU, sigma_data=S)])
 def test_the_std_of_the_flows_samples_in_closed_form(name, tempering):
     """x_eps = alpha_eps m + (v_eps/v_T)^(1/2) (x_T - alpha_T m), v = alpha^2 s_0^2 + sigma^2, s_0 the score's width."""
-    sde, sampler = make_sde(name), make_sampler("ode", rtol=1e-9, atol=1e-9, denoise="false")
+    sde, sampler = make_sde(name), make_sampler("ode", rtol=1e-9, atol=1e-9, last="none")
     score, T, eps = GaussianScore(sde, 0.3, S), *(torch.tensor(t, dtype=torch.float64) for t in (sde.T, sde.eps))
     width = S if isinstance(tempering, TemperedNoise) else TAU * S
     scale = {t: math.hypot(sde.alpha(t) * width, sde.sigma(t)) for t in (T, eps)}
@@ -84,12 +84,10 @@ def test_a_score_divided_by_T_is_neither_density(T):
     def divided(x, t):
         return exact(x, t) / T
 
-    x = draw(make_sampler("em", steps=1000, denoise="false"), sde, divided, TemperedNoise(1.0), (50,), 200)
+    x = draw(make_sampler("em", steps=1000, last="none"), sde, divided, TemperedNoise(1.0), (50,), 200)
     variance = float(x.square().mean())
     assert variance == pytest.approx(S**2 * T / (2 - T), rel=0.05) and abs(variance / (S**2 * T) - 1) > 0.1
-    flow = draw(
-        make_sampler("ode", rtol=1e-7, atol=1e-7, denoise="false"), sde, divided, TemperedNoise(1.0), (50,), 400
-    )
+    flow = draw(make_sampler("ode", rtol=1e-7, atol=1e-7, last="none"), sde, divided, TemperedNoise(1.0), (50,), 400)
     assert float(flow.std()) == pytest.approx(50 * (S / 50) ** (1 / T), rel=0.05)
 
 
@@ -102,7 +100,7 @@ def test_a_tempered_score_narrows_modes_and_keeps_their_weights(sampler):
     )
     keys = {"steps": 100, "rtol": 1e-4, "atol": 1e-4}
     x = draw(
-        make_sampler(sampler, denoise="false", **keys),
+        make_sampler(sampler, last="none", **keys),
         sde,
         Oracle(sde, components).double(),
         TemperedScore(0.5, 0.05),

@@ -3,11 +3,10 @@ r"""Batches as functions of the step, and how they reach the device before the n
 Integers stay as they are stored (pictures one byte a value) until they are in their batch, where they are mirrored and
 dequantised. On a GPU the whole training part lies there if it takes no more than a quarter of the free memory; else
 the rows of the next step are gathered in a thread and copied from pinned memory while the network works on this one.
-What is drawn at random is drawn in the same order whichever way the rows came, and mirroring has a generator of its
-own, of the seed and the step, so that a resumed training sees the same batches.
+The order of an epoch is a function of the seed and the epoch, everything else that is random one of the seed, the step
+and the row (:class:`sde_lib.Draws`), so that a resumed training sees the same batches.
 """
 
-import hashlib
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -15,6 +14,8 @@ import torch
 from torch import Tensor
 
 from data import Data
+from sde_lib import Ahead, Draws
+from sde_lib.noise import seed_of
 
 SHARE = 0.25  # of a GPU's free memory that the training data may take
 
@@ -38,6 +39,7 @@ class Batches:
         self.epoch, self.order = -1, torch.empty(0)
         self.step, self.chosen = -1, torch.empty(0)
         self.units: tuple[Tensor, Tensor] | None = None
+        self.source = Draws(seed, size, ahead=Ahead())
         self.waited = 0.0
         self.resident = device.type == "cuda" and fits(data.train, free_memory(device))
         self.train = data.train.to(device) if self.resident else data.train
@@ -46,7 +48,7 @@ class Batches:
 
     def permutation(self, epoch: int) -> Tensor:
         if epoch != self.epoch:
-            generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**63)
+            generator = torch.Generator().manual_seed(seed_of(self.seed, "order", epoch))
             self.epoch, self.order = epoch, torch.randperm(len(self.data.train), generator=generator)
         return self.order
 
@@ -61,6 +63,10 @@ class Batches:
             self.step, self.chosen = step, torch.cat(parts)
         return self.chosen
 
+    def draws(self, step: int) -> Draws:
+        """The random numbers of the batch of one step."""
+        return self.source.at(step)
+
     def condition(self, step: int) -> Tensor | None:
         """The y of the batch of one step as networks are told it, (size, condition), float32; None without any."""
         if (known := self.data.condition) is None:
@@ -73,8 +79,9 @@ class Batches:
     def __call__(self, step: int) -> Tensor:
         """The batch of one step in model units, integers dequantised afresh, shape (size, *), float32."""
         began = time.perf_counter()
-        r = self.mirrored(self.stored(step), step)
-        u = torch.rand(r.shape, device=self.device) if self.data.levels and not self.centres else None
+        r, u = self.mirrored(self.stored(step), step), None
+        if self.data.levels and not self.centres:
+            u = self.draws(step).uniform("dequantisation", r)
         r = self.data.dequantise(r, u)
         r = r if r.is_floating_point() else r.to(torch.get_default_dtype())
         if self.units is None:  # sent once, and not with every batch
@@ -99,10 +106,8 @@ class Batches:
         """About half of the images (size, C, H, W) left to right, if the data may be mirrored."""
         if not self.data.flip:
             return r
-        key = hashlib.sha256(f"flip {self.seed} {step}".encode()).digest()
-        generator = torch.Generator().manual_seed(int.from_bytes(key[:4], "big"))
-        chosen = sent(torch.rand(len(r), generator=generator) < 0.5, self.device)
-        return torch.where(chosen[:, None, None, None], r.flip(-1), r)
+        chosen = self.draws(step).uniform("mirror", r, (1, 1, 1)) < 0.5
+        return torch.where(chosen, r.flip(-1), r)
 
     def close(self) -> None:
         """Ends the thread, if there is one."""

@@ -14,10 +14,10 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from sde_lib import BinaryChain, ScoreFn
+from sde_lib import BinaryChain, Draws, ScoreFn
 from sde_lib.binary import bits_of
 
-from .loss import Loss
+from .loss import Loss, given
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,10 @@ class BinaryLoss(Loss):
         if self.weighting not in ("bound", "bits"):
             raise ValueError(f"training.loss.weighting={self.weighting} must be bound or bits")
 
-    def __call__(self, chain: BinaryChain, logits: ScoreFn, x_0: Tensor) -> Tensor:
-        """The loss of each sample of x_0 (B, *), shape (B,); it draws from torch's global generator."""
-        x_0, count = bits_of(x_0), len(x_0)
-        spread = (torch.arange(count, device=x_0.device) + torch.rand(1, device=x_0.device)) / count
-        n = (spread * chain.T).floor().clamp_max(chain.T - 1).to(x_0.dtype) + 1
-        x_n = chain.perturb(x_0, n, torch.randn_like(x_0))
+    def __call__(self, chain: BinaryChain, logits: ScoreFn, x_0: Tensor, draws: Draws | None = None) -> Tensor:
+        x_0, draws = bits_of(x_0), given(draws, x_0)
+        n = (draws.spread("times", x_0) * chain.T).floor().clamp_max(chain.T - 1) + 1
+        x_n = chain.perturb(x_0, n, draws.normal("noise", x_0))
         found = logits(x_n, n)
         if self.weighting == "bits":
             return torch.nn.functional.softplus(-x_0 * found).flatten(1).mean(1)

@@ -3,8 +3,8 @@
     FOLDER/config.yaml               what was trained
     FOLDER/step-00012000/            one checkpoint; the newest two are there
     FOLDER/kept-00003000/            the average after so many updates, kept for good where a task asked for it
-        NAME.safetensors             tensors: model, ema, optimiser and generators
-        state.json                   everything else
+        NAME.safetensors             tensors: model, ema and optimiser
+        state.json                   everything else, with the version of the code
         manifest.json                the sha256 of each file above
 
 A checkpoint is written under a temporary name, flushed to the disk and then renamed, so that at any moment, a kill
@@ -30,9 +30,26 @@ log = logging.getLogger(__name__)
 
 KEEP = 2
 
+VERSION = 3
+"""Raised when the code would turn the same configuration into another network; :mod:`training.store` names networks by
+it, and a training is not resumed from a checkpoint of another version.
+"""
+
 
 class Damaged(ValueError):
     """A checkpoint that is not what was written."""
+
+
+class Outdated(ValueError):
+    """A checkpoint of another version of this code."""
+
+    def __init__(self, what: object, version: int | None = None):
+        which = "an earlier" if version is None or version < VERSION else "a later"
+        super().__init__(
+            f"{what} was trained by {which} version of this code, whose networks differ; run the command that trained "
+            f"it once more, with another store= or after removing this folder"
+        )
+        self.version = version
 
 
 @dataclass(frozen=True)
@@ -58,7 +75,8 @@ def save(folder: Path, checkpoint: Checkpoint, kind: str = "step") -> Path:
             save_file(
                 {key: tensor.detach().contiguous() for key, tensor in tensors.items()}, partial / f"{name}.safetensors"
             )
-        (partial / "state.json").write_text(json.dumps({"step": checkpoint.step, **checkpoint.state}, indent=1))
+        state = {"version": VERSION, "step": checkpoint.step, **checkpoint.state}
+        (partial / "state.json").write_text(json.dumps(state, indent=1))
         sums = {path.name: sha256(path) for path in sorted(partial.iterdir())}
         (partial / "manifest.json").write_text(json.dumps(sums, indent=1))
         for path in [*partial.iterdir(), partial]:
@@ -85,6 +103,7 @@ def load(path: Path) -> Checkpoint:
 
     Raises:
         Damaged: a file is missing or does not fit.
+        Outdated: another version of the code wrote it.
         OSError: it cannot be read, which says nothing of what it holds.
     """
     try:
@@ -99,6 +118,8 @@ def load(path: Path) -> Checkpoint:
                 raise Damaged(f"{path / name} is not what was written (its sha256 differs from manifest.json)")
         tensors = {Path(name).stem: load_file(path / name) for name in sorted(sums) if name.endswith(".safetensors")}
         state = json.loads((path / "state.json").read_text())
+        if (version := state.pop("version", None)) != VERSION:
+            raise Outdated(path, version)
         return Checkpoint(state.pop("step"), tensors, state)
     except FileNotFoundError as error:
         raise Damaged(f"{path} is not whole ({error.strerror}: {error.filename})") from error
@@ -111,6 +132,9 @@ def load(path: Path) -> Checkpoint:
 def load_newest(folder: Path) -> Checkpoint | None:
     """The newest undamaged checkpoint, or None; each damaged one that is passed over is named in a warning and set
     aside.
+
+    Raises:
+        Outdated: another version of the code wrote it.
     """
     for path in sorted(folder.glob("step-*"), reverse=True):
         try:

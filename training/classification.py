@@ -9,18 +9,17 @@ wanted at all of them. Of clean data, for the features in which samples are comp
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
 
-from sde_lib import SDE
+from sde_lib import SDE, Draws
 
 from .levels import Levels, LogSNR
-from .loss import Loss, spread
+from .loss import Loss, given
 
 
 @dataclass(frozen=True)
 class CrossEntropy(Loss):
-    """(sde, log_prob, x_0) -> -log p(y | x_t, t) in nats, one a sample, of a classifier whose y is given.
+    """(sde, log_prob, x_0, draws) -> -log p(y | x_t, t) in nats, one a sample, of a classifier whose y is given.
 
     Arguments:
         levels, stratified: as in :class:`training.DenoisingScoreMatching`.
@@ -29,14 +28,19 @@ class CrossEntropy(Loss):
     levels: Levels = field(default_factory=LogSNR)
     stratified: bool = True
 
-    def __call__(self, sde: SDE, score: Callable[[Tensor, Tensor], Tensor], x_0: Tensor) -> Tensor:
-        t = self.levels.times(sde, spread(x_0, self.stratified))
-        return -score(sde.perturb(x_0, t, torch.randn_like(x_0)), t)
+    def __call__(
+        self, sde: SDE, score: Callable[[Tensor, Tensor], Tensor], x_0: Tensor, draws: Draws | None = None
+    ) -> Tensor:
+        draws = given(draws, x_0)
+        t = self.levels.times(sde, draws.spread("times", x_0, self.stratified))
+        return -score(sde.perturb(x_0, t, draws.normal("noise", x_0)), t)
 
 
 @dataclass(frozen=True)
 class Recognition(Loss):
-    """(no SDE, log_prob, x_0) -> -log p(y | x_0) in nats, one an example, of a classifier whose y is given."""
+    """(no SDE, log_prob, x_0, draws) -> -log p(y | x_0) in nats, one an example, of a classifier whose y is given."""
 
-    def __call__(self, sde: SDE | None, score: Callable[[Tensor], Tensor], x_0: Tensor) -> Tensor:
+    def __call__(
+        self, sde: SDE | None, score: Callable[[Tensor], Tensor], x_0: Tensor, draws: Draws | None = None
+    ) -> Tensor:
         return -score(x_0)

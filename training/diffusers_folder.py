@@ -79,10 +79,10 @@ def read(
         raise ValueError(f"{where}: its config.json holds no keys of a network: copy it once more")
     if (kind := found.get("_class_name")) != KIND:
         raise ValueError(f"{where} is a {kind} of diffusers; {KIND} is the one that is read here")
-    found = DEFAULTS | found
+    found = same_groups(DEFAULTS | found)
     lines = [
         f"{name}: {found.get(name)} there, {value} in this run"
-        for name, value in (DEFAULTS | config).items()
+        for name, value in same_groups(DEFAULTS | config).items()
         if name not in FREE and not alike(found.get(name), value)
     ]
     if lines:
@@ -95,6 +95,13 @@ def read(
         where,
     )
     return tensors
+
+
+def same_groups(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration with 32 groups for null where the two are one: null is min(C/4, 32) of C channels."""
+    channels = config.get("block_out_channels")
+    wide = isinstance(channels, list) and all(isinstance(each, int) and each >= 128 for each in channels)
+    return config | {"norm_num_groups": 32} if wide and config["norm_num_groups"] is None else config
 
 
 def alike(theirs: Any, ours: Any) -> bool:

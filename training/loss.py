@@ -28,23 +28,29 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from sde_lib import SDE, BasisVectors, Gaussian, Probes, Rademacher, ScoreFn, divergence, per_sample
+from sde_lib import SDE, BasisVectors, Draws, Gaussian, Probes, Rademacher, ScoreFn, divergence, per_sample
 
 from .levels import Levels, LogSNR
 
 
 class Loss(ABC):
-    """(sde, score, x_0) -> one loss a sample.
+    """(sde, score, x_0, draws) -> one loss a sample.
 
     Attributes:
         differentiates: whether it takes derivatives of the score by x, which are then differentiated once more.
+        of_batch: whether a sample's loss depends on the other samples, so that a batch cannot be cut into parts.
     """
 
     differentiates: ClassVar[bool] = False
+    of_batch: ClassVar[bool] = False
 
     @abstractmethod
-    def __call__(self, sde: SDE, score: ScoreFn, x_0: Tensor) -> Tensor:
-        """The loss of each sample of x_0 (B, *), shape (B,); it draws from torch's global generator."""
+    def __call__(self, sde: SDE, score: ScoreFn, x_0: Tensor, draws: Draws | None = None) -> Tensor:
+        """The loss of each sample of x_0 (B, *), shape (B,).
+
+        Arguments:
+            draws: the random numbers of these rows; None for fresh ones, with a seed from torch's global generator.
+        """
 
 
 class ScoreMatching(Loss):
@@ -59,17 +65,20 @@ class ScoreMatching(Loss):
     stratified: bool
 
     @abstractmethod
-    def objective(self, sde: SDE, score: ScoreFn, x: Tensor, t: Tensor, z: Tensor) -> Tensor:
+    def objective(
+        self, sde: SDE, score: ScoreFn, x: Tensor, t: Tensor, z: Tensor, draws: Draws | None = None
+    ) -> Tensor:
         """sigma^2 times the objective at x (B, *), perturbed by sigma(t) z, divided by D: shape (B,)."""
 
-    def times(self, sde: SDE, x_0: Tensor) -> Tensor:
+    def times(self, sde: SDE, x_0: Tensor, draws: Draws | None = None) -> Tensor:
         """Times (B,) for the samples of x_0 (B, *)."""
-        return self.levels.times(sde, spread(x_0, self.stratified))
+        return self.levels.times(sde, given(draws, x_0).spread("times", x_0, self.stratified))
 
-    def __call__(self, sde: SDE, score: ScoreFn, x_0: Tensor) -> Tensor:
-        t, z = self.times(sde, x_0), torch.randn_like(x_0)
+    def __call__(self, sde: SDE, score: ScoreFn, x_0: Tensor, draws: Draws | None = None) -> Tensor:
+        draws = given(draws, x_0)
+        t, z = self.times(sde, x_0, draws), draws.normal("noise", x_0)
         x = sde.perturb(x_0, t, z) if self.levels.noise else x_0
-        return self.levels.weight(sde, t) * self.objective(sde, score, x, t, z)
+        return self.levels.weight(sde, t) * self.objective(sde, score, x, t, z, draws)
 
 
 @dataclass(frozen=True)
@@ -94,7 +103,9 @@ class DenoisingScoreMatching(ScoreMatching):
                 "sliced_vr or explicit with it"
             )
 
-    def objective(self, sde: SDE, score: ScoreFn, x: Tensor, t: Tensor, z: Tensor) -> Tensor:
+    def objective(
+        self, sde: SDE, score: ScoreFn, x: Tensor, t: Tensor, z: Tensor, draws: Draws | None = None
+    ) -> Tensor:
         residual = per_sample(sde.sigma(t), x) * score(x, t) + z
         return residual.square().flatten(1).mean(1)
 
@@ -112,7 +123,9 @@ class ExplicitScoreMatching(ScoreMatching):
     levels: Levels = field(default_factory=LogSNR)
     stratified: bool = True
 
-    def objective(self, sde: SDE, score: ScoreFn, x: Tensor, t: Tensor, z: Tensor) -> Tensor:
+    def objective(
+        self, sde: SDE, score: ScoreFn, x: Tensor, t: Tensor, z: Tensor, draws: Draws | None = None
+    ) -> Tensor:
         with torch.no_grad():
             truth = self.truth.to(x)(x, t)
         error = per_sample(sde.sigma(t), x) * (score(x, t) - truth)
@@ -138,7 +151,9 @@ class ImplicitScoreMatching(ScoreMatching):
         if self.chunk < 1:
             raise ValueError(f"training.loss.chunk={self.chunk} must be at least 1; type training.loss.chunk=16")
 
-    def objective(self, sde: SDE, score: ScoreFn, x: Tensor, t: Tensor, z: Tensor) -> Tensor:
+    def objective(
+        self, sde: SDE, score: ScoreFn, x: Tensor, t: Tensor, z: Tensor, draws: Draws | None = None
+    ) -> Tensor:
         value, trace = divergence(lambda y: score(y, t), track(x), BasisVectors(self.chunk))
         return sde.sigma(t).square() * (value.square().flatten(1).mean(1) + 2 * trace[0] / x[0].numel())
 
@@ -172,9 +187,12 @@ class SlicedScoreMatching(ScoreMatching):
         if self.law not in ("rademacher", "gaussian"):
             raise ValueError(f"training.loss.law={self.law} must be rademacher or gaussian")
 
-    def objective(self, sde: SDE, score: ScoreFn, x: Tensor, t: Tensor, z: Tensor) -> Tensor:
+    def objective(
+        self, sde: SDE, score: ScoreFn, x: Tensor, t: Tensor, z: Tensor, draws: Draws | None = None
+    ) -> Tensor:
         probes: Probes = (Rademacher if self.law == "rademacher" else Gaussian)(self.directions)
-        v = probes.draw(x, lambda count: torch.randn(count, *x.shape, dtype=x.dtype, device=x.device))
+        normals, shape = given(draws, x).normal, (self.directions, *x.shape[1:])
+        v = probes.draw(x, lambda count: normals("directions", x, shape).transpose(0, 1))
         value, traces = divergence(lambda y: score(y, t), track(x), probes, v)
         if self.variance_reduced:
             square = value.square().flatten(1).sum(1)
@@ -183,13 +201,9 @@ class SlicedScoreMatching(ScoreMatching):
         return sde.sigma(t).square() * (square + 2 * traces.mean(0)) / x[0].numel()
 
 
-def spread(x_0: Tensor, stratified: bool) -> Tensor:
-    """Random numbers in [0, 1) for the samples of x_0, (B,): apart, or evenly spread with one shared offset."""
-    count = len(x_0)
-    unit = torch.rand(1 if stratified else count, dtype=x_0.dtype, device=x_0.device)
-    if stratified:
-        unit = (torch.arange(count, dtype=x_0.dtype, device=x_0.device) + unit) / count
-    return unit.clamp_max(1 - torch.finfo(x_0.dtype).eps)  # rounded up to 1 it would be one level too many
+def given(draws: Draws | None, x_0: Tensor) -> Draws:
+    """The draws, or fresh ones for the rows of x_0 (B, *)."""
+    return Draws.afresh(len(x_0)) if draws is None else draws
 
 
 def track(x: Tensor) -> Tensor:

@@ -22,14 +22,12 @@ from filelock import FileLock, Timeout
 from torch import nn
 
 from . import checkpoint
-from .checkpoint import Checkpoint, Damaged
+from .checkpoint import VERSION, Checkpoint, Damaged, Outdated
 
 log = logging.getLogger(__name__)
 
 Identity = dict[str, Any]
 """Plain nested values: data, sde, model, parameterisation and training."""
-
-VERSION = 2  # raised when the code would turn the same configuration into another network
 
 
 def digest(identity: Identity, version: int = VERSION) -> str:
@@ -79,6 +77,14 @@ class Store:
             if finished := self.finished(folder, steps):  # by the process that was waited for
                 return load(finished)
             write_config(folder, described)
+            for older in (self.root / f"{name}-{digest(identity, version)}" for version in range(1, VERSION)):
+                if older.exists():
+                    log.warning(
+                        "%s holds this network as an earlier version of this code trained it, from other random "
+                        "numbers: it is trained anew in %s, and you may remove the old folder",
+                        older,
+                        folder.name,
+                    )
             log.info("training %s, %s updates, once: later runs load it from %s", name, f"{steps:,}", folder)
             return train(folder)
         finally:
@@ -121,8 +127,8 @@ class Store:
             if all(path.exists() for path in paths.values()):  # by the process that was waited for
                 return paths
             log.info(
-                "this task looks back along the training of %s, which kept nothing on its way: the training is repeated "
-                "once, to the same weights, and keeps what the task needs",
+                "this task looks back along the training of %s, which kept nothing on its way: the training is "
+                "repeated once, to the same weights, and keeps what the task needs",
                 folder,
             )
             aside = folder / "again"
@@ -212,10 +218,7 @@ def read(path: Path | str, key: str = "checkpoint") -> tuple[Identity, Checkpoin
     except (yaml.YAMLError, UnicodeDecodeError, AttributeError, TypeError):
         damage, older, missing = True, False, []
     if older:
-        raise ValueError(
-            f"{key}={path} was trained by an earlier version of this code, whose networks differ; run the command "
-            f"that trained it once more"
-        )
+        raise Outdated(f"{key}={path}")
     if damage or missing:
         raise ValueError(
             f"{key}={path}: its config.yaml is not what was written; run the command that trained the network "
@@ -223,6 +226,8 @@ def read(path: Path | str, key: str = "checkpoint") -> tuple[Identity, Checkpoin
         )
     try:
         return identity, checkpoint.load(path if folder != path else steps[-1])
+    except Outdated as error:
+        raise Outdated(f"{key}={path}", error.version) from None
     except Damaged as error:
         others = [step.name for step in steps if step != (path if folder != path else steps[-1])]
         hint = f"; try {key}={folder / others[-1]}" if others else ""

@@ -1,8 +1,9 @@
 r"""The training loop, one page read from top to bottom.
 
-A run is a pure function of its configuration and ``seed``: batches are a function of the step, all other randomness
-comes from torch's generator, whose state is in every checkpoint. So stopping and resuming, in the middle of an
-epoch too, gives bit for bit the weights of an uninterrupted run (on one machine, with one number of threads).
+A run is a pure function of its configuration and ``seed``: every random number is a function of the seed, its use, the
+step and the row (:class:`sde_lib.Draws`), and no generator has a state that matters. Stopping and resuming, in the
+middle of an epoch too, gives bit for bit the weights of an uninterrupted run (on one machine, with one number of
+threads). Cutting the batch into parts changes its gradient by rounding errors only.
 """
 
 import logging
@@ -12,7 +13,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +25,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from data import Data
-from sde_lib import SDE
+from sde_lib import SDE, Draws, Masks
+from sde_lib.noise import seed_of
 
 from . import checkpoint
 from .batches import Batches
@@ -119,6 +121,11 @@ class Trainer:
             raise ValueError(f"training.dequantise={self.dequantise} must be uniform or none")
         if self.precision not in ("auto", "float32", "tf32", "bf16"):
             raise ValueError(f"training.precision={self.precision} must be auto, float32, tf32 or bf16")
+        if self.accumulate > 1 and getattr(self.loss, "of_batch", False):
+            raise ValueError(
+                f"training.accumulate={self.accumulate}: this loss compares the samples of a whole batch, and in parts "
+                f"it would be another loss; type training.accumulate=1"
+            )
 
     def fit(
         self,
@@ -131,6 +138,10 @@ class Trainer:
         snapshots: Collection[int] = (),
     ) -> nn.Module:
         """The trained model's moving average.
+
+        The training neither depends on torch's global generators nor changes them. Numbers that your own network or
+        loss draws from them are functions of the step and not of the row: use :class:`sde_lib.Dropout` instead of
+        torch's, and the ``draws`` that a loss is given.
 
         Arguments:
             model: the score model to train, on the device to train on; its weights should have been drawn under
@@ -158,7 +169,8 @@ class Trainer:
             self.channels_last,
         )
         model.train()
-        with speed.applied(model, device), stopping() as stop:
+        masks = Masks(model, self.seed)
+        with speed.applied(model, device), kept_generators(device) as generators, stopping() as stop:
             ema = EMA(model, self.ema)
             fused = device.type in ("cpu", "cuda")
             optimiser = optimiser_of(model, self.optimiser, self.rate, self.betas, self.momentum, fused)
@@ -200,12 +212,13 @@ class Trainer:
                     checkpoint.save(folder, taken)
 
             began, saved, size = time.monotonic(), time.monotonic(), math.nan
-            with bar(self.steps, start) as progress, closing(batches):
+            with bar(self.steps, start) as progress, closing(batches), masks:
                 for step in range(start, self.steps):
                     for group in optimiser.param_groups:
                         group["lr"] = self.rate_at(step)
                     optimiser.zero_grad()
-                    loss = self.gradient(sde, model, batches, step, speed)
+                    reseed(generators, self.seed, "elsewhere", step)
+                    loss = self.gradient(sde, model, batches, step, speed, masks)
                     norm = nn.utils.clip_grad_norm_(parameters, self.clip, foreach=True)
                     read(readings.add(step, loss, norm))
                     optimiser.step(readings.broken)  # such an update is skipped where it would be taken
@@ -254,15 +267,26 @@ class Trainer:
         # frozen, in evaluation mode, and laid out as the store's would be
         return ema.model.to(memory_format=torch.contiguous_format)
 
-    def gradient(self, sde: SDE, model: nn.Module, batches: Batches, step: int, speed: Speed) -> Tensor:
-        """The mean loss of the batch of one step, its gradient left in the parameters."""
-        y = batches.condition(step)
-        scores = [told(model, part, self.drop) for part in parts_of(y, self.accumulate)]
+    def gradient(
+        self, sde: SDE, model: nn.Module, batches: Batches, step: int, speed: Speed, masks: Masks | None = None
+    ) -> Tensor:
+        """The mean loss of the batch of one step, its gradient left in the parameters.
+
+        Arguments:
+            masks: those of the model's dropout; None to leave them to torch's global generator.
+        """
+        draws, y = batches.draws(step), batches.condition(step)
+        y = None if y is None else withheld(y, self.drop, draws)
+        scores = [told(model, part) for part in parts_of(y, self.accumulate)]
         x = speed.laid_out(batches(step))
-        total = x.new_zeros(())
+        total, first = x.new_zeros(()), 0
         for score, part in zip(scores, parts_of(x, self.accumulate), strict=True):
+            own = draws.part(first, len(part))
+            first += len(part)
+            if masks is not None:
+                masks.at(own)
             with speed.autocast(x.device):
-                loss = self.loss(sde, score, part).mean()
+                loss = self.loss(sde, score, part, own).mean()
             if self.accumulate > 1:
                 loss = loss * (len(part) / len(x))
             loss.backward()
@@ -287,36 +311,64 @@ class Trainer:
 
     @torch.no_grad()
     def held_out(self, sde: SDE, model: nn.Module, data: Data, count: int = 1024) -> float:
-        """The loss on held-out data, with noise that is the same at every call; training's own generators are left
-        alone.
-        """
+        """The loss on held-out data, with noise that is the same at every call."""
         device = next(model.parameters()).device
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        r = data.test[:count].to(device)
+        draws = Draws(self.seed, len(r), purpose="held out")
+        u = draws.uniform("dequantisation", r) if self.dequantise == "uniform" else None
+        x = data.encode(data.dequantise(r, u)).to(torch.float32)
+        y = None if data.condition is None else data.condition.encode(data.condition.test[:count]).to(x)
+        losses = []
+        with kept_generators(device) as generators:
+            reseed(generators, self.seed, "elsewhere", "held out")
+            for i in range(0, len(x), 256):
+                part = x[i : i + 256]
+                score = told(model, None if y is None else y[i : i + 256])
+                losses.append(self.loss(sde, score, part, draws.part(i, len(part))))
+        return float(torch.cat(losses).mean())
+
+    @contextmanager
+    def seeded(self) -> Iterator[None]:
+        """Within it torch's, numpy's and Python's global generators are seeded, for the weights of a network that is
+        built there; afterwards they are as they were.
+        """
+        python, numpy = random.getstate(), np.random.get_state()
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            random.seed(self.seed)
+            np.random.seed(self.seed % 2**32)
             torch.manual_seed(self.seed)
-            r = data.test[:count].to(device)
-            u = torch.rand(r.shape, device=device) if self.dequantise == "uniform" else None
-            x = data.encode(data.dequantise(r, u)).to(torch.float32)
-            y = None if data.condition is None else data.condition.encode(data.condition.test[:count]).to(x)
-            losses = [
-                self.loss(sde, told(model, None if y is None else y[i : i + 256]), x[i : i + 256])
-                for i in range(0, len(x), 256)
-            ]
-            return float(torch.cat(losses).mean())
-
-    def seeded(self) -> None:
-        """Seeds every generator; call it before the network is built, so that its weights are the seed's too."""
-        random.seed(self.seed)
-        np.random.seed(self.seed % 2**32)
-        torch.manual_seed(self.seed)
+            try:
+                yield
+            finally:
+                random.setstate(python)
+                np.random.set_state(numpy)
 
 
-def told(model: nn.Module, y: Tensor | None, drop: float = 0.0) -> nn.Module:
-    """The model given y (B, condition), withheld from a random share of the batch; itself where it takes no y."""
-    if y is None or not getattr(model, "conditional", False):
-        return model
-    if drop:
-        y = y * (torch.rand(len(y), 1, device=y.device) >= drop)
-    return model.given(y)
+def told(model: nn.Module, y: Tensor | None) -> nn.Module:
+    """The model given y (B, condition); itself where it takes no y."""
+    return model if y is None or not getattr(model, "conditional", False) else model.given(y)
+
+
+def withheld(y: Tensor, share: float, draws: Draws) -> Tensor:
+    """y (B, condition), a random share of the rows replaced by zeros, which say that y is not known."""
+    return y * (draws.uniform("condition", y, (1,)) >= share) if share else y
+
+
+@contextmanager
+def kept_generators(device: torch.device) -> Iterator[list[torch.Generator]]:
+    """torch's global generators for a device, whose states are put back afterwards."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        generators = [torch.default_generator]
+        if device.type == "cuda":
+            index = torch.cuda.current_device() if device.index is None else device.index
+            generators.append(torch.cuda.default_generators[index])
+        yield generators
+
+
+def reseed(generators: list[torch.Generator], *parts: object) -> None:
+    """Seeds generators by a hash of the parts."""
+    for generator in generators:
+        generator.manual_seed(seed_of(*parts))
 
 
 def parts_of(values: Tensor | None, count: int) -> list[Tensor | None]:
@@ -333,30 +385,8 @@ def capture(step: int, model: nn.Module, ema: EMA, optimiser: Optimiser, loss: f
     """Everything that the next update depends on."""
     inner = optimiser.state_dict()
     tensors = {f"{i}.{name}": tensor for i, entry in inner["state"].items() for name, tensor in entry.items()}
-    numpy_state = np.random.get_state(legacy=False)
-    generators = {
-        "torch": torch.get_rng_state(),
-        "numpy": torch.from_numpy(numpy_state["state"]["key"].astype(np.int64)),
-    }
-    if torch.cuda.is_available():
-        generators |= {f"cuda.{i}": state for i, state in enumerate(torch.cuda.get_rng_state_all())}
-    state = {
-        "loss": loss,
-        "ema_updates": ema.updates,
-        "optimiser": inner["param_groups"],
-        "python": random.getstate(),
-        "numpy": {
-            "pos": numpy_state["state"]["pos"],
-            "has_gauss": numpy_state["has_gauss"],
-            "gauss": numpy_state["gauss"],
-        },
-    }
-    groups = {
-        "model": model.state_dict(),
-        "ema": ema.model.state_dict(),
-        "optimiser": tensors,
-        "generators": generators,
-    }
+    state = {"loss": loss, "ema_updates": ema.updates, "optimiser": inner["param_groups"]}
+    groups = {"model": model.state_dict(), "ema": ema.model.state_dict(), "optimiser": tensors}
     return Checkpoint(step, groups, state)
 
 
@@ -374,14 +404,6 @@ def restore(found: Checkpoint, model: nn.Module, ema: EMA, optimiser: Optimiser)
         for name, value in state.items():
             if value.shape == parameter.shape and value.stride() != parameter.stride():
                 state[name] = torch.empty_like(parameter).copy_(value)
-    generators = found.tensors["generators"]
-    torch.set_rng_state(generators["torch"])
-    if torch.cuda.is_available():
-        torch.cuda.set_rng_state_all([generators[k] for k in sorted(generators) if k.startswith("cuda.")])
-    version, internal, gauss = found.state["python"]
-    random.setstate((version, tuple(internal), gauss))
-    key, rest = generators["numpy"].numpy().astype(np.uint32), found.state["numpy"]
-    np.random.set_state(("MT19937", key, rest["pos"], rest["has_gauss"], rest["gauss"]))
     return found.step
 
 

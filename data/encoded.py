@@ -1,0 +1,106 @@
+"""Compressed pictures, and all of them as one array."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from data.picture import Opened, Wanted, quiet, read
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """The compressed pictures of one split.
+
+    Attributes:
+        count: how many.
+        read: picture i's name, the bytes that hold it, and the number of its page there, from 0; None where the bytes
+            must hold one page.
+        labels: (count,), whole numbers or words, if there are any.
+        files: how many files they come from.
+    """
+
+    count: int
+    read: Callable[[int], tuple[str, Any, int | None]]
+    labels: np.ndarray | None
+    files: int = 1
+
+
+@dataclass
+class Seen:
+    """What all pictures had, to be said of them together."""
+
+    done: Counter = field(default_factory=Counter)
+    smallest: tuple[int, int] | None = None
+    largest: tuple[int, int] | None = None
+    warnings: int = 0
+    first_warning: str = ""
+
+    def add(self, size: tuple[int, int]) -> None:
+        area = size[0] * size[1]
+        if self.smallest is None or area < self.smallest[0] * self.smallest[1]:
+            self.smallest = size
+        if self.largest is None or area > self.largest[0] * self.largest[1]:
+            self.largest = size
+
+    def notes(self, count: int, wanted: Wanted) -> list[str]:
+        """Returns a clause for each thing that was done to some of ``count`` pictures."""
+        clauses = [f"{'all' if n == count else n} {what}" for what, n in self.done.items()]
+        if wanted.crop is not None:
+            clauses.append(f"all cropped to {wanted.crop[1]} x {wanted.crop[0]} round the centre")
+        if wanted.size is not None and (self.smallest, self.largest) != (tuple(wanted.size[::-1]),) * 2:
+            sizes = " ... ".join(f"{w} x {h}" for w, h in dict.fromkeys((self.smallest, self.largest)))
+            clauses.append(f"cropped and resized from {sizes} pixels")
+        if self.warnings:
+            clauses.append(f"{self.warnings} read with a warning (first {self.first_warning})")
+        return clauses
+
+
+def decode(images: list[tuple[Encoded, int]], wanted: Wanted) -> tuple[np.ndarray, list[str]]:
+    """Reads pictures, given as a source and a number each; the first decides what is left open, the others must agree.
+
+    Returns:
+        the pictures (N, C, H, W), uint8, or int32 of more than 256 levels; and what was done to them, a clause each.
+
+    Raises:
+        ValueError: with the name of the picture that cannot be read or does not agree with the first.
+    """
+    pixels, first, opened, seen = None, None, None, Seen()
+    with quiet() as warned:
+        for n, (source, i) in enumerate(images):
+            name, content, number = source.read(i)
+            if opened is None or content is not opened.content:
+                opened = Opened(name, content)
+            opened.name = name
+            picture = read(opened, number or 0, wanted, seen.done, single=number is None)
+            if warned:
+                seen.warnings += 1
+                seen.first_warning = seen.first_warning or f"{name}: {warned[0].message}".splitlines()[0]
+                warned.clear()
+            first = first or (name, picture)
+            agree(*first, name, picture, wanted)
+            seen.add(picture.size)
+            if pixels is None:
+                pixels = np.empty((len(images), *picture.values.shape), picture.values.dtype)
+            pixels[n] = picture.values
+    return pixels, seen.notes(len(images), wanted)
+
+
+def agree(name: str, first: Any, other_name: str, other: Any, wanted: Wanted) -> None:
+    """Raises a ValueError unless a picture has the first one's colours, size and depth."""
+    if wanted.channels == "auto" and other.colour != first.colour:
+        raise ValueError(
+            f"{name} is {first.colour} and {other_name} is {other.colour}: type data.channels=rgb or data.channels=grey"
+        )
+    if wanted.size is None and other.size != first.size:
+        raise ValueError(
+            f"{name} is {first.size[0]} x {first.size[1]} pixels and {other_name} is {other.size[0]} x "
+            f"{other.size[1]}: type data.size={min(*other.size, *first.size)} to crop and resize every image"
+        )
+    if (other.top > 255) != (first.top > 255):
+        raise ValueError(
+            f"{name} has values up to {first.top} a channel and {other_name} up to {other.top}: convert them to the "
+            f"same number of bits"
+        )

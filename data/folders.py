@@ -1,0 +1,383 @@
+"""Which files of a folder are pictures or tables, which of its folders are splits, and which are classes.
+
+Folders named like splits (train, Training, TEST, val, ...) are splits only where that is the one reading: if all
+folders at the top are named so, or all folders one below the top, each class with splits of its own. Otherwise the
+folders at the top are classes, whatever their names: a folder of buses and a folder of trains are two. Where a training
+and a held-out name stand beside other folders both readings are likely, and ``data.split`` has to decide.
+"""
+
+import os
+import re
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+AUTO = "auto"
+TRAIN, TEST, VALIDATION = "train", "test", "validation"
+NAMES = {
+    **dict.fromkeys(("train", "training", "trainset"), TRAIN),
+    **dict.fromkeys(("test", "testing", "testset"), TEST),
+    **dict.fromkeys(("val", "valid", "validation", "validate", "dev", "eval", "evaluation", "valset"), VALIDATION),
+}
+FILLERS = {"data", "dataset", "image", "images", "img", "imgs", "part", "pictures", "set", "split"}
+
+
+@dataclass(frozen=True)
+class File:
+    """A file.
+
+    Attributes:
+        path: absolute.
+        local: below the folder that was named, with slashes.
+        folders: the folders it lies in there; of a file of a split, without the split's own.
+    """
+
+    path: Path
+    local: str
+    folders: tuple[str, ...] = ()
+
+
+def listed(names: Collection[str], most: int = 3) -> str:
+    """Returns the first names, separated by commas."""
+    return ", ".join(list(names)[:most]) + (", ..." if len(names) > most else "")
+
+
+def counted(count: int, what: str, more: str = "") -> str:
+    """Returns "1 hidden file", "2 hidden files"."""
+    return f"{count} {what if count == 1 else more or what + 's'}"
+
+
+# ---- files ------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Listing:
+    """All files below a folder: those that can be read, and by name those left out."""
+
+    tables: list[File] = field(default_factory=list)
+    pictures: list[File] = field(default_factory=list)
+    hidden: list[str] = field(default_factory=list)
+    other: list[str] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)
+    loops: list[str] = field(default_factory=list)
+    linked: bool = False
+
+    def notes(self) -> list[str]:
+        """Returns a clause for each kind of files left out."""
+        kinds = (
+            (self.hidden, "hidden file", "hidden files"),
+            (self.other, "other file", "other files"),
+            (self.broken, "broken link", "broken links"),
+            (self.loops, "link to a folder above it", "links to folders above them"),
+        )
+        return [f"{counted(len(names), one, more)} left out ({listed(names)})" for names, one, more in kinds if names]
+
+
+def listing(folder: Path, suffixes: Callable[[], Collection[str]]) -> Listing:
+    """Lists the files of a folder, of its subfolders and of folders that it links to; or the one file that it is.
+
+    Arguments:
+        folder: an absolute path.
+        suffixes: returns the suffixes of pictures; called where there are files that are no tables.
+
+    Raises:
+        ValueError: if a folder cannot be read.
+    """
+    found = Listing()
+    if folder.is_file():
+        suffix = folder.suffix.lower()
+        if suffix != ".parquet" and suffix not in suffixes():
+            found.other.append(folder.name)
+        else:
+            (found.tables if suffix == ".parquet" else found.pictures).append(File(folder, folder.name))
+    else:
+        walk(folder, (), (), found, suffixes)
+    return found
+
+
+def walk(
+    folder: Path,
+    folders: tuple[str, ...],
+    above: tuple[str, ...],
+    found: Listing,
+    suffixes: Callable[[], Collection[str]],
+) -> None:
+    """Adds the files of a folder and of those below it.
+
+    Arguments:
+        folders: the names on the way here from the top.
+        above: the real paths on that way; a link to one of them would lead round and round.
+    """
+    real = os.path.realpath(folder)
+    if real in above:
+        found.loops.append("/".join(folders))
+        return
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as error:
+        raise ValueError(f"data.path: the folder {folder} cannot be read ({error.strerror})") from error
+    for entry in entries:
+        path, local = Path(entry.path), "/".join((*folders, entry.name))
+        try:
+            is_folder, is_file = entry.is_dir(), entry.is_file()
+        except OSError:  # a link to itself
+            is_folder = is_file = False
+        suffix = path.suffix.lower()
+        found.linked = found.linked or entry.is_symlink()
+        if entry.name.startswith("."):
+            found.hidden.append(local)
+        elif is_folder:
+            walk(path, (*folders, entry.name), (*above, real), found, suffixes)
+        elif not is_file:
+            (found.broken if entry.is_symlink() else found.other).append(local)
+        elif suffix == ".parquet":
+            found.tables.append(File(path, local, folders))
+        elif suffix in suffixes():
+            found.pictures.append(File(path, local, folders))
+        else:
+            found.other.append(local)
+
+
+# ---- splits -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The files of two splits.
+
+    Attributes:
+        training: the files to train on.
+        held_out: those held out; empty where a part of the training files is to be.
+        notes: what was understood and what was left out, a clause each.
+    """
+
+    training: list[File]
+    held_out: list[File]
+    notes: list[str] = field(default_factory=list)
+
+
+def kind(name: str) -> str | None:
+    """Returns train, test or validation if a folder's name says so: Train, TESTING, val2017, train_images."""
+    first, *rest = re.findall("[a-z]+", name.lower()) or [""]
+    return NAMES.get(first) if name[:1].isalpha() and set(rest) <= FILLERS else None
+
+
+def table_kind(file: File) -> str | None:
+    """Returns the split that a table's name begins with (train-00000-of-00001, Train.parquet), or its folder's."""
+    first = re.match("[a-z]*", file.path.name.lower())[0]
+    return NAMES.get(first) or next((kind(name) for name in reversed(file.folders) if kind(name)), None)
+
+
+def parts(files: list[File], tables: bool, split: str | None, test_split: str | None, folder: Path) -> Parts:
+    """Divides files into a training and a held-out split.
+
+    Arguments:
+        files: all tables, or all pictures, of a folder.
+        tables: which of them; a table's split is the start of its name or a folder's name, a picture's a folder's name.
+        split: the name of that to train on, in any capitals; auto as the module says; None if nothing is a split.
+        test_split: the name of that to hold out; by default test, or else validation, if there are splits.
+        folder: that was named, for messages.
+
+    Raises:
+        ValueError: if nothing has a name that was asked for, or two readings are possible.
+    """
+    asked = {key: name for key, name in (("split", split), ("test_split", test_split)) if name not in (None, AUTO)}
+    one = len(files) == 1 and not files[0].folders
+    if not asked and (split is None or one):
+        return Parts(files, [])
+    depth, groups = table_groups(files, asked, folder) if tables else folder_groups(files, asked, folder)
+    if not groups:
+        return Parts(files, [])
+    kinds = {name: table_kind(some[0]) if tables else kind(name) for name, some in groups.items()}
+
+    held_out = [] if test_split is None else [name for name in groups if called(groups[name], test_split, depth)]
+    if "split" in asked:
+        training = [name for name in groups if called(groups[name], split, depth)]
+    else:
+        training = [name for name in groups if kinds[name] == TRAIN and name not in held_out and split == AUTO]
+    whole = not training and test_split is not None  # all that is not held out, each folder a class
+    if whole:
+        training = [name for name in groups if name not in held_out]
+    if test_split is None:
+        usual = {TRAIN: (TEST, VALIDATION), TEST: ()}.get(TRAIN if split == AUTO else kind(split), (TEST,))
+        found = ([name for name in groups if kinds[name] == word and name not in training] for word in usual)
+        held_out = next(filter(None, found), [])
+    if not training:
+        raise ValueError(
+            f"data.path={folder} holds {listed(groups)} to be held out and nothing to train on: type "
+            f"data.split={next(iter(groups))} to train on it, or data.split=null if no name means a split"
+        )
+    if shared := set(training) & set(held_out):
+        raise ValueError(
+            f"data.split={split} and data.test_split={test_split} both name {listed(sorted(shared))} in {folder}: type "
+            f"names that have nothing in common"
+        )
+    notes = []
+    left = [name for name in groups if name not in {*training, *held_out}]
+    for verb, names in (("trained on", training), ("held out", held_out), ("left out", left)):
+        if names:
+            notes.append(f"{verb}: {listed(names)} ({counted(sum(len(groups[name]) for name in names), 'file')})")
+
+    def inside(names: list[str], keep: bool) -> list[File]:
+        some = [file for name in names for file in groups[name]]
+        if keep or depth is None:
+            return some
+        return [replace(file, folders=file.folders[:depth] + file.folders[depth + 1 :]) for file in some]
+
+    return Parts(inside(training, whole), inside(held_out, False), notes)
+
+
+def called(some: list[File], name: str, depth: int | None) -> bool:
+    """Whether a group of files has this name, in any capitals: its folder, or the start of a table's own."""
+    name = name.lower()
+    if depth is not None:
+        return some[0].folders[depth : depth + 1] != () and some[0].folders[depth].lower() == name
+    return some[0].path.name.lower().startswith(name) or name in map(str.lower, some[0].folders)
+
+
+def folder_groups(files: list[File], asked: dict[str, str], folder: Path) -> tuple[int | None, dict[str, list[File]]]:
+    """Returns at which depth folders are splits, and the files by their names there; none where nothing is a split."""
+    if asked:
+        deepest = max(len(file.folders) for file in files)
+        levels = [{file.folders[d].lower() for file in files if len(file.folders) > d} for d in range(deepest)]
+        depth = next((d for d, names in enumerate(levels) if {name.lower() for name in asked.values()} <= names), None)
+        for key, name in asked.items():
+            if depth is None and (len(asked) == 1 or not any(name.lower() in names for names in levels)):
+                missing(key, name, sorted({each for file in files for each in file.folders}), folder)
+        if depth is None:
+            raise ValueError(
+                f"data.split={asked['split']} and data.test_split={asked['test_split']}: these folders of {folder} lie "
+                f"at different depths: name the folder that holds both in data.path"
+            )
+    else:
+        depth = split_depth(files, folder)
+        if depth is None:
+            return None, {}
+    groups: dict[str, list[File]] = {}
+    for file in files:
+        name = "/".join(file.folders[depth : depth + 1]) or file.local
+        groups.setdefault(name, []).append(file)
+    return depth, groups
+
+
+def table_groups(files: list[File], asked: dict[str, str], folder: Path) -> tuple[None, dict[str, list[File]]]:
+    """Returns the tables by their names; none where no name means a split."""
+    groups = {file.local: [file] for file in files}
+    for key, name in asked.items():
+        if not any(called(some, name, None) for some in groups.values()):
+            missing(key, name, list(groups), folder)
+    words = {table_kind(file) for file in files}
+    if not asked:
+        if words == {None}:
+            return None, {}
+        if None in words and (TRAIN not in words or len(words) == 2):
+            unclear([file.local for file in files], folder)
+    return None, groups
+
+
+def missing(key: str, name: str, names: list[str], folder: Path) -> None:
+    holds = f"it holds {listed(names, 5)}" if names else "it holds no folders"
+    raise ValueError(
+        f"data.{key}={name}: no file or subfolder of {folder} is called so; {holds}: type "
+        f"data.{key}={'NAME, the start of a name' if names else 'auto' if key == 'split' else 'null'}"
+    )
+
+
+def unclear(names: Collection[str], folder: Path) -> None:
+    raise ValueError(
+        f"data.path={folder} holds {listed(names, 8)}, some of which are named like splits: type data.split=NAME "
+        f"and data.test_split=NAME to say which are, or data.split=null if none is"
+    )
+
+
+def split_depth(files: list[File], folder: Path) -> int | None:
+    """Returns the depth at which folders are splits (0 at the top), or None; a lone folder above all is passed by."""
+
+    def level(depth: int) -> tuple[set[str], bool, set[str | None]]:
+        """The names of the folders at a depth, whether all files lie in one, and which splits these names mean."""
+        names = {file.folders[depth] for file in files if len(file.folders) > depth}
+        return names, all(len(file.folders) > depth for file in files), {kind(name) for name in names}
+
+    depth = 0
+    while (found := level(depth))[1] and len(found[0]) == 1 and found[2] == {None}:
+        depth += 1
+    names, complete, words = found
+    if names and complete and None not in words:
+        return depth
+    if both(words) or (names and None not in words):
+        # beside other folders, or beside pictures that lie in none
+        unclear(sorted(names) + ["pictures in no folder"] * (not complete), folder)
+    below, complete_below, words = level(depth + 1)
+    if both(words):
+        if complete_below and None not in words:
+            return depth + 1
+        unclear([f".../{name}" for name in sorted(below)], folder)
+    return None
+
+
+def both(words: set[str | None]) -> bool:
+    """Whether there is a split to train on and one to hold out."""
+    return TRAIN in words and bool(words & {TEST, VALIDATION})
+
+
+# ---- classes ----------------------------------------------------------------------------------------------------
+
+
+def classes(parts: Parts) -> tuple[list[str] | None, list[str]]:
+    """Returns the class of each file, training before held-out ones, and what is to be said of it.
+
+    A class is the first folder below a split's in which the files differ; None where some file lies in none, or all in
+    one.
+    """
+    files = parts.training + parts.held_out
+    inner = [file.folders for file in files]
+    while all(inner) and len({folders[0] for folders in inner}) == 1:
+        inner = [folders[1:] for folders in inner]
+    names = sorted({folders[0] for folders in inner if folders})
+    if not names:
+        return None, []
+    if not all(inner):
+        beside = sum(not folders for folders in inner)
+        verb = "lies" if beside == 1 else "lie"
+        return None, [f"no classes: {counted(beside, 'file')} {verb} beside the folders {listed(names)}"]
+    labels = [folders[0] for folders in inner]
+    notes = [f"{len(names)} classes, the folders {listed(names, 10)}"]
+    if parts.held_out:
+        training = set(labels[: len(parts.training)])
+        for where, some in (("held out", set(labels[len(parts.training) :]) - training),
+                            ("trained on", training - set(labels[len(parts.training) :]))):  # fmt: skip
+            if some:
+                notes.append(f"only {where}: {listed(sorted(some))}")
+    return labels, notes
+
+
+def once(parts: Parts, labels: list[str] | None) -> tuple[Parts, list[str] | None]:
+    """Returns the parts without the further links to a file that is there already.
+
+    Raises:
+        ValueError: if a file is in two splits or two classes.
+    """
+    files, seen = parts.training + parts.held_out, {}
+    for n, file in enumerate(files):
+        stat = file.path.stat()
+        seen.setdefault((stat.st_dev, stat.st_ino), []).append(n)
+    border = len(parts.training)
+    for same in seen.values():
+        first = same[0]
+        for n in same[1:]:
+            both_splits = (n < border) != (first < border)
+            if both_splits or (labels is not None and labels[n] != labels[first]):
+                raise ValueError(
+                    f"{files[first].local} and {files[n].local} in {files[n].path} are one file through a link, in two "
+                    f"{'splits' if both_splits else 'classes'}: remove one of them"
+                )
+    kept = sorted(same[0] for same in seen.values())
+    if len(kept) == len(files):
+        return parts, labels
+    further = counted(len(files) - len(kept), "further link to the same file", "further links to the same files")
+    chosen = Parts(
+        [files[n] for n in kept if n < border],
+        [files[n] for n in kept if n >= border],
+        [*parts.notes, f"{further} left out"],
+    )
+    return chosen, None if labels is None else [labels[n] for n in kept]

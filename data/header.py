@@ -1,0 +1,148 @@
+"""Whether the first row of a csv file is its header, also where it is made of numbers.
+
+A row of words above numbers is a header. Wavelengths, years, or the 0,1,2 that pandas writes for columns without names
+are numbers, and are told from an example by what no example does:
+
+* they are in quotes, and the other numbers are not;
+* they are integers without a point above rows in which every number has one;
+* they are 0 ... D-1, no other row is, and most rows are not consecutive integers;
+* they ascend or descend and lie outside the columns' values by more than the columns' range;
+* they are evenly spaced (from three on), consecutive integers, or (from eight on) ascend or descend, and at most one in
+  a hundred of twenty or more other rows does; so few is the probability that an example does.
+
+Words that stand in columns of words, beside numbers of which none of this holds, are names if the other cells are of
+few kinds (categories, or one pattern such as S12) and they are not; they are an example if they recur. Numbers alone of
+which none of this holds are an example.
+"""
+
+import re
+
+import numpy as np
+
+from data.numerals import MISSING, number, resembles_number
+
+ENOUGH = 5  # rows from which a column's range is compared with the first row
+MANY = 20  # rows from which a property that hardly any other row has is no accident
+RARE = 0.01  # share of the other rows that may have it
+LONG = 8  # entries from which an ascending row is unusual
+PATTERNS = 3  # patterns of letters and digits that a column of codes may have
+
+
+def is_header(
+    first: list[str],
+    body: list[list[str]],
+    values: np.ndarray,
+    quoted: tuple[list[bool], list[bool]] | None = None,
+    names: list[str] | None = None,
+    decimal: str = ".",
+) -> bool | None:
+    """Whether the first row is a header; None where it holds words and nothing decides.
+
+    Arguments:
+        first: the cells of the first row.
+        body: for each column some cells of the other rows.
+        values: the numbers of up to some thousand other rows, (N, D), NaN where a cell is none.
+        quoted: for each column whether the first row's cell is in quotes, and whether a cell of the other rows is; None
+            if the quotes are not known.
+        names: the names that the user or the data ask for.
+        decimal: the decimal mark.
+    """
+    words = [j for j, cell in enumerate(first) if number(cell, decimal) is None and not resembles_number(cell)]
+    if names and set(names) <= set(first) and (set(first) == set(names) or any(first[j] in names for j in words)):
+        return True
+    if not any(body):
+        return bool(words)
+    numeric = [j for j, cells in enumerate(body) if is_numeric(cells)]
+    above = [j for j in words if j in numeric]
+    filled = [j for j in numeric if j not in words and first[j].strip(" \t").lower() not in MISSING]
+    votes = {vote for j in words if j not in numeric and (vote := is_name(first[j], body[j])) is not None}
+    if not numeric:
+        return bool(words) and False not in votes
+    if filled and is_row_of_names(
+        [first[j] for j in filled],
+        [body[j] for j in filled],
+        values[:, filled],
+        None if quoted is None else ([quoted[0][j] for j in filled], [quoted[1][j] for j in filled]),
+        decimal,
+    ):
+        return True
+    if any(any(map(str.isalpha, first[j])) for j in above) or above and not filled:
+        return True
+    if above or len(votes) > 1:  # a mark such as ? above numbers
+        return None
+    return next(iter(votes)) if votes else None if words else False
+
+
+def is_name(word: str, cells: list[str]) -> bool | None:
+    """Whether a word is the name of a column of words; None where nothing decides."""
+    kinds = {cell.strip() for cell in cells}
+    if word in kinds:
+        return False
+    if 2 * len(kinds) <= len(cells):
+        return True
+    patterns = {pattern(kind) for kind in kinds}
+    return pattern(word) not in patterns if len(patterns) <= PATTERNS else None
+
+
+def pattern(word: str) -> str:
+    """A word with one ``a`` for each run of letters and one ``9`` for each run of digits."""
+    return re.sub("[0-9]+", "9", re.sub(r"[^\W\d_]+", "a", word))
+
+
+def is_numeric(cells: list[str]) -> bool:
+    """Whether at least half of the filled cells resemble numbers."""
+    filled = [cell for cell in cells if cell.strip(" \t").lower() not in MISSING]
+    return bool(filled) and 2 * sum(map(resembles_number, filled)) >= len(filled)
+
+
+def is_row_of_names(
+    first: list[str],
+    body: list[list[str]],
+    values: np.ndarray,
+    quoted: tuple[list[bool], list[bool]] | None,
+    decimal: str,
+) -> bool:
+    """Whether numbers in the first row name the columns of numbers below them; arguments as in :func:`is_header`."""
+    row = [number(cell, decimal) for cell in first]
+    if None in row or len(set(first)) < len(first) or not np.isfinite(row).all():
+        return False
+    if quoted is not None and all(quoted[0]) and not any(quoted[1]):
+        return True
+    row, count, rows = np.array(row), len(row), len(values)
+    integers = all(is_integer(cell) for cell in first)
+    pointed = all(
+        any(mark in cell for mark in ".,eE") for cells in body for cell in cells if cell.strip().lower() not in MISSING
+    )
+    if count > 1 and integers and np.array_equal(row, np.arange(count)) and not (values == row).all(1).any():
+        consecutive = (np.diff(values, axis=1) == 1).all(1).mean() if rows else 0.0
+        if pointed or rows >= ENOUGH and consecutive < 0.5:
+            return True
+    if integers and pointed and rows >= ENOUGH:
+        return True
+    known = values[np.isfinite(values).all(1)]
+    steps = np.diff(row)
+    monotone = count > 1 and bool((steps > 0).all() or (steps < 0).all())
+    if monotone and len(known) >= ENOUGH:
+        low, high = known.min(0), known.max(0)
+        if (np.maximum(low - row, row - high) > high - low).all():
+            return True
+    if not monotone or len(known) < MANY:
+        return False
+    others = np.diff(known, axis=1)
+    even = is_even(others)
+    if integers and (np.abs(steps) == 1).all() and (even & (np.abs(others[:, 0]) == 1)).mean() <= RARE:
+        return True
+    if count > 2 and is_even(steps[None])[0] and even.mean() <= RARE:
+        return True
+    return count >= LONG and ((others > 0).all(1) | (others < 0).all(1)).mean() <= RARE
+
+
+def is_integer(cell: str) -> bool:
+    """Whether a cell is written with digits and a sign alone."""
+    return cell.strip(" \t").lstrip("+-").isdigit()
+
+
+def is_even(steps: np.ndarray) -> np.ndarray:
+    """For each row of steps (N, D - 1) whether they are equal and not zero, up to rounding."""
+    size = np.abs(steps[:, 0])
+    return (size > 0) & (np.abs(steps - steps[:, :1]) <= 1e-6 * size[:, None]).all(1)

@@ -1,0 +1,193 @@
+"""Class labels of any type: whole numbers stay numbers, all else becomes words, and unequal labels stay apart."""
+
+from decimal import Decimal
+
+import numpy as np
+
+from data.csv_table import CsvTable
+from data.numerals import CODE, MISSING, number, whole
+from data.numpy_file import NumpyFile
+from data.parquet_table import ParquetTable
+
+Source = CsvTable | ParquetTable | NumpyFile
+ABSENT = {"", "nan", "nat", "<na>"}  # words, in lower case, that are no class whatever the others are
+
+
+def read_labels(source: Source, name: str, count: int) -> tuple[np.ndarray, list[str] | None, list[str]]:
+    """The classes of a file's rows.
+
+    Whole numbers within int64 are classes by their value. Words, bytes, dates, codes with leading zeros and larger
+    numbers are classes by their text, as it is written. An empty cell is an error; ``none``, ``null`` and ``NA`` are
+    classes beside other words, and missing values beside numbers or as the only words without quotes.
+
+    Arguments:
+        source: the opened file.
+        name: of a column of a table, or its number where the table has no header; or of an array of an .npz.
+        count: the number of rows there must be.
+
+    Returns:
+        the classes (N,), int64; the words where they are words, a class being the place of its word, else None; and
+        notes on what was taken.
+
+    Raises:
+        ValueError: with data.labels and the file.
+    """
+    said = f"data.labels={name}"
+    if not source.table and source.single:
+        raise ValueError(f"{said}: {source.file} holds one array without a name; save x and labels as an .npz")
+    if source.names.count(name) != 1:
+        lacks = "has several columns of this name" if name in source.names else "has no such column or array"
+        raise ValueError(f"{said}: {source.where} {lacks}; it has {', '.join(source.names)}")
+    if source.table:
+        j = source.names.index(name)
+        values = source.words(j) if isinstance(source, CsvTable) else source.values(j, said)
+    else:
+        values = source.array(name, said)
+        if values.shape != (count,) and values.shape != (count, 1):
+            raise ValueError(
+                f"{said} has the shape {values.shape} in {source.where}, and there are {count} examples: save one "
+                f"label an example, of shape ({count},)"
+            )
+        values = values.reshape(-1)
+    try:
+        texts = written(values)
+        refuse_missing(texts, source, name)
+        classes, names = classes_of_texts(texts, name)
+    except ValueError as error:
+        raise ValueError(f"{said}: {source.where}: {error}") from error
+    return classes, names, notes_of(texts, name, classes, names)
+
+
+def read_words(source: Source, column: str) -> list[str | bool]:
+    """The labels in a file, as they are written.
+
+    Arguments:
+        source: the opened file, of one axis or one column, or with an array or a column of the name.
+        column: the name.
+    """
+    if not source.table:
+        values = source.array(None if source.single else only(source, column))
+        values = values[None] if values.ndim == 0 else values
+        if values.ndim > 1 and values.size != len(values):
+            raise ValueError(f"{source.where} holds labels of shape {values.shape}: save one a row, of shape (N,)")
+        values = values.reshape(-1)
+        if values.dtype.kind == "b":
+            return values.tolist()
+    else:
+        j = source.names.index(only(source, column))
+        values = source.words(j) if isinstance(source, CsvTable) else source.values(j, source.where)
+        if isinstance(values, list) and all(isinstance(value, bool) for value in values):
+            return values
+    try:
+        texts = written(values)
+    except ValueError as error:
+        raise ValueError(f"{source.where}: {error}") from error
+    if None in texts or "" in texts:
+        row = next(i for i, text in enumerate(texts) if not text)
+        raise ValueError(f"{source.where}: row {row} holds no label (rows count from 0): fill it in or leave it out")
+    return texts
+
+
+def only(source: Source, column: str) -> str:
+    """The name of the only column or array, or of the one that is called so."""
+    if len(source.names) == 1:
+        return source.names[0]
+    if source.names.count(column) != 1:
+        kind = "columns" if source.table else "arrays"
+        raise ValueError(f"{source.where} has the {kind} {', '.join(source.names)}: call one of them {column}")
+    return column
+
+
+def written(values: np.ndarray | list) -> list[str | None]:
+    """Labels of any type as text, None where one is missing.
+
+    Raises:
+        ValueError: for values that are neither words, whole numbers, booleans nor dates.
+    """
+    if isinstance(values, list) and all(isinstance(value, str) for value in values):
+        texts = {value: text_of(value) for value in set(values)}
+        return [texts[value] for value in values]
+    if isinstance(values, list):
+        return [text_of(value) for value in values]
+    kind = values.dtype.kind
+    if kind == "M":
+        return [None if np.isnat(value) else str(value) for value in values]
+    if kind == "f":
+        return [text_of(value) for value in values]  # numpy's own scalars: their text is the shortest
+    if kind in "biuSUT":
+        return [text_of(value) for value in values.tolist()]
+    raise ValueError(f"it holds values of type {values.dtype}: save words, with array.astype(str), or whole numbers")
+
+
+def text_of(value: object) -> str | None:
+    """One label as text: whole numbers without decimals where int64 holds them."""
+    if value is None:
+        return None
+    if isinstance(value, bytes):
+        try:
+            return value.decode().strip()
+        except UnicodeDecodeError:
+            raise ValueError(f"it holds the bytes {value!r}, which are not UTF-8: save words") from None
+    if isinstance(value, str):
+        return value.strip()
+    if isinstance(value, bool):
+        return str(int(value))
+    if isinstance(value, float | np.floating | Decimal):
+        if value != value:
+            return None
+        return str(int(value)) if abs(value) < 2**63 and value == int(value) else str(value)
+    return str(value)
+
+
+def refuse_missing(texts: list[str | None], source: Source, name: str) -> None:
+    """Raises a ValueError that counts the rows without a label."""
+    found = {text for text in texts if text is not None}
+    absent = {text for text in found if text.lower() in ABSENT}
+    unsure = {text for text in found - absent if text.lower() in MISSING}
+    rest = found - absent - unsure
+    among_numbers = bool(rest) and all(number(text) is not None for text in rest)
+    if unsure and (among_numbers or isinstance(source, CsvTable) and source.unquoted(source.names.index(name), unsure)):
+        absent |= unsure
+    if missing := sum(text is None or text in absent for text in texts):
+        row = next(i for i, text in enumerate(texts) if text is None or text in absent)
+        raise ValueError(
+            f"{missing} row{'s have' if missing > 1 else ' has'} no label, the first is row {row} (rows count from 0): "
+            f"leave those rows out, or write a word for them"
+        )
+
+
+def classes_of_texts(texts: list[str], name: str) -> tuple[np.ndarray, list[str] | None]:
+    """The classes of labels (N,), int64, and their names where they are no whole numbers within int64."""
+    if all(text.lower() not in MISSING and number(text) is not None for text in set(texts)):
+        values = {text: whole(text) for text in set(texts)}
+        if wrong := next((text for text in texts if values[text] is None), None):
+            raise ValueError(
+                f"it holds {wrong}, and labels are words or whole numbers; to learn p(x | y) for numbers type "
+                f"data.condition=[{name}]"
+            )
+        if all(-(2**63) <= value < 2**63 for value in values.values()):
+            return np.array([values[text] for text in texts], dtype=np.int64), None
+        names: dict[int, str] = {}
+        for text in texts:
+            names.setdefault(values[text], text)
+        order = sorted(names)
+        places = {value: k for k, value in enumerate(order)}
+        return np.array([places[values[text]] for text in texts]), [names[value] for value in order]
+    words, classes = np.unique(np.array(texts), return_inverse=True)
+    return classes.astype(np.int64), words.tolist()
+
+
+def notes_of(texts: list[str], name: str, classes: np.ndarray, names: list[str] | None) -> list[str]:
+    """What the labels were taken for."""
+    found = names or [str(value) for value in np.unique(classes).tolist()]
+    shown = ", ".join(found[:6]) + (", ..." if len(found) > 6 else "")
+    kind = "whole numbers" if names is None else "words"
+    notes = [f"labels from {name}: {len(found)} class{'es' if len(found) > 1 else ''}, {kind} ({shown})"]
+    for word in found if names else ():
+        if word.lower() in MISSING:
+            notes.append(f"the word {word} is a class of {texts.count(word)} rows and no missing value")
+    if names and any(CODE.fullmatch(word) for word in found):
+        notes.append("labels with leading zeros are words")
+    elif names and all(whole(word) is not None for word in found):
+        notes.append("labels beyond int64 are words")
+    return notes

@@ -1,0 +1,71 @@
+"""Which words are numbers: a grammar of decimal and scientific notation in ASCII.
+
+Python's ``float`` also reads ``1_11`` as 111 and digits of other scripts; both are identifiers in a table. A whole
+number with leading zeros, such as ``007``, is a code and no number either.
+"""
+
+import re
+from decimal import Decimal
+
+MISSING = {"", "na", "n/a", "<na>", "null", "none", "nan"}  # cells, in lower case, that mean "no value"
+POINT = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+COMMA = re.compile(r"[+-]?(?:[0-9]+,?[0-9]*|,[0-9]+)(?:[eE][+-]?[0-9]+)?")
+CODE = re.compile(r"[+-]?0[0-9]+")
+GROUPS = re.compile(r"[+-]?[1-9][0-9]{0,2}(?:[,.' ][0-9]{3})+(?:[.,][0-9]+)?")
+GROUP = re.compile(r"[+-]?[1-9][0-9]{0,2},[0-9]{3}")  # thousands by a comma, or three decimals after one
+INFINITE = {"inf", "infinity"}
+LOOSE = re.compile(r"[+-]?[0-9][0-9.,_' ]*(?:[eE][+-]?[0-9]+)?|[+-]?[.,][0-9]+")
+
+
+def number(cell: str, decimal: str = ".") -> float | None:
+    """The number in a cell with this decimal mark; NaN where the cell says that there is none, None for other words."""
+    cell = cell.strip(" \t")
+    if (POINT if decimal == "." else COMMA).fullmatch(cell):
+        return None if CODE.fullmatch(cell) else float(cell.replace(",", "."))
+    word = cell.lower()
+    if word.lstrip("+-") in INFINITE and len(word) - len(word.lstrip("+-")) <= 1:
+        return float(word)
+    return float("nan") if word in MISSING else None
+
+
+def whole(word: str) -> int | None:
+    """The integer that a word writes, with or without a decimal point; None for other words and beyond 400 digits."""
+    if not POINT.fullmatch(word) or CODE.fullmatch(word) or abs(float(word)) == float("inf"):
+        return None
+    value = Decimal(word)
+    return int(value) if value == value.to_integral_value() else None
+
+
+def resembles_number(cell: str) -> bool:
+    """Whether a cell looks like a number, a code or a number with an unusual mark, rather than like a word."""
+    return bool(LOOSE.fullmatch(cell.strip(" \t"))) or cell.strip(" \t").lower().lstrip("+-") in INFINITE
+
+
+def mark_of(cells: list[str], delimiter: str) -> str | None:
+    """The decimal mark of a column that is not written with points throughout: a comma, or None.
+
+    A comma counts as a decimal mark if every cell is then a number and the commas cannot be marks of thousands: they
+    may be where each is followed by three digits and the cells are separated by commas, or stand among smaller integers
+    without a comma.
+    """
+    filled = [cell for each in cells if (cell := each.strip(" \t")).lower() not in MISSING]
+    commas = [cell for cell in filled if "," in cell]
+    if not commas or any(number(cell, ",") is None for cell in filled):
+        return None
+    if not all(GROUP.fullmatch(cell) for cell in commas):
+        return ","
+    plain = [cell for cell in filled if "," not in cell]
+    smaller = bool(plain) and all(abs(number(cell, ",")) < 1000 for cell in plain)
+    return None if delimiter == "," or smaller else ","
+
+
+def fault_of(cell: str) -> str:
+    """Why a cell is no number, in a clause that follows its quotation; empty where there is no more to say."""
+    cell = cell.strip(" \t")
+    if CODE.fullmatch(cell):
+        return ", a code with leading zeros and not a number"
+    if GROUPS.fullmatch(cell):
+        return ", perhaps with thousands separators: write it without them, with a decimal point"
+    if COMMA.fullmatch(cell):
+        return ", perhaps with a decimal comma: write decimal points"
+    return ""

@@ -1,0 +1,56 @@
+"""A .npy or .npz file: one array, or several by name; pickled objects are never read."""
+
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+DAMAGED = (ValueError, EOFError, OSError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError, SyntaxError)
+
+
+class NumpyFile:
+    """The arrays of a file.
+
+    Arguments:
+        file: the file.
+        where: what opens every error, such as ``data.path=/home/me/a.npz``.
+
+    Attributes:
+        names: of the arrays; empty for a .npy file, which holds one without a name.
+        notes: how the file was understood.
+    """
+
+    table = named = False
+
+    def __init__(self, file: Path, where: str):
+        self.file, self.where, self.single, self.notes = file, where, file.suffix.lower() == ".npy", []
+        self.names: list[str] = []
+        if not self.single:
+            try:
+                with zipfile.ZipFile(file) as archive:
+                    self.names = [name.removesuffix(".npy") for name in archive.namelist()]
+            except DAMAGED as error:
+                raise self.unreadable(None) from error
+
+    def array(self, name: str | None = None, said: str | None = None) -> np.ndarray:
+        """The array of this name, or the only one of a .npy file; ``said`` is what opens an error besides the file."""
+        try:
+            found = np.load(self.file, allow_pickle=False)  # a pickle could run any code
+            if self.single:
+                return found
+            with found:
+                values = found[name]
+        except DAMAGED as error:
+            raise self.unreadable(name, said) from error
+        if not isinstance(values, np.ndarray):
+            raise self.unreadable(name, said)
+        return values
+
+    def unreadable(self, name: str | None, said: str | None = None) -> ValueError:
+        what = "the file" if name is None else f"array {name!r}"
+        remedy = "np.save(path, array)" if self.single else f"np.savez(path, {name or 'x'}=array)"
+        return ValueError(
+            f"{f'{said}: ' if said else ''}{self.where}: {what} cannot be read (damaged, or pickled objects, which are "
+            f"never read): save numbers with {remedy}, words as array.astype(str)"
+        )

@@ -1,0 +1,194 @@
+"""Pictures in the cells of parquet files, and the classes beside them."""
+
+from bisect import bisect_right
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+
+from data.encoded import Encoded
+from data.folders import File, counted, listed
+
+
+def from_tables(files: list[File], column: str | None, labels: str | None, where: str) -> tuple[Encoded, list[str]]:
+    """Reads the tables of one split.
+
+    Arguments:
+        files: parquet files with the same columns.
+        column: that of pictures, bytes or a pair {bytes, path}; None for the only one there is.
+        labels: that of classes; None for the one called label, where it holds classes.
+        where: what the user typed, for messages.
+
+    Returns:
+        the pictures, and what was left out, a clause each.
+    """
+    pyarrow = import_arrow(where)
+    schema = schema_of(files[0], where)
+    named = label_column(labels, schema.names, where)
+    column = image_column(column, [f.name for f in schema if holds_pictures(f.type)], schema.names, where)
+    wanted = list(dict.fromkeys([column, *([named] if named else [])]))
+    tables = []
+    for file in files:
+        lacking = [name for name in wanted if name not in schema_of(file, where).names]
+        if lacking:
+            raise ValueError(f"{where}: {file.local} has no column {lacking[0]!r}, and {files[0].local} has one")
+        try:
+            stored = pyarrow.parquet.ParquetFile(file.path)
+            pieces = [stored.read_row_group(k, columns=wanted) for k in range(stored.num_row_groups)]
+            tables.append(pyarrow.concat_tables([stored.schema_arrow.empty_table().select(wanted), *pieces]))
+        except (pyarrow.ArrowException, OSError) as error:
+            raise ValueError(f"{where}: {file.local} is not a parquet file, or a damaged one ({error})") from error
+    count = sum(map(len, tables))
+    if count == 0:
+        raise ValueError(f"{where}: {files[0].local} holds no rows")
+
+    chunks, paths, origins = [], [], []
+    for file, table in zip(files, tables):
+        if not holds_pictures(table.schema.field(column).type):
+            raise ValueError(
+                f"{where}: column {column!r} of {file.local} holds no images, that of {files[0].local} does"
+            )
+        row = 0
+        for chunk in table[column].chunks:
+            if pyarrow.types.is_dictionary(chunk.type):
+                chunk = chunk.dictionary_decode()
+            pair = pyarrow.types.is_struct(chunk.type)
+            chunks.append(chunk.field("bytes") if pair else chunk)
+            paths.append(chunk.field("path") if pair and chunk.type.get_field_index("path") >= 0 else None)
+            origins.append((file.local, row))
+            row += len(chunk)
+    starts = list(accumulate(map(len, chunks), initial=0))
+
+    def read(i: int) -> tuple[str, Any, None]:
+        k = bisect_right(starts, i) - 1
+        j = i - starts[k]
+        cell, path = chunks[k][j], None if paths[k] is None else paths[k][j].as_py()
+        table, row = origins[k]
+        name = f"{where}: row {row + j} of {table} ({path or column})"
+        if not cell.is_valid:
+            raise ValueError(f"{name}: row {row + j} of column {column!r} holds no bytes of an image: leave it out")
+        return name, cell.as_buffer(), None
+
+    known, notes = None, []
+    if named is not None:
+        known, reason = classes([table[named] for table in tables], named, labels is not None, where)
+        notes.append(f"classes: the column {named}" if known is not None else f"no classes: {reason}")
+    others = [name for name in schema.names if name not in wanted]
+    if others:
+        notes.append(f"{counted(len(others), 'other column')} left out ({listed(others)})")
+    return Encoded(count, read, known, len(files)), notes
+
+
+def import_arrow(where: str) -> Any:
+    """Returns the module pyarrow with its parquet files, or raises an ImportError that says where to get it."""
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise ImportError(f"{where}: reading parquet needs pyarrow: pip install -e .[images]") from error
+    return pyarrow
+
+
+def schema_of(file: File, where: str) -> Any:
+    pyarrow = import_arrow(where)
+    try:
+        return pyarrow.parquet.read_schema(file.path)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise ValueError(f"{where}: {file.local} is not a parquet file, or a damaged one ({error})") from error
+
+
+def holds_pictures(kind: Any) -> bool:
+    """Whether a column of this type may hold pictures: bytes, or pairs of which one is called bytes."""
+    import pyarrow
+
+    kinds = pyarrow.types
+    if kinds.is_dictionary(kind):
+        kind = kind.value_type
+    if kinds.is_struct(kind):
+        return kind.get_field_index("bytes") >= 0 and holds_pictures(kind.field("bytes").type)
+    return kinds.is_binary(kind) or kinds.is_large_binary(kind) or str(kind) == "binary_view"
+
+
+def label_column(labels: str | None, names: list[str], where: str) -> str | None:
+    """Returns the column of classes: the one asked for, or the one called label."""
+    if labels is None:
+        return "label" if "label" in names else None
+    if labels not in names:
+        raise ValueError(f"data.labels={labels}: {where} has no such column, it has {listed(names, 50)}")
+    return labels
+
+
+def classes(columns: list[Any], name: str, asked: bool, where: str) -> tuple[np.ndarray | None, str]:
+    """Returns the classes (N,) in a column's parts, one a file: whole numbers, truths as 0 and 1, or words.
+
+    Arguments:
+        columns: pyarrow's chunked arrays.
+        asked: whether the user named the column; where it is the usual one, it may hold something else, or nothing for
+            some rows, and there are no classes then.
+
+    Returns:
+        the classes, or None and why there are none.
+
+    Raises:
+        ValueError: if the user asked for a column that does not hold one class a row.
+    """
+    missing = sum(column.null_count for column in columns)
+    if missing:
+        total = sum(map(len, columns))
+        reason = f"{missing} of {total} rows have nothing in the column {name}"
+        if asked:
+            raise ValueError(f"data.labels={name}: {reason} of {where}: leave those rows out")
+        return None, reason
+    parts = [class_values(column) for column in columns]
+    kinds = {part.dtype.kind for part in parts if part is not None}
+    if any(part is None for part in parts) or len(kinds) > 1:
+        if asked:
+            raise ValueError(
+                f"data.labels={name}: this column of {where} holds neither whole numbers nor truths nor words: name a "
+                f"column that does"
+            )
+        return None, f"the column {name} holds neither whole numbers nor truths nor words"
+    return np.concatenate(parts), ""
+
+
+def class_values(column: Any) -> np.ndarray | None:
+    """Returns a column's values as int64 or as words; None where they are neither."""
+    import pyarrow
+
+    kinds, kind = pyarrow.types, column.type
+    if kinds.is_dictionary(kind):
+        column = column.cast(kind.value_type)
+        kind = column.type
+    if kinds.is_boolean(kind):
+        column = column.cast(pyarrow.int8())
+    elif kinds.is_decimal(kind) or kinds.is_floating(kind):
+        values = np.array([float(value) for value in column.to_pylist()])
+        whole = np.isfinite(values).all() and (values == np.floor(values)).all() and (np.abs(values) < 2**53).all()
+        return values.astype(np.int64) if whole else None
+    elif kinds.is_string(kind) or kinds.is_large_string(kind) or str(kind) == "string_view":
+        return np.array(column.to_pylist(), dtype=str)
+    elif kinds.is_date(kind) or kinds.is_timestamp(kind):
+        return np.array(column.cast(pyarrow.string()).to_pylist(), dtype=str)
+    elif kinds.is_binary(kind) or kinds.is_large_binary(kind) or kinds.is_fixed_size_binary(kind):
+        try:
+            return np.array([value.decode() for value in column.to_pylist()], dtype=str)
+        except UnicodeDecodeError:
+            return None
+    elif not kinds.is_integer(kind):
+        return None
+    try:
+        return column.cast(pyarrow.int64()).to_numpy().astype(np.int64)
+    except pyarrow.ArrowInvalid:  # above 2^63: different numbers all the same
+        return np.array([str(value) for value in column.to_pylist()], dtype=str)
+
+
+def image_column(column: str | None, holds_images: list[str], names: list[str], where: str) -> str:
+    """Returns the column of images: the one asked for, or the only one there is."""
+    if column is not None and column not in names:
+        raise ValueError(f"data.column={column}: {where} has the columns {', '.join(names)}: type one of them")
+    if column is not None and column not in holds_images:
+        raise ValueError(f"data.column={column} of {where} holds no images; those that do: {holds_images or 'none'}")
+    if column is None and len(holds_images) != 1:
+        found = f"the columns {', '.join(holds_images)} hold images" if holds_images else "no column holds images"
+        raise ValueError(f"{where}: {found} (of {', '.join(names)}): type data.column=NAME")
+    return column or holds_images[0]

@@ -1,0 +1,206 @@
+r"""The density of data from the density of their blur, where the score and its Jacobian at one noise level are known.
+
+At the noise level k = sigma/alpha the blurred data have the density q = p_0 * N(0, k^2 I). With tau = k^2, l = log q, g
+its gradient and H its Hessian, l obeys the heat equation in the form
+
+.. math:: \partial_\tau l = \tfrac12(\mathrm{tr}\,H + \|g\|^2),
+
+which is to be solved backwards, to tau = 0. One Euler step of it, -tau/2 (tr H + |g|^2), is an asymptotic series's
+first term, and wrong where data vary on scales s below k: a Gaussian direction of variance s^2 has tau H = -lambda with
+lambda = k^2/(s^2 + k^2), and needs -1/2 log(1 - lambda) in place of lambda/2. So the step is taken of the Gaussian that
+touches l at x to second order (Laplace's approximation), whose deblurring is exact:
+
+.. math::
+    \log p_0(x) \approx l(x) + G, \qquad
+    G = -\tfrac12\log\det(I + \tau H) - \tfrac\tau2\,g^\top (I + \tau H)^{-1} g .
+
+Its first order in tau is the heat step; of the second order, tau^2/8 (2 |H|^2 + 4 g'Hg + Laplace^2 l + 4 g . grad
+Laplace l), it has the first two terms, and the other two vanish for a Gaussian.
+
+* **The exact trace** has the whole H: G by its eigenvalues. 1 + tau H is 1 - lambda, positive for every density that is
+  a blur; what is below ``FLOOR``, because data have no detail there or because a network is no score, is taken as
+  ``FLOOR``.
+* **Random probes** v have v'f(I + tau H)v from m products with H, by Lanczos' method. With the Gaussian of the data's
+  moments as control variate, H_G known, the same m products of both are compared, and G is exact for Gaussian data.
+  What one product less would have given says how far m products may be from the end.
+
+**The error** is seen at a second level, tau_2 = 2 tau: l(tau_2) - l(tau) is an integral of the heat equation at x, two
+more evaluations, and
+
+.. math:: d = \int_\tau^{2\tau}\tfrac12(\mathrm{tr}\,H + \|g\|^2)\,d\tau' + G(2\tau) - G(\tau)
+
+is by how much the answers from both levels differ. Where the terms of order tau^2 that G lacks lead, the error at tau
+is a third of d; d itself is what is claimed. A network that is no score, or has not learnt its two lowest levels, gives
+two answers too. What no level sees, no difference shows: where lambda exceeds 1/2 along some direction, data have
+detail below k, G takes it to be Gaussian, and all of G but its first order rests on that.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sde_lib.divergence import Pull, inner
+from sde_lib.quadrature import gauss_legendre
+
+from .moments import Moments
+
+FLOOR = 1e-5  # of 1 - lambda: a detail of 0.3 % of k
+DENSE = 512  # dimensions up to which the exact trace keeps the whole Jacobian
+PRODUCTS = 4  # m of the module's text
+
+
+@dataclass(frozen=True)
+class Deblurring:
+    """What is added to log q at some points.
+
+    Attributes:
+        estimates: of G in nats, (n, B), whose mean over n is the result.
+        remainder: how far the products may be from the end in nats, (B,); 0 where H is whole.
+        largest: the largest eigenvalue lambda that was seen, (B,): from 0.5 on, data have detail below k.
+        heat: the first order of G alone, one step of the heat equation, (B,).
+    """
+
+    estimates: Tensor
+    remainder: Tensor
+    largest: Tensor
+    heat: Tensor
+
+
+def deblur(tau: float, gradient: Tensor, pull: Pull, vectors: Tensor | None, reference: Moments | None) -> Deblurring:
+    """G at points whose log q has the gradient (B, D), and a Hessian with v'H = pull(v) for v (m, B, D).
+
+    Arguments:
+        tau: k^2, in the coordinates of clean data as all else.
+        vectors: random vectors (n, B, D) with E[vv'] = I; None for the exact trace.
+        reference: the Gaussian of the data's moments, for the control variate; None for none.
+    """
+    if vectors is not None:
+        return by_products(tau, gradient, pull, vectors, reference)
+    if gradient.shape[1] <= DENSE:
+        return by_eigenvalues(tau, gradient, pull)
+    return by_two_orders(tau, gradient, pull)
+
+
+def by_eigenvalues(tau: float, gradient: Tensor, pull: Pull) -> Deblurring:
+    """G from the whole Hessian, differentiable wherever no eigenvalue is raised to ``FLOOR``."""
+    count, dim = gradient.shape
+    eye = torch.eye(dim, dtype=gradient.dtype, device=gradient.device)
+    rows = pull(eye[:, None].expand(-1, count, -1)).transpose(0, 1)
+    shrunk = eye + 0.5 * tau * (rows + rows.mT)
+    with torch.no_grad():
+        values, axes = torch.linalg.eigh(shrunk)
+        raised = torch.einsum("bij,bj,bkj->bik", axes, values.clamp_min(FLOOR) - values, axes)
+    shrunk = shrunk + raised
+    quadratic = (gradient * torch.linalg.solve(shrunk, gradient)).sum(1)
+    found = -0.5 * (torch.linalg.slogdet(shrunk).logabsdet + tau * quadratic)
+    heat = -0.5 * tau * (rows.diagonal(dim1=1, dim2=2).sum(1) + gradient.square().sum(1))
+    return Deblurring(found[None], torch.zeros_like(found), 1 - values[:, 0], heat.detach())
+
+
+def by_two_orders(tau: float, gradient: Tensor, pull: Pull) -> Deblurring:
+    """G to the second order of its determinant, from all rows of H, none of which is kept."""
+    count, dim = gradient.shape
+    first = second = gradient.new_zeros(count)
+    for start in range(0, dim, 16):
+        index = torch.arange(start, min(start + 16, dim), device=gradient.device)
+        basis = torch.zeros(len(index), 1, dim, dtype=gradient.dtype, device=gradient.device)
+        basis[torch.arange(len(index)), 0, index] = 1
+        rows = -tau * pull(basis.expand(-1, count, -1))
+        first = first + inner(rows, basis.expand_as(rows)).sum(0)
+        second = second + rows.square().sum((0, 2))
+    quadratic, rough, largest, _ = (each[0] for each in by_lanczos(lambda v: -tau * pull(v), gradient[None], inverse))
+    found = 0.5 * first + 0.25 * second - 0.5 * tau * quadratic
+    third = second.detach() * largest.abs() / 6  # no term of the series is larger than its predecessor by more
+    rest = third / (1 - largest).clamp_min(FLOOR) + 0.5 * tau * (quadratic - rough).detach().abs()
+    heat = 0.5 * (first - tau * gradient.square().sum(1))
+    return Deblurring(found[None], rest, largest, heat.detach())
+
+
+def by_products(tau: float, gradient: Tensor, pull: Pull, vectors: Tensor, reference: Moments | None) -> Deblurring:
+    """G from random vectors and the gradient, each by the products of its own with -tau H."""
+
+    def of(apply: Pull) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """G by all products, and by one less, (n, B) each; the largest eigenvalue seen, and the mean trace, (B,)."""
+        logs, rough_logs, largest, trace = by_lanczos(apply, vectors, logarithm)
+        quadratic, rough_quadratic, other, _ = (each[0] for each in by_lanczos(apply, gradient[None], inverse))
+        fine, rough = (
+            -0.5 * (log + tau * square) for log, square in ((logs, quadratic), (rough_logs, rough_quadratic))
+        )
+        return fine, rough, torch.maximum(largest.amax(0), other), trace.mean(0)
+
+    found, rough, largest, trace = of(lambda v: -tau * pull(v))
+    if reference is not None:
+        # -tau H_G = tau (C + tau I)^{-1}, and all of its functions are known
+        along, others = reference.variances.to(gradient) + tau, gradient.new_tensor(reference.rest + tau)
+        directions = reference.directions.to(gradient)
+
+        def apply(function: Callable[[Tensor], Tensor], v: Tensor) -> Tensor:
+            inside, outside = function(tau / along), function(tau / others)
+            return outside * v + ((inside - outside) * (v @ directions)) @ directions.T
+
+        def shrunk(share: Tensor) -> Tensor:
+            return (1 - share).clamp_min(FLOOR)
+
+        others_count = gradient.shape[1] - directions.shape[1]
+        determinant = shrunk(tau / along).log().sum() + others_count * shrunk(tau / others).log()
+        square = (gradient * apply(lambda share: 1 / shrunk(share), gradient)).sum(1)
+        mine, my_rough, _, my_trace = of(lambda v: apply(lambda share: share, v))
+        trace = (tau / along).sum() + others_count * tau / others + trace - my_trace
+        exactly = -0.5 * (determinant + tau * square)
+        found, rough = exactly + found - mine, exactly + rough - my_rough
+    heat = 0.5 * (trace - tau * gradient.square().sum(1))
+    return Deblurring(found, (found - rough).detach().mean(0).abs(), largest, heat.detach())
+
+
+def logarithm(shrunk: Tensor) -> Tensor:
+    """The first entry of log(S) of positive matrices S (..., m, m), differentiable where eigenvalues coincide:
+    log(1 - a) = -int_0^1 a/(1 - u a) du.
+    """
+    nodes, weights = gauss_legendre(32)
+    eye = torch.eye(shrunk.shape[-1], dtype=shrunk.dtype, device=shrunk.device)
+    rest, total = eye - shrunk, 0.0
+    for u, weight in zip(nodes.tolist(), weights.tolist(), strict=True):
+        total = total - weight * torch.linalg.solve(eye - u * rest, rest)[..., 0, 0]
+    return total
+
+
+def inverse(shrunk: Tensor) -> Tensor:
+    """The first entry of S^{-1} of positive matrices S (..., m, m)."""
+    return torch.linalg.solve(shrunk, torch.eye(shrunk.shape[-1]).to(shrunk)[:, 0])[..., 0]
+
+
+def by_lanczos(apply: Pull, vectors: Tensor, function: Callable[[Tensor], Tensor]) -> tuple[Tensor, ...]:
+    """v'f(I - A)v of vectors (n, B, D) by ``PRODUCTS`` products with A, and by one less; A's largest Ritz value; v'Av.
+
+    Each (n, B). Lanczos' basis of span(v, Av, ...) with all its vectors made orthogonal, in which A is tridiagonal
+    (Golub and Welsch 1969; Ubaru, Chen and Saad 2017 of such traces). It ends where a product leaves nothing new.
+    """
+    size = vectors.square().sum(2)
+    basis = [vectors / size.clamp_min(1e-300).sqrt()[..., None]]
+    diagonal, beside = [], []
+    for step in range(PRODUCTS):
+        product = apply(basis[-1])
+        diagonal.append(inner(product, basis[-1]))
+        if step + 1 == PRODUCTS:
+            break
+        scale = inner(product, product).detach()
+        for _ in range(2):
+            for each in basis:
+                product = product - inner(product, each)[..., None] * each
+        left = inner(product, product)
+        new = left > 1e-12 * scale.clamp_min(1e-300)
+        length = torch.where(new, left, 1.0).sqrt()
+        beside.append(torch.where(new, length, 0.0))
+        basis.append(torch.where(new[..., None], product / length[..., None], 0.0))
+    matrix = torch.diag_embed(torch.stack(diagonal, -1))
+    off = torch.diag_embed(torch.stack(beside, -1), 1)
+    eye = torch.eye(PRODUCTS, dtype=matrix.dtype, device=matrix.device)
+    shrunk = eye - matrix - off - off.mT
+    with torch.no_grad():
+        values, axes = torch.linalg.eigh(shrunk)
+        raised = torch.einsum("...ij,...j,...kj->...ik", axes, values.clamp_min(FLOOR) - values, axes)
+        largest = 1 - values[..., 0]
+    shrunk = shrunk + raised
+    return size * function(shrunk), size * function(shrunk[..., :-1, :-1]), largest, size * diagonal[0]

@@ -1,0 +1,112 @@
+r"""What the codes that a network comes from tell it, and what they take its output for.
+
+Weights are a function F(x, c) only beside three conventions, which no file holds: which x the network is given, which
+number it is told of the noise level, and what its output means. The published codes have two sets of them:
+
+* a VE network, told log sigma or a step number that counts from the largest noise down, is given x as data plus noise
+  and gives sigma times the score;
+* a VP or sub-VP network, told a number that counts along its SDE's time, is given x as that SDE leaves it and gives the
+  noise, minus sigma times the score.
+
+A run that reads such a network, or writes one, must use it in the same way. Under another SDE than the network's own,
+x is scaled to what it would be there (``parameterisation.input``), so that the conventions are checked under its own.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from sde_lib import SDE
+
+from .clock import Clock
+from .embedding import RandomFourier
+from .score import ScoreModel
+
+
+def clock_of(score: ScoreModel) -> Clock | None:
+    """The clock of the network's step number; None for a network without one."""
+    features = getattr(score.net, "features", None)
+    return getattr(score.net if features is None else features, "clock", None)
+
+
+def told_a_step(score: ScoreModel) -> bool:
+    """Whether the network is told a step number, with a clock or without."""
+    features = getattr(score.net, "features", None)
+    return hasattr(score.net if features is None else features, "clock")
+
+
+def keeps_data(sde: SDE) -> bool:
+    """Whether an SDE adds noise to the data and does not shrink them."""
+    return float(sde.alpha(torch.tensor(sde.T, dtype=torch.float64))) == 1
+
+
+def check_clock(score: ScoreModel) -> None:
+    """ValueError for a network that is told a step number along no SDE: no other code counts so."""
+    if told_a_step(score) and clock_of(score) is None:
+        raise ValueError(
+            "other codes count the steps that a network is told along its SDE, and model.clock is null: choose the "
+            "network with experiment=score_sde/..., or model.embedding=fourier"
+        )
+
+
+def convention(score: ScoreModel) -> int:
+    """1 for a VE network, whose output is sigma times the score; -1 for a VP one, whose output is the noise.
+
+    Raises:
+        ValueError: the run uses the network in neither of the published ways.
+    """
+    check_clock(score)
+    clock, features = clock_of(score), getattr(score.net, "features", None)
+    fourier = isinstance(features, RandomFourier)
+    own = score.sde if clock is None else clock.sde
+    t = torch.linspace(own.eps, own.T, 33, dtype=torch.float64)
+    alpha, sigma = own.alpha(t), own.sigma(t)
+    if fourier:  # data plus noise, whatever SDE the run reads it under
+        alpha, sigma = torch.ones_like(alpha), sigma / alpha
+    sign = 1 if fourier or keeps_data(own) else -1
+    c_skip, c_out, c_in = score.parameterisation.coefficients(alpha, sigma)
+    one = torch.ones_like(t)
+    if (
+        not torch.allclose(c_in, one, rtol=1e-4)
+        or c_skip.any()
+        or not torch.allclose(c_out * sigma, sign * one, rtol=1e-4)
+    ):
+        kind = "VE" if sign > 0 else "VP or sub-VP"
+        wanted = (
+            "takes data plus noise as they are and gives sigma times the score: type parameterisation=score with "
+            "parameterisation.input an SDE that keeps the data, as experiment=score_sde/ve_continuous has it"
+            if sign > 0
+            else "takes x as that SDE leaves it and gives the noise: type parameterisation=noise, for sub-VP with "
+            "parameterisation.input, as experiment=score_sde/vp_continuous or subvp_continuous has it"
+        )
+        raise ValueError(f"a {kind} network of other codes {wanted}; this run's parameterisation is another")
+    return sign
+
+
+def table(score: ScoreModel, sign: int, data_range: float, scales: int) -> Tensor:
+    """The noise levels that a file of score_sde lists, (scales,), from the largest to the smallest, in units of the
+    data's range; those of a VP network are never used.
+
+    Raises:
+        ValueError: a VE network counts its steps along other levels.
+    """
+    if sign < 0:
+        largest, smallest = 50.0, 0.01  # the published configuration's
+    else:
+        clock = clock_of(score)
+        own = score.sde if clock is None else clock.sde
+        t = torch.linspace(own.eps, own.T, 33, dtype=torch.float64)
+        levels = (own.sigma(t) / own.alpha(t) / data_range).log()
+        start = float(own.sigma(torch.zeros(1, dtype=torch.float64))) / data_range
+        largest, smallest = float(levels[-1].exp()), start or float(levels[0].exp())
+        if clock is not None:
+            n = clock((levels + math.log(data_range)) / 4)
+            found = math.log(largest) + n / (scales - 1) * math.log(smallest / largest)
+            if not torch.allclose(found, levels, rtol=0, atol=1e-3):
+                raise ValueError(
+                    f"a file of score_sde counts a VE network's steps along {scales} geometric levels, from the "
+                    f"largest down, and model.clock counts otherwise: choose the network with "
+                    f"experiment=score_sde/ve_steps and leave task.scales out"
+                )
+    return torch.exp(torch.linspace(math.log(largest), math.log(smallest), scales, dtype=torch.float64))

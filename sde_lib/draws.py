@@ -1,0 +1,203 @@
+r"""The random numbers of a training: functions of (seed, stream, step, row), the same on every device.
+
+A counter-based generator needs no state. With s the key of a seed, stream and step, and an odd constant gamma of the
+stream, word j is
+
+.. math:: w_j = \operatorname{mix}(s + \gamma j), \qquad
+          \operatorname{mix}: z \mapsto (z \oplus (z \gg 30))\,m_1 \mapsto (z \oplus (z \gg 27))\,m_2
+          \mapsto z \oplus (z \gg 31) \pmod{2^{64}} .
+
+This is SplitMix64 (Steele, Lea and Flood 2014, doi 10.1145/2660193.2660195), read at any place instead of word after
+word; the key of a step is itself a word of its stream. Row i of a batch owns the words iW ... (i + 1)W - 1, with W as
+many as its values need. So the numbers of a row do not depend on the rows beside it: a batch may be cut into parts or
+shared among processes, and the steps may come in any order.
+
+The arithmetic is of integers, and therefore exact on every device. A word gives two uniform numbers of 24 bits, or two
+standard normals by the transform of Box and Muller (1958, doi 10.1214/aoms/1177706645), in float32. In float64 they are
+the same numbers.
+
+We take a counter and not a generator for each block of rows (:class:`BlockNoise`), because the masks of dropout have to
+be made on the device: in a U-Net one layer has over 10^5 values for a picture of 32 x 32. ``python -m
+benchmarks.randomness --sources`` times both.
+"""
+
+import hashlib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+GOLDEN = 0x9E3779B97F4A7C15
+MIX = (30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)
+AHEAD = {"cpu": 1 << 14, "cuda": 1 << 20}
+"""How many numbers are drawn at a time where a step needs fewer; by type of device, and no number depends on it."""
+
+
+def signed(value: int) -> int:
+    """The 64-bit integer of the same bits as value modulo 2^64 that torch can hold."""
+    return ((value + (1 << 63)) % (1 << 64)) - (1 << 63)
+
+
+def mix(z: Tensor) -> Tensor:
+    """The bijection of the module's text, of int64; z is overwritten."""
+    for shift, factor in MIX:
+        z ^= (z >> shift).bitwise_and_((1 << (64 - shift)) - 1)  # torch shifts the sign in, the mask takes it away
+        z *= signed(factor)
+    z ^= (z >> 31).bitwise_and_((1 << 33) - 1)
+    return z
+
+
+@lru_cache(maxsize=4096)
+def stream_of(*parts: object) -> tuple[int, int]:
+    """The start of a stream and its gamma, which differ whenever a part does."""
+    digest = hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=16).digest()
+    gamma = int.from_bytes(digest[8:], "little") | 1
+    if (gamma ^ gamma >> 1).bit_count() < 24:  # a gamma of few changes of bits spreads badly, as the source shows
+        gamma ^= 0xAAAAAAAAAAAAAAAA
+    return signed(int.from_bytes(digest[:8], "little")), signed(gamma)
+
+
+def keys_of(starts: Tensor, steps: range) -> Tensor:
+    """The keys of streams with the starts (n,) at some steps, int64, (steps, n)."""
+    numbers = torch.arange(steps.start, steps.stop, device=starts.device)
+    return mix(numbers.mul_(signed(GOLDEN))[:, None] + starts)
+
+
+class Ahead:
+    """Draws made for several steps at a time, since starting the kernels would cost more than a few numbers do.
+
+    It holds what is left of the last block of each kind of draw, and decides no number.
+    """
+
+    def __init__(self):
+        self.blocks: dict[tuple, tuple[int, list[Tensor]]] = {}
+
+    def __call__(self, kind: tuple, step: int, draw: Callable[[], Tensor]) -> Tensor:
+        """The draw of a step; ``draw`` makes those of this and the next steps, stacked."""
+        following, left = self.blocks.get(kind, (-1, []))
+        if following != step or not left:
+            left = list(draw().unbind()[::-1])
+        self.blocks[kind] = step + 1, left
+        return left.pop()  # each is handed out once: its user may write into it
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The random numbers of ``count`` consecutive rows of a batch of ``total`` at one step.
+
+    Each use has a ``stream``, a name that keeps its numbers apart from all others.
+
+    Arguments:
+        seed: the training's seed.
+        total: the rows of the whole batch.
+        step: the number of the update.
+        first, count: which rows of the batch; all from ``first`` on where ``count`` is None.
+        purpose: keeps apart the uses of one seed, such as training and validation.
+        ahead: shared by the draws of a training, which asks for one step after the other; None to draw step by step.
+
+    Raises:
+        ValueError: the batch has no such rows.
+    """
+
+    seed: int
+    total: int
+    step: int = 0
+    first: int = 0
+    count: int | None = None
+    purpose: str = "training"
+    ahead: Ahead | None = field(default=None, repr=False, compare=False)
+
+    def __post_init__(self):
+        if self.count is None:
+            object.__setattr__(self, "count", self.total - self.first)
+        if not 0 <= self.first <= self.first + self.count <= self.total:
+            raise ValueError(f"a batch of {self.total} rows has no {self.count} rows from row {self.first} on")
+
+    @classmethod
+    def afresh(cls, count: int) -> "Draws":
+        """Draws for a batch of ``count`` rows, with a seed from torch's global generator."""
+        return cls(int(torch.randint(2**63 - 1, ())), count, purpose="afresh")
+
+    def at(self, step: int) -> "Draws":
+        """The draws of the same rows at another step."""
+        return Draws(self.seed, self.total, step, self.first, self.count, self.purpose, self.ahead)
+
+    def part(self, first: int, count: int) -> "Draws":
+        """The draws of ``count`` of these rows, from row ``first`` of them on."""
+        return Draws(self.seed, self.total, self.step, self.first + first, count, self.purpose, self.ahead)
+
+    def normal(self, stream: str, like: Tensor, shape: tuple[int, ...] | None = None) -> Tensor:
+        """Standard normals (count, *shape) with the dtype and on the device of ``like``.
+
+        Arguments:
+            like: a tensor of ``count`` rows; for one of integers the numbers are float32.
+            shape: of one row; None for that of ``like``.
+        """
+        return self._drawn(normals, stream, like, like.shape[1:] if shape is None else shape)
+
+    def uniform(self, stream: str, like: Tensor, shape: tuple[int, ...] | None = None) -> Tensor:
+        """Uniform numbers in [0, 1), multiples of 2^-24; the arguments are those of :meth:`normal`."""
+        return self._drawn(uniforms, stream, like, like.shape[1:] if shape is None else shape)
+
+    def spread(self, stream: str, like: Tensor, stratified: bool = True) -> Tensor:
+        """Uniform numbers in [0, 1), one a row, (count,), with the dtype and on the device of ``like``.
+
+        Stratified ones are spread evenly over the whole batch, at (i + u)/total with one u of the step.
+        """
+        return self._drawn(spreads if stratified else uniforms, stream, like, torch.Size())
+
+    def _drawn(self, law: Callable, stream: str, like: Tensor, shape: tuple[int, ...]) -> Tensor:
+        if len(like) != self.count:
+            raise ValueError(f"draws for {self.count} rows were asked for a batch of {len(like)}")
+        if self.ahead is None:
+            return self._block(law, stream, like, shape, 1)[0]
+        kind = law, stream, self.seed, self.purpose, self.first, self.count, shape, like.dtype, like.device
+        return self.ahead(kind, self.step, lambda: self._block(law, stream, like, shape))
+
+    def _block(
+        self, law: Callable, stream: str, like: Tensor, shape: tuple[int, ...], steps: int | None = None
+    ) -> Tensor:
+        """The draws of this step and the next ones, (steps, count, *shape)."""
+        device = like.device if like.device.type in AHEAD else torch.device("cpu")
+        values = math.prod(shape)
+        steps = steps or max(1, AHEAD[device.type] // max(1, self.count * values))
+        start, gamma = stream_of(self.seed, self.purpose, stream)
+        keys = keys_of(torch.tensor([start], device=device), range(self.step, self.step + steps))
+        if law is spreads:
+            drawn = spreads(keys, torch.arange(self.first, self.first + self.count, device=device), self.total)
+        else:
+            width = -(-values // 2)  # words a row
+            places = torch.arange(self.first * width, (self.first + self.count) * width, device=device).mul_(gamma)
+            drawn = law(mix(keys + places).reshape(steps, self.count, width), values)
+        dtype = like.dtype if like.is_floating_point() else torch.float32
+        drawn = drawn.reshape(steps, self.count, *shape).to(like.device, dtype)
+        if law is not normals:  # a number that is rounded up to 1 is no quantile
+            drawn.clamp_max_(1 - torch.finfo(dtype).eps)
+        return drawn
+
+
+def spreads(keys: Tensor, rows: Tensor, total: int) -> Tensor:
+    """(i + u)/total for the rows i (count,), with one u in [0, 1) for each of the keys (steps, 1): (steps, count)."""
+    u = (keys >> 40).bitwise_and_((1 << 24) - 1).float().mul_(2.0**-24)
+    return rows.add(u).div_(total)
+
+
+def uniforms(words: Tensor, values: int) -> Tensor:
+    """Uniform numbers in [0, 1), (*, W) to (*, values), float32: the upper 24 bits of each half of a word."""
+    bits = (words.view(torch.int32) >> 8).bitwise_and_((1 << 24) - 1)
+    return bits[..., :values].float().mul_(2.0**-24)
+
+
+def normals(words: Tensor, values: int) -> Tensor:
+    """Standard normals, (*, W) to (*, values), float32: one half of a word is a radius, the other an angle.
+
+    The radius is at most sqrt(64 log 2) = 6.7: integers near 0 are exact in float32, so the tail is not rounded away.
+    """
+    half = words.view(torch.int32)
+    radius = half[..., 1::2].float().add_(0.5).abs_().mul_(2.0**-31).log_().mul_(-2).sqrt_()
+    angle = half[..., ::2].float().mul_(math.pi / 2**31)
+    z = torch.cat([angle.cos().mul_(radius), angle.sin_().mul_(radius)], dim=-1)
+    return z[..., :values].contiguous()

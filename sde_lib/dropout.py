@@ -1,0 +1,141 @@
+"""Dropout whose masks are functions of (seed, layer, step, row), and the checkpointing of activations that keeps them.
+
+Within :class:`Masks`, which a training enters, the mask of a row is the same whichever part of the batch the row is in,
+and on every device. Otherwise, a layer is torch's own dropout.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from .draws import AHEAD, Draws, keys_of, mix, signed, stream_of
+
+CALL = 1 << 44
+"""How many words of a layer's stream belong to one call of it."""
+
+
+class Dropout(nn.Module):
+    """In training sets each value to 0 with probability ``share``, and divides the others by 1 - share.
+
+    The probability is rounded to a multiple of 2^-16 within :class:`Masks`. The first dimension of the input counts the
+    rows of the batch.
+
+    Arguments:
+        share: in [0, 1).
+    """
+
+    def __init__(self, share: float):
+        super().__init__()
+        if not 0 <= share < 1:
+            raise ValueError(f"a share of dropped values of {share} does not lie in [0, 1)")
+        self.share = share
+        self.masks: Masks | None = None
+        self.place, self.gamma, self.calls = 0, 1, 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or not self.share:
+            return x
+        if self.masks is None:
+            return functional.dropout(x, self.share)
+        dropped = min(round(self.share * 2**16), 2**16 - 1)
+        keep = self.bits(x) >= dropped - 2**15
+        # one factor a value: a mask of bytes takes a quarter of the memory, and a third more time
+        return x * keep.to(x.dtype).mul_(2**16 / (2**16 - dropped))
+
+    def bits(self, x: Tensor) -> Tensor:
+        """Uniform 16-bit integers, in x's shape and on its device; each call of a step has others."""
+        masks, values = self.masks, math.prod(x.shape[1:])
+        width = -(-values // 4)  # words a row
+        offset = masks.keys[self.place] + masks.first * signed(self.gamma * width)
+        words = torch.arange(len(x) * width, device=masks.device)
+        if len(x) > masks.count:  # a batch beside a copy of itself: the copies' rows come after all of the batch's
+            copy = words // (masks.count * width)
+            words += copy * ((masks.total - masks.count) * width)
+        words = words.mul_(self.gamma).add_(offset + signed(self.gamma * CALL * self.calls))
+        self.calls += 1
+        found = mix(words).view(torch.int16).reshape(len(x), -1)[:, :values].reshape(x.shape)
+        return found.to(x.device)
+
+    def extra_repr(self) -> str:
+        return f"share={self.share}"
+
+
+class Masks:
+    """Makes the masks of a model's :class:`Dropout` layers functions of the step and the row, within a ``with`` block.
+
+    Its tensors alone change from step to step, so that a compiled network stays compiled.
+
+    Arguments:
+        model: the network, on its device.
+        seed: the training's seed.
+
+    Attributes:
+        keys: the key of each layer at the step, int64.
+        first: the first row, int64; ``count`` rows of a batch of ``total`` follow.
+    """
+
+    def __init__(self, model: nn.Module, seed: int):
+        named = [(name, each) for name, each in model.named_modules() if isinstance(each, Dropout) and each.share]
+        self.layers = [layer for _, layer in named]
+        streams = [stream_of(seed, "dropout", name) for name, _ in named]
+        device = next((p.device for p in model.parameters()), torch.device("cpu"))
+        self.device = device if device.type in AHEAD else torch.device("cpu")
+        self.gammas = [gamma for _, gamma in streams]
+        self.starts = torch.tensor([start for start, _ in streams], dtype=torch.int64, device=self.device)
+        self.keys, self.first = self.starts.clone(), torch.zeros((), dtype=torch.int64, device=self.device)
+        self.coming, self.table = range(0), self.starts[None]
+        self.count = self.total = 0
+
+    def __enter__(self) -> "Masks":
+        for place, layer in enumerate(self.layers):
+            layer.masks, layer.place, layer.gamma = self, place, self.gammas[place]
+        return self
+
+    def __exit__(self, *_) -> None:
+        for layer in self.layers:
+            layer.masks = None
+
+    def at(self, draws: Draws) -> None:
+        """Goes on to the step and the rows of ``draws``."""
+        if self.layers:
+            if draws.step not in self.coming:  # the keys of many steps at a time
+                self.coming = range(draws.step, draws.step + 256)
+                self.table = keys_of(self.starts, self.coming)
+            self.keys.copy_(self.table[draws.step - self.coming.start])
+            self.first.fill_(draws.first)
+            self.count, self.total = draws.count, draws.total
+            for layer in self.layers:
+                layer.calls = 0
+
+
+def recomputed(function: Callable[..., Tensor], within: nn.Module, *inputs: Tensor | torch.Size | None) -> Tensor:
+    """function(*inputs), what is inside computed once more on the way back instead of kept, with the same masks.
+
+    Arguments:
+        within: the module whose layers the function calls.
+    """
+    if torch.compiler.is_compiling():  # the graph holds the masks as functions of their keys
+        return checkpoint(function, *inputs, use_reentrant=False)
+    layers = [each for each in within.modules() if isinstance(each, Dropout)]
+    calls = [layer.calls for layer in layers]
+    return checkpoint(
+        function, *inputs, use_reentrant=False, context_fn=lambda: (nullcontext(), counted_from(layers, calls))
+    )
+
+
+@contextmanager
+def counted_from(layers: list[Dropout], calls: list[int]) -> Iterator[None]:
+    """Within it the layers count their calls from these numbers on."""
+    before = [layer.calls for layer in layers]
+    for layer, number in zip(layers, calls, strict=True):
+        layer.calls = number
+    try:
+        yield
+    finally:
+        for layer, number in zip(layers, before, strict=True):
+            layer.calls = number

@@ -1,0 +1,192 @@
+r"""A function of t that a user writes: its values, and bounds on them over whole intervals.
+
+An expression is parsed, never executed as code: numbers, t, pi, + - * / **, and the functions of ``FUNCTIONS`` are all
+that it may hold. The same tree is evaluated in two arithmetics:
+
+* of tensors of times, which gives the function's values;
+* of intervals (Moore, Interval Analysis, 1966): every operation maps bounds on its operands to bounds on its result, so
+  that :meth:`Expression.bounds` encloses all values on [low, high]. The bounds are wider than the range where t occurs
+  more than once, and tend to it as the interval shrinks. Rounding, 1e-16 of a value, is not added to them.
+"""
+
+import ast
+import math
+import operator
+from collections.abc import Callable
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+Interval = tuple[Tensor, Tensor]
+"""The lower and the upper bounds of n sets of numbers, each of shape (n,)."""
+
+INFINITY = math.inf
+
+
+def increasing(function: Callable[[Tensor], Tensor]) -> Callable[[Interval], Interval]:
+    return lambda x: (function(x[0]), function(x[1]))
+
+
+def magnitude(x: Interval) -> Interval:
+    low, high = x
+    ends = torch.maximum(low.abs(), high.abs())
+    return torch.where((low < 0) & (high > 0), torch.zeros_like(ends), torch.minimum(low.abs(), high.abs())), ends
+
+
+def cosine(x: Interval) -> Interval:
+    """An interval that holds a multiple of 2 pi reaches 1, one that holds an odd multiple of pi reaches -1."""
+    low, high = x
+    ends = torch.cos(low), torch.cos(high)
+    reaches = [torch.floor((high - shift) / (2 * math.pi)) >= torch.ceil((low - shift) / (2 * math.pi))
+               for shift in (math.pi, 0.0)]  # fmt: skip
+    unknown = ~(low.isfinite() & high.isfinite())
+    return (
+        torch.where(reaches[0] | unknown, -1.0, torch.minimum(*ends)),
+        torch.where(reaches[1] | unknown, 1.0, torch.maximum(*ends)),
+    )
+
+
+def sine(x: Interval) -> Interval:
+    return cosine((x[0] - math.pi / 2, x[1] - math.pi / 2))
+
+
+def hyperbolic_cosine(x: Interval) -> Interval:
+    return increasing(torch.cosh)(magnitude(x))
+
+
+def logarithm(x: Interval) -> Interval:
+    low, high = (torch.where(v > 0, v.log(), -INFINITY) for v in x)
+    return low, high
+
+
+def square_root(x: Interval) -> Interval:
+    """Of what may be negative the lower bound is minus infinity: the function may have no value there."""
+    low, high = x
+    return torch.where(low >= 0, low.clamp_min(0).sqrt(), -INFINITY), high.clamp_min(0).sqrt()
+
+
+FUNCTIONS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Interval], Interval]]] = {
+    "exp": (torch.exp, increasing(torch.exp)),
+    "log": (torch.log, logarithm),
+    "sqrt": (torch.sqrt, square_root),
+    "sin": (torch.sin, sine),
+    "cos": (torch.cos, cosine),
+    "tanh": (torch.tanh, increasing(torch.tanh)),
+    "sinh": (torch.sinh, increasing(torch.sinh)),
+    "cosh": (torch.cosh, hyperbolic_cosine),
+    "sigmoid": (torch.sigmoid, increasing(torch.sigmoid)),
+    "abs": (torch.abs, magnitude),
+}
+
+
+def hull(candidates: list[Tensor]) -> Interval:
+    """The interval from the least to the greatest; a candidate without a value, 0 times infinity, may be anything."""
+    stacked = torch.stack(candidates)
+    lost = stacked.isnan().any(0)
+    low, high = stacked.nan_to_num(nan=0.0, posinf=INFINITY, neginf=-INFINITY).aminmax(dim=0)
+    return torch.where(lost, -INFINITY, low), torch.where(lost, INFINITY, high)
+
+
+def product(a: Interval, b: Interval) -> Interval:
+    return hull([x * y for x in a for y in b])
+
+
+def quotient(a: Interval, b: Interval) -> Interval:
+    low, high = b
+    inverse = torch.where(high == 0, -INFINITY, 1 / high), torch.where(low == 0, INFINITY, 1 / low)
+    pole = (low < 0) & (high > 0)
+    inverse = torch.where(pole, -INFINITY, inverse[0]), torch.where(pole, INFINITY, inverse[1])
+    return product(a, inverse)
+
+
+def power(a: Interval, b: Interval) -> Interval:
+    """x ** y: whole powers of any x, others of x >= 0, as exp(y log x)."""
+    exponent = b[0]
+    if bool(((b[0] == b[1]) & (exponent == exponent.round())).all()):  # one whole number for each interval
+        even = exponent.remainder(2) == 0
+        size = magnitude(a)
+        positive = exponent >= 0
+        of_size = tuple(torch.where(positive, x**exponent, y**exponent) for x, y in (size, size[::-1]))
+        of_ends = tuple(v**exponent for v in a)
+        crosses = (a[0] < 0) & (a[1] >= 0)
+        odd = tuple(torch.where(positive, x, y) for x, y in (of_ends, of_ends[::-1]))
+        odd = torch.where(~positive & crosses, -INFINITY, odd[0]), torch.where(~positive & crosses, INFINITY, odd[1])
+        return torch.where(even, of_size[0], odd[0]), torch.where(even, of_size[1], odd[1])
+    low, high = increasing(torch.exp)(product(b, logarithm(a)))
+    zero = (a[0] == 0) & (b[0] > 0)  # 0 ** y = 0, where y log 0 is lost beside a log of 1
+    low = torch.where(zero, 0.0, low)
+    high = torch.where(zero & (a[1] <= 1), torch.maximum(a[1] ** b[0], a[1] ** b[1]), high)
+    return torch.where(a[0] < 0, -INFINITY, low), high
+
+
+OPERATORS: dict[type, tuple[Callable, Callable]] = {
+    ast.Add: (operator.add, lambda a, b: (a[0] + b[0], a[1] + b[1])),
+    ast.Sub: (operator.sub, lambda a, b: (a[0] - b[1], a[1] - b[0])),
+    ast.Mult: (operator.mul, product),
+    ast.Div: (operator.truediv, quotient),
+    ast.Pow: (operator.pow, power),
+    ast.USub: (operator.neg, lambda a: (-a[1], -a[0])),
+    ast.UAdd: (operator.pos, lambda a: a),
+}
+
+
+class Expression:
+    """The function of t that a text names, for example ``'25**t'`` or ``'0.1 + sqrt(t)'``; ValueError if it names none.
+
+    Arguments:
+        text: the expression.
+        key: the config key that it stands at, for messages.
+    """
+
+    def __init__(self, text: str, key: str):
+        self.text, self.key = text, key
+        try:
+            self.body = ast.parse(text, mode="eval").body
+        except (SyntaxError, RecursionError, MemoryError):
+            raise self.refuse("not an expression") from None
+        try:
+            self(torch.zeros(1))  # names what cannot be read now, not in the middle of a run
+        except OverflowError:
+            raise self.refuse("a number beyond 1e308") from None
+
+    def refuse(self, what: str) -> ValueError:
+        return ValueError(
+            f"{self.key}={self.text!r}: {what}; use numbers, t, + - * / **, and {', '.join(FUNCTIONS)}, "
+            f"for example {self.key}='1 + 5*t**2'"
+        )
+
+    def __call__(self, t: Tensor) -> Tensor:
+        """The values at times of any shape, of their shape and dtype."""
+        return self.evaluate(self.body, t, 0, lambda value: torch.as_tensor(value, dtype=t.dtype, device=t.device)
+                             ).expand(t.shape)  # fmt: skip
+
+    def bounds(self, low: Tensor, high: Tensor) -> Interval:
+        """Bounds on all values on the intervals [low, high], each of shape (n,); infinite where none are found."""
+        found = self.evaluate(self.body, (low, high), 1, lambda value: (torch.full_like(low, value),) * 2)
+        return hull(list(found))
+
+    def evaluate(self, node: ast.expr, t, arithmetic: int, number: Callable):
+        """The value of a node in the arithmetic of tensors (0) or of intervals (1)."""
+        match node:
+            case ast.Constant(value=int() | float() as value) if not isinstance(value, bool):
+                return number(float(value))
+            case ast.Name(id="t"):
+                return t
+            case ast.Name(id="pi"):
+                return number(math.pi)
+            case ast.UnaryOp(op=op, operand=operand) if type(op) in OPERATORS:
+                return OPERATORS[type(op)][arithmetic](self.evaluate(operand, t, arithmetic, number))
+            case ast.BinOp(left=left, op=op, right=right) if type(op) in OPERATORS:
+                sides = (self.evaluate(side, t, arithmetic, number) for side in (left, right))
+                return OPERATORS[type(op)][arithmetic](*sides)
+            case ast.Call(func=ast.Name(id=name), args=[argument], keywords=[]) if name in FUNCTIONS:
+                return FUNCTIONS[name][arithmetic](self.evaluate(argument, t, arithmetic, number))
+            case _:
+                raise self.refuse(f"cannot read {ast.unparse(node)!r}")
+
+
+@lru_cache(maxsize=64)
+def parse(text: str, key: str = "sde.diffusion") -> Expression:
+    """The expression of a text, parsed once."""
+    return Expression(text, key)

@@ -1,0 +1,123 @@
+r"""From the error that is asked for to the tolerance, the probes and the points that it takes.
+
+The mean of -log p over N points, each by k random probes, solved to the tolerance tau, has the error
+
+.. math:: \Delta^2 \approx \frac{s^2 + p^2/k}{N} + e(\tau)^2,
+
+s being the spread of log p over the points, p that of one probe, and e(tau) the solver's error at a point, the root
+mean square change of log p when it is solved to a tenth of the tolerance. All three are measured on the first ``PILOT``
+points, a random subset, and the cheapest numbers are taken that leave
+
+* the solver ``SHARE`` of the error asked for. The tolerance falls by tenths from 1e-2 until e is small enough; between
+  the last two, log e is taken to be linear in log tau;
+* the probes ``SHARE`` of it after N points, with k at least 2, which is what a standard error takes;
+* the points, where their number is free, ``POINTS`` of it.
+
+What the user gave is left as it is, and the rest follows from it.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from likelihood import Likelihood
+from sde_lib.ode import FIXED
+
+PILOT = 32
+SHARE = 0.5
+POINTS = 0.8
+LADDER = tuple(10.0**-i for i in range(2, 10))
+FEWEST = 64  # points, whose spread is then known to a tenth
+
+Scored = Callable[[Likelihood, Tensor], dict[str, Tensor]]
+"""A likelihood and points (N, *) in data units to log_prob and probe_stderr (N,), nats, of the same noise each time."""
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What was chosen.
+
+    Attributes:
+        likelihood: nothing of it is open.
+        count: how many points are to be scored.
+        ode_error: e at the chosen tolerance in nats; None where the tolerance was not chosen.
+        floor: whether no tolerance made e small enough, because of rounding.
+    """
+
+    likelihood: Likelihood
+    count: int
+    ode_error: float | None = None
+    floor: bool = False
+
+
+def choose(
+    likelihood: Likelihood,
+    r: Tensor,
+    scored: Scored,
+    target: float,
+    count: int | None,
+    most_probes: int = 256,
+    tightest: float = 1e-8,
+) -> Effort:
+    """The effort for an error of ``target`` nats of the mean over points of r (N, *).
+
+    Arguments:
+        count: how many points are to be scored; None where the error decides, up to N.
+        most_probes: as many at most.
+        tightest: the smallest tolerance, a power of ten.
+    """
+    dim, pilot = r[0].numel(), r[:PILOT]
+    tolerance = error = None
+    floor = False
+    if likelihood.rtol is None and likelihood.atol is None and likelihood.method.split(".")[-1] not in FIXED:
+        tolerance, error, floor = choose_tolerance(likelihood, pilot, scored, SHARE * target, tightest)
+    random, wanted = likelihood.random(dim), count or len(r)
+    probes = None
+    if (random or count is None) and len(pilot) > 1:
+        few = likelihood.settled(dim, tolerance)
+        found = scored(few, pilot)
+        noise = float(found["probe_stderr"].square().mean())
+        one = 0.0 if math.isnan(noise) else noise * few.probes.estimates(dim)
+        spread = max(0.0, float(found["log_prob"].var()) - one / few.probes.estimates(dim))
+        if count is None:
+            each = spread + one / few.probes.estimates(dim)
+            wanted = min(len(r), max(FEWEST, math.ceil(each / (POINTS * target) ** 2)))
+        if random:
+            probes = min(most_probes, max(2, math.ceil(one / wanted / (SHARE * target) ** 2)))
+    return Effort(likelihood.settled(dim, tolerance, probes), wanted, error, floor)
+
+
+def choose_tolerance(
+    likelihood: Likelihood, pilot: Tensor, scored: Scored, target: float, tightest: float
+) -> tuple[float, float, bool]:
+    """The largest tolerance at which e is at most the target, e there, and whether there is none: the best, then."""
+    kept = replace(likelihood, redraw=False)  # or other steps would meet other probes
+
+    def log_prob(tolerance: float) -> Tensor:
+        return scored(kept.settled(pilot[0].numel(), tolerance), pilot)["log_prob"]
+
+    def rms(change: Tensor) -> float:
+        return float(change.square().mean().sqrt())
+
+    ladder = [each for each in LADDER if each > 0.05 * tightest]
+    coarse, before = log_prob(ladder[0]), None
+    for tolerance, next_one in zip(ladder[:-1], ladder[1:], strict=True):
+        fine = log_prob(next_one)
+        error = rms(coarse - fine)
+        if error <= target:
+            break
+        if before is not None and error > 0.5 * before[1] and tolerance < 1e-5:  # nothing gained but rounding
+            return (*before, True) if before[1] < error else (tolerance, error, True)
+        coarse, before = fine, (tolerance, error)
+    else:
+        return tolerance, error, True
+    if before is None or error == 0:
+        return tolerance, error, False
+    slope = math.log(before[1] / error) / math.log(before[0] / tolerance)
+    between = float(f"{tolerance * (0.8 * target / error) ** (1 / slope):.2g}")
+    if between <= tolerance:
+        return tolerance, error, False
+    found = rms(log_prob(between) - fine)
+    return (between, found, False) if found <= target else (tolerance, error, False)

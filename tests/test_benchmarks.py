@@ -1,0 +1,99 @@
+"""Every command in benchmarks/ at its smallest size: it ends, and prints tables of finite numbers.
+
+A new file there needs an entry in ``SMALLEST``. The benchmark of kills is run by :mod:`tests.test_crash`.
+"""
+
+import ast
+import importlib
+import re
+
+import pytest
+import torch
+
+from benchmarks.crash import main as crash
+from run import run
+
+from .conftest import ROOT, compose
+
+FILES = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py") if "__main__" in path.read_text())
+TINY = ["training.steps=2", "training.batch=8", "training.evaluate=0", "training.warmup=0"]
+SMALL = ["model.channels=[4,4]", "model.attention=[]", "data.test_count=8"]
+SMALLEST = {  # arguments, the rows of numbers that are printed at least, and what stands in them
+    "adaptive": (["--count", "40", "--dimensions", "1", "--tolerances", "0.5"], 4, ["| VE | 1 | drawn anew |"]),
+    "heartbeat": (["--T", "4", "--rows", "4", "--draws", "4"], 1, ["entropy 2.3219 bits", "| 4 |"]),
+    "langevin": (["--count", "60", "--steps", "4"], 3, ["| kernel |", "| batch_norms |", "| sample_norms |"]),
+    "likelihood": (["--batch", "4", "--rounds", "1", "--sde", "vp", "--tolerance", "0.1"], 4, ["equal worst error"]),
+    "memory": (["--oracle", "--tasks", "sample", "--counts", "2"], 1, ["| sample |"]),
+    "oracle": (["--count", "60", "--sde", "vp", "--sampler", "ddim", "ald", "--most", "10"], 2, ["vp      ald"]),
+    "overhead": (
+        ["--rounds", "1", "--threads", "1", "--only", "mlp", "--steps", "2"], 15, ["sde_dpmpp_2m", "threads=1"],
+    ),
+    "peers": (
+        ["--data", "mixture", "--budgets", "4", "--draw-budgets", "4", "8", "--count", "2", "--draws", "40", "--points",
+         "2", "--rounds", "1", "--steps", "2"], 60,
+        ["unipc", "diffusers UniPC", "sea", "diffusers DDPM", "torchdiffeq dopri5, exact trace", "median of all: ours"],
+    ),
+    "planar": (["--data", "moons", "--", "model.width=8", "count=20", *TINY], 1, ["moons         ve     "]),
+    "posterior": (
+        ["--dim", "2", "--operator", "half", "--conditioner", "tds", "pigdm", "--sampler", "ancestral", "--seeds", "1",
+         "--points", "1", "--steps", "4", "--out"], 2, ["| 2 | half | tds | ancestral |", "posterior.png"],
+    ),
+    "probes": (
+        ["--points", "2", "--runs", "2", "--tolerance", "0.3", "--only", "orthogonal, for two, redrawn"], 3,
+        ["published", "orthogonal, for two, redrawn, control"],
+    ),
+    "randomness": (
+        ["--rounds", "2", "--seconds", "0", "--only", "MLP, points of 2"], 2, ["| MLP, points of 2, batch 256 | 0.1 |"],
+    ),
+    "temperature": (["--count", "60", "--steps", "4"], 9, ["tempering=noise, sea"]),
+    "throughput": (
+        ["--sides", "8", "--batch", "1", "--rounds", "1", "--updates", "1", "--threads", "1"], 8,
+        ["| ours: ddpm |", "| ours: edm2 |", "| diffusers: UNet2DModel |"],
+    ),
+    "update": (
+        ["--rounds", "1", "--batch", "2", "--threads", "1", "--only", "as it is", "muon", "in 2 parts",
+         "with averages for later"], 4, ["| as it is |", "| muon |", "| with averages for later |"],
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def alone():
+    """A benchmark sets torch's threads and its global generator."""
+    threads, state = torch.get_num_threads(), torch.get_rng_state()
+    yield
+    torch.set_num_threads(threads)
+    torch.set_rng_state(state)
+
+
+def test_every_command_has_its_smallest_size():
+    assert set(SMALLEST) | {"crash"} == set(FILES)
+    assert callable(crash)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_command_is_its_main(name):
+    """``python -m benchmarks.NAME`` does no more than to call ``main()``, which tests call with arguments."""
+    last = ast.parse((ROOT / "benchmarks" / f"{name}.py").read_text()).body[-1]
+    assert ast.unparse(last) == "if __name__ == '__main__':\n    main()"
+
+
+@pytest.mark.parametrize("name", SMALLEST)
+def test_a_command_runs_at_its_smallest_size(name, tmp_path, capsys):
+    words, rows, parts = SMALLEST[name]
+    if name == "probes":  # of a trained network of pictures
+        choices = dict.fromkeys(("task", "data", "sde", "sampler", "model"), "x")
+        run(compose("task=train", "data=digits", *SMALL, *TINY, f"store={tmp_path / 'store'}"), choices, tmp_path)
+        (folder,) = (tmp_path / "store").glob("*/")
+        words = [str(folder), *words]
+    elif name == "posterior":
+        words = [*words, str(tmp_path)]
+    importlib.import_module(f"benchmarks.{name}").main(words)
+    text = capsys.readouterr().out
+    for part in parts:
+        assert part in text, f"{part} is not in\n{text}"
+    numbers = [
+        re.findall(r"(?<![\w.])[-+]?\d+(?:\.\d+)?(?:e[-+]\d+)?(?![\w.]|$(?<!\d))", line) for line in text.splitlines()
+    ]
+    assert sum(bool(found) for found in numbers) >= rows, text
+    assert not re.search(r"\b(nan|inf|[A-Z]\w*(Error|Exception|Warning):)\b", text), text
