@@ -18,7 +18,7 @@ and each particle takes the reverse process's step given its denoised :math:`\ha
 
 (V is exact for data N(0, q^2 I)). It is weighted by the density of the path's point under that step, and its measured
 part becomes that point. A direction whose :math:`\mu` lies between :math:`\tau_t` and :math:`\tau_s` is weighted and
-replaced at :math:`\mu`, and goes on to :math:`\tau_s` unmeasured.
+replaced at :math:`\mu`, and goes on from there to :math:`\tau_s` unmeasured.
 
 The path's noise tells nothing of the rest of x_0, so that the particles are draws from :math:`p(x_0 \mid y)` itself as
 their number and that of the steps grow: no likelihood is approximated, no gradient is taken, and the network is asked
@@ -74,10 +74,13 @@ class Path:
         """Whether a direction is on the path at tau."""
         return ((e > 0) & (self.mu(e) < tau)).to(e.dtype)
 
+    def r(self, t: float) -> float:
+        """The variance of x_0 given w_t, of data N(0, q^2)."""
+        return self.q**2 * t / (self.q**2 + t)
+
     def spread(self, t: float, s: Tensor | float) -> Tensor | float:
         """V."""
-        r = self.q**2 * t / (self.q**2 + t)
-        return s * (t - s) / t + (1 - s / t) ** 2 * r
+        return s * (t - s) / t + (1 - s / t) ** 2 * self.r(t)
 
     def start(self, w: Tensor, tau: float, z: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
         """The path and the particles at T, from the prior's w: ``z`` is the path's noise, ``own`` the particles'."""
@@ -120,14 +123,22 @@ class Path:
         def stop(e: Tensor) -> Tensor:
             return self.mu(e).clamp(s, t)
 
-        def unit(e: Tensor) -> Tensor:
-            """1/std of the step from t to mu."""
-            return off(e) / self.spread(t, stop(e)).clamp_min(1e-6 * t).sqrt()
+        def spread(e: Tensor) -> Tensor:
+            """V of the step from t to mu."""
+            return self.spread(t, stop(e)).clamp_min(1e-6 * t)
 
-        away = f(unit, self.target - denoised) - f(lambda e: unit(e) * stop(e) / t, w - denoised)
+        def left_open(e: Tensor) -> Tensor:
+            """The variance of x_0 given w_t and w_mu."""
+            return self.r(t) * (stop(e) * (t - stop(e)) / t).clamp_min(0) / spread(e)
+
+        away = f(lambda e: off(e) / spread(e).sqrt(), self.target - denoised)
+        away = away - f(lambda e: off(e) / spread(e).sqrt() * stop(e) / t, w - denoised)
         change = change - 0.5 * away.flatten(1).square().sum(1)
-        beyond = denoised + f(lambda e: s / stop(e), self.target - denoised)
-        beyond = beyond + f(lambda e: (s * (stop(e) - s) / stop(e)).sqrt(), own)
+        told = denoised + f(lambda e: off(e) * (1 - stop(e) / t) * self.r(t) / spread(e).sqrt(), away)
+        beyond = told + f(lambda e: s / stop(e), self.target - told)
+        beyond = beyond + f(
+            lambda e: (s * (stop(e) - s) / stop(e) + (1 - s / stop(e)) ** 2 * left_open(e)).clamp_min(0).sqrt(), own
+        )
         return new + f(off, beyond - new), path, change
 
     def held(self, x: Tensor, tau: float, own: Tensor) -> Tensor:

@@ -291,6 +291,29 @@ def test_the_path_is_the_measurements_forward_noise(operator):
         w, at, _ = path.step(w, at, 0.5 * w, t, s, torch.randn_like(w), torch.randn_like(w))
 
 
+def test_noise_below_that_of_eps_is_the_measurements_own():
+    """A direction that never leaves the path ends at y with the measurement's noise, and not with that of eps."""
+    sde, draws = make_sde("vp"), 2000
+    law = FullMixture(sde, torch.ones(1).double(), [torch.zeros(2).double()], [torch.eye(2, dtype=torch.float64)])
+    operator = Columns((2,), [0], noise=1e-3)
+    y = torch.tensor([[0.7, 0.0]], dtype=torch.float64).repeat(draws, 1)
+    x = draw(SMCDiff(particles=draws, steps=20), LOG, sde, law, Measurement(operator, y, 1e-3, draws))
+    assert float((x[:, 0] - 0.7).square().mean().sqrt()) == pytest.approx(1e-3, rel=0.1)
+    assert abs(float(x[:, 1].mean())) < 0.1 and float(x[:, 1].std()) == pytest.approx(1.0, abs=0.08)
+
+
+def test_more_noise_than_that_of_T_moves_the_priors_draw():
+    """VE to sigma_max = 1.5 and a measurement of std 3: x_T given y is Gaussian, in closed form."""
+    count, tau, mu = 100_000, 2.25, 9.0
+    operator = Columns((2,), [0], noise=mu**0.5)
+    target = torch.tensor([[4.0, 0.0]], dtype=torch.float64).expand(count, 2)
+    path = Path(operator, target, mu, 1.0)
+    _, w = path.start(tau**0.5 * torch.randn_like(target), tau, torch.randn_like(target), torch.randn_like(target))
+    assert float(w[:, 0].mean()) == pytest.approx(tau / mu * 4.0, abs=0.03)
+    assert float(w[:, 0].var()) == pytest.approx(tau * (mu - tau) / mu, rel=0.02)
+    assert float(w[:, 1].var()) == pytest.approx(tau, rel=0.02)
+
+
 def test_a_step_is_exact_for_a_gaussian_of_the_datas_std():
     """N(0, q^2 I): one step from any tau to any other has the reverse kernel's mean and variance."""
     q, t, s = 0.7, 3.0, 0.2
@@ -302,6 +325,49 @@ def test_a_step_is_exact_for_a_gaussian_of_the_datas_std():
     variance = (q**2 + s) * (1 - gain)
     assert float(w.mean()) == pytest.approx(gain * 1.3, abs=4 * (variance / len(w)) ** 0.5)
     assert float(w.var()) == pytest.approx(variance, rel=0.015) and bool((change == 0).all())
+
+
+def test_a_step_across_a_measurement_is_exact_for_a_gaussian_of_the_datas_std():
+    """N(0, q^2): w_s given w_t and w_mu = Y depends on Y alone, and the weight is the density of Y given w_t."""
+    q, t, s, mu, y = 0.7, 3.0, 0.2, 0.8, 0.9
+    w_t = torch.full((200_000, 1), 1.3, dtype=torch.float64)
+    w_t[0] = -0.4
+    path = Path(Mask((1,), mu**0.5, torch.ones(1, 1)), torch.full_like(w_t, y), mu, q)
+    w, _, change = path.step(w_t, w_t, q**2 / (q**2 + t) * w_t, t, s, torch.randn_like(w_t), torch.randn_like(w_t))
+    gain = (q**2 + s) / (q**2 + mu)
+    variance = (q**2 + s) * (1 - gain)
+    assert float(w.mean()) == pytest.approx(gain * y, abs=4 * (variance / len(w)) ** 0.5)
+    assert float(w.var()) == pytest.approx(variance, rel=0.015)
+    there = (q**2 + mu) / (q**2 + t)
+    law = torch.distributions.Normal(there * w_t[:2, 0], ((q**2 + mu) * (1 - there)) ** 0.5)
+    density = law.log_prob(torch.tensor(y).double())
+    assert float(change[0] - change[1]) == pytest.approx(float(density[0] - density[1]), rel=1e-6)
+
+
+def test_particles_are_drawn_anew_before_few_of_them_carry_all():
+    """y means the component of weight 0.03: without resampling, the draws would be copies of a few particles."""
+    sde, draws, dim = make_sde("vp"), 64, 3
+    law = referee(sde, dim)
+    measurement, _, _ = pose(law, operators(dim)["all but one"], 1, draws, law.means[2])
+    x = draw(SMCDiff(particles=draws, steps=60), LOG, sde, law, measurement)
+    assert len(x[:, 1].unique()) > 0.75 * draws
+
+
+@pytest.mark.parametrize("conditioner", [PiGDM, MMPS], ids=["pigdm", "mmps"])
+def test_guidance_does_not_overshoot(conditioner):
+    """Where the network's Jacobian is larger than a covariance, the denoised x moves to y and no further."""
+    from samplers.guidance import state
+
+    sde = make_sde("vp")
+    x, t = torch.randn(6, 3, dtype=torch.float64), torch.linspace(0.2, 0.9, 6, dtype=torch.float64)
+    turn = torch.tensor([[2.0, 3.0, 0.0], [-3.0, 2.0, 0.0], [0.0, 0.0, 4.0]], dtype=torch.float64)  # not symmetric
+    measurement = Measurement(Columns((3,), [0, 1]), torch.tensor([[0.4, -1.0, 0.0]]).double().expand(6, 3), 0.0)
+    for rule in (5.0, None):
+        here = state(sde, lambda x, t: x @ turn.T, x, t)
+        term = conditioner(bound=rule).term(here, measurement)
+        moved = measurement.operator((here.sigma**2 / here.alpha)[:, None] * term)
+        over = moved.norm(dim=1) / measurement.residual(here.denoised).norm(dim=1)
+        assert (float(over.max()) <= 1 + 1e-9) == (rule is not None), over
 
 
 def test_resampling_is_systematic_and_forgets_what_is_no_number():
@@ -317,13 +383,24 @@ def test_resampling_is_systematic_and_forgets_what_is_no_number():
 
 
 def test_correctors_move_what_is_not_measured_alone():
-    sde, draws = make_sde("ve"), 50
-    law = referee(sde, 3)
-    measurement, _, _ = pose(law, operators(3)["exact matrix"], 1, draws, law.means[0])
-    sampler = PredictorCorrector(LogSNR(), 10, Ancestral(), Langevin(snr=0.3, count=2))
-    x = draw(SMCDiff(particles=draws, steps=10), sampler, sde, law, measurement)
-    assert (measurement.operator(x) - measurement.y).abs().max() < 1e-4
-    assert not torch.equal(x, draw(SMCDiff(particles=draws, steps=10), LOG, sde, law, measurement))
+    """Steps of a Langevin corrector that would spoil the path if they moved it: the conditional's moments stay."""
+    sde, draws = make_sde("ve"), 1500
+    covariance = torch.tensor([[1.0, 0.95], [0.95, 1.0]], dtype=torch.float64)
+    law = FullMixture(sde, torch.ones(1).double(), [torch.zeros(2).double()], [covariance])
+    measurement = Measurement(Half((2,)), torch.tensor([[1.5, 0.0]]).repeat(draws, 1), 0.0, draws)
+    seen = []
+
+    class Watched(Langevin):
+        def __call__(self, row, score, x, z, memory):
+            result = super().__call__(row, score, x, z, memory)
+            seen.append((float(x[:, 0].std()), float((result[0] - x).std())))
+            return result
+
+    sampler = PredictorCorrector(LogSNR(), 20, Ancestral(), Watched(snr=0.3, count=2))
+    x = draw(SMCDiff(particles=draws, steps=20), sampler, sde, law, measurement)[:, 1].double()
+    assert len(seen) == 40 and max(spread for spread, _ in seen) < 1e-3, "one path for all particles"
+    assert min(moved for _, moved in seen) > 0
+    assert abs(float(x.mean()) - 0.95 * 1.5) < 0.06 and abs(float(x.std()) / (1 - 0.95**2) ** 0.5 - 1) < 0.15
 
 
 LOG = PredictorCorrector(LogSNR(), 10, Ancestral())
