@@ -328,13 +328,15 @@ def known_exactly(operator: Operator, like: Tensor) -> Tensor:
 
 def range_of(data: Data) -> tuple[Tensor, Tensor] | None:
     """The least and the largest value of the training part in data units, of each column (D,) of vectors or of all
-    pixels; None where there is none.
+    pixels; None where there is none. A constant column has no width, and is given its scale as one.
     """
     if not len(data.train):
         return None
     train = data.train.flatten(1) if len(data.shape) == 1 else data.train.reshape(-1, 1)
     low, high = train.amin(0).double(), train.amax(0).double()
     high = high + 1 if data.levels else high  # integers stand for [k, k + 1)
+    half = torch.where(low == high, data.scale.flatten().expand(low.shape) / 2, 0.0)
+    low, high = low - half, high + half
     return (low, high) if len(data.shape) == 1 else (low[0], high[0])
 
 
