@@ -35,16 +35,17 @@ def main(argv: list[str] | None = None) -> None:
     counts = sorted(chosen.counts)
     print(f"| task | {' | '.join(f'{count:,} [MiB]' for count in counts)} |\n|---|{'---|' * len(counts)}")
     with tempfile.TemporaryDirectory() as folder:
-        words = oracle() if chosen.oracle else network(Path(folder), chosen.channels, 2 * counts[-1] + 2000)
+        words = oracle(counts[-1]) if chosen.oracle else network(Path(folder), chosen.channels, 2 * counts[-1] + 2000)
         for task in chosen.tasks:
             peaks = [peak(Path(folder), task, count, words) for count in counts]
             print(f"| {task} | {' | '.join(f'{each:,.0f}' for each in peaks)} |", flush=True)
 
 
-def oracle() -> list[str]:
-    """A mixture of pictures and its exact score."""
+def oracle(count: int) -> list[str]:
+    """A mixture of pictures, of which so many are held out, and its exact score."""
     parts = [
         "data.count=1000",
+        f"data.test_count={count}",
         "data.shape=[1,28,28]",
         "data.weights=[0.4,0.6]",
         "data.means=[-1,1]",

@@ -39,7 +39,7 @@ SMALLEST = {  # arguments, the rows of numbers that are printed at least, and wh
          "--points", "1", "--steps", "4", "--out"], 2, ["| 2 | half | tds | ancestral |", "posterior.png"],
     ),
     "probes": (
-        ["--points", "2", "--runs", "2", "--tolerance", "0.3", "--only", "orthogonal, for two, redrawn"], 3,
+        ["--points", "1", "--runs", "2", "--tolerance", "0.5", "--only", "orthogonal, for two, redrawn"], 3,
         ["published", "orthogonal, for two, redrawn, control"],
     ),
     "randomness": (
