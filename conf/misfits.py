@@ -138,7 +138,7 @@ def detail(cfg: dict, sde: Any, data: Data) -> None:
         return
     typed = sde.reaching(math.sqrt(GOOD_RATIO) * std)
     log.warning(
-        "%s: there the std of samples is %.2g times the data's (sampler.last=%s); %s",
+        "%s: there the std of samples is %.3g times the data's (sampler.last=%s); %s",
         facts,
         width(last, (noise / std) ** 2),
         last,

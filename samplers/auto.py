@@ -1,17 +1,28 @@
-"""The best known sampler for a budget of network evaluations, as `task=work_precision` measures them.
+"""The best known sampler for a budget of network evaluations.
 
 =============  ==========================================================================================
 evaluations    sampler
 =============  ==========================================================================================
-below 16       Adams-Bashforth of order 3 on the velocity: at 10 evaluations a third to two thirds of any
-               other's error, on mixtures and on networks trained on digits and on a mixture
-16 to 199      UniPC of order 3: on mixtures Adams-Bashforth leads up to 50, exact score or network; on a network
-               trained on digits UniPC has two thirds of its error at 20 and a fifth at 50
-from 200 on    SEA on the reverse SDE, of weak order 2 at one evaluation a step: the flow's error has long
-               drowned in the network's by then, and noise forgets part of that (cf. arXiv 2306.14878)
+below 16       Adams-Bashforth of order 3 on the velocity
+16 to 199      UniPC of order 3
+from 200 on    SEA on the reverse SDE, of weak order 2 at one evaluation a step
 =============  ==========================================================================================
 
-Each on the grid of its own yaml; one evaluation is kept for the last step.
+Each on the grid of its own yaml; one evaluation is kept for the last step. Which one is best depends on the measure.
+
+* By the root mean square of the samples' distances to the flow's exact ends, which the few samples between two modes
+  decide, Adams-Bashforth is ahead on a mixture up to 40 evaluations (sub-VP: 80), UniPC from 64 on (120).
+* By their median Adams-Bashforth is ahead up to 20, UniPC from 32 on (sub-VP: 64). On a network trained on digits UniPC
+  has two thirds of the other's error at 20 evaluations and a fifth at 50.
+* By the std of a narrow component (0.03 in model units) UniPC is the better of the two from 16 on: at 20 evaluations it
+  is 2 % off under VE and VP (sub-VP: 6 %), at 40 up to 0.2 %; Adams-Bashforth 10 % and 2 % (13 % and 3 %). At 10
+  evaluations neither is good: Adams-Bashforth is 31 to 40 % off, and DEIS of order 3 (``sampler=deis sampler.steps=9``)
+  up to 7 %.
+* From 200 evaluations on the flow's error is below the network's, and noise forgets part of that (cf. arXiv
+  2306.14878).
+
+The first two by ``python run.py task=work_precision data=mixture model=oracle``, the third by the exact law of the
+samples of a Gaussian (tests/test_samplers.py).
 """
 
 from collections.abc import Callable

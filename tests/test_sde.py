@@ -247,6 +247,25 @@ def test_denoise_is_the_posterior_mean(sde, shape, dtype):
     )
 
 
+def test_the_flows_step_is_right_to_second_order(sde):
+    """x_0 ~ N(m, s^2): the law after one step from t to 0 in (sigma/alpha)^2 has the mean m and the std
+    s (1 + r/2)/sqrt(1 + r), which is s (1 + r^2/8) for small r = (sigma/(alpha s))^2; Tweedie's is off by r/2.
+    """
+    m, s, errors = 0.4, 0.7, {}
+    for r in (0.08, 0.04):
+        t = sde.time(torch.tensor([-0.5 * math.log(r * s**2)], dtype=torch.float64)).clamp_min(sde.eps)
+        alpha, sigma = sde.alpha(t), sde.sigma(t)
+        kappa2 = float((sigma / alpha) ** 2) / s**2
+        ends = alpha * m + torch.tensor([[0.0], [1.0]], dtype=torch.float64) * (alpha**2 * s**2 + sigma**2).sqrt()
+        for name, step in (("flow", sde.flow_to_data), ("tweedie", sde.denoise)):
+            middle, out = step(GaussianScore(sde, m, s), ends, t.expand(2))[:, 0].tolist()
+            assert middle == pytest.approx(m, abs=1e-9)
+            errors[name, r] = (out - middle) / s - 1
+        assert errors["flow", r] == pytest.approx((1 + kappa2 / 2) / (1 + kappa2) ** 0.5 - 1, rel=1e-5)
+    assert math.log2(errors["flow", 0.08] / errors["flow", 0.04]) == pytest.approx(2, abs=0.1)
+    assert math.log2(errors["tweedie", 0.08] / errors["tweedie", 0.04]) == pytest.approx(1, abs=0.1)
+
+
 # --- single SDEs ------------------------------------------------------------------------------------------------------
 
 
