@@ -123,7 +123,11 @@ def test_every_task_on_vectors_and_on_images(tmp_path, task, data):
         small += ["task.snapshots=3", "task.widths=[0.1,0.2]", "likelihood.rtol=1e-2", "likelihood.atol=1e-2"]
     if task == "restore" and data == "moons":
         small += ["operator=columns", "operator.noise=0.2"]
-    metrics = job(tmp_path, f"task={task}", f"data={data}", "sampler=em", "sampler.steps=4", "count=8", *small, *TINY)
+    guided = task in ("impute", "restore") and data == "digits"  # four steps of em from sigma = 50 diverge, and say so
+    sampler = "ancestral" if guided else "em"
+    metrics = job(
+        tmp_path, f"task={task}", f"data={data}", f"sampler={sampler}", "sampler.steps=4", "count=8", *small, *TINY
+    )
     pictures = sorted(path.name for path in (tmp_path / "run").glob("*.png"))
     expected = {
         ("sample", "moons"): ["samples.png", "score_field.png", "trajectories.png"],
