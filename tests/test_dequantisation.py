@@ -286,6 +286,8 @@ def test_errors_of_the_same_probes_add_up():
 
 
 class Record:
+    repeats = {}
+
     def arrays(self, name, **arrays):
         self.kept = arrays
 

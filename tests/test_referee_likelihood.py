@@ -160,6 +160,7 @@ def computed(metrics: dict) -> float:
 
 
 class Record:
+    repeats = {}
     arrays = path = picture = lambda self, *arguments, **keys: None
 
 
@@ -236,11 +237,15 @@ def test_pulls_have_variance_one(kind, count, dim, name):
     score = Mixture(sde, *(RESOLVED[WIDTHS[dim]] if WIDTHS[dim] else five()))
     x = score.draw(500, (dim,))
     settings = {"moments": score.moments, "rtol": 1e-3, "atol": 1e-3}
-    found = Likelihood(KINDS[kind](count), **settings)(sde, score, x)
+    random = torch.Generator().manual_seed(0)
+    found = Likelihood(KINDS[kind](count), **settings)(
+        sde, score, x, lambda v: torch.randn(v.shape, generator=random, dtype=v.dtype)
+    )
     error = found.log_prob - Likelihood(**settings)(sde, score, x).log_prob
     seen = found.probe_stderr > 1e-3  # or the solver's error would be all there is
     assert int(seen.sum()) > 300
-    few = {"hutchpp": 0.3}.get(kind, 0.15) if count == 2 else 0.1  # the variance of two depends on the sketch's luck
+    # two probes know their variance badly: a pull has a t law, of std 1.06 to 1.17 for normals in three dimensions
+    few = {"hutchpp": 0.3, "gaussian": 0.25}.get(kind, 0.15) if count == 2 else 0.1
     assert float((error / found.probe_stderr)[seen].std()) == pytest.approx(1, abs=few)
     assert abs(float(error.mean())) < 4 * float(found.probe_stderr.square().mean().sqrt()) / 500**0.5
 
