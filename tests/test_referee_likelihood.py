@@ -244,8 +244,8 @@ def test_pulls_have_variance_one(kind, count, dim, name):
     error = found.log_prob - Likelihood(**settings)(sde, score, x).log_prob
     seen = found.probe_stderr > 1e-3  # or the solver's error would be all there is
     assert int(seen.sum()) > 300
-    # two probes know their variance badly: a pull has a t law, of std 1.06 to 1.17 for normals in three dimensions
-    few = {"hutchpp": 0.3, "gaussian": 0.25}.get(kind, 0.15) if count == 2 else 0.1
+    # two probes know their variance badly: a pull has a t law, of std 1.06 to 1.17 for normals, 1.32 for Hutch++
+    few = {"hutchpp": 0.4, "gaussian": 0.25}.get(kind, 0.15) if count == 2 else 0.1
     assert float((error / found.probe_stderr)[seen].std()) == pytest.approx(1, abs=few)
     assert abs(float(error.mean())) < 4 * float(found.probe_stderr.square().mean().sqrt()) / 500**0.5
 
