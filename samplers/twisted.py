@@ -33,12 +33,11 @@ from .predictors import Predictor
 
 @dataclass(frozen=True)
 class Particle:
-    """What a weighted step asks of x_t: the score, the twist's gradient, its logarithm, and the denoised x."""
+    """What a weighted step asks of x_t: the score, the twist's gradient and its logarithm."""
 
     score: Tensor
     term: Tensor
     log_twist: Tensor
-    denoised: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +81,7 @@ class TwistedSampler(Sampler):
             here = state(sde, score, x, at(t, x))
             r = self.twist.variance(here.alpha, here.sigma)
             log_twist = y.log_prob(here.denoised, r)
-            return Particle(here.score, bounded(self.twist.term(here, y), here, self.bound), log_twist, here.denoised)
+            return Particle(here.score, bounded(self.twist.term(here, y), here, self.bound), log_twist)
 
         grid = self.grid(sde, self.steps)
         rows = self.predictor.prepare(sde, grid)
@@ -151,7 +150,7 @@ class TDS(Conditioner):
         ):
             raise ValueError(
                 "conditioner=tds weights the steps of one predictor with noise, and no corrector; type "
-                "sampler=ancestral, sampler=em or sampler=reverse_diffusion"
+                "sampler=ancestral, sampler=em or sampler=reverse_diffusion, or conditioner=smcdiff for any sampler"
             )
         twisted = TwistedSampler(
             sampler.grid,
