@@ -182,7 +182,7 @@ def test_both_clocks_end_at_one_point_of_a_mixture(sde):
     z = torch.randn(10, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     oracle, x = Oracle(sde, mixture((2,))), sde.prior_std * z
     ends = [solve(sde, oracle, clock, x, True) for clock in ("angle", "t")]
-    torch.testing.assert_close(*ends, rtol=0, atol=3e-5)  # the last step is the flow's, and contracts no error
+    torch.testing.assert_close(*ends, rtol=0, atol=3e-5)  # 1.4e-5 was seen under the chain
 
 
 def test_the_field_is_the_drift_of_the_flow(sde, shape, dtype):
