@@ -14,7 +14,8 @@ from tests.conftest import compose
 folder, choices = Path(sys.argv[1]), {"task": "t", "data": "mixture", "sde": "ve", "sampler": "ddim", "model": "oracle"}
 words = ["data=mixture", "model=oracle", "data.shape=[1,28,28]", "data.weights=[0.4,0.6]", "data.means=[-1,1]"]
 words += ["data.stds=[0.5,0.4]", "data.count=2000", "data.test_count=2000", "task.batch=100", "sampler=ddim"]
-words += ["sampler.steps=2", "likelihood.method=torchdiffeq.euler", "likelihood.steps=2", f"store={folder}/store"]
+words += ["sampler.steps=2", f"store={folder}/store"]
+words += ["likelihood=hutchinson", "likelihood.method=torchdiffeq.euler", "likelihood.steps=2"]
 for count in (200, 2000):
     for task in ("sample", "likelihood", "evaluate"):
         own = ["task/features=values"] if task == "evaluate" else []
