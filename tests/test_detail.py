@@ -23,14 +23,14 @@ def ridge(tmp_path):
     return [f"data.path={path}", "data=arrays"]
 
 
-def told(caplog, *words: str) -> list[str]:
+def told(caplog, *words: str, check=misfits.detail) -> list[str]:
     """The warnings of a run that is not trained."""
     cfg = compose(*words)
     data = assemble.build_data(cfg)
     cfg = assemble.settle(cfg, data, "cpu")
     caplog.clear()
     with caplog.at_level(logging.WARNING):
-        misfits.detail(cfg, schema.build(cfg["sde"], "sde"), data)
+        check(cfg, schema.build(cfg["sde"], "sde"), data)
     return [record.getMessage() for record in caplog.records]
 
 
@@ -67,6 +67,32 @@ def test_the_numbers_of_the_warning(ridge, caplog):
 )
 def test_who_is_warned(words, warns, ridge, caplog):
     assert len(told(caplog, *ridge, *words)) == warns
+
+
+STARTS = {  # an SDE that ends with too little noise, and whether a key of its own helps
+    "ve": ("sde.sigma_max=0.9", True),
+    "edm": ("sde.T=0.8", True),
+    "vp": ("sde.beta_max=1", True),
+    "custom": ("sde.diffusion=0.1", False),
+}
+
+
+@pytest.mark.parametrize("name", STARTS)
+def test_noise_at_T_that_the_data_reach_beyond_is_told(name, caplog):
+    """Samples start from N(0, sigma(T)^2 I), which is then no p_T; under what the warning says to type they do."""
+    word, helps = STARTS[name]
+    (message,) = told(caplog, "data=moons", f"sde={name}", word, check=misfits.start)
+    typed = re.findall(r"type (sde\.\S+),", message)
+    assert bool(typed) == helps
+    for key in typed:
+        assert told(caplog, "data=moons", f"sde={name}", word, key, check=misfits.start) == []
+    assert told(caplog, "data=moons", f"sde={name}", word, "task=likelihood", check=misfits.start) == []
+
+
+@pytest.mark.parametrize("name", SDES)
+@pytest.mark.parametrize("data", ["moons", "digits"])
+def test_default_noise_at_T_is_not_complained_of(name, data, caplog):
+    assert told(caplog, f"data={data}", f"sde={name}", check=misfits.start) == []
 
 
 def test_broad_data_and_pictures_are_left_alone(caplog):
