@@ -170,7 +170,9 @@ def panels_of(function: Diffusion, T: float, eps: float, name: str) -> Panels:
     lost = trusted & ((values < -STILL * typical[:, None]).any(1) | still & (width > 1e-6 * T))
     if bool(lost.any()):
         at = float(edges[:-1][lost][0])
-        raise refuse(f"it must be positive everywhere on (0, T={T}], and is not beside t={at:.4g}", "choose another function")
+        raise refuse(
+            f"it must be positive everywhere on (0, T={T}], and is not beside t={at:.4g}", "choose another function"
+        )
     enough = edges[1:][whole[1:] > 1e-12]
     if not float(whole[int(torch.searchsorted(edges, eps, right=True))]) > LEAST**2:
         raise refuse(

@@ -114,7 +114,9 @@ def words_of(figure: Figure) -> str:
     """All that is written on the axes of a figure."""
     places = [axes for part in (figure, *figure.subfigs) for axes in part.axes]
     ticks = [tick.get_text() for axes in places for tick in axes.get_yticklabels()]
-    return " | ".join([*ticks, *(v for axes in places for v in (axes.get_xlabel(), axes.get_ylabel(), axes.get_title()))])
+    return " | ".join(
+        [*ticks, *(v for axes in places for v in (axes.get_xlabel(), axes.get_ylabel(), axes.get_title()))]
+    )
 
 
 @pytest.mark.parametrize("unit, words", [("std", "(stds of the columns)"), ("data", "(data units)")])

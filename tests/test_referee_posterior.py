@@ -192,9 +192,9 @@ def test_the_last_step_is_the_samplers(name, process):
     y = law.means[0].repeat(draws, 1) * torch.tensor([1.0, 0.0, 0.0])
     measurement = Measurement(Columns((3,), [0]), y, 0.0, draws)
     ends = {
-        last: draw(
-            LAST[name], PredictorCorrector(Karras(), 12, Ancestral(), last=last), sde, law, measurement, seed=3
-        )[:, 1:]
+        last: draw(LAST[name], PredictorCorrector(Karras(), 12, Ancestral(), last=last), sde, law, measurement, seed=3)[
+            :, 1:
+        ]
         for last in ("flow", "tweedie", "none")
     }
     alpha = float(sde.alpha(torch.tensor(sde.eps, dtype=torch.float64)))
