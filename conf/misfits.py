@@ -162,9 +162,9 @@ def start(cfg: dict, sde: Any, data: Data) -> None:
         return
     typed = sde.ending(5 * max(spread, away))
     log.warning(
-        "samples start from N(0, sigma(T)^2 I), where sigma/alpha is %.3g; the data have the std %.3g along their widest "
-        "direction and a mean %.2g from 0 in model units, so that samples start from another law than noisy data have, "
-        "and end in another than the data's: %s",
+        "samples start from N(0, sigma(T)^2 I), where sigma/alpha is %.3g; the data have the std %.3g along their "
+        "widest direction and a mean %.2g from 0 in model units, so that samples start from another law than noisy "
+        "data have, and end in another than the data's: %s",
         noise,
         spread,
         away,

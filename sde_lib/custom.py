@@ -177,7 +177,9 @@ def panels_of(function: Diffusion, T: float, eps: float, name: str) -> Panels:
     if not float(whole[int(torch.searchsorted(edges, eps, right=True))]) > LEAST**2:
         raise refuse(
             f"it has added no noise by t=sde.eps={eps}, and a score there would not be finite",
-            f"type sde.eps={float(enough[0]):.2g}" if len(enough) else "choose a larger diffusion",
+            f"type sde.eps={float(enough[0]):.2g}"
+            if len(enough) and enough[0] < 0.9 * T
+            else "choose a larger diffusion",
         )
     return Panels(edges, whole)
 

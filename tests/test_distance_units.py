@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-
 from matplotlib.figure import Figure
 
 from data import Data
