@@ -89,6 +89,7 @@ def run(cfg: dict, choices: dict[str, str], folder: Path, sweep: str | None = No
         record.repeats = density.check(task, sde, asked)
         density.constant_conditions(data)
         misfits.detail(cfg, sde, data)
+        misfits.start(cfg, sde, data)
         name = "-".join(choices[key] for key in ("data", "sde", "model"))
         score = obtain.obtain_score(cfg, sde, data, record, name)
         obtain.furnish(cfg, data, asked, score, record, name)

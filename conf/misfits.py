@@ -146,6 +146,32 @@ def detail(cfg: dict, sde: Any, data: Data) -> None:
     )
 
 
+LARGEST_START = 0.5  # of the data's variance to that of the noise at T: beyond it samples start 18 % too narrow
+
+
+def start(cfg: dict, sde: Any, data: Data) -> None:
+    """Warns where the noise at T is not much wider than the data: samples start from N(0, sigma(T)^2 I), and p_T is
+    another law.
+    """
+    if last_step(cfg) is None or len(data.train) < 2:
+        return
+    mean, variances, _, _ = data.moments()
+    noise = math.exp(-float(sde.ends()[0]))
+    spread, away = float(variances.max().clamp_min(0).sqrt()), float(mean.norm())
+    if max(spread, away) < math.sqrt(LARGEST_START) * noise:
+        return
+    typed = sde.ending(5 * max(spread, away))
+    log.warning(
+        "samples start from N(0, sigma(T)^2 I), where sigma/alpha is %.3g; the data have the std %.3g along their "
+        "widest direction and a mean %.2g from 0 in model units, so that samples start from another law than noisy "
+        "data have, and end in another than the data's: %s",
+        noise,
+        spread,
+        away,
+        f"type {typed}, which needs a network of its own" if typed else "choose an SDE that ends with more noise",
+    )
+
+
 def last_step(cfg: dict) -> str | None:
     """Returns the last step of the task's samplers (``flow`` if one of them takes it), or of those that will draw from
     a network that the task trains; None where nothing is drawn, or samples stay at eps.

@@ -24,7 +24,7 @@ eta = 1 is the reverse-time SDE, eta = 0 the probability-flow ODE, and all of th
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -113,6 +113,19 @@ class SDE(ABC):
         if float(self.half_log_snr(torch.zeros_like(level))) <= float(level):
             return None
         return f"sde.eps={rounded_down(float(self.time(level)))}"
+
+    def ending(self, noise_to_signal: float) -> str | None:
+        """Returns what to type for an SDE whose sigma/alpha at T is at least this value; None where no T up to
+        sixteen times as long does it.
+        """
+        for factor in (1.5, 2, 3, 4, 6, 8, 12, 16):
+            try:
+                longer = replace(self, T=factor * self.T)
+            except ValueError:
+                break
+            if math.exp(-float(longer.ends()[0])) >= noise_to_signal:
+                return f"sde.T={longer.T:g}"
+        return None
 
     def even(self, share: Tensor) -> Tensor:
         """The times at shares in [0, 1] of the way from T to eps: even in t, unless the SDE has a better clock."""

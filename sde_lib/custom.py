@@ -7,7 +7,7 @@ The diffusion is an expression in t, written in the yaml (``sde=custom sde.diffu
 
 The quadrature is Gauss-Legendre of 16 nodes on panels of unequal width. A panel is halved until two conditions hold:
 
-* **Nothing hides between the nodes.** With l <= g <= h on a panel of width w, its part of sigma^2 lies in [w l^2, w
+* **Nothing hides between the nodes.** With l <= |g| <= h on a panel of width w, its part of sigma^2 lies in [w l^2, w
   h^2], whatever the nodes see. An expression gives such bounds by interval arithmetic, so that they are rigorous; they
   may differ by :math:`h^2 - l^2 \le \rho\max(l^2, V/t)`, V being the sum of all w l^2 on the left and rho = ``SLACK``.
   So sigma^2 lies within a few per cent of the sum of the bounds, at every t. A callable has no such bounds: its values
@@ -35,6 +35,8 @@ DEEPEST = 300  # halvings; panels beside 0 alone can be halved more than some 50
 NODES, WEIGHTS = gauss_legendre(16)
 SLACK = 0.05
 NOTHING = 1e-9  # a panel's share of the variance at eps that needs no bound from below
+STILL = 1e-12  # of the rms of g up to a time: no noise is added there
+LEAST = 1e-18  # of sigma(eps): the square of less has no place in float32
 ACCURACY = 1e-11
 SAMPLES = 2**16
 
@@ -103,13 +105,13 @@ def panels_of(function: Diffusion, T: float, eps: float, name: str) -> Panels:
         if bool((~found.isfinite() | (high <= 0)).any()):
             raise refuse(f"it must be positive and finite everywhere on (0, T={T}]", "choose another function")
         # what is certain of the variance on the left, and at eps, below which nothing is asked for
-        certain = torch.cat([width.new_zeros(1), (width * low.clamp(0).square()).cumsum(0)])
+        least, most = low.clamp_min(0), torch.maximum(low.abs(), high.abs())  # of |g|
+        certain = torch.cat([width.new_zeros(1), (width * least.square()).cumsum(0)])
         at_eps = certain[int(torch.searchsorted(edges, eps, right=True)) - 1]
         so_far = torch.maximum(certain[:-1], at_eps)
         reached = edges[:-1].clamp_min(eps)
-        slack = high.square() - low.clamp_min(0).square()
-        hidden = slack > SLACK * torch.maximum(low.clamp_min(0).square(), so_far / reached)
-        hidden &= width * high.square() > NOTHING * at_eps
+        hidden = most.square() - least.square() > SLACK * torch.maximum(least.square(), so_far / reached)
+        hidden &= width * most.square() > NOTHING * at_eps
         ask = ~settled & ~hidden
         if bool(ask.any()):
             middle = (edges[:-1] + edges[1:])[ask] / 2
@@ -159,6 +161,25 @@ def panels_of(function: Diffusion, T: float, eps: float, name: str) -> Panels:
     if not float(whole[-1]) < LARGEST**2:
         raise refuse(
             f"sigma(T) = {float(whole[-1]) ** 0.5:.3g} must be below {LARGEST:g}", "choose a smaller diffusion"
+        )
+    # where it adds no noise, or changes its sign, sigma would have no inverse
+    trusted, width = edges[1:] > eps, edges[1:] - edges[:-1]
+    typical = (whole[1:] / edges[1:]).sqrt()
+    values = function(edges[:-1, None] + width[:, None] * NODES)
+    still = (best / width).sqrt() < STILL * typical
+    lost = trusted & ((values < -STILL * typical[:, None]).any(1) | still & (width > 1e-6 * T))
+    if bool(lost.any()):
+        at = float(edges[:-1][lost][0])
+        raise refuse(
+            f"it must be positive everywhere on (0, T={T}], and is not beside t={at:.4g}", "choose another function"
+        )
+    enough = edges[1:][whole[1:] > 1e-12]
+    if not float(whole[int(torch.searchsorted(edges, eps, right=True))]) > LEAST**2:
+        raise refuse(
+            f"it has added no noise by t=sde.eps={eps}, and a score there would not be finite",
+            f"type sde.eps={float(enough[0]):.2g}"
+            if len(enough) and enough[0] < 0.9 * T
+            else "choose a larger diffusion",
         )
     return Panels(edges, whole)
 

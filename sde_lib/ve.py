@@ -43,6 +43,10 @@ class VE(SDE):
         below = noise_to_signal * math.exp(-self.rate * self.eps)  # eps is a little above t = 0
         return f"sde.sigma_min={rounded_down(below)}"
 
+    def ending(self, noise_to_signal: float) -> str | None:
+        """Names sigma_max, which the noise has at T whatever T is."""
+        return f"sde.sigma_max={noise_to_signal:.2g}" if 1.05 * noise_to_signal < LARGEST else None
+
     @property
     def rate(self) -> float:
         """d log sigma / dt."""

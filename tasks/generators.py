@@ -97,7 +97,7 @@ class Generators:
         judge = None if data.components() is not None else Classes(data.train, data.train_labels)
         floor = self.measure(data.train[:count], data, judge)
         modes = len(floor.pop("shares"))
-        metrics = {"count": count, "modes": modes}
+        metrics = {"count": count, "modes": modes, "distance_unit": data.distance_unit}
         if judge is not None and data.test_labels is not None:
             right = judge.predict(data.test[:MEASURED]) == data.test_labels[:MEASURED]
             metrics["classifier_accuracy"] = float(right.double().mean())
@@ -123,8 +123,9 @@ class Generators:
         record.arrays("generators", names=names, **arrays)
         from .figures.latent import generators
 
+        path = record.path("generators.png")
         real, x = data.test[:SHOWN].numpy(), {name: r.numpy() for name, r in shown.items()}
-        record.picture(generators(x, real, table, floor, modes, record.path("generators.png"), data.levels))
+        record.picture(generators(x, real, table, floor, modes, path, data.levels, data.distance_unit))
         return metrics
 
     def draw(self, model: Any, sde: SDE, data: Data, count: int, is_score: bool, tell) -> Tensor:

@@ -314,12 +314,13 @@ class LikelihoodTask:
         """The error asked for and the one left, in the units that it was asked for in; a warning where it is more."""
         if target is None:
             return {}
+        probes = metrics.get("probe_stderr_nats", 0.0)
+        if math.isnan(probes) and self.likelihood.error != "auto":
+            probes = 0.0  # one probe has no standard error, and the spread over the points holds what it adds
         parts = {
-            "the points' own spread": math.sqrt(
-                max(0.0, metrics["nll_stderr"] ** 2 - metrics.get("probe_stderr_nats", 0.0) ** 2)
-            ),
+            "the points' own spread": max(metrics["nll_stderr"] ** 2 - probes**2, 0.0) ** 0.5,  # NaN of one point
             "the solver": metrics["ode_error_nats"],
-            "the random probes": metrics.get("probe_stderr_nats", 0.0),
+            "the random probes": probes,
             "the start's correction": metrics.get("start_error_nats", 0.0),
             "the prior": metrics.get("prior_error_nats", 0.0),
         }
@@ -333,8 +334,8 @@ class LikelihoodTask:
             "the prior": "choose a larger noise at sde.T",
         }
         whole = math.hypot(*parts.values())
-        if whole > 1.05 * target and self.likelihood.error != "auto":
-            worst = max(parts, key=parts.get)
+        if not whole <= 1.05 * target and self.likelihood.error != "auto":
+            worst = max(parts, key=lambda key: math.inf if math.isnan(parts[key]) else parts[key])
             log.warning(
                 "likelihood.error=%s is not reached: %.2g %s are left, %.2g of them from %s; %s",
                 self.likelihood.error,

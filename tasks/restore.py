@@ -8,7 +8,8 @@ data's own units, the noise too.
 What is reported, over the unknown values (over all, where the operator is no mask):
 
 * ``spread_data_units``: the mean standard deviation of a value over its draws, and ``rmse_of_mean_data_units``: how far
-  their mean is from the truth;
+  their mean is from the truth. Of columns in units of their own these are the largest column's, and ``spread_stds`` and
+  ``rmse_of_mean_stds`` are the same in standard deviations of the data;
 * ``coverage``: how often the truth lies between the k-th draw from below and the k-th from above. Draws that stand for
   the posterior reach ``coverage_nominal`` = 1 - 2k/(draws + 1), k the number for which that is nearest to 0.8;
 * ``sliced_wasserstein_to_exact``, for mixtures: the mean over the points of the distance of the draws to as many exact
@@ -211,6 +212,7 @@ class Restore:
     def measures(self, data: Data, problem: Problem, x: Tensor) -> dict[str, float]:
         """Numbers about the draws (N, draws, *); see the module's text."""
         operator, truth, found = problem.operator, problem.truth, {}
+        own = data.distance_unit == "std"  # columns in units of their own
         unknown = torch.ones_like(x[:, 0], dtype=torch.bool)
         if isinstance(operator, Masking):
             unknown = unknown & ~operator.seen if not operator.noise else unknown
@@ -225,8 +227,13 @@ class Restore:
             found["misfit"] = float(misfit[used].square().mean().sqrt()) / (operator.noise or 1.0)
         if x.shape[1] > 1:
             found["spread_data_units"] = float(x.std(1)[unknown].mean())
+            if own:
+                found["spread_stds"] = float((x.std(1) / data.scale)[unknown].mean())
         if truth is not None:
-            found["rmse_of_mean_data_units"] = float((x.mean(1) - truth)[unknown].square().mean().sqrt())
+            away = x.mean(1) - truth
+            found["rmse_of_mean_data_units"] = float(away[unknown].square().mean().sqrt())
+            if own:
+                found["rmse_of_mean_stds"] = float((away / data.scale)[unknown].square().mean().sqrt())
             found |= coverage(x, truth, unknown)
         return found
 

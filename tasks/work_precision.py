@@ -351,15 +351,16 @@ class WorkPrecision:
         """Writes and draws the tables, prints how far every budget leads; the metrics."""
         from . import figures
 
-        metrics = {"count": count}
+        metrics, unit = {"count": count}, ruler.data.distance_unit if ruler else None
         if drawn:
+            metrics["distance_unit"] = unit
             write(record, "work_precision.csv", SAMPLER_COLUMNS, drawn)
             for (score, sde), rows in grouped(drawn, "score", "sde"):
                 block, cheapest = self.block(rows, ruler)
                 print(f"\n{sde}, {score}: sliced Wasserstein by evaluations a sample, at most\n{block}")
                 metrics[f"{'' if score == 'oracle' else score + '_'}nfe_to_floor_{sde}"] = cheapest
             band = ruler.floors and (ruler.floors["sliced_wasserstein"][0], ruler.top("sliced_wasserstein"))
-            record.picture(figures.work_precision(drawn, record.path("work_precision.png"), count, band or None))
+            record.picture(figures.work_precision(drawn, record.path("work_precision.png"), count, band or None, unit))
         if scored:
             write(record, "likelihood_precision.csv", LIKELIHOOD_COLUMNS, scored)
             for (score, sde), rows in grouped(scored, "score", "sde"):

@@ -23,14 +23,14 @@ def ridge(tmp_path):
     return [f"data.path={path}", "data=arrays"]
 
 
-def told(caplog, *words: str) -> list[str]:
+def told(caplog, *words: str, check=misfits.detail) -> list[str]:
     """The warnings of a run that is not trained."""
     cfg = compose(*words)
     data = assemble.build_data(cfg)
     cfg = assemble.settle(cfg, data, "cpu")
     caplog.clear()
     with caplog.at_level(logging.WARNING):
-        misfits.detail(cfg, schema.build(cfg["sde"], "sde"), data)
+        check(cfg, schema.build(cfg["sde"], "sde"), data)
     return [record.getMessage() for record in caplog.records]
 
 
@@ -69,6 +69,32 @@ def test_who_is_warned(words, warns, ridge, caplog):
     assert len(told(caplog, *ridge, *words)) == warns
 
 
+STARTS = {  # an SDE that ends with too little noise, and whether a key of its own helps
+    "ve": ("sde.sigma_max=0.9", True),
+    "edm": ("sde.T=0.8", True),
+    "vp": ("sde.beta_max=1", True),
+    "custom": ("sde.diffusion=0.1", False),
+}
+
+
+@pytest.mark.parametrize("name", STARTS)
+def test_noise_at_T_that_the_data_reach_beyond_is_told(name, caplog):
+    """Samples start from N(0, sigma(T)^2 I), which is then no p_T; under what the warning says to type they do."""
+    word, helps = STARTS[name]
+    (message,) = told(caplog, "data=moons", f"sde={name}", word, check=misfits.start)
+    typed = re.findall(r"type (sde\.\S+),", message)
+    assert bool(typed) == helps
+    for key in typed:
+        assert told(caplog, "data=moons", f"sde={name}", word, key, check=misfits.start) == []
+    assert told(caplog, "data=moons", f"sde={name}", word, "task=likelihood", check=misfits.start) == []
+
+
+@pytest.mark.parametrize("name", SDES)
+@pytest.mark.parametrize("data", ["moons", "digits"])
+def test_default_noise_at_T_is_not_complained_of(name, data, caplog):
+    assert told(caplog, f"data={data}", f"sde={name}", check=misfits.start) == []
+
+
 def test_broad_data_and_pictures_are_left_alone(caplog):
     assert told(caplog, "data=moons") == []
     assert told(caplog, "data=digits") == []
@@ -100,12 +126,21 @@ def test_what_is_published_stays():
 def test_run_says_it_before_training(ridge, tmp_path, caplog):
     from run import run
 
-    words = [*ridge, "sde=vp", "sampler=unipc", "sampler.steps=2", "count=5", f"store={tmp_path}/store"]
+    words = [
+        *ridge,
+        "sde=vp",
+        "sde.beta_max=1",
+        "sampler=unipc",
+        "sampler.steps=2",
+        "count=5",
+        f"store={tmp_path}/store",
+    ]
     small = ["training.vectors.steps=2", "training.vectors.batch=16"]
     choices = {"task": "sample", "data": "arrays", "sde": "vp", "sampler": "unipc", "model": "auto"}
     with caplog.at_level(logging.INFO):
         run(compose(*words, *small), choices, tmp_path / "run")
     said = [record.getMessage() for record in caplog.records]
     warned = next(i for i, line in enumerate(said) if "has the std" in line)
+    narrow = next(i for i, line in enumerate(said) if "samples start from" in line)
     trained = next(i for i, line in enumerate(said) if "training" in line)
-    assert warned < trained
+    assert max(warned, narrow) < trained

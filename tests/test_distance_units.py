@@ -4,17 +4,21 @@ import math
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 from data import Data
 from metrics import sliced_wasserstein
-from samplers import Film
+from samplers import Columns, Film, PiGDM
 from sde_lib import VE, VP
 from tasks import figures, sample
+from tasks.figures.evaluation import evaluation
+from tasks.figures.latent import generators
 from tasks.generators import Generators
 from tasks.record import Record
+from tasks.restore import Problem, Restore
 from tasks.ruler import Ruler
 
-from .conftest import GaussianScore
+from .conftest import GaussianScore, make_sampler
 
 UNITS = torch.tensor([1e-3, 1.0, 1e7], dtype=torch.float64)
 
@@ -103,3 +107,46 @@ def test_pictures_of_a_run_are_in_data_units(sde, tmp_path, monkeypatch):
         r = torch.stack(torch.meshgrid(across, up, indexing="xy"), -1)
         exact = -(r - shift) / (units.square() * (1 + noise**2))  # of N(shift, units^2 (1 + k^2))
         torch.testing.assert_close(field, exact, rtol=1e-6, atol=1e-9)
+
+
+def words_of(figure: Figure) -> str:
+    """All that is written on the axes of a figure."""
+    places = [axes for part in (figure, *figure.subfigs) for axes in part.axes]
+    ticks = [tick.get_text() for axes in places for tick in axes.get_yticklabels()]
+    return " | ".join(
+        [*ticks, *(v for axes in places for v in (axes.get_xlabel(), axes.get_ylabel(), axes.get_title()))]
+    )
+
+
+@pytest.mark.parametrize("unit, words", [("std", "(stds of the columns)"), ("data", "(data units)")])
+def test_pictures_name_the_unit_of_a_distance(unit, words, tmp_path, monkeypatch):
+    """In every picture that shows one; and the score's, which is no distance."""
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, path, **keys: drawn.append(self))
+    row = {"method": "em", "sde": "ve", "score": "oracle", "nfe": 10, "seconds": 1.0, "sliced_wasserstein": 0.1}
+    row |= {"endpoint_rms": 0.1}
+    x, path = torch.randn(50, 2).numpy(), tmp_path / "a.png"
+    figures.work_precision([row, row | {"nfe": 20}], path, 10, None, unit)
+    metrics = {"sliced_wasserstein": 0.1, "sliced_wasserstein_floor": 0.05, "distance_unit": unit}
+    evaluation(x, x, metrics, {}, [], path)
+    judged = metrics | {"modes_found": 1}
+    generators({"gan": x}, x, {"gan": [judged]}, judged, 1, path, None, unit)
+    figures.summary_plot([metrics | {"choices": f"sde={sde}", "status": "ok"} for sde in ("ve", "vp")], path)
+    assert all(words in words_of(each) for each in drawn), [words_of(each) for each in drawn]
+    assert "exact flow (model units)" in words_of(drawn[0])
+    figures.score_field([0.0, 1.0], [0.0, 1.0], [torch.ones(2, 2, 2).numpy()], [0.5], path)
+    assert "length of the score (1 / data unit)" in words_of(drawn[-1])
+
+
+def test_posterior_spreads_of_columns_count_alike():
+    """In raw units they are those of the largest column."""
+    found = {}
+    for name, units in (("own", UNITS), ("plain", torch.ones(3, dtype=torch.float64))):
+        data = table(units)
+        task = Restore(make_sampler("unipc", steps=4), Columns((3,), [0]), PiGDM())
+        draws = (normals(2, 40).reshape(10, 4, 3) + 5) * units
+        problem = Problem(task.operator, data.test[:10] * torch.tensor([1.0, 0, 0]), data.test[:10])
+        found[name] = task.measures(data, problem, draws)
+    assert found["own"]["spread_stds"] == pytest.approx(found["plain"]["spread_data_units"], rel=1e-9)
+    assert found["own"]["rmse_of_mean_stds"] == pytest.approx(found["plain"]["rmse_of_mean_data_units"], rel=1e-9)
+    assert not any(key.endswith("_stds") for key in found["plain"])

@@ -394,6 +394,16 @@ def test_an_error_that_the_points_do_not_allow_is_told(tmp_path, caplog):
     assert "likelihood.error=0.01 is not reached" in caplog.text and "the points' own spread; give more" in caplog.text
 
 
+@pytest.mark.parametrize("words", [("likelihood=hutchinson", "likelihood.probes.count=1"), ()])
+def test_an_error_that_nothing_estimates_is_not_said_to_be_reached(tmp_path, caplog, words):
+    """One probe has no standard error, though the points' spread holds its own; one point has no spread."""
+    count = 50 if words else 1
+    metrics = job(tmp_path, *WORDS, *words, "likelihood.error=0.01", f"count={count}")
+    assert "likelihood.error=0.01 is not reached" in caplog.text and "the points' own spread; give more" in caplog.text
+    reached = metrics.get("likelihood_error_reached")
+    assert reached is None if count == 1 else reached == pytest.approx(metrics["nll_uncertainty_nats"] / 2, rel=1e-6)
+
+
 def test_added_points_meet_their_own_noise():
     """Scored in two parts, as after a pilot that saw too small a spread, and at once: the same."""
     sde, score = make_sde("vp"), Mixture(make_sde("vp"), *RESOLVED["heavy tails"])

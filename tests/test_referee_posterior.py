@@ -174,6 +174,34 @@ def test_weighted_replacement_goes_with_every_sampler(name):
         assert abs(float(own.std()) / 0.6 - 1) < 4 / draws**0.5 + 0.05
 
 
+LAST = {
+    "smcdiff": SMCDiff(particles=8, steps=12),
+    "tds": TDS(particles=8),
+    "pigdm": PiGDM(),
+    "mmps": MMPS(),
+    "dps": DPS(scale=0.1),
+    "projection": Projection(),
+}
+
+
+@pytest.mark.parametrize("name, process", in_turn(list(LAST), ["vp", "ve", "edm"]))
+def test_the_last_step_is_the_samplers(name, process):
+    """Nothing else depends on it, so that the unknown values obey alpha (2 flow - tweedie) = none, and differ."""
+    sde, draws = make_sde(process), 8
+    law = referee(sde, 3)
+    y = law.means[0].repeat(draws, 1) * torch.tensor([1.0, 0.0, 0.0])
+    measurement = Measurement(Columns((3,), [0]), y, 0.0, draws)
+    ends = {
+        last: draw(LAST[name], PredictorCorrector(Karras(), 12, Ancestral(), last=last), sde, law, measurement, seed=3)[
+            :, 1:
+        ]
+        for last in ("flow", "tweedie", "none")
+    }
+    alpha = float(sde.alpha(torch.tensor(sde.eps, dtype=torch.float64)))
+    torch.testing.assert_close(alpha * (2 * ends["flow"] - ends["tweedie"]), ends["none"], rtol=1e-9, atol=1e-9)
+    assert float((ends["flow"] - ends["tweedie"]).abs().max()) > 1e-7
+
+
 # Heavy tails
 
 

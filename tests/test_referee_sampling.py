@@ -192,6 +192,15 @@ def test_moments_of_draws_at_default_settings(name, sde_name, problem):
     assert abs(pulls[worst]) < 4, f"{worst}: z = {pulls[worst]:.1f}"
 
 
+def test_the_adaptive_solver_keeps_a_narrow_law_at_its_default_tolerances():
+    """The variances of two components of std 0.03 together, within four standard errors of 20,000 draws."""
+    torch.manual_seed(0)
+    score = Full(make_sde("subvp"), *two([0.5, 0.5], [[-0.9], [1.0]], [[0.03], [0.03]]))
+    x = make_sampler("adaptive")(score.sde, score, score.start(COUNT).float(), torch.randn_like).double()
+    z = torch.where(x < 0.05, x + 0.9, x - 1.0) / 0.03
+    assert abs(float(z.square().mean()) - 1) < 4 * math.sqrt(2 / COUNT)
+
+
 def test_a_narrow_component_would_be_missed():
     """What the battery is for: Tweedie's mean, and too few steps, are seen."""
     score = Full(make_sde("vp"), *PROBLEMS["ridge"])

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 
 import pytest
 import scipy.integrate
@@ -479,6 +480,10 @@ def test_custom_takes_a_callable():
         "1/abs(t - 0.3)",
         "1 + sin(1e6*t)",  # which no panels here follow
         "1 + 1/(t - 0.3)**2",
+        "0.1 + 0.9*sigmoid((0.3 - t)*100) - 1e3*exp(-((t - 0.7123)*1e6)**2)",  # a needle that points down
+        "1 - 1.01*exp(-((t - 0.5)*100)**2)",
+        "abs(t - 0.5) + t - 0.5 + abs(0.3 - t) + 0.3 - t",  # no noise is added from 0.3 to 0.5
+        "abs(t - 0.5) + t - 0.5",  # nor up to 0.5
         "10**400",
         "1" + "0" * 400,
     ],
@@ -486,6 +491,16 @@ def test_custom_takes_a_callable():
 def test_bad_expressions_name_the_key(expression):
     with pytest.raises(ValueError, match=r"sde\.diffusion"):
         Custom(expression)
+
+
+@pytest.mark.parametrize("expression", ["exp(-1/t)", "t**5", "1e-20*t"])
+def test_no_noise_at_eps_is_refused_and_the_advice_is_taken(expression):
+    with pytest.raises(ValueError, match=r"no noise by t=sde\.eps=0\.0001") as refused:
+        Custom(expression)
+    typed = re.findall(r"type sde\.eps=(\S+),", str(refused.value))
+    assert bool(typed) == (expression != "1e-20*t")
+    for eps in typed:
+        assert Custom(expression, eps=float(eps)).ends()[1].isfinite()
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,15 @@ def names(labels: Sequence[str] | None, dim: int) -> list[str]:
     return ["$x$"] if dim == 1 else [f"$x_{{{i + 1}}}$" for i in range(dim)]
 
 
+UNITS = {"data": "data units", "std": "stds of the columns"}
+"""What the words of ``Data.distance_unit`` are called on an axis."""
+
+
+def in_unit(name: str, unit: str | None) -> str:
+    """The name of a distance with its unit, ``data`` or ``std``; as it is where none is known."""
+    return f"{name} ({UNITS[unit]})" if unit else name
+
+
 def time_label(t: float) -> str:
     """t = 1.00, t = 0.02, t = 1e-5, t = 80: as short as it can be told apart."""
     if t and abs(t) < 0.00995:

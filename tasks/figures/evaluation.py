@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .axes import legend
+from .axes import in_unit, legend
 from .canvas import BLUE, GREY, INK, PALE, Array, array, save, style
 from .latent import examples
 
@@ -79,7 +79,12 @@ def bars(axes: Axes, rows: Sequence[str], metrics: Mapping[str, Any]) -> None:
         look = {"va": "center", "ha": "right", "fontsize": 7}
         axes.text(1.34, -k, number(value), color=BLUE, **look)
         axes.text(1.62, -k, number(floor), color=INK, **look)
-    axes.set_yticks([-k for k in range(len(rows))], [NAMES.get(key, key.replace("_", " ")) for key in rows])
+    words = [NAMES.get(key, key.replace("_", " ")) for key in rows]
+    words = [
+        in_unit(word, metrics.get("distance_unit")) if key == "sliced_wasserstein" else word
+        for key, word in zip(rows, words, strict=True)
+    ]
+    axes.set_yticks([-k for k in range(len(rows))], words)
     axes.set_xticks([])
     axes.axvline(0, color=GREY, lw=0.6)
     axes.set(xlim=(least - 0.03, 1.63), ylim=(-len(rows) + 0.4, 0.6))

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .axes import bins, dots, histogram, legend, limits
+from .axes import bins, dots, histogram, in_unit, legend, limits
 from .canvas import BLUE, GREY, INK, PALE, RED, Array, array, save, style
 from .images import colours, enlarge, tile
 from .planar import planar_frame
@@ -121,6 +121,7 @@ def generators(
     modes: int,
     path: Path,
     levels: int | None,
+    unit: str | None = None,
 ) -> Path:
     """Above samples of each model's first training beside the data; below a dot a training for each measure, with the
     floor as a line.
@@ -131,6 +132,7 @@ def generators(
         table: by name the measures of each training.
         floor: what as many training data show.
         modes: how many there are.
+        unit: of distances to data, ``data`` or ``std``.
     """
     order = ("modes_found", "variation", "good", "precision", "recall", "sliced_wasserstein")
     shown = [key for key in order if key in floor]
@@ -152,7 +154,8 @@ def generators(
             axes.plot(places[~missed], values[~missed], "o", color=BLUE, ms=3, mew=0, alpha=0.8)
             axes.plot(places[missed], values[missed], "o", color=RED, ms=3, mew=0, alpha=0.8)
         axes.axhline(floor[key], color=INK, lw=1, ls=(0, (3, 2)))
-        axes.set_title(TITLES.get(key, key), fontsize=8)
+        title = TITLES.get(key, key)
+        axes.set_title(in_unit(title, unit) if key == "sliced_wasserstein" else title, fontsize=8)
         axes.set_xticks(range(len(names)), [name.replace("_", " ") for name in names], rotation=60)
         axes.set_xlim(-0.6, len(names) - 0.4)
         most = {"modes_found": 1.06 * modes, "good": 1.06, "precision": 1.06, "recall": 1.06}

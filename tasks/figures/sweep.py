@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .axes import ticks
+from .axes import in_unit, ticks
 from .canvas import BLUE, RED, is_number, save, style
 
 SUMMARY = {  # the metrics a sweep is judged by, the most telling first, and what their axes say
@@ -70,7 +70,9 @@ def panel(axes: Axes, rows: Sequence[Mapping[str, Any]], key: str) -> None:
     for y in places[~drawn]:
         if ok(rows[y]) and is_number(rows[y].get(key)):
             word(axes, 0.5, y, repr(float(rows[y][key])), ha="center")
-    axes.set_xlabel(SUMMARY.get(key, key.replace("_", " ")))
+    units = {row.get("distance_unit") for row in rows if ok(row)}
+    unit = units.pop() if key.startswith("sliced_wasserstein") and len(units) == 1 else None
+    axes.set_xlabel(in_unit(SUMMARY.get(key, key.replace("_", " ")), unit))
     axes.margins(x=0.12)
     if axes.get_xscale() == "linear":
         axes.xaxis.set_major_locator(ticks(4))

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from .axes import in_unit
 from .canvas import GREY, INK, PALE, is_number, save, style
 
 COOL = ("#08306b", "#2a6fb0", "#3aa6b9", "#1b7837", "#66a61e", "#6a51a3", "#b49ad6", "#5f7d8c")
@@ -23,7 +24,9 @@ Row = Mapping[str, Any]
 
 
 @style()
-def work_precision(rows: Sequence[Row], path: Path, count: int, band: tuple[float, float] | None = None) -> Path:
+def work_precision(
+    rows: Sequence[Row], path: Path, count: int, band: tuple[float, float] | None = None, unit: str | None = None
+) -> Path:
     """Samplers: the distance to data over evaluations and over seconds, and the distance to the exact flow.
 
     Methods that take no noise are cold colours, the others warm.
@@ -32,12 +35,13 @@ def work_precision(rows: Sequence[Row], path: Path, count: int, band: tuple[floa
         rows: those of work_precision.csv.
         count: how many samples the seconds are for.
         band: what as many real data show, its mean and its upper end.
+        unit: of distances to data, ``data`` or ``std``.
     """
     evaluations, seconds = "evaluations a sample (NFE)", f"seconds for {count:,} samples, one thread"
     panels = [
-        ("nfe", "sliced_wasserstein", "sliced Wasserstein", evaluations),
-        ("seconds", "sliced_wasserstein", "sliced Wasserstein", seconds),
-        ("nfe", "endpoint_rms", "rms distance to the exact flow", evaluations),
+        ("nfe", "sliced_wasserstein", in_unit("sliced Wasserstein", unit), evaluations),
+        ("seconds", "sliced_wasserstein", in_unit("sliced Wasserstein", unit), seconds),
+        ("nfe", "endpoint_rms", "rms distance to the exact flow (model units)", evaluations),
     ]
     runs = [row for row in rows if row["method"] != EXACT_FLOW]
     still = {row["method"] for row in runs if known(row, "endpoint_rms")}
