@@ -143,7 +143,8 @@ def remedies(found: Repeats, data: Data) -> str:
     """What to type, or to do in the file."""
     grid = found.grid
     every = len(data.shape) > 1 or len(found.repeated) == data.dim - int(found.constant.sum())
-    if grid is not None and not found.follows and (every or grid.counts and found.repeated):
+    # a few values lie on some grid whatever they are
+    if grid is not None and not found.follows and found.repeated and (every or grid.counts):
         if grid.counts:
             return f"Type data.levels={grid.levels} to have whole numbers dequantised"
         low = "x.min(0)" if len(set(grid.low)) > 1 else show(grid.low[0])
