@@ -20,10 +20,11 @@ FORMER = {
 }
 """Keys that are replaced by others, and what to type instead."""
 
-NAMING = ("condition", "data.labels", "data.key", "data.condition")
-"""Keys that name labels or columns, for which Hydra's 1_11 is the word 1_11 and not the number 111."""
+COLUMNS = ("data.labels", "data.key", "data.condition")
+"""Keys that name columns, for which 400.5, 1e5 and true are words."""
 
-SEPARATED = re.compile("[0-9]+(_[0-9]+)+")
+NAMING = ("condition", *COLUMNS)
+"""Keys that name labels or columns, for which Hydra's 1_11 is the word 1_11 and not the number 111."""
 
 
 def readable(words: list[str]) -> list[str]:
@@ -45,7 +46,7 @@ def readable_word(word: str, parser: OverridesParser, sweeps: bool) -> str:
         raise ValueError(f"{word}: this key is replaced, {FORMER[key.lstrip('+~')]}")
     if not equals or word.startswith("-") or not value:
         return word
-    if key in NAMING and SEPARATED.fullmatch(value):
+    if is_a_word(key, value, parser):
         return f"{key}={quoted(value)}"
     home = value == "~" or value.startswith(("~/", "~\\"))
     path = os.path.expanduser(value) if home else value
@@ -59,7 +60,8 @@ def readable_word(word: str, parser: OverridesParser, sweeps: bool) -> str:
         raise ValueError(f"{word}: a path with a backslash before a quote cannot be read; rename the file or folder")
     if (items := listed(value)) and (isinstance(found, HydraException) or key in NAMING):
         odd = [
-            SEPARATED.fullmatch(item) or isinstance(parsed(f"{key}={item}", parser), HydraException) for item in items
+            is_a_word(key, item, parser) or isinstance(parsed(f"{key}={item}", parser), HydraException)
+            for item in items
         ]
         whole = f"{key}=[{','.join(quoted(item) if each else item for item, each in zip(items, odd, strict=True))}]"
         if any(odd) and isinstance(parsed(whole, parser), list):
@@ -72,6 +74,12 @@ def readable_word(word: str, parser: OverridesParser, sweeps: bool) -> str:
             f"{word} asks for a sweep, a job for each value: add --multirun{simple if '(' not in value else ''}"
         )
     return word
+
+
+def is_a_word(key: str, value: str, parser: OverridesParser) -> bool:
+    """Whether a value that Hydra takes for a number or a truth is the name of a label or a column."""
+    separated = key in NAMING and re.fullmatch("[0-9]+(_[0-9]+)+", value)
+    return bool(separated) or key in COLUMNS and isinstance(parsed(f"{key}={value}", parser), float | bool)
 
 
 def listed(value: str) -> list[str]:

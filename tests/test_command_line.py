@@ -129,6 +129,15 @@ def test_odd_names_in_a_list_are_words(items, wanted):
     assert value_of("task.widths=[1_0,2]") == [10, 2]
 
 
+@pytest.mark.parametrize("name", ["400.5", "1e5", "true", "inf", "-1.0", "007", "1_0"])
+def test_columns_called_like_a_number_are_words(name):
+    for key in ("data.labels", "data.key", "data.condition"):
+        assert value_of(f"{key}={name}") == name
+        assert value_of(f"{key}=[{name},b,3]") == [name, "b", 3]
+        assert value_of(f"{key}=null") is None and value_of(f"{key}=3") == 3
+    assert value_of("condition=400.5") == 400.5 and value_of("condition=[true,1e5]") == [True, 1e5]
+
+
 @pytest.mark.parametrize(
     ("word", "says"),
     [
