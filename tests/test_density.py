@@ -14,7 +14,7 @@ from hydra.core.override_parser.types import QuotedString
 from omegaconf import OmegaConf
 
 from conf import assemble, density, schema
-from data import Arrays, repeats
+from data import Arrays, Conditional, repeats
 from sde_lib import VP
 from tests.conftest import ROOT, choices, make
 from tests.test_cli import TINY, job
@@ -525,6 +525,16 @@ def test_a_column_that_is_constant_in_each_class(tmp_path, caplog):
     with pytest.raises(ValueError, match=r"column 'c' \(3\) is constant in the training part"):
         density.check(REPORTS, VP(), data.asking(2))
     assert said(caplog, REPORTS, typed(*keys, "data.key=[a,b]").asking(2)) == ("", {})
+
+
+def test_a_class_that_was_never_trained_on_is_told(tmp_path, caplog):
+    for rare, says in ((["c"], "1 class (c) has no training example, and 1 held-out one"), ([], "")):
+        words = np.array((["a", "b"] * 20)[: 40 - len(rare)] + rare)
+        np.savez(tmp_path / "x.npz", x=normal(40, 2), y=words)
+        seed = next(seed for seed in range(99) if 39 in Arrays(str(tmp_path / "x.npz"), seed=seed, labels="y")._rows[1])
+        caplog.clear()
+        density.constant_conditions(Conditional(Arrays(str(tmp_path / "x.npz"), seed=seed, labels="y"), "labels"))
+        assert says in caplog.text and bool(caplog.text) == bool(says)
 
 
 @pytest.mark.parametrize("inside", [True, False])
