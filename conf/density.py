@@ -87,8 +87,8 @@ def constant_conditions(data: Data) -> None:
             held_out = int((~torch.isin(known.test, known.train)).sum())
             shown = ", ".join(unseen[:SHOWN]) + (", ..." if len(unseen) > SHOWN else "")
             log.warning(
-                "data.condition=labels: %s (%s) %s no training example, and %d held-out one%s: no network learns what is "
-                "measured of these. Leave them out, or choose another data.seed",
+                "data.condition=labels: %s (%s) %s no training example, and %d held-out one%s: no network learns what "
+                "is measured of these. Leave them out, or choose another data.seed",
                 f"{len(unseen)} classes" if len(unseen) > 1 else "1 class",
                 shown,
                 "have" if len(unseen) > 1 else "has",

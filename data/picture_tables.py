@@ -8,6 +8,7 @@ import numpy as np
 
 from data.encoded import Encoded
 from data.folders import File, counted, listed
+from data.labels import ABSENT
 
 
 def from_tables(files: list[File], column: str | None, labels: str | None, where: str) -> tuple[Encoded, list[str]]:
@@ -133,13 +134,16 @@ def classes(columns: list[Any], name: str, asked: bool, where: str) -> tuple[np.
         ValueError: if the user asked for a column that does not hold one class a row.
     """
     missing = sum(column.null_count for column in columns)
+    parts = [] if missing else [class_values(column) for column in columns]
+    for part in parts:
+        if part is not None and part.dtype.kind == "U":
+            missing += sum(word.strip().lower() in ABSENT for word in part.tolist())
     if missing:
         total = sum(map(len, columns))
         reason = f"{missing} of {total} rows have nothing in the column {name}"
         if asked:
             raise ValueError(f"data.labels={name}: {reason} of {where}: leave those rows out")
         return None, reason
-    parts = [class_values(column) for column in columns]
     kinds = {part.dtype.kind for part in parts if part is not None}
     if any(part is None for part in parts) or len(kinds) > 1:
         if asked:
