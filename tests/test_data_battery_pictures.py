@@ -819,7 +819,6 @@ def test_classes_of_any_type(tmp_path, kind, asked):
         (["a", None] * 6, "6 of 12 rows have nothing in the column label"),
         (["a", " "] * 6, "6 of 12 rows have nothing in the column label"),
         (["a", "NaN"] * 6, "6 of 12 rows have nothing in the column label"),
-        ([b"a", b""] * 6, "6 of 12 rows have nothing in the column label"),
         ([0.5] * 12, "holds neither whole numbers nor truths nor words"),
         ([[1, 2]] * 12, "holds neither whole numbers nor truths nor words"),
     ],
