@@ -9,6 +9,7 @@ import numpy as np
 from data.encoded import Encoded
 from data.folders import File, counted, listed
 from data.labels import ABSENT
+from data.parquet_table import reason_of
 
 
 def from_tables(files: list[File], column: str | None, labels: str | None, where: str) -> tuple[Encoded, list[str]]:
@@ -38,7 +39,9 @@ def from_tables(files: list[File], column: str | None, labels: str | None, where
             pieces = [stored.read_row_group(k, columns=wanted) for k in range(stored.num_row_groups)]
             tables.append(pyarrow.concat_tables([stored.schema_arrow.empty_table().select(wanted), *pieces]))
         except (pyarrow.ArrowException, OSError) as error:
-            raise ValueError(f"{where}: {file.local} is not a parquet file, or a damaged one ({error})") from error
+            raise ValueError(
+                f"{where}: {file.local} is not a parquet file, or a damaged one ({reason_of(error)})"
+            ) from error
     count = sum(map(len, tables))
     if count == 0:
         raise ValueError(f"{where}: {files[0].local} holds no rows")
@@ -95,7 +98,9 @@ def schema_of(file: File, where: str) -> Any:
     try:
         return pyarrow.parquet.read_schema(file.path)
     except (pyarrow.ArrowException, OSError) as error:
-        raise ValueError(f"{where}: {file.local} is not a parquet file, or a damaged one ({error})") from error
+        raise ValueError(
+            f"{where}: {file.local} is not a parquet file, or a damaged one ({reason_of(error)})"
+        ) from error
 
 
 def holds_pictures(kind: Any) -> bool:
