@@ -174,8 +174,8 @@ def refuse_far(test: np.ndarray, shift: Tensor, scale: Tensor, names: list[str] 
         at = tuple(np.argwhere(far)[0])
         column = f"column {names[at[1]]!r}" if names else f"column {at[1]}" if test.ndim == 2 else "a pixel"
         raise ValueError(
-            f"{where}: {column} holds {test[at]:.3g} in a held-out row, more than {FARTHEST:.0e} standard deviations of "
-            f"the training part from its mean: correct it in the file, or leave that row out"
+            f"{where}: {column} holds {test[at]:.3g} in a held-out row, more than {FARTHEST:.0e} standard deviations "
+            f"from the training part's mean: correct it in the file, or leave that row out"
         )
 
 

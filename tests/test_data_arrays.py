@@ -3,6 +3,7 @@
 import hashlib
 import math
 import pickle
+import re
 
 import numpy as np
 import pytest
