@@ -16,7 +16,7 @@ from typing import TextIO
 import numpy as np
 
 from data.header import is_header
-from data.numerals import fault_of, mark_of, number
+from data.numerals import POINTS, fault_of, mark_of, number
 
 DELIMITERS = {"\t": "tabs", ";": "semicolons", ",": "commas", " ": "blanks"}
 SAMPLE = 200  # lines that decide the delimiter and whether there is a header
@@ -331,10 +331,31 @@ class CsvTable:
     def fault(self, j: int) -> str | None:
         """Why a column is not numeric, in a clause; None if it is."""
         _, _, wrong = self.parsed(j)
+        if wrong is None and (row := self.thousands(j)) is not None:
+            return f"line {self.line_of(row)} has a point that marks thousands, by its column: write it without"
         if wrong is None:
             return None
         cell = self.words(j)[wrong]
         return f"line {self.line_of(wrong)} holds {cell!r}{fault_of(cell)}"
+
+    def thousands(self, j: int) -> int | None:
+        """The first row whose point marks thousands, or None: 950, 1.020, 870 are whole numbers.
+
+        Whatever writes 950 for 950.000 writes 1.02 for 1.020. So points mark thousands where each is followed by three
+        digits, some of which end in 0, and stands among whole numbers below 1000 that reach above it.
+        """
+        values, decimal, _ = self.parsed(j)
+        values = np.abs(values[np.isfinite(values)])
+        marked = values != np.floor(values)
+        if not self.pointed[j] or decimal != "." or marked.all() or not marked.any():
+            return None
+        if not values[marked].max() < values[~marked].max() < 1000 or (np.abs(values * 1000 % 1 - 0.5) < 0.49).any():
+            return None
+        with open(self.file, newline="", encoding="utf-8-sig") as stream:
+            rows = islice(self.reader(self.lines(stream)), int(self.has_header), None)
+            found = [(row, cells[j].strip()) for row, cells in enumerate(rows) if "." in cells[j]]
+        groups = all(POINTS.fullmatch(cell) for _, cell in found)
+        return found[0][0] if groups and any(cell.endswith("0") for _, cell in found) else None
 
     def numbers(self, columns: list[int]) -> np.ndarray:
         """Numeric columns (N, D), NaN where a cell is missing."""

@@ -222,6 +222,26 @@ def test_comments_trailing_delimiters_and_left_out_columns_are_said(table):
     assert "integers of column a beyond 2^53 rounded to float64" in notes
 
 
+@pytest.mark.parametrize("size", [3, 2**17])
+@pytest.mark.parametrize("mark", [",", ";"])
+def test_points_that_mark_thousands_are_refused(mark, size, table, monkeypatch):
+    monkeypatch.setattr(data.csv_table, "CELLS", size)
+    counts = RNG.permutation(np.r_[np.arange(500, 1000), 10 * np.arange(100, 130)])
+
+    def text(write):
+        return f"n{mark}a\n" + "".join(f"{write(n)}{mark}{k % 7}.5\n" for k, n in enumerate(counts))
+
+    path = table(text(lambda n: f"{n:,}".replace(",", ".")))
+    with pytest.raises(ValueError, match=r"column 'n' .*line \d+ has a point that marks thousands.*data\.key=\[a\]"):
+        taken(path)
+    row = int(np.argmax(counts >= 1000))
+    assert open_file(path, "data.path").thousands(0) == row
+    for write in ("{:d}".format, lambda n: f"{n / 1000:.3f}", lambda n: f"{n / 1000:g}", lambda n: f"{n}.000"):
+        assert len(taken(table(text(write)))[0]) == len(counts)
+    zeros = text(lambda n: "0" if n < 900 else f"{n / 100:.3f}")  # a column with many zeros
+    assert taken(table(zeros))[0][:, 0].max() == pytest.approx(12.9)
+
+
 @pytest.mark.parametrize("mark", [",", ";", "\t", " "])
 def test_blank_lines_are_said_and_lines_of_delimiters_are_rows(mark, table):
     """A line of tabs holds missing values, as a line of commas does; it is no blank line."""
