@@ -9,6 +9,7 @@ import os
 import re
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
 SUFFIXES = (".npy", ".npz", ".csv", ".parquet", ".pth", ".safetensors", ".ckpt", ".pt", ".bin", ".png", ".jpg", ".tif")
@@ -19,43 +20,88 @@ FORMER = {
 }
 """Keys that are replaced by others, and what to type instead."""
 
-NAMING = ("condition", "data.labels", "data.key", "data.condition")
+COLUMNS = ("data.labels", "data.key", "data.condition")
+"""Keys that name columns, for which 400.5, 1e5 and true are words."""
+
+NAMING = ("condition", *COLUMNS)
 """Keys that name labels or columns, for which Hydra's 1_11 is the word 1_11 and not the number 111."""
 
 
 def readable(words: list[str]) -> list[str]:
-    """Returns the words with every path in quotes and ``~`` at its start expanded, and labels such as 1_11 in quotes;
-    the others as they are.
+    """Returns the words with every path in quotes and ``~`` at its start expanded, and labels such as 1_11 and names in
+    lists in quotes; the others as they are.
 
     Raises:
-        ValueError: a word cannot be parsed, with the word, the parser's reason and what to type.
+        ValueError: a word cannot be parsed, or asks for a sweep without ``--multirun``, with the word, the reason and
+            what to type.
     """
     parser = OverridesParser.create()
-    return [readable_word(word, parser) for word in words]
+    sweeps = any(word == "-m" or word.startswith(("--mu", "hydra.mode=")) for word in words)
+    return [readable_word(word, parser, sweeps) for word in words]
 
 
-def readable_word(word: str, parser: OverridesParser) -> str:
+def readable_word(word: str, parser: OverridesParser, sweeps: bool) -> str:
     key, equals, value = word.partition("=")
     if key.lstrip("+~") in FORMER:
         raise ValueError(f"{word}: this key is replaced, {FORMER[key.lstrip('+~')]}")
-    if not equals or word.startswith("-") or not value or value[0] in "'\"":
+    if not equals or word.startswith("-") or not value:
         return word
-    if key in NAMING and re.fullmatch(r"[0-9]+(_[0-9]+)+", value):
+    if is_a_word(key, value, parser):
         return f"{key}={quoted(value)}"
     home = value == "~" or value.startswith(("~/", "~\\"))
     path = os.path.expanduser(value) if home else value
     found = parsed(f"{key}={path}", parser)
+    if value[0] in "'\"" and not isinstance(found, HydraException):
+        return word
     if home or names_a_path(path, found):
         whole = f"{key}={quoted(path)}"
         if parsed(whole, parser) == path:
             return whole
         raise ValueError(f"{word}: a path with a backslash before a quote cannot be read; rename the file or folder")
+    if (items := listed(value)) and (isinstance(found, HydraException) or key in NAMING):
+        odd = [
+            is_a_word(key, item, parser) or isinstance(parsed(f"{key}={item}", parser), HydraException)
+            for item in items
+        ]
+        whole = f"{key}=[{','.join(quoted(item) if each else item for item, each in zip(items, odd, strict=True))}]"
+        if any(odd) and isinstance(parsed(whole, parser), list):
+            return whole
     if isinstance(found, HydraException):
+        raise ValueError(f"{word}: the value cannot be read ({str(found).splitlines()[0]}). {remedy(key, value)}")
+    if isinstance(found, Override) and not sweeps:
+        simple = f"; for a list type '{key}=[{value}]', for one value with a comma in it '{key}=\"{value}\"'"
         raise ValueError(
-            f"{word}: the value cannot be read ({str(found).splitlines()[0]}). Letters, digits and / . - _ need no "
-            f"quotes; type any other text in two pairs of them: '{key}=\"{value}\"'"
+            f"{word} asks for a sweep, a job for each value: add --multirun{simple if '(' not in value else ''}"
         )
     return word
+
+
+def is_a_word(key: str, value: str, parser: OverridesParser) -> bool:
+    """Whether a value that Hydra takes for a number or a truth is the name of a label or a column."""
+    separated = key in NAMING and re.fullmatch("[0-9]+(_[0-9]+)+", value)
+    return bool(separated) or key in COLUMNS and isinstance(parsed(f"{key}={value}", parser), float | bool)
+
+
+def listed(value: str) -> list[str]:
+    """The items of a list that holds no lists, mappings or quotes; none for other values."""
+    inner = value[1:-1]
+    flat = value.startswith("[") and value.endswith("]") and not re.search(r"[\[\]{}'\"\\]", inner)
+    items = [item.strip() for item in inner.split(",")] if flat else []
+    return items if all(items) else []
+
+
+def remedy(key: str, value: str) -> str:
+    """What to type for a value that cannot be parsed."""
+    if value.startswith("{"):
+        return (
+            f"Names in braces may hold letters, digits, blanks and / . - _ alone: type a list of the values, {key}=[0]"
+        )
+    if value.startswith("[") and value.endswith("]"):
+        return f"Quote each item that holds other marks than letters, digits and / . - _: type \"{key}=['a (b)','c']\""
+    typed = f"'{key}=\"{value}\"'"
+    if "'" in value or '"' in value:
+        typed = '"' + re.sub(r'(["$`\\])', r"\\\1", f"{key}={quoted(value)}") + '"'
+    return f"Letters, digits and / . - _ need no quotes; type any other text in two pairs of them: {typed}"
 
 
 def names_a_path(path: str, found: object) -> bool:
@@ -64,7 +110,8 @@ def names_a_path(path: str, found: object) -> bool:
         return False
     if isinstance(found, HydraException | str):  # refused, or trimmed
         return os.path.exists(path) or looks_like_a_path(path)
-    return os.path.exists(path)  # a list, a mapping or a sweep, unless a file is called so
+    # a list, a mapping or a sweep, unless a file is called so
+    return os.path.exists(path) or isinstance(found, Override) and within_a_folder(path)
 
 
 def parsed(word: str, parser: OverridesParser) -> object:
@@ -78,8 +125,17 @@ def parsed(word: str, parser: OverridesParser) -> object:
 
 def looks_like_a_path(value: str) -> bool:
     """Whether the value has a folder in front or a known suffix at its end, and is one path and no list of them."""
-    one = "," not in value and not (value.startswith("[") and value.endswith("]"))
-    return one and ("/" in value or "\\" in value or value.lower().endswith(SUFFIXES))
+    if value.startswith("[") and value.endswith("]") or "," in value and not within_a_folder(value):
+        return False
+    return "/" in value or "\\" in value or value.lower().endswith(SUFFIXES)
+
+
+def within_a_folder(value: str) -> bool:
+    """Whether a path with a comma leads into a folder that exists and whose name holds the comma."""
+    folder = os.path.dirname(value)
+    while "," in folder and not os.path.isdir(folder):
+        folder = os.path.dirname(folder)
+    return "," in folder
 
 
 def quoted(value: str) -> str:

@@ -75,9 +75,26 @@ def check(task: Any, sde: Any, data: Data) -> dict[str, float]:
 
 
 def constant_conditions(data: Data) -> None:
-    """Warns of numbers y that are the same in every training example: a network can learn nothing from them."""
+    """Warns of numbers y that are the same in every training example, from which a network can learn nothing, and of
+    classes without a training example.
+    """
     known = data.condition
-    if known is None or known.classes or not len(known.train):
+    if known is None or not len(known.train):
+        return
+    if known.classes:
+        unseen = [known.names[k] for k in sorted(set(known.test.tolist()) - set(known.train.tolist()))]
+        if unseen:
+            held_out = int((~torch.isin(known.test, known.train)).sum())
+            shown = ", ".join(unseen[:SHOWN]) + (", ..." if len(unseen) > SHOWN else "")
+            log.warning(
+                "data.condition=labels: %s (%s) %s no training example, and %d held-out one%s: no network learns what "
+                "is measured of these. Leave them out, or choose another data.seed",
+                f"{len(unseen)} classes" if len(unseen) > 1 else "1 class",
+                shown,
+                "have" if len(unseen) > 1 else "has",
+                held_out,
+                "s" if held_out > 1 else "",
+            )
         return
     same = (known.train.amin(0) == known.train.amax(0)).tolist()
     names = [
@@ -143,7 +160,8 @@ def remedies(found: Repeats, data: Data) -> str:
     """What to type, or to do in the file."""
     grid = found.grid
     every = len(data.shape) > 1 or len(found.repeated) == data.dim - int(found.constant.sum())
-    if grid is not None and not found.follows and (every or grid.counts and found.repeated):
+    # a few values lie on some grid whatever they are
+    if grid is not None and not found.follows and found.repeated and (every or grid.counts):
         if grid.counts:
             return f"Type data.levels={grid.levels} to have whole numbers dequantised"
         low = "x.min(0)" if len(set(grid.low)) > 1 else show(grid.low[0])

@@ -95,6 +95,7 @@ class Arrays(Data):
             dtype = integers(levels)
         else:
             shift, scale, dtype = units(train, self._labels, where)
+            refuse_far(test, shift, scale, self._labels, where)
         train, test = as_tensor(train, dtype), as_tensor(test, dtype)
         super().__init__(train, test, shift, scale, levels, *known, shuffle=False)  # the split's own order is random
 
@@ -160,6 +161,22 @@ class Arrays(Data):
                 titles += [str(each)] if values.shape[1] == 1 else [f"{each}[{j}]" for j in range(values.shape[1])]
         values = torch.from_numpy(np.concatenate(found, 1).astype(np.float64))
         return *(values[rows] for rows in self._rows), titles, []
+
+
+FARTHEST = 1e18  # standard deviations, whose square float32 still holds
+
+
+def refuse_far(test: np.ndarray, shift: Tensor, scale: Tensor, names: list[str] | None, where: str) -> None:
+    """Raises a ValueError where a held-out value lies so far from the training part that its square is infinite."""
+    with np.errstate(over="ignore"):
+        far = np.abs(test.astype(np.float64) - shift.numpy()) / scale.numpy() > FARTHEST
+    if far.any():
+        at = tuple(np.argwhere(far)[0])
+        column = f"column {names[at[1]]!r}" if names else f"column {at[1]}" if test.ndim == 2 else "a pixel"
+        raise ValueError(
+            f"{where}: {column} holds {test[at]:.3g} in a held-out row, more than {FARTHEST:.0e} standard deviations "
+            f"from the training part's mean: correct it in the file, or leave that row out"
+        )
 
 
 def units(train: np.ndarray, names: list[str] | None, where: str) -> tuple[Tensor, Tensor, torch.dtype]:

@@ -94,8 +94,8 @@ def by_sizes(values: np.ndarray, where: str) -> str:
     """The order of the axes, as the shape says.
 
     Of four axes the channels are the second or the last. Signs of channels are: they are 1, 3 or 4; the other two axes
-    are equal and they are not; they are at most half of either. The first sign decides unless the second contradicts
-    it, then the second, then the third.
+    are equal and they are not; they are at most half of either. The first sign decides unless the second, or without it
+    the third, contradicts it; then the second, then the third.
     """
     shape = values.shape
     if values.ndim <= 2:
@@ -109,8 +109,8 @@ def by_sizes(values: np.ndarray, where: str) -> str:
     first, last = signs(shape[1], shape[2:]), signs(shape[3], shape[1:3])
     typical, equal, small = ((a, b) for a, b in zip(first, last, strict=True))
     if typical[0] != typical[1]:
-        clear = equal != typical[::-1] or equal[0] == equal[1]
-        choice = typical[0] if clear else None
+        decides = equal if equal[0] != equal[1] else small  # on the other two axes
+        choice = typical[0] if decides != typical[::-1] else None
     elif equal[0] != equal[1]:
         choice = equal[0]
     elif not typical[0] and small[0] != small[1]:

@@ -224,7 +224,7 @@ class Data:
         if not self.notes:
             return None
         counts = f"{len(self.train):,} of shape {list(self.shape)} to train on, {len(self.test):,} held out"
-        return "; ".join([*self.notes, counts])
+        return " ".join("; ".join([*self.notes, counts]).splitlines())  # a label or a file's name may hold a line's end
 
     def fingerprint(self) -> str | None:
         """A hash of the content of the files the data came from; None where the constructor's values say it all."""

@@ -9,10 +9,10 @@ The unknown y stands for p(x): a network that meets it in training learns both, 
 (Ho and Salimans, arXiv 2207.12598).
 """
 
+import sys
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -129,7 +129,7 @@ class Condition:
             rows = [[each] for each in rows] if count == 1 else [rows]
         for row in rows or [[]]:
             numeric = isinstance(row, list) and all(isinstance(v, int | float) and not isinstance(v, bool) for v in row)
-            if not numeric or len(row) != count or not np.isfinite(row).all():
+            if not numeric or len(row) != count or not all(abs(v) <= sys.float_info.max for v in row):
                 example = "0" if count == 1 else f"[{','.join('0' * count)}]"
                 raise ValueError(
                     f"condition={value} must be {count} finite number{'s' * (count > 1)}, of {named}: type "
@@ -151,7 +151,8 @@ class Condition:
 
 def same_number(label: object, names: tuple[str, ...]) -> str | None:
     """The class whose name is the same whole number as a label: 1.0 is the class 1, and 1e30 the class 1e+30."""
-    value = None if label is None else whole(text_of(label))
+    text = text_of(label)
+    value = None if text is None else whole(text)
     return None if value is None else next((name for name in names if whole(name) == value), None)
 
 

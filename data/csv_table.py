@@ -16,7 +16,7 @@ from typing import TextIO
 import numpy as np
 
 from data.header import is_header
-from data.numerals import fault_of, mark_of, number
+from data.numerals import POINTS, fault_of, mark_of, number
 
 DELIMITERS = {"\t": "tabs", ";": "semicolons", ",": "commas", " ": "blanks"}
 SAMPLE = 200  # lines that decide the delimiter and whether there is a header
@@ -77,8 +77,8 @@ class CsvTable:
     # ---- reading ----
 
     def opening(self) -> tuple[int, list[str], list[str], bool]:
-        """The number of lines above the first row, the comments among them, the first rows' lines, and whether the file
-        ends there.
+        """The number of lines up to the last comment above the first row, these comments, the first rows' lines, and
+        whether the file ends there.
         """
         with open(self.file, "rb") as stream:
             start = stream.read(4096)
@@ -90,13 +90,13 @@ class CsvTable:
         try:
             with open(self.file, newline="", encoding="utf-8-sig") as stream:
                 count, comments = 0, []
-                for line in stream:
+                for number_of_line, line in enumerate(stream, 1):
                     if line.startswith("#"):
                         comments.append(line)
+                        count = number_of_line
                     elif not line.isspace():
                         sample = [line, *islice((each for each in stream if not each.isspace()), SAMPLE)]
                         return count, comments, sample[:SAMPLE], len(sample) <= SAMPLE
-                    count += 1
             return 0, [], comments[:SAMPLE], len(comments) <= SAMPLE  # a first column of words that begin with #
         except UnicodeDecodeError as error:
             raise self.not_utf8() from error
@@ -114,10 +114,18 @@ class CsvTable:
         return ValueError(f"{self.where} is not UTF-8 text: save it as UTF-8")
 
     def lines(self, stream: TextIO) -> Iterator[str]:
-        """The lines from the first row on that are not blank; ``at`` is the number of the last one, from 1."""
+        """The lines from the first row on that are not blank; ``at`` is the number of the last one, from 1, and
+        ``blank`` counts the blank ones between two of them. A line of tabs is a row where tabs separate the cells.
+        """
+        self.blank, blank, begun = 0, 0, False
         for self.at, line in enumerate(stream, 1):
-            if self.at > self.skipped and not line.isspace():
-                yield line.strip() + "\n" if self.delimiter == " " else line
+            if self.at <= self.skipped:
+                continue
+            if not (line.strip("\r\n ") if self.delimiter == "\t" else line.strip()):
+                blank += begun
+                continue
+            self.blank, blank, begun = self.blank + blank, 0, True
+            yield line.strip() + "\n" if self.delimiter == " " else line
 
     def reader(self, lines: Iterator[str]) -> Iterator[list[str]]:
         return csv.reader(lines, delimiter=self.delimiter, skipinitialspace=True, strict=True)
@@ -129,7 +137,7 @@ class CsvTable:
             self.first = next(self.reader(lines), [])
             width = len(self.first)
             if not width:
-                self.columns, self.rows, self.pointed, self.kept = [], 0, [], set()
+                self.columns, self.rows, self.pointed, self.kept, self.blank_lines = [], 0, [], set(), 0
                 return
             names = [" ".join(cell.split()) for cell in self.first]
             kept = set(range(width)) if text is True else set()
@@ -152,6 +160,7 @@ class CsvTable:
             rest = self.reader(lines.following)
             while rows := list(islice(rest, count)):
                 self.add(rows, width)
+            self.blank_lines = self.blank
 
     def add(self, rows: list[list[str]], width: int) -> None:
         """Adds rows of cells to the columns, as numbers where all of a column's are plain ones."""
@@ -242,6 +251,8 @@ class CsvTable:
         if self.comments:
             lines = f"{len(self.comments)} line{'s' * (len(self.comments) > 1)}"
             self.notes.append(f"{lines} of comments (#) above the first row left out")
+        if self.blank_lines:
+            self.notes.append(f"{self.blank_lines} blank line{'s' * (self.blank_lines > 1)} between rows left out")
 
     def names_in_comment(self) -> list[str] | None:
         """The names of the columns, where the last comment above the first row has as many cells."""
@@ -320,10 +331,31 @@ class CsvTable:
     def fault(self, j: int) -> str | None:
         """Why a column is not numeric, in a clause; None if it is."""
         _, _, wrong = self.parsed(j)
+        if wrong is None and (row := self.thousands(j)) is not None:
+            return f"line {self.line_of(row)} has a point that marks thousands, by its column: write it without"
         if wrong is None:
             return None
         cell = self.words(j)[wrong]
         return f"line {self.line_of(wrong)} holds {cell!r}{fault_of(cell)}"
+
+    def thousands(self, j: int) -> int | None:
+        """The first row whose point marks thousands, or None: 950, 1.020, 870 are whole numbers.
+
+        Whatever writes 950 for 950.000 writes 1.02 for 1.020. So points mark thousands where each is followed by three
+        digits, some of which end in 0, and stands among whole numbers below 1000 that reach above it.
+        """
+        values, decimal, _ = self.parsed(j)
+        values = np.abs(values[np.isfinite(values)])
+        marked = values != np.floor(values)
+        if not self.pointed[j] or decimal != "." or marked.all() or not marked.any():
+            return None
+        if not values[marked].max() < values[~marked].max() < 1000 or (np.abs(values * 1000 % 1 - 0.5) < 0.49).any():
+            return None
+        with open(self.file, newline="", encoding="utf-8-sig") as stream:
+            rows = islice(self.reader(self.lines(stream)), int(self.has_header), None)
+            found = [(row, cells[j].strip()) for row, cells in enumerate(rows) if "." in cells[j]]
+        groups = all(POINTS.fullmatch(cell) for _, cell in found)
+        return found[0][0] if groups and any(cell.endswith("0") for _, cell in found) else None
 
     def numbers(self, columns: list[int]) -> np.ndarray:
         """Numeric columns (N, D), NaN where a cell is missing."""

@@ -60,15 +60,22 @@ class Listing:
     other: list[str] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
     loops: list[str] = field(default_factory=list)
+    empty: list[str] = field(default_factory=list)
     linked: bool = False
+
+    @property
+    def count(self) -> int:
+        """How many files can be read."""
+        return len(self.tables) + len(self.pictures)
 
     def notes(self) -> list[str]:
         """Returns a clause for each kind of files left out."""
         kinds = (
-            (self.hidden, "hidden file", "hidden files"),
+            (self.hidden, "hidden file or folder", "hidden files or folders"),
             (self.other, "other file", "other files"),
             (self.broken, "broken link", "broken links"),
             (self.loops, "link to a folder above it", "links to folders above them"),
+            (self.empty, "folder without images", "folders without images"),
         )
         return [f"{counted(len(names), one, more)} left out ({listed(names)})" for names, one, more in kinds if names]
 
@@ -127,7 +134,10 @@ def walk(
         if entry.name.startswith("."):
             found.hidden.append(local)
         elif is_folder:
+            before, within = found.count, len(found.empty)
             walk(path, (*folders, entry.name), (*above, real), found, suffixes)
+            if found.count == before and local not in found.loops:
+                found.empty[within:] = [local]  # in place of the folders in it
         elif not is_file:
             (found.broken if entry.is_symlink() else found.other).append(local)
         elif suffix == ".parquet":

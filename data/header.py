@@ -4,7 +4,8 @@ A row of words above numbers is a header. Wavelengths, years, or the 0,1,2 that 
 are numbers, and are told from an example by what no example does:
 
 * they are in quotes, and the other numbers are not;
-* they are integers without a point above rows in which every number has one;
+* they are integers without a point above rows in which every number has one, or above a column in which each of a
+  hundred numbers has one;
 * they are 0 ... D-1, no other row is, and most rows are not consecutive integers;
 * they ascend or descend and lie outside the columns' values by more than the columns' range;
 * they are evenly spaced (from three on), consecutive integers, or (from eight on) ascend or descend, and at most one in
@@ -23,6 +24,7 @@ from data.numerals import MISSING, number, resembles_number
 
 ENOUGH = 5  # rows from which a column's range is compared with the first row
 MANY = 20  # rows from which a property that hardly any other row has is no accident
+SURE = 100  # numbers with a point in one column, of which an example would be one
 RARE = 0.01  # share of the other rows that may have it
 LONG = 8  # entries from which an ascending row is unusual
 PATTERNS = 3  # patterns of letters and digits that a column of codes may have
@@ -110,14 +112,16 @@ def is_row_of_names(
         return True
     row, count, rows = np.array(row), len(row), len(values)
     integers = all(is_integer(cell) for cell in first)
-    pointed = all(
-        any(mark in cell for mark in ".,eE") for cells in body for cell in cells if cell.strip().lower() not in MISSING
-    )
+    filled = [[cell for cell in cells if cell.strip(" \t").lower() not in MISSING] for cells in body]
+    marked = [all(any(mark in cell for mark in ".,eE") for cell in cells) for cells in filled]
+    pointed = all(marked)
     if count > 1 and integers and np.array_equal(row, np.arange(count)) and not (values == row).all(1).any():
         consecutive = (np.diff(values, axis=1) == 1).all(1).mean() if rows else 0.0
         if pointed or rows >= ENOUGH and consecutive < 0.5:
             return True
     if integers and pointed and rows >= ENOUGH:
+        return True
+    if integers and any(each and len(cells) >= SURE for each, cells in zip(marked, filled, strict=True)):
         return True
     known = values[np.isfinite(values).all(1)]
     steps = np.diff(row)

@@ -135,7 +135,8 @@ def text_of(value: object) -> str | None:
     if isinstance(value, float | np.floating | Decimal):
         if value != value:
             return None
-        return str(int(value)) if abs(value) < 2**63 and value == int(value) else str(value)
+        near = abs(float(value)) < 2**63  # float16 holds no 2^63
+        return str(int(value)) if near and value == int(value) else str(value)
     return str(value)
 
 

@@ -13,6 +13,7 @@ COMMA = re.compile(r"[+-]?(?:[0-9]+,?[0-9]*|,[0-9]+)(?:[eE][+-]?[0-9]+)?")
 CODE = re.compile(r"[+-]?0[0-9]+")
 GROUPS = re.compile(r"[+-]?[1-9][0-9]{0,2}(?:[,.' ][0-9]{3})+(?:[.,][0-9]+)?")
 GROUP = re.compile(r"[+-]?[1-9][0-9]{0,2},[0-9]{3}")  # thousands by a comma, or three decimals after one
+POINTS = re.compile(r"[+-]?[1-9][0-9]{0,2}\.[0-9]{3}")  # thousands by a point, or three decimals after one
 INFINITE = {"inf", "infinity"}
 LOOSE = re.compile(r"[+-]?[0-9][0-9.,_' ]*(?:[eE][+-]?[0-9]+)?|[+-]?[.,][0-9]+")
 

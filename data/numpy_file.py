@@ -1,12 +1,14 @@
 """A .npy or .npz file: one array, or several by name; pickled objects are never read."""
 
+import tokenize
 import zipfile
 import zlib
 from pathlib import Path
 
 import numpy as np
 
-DAMAGED = (ValueError, EOFError, OSError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError, SyntaxError)
+DAMAGED = (ValueError, EOFError, OSError, KeyError, NotImplementedError, SyntaxError)
+DAMAGED += (zipfile.BadZipFile, zlib.error, tokenize.TokenError)
 
 
 class NumpyFile:

@@ -48,7 +48,9 @@ class ParquetTable:
             table = self.opened.read(columns=[name])
             column = table.column(table.schema.get_field_index(name)).combine_chunks()
         except (pyarrow.ArrowException, OSError) as error:
-            raise ValueError(f"{self.where}: column {name!r} cannot be read ({error}): the file is damaged") from error
+            raise ValueError(
+                f"{self.where}: column {name!r} cannot be read ({reason_of(error)}): the file is damaged"
+            ) from error
         kind = value_type(self.schema.field(j).type)
         return column if column.type == kind else column.cast(kind)
 
@@ -96,6 +98,11 @@ class ParquetTable:
         if column.null_count == 0 and (kinds.is_integer(column.type) or kinds.is_floating(column.type)):
             return column.to_numpy(zero_copy_only=False)
         return column.to_pylist()
+
+
+def reason_of(error: Exception) -> str:
+    """The first line of pyarrow's message."""
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def beyond_exact(values: np.ndarray) -> bool:

@@ -50,7 +50,7 @@ def suffixes() -> frozenset[str]:
     """Returns the suffixes, in small letters, of the files that the installed PIL can read."""
     Image, _ = pillow()
     Image.init()
-    readable = {name for name in Image.OPEN if name not in FOREIGN}
+    readable = {name for name in Image.OPEN if name not in FOREIGN} | {"MPO"}  # which the format JPEG opens
     return frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in readable)
 
 

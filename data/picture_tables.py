@@ -8,6 +8,8 @@ import numpy as np
 
 from data.encoded import Encoded
 from data.folders import File, counted, listed
+from data.labels import ABSENT
+from data.parquet_table import reason_of
 
 
 def from_tables(files: list[File], column: str | None, labels: str | None, where: str) -> tuple[Encoded, list[str]]:
@@ -37,7 +39,9 @@ def from_tables(files: list[File], column: str | None, labels: str | None, where
             pieces = [stored.read_row_group(k, columns=wanted) for k in range(stored.num_row_groups)]
             tables.append(pyarrow.concat_tables([stored.schema_arrow.empty_table().select(wanted), *pieces]))
         except (pyarrow.ArrowException, OSError) as error:
-            raise ValueError(f"{where}: {file.local} is not a parquet file, or a damaged one ({error})") from error
+            raise ValueError(
+                f"{where}: {file.local} is not a parquet file, or a damaged one ({reason_of(error)})"
+            ) from error
     count = sum(map(len, tables))
     if count == 0:
         raise ValueError(f"{where}: {files[0].local} holds no rows")
@@ -94,7 +98,9 @@ def schema_of(file: File, where: str) -> Any:
     try:
         return pyarrow.parquet.read_schema(file.path)
     except (pyarrow.ArrowException, OSError) as error:
-        raise ValueError(f"{where}: {file.local} is not a parquet file, or a damaged one ({error})") from error
+        raise ValueError(
+            f"{where}: {file.local} is not a parquet file, or a damaged one ({reason_of(error)})"
+        ) from error
 
 
 def holds_pictures(kind: Any) -> bool:
@@ -133,13 +139,16 @@ def classes(columns: list[Any], name: str, asked: bool, where: str) -> tuple[np.
         ValueError: if the user asked for a column that does not hold one class a row.
     """
     missing = sum(column.null_count for column in columns)
+    parts = [] if missing else [class_values(column) for column in columns]
+    for part in parts:
+        if part is not None and part.dtype.kind == "U":
+            missing += sum(word.strip().lower() in ABSENT for word in part.tolist())
     if missing:
         total = sum(map(len, columns))
         reason = f"{missing} of {total} rows have nothing in the column {name}"
         if asked:
             raise ValueError(f"data.labels={name}: {reason} of {where}: leave those rows out")
         return None, reason
-    parts = [class_values(column) for column in columns]
     kinds = {part.dtype.kind for part in parts if part is not None}
     if any(part is None for part in parts) or len(kinds) > 1:
         if asked:

@@ -16,7 +16,8 @@ its fourth power). At h = 2k this is 1.014, 0.014 nats; at h = 3k 0.2 nats, at h
 repeated if it occurs at least twice, and clearly more often than all other values within 2k of it together. A grid of
 step h <= 2k passes: its neighbours on either side are as frequent together as two such values; four on either side are
 asked, of which chance leaves some out where rows are few. Chance pairs of float32 and values of float16 pass for the
-same reason, and a zero in 70 % of the rows does not.
+same reason, and a zero in 70 % of the rows does not. Values that differ by less than k/100,000 count as one value where
+five of them or more stand out so from those within 2k, of which a continuous law has one in 200,000 so near.
 
 A column whose standard deviation is below k/3 counts as repeated throughout: nine tenths of its variance at eps are
 noise.
@@ -38,6 +39,7 @@ SIGMAS = 4  # of the number of neighbours, by which a value stands out: a pictur
 HASHED = 2**26  # values, among which equal rows are looked for
 FINEST = 2**20  # steps in a column's range: a finer grid is floating point's own
 MOST_STEPS = 65536  # that ``data.levels`` takes
+CLOSE = 1e-5  # of k: values so near to each other are one to the noise at eps
 LOW = 16  # dimensions: above them a grid that k does not resolve shows no equal rows by chance
 NEAR = 0.01  # what other columns leave of a column's standard deviation, from where on it may be one of rounding
 LATER = 16  # columns with details finer than NEAR, in which further ones are looked for
@@ -131,6 +133,8 @@ def measure(data: Data, blur: float) -> Repeats:
     equal = ordered[1:] == ordered[:-1]
     no = torch.zeros(1, data.dim, dtype=torch.bool)
     seen_twice = (torch.cat([equal, no]) | torch.cat([no, equal])).double().mean(0)
+    crowded = ordered[ENOUGH - 1 :] - ordered[: 1 - ENOUGH] <= CLOSE * blur
+    crowded = crowded.double().mean(0) if len(crowded) else torch.zeros_like(seen_twice)
     still = varying & (x.std(0, correction=0) < blur / 3)
     share, value, most = (torch.zeros(data.dim, dtype=torch.float64) for _ in range(3))
     value[constant], most[constant] = r[0, constant], 1.0
@@ -142,12 +146,12 @@ def measure(data: Data, blur: float) -> Repeats:
     eps, scale, steps = rounding(data), data.scale.expand(data.shape).flatten(), {}
     hits = torch.zeros(len(x), dtype=torch.int64)
     struck = torch.zeros(len(x), dtype=torch.bool)
-    for j in (varying & ((seen_twice >= LEAST) | still)).nonzero()[:, 0].tolist():
+    for j in (varying & ((seen_twice >= LEAST) | (crowded >= LEAST) | still)).nonzero()[:, 0].tolist():
         own = grid_of(r[:, j].numpy(), eps)
         step, reach, least = 0.0 if own is None else own[1] / float(scale[j]), 2 * blur, 2
         if 0 < step <= reach:
             reach, least = max(reach, 4.001 * step), ENOUGH  # .001 for the rounding of the fourth neighbour
-        repeated, value[j], most[j] = atoms(x[:, j], r[:, j], reach, single, least)
+        repeated, value[j], most[j] = atoms(x[:, j], r[:, j], reach, single, least, CLOSE * blur)
         if own is not None and not still[j]:
             steps[j] = own[1]
         repeated = torch.ones_like(repeated) if still[j] else repeated
@@ -172,25 +176,47 @@ def measure(data: Data, blur: float) -> Repeats:
     return replace(found, grid=whole(data), steps={j: steps[j] for j in found.repeated if j in steps})
 
 
-def atoms(x: Tensor, r: Tensor, reach: float, single: np.ndarray, least: int) -> tuple[Tensor, float, float]:
+def atoms(
+    x: Tensor, r: Tensor, reach: float, single: np.ndarray, least: int, close: float
+) -> tuple[Tensor, float, float]:
     """Which of the values x (N,) in model units are repeated, (N,), and the most frequent one of r (N,) with its share.
 
     A value is repeated if it occurs ``least`` times and more often than all c others within ``reach``, by four standard
     deviations of c; rows that are not ``single`` (N,) do not count. In the tails of float16's values some pairs are so
     by chance: values of a multiplicity below 5 count together, if they are a fifth of all that occur twice.
+
+    Five values or more within ``close``, which is far below the noise at eps, count as one: zeros that a computation
+    left as 1e-17 or -3e-18 are as repeated as zeros.
     """
     values, places = (part.numpy() for part in x.unique(return_inverse=True))
     counts = np.bincount(places[single], minlength=len(values))
     below = np.concatenate([[0], counts.cumsum()])
-    first = np.searchsorted(values, values - reach, side="left")
-    last = np.searchsorted(values, values + reach, side="right")
-    others = below[last] - below[first] - counts
-    repeated = (counts >= least) & (counts > others + SIGMAS * np.sqrt(others))
+
+    def within(radius: float) -> np.ndarray:
+        """How many values lie within a radius of each."""
+        first = np.searchsorted(values, values - radius, side="left")
+        return below[np.searchsorted(values, values + radius, side="right")] - below[first]
+
+    def stands_out(own: np.ndarray, least: int) -> np.ndarray:
+        others = around - own
+        return (own >= least) & (own > others + SIGMAS * np.sqrt(others))
+
+    around = within(reach)
+    repeated = stands_out(counts, least)
     few = repeated & (counts < 5)
     if counts[few].sum() < 0.2 * counts[counts >= 2].sum():
         repeated &= ~few
     best = np.bincount(places).argmax()
-    return torch.from_numpy(repeated[places]), float(r[int((places == best).argmax())]), float((places == best).mean())
+    value, most = float(r[int((places == best).argmax())]), float((places == best).mean())
+    near = within(close)
+    crowded = stands_out(near, ENOUGH) & ~repeated
+    if crowded.any():
+        repeated |= crowded
+        centre = np.where(crowded, near, 0).argmax()
+        some = np.abs(values - values[centre])[places] <= close
+        if some.mean() > most:
+            value, most = float(r[torch.from_numpy(some)].median()), float(some.mean())
+    return torch.from_numpy(repeated[places]), value, most
 
 
 def equal_rows(data: Data, finest: int, blur: float) -> float:
@@ -209,8 +235,11 @@ def equal_rows(data: Data, finest: int, blur: float) -> float:
     share = float(copied.mean())
     if share < LEAST:
         return 0.0
-    times, own = times[copied], occurrences(rows[:, finest].numpy())[copied]
-    but_finest = occurrences(code - hashed(rows, finest))[copied]
+    own, but_finest = occurrences(rows[:, finest].numpy()), occurrences(code - hashed(rows, finest))
+    chance = -np.expm1(-(but_finest - times) * own / len(rows))  # of agreeing in the last column too
+    if share - float(chance.mean()) < LEAST:
+        return 0.0
+    times, own, but_finest = times[copied], own[copied], but_finest[copied]
     if np.median(but_finest / times) <= 1.5:
         return share
     by_chance = (but_finest - times) * own / len(rows)
@@ -335,24 +364,29 @@ def rounding(data: Data) -> float:
 def grid_of(values: np.ndarray, eps: float) -> tuple[float, float] | None:
     """(low, step) with all values low + k step, k whole, to within rounding errors of relative size eps; None without.
 
-    Whole numbers and decimals are tried first; then the smallest gap between two values.
+    The smallest gap between two values is tried first; then whole numbers and decimals.
     """
     values = np.unique(values)
     low, size = float(values[0]), float(np.abs(values[[0, -1]]).max())
     if values[0] == values[-1]:
         return low, 1.0
-    for step in (1.0, 0.1, 0.01, 1e-3, 1e-4, 1e-5, 1e-6):
-        if size / step * eps > 0.01 or (values[-1] - low) / step > FINEST:
-            break
-        if on_grid(values, low, step, eps * size):
-            return low, step
     gaps = np.diff(values)
     gaps = gaps[gaps > 16 * eps * size]
-    if not len(gaps) or (values[-1] - low) / gaps.min() > FINEST:
+    if not len(gaps):
         return None
-    # over the whole range the rounding of the one gap is divided by their number
-    step = (values[-1] - low) / round((values[-1] - low) / gaps.min())
-    return (low, float(step)) if on_grid(values, low, step, eps * size) else None
+    spread, finest = float(values[-1]) - low, float(gaps.min())
+    if spread / finest > FINEST:
+        return None
+    step = spread / round(spread / finest)  # the rounding of the one gap is divided by their number
+    if on_grid(values, low, step, eps * size):
+        return low, step
+    for step in (1.0, 0.1, 0.01, 1e-3, 1e-4, 1e-5, 1e-6):
+        if size / step * eps > 0.01 or spread / step > FINEST:
+            break
+        # a coarser step than the finest gap has several values on one point
+        if step <= 1.02 * finest and on_grid(values, low, step, eps * size):
+            return low, step
+    return None
 
 
 def on_grid(values: np.ndarray, low: float, step: float, rounding: float) -> bool:

@@ -3,6 +3,7 @@
 from torch import Tensor
 
 from data import Data, read_points, subset
+from data.arrays import FARTHEST
 
 
 def points_of(data: Data, path: str | None, count: int | None) -> Tensor:
@@ -12,8 +13,20 @@ def points_of(data: Data, path: str | None, count: int | None) -> Tensor:
     """
     if path:
         r = read_points(path, data.shape, data.levels, data.labels())
+        refuse_far(data, r, path)
         return subset(r, count)
     return held_out(data, count or (10_000 if len(data.shape) == 1 else 256))
+
+
+def refuse_far(data: Data, r: Tensor, path: str) -> None:
+    """Raises a ValueError where a point's value has no finite square in model units."""
+    far = data.encode(r).abs().flatten(1).amax(1) > FARTHEST
+    if bool(far.any()):
+        row = int(far.nonzero()[0])
+        raise ValueError(
+            f"points={path}: row {row} (rows count from 0) lies more than {FARTHEST:.0e} standard deviations from the "
+            f"data's mean: correct it, or leave it out"
+        )
 
 
 def held_out(data: Data, count: int) -> Tensor:

@@ -44,6 +44,8 @@ def test_channels_are_told_from_equal_sides_first_and_last(channels, sides, tmp_
         ((20, 3, 4, 4), (3, 4, 4)),
         ((20, 7, 9, 3), (3, 7, 9)),
         ((20, 4, 4, 3), (3, 4, 4)),
+        ((20, 3, 32, 16), (3, 32, 16)),
+        ((20, 16, 32, 3), (3, 16, 32)),
     ],
 )
 def test_channels_are_told_from_unequal_sides(shape, example, tmp_path):
@@ -62,6 +64,8 @@ def test_channels_are_told_from_unequal_sides(shape, example, tmp_path):
         ((40, 3, 3, 28), ["nchw", "nhwc"]),
         ((40, 7, 3, 3), ["nchw", "nhwc"]),
         ((40, 3, 6, 4), ["nchw", "nhwc"]),
+        ((40, 4, 16, 2), ["nchw", "nhwc"]),
+        ((40, 2, 16, 4), ["nchw", "nhwc"]),
         ((32, 32, 3, 50), ["nchw", "nhwc", "hwcn"]),
         ((5, 28, 28, 60), ["nchw", "nhwc", "chwn"]),
         ((28, 28, 60), ["nhw", "hwn"]),

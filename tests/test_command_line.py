@@ -1,6 +1,7 @@
 """Paths on the command line arrive as they were typed, and what cannot be read is told with what to type."""
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -90,18 +91,87 @@ def test_other_words_stay_as_they_are(word, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("10", "ve", "null"):  # files that are called like a value
         (tmp_path / name).touch()
-    assert readable([word]) == [word]
+    assert readable(["-m", word]) == ["-m", word]
 
 
-@pytest.mark.parametrize("word", ["condition=größer", "data.condition=[mass,age", "logger=a(b", "data.labels=Maß"])
+@pytest.mark.parametrize(
+    "word",
+    [
+        "condition=größer",
+        "data.condition=[mass,age",
+        "logger=a(b",
+        "data.labels=Maß",
+        'condition="a" (b)',
+        "condition='a (b)",
+    ],
+)
 def test_what_cannot_be_read_is_told_with_what_to_type(word):
     with pytest.raises(ValueError) as caught:
         readable([word])
     message = str(caught.value)
     key, _, value = word.partition("=")
-    assert message.startswith(f"{word}: the value cannot be read") and f"'{key}=\"{value}\"'" in message
-    typed = message.rpartition("them: ")[2].strip("'")
+    assert message.startswith(f"{word}: the value cannot be read")
+    (typed,) = shlex.split(message.rpartition("them: ")[2])
     assert value_of(typed) == value  # and that works
+
+
+@pytest.mark.parametrize(
+    ("items", "wanted"),
+    [
+        ("größe,b", ["größe", "b"]),
+        ("a (cm),#1, c d ,x=1,3", ["a (cm)", "#1", "c d", "x=1", 3]),
+        ("1_0,2_0,30", ["1_0", "2_0", 30]),
+    ],
+)
+def test_odd_names_in_a_list_are_words(items, wanted):
+    for key in ("condition", "data.condition", "data.key"):
+        assert value_of(f"{key}=[{items}]") == wanted
+    assert value_of("task.widths=[1_0,2]") == [10, 2]
+
+
+@pytest.mark.parametrize("name", ["400.5", "1e5", "true", "inf", "-1.0", "007", "1_0"])
+def test_columns_called_like_a_number_are_words(name):
+    for key in ("data.labels", "data.key", "data.condition"):
+        assert value_of(f"{key}={name}") == name
+        assert value_of(f"{key}=[{name},b,3]") == [name, "b", 3]
+        assert value_of(f"{key}=null") is None and value_of(f"{key}=3") == 3
+    assert value_of("condition=400.5") == 400.5 and value_of("condition=[true,1e5]") == [True, 1e5]
+
+
+@pytest.mark.parametrize(
+    ("word", "says"),
+    [
+        ("data.key=[it's,c]", r"Quote each item that holds other marks.*type \"data\.key=\['a \(b\)','c'\]\""),
+        ("condition={größe:1}", r"type a list of the values, condition=\[0\]"),
+    ],
+)
+def test_what_a_list_or_a_mapping_cannot_hold_is_told(word, says):
+    with pytest.raises(ValueError, match=says) as caught:
+        readable([word])
+    assert str(caught.value).startswith(f"{word}: the value cannot be read")
+    assert value_of("data.key=['a (b)','c']") == ["a (b)", "c"]
+
+
+@pytest.mark.parametrize("word", ["data.key=a,b", "store=/nowhere/a,b", "sde=ve,vp", "condition=a,b"])
+def test_a_comma_without_a_sweep_is_told(word):
+    key, _, value = word.partition("=")
+    with pytest.raises(ValueError, match="asks for a sweep, a job for each value: add --multirun") as caught:
+        readable([word, "--unknown", "task=sample"])
+    _, as_list, _, as_one, _ = str(caught.value).split("'")
+    assert value_of(as_list) == value.split(",") and value_of(as_one) == value
+    for flag in ("-m", "--multirun", "hydra.mode=MULTIRUN"):
+        assert readable([word, flag]) == [word, flag]
+    with pytest.raises(ValueError, match="a job for each value: add --multirun$"):
+        readable(["sampler.steps=range(10,30,10)"])
+
+
+def test_a_path_into_a_folder_with_a_comma(tmp_path):
+    """Also where it is yet to be written, as the store is, and whatever else is in its name."""
+    for name in ("a,b", "[x] a=b, c'(1)"):
+        (tmp_path / name).mkdir()
+        for key in KEYS:
+            for path in (tmp_path / name / "new", tmp_path / name / "new" / "er", tmp_path / name / "x, y.npy"):
+                assert value_of(f"{key}={path}") == str(path)
 
 
 def test_a_run_reads_such_a_path(tmp_path):

@@ -222,6 +222,49 @@ def test_comments_trailing_delimiters_and_left_out_columns_are_said(table):
     assert "integers of column a beyond 2^53 rounded to float64" in notes
 
 
+@pytest.mark.parametrize("size", [3, 2**17])
+@pytest.mark.parametrize("mark", [",", ";"])
+def test_points_that_mark_thousands_are_refused(mark, size, table, monkeypatch):
+    monkeypatch.setattr(data.csv_table, "CELLS", size)
+    counts = RNG.permutation(np.r_[np.arange(500, 1000), 10 * np.arange(100, 130)])
+
+    def text(write):
+        return f"n{mark}a\n" + "".join(f"{write(n)}{mark}{k % 7}.5\n" for k, n in enumerate(counts))
+
+    path = table(text(lambda n: f"{n:,}".replace(",", ".")))
+    with pytest.raises(ValueError, match=r"column 'n' .*line \d+ has a point that marks thousands.*data\.key=\[a\]"):
+        taken(path)
+    row = int(np.argmax(counts >= 1000))
+    assert open_file(path, "data.path").thousands(0) == row
+    for write in ("{:d}".format, lambda n: f"{n / 1000:.3f}", lambda n: f"{n / 1000:g}", lambda n: f"{n}.000"):
+        assert len(taken(table(text(write)))[0]) == len(counts)
+    zeros = text(lambda n: "0" if n < 900 else f"{n / 100:.3f}")  # a column with many zeros
+    assert taken(table(zeros))[0][:, 0].max() == pytest.approx(12.9)
+
+
+@pytest.mark.parametrize("mark", [",", ";", "\t", " "])
+def test_blank_lines_are_said_and_lines_of_delimiters_are_rows(mark, table):
+    """A line of tabs holds missing values, as a line of commas does; it is no blank line."""
+    text, row = lines(FLOATS, mark=mark), mark.join("a") + "\n"
+    for place, count in (("\n\n" + text, 0), (text + "\n \n", 0), (text.replace("\n", "\n\n", 2), 2)):
+        values, _, notes = taken(table(place))
+        assert np.allclose(values, FLOATS, atol=1e-5)
+        assert (f"{count} blank lines between rows left out" in notes) == (count > 0), notes
+    if mark == " ":
+        return
+    row = 2 * mark + "\n"
+    for place, at in ((row + text, 0), (text + row, 300), (text.replace("\n", "\n" + row, 1), 1)):
+        with pytest.raises(ValueError, match=f"3 values are missing.* the first in row {at} "):
+            taken(table(place))
+        values, _, _ = taken(table(place), missing=True)
+        assert len(values) == 301 and np.isnan(values[at]).all()
+
+
+def test_a_label_with_a_line_end_keeps_the_notes_in_one_line(table):
+    rows = "".join(f'{i},{i * i},"x\ny{i % 2}"\n' for i in range(30))
+    assert "\n" not in Arrays(table("a,b,k\n" + rows), labels="k").describe()
+
+
 # ---- headers of numbers -----------------------------------------------------------------------------------------
 
 
@@ -244,6 +287,19 @@ def test_a_header_of_numbers_is_a_header(header, form, table):
     assert len(values) == 300 and names == header.replace('"', "").split(",")
     np.testing.assert_allclose(values, FORMS[form], atol=6e-6, rtol=1e-5)
     assert f"the first row holds the columns' names ({', '.join(names)})" in notes
+
+
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_integers_above_one_column_with_points(quote, table):
+    """Two columns show neither even steps nor an order; the points of one of them decide."""
+    body = "".join(f"{quote}{count}{quote},{quote}{a:.3f}{quote}\n" for count, (a, *_) in zip(range(300), FLOATS))
+    values, names, _ = taken(table(f"{quote}400{quote},{quote}410{quote}\n{body}"))
+    assert names == ["400", "410"] and len(values) == 300
+    for first in ("400,410.0", "400,4.1e2"):
+        values, names, _ = taken(table(f"{first}\n{body}"))
+        assert names is None and len(values) == 301
+    values, names, _ = taken(table("400,410\n" + body.replace(".000", "").replace(FLOATS[7, 0].__format__(".3f"), "3")))
+    assert names is None and len(values) == 301
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -3,6 +3,7 @@
 import hashlib
 import math
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -339,3 +340,22 @@ def test_points_that_do_not_fit_are_refused(saved, tmp_path):
         read_points(str(tmp_path / "no.csv"), (2,))
     with pytest.raises(ValueError, match=r"holds the arrays a, b: call one of them x"):
         read_points(saved("x.npz", a=VECTORS, b=VECTORS), (3,))
+
+
+@pytest.mark.parametrize("value", [1e19, 1e39, -1e300])
+def test_a_held_out_value_beyond_float32_is_refused(tmp_path, value):
+    """The training part decides the type of the examples, in which such a value would be infinite."""
+    path, x = str(tmp_path / "x.npy"), np.random.default_rng(0).normal(size=(40, 2))
+    np.save(path, x)
+    row = Arrays(path)._rows[1][0]
+    for shape, says in (((40, 2), "column 1 holds"), ((40, 1, 1, 2), "a pixel holds")):
+        far = x.reshape(shape).copy()
+        far[row].flat[-1] = value
+        np.save(path, far)
+        with pytest.raises(
+            ValueError, match=rf"{says} {re.escape(f'{value:.3g}')} in a held-out row, more than 1e\+18"
+        ):
+            Arrays(path, axes="nchw" if len(shape) == 4 else None)
+    x[row, 1] = 1e17
+    np.save(path, x)
+    assert bool(Arrays(path).test.isfinite().all())

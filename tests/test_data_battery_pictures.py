@@ -339,7 +339,7 @@ def test_what_was_left_out_is_said(tmp_path):
         (tmp_path / name).write_bytes(b"x")
     write(tmp_path / ".cache", "x.png", encoded(PICTURES[0]))
     notes = Images(path).notes
-    assert "3 hidden files left out (.DS_Store, .cache, a/._0.png)" in notes
+    assert "3 hidden files or folders left out (.DS_Store, .cache, a/._0.png)" in notes
     assert "4 other files left out (Thumbs.db, a/notes.txt, b/list.csv, ...)" in notes
     write(tmp_path, "z.png", encoded(PICTURES[0]))
     data = Images(path)
@@ -347,6 +347,18 @@ def test_what_was_left_out_is_said(tmp_path):
     for file in list(tmp_path.rglob("*.png")):
         file.unlink()
     fails(r"holds no images \(it holds Thumbs\.db, .*photo\.heic\)", path)
+
+
+def test_folders_without_images_are_said(tmp_path):
+    """A test/ or a class without a picture would be missed without a word."""
+    path = fill(tmp_path, **{"train/a": 5, "train/b": 5})
+    for name in ("test", "train/c", "more/deep/er", "more/.x"):
+        (tmp_path / name).mkdir(parents=True)
+    write(tmp_path / "more" / "deep", "notes.txt", b"x")
+    notes = Images(path).notes
+    assert "3 folders without images left out (more, test, train/c)" in notes
+    write(tmp_path / "test" / "a", "x.png", encoded(PICTURES[99]))
+    assert "2 folders without images left out (more, train/c)" in Images(path).notes
 
 
 def test_held_out_copies_are_counted(tmp_path):
@@ -389,7 +401,7 @@ def test_conversions_are_said(tmp_path):
     assert contents(torch.cat((data.train, data.test))) == contents(COLOUR[[5, 9]].transpose(0, 3, 1, 2))
 
 
-@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "AVIF"])
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "AVIF", "MPO"])
 def test_the_first_frame_of_an_animation(tmp_path, kind):
     frames = [Image.fromarray(np.full((16, 16), value, np.uint8)) for value in (40, 80, 200)]
     for k in range(2):
@@ -805,6 +817,8 @@ def test_classes_of_any_type(tmp_path, kind, asked):
     [
         ([1, None] * 6, "6 of 12 rows have nothing in the column label"),
         (["a", None] * 6, "6 of 12 rows have nothing in the column label"),
+        (["a", " "] * 6, "6 of 12 rows have nothing in the column label"),
+        (["a", "NaN"] * 6, "6 of 12 rows have nothing in the column label"),
         ([0.5] * 12, "holds neither whole numbers nor truths nor words"),
         ([[1, 2]] * 12, "holds neither whole numbers nor truths nor words"),
     ],

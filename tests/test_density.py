@@ -14,7 +14,7 @@ from hydra.core.override_parser.types import QuotedString
 from omegaconf import OmegaConf
 
 from conf import assemble, density, schema
-from data import Arrays, repeats
+from data import Arrays, Conditional, repeats
 from sde_lib import VP
 from tests.conftest import ROOT, choices, make
 from tests.test_cli import TINY, job
@@ -173,6 +173,11 @@ SOUND = {
     "a ridge 1 : 100,000": lambda: (lambda x: np.column_stack([x, x + 1e-5 * np.random.default_rng(1).normal(size=N)]))(
         normal(N)
     ),
+    "rounded to twice the noise, in two columns": lambda: normal(2000, 2).round(2),
+    "millimetres in metres": lambda: 1e-3 * normal(N, 3),
+    "millimetres in metres, a ridge 1 : 200": lambda: (
+        lambda x: 1e-3 * np.column_stack([x, x + 5e-3 * np.random.default_rng(1).normal(size=N)])
+    )(normal(N)),
     "pictures": lambda: normal(400, 3, 6, 5).astype(np.float32),
     "pictures of 256 greys": lambda: generator().integers(0, 256, (300, 1, 6, 5)) / 255,
 }
@@ -231,6 +236,16 @@ WARNED = {  # rows, what the message says of them, and the share of examples
     "rounded": (lambda: normal(N, 2).round(1), "of the values of column 0 repeat, on a grid of step 0.1", 1.0),
     "70 % zeros": (lambda: with_zeros(0.7, N, 2), r"column 0 is 0 in \d\d(\.\d)? % of the rows", 0.7),
     "one column with zeros": (lambda: with_zeros(0.7, N, 1), r"column 0 is 0 in \d\d(\.\d)? % of the rows", 0.7),
+    "zeros of a computation": (
+        lambda: with_column(np.where(generator().random(N) < 0.7, 1e-17 * normal(N), normal(N))),
+        r"column 2 is -?\d\.\d+e-\d\d in \d\d(\.\d)? % of the rows",
+        0.7,
+    ),
+    "whole numbers up to rounding": (
+        lambda: generator().integers(0, 6, (N, 2)) + 1e-12 * normal(N, 2),
+        "100 % of the values of column . repeat, on a grid of step 1",
+        1.0,
+    ),
     "almost constant": (
         lambda: with_column(np.where(generator().random(N) < 0.98, 5.0, normal(N))),
         r"column 2 is 5 in 9\d(\.\d)? % of the rows",
@@ -320,6 +335,22 @@ def test_a_direction_without_variation_is_refused(tmp_path, caplog, kind):
     assert "these data have no density, and this task reports one" in str(caught.value)
     message, metrics = said(caplog, SAMPLES, data)
     assert re.search(words, message) and metrics == {}
+
+
+@pytest.mark.parametrize("unit", [1e-9, 1e-3, 0.25, 1.0, 1e6])
+def test_the_step_of_a_grid_is_in_the_datas_unit(tmp_path, caplog, unit):
+    x = generator().integers(0, 6, (N, 2)) * unit
+    message, _ = said(caplog, REPORTS, arrays(tmp_path, x))
+    assert "data.levels=6" in message or unit == 1e6 and "data.levels=5000001" not in message
+    if "Save" in message:
+        x = in_the_file(message, x)
+    assert sorted(np.unique(x)) == [0, 1, 2, 3, 4, 5]
+
+
+def test_no_grid_is_advised_for_two_rows(tmp_path):
+    with pytest.raises(ValueError, match="few: more may vary") as caught:
+        density.check(REPORTS, VP(), arrays(tmp_path, normal(2, 3)))
+    assert "data.levels" not in str(caught.value)
 
 
 def test_a_constant_column_has_the_unit_1_and_leaves_the_others_theirs(tmp_path):
@@ -494,6 +525,16 @@ def test_a_column_that_is_constant_in_each_class(tmp_path, caplog):
     with pytest.raises(ValueError, match=r"column 'c' \(3\) is constant in the training part"):
         density.check(REPORTS, VP(), data.asking(2))
     assert said(caplog, REPORTS, typed(*keys, "data.key=[a,b]").asking(2)) == ("", {})
+
+
+def test_a_class_that_was_never_trained_on_is_told(tmp_path, caplog):
+    for rare, says in ((["c"], "1 class (c) has no training example, and 1 held-out one"), ([], "")):
+        words = np.array((["a", "b"] * 20)[: 40 - len(rare)] + rare)
+        np.savez(tmp_path / "x.npz", x=normal(40, 2), y=words)
+        seed = next(seed for seed in range(99) if 39 in Arrays(str(tmp_path / "x.npz"), seed=seed, labels="y")._rows[1])
+        caplog.clear()
+        density.constant_conditions(Conditional(Arrays(str(tmp_path / "x.npz"), seed=seed, labels="y"), "labels"))
+        assert says in caplog.text and bool(caplog.text) == bool(says)
 
 
 @pytest.mark.parametrize("inside", [True, False])

@@ -2,6 +2,7 @@
 
 import datetime
 import decimal
+import math
 
 import numpy as np
 import pytest
@@ -186,6 +187,28 @@ def test_a_command_lines_numbers_find_their_labels(tmp_path):
     told = Conditional(Arrays(csv(tmp_path, cycle("1_11", "3")), labels="y"), "labels")
     with pytest.raises(ValueError, match=r"111 is no label.*type one of 1_11, 3.*condition=\"'1_11'\""):
         told.asking(111)
+
+
+@pytest.mark.parametrize(
+    "value", [math.nan, math.inf, -math.inf, pytest.param(10**400, id="10^400"), None, [], [math.nan], [[1]], {"y": 1}]
+)
+def test_what_is_no_condition_is_told_so(value, tmp_path):
+    """A command line reads nan, inf and 1e400 as numbers."""
+    data = Arrays(csv(tmp_path, cycle(1, 2)))
+    labelled = Arrays(csv(tmp_path, cycle(1, 2)), labels="y")
+    with pytest.raises(ValueError, match="is no label of these data; type one of 1, 2"):
+        Conditional(labelled, "labels").asking(value)
+    if value not in ([[1]], {"y": 1}):
+        with pytest.raises(ValueError, match="must be 1 finite number, of y: type condition=0"):
+            Conditional(data, ["y"]).asking(value)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64, np.longdouble])
+def test_floats_of_every_size_are_whole_numbers(kind, tmp_path):
+    for y, names in (((1, 2), [1, 2]), ((-3, 60000), [-3, 60000])):
+        data = Arrays(npz(tmp_path, cycle(*y, dtype=kind)), labels="y")
+        assert data.class_names is None and data.train_labels.unique().tolist() == names
 
 
 def test_names_that_are_one_number_are_written_as_words():

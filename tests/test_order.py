@@ -136,3 +136,16 @@ def test_a_subset_is_a_function_of_its_size_and_nested():
     state = torch.get_rng_state()
     order(10)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("value", [1e19, -1e300])
+def test_points_beyond_float32_are_refused(value, tmp_path):
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(40, 2)))
+    np.save(tmp_path / "p.npy", [[0, 0], [1, value]])
+    data = Arrays(str(tmp_path / "x.npy"))
+    with pytest.raises(
+        ValueError, match=r"points=.*p\.npy: row 1 .*more than 1e\+18 standard deviations from the data"
+    ):
+        points_of(data, str(tmp_path / "p.npy"), None)
+    np.save(tmp_path / "p.npy", [[0, 0], [1, 1e15]])
+    assert len(points_of(data, str(tmp_path / "p.npy"), None)) == 2
