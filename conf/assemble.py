@@ -126,9 +126,14 @@ def settle(cfg: dict, data: Any, device: str) -> dict:
                     f"for other data choose {remedy}"
                 )
     if not 0 < values["sigma_data"] < math.inf:
+        found = (
+            "all training examples are equal"
+            if values["sigma_data"] == 0
+            else f"the training data have the std {data.std:.3g} in model units, which float32 does not hold"
+        )
         raise ValueError(
-            f"the training data do not vary, or beyond float32 (std {data.std:.3g} in model units): no density can "
-            f"be learnt from them; look at the file, or at data.limit, data.count and data.test_fraction"
+            f"{found}: nothing can be learnt from them; look at the file, or at data.limit, data.count and "
+            f"data.test_fraction"
         )
     if data.levels is None and "dequantisation" in cfg["task"]:
         asked = schema.build(cfg["task"]["dequantisation"], "dequantisation")

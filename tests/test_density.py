@@ -588,6 +588,14 @@ def test_other_tasks_warn_and_go_on(tmp_path, caplog, task):
         assert x.shape == (8, 3) and np.isfinite(x).all()
 
 
+@pytest.mark.parametrize("shape", [(60, 2), (60, 1, 6, 5)], ids=str)
+@pytest.mark.parametrize("task", ["train", "likelihood"])
+def test_equal_examples_are_refused_by_every_task(tmp_path, task, shape):
+    path = f"data.path={saved(tmp_path, np.full(shape, 0.5))}"
+    with pytest.raises(ValueError, match="all training examples are equal: nothing can be learnt.*look at the file"):
+        job(tmp_path, "data=arrays", path, f"task={task}", "count=4")
+
+
 def test_a_task_that_decides_by_the_loss_reports_no_density():
     assert make("task", "task=ema").reports_density and not make("task", "task=ema", "task.by=loss").reports_density
 
