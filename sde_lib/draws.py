@@ -34,6 +34,8 @@ GOLDEN = 0x9E3779B97F4A7C15
 MIX = (30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)
 AHEAD = {"cpu": 1 << 14, "cuda": 1 << 20}
 """How many numbers are drawn at a time where a step needs fewer; by type of device, and no number depends on it."""
+CACHED = 1 << 15
+"""How many words a CPU mixes at a time: they stay in its cache, and take half the time of 300,000 at once."""
 
 
 def signed(value: int) -> int:
@@ -43,6 +45,10 @@ def signed(value: int) -> int:
 
 def mix(z: Tensor) -> Tensor:
     """The bijection of the module's text, of int64; z is overwritten."""
+    if z.device.type == "cpu" and z.numel() > CACHED and z.is_contiguous() and not torch.compiler.is_compiling():
+        for part in z.view(-1).split(CACHED):
+            mix(part)
+        return z
     for shift, factor in MIX:
         z ^= (z >> shift).bitwise_and_((1 << (64 - shift)) - 1)  # torch shifts the sign in, the mask takes it away
         z *= signed(factor)

@@ -33,6 +33,15 @@ def test_it_is_the_published_generator():
     ]
 
 
+@pytest.mark.parametrize("shape", [(21,), (3, 5), (7,), (0,)], ids=str)
+def test_words_do_not_depend_on_how_many_are_mixed_at_a_time(monkeypatch, shape):
+    states = torch.arange(max(1, math.prod(shape)))[: math.prod(shape)].mul(signed(GOLDEN)).reshape(shape)
+    whole = mix(states.clone())
+    monkeypatch.setattr("sde_lib.draws.CACHED", 7)
+    assert torch.equal(mix(states.clone()), whole)
+    assert torch.equal(mix(states.clone().t().contiguous().t()), whole)
+
+
 def plain_mix(z: int) -> int:
     """The same bijection in whole numbers without bounds."""
     z &= M
