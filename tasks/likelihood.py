@@ -192,7 +192,7 @@ class LikelihoodTask:
             return Effort(self.likelihood.settled(data.dim), len(r))
 
         def scored(likelihood: Likelihood, points: Tensor) -> dict[str, Tensor]:
-            return self.score(sde, score, data, points, what="choosing", likelihood=likelihood, y=y)
+            return self.score(sde, score, data, points, "choosing an effort", likelihood, y=y, leave=False)
 
         auto = self.likelihood.error == "auto"
         limits = (8, TIGHT) if auto else (256, 1e-8)
@@ -254,7 +254,7 @@ class LikelihoodTask:
             solver = replace(self.likelihood, redraw=False)  # or other steps would meet other probes
             finer = replace(solver, rtol=solver.rtol / 10, atol=solver.atol / 10, steps=2 * solver.steps)
             coarse, fine = (
-                self.score(sde, score, data, r[:32], what="checking", likelihood=each, y=y)["log_prob"]
+                self.score(sde, score, data, r[:32], "checking the solver", each, y=y, leave=False)["log_prob"]
                 for each in (solver, finer)
             )
             metrics["ode_error_nats"] = float((fine - coarse).square().mean().sqrt())
@@ -370,6 +370,7 @@ class LikelihoodTask:
         dequantise: bool = True,
         y: Tensor | None = None,
         skip: int = 0,
+        leave: bool = True,
     ) -> dict[str, Tensor]:
         """x (N, *) as it was scored, log_prob (N,) in nats and data units, z (N, *), mean nfe, and in nats (N,)
         probe_stderr, start_term, prior_term and gain.
@@ -378,14 +379,15 @@ class LikelihoodTask:
         point's, the other terms means over all points, each with its share in the sum of the weights.
 
         ``dequantise`` is False for points that lie between the levels already, as a picture's do; y (N, condition) as
-        networks are told it; the first ``skip`` points are left out, and the noise of the others is as with them.
+        networks are told it; the first ``skip`` points are left out, and the noise of the others is as with them. The
+        bar is called ``what``, and goes when it is full unless it is to be left.
         """
         likelihood, points, count = likelihood or self.likelihood, as_they_are, 1
         if dequantise and data.levels is not None:
             likelihood, count = self.dequantisation.scored_by(likelihood), self.dequantisation.samples
             points = self.dequantisation.draw
         parts, evaluations, dtype = [], 0.0, getattr(torch, self.dtype)
-        with progress(what, len(r)) as advance:
+        with progress(what, len(r), leave) as advance:
             for first in range(skip, len(r), self.batch):
                 raw, kept, rows = r[first : first + self.batch], (), []
                 size = len(raw)

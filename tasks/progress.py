@@ -7,14 +7,15 @@ from tqdm import tqdm
 
 
 @contextmanager
-def progress(what: str, count: int):
+def progress(what: str, count: int, leave: bool = True):
     """A bar over ``count`` samples; the value is ``advance(done, part, share)``: done samples, and a share of the next
-    part.
+    part. The bar goes when it is full unless it is to be left.
     """
     bar = tqdm(
         total=count,
         desc=what,
         unit="",
+        leave=leave,
         dynamic_ncols=True,
         mininterval=0.2 if sys.stderr.isatty() else 15.0,
         bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}",
