@@ -5,6 +5,11 @@ import shlex
 
 import pytest
 
+from conf import schema
+from conf.assemble import settle
+from conf.identity import identity_of
+from training import Store
+
 from .conftest import ROOT, compose
 
 README = (ROOT / "README.md").read_text()
@@ -48,6 +53,13 @@ def test_the_table_of_equations_points_at_code(file, names):
 
 
 COMMANDS = re.findall(r"^    python run\.py (.*?)(?:  .*)?$", README, flags=re.M)
+
+
+def test_the_named_folder_is_that_of_the_first_command():
+    cfg = compose()
+    data = schema.build({key: value for key, value in cfg["data"].items() if key != "condition"}, "data")
+    identity = identity_of(settle(cfg, data, "cpu"), data)
+    assert f"task.other={Store('checkpoints').folder(identity, 'digits-ve-unet_small')}" in README
 
 
 @pytest.mark.parametrize("line", [line for line in COMMANDS if "--help" not in line])
