@@ -199,10 +199,11 @@ class LikelihoodTask:
         found = choose(self.likelihood, r, scored, target, None if free else len(r), *limits)
         probes = found.likelihood.probes.estimates(data.dim)
         log.info(
-            "likelihood.error=%s: an error of %.2g %s takes rtol=%g atol=%g%s%s, %s%s points",
+            "likelihood.error=%s: an error of %.2g %s%s takes rtol=%g atol=%g%s%s, %s%s points",
             self.likelihood.error,
             per_dim(data, target),
             unit_of(data),
+            " from the solver and the probes" if auto else "",
             found.likelihood.rtol,
             found.likelihood.atol,
             "" if found.ode_error is None else f" (off by {per_dim(data, found.ode_error):.1g})",
@@ -311,7 +312,9 @@ class LikelihoodTask:
         )
 
     def reached(self, data: Data, metrics: dict, target: float | None) -> dict:
-        """The error asked for and the one left, in the units that it was asked for in; a warning where it is more."""
+        """The error asked for and the one left, in the units that it was asked for in. A warning where it is more; by
+        default a line, if the points' spread does not hide it.
+        """
         if target is None:
             return {}
         probes = metrics.get("probe_stderr_nats", 0.0)
@@ -324,8 +327,9 @@ class LikelihoodTask:
             "the start's correction": metrics.get("start_error_nats", 0.0),
             "the prior": metrics.get("prior_error_nats", 0.0),
         }
-        if self.likelihood.error == "auto":
-            del parts["the points' own spread"]
+        auto, hidden = self.likelihood.error == "auto", 0.0
+        if auto:
+            hidden = parts.pop("the points' own spread") / 5
         remedies = {
             "the points' own spread": "give more held-out points, or ask for less",
             "the solver": "leave likelihood.rtol and likelihood.atol out, or type dtype=float64",
@@ -334,9 +338,9 @@ class LikelihoodTask:
             "the prior": "choose a larger noise at sde.T",
         }
         whole = math.hypot(*parts.values())
-        if not whole <= 1.05 * target and self.likelihood.error != "auto":
+        if not whole <= max(1.05 * target, hidden) and not (auto and math.isnan(whole)):
             worst = max(parts, key=lambda key: math.inf if math.isnan(parts[key]) else parts[key])
-            log.warning(
+            (log.info if auto else log.warning)(
                 "likelihood.error=%s is not reached: %.2g %s are left, %.2g of them from %s; %s",
                 self.likelihood.error,
                 per_dim(data, whole),
@@ -345,7 +349,11 @@ class LikelihoodTask:
                 worst,
                 remedies[worst],
             )
-        return {"likelihood_error_asked": per_dim(data, target), "likelihood_error_reached": per_dim(data, whole)}
+        unit = "nats_per_dim" if data.levels is None else "bits_per_dim"
+        return {
+            f"likelihood_error_asked_{unit}": per_dim(data, target),
+            f"likelihood_error_reached_{unit}": per_dim(data, whole),
+        }
 
     def mind_the_probes(self, stderr: Tensor) -> None:
         """Warns where the random probes' error may be seen in a mean of weights."""

@@ -381,16 +381,18 @@ def test_an_error_is_reached_with_as_many_points_as_it_takes(tmp_path, capsys):
     loose = job(tmp_path, *WORDS, "likelihood.error=0.03")
     tight = job(tmp_path, *WORDS, "likelihood.error=0.01")
     for metrics, asked in ((loose, 0.03), (tight, 0.01)):
-        assert metrics["likelihood_error_asked"] == asked
-        assert 0.5 * asked < metrics["likelihood_error_reached"] < 1.02 * asked
-        assert metrics["nll_uncertainty_nats"] == pytest.approx(2 * metrics["likelihood_error_reached"], rel=1e-9)
+        assert metrics["likelihood_error_asked_nats_per_dim"] == asked
+        assert 0.5 * asked < metrics["likelihood_error_reached_nats_per_dim"] < 1.02 * asked
+        assert metrics["nll_uncertainty_nats"] == pytest.approx(
+            2 * metrics["likelihood_error_reached_nats_per_dim"], rel=1e-9
+        )
         assert abs(metrics["gap_nats"]) < 4 * metrics["gap_stderr"]
     assert tight["count"] == pytest.approx(9 * loose["count"], rel=0.3) and tight["nfe"] > loose["nfe"]
 
 
 def test_an_error_that_the_points_do_not_allow_is_told(tmp_path, caplog):
     metrics = job(tmp_path, *WORDS, "likelihood.error=0.01", "count=50")
-    assert metrics["count"] == 50 and metrics["likelihood_error_reached"] > 0.03
+    assert metrics["count"] == 50 and metrics["likelihood_error_reached_nats_per_dim"] > 0.03
     assert "likelihood.error=0.01 is not reached" in caplog.text and "the points' own spread; give more" in caplog.text
 
 
@@ -400,7 +402,7 @@ def test_an_error_that_nothing_estimates_is_not_said_to_be_reached(tmp_path, cap
     count = 50 if words else 1
     metrics = job(tmp_path, *WORDS, *words, "likelihood.error=0.01", f"count={count}")
     assert "likelihood.error=0.01 is not reached" in caplog.text and "the points' own spread; give more" in caplog.text
-    reached = metrics.get("likelihood_error_reached")
+    reached = metrics.get("likelihood_error_reached_nats_per_dim")
     assert reached is None if count == 1 else reached == pytest.approx(metrics["nll_uncertainty_nats"] / 2, rel=1e-6)
 
 
@@ -434,9 +436,24 @@ def test_errors_that_cannot_be_asked_for(tmp_path, value):
 
 def test_auto_yields_to_a_tolerance(tmp_path):
     metrics = job(tmp_path, *WORDS, "likelihood.rtol=1e-2", "likelihood.atol=1e-2", "count=30")
-    assert "likelihood_error_asked" not in metrics
+    assert "likelihood_error_asked_nats_per_dim" not in metrics
     metrics = job(tmp_path, *WORDS, "count=30")
-    assert metrics["likelihood_error_asked"] == effort_of_auto()
+    assert metrics["likelihood_error_asked_nats_per_dim"] == effort_of_auto()
+
+
+def test_auto_says_what_else_is_left_unless_the_points_hide_it(caplog):
+    task, data = make("task", "task=likelihood"), Data(torch.randn(9, 2), torch.randn(3, 2), 0.0, 1.0)
+    metrics = {"nll_stderr": 0.02, "ode_error_nats": 1e-5, "start_error_nats": 0.1}
+    with caplog.at_level(logging.INFO):
+        found = task.reached(data, metrics, 2e-4)
+    assert found["likelihood_error_reached_nats_per_dim"] == pytest.approx(0.05, rel=1e-4)
+    assert "0.05 nats a dimension are left, 0.05 of them from the start's correction; choose a smaller" in caplog.text
+    assert all(record.levelno == logging.INFO for record in caplog.records)
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        task.reached(data, metrics | {"nll_stderr": 0.6}, 2e-4)
+        task.reached(data, metrics | {"probe_stderr_nats": math.nan}, 2e-4)
+    assert not caplog.text
 
 
 def effort_of_auto() -> float:
@@ -457,6 +474,8 @@ def test_an_error_in_bits_is_reached(tmp_path):
         "count=6",
     )
     metrics = job(tmp_path, *words, "likelihood.error=2", "likelihood.rtol=1e-2", "likelihood.atol=1e-2")
-    assert metrics["likelihood_error_asked"] == pytest.approx(2)
-    assert metrics["likelihood_error_reached"] <= 2
-    assert metrics["likelihood_error_reached"] == pytest.approx(metrics["bits_per_dim_uncertainty"], rel=1e-9)
+    assert metrics["likelihood_error_asked_bits_per_dim"] == pytest.approx(2)
+    assert metrics["likelihood_error_reached_bits_per_dim"] <= 2
+    assert metrics["likelihood_error_reached_bits_per_dim"] == pytest.approx(
+        metrics["bits_per_dim_uncertainty"], rel=1e-9
+    )
