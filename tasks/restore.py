@@ -36,11 +36,12 @@ from sde_lib import SDE, BlockNoise, Counted, ScoreFn
 
 from .points import held_out
 from .progress import progress
+from .reach import OUT, beyond, draws_with, range_of, worst
 from .record import Record
 
 log = logging.getLogger(__name__)
 
-OUT, DIVERGED = 1.0, 10.0  # widths of the training part's range beyond it: counted, and an error
+DIVERGED = 10.0  # widths of the training part's range beyond it: an error
 COMPARED = 64  # points of a mixture whose draws are compared with exact ones
 
 
@@ -331,47 +332,6 @@ def known_exactly(operator: Operator, like: Tensor) -> Tensor:
     """Which values of each point a mask without noise knows, (N, *) as ``like``; none for any other operator."""
     seen = exactly_known(operator)
     return torch.zeros_like(like, dtype=torch.bool) if seen is None else seen.expand_as(like)
-
-
-def range_of(data: Data) -> tuple[Tensor, Tensor] | None:
-    """The least and the largest value of the training part in data units, of each column (D,) of vectors or of all
-    pixels; None where there is none. A constant column has no width, and is given its scale as one.
-    """
-    if not len(data.train):
-        return None
-    train = data.train.flatten(1) if len(data.shape) == 1 else data.train.reshape(-1, 1)
-    low, high = train.amin(0).double(), train.amax(0).double()
-    high = high + 1 if data.levels else high  # integers stand for [k, k + 1)
-    half = torch.where(low == high, data.scale.flatten().expand(low.shape) / 2, 0.0)
-    low, high = low - half, high + half
-    return (low, high) if len(data.shape) == 1 else (low[0], high[0])
-
-
-def beyond(x: Tensor, limits: tuple[Tensor, Tensor], widths: float) -> Tensor:
-    """Which values lie further outside the limits than so many widths of them."""
-    low, high = limits
-    margin = widths * (high - low)
-    return (x < low - margin) | (x > high + margin)
-
-
-def draws_with(values: Tensor) -> int:
-    """How many draws have such a value, (N, draws, *) booleans."""
-    return int(values.flatten(2).any(2).sum())
-
-
-def worst(data: Data, x: Tensor, which: Tensor, limits: tuple[Tensor, Tensor]) -> str:
-    """Names the column in which most draws are among ``which``, what they reach there, and its range."""
-    place, what = (...,), "pixels reach"
-    if len(data.shape) == 1:
-        j = int(which.sum((0, 1)).argmax())
-        names = data.labels()
-        place, what = (..., j), f"column {names[j] if names else j} reaches"
-    values = x[place][which[place]]
-    low, high = (float(limit[place[1:]] if len(place) > 1 else limit) for limit in limits)
-    finite = values[values.isfinite()]
-    size = (finite - (low + high) / 2).abs()
-    reached = f"{float(finite[size.argmax()]):.3g}" if len(finite) == len(values) else "values that are not finite"
-    return f"{what} {reached}, trained on {low:.3g} to {high:.3g}"
 
 
 def coverage(x: Tensor, truth: Tensor, unknown: Tensor) -> dict[str, float]:

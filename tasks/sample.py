@@ -18,6 +18,7 @@ from sde_lib import SDE, BlockNoise, Counted, ScoreFn
 from .conditions import Judged, as_written, encoded, judged, nearest_data, told
 from .drawing import as_data
 from .progress import progress
+from .reach import strays
 from .record import Record
 
 log = logging.getLogger(__name__)
@@ -75,6 +76,7 @@ class Sample:
             "nfe": counted.evaluations / count,
             "seconds": seconds,
             "samples_per_second": count / seconds,
+            **strays(r, data),
             **(distances(r, data) if y is None else conditional_distances(r, y, data)),
             **verdict.metrics(),
         }

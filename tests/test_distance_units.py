@@ -14,6 +14,7 @@ from tasks import figures, sample
 from tasks.figures.evaluation import evaluation
 from tasks.figures.latent import generators
 from tasks.generators import Generators
+from tasks.reach import strays
 from tasks.record import Record
 from tasks.restore import Problem, Restore
 from tasks.ruler import Ruler
@@ -48,6 +49,22 @@ def test_each_column_counts_alike_and_units_change_nothing():
         judged = [Generators.measure(None, r, data, Whole()) for data, r in ((own, z * UNITS), (plain, z))]
         for key in ("sliced_wasserstein", "precision", "recall"):
             assert judged[0][key] == pytest.approx(judged[1][key], rel=1e-9)
+
+
+@pytest.mark.parametrize("units", [UNITS, torch.ones(3, dtype=torch.float64)], ids=["own", "one"])
+def test_samples_far_outside_the_data_are_counted_and_named(caplog, units):
+    """Two strays of 1,000 in a column of the smallest unit, which no distance in data units shows."""
+    data, r = table(units), (normals(2, 1000) + 5) * units
+    assert strays(r, data) == {"samples_out_of_range": 0} and not caplog.text
+    low, high = (float(end) for end in (data.train[:, 0].min(), data.train[:, 0].max()))
+    r[[3, 70], 0] = torch.tensor([high + 1.1 * (high - low), low - 3 * (high - low)], dtype=torch.float64)
+    r[5, 0] = high + 0.9 * (high - low)
+    assert strays(r, data) == {"samples_out_of_range": 2}
+    assert "2 of 1000 lie further outside the training part's range than it is wide: column 0 reaches" in caplog.text
+    r[9, 1] = math.nan
+    assert strays(r, data) == {"samples_out_of_range": 3}
+    whole = Data(torch.randint(0, 9, (20, 1, 4, 4)), torch.randint(0, 9, (5, 1, 4, 4)), 4.0, 2.0, levels=9)
+    assert strays(whole.test.double() + 90, whole) == {}
 
 
 class Whole:

@@ -1,0 +1,72 @@
+"""Which samples reach far beyond the training part's range: a few decide means, stds and distances."""
+
+import logging
+
+import torch
+from torch import Tensor
+
+from data import Data
+
+log = logging.getLogger(__name__)
+
+OUT = 1.0  # widths of the training part's range beyond it
+
+
+def strays(r: Tensor, data: Data) -> dict[str, int]:
+    """Counts the samples (N, *), data units, with a value further outside the training part's range of its column (of a
+    picture's pixels, of all of them) than that range is wide; a warning names the column. Integers never are.
+    """
+    limits = None if data.levels else range_of(data)
+    if limits is None:
+        return {}
+    out = (beyond(r.double(), limits, OUT) | ~r.isfinite())[:, None]
+    if count := draws_with(out):
+        log.warning(
+            "samples_out_of_range: %d of %d lie further outside the training part's range than it is wide: %s; a few "
+            "may decide distances to data, means and stds",
+            count,
+            len(r),
+            worst(data, r.double()[:, None], out, limits),
+        )
+    return {"samples_out_of_range": count}
+
+
+def range_of(data: Data) -> tuple[Tensor, Tensor] | None:
+    """The least and the largest value of the training part in data units, of each column (D,) of vectors or of all
+    pixels; None where there is none. A constant column has no width, and is given its scale as one.
+    """
+    if not len(data.train):
+        return None
+    train = data.train.flatten(1) if len(data.shape) == 1 else data.train.reshape(-1, 1)
+    low, high = train.amin(0).double(), train.amax(0).double()
+    high = high + 1 if data.levels else high  # integers stand for [k, k + 1)
+    half = torch.where(low == high, data.scale.flatten().expand(low.shape) / 2, 0.0)
+    low, high = low - half, high + half
+    return (low, high) if len(data.shape) == 1 else (low[0], high[0])
+
+
+def beyond(x: Tensor, limits: tuple[Tensor, Tensor], widths: float) -> Tensor:
+    """Which values lie further outside the limits than so many widths of them."""
+    low, high = limits
+    margin = widths * (high - low)
+    return (x < low - margin) | (x > high + margin)
+
+
+def draws_with(values: Tensor) -> int:
+    """How many draws have such a value, (N, draws, *) booleans."""
+    return int(values.flatten(2).any(2).sum())
+
+
+def worst(data: Data, x: Tensor, which: Tensor, limits: tuple[Tensor, Tensor]) -> str:
+    """Names the column in which most draws are among ``which``, what they reach there, and its range."""
+    place, what = (...,), "pixels reach"
+    if len(data.shape) == 1:
+        j = int(which.sum((0, 1)).argmax())
+        names = data.labels()
+        place, what = (..., j), f"column {names[j] if names else j} reaches"
+    values = x[place][which[place]]
+    low, high = (float(limit[place[1:]] if len(place) > 1 else limit) for limit in limits)
+    finite = values[values.isfinite()]
+    size = (finite - (low + high) / 2).abs()
+    reached = f"{float(finite[size.argmax()]):.3g}" if len(finite) == len(values) else "values that are not finite"
+    return f"{what} {reached}, trained on {low:.3g} to {high:.3g}"
