@@ -489,3 +489,36 @@ def test_restored_vectors(known, tmp_path):
         draws, unknown, (np.zeros(4), np.ones(4)), tmp_path / "a.png", truth=truth if known else None
     )
     look(path, tmp_path / "a.png")
+
+
+def boxes(figure, texts):
+    """Where texts are drawn, in pixels."""
+    figure.draw_without_rendering()
+    return [text.get_window_extent() for text in texts]
+
+
+def assert_readable(figure, texts):
+    """No two of the texts are printed over each other, and none is cut off at the figure's edge."""
+    found = boxes(figure, texts)
+    for k, (box, text) in enumerate(zip(found, texts, strict=True)):
+        assert box.x0 >= 0 and box.y0 >= 0, text
+        assert box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1, text
+        assert not any(box.overlaps(other) for other in found[:k]), text
+
+
+@pytest.mark.parametrize("sdes", [1, 3])
+@pytest.mark.parametrize("unit", ["data", "std"])
+def test_labels_of_work_precision_are_whole(unit, sdes, drawn, tmp_path):
+    keys = ("sliced_wasserstein", "endpoint_rms", "solver_error_mean_nats", "truth_error_mean_nats")
+    rows = [
+        {"score": "oracle", "sde": f"sde{k}", "method": "ddim", "nfe": n, "seconds": 0.1 * n, "probe_stderr_nats": 0.0}
+        | dict.fromkeys(keys, 1 / n)
+        for k in range(sdes)
+        for n in (5, 50)
+    ]
+    figures.work_precision(rows, tmp_path / "a.png", 300, (0.2, 0.5), unit)
+    figures.likelihood_precision(rows, tmp_path / "b.png", 1000)
+    for figure in drawn:
+        labels = [axes.yaxis.label for axes in figure.axes if axes.get_ylabel()]
+        assert len(labels) == 3
+        assert_readable(figure, labels)
