@@ -183,7 +183,4 @@ class Bound:
 
 def bits_per_dim(data: Data, name: str, value: float, stderr: float) -> dict[str, float]:
     """The metrics of a value in nats of a point, and of its standard error, in bits a dimension."""
-    return {
-        f"{name}_bits_per_dim": data.bits_per_dim(value),
-        f"{name}_bits_per_dim_stderr": data.bits_per_dim(stderr),
-    }
+    return {f"{name}_bits_per_dim": data.bits_per_dim(value), f"{name}_bits_per_dim_stderr": data.bits_per_dim(stderr)}
