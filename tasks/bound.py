@@ -1,13 +1,13 @@
 """The variational bound of the ancestral chain (:mod:`likelihood.bound`), beside the ODE's likelihood of the same
 points.
 
-``*_nats`` are nats of a whole point, in data units; ``*_bits_per_dim`` are bits a dimension. ``bound`` is ``prior`` (L_N)
-+ ``diffusion`` (the sum of all L_{n-1}) + ``reconstruction`` (L_0), each with its standard error over the points, the
-noise's included.
+``*_nats`` are nats of a whole point, in data units; ``*_bits_per_dim`` are bits a dimension. ``bound`` is ``prior``
+(L_N) + ``diffusion`` (the sum of all L_{n-1}) + ``reconstruction`` (L_0), each with its standard error over the points,
+the noise's included.
 
-There are two gaps, each with its standard error. ``gap_nats`` is the bound less the ODE's negative log-likelihood of the
-same points: for an exact score it is what the chain's steps cost; a network's chain and its probability flow are two
-models, and the gap has either sign. ``bound_gap_nats``, where the data's density is known, is the bound less
+There are two gaps, each with its standard error. ``gap_nats`` is the bound less the ODE's negative log-likelihood of
+the same points: for an exact score it is what the chain's steps cost; a network's chain and its probability flow are
+two models, and the gap has either sign. ``bound_gap_nats``, where the data's density is known, is the bound less
 ``floor_nats``, their entropy as these points show it: what both the network and the chain's steps cost.
 
 Of integers the decoder decides which points are looked at: ``discretised`` takes the bins' centres and the decoder's
