@@ -19,14 +19,16 @@ FEW = 10  # rows to train on below which a column that does not vary is no surpr
 def check(task: Any, sde: Any, data: Data) -> dict[str, float]:
     """Refuses a density of data that do not vary in some direction, and warns of values that repeat.
 
-    A class or an object of a task says by ``reports_density`` that it reports one. Other tasks go on with a warning.
+    A class or an object of a task says by ``reports_density`` that it reports one. Other tasks go on, with a warning
+    where the data come from a file: generated data without a density are so by design.
 
     Returns:
         for a task that reports a density of data whose values repeat, its metrics of them: ``repeated_share``, the
         share of the examples that have a repeated value, and ``repeated_nats_per_decade``, what a tenfold smaller
         noise at eps takes off the negative log-likelihood. Else nothing.
     """
-    if data.levels is not None or not len(data.train):
+    asked = getattr(task, "reports_density", False)
+    if data.levels is not None or not len(data.train) or not asked and data.fingerprint() is None:
         return {}
     blur = math.exp(-float(sde.ends()[1]))
     found = repeats.measure(data, blur)
@@ -34,7 +36,6 @@ def check(task: Any, sde: Any, data: Data) -> dict[str, float]:
         return {}
     said = "; ".join(described(found, data))
     remedy = remedies(found, data)
-    asked = getattr(task, "reports_density", False)
     if found.degenerate:
         few = f" ({len(data.train)} rows to train on are few: more may vary)" if len(data.train) < FEW else ""
         if asked:
@@ -157,7 +158,9 @@ def of_one(found: Repeats, data: Data, j: int) -> str:
 
 
 def remedies(found: Repeats, data: Data) -> str:
-    """What to type, or to do in the file."""
+    """What to type, or to do in the file where there is one."""
+    if data.fingerprint() is None:
+        return "Choose other data, or a task that reports no density, as task=sample"
     grid = found.grid
     every = len(data.shape) > 1 or len(found.repeated) == data.dim - int(found.constant.sum())
     # a few values lie on some grid whatever they are

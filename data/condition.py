@@ -9,6 +9,8 @@ The unknown y stands for p(x): a network that meets it in training learns both, 
 (Ho and Salimans, arXiv 2207.12598).
 """
 
+import logging
+import math
 import sys
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,7 +24,10 @@ from data.labels import read_words, text_of
 from data.numerals import whole
 from data.points import read_points
 
+log = logging.getLogger(__name__)
+
 LABELS = "labels"
+NAMED = 5  # columns that a warning names one by one
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +87,40 @@ class Condition:
             rows = self.file_of_classes(value) if self.classes else self.file_rows(value)
         else:
             rows = self.class_rows(value, value) if self.classes else self.number_rows(value)
+        if not self.classes:
+            self.warn_outside(rows)
         return replace(self, asked=rows)
+
+    def warn_outside(self, rows: Tensor) -> None:
+        """Warns once of numbers y (R, C) outside the training part's range, where no network has learnt anything."""
+        if not len(self.train):
+            return
+        said = []
+        for name, y, train in zip(self.titles, rows.double().T, self.train.double().T, strict=True):
+            low, high = float(train.min()), float(train.max())
+            margin = 1e-6 * max(abs(low), abs(high))  # float32 keeps seven digits of what the file holds
+            away = torch.maximum(low - y, y - high)
+            if count := int((away > margin).sum()):
+                others = f" and {count - 1:,} more" if count > 1 else ""
+                said.append(
+                    f"{name} = {float(y[away.argmax()]):.6g}{others} lie{'s' * (count == 1)} outside the training data "
+                    f"({low:.6g} to {high:.6g})"
+                )
+        if said:
+            more = f"; and so of {len(said) - NAMED} more columns" if len(said) > NAMED else ""
+            log.warning("condition: %s%s", "; ".join(said[:NAMED]), more)
+
+    def example(self) -> list[str]:
+        """A y that can be typed, C numbers: the training part's means, rounded to a tenth of a std or less."""
+        if not len(self.train):
+            return ["0"] * len(self.names)
+        found = []
+        for column in self.train.double().T:
+            std = float(column.std(correction=0))
+            constant = float(column.min()) == float(column.max())
+            places = 9 if constant or not std else 1 - math.floor(math.log10(std))
+            found.append(f"{round(float(column.mean()), places) + 0.0:.12g}")
+        return found
 
     def class_rows(self, value: Any, said: Any) -> Tensor:
         """The classes (R,) of a label or several; ``said`` is what the user typed for them."""
@@ -117,7 +155,7 @@ class Condition:
             if {str(name) for name in value} != set(self.names):
                 raise ValueError(
                     f"condition={value} must name {named}, each with a number: type "
-                    f"'condition={{{', '.join(f'{name}:0' for name in self.names)}}}'"
+                    f"'condition={{{', '.join(map(':'.join, zip(self.names, self.example(), strict=True)))}}}'"
                 )
             if any(isinstance(each, list | dict) for each in value.values()):
                 raise ValueError(
@@ -130,7 +168,8 @@ class Condition:
         for row in rows or [[]]:
             numeric = isinstance(row, list) and all(isinstance(v, int | float) and not isinstance(v, bool) for v in row)
             if not numeric or len(row) != count or not all(abs(v) <= sys.float_info.max for v in row):
-                example = "0" if count == 1 else f"[{','.join('0' * count)}]"
+                numbers = ",".join(self.example())
+                example = numbers if count == 1 else f"[{numbers}]"
                 raise ValueError(
                     f"condition={value} must be {count} finite number{'s' * (count > 1)}, of {named}: type "
                     f"condition={example}, or the path of a file of rows"

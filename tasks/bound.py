@@ -1,12 +1,14 @@
 """The variational bound of the ancestral chain (:mod:`likelihood.bound`), beside the ODE's likelihood of the same
 points.
 
-Nats are a point's, in data units; ``*_bits`` are bits a dimension. ``bound`` is ``prior`` (L_N) + ``diffusion`` (the
-sum of all L_{n-1}) + ``reconstruction`` (L_0), each with its standard error over the points, the noise's included.
-``gap_nats`` is the bound less the ODE's value, point by point, and so is ``gap_stderr``. For an exact score the gap is
-what the chain's steps cost; a network's chain and its probability flow are two models, and the gap of either sign.
-Where the data's density is known, ``floor_nats`` is its entropy as these points show it, and ``bound_gap_nats`` the
-bound above it.
+``*_nats`` are nats of a whole point, in data units; ``*_bits_per_dim`` are bits a dimension. ``bound`` is ``prior``
+(L_N) + ``diffusion`` (the sum of all L_{n-1}) + ``reconstruction`` (L_0), each with its standard error over the points,
+the noise's included.
+
+There are two gaps, each with its standard error. ``gap_nats`` is the bound less the ODE's negative log-likelihood of
+the same points: for an exact score it is what the chain's steps cost; a network's chain and its probability flow are
+two models, and the gap has either sign. ``bound_gap_nats``, where the data's density is known, is the bound less
+``floor_nats``, their entropy as these points show it: what both the network and the chain's steps cost.
 
 Of integers the decoder decides which points are looked at: ``discretised`` takes the bins' centres and the decoder's
 mass on a bin, a bound on -log P without more ado, for a network of ``training.dequantise=none``; ``gaussian`` takes
@@ -89,7 +91,7 @@ class Bound:
         for name in ("bound", "prior", "diffusion", "reconstruction"):
             value, stderr = mean_and_stderr(-found["log_prob"] if name == "bound" else found[name])
             metrics |= {f"{name}_nats": value, f"{name}_stderr": stderr}
-            metrics |= {f"{name}_bits": data.bits_per_dim(value), f"{name}_bits_stderr": data.bits_per_dim(stderr)}
+            metrics |= bits_per_dim(data, name, value, stderr)
         metrics["noise_stderr_nats"] = float(found["stderr"].square().mean().sqrt()) / math.sqrt(len(r))
         if data.levels:
             metrics["decoder"] = self.decoder_of(data)
@@ -98,9 +100,8 @@ class Bound:
             ode = self.ode(sde, score, data, r)
             nll, nll_stderr = mean_and_stderr(-ode["log_prob"])
             gap, gap_stderr = mean_and_stderr(ode["log_prob"] - found["log_prob"])
-            metrics |= {"ode_nats": nll, "ode_stderr": nll_stderr, "ode_bits": data.bits_per_dim(nll)}
-            metrics |= {"gap_nats": gap, "gap_stderr": gap_stderr}
-            metrics |= {"gap_bits": data.bits_per_dim(gap), "gap_bits_stderr": data.bits_per_dim(gap_stderr)}
+            metrics |= {"ode_nats": nll, "ode_stderr": nll_stderr, "ode_bits_per_dim": data.bits_per_dim(nll)}
+            metrics |= {"gap_nats": gap, "gap_stderr": gap_stderr} | bits_per_dim(data, "gap", gap, gap_stderr)
         truth = data.true_log_prob(found["x"])
         if truth is not None and bool(truth.isfinite().all()):
             gap, gap_stderr = mean_and_stderr(truth - found["log_prob"])
@@ -178,3 +179,8 @@ class Bound:
             self.likelihood, self.dequantisation, batch=self.batch, seed=self.seed, device=self.device, dtype=self.dtype
         )
         return task.score(sde, score, data, r)
+
+
+def bits_per_dim(data: Data, name: str, value: float, stderr: float) -> dict[str, float]:
+    """The metrics of a value in nats of a point, and of its standard error, in bits a dimension."""
+    return {f"{name}_bits_per_dim": data.bits_per_dim(value), f"{name}_bits_per_dim_stderr": data.bits_per_dim(stderr)}

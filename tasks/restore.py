@@ -320,7 +320,10 @@ class Restore:
             seen = exactly_known(operator)
             unknown = torch.ones_like(x[:, 0], dtype=torch.bool) if seen is None else ~seen.expand_as(x[:, 0])
             scale = (data.shift.expand(data.shape), data.scale.expand(data.shape))
-            record.picture(restored.restored_vectors(x, unknown, scale, path, truth=truth))
+            if truth is not None:
+                record.picture(restored.restored_vectors(x, unknown, scale, path, truth))
+            else:
+                record.picture(restored.restored_gaps(x, unknown, scale, path, labels=data.labels()))
 
 
 def exactly_known(operator: Operator) -> Tensor | None:

@@ -310,7 +310,9 @@ def test_the_task_adds_up_and_stands_beside_the_ode(tmp_path):
     metrics = job(tmp_path, *words, "task.bound.terms=40", "seed=3")
     parts = [metrics[f"{name}_nats"] for name in ("prior", "diffusion", "reconstruction")]
     assert metrics["bound_nats"] == pytest.approx(sum(parts)) and metrics["nfe"] == 42
-    assert metrics["bound_bits"] == pytest.approx(metrics["bound_nats"] / (2 * math.log(2)))
+    for name in ("bound", "prior", "diffusion", "reconstruction", "ode", "gap"):
+        assert metrics[f"{name}_bits_per_dim"] == pytest.approx(metrics[f"{name}_nats"] / (2 * math.log(2)))
+    assert not [key for key in metrics if "bits" in key and "bits_per_dim" not in key], "bits say of what they are"
     assert metrics["gap_nats"] == pytest.approx(metrics["bound_nats"] - metrics["ode_nats"])
     assert metrics["bound_gap_nats"] == pytest.approx(metrics["bound_nats"] - metrics["floor_nats"])
     assert -4 * metrics["bound_gap_stderr"] < metrics["bound_gap_nats"] < 4 * metrics["bound_gap_stderr"] + 0.01
@@ -329,5 +331,6 @@ def test_integers_are_decoded_as_they_were_learnt(tmp_path, dequantisation, deco
     trained = "uniform" if dequantisation == "uniform" else "none"
     words = [f"dequantisation={dequantisation}", f"training.dequantise={trained}", "task.steps=4", "count=2", *small]
     metrics = job(tmp_path, "task=bound", "data=digits", *words)
-    assert metrics["decoder"] == decoder and metrics["bound_bits"] > 0
-    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["gap_bits"] == metrics["gap_bits"]
+    assert metrics["decoder"] == decoder and metrics["bound_bits_per_dim"] > 0
+    kept = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert kept["gap_bits_per_dim"] == metrics["gap_bits_per_dim"]

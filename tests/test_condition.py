@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -162,7 +163,7 @@ def test_remedies_name_the_key_that_chose_the_column(tmp_path):
     [
         ("labels", 7, "condition=7: 7 is no label of these data; type one of 0, 1, 2"),
         ("labels", [0, "one"], "one is no label"),
-        ([1], "much", "must be 1 finite number, of 1: type condition=0"),
+        ([1], "much", r"must be 1 finite number, of 1: type condition=-?0\.\d+, or"),
         ([1], math.inf, "must be 1 finite number"),
         ([1], [[0.5, 1.0]], "must be 1 finite number"),
         ([1], {"0": 1.0}, "must name 1, each with a number"),
@@ -172,6 +173,49 @@ def test_what_condition_may_not_say(key, value, message):
     with pytest.raises(ValueError, match=message) as caught:
         Conditional(three(count=50, test_count=20), key).asking(value)
     assert "\n" not in str(caught.value)
+
+
+def measured(tmp_path, ages=(18.0, 80.0)) -> Conditional:
+    """Heights given a mass, an age and a year, of units of their own."""
+    rng = np.random.default_rng(0)
+    columns = [rng.normal(6.7e4, 7e3, 400), np.linspace(*ages, 400), rng.uniform(2010.31, 2010.33, 400)]
+    x = np.column_stack([*columns, np.full(400, 1 / 3), rng.normal(size=400)])
+    path = tmp_path / "x.csv"
+    path.write_text("mass,age,year,site,height\n" + "\n".join(",".join(map(repr, row)) for row in x.tolist()) + "\n")
+    return Conditional(Arrays(str(path)), ["mass", "age", "year", "site"])
+
+
+def test_numbers_outside_the_training_data_are_warned_of_once(tmp_path, caplog):
+    data, third = measured(tmp_path), repr(1 / 3)
+    low, high = (f"{float(end):.6g}" for end in data.condition.train[:, 1].aminmax())
+    np.save(tmp_path / "rows.npy", [[6.7e4, age, 2010.32, 1 / 3] for age in (17.0, 50.0, 900.0)])
+    age = f"lies outside the training data ({low} to {high})"
+    for value, message in (
+        ([6.7e4, 50, 2010.32, float(third)], ""),
+        ([6.7e4, float(data.condition.train[:, 1].max()), 2010.32, 0.333333333], ""),
+        ([6.7e4, 900, 2010.32, float(third)], f"condition: age = 900 {age}"),
+        ({"age": 17, "mass": 6.7e4, "year": 2010.32, "site": 1 / 3}, f"condition: age = 17 {age}"),
+        (str(tmp_path / "rows.npy"), f"condition: age = 900 and 1 more {age.replace('lies', 'lie')}"),
+        ([6.7e4, 900, 2010.32, 4], f"condition: age = 900 {age}; site = 4 lies outside"),
+    ):
+        caplog.clear()
+        with caplog.at_level("WARNING"):
+            data.asking(value)
+        found = [record.getMessage() for record in caplog.records]
+        assert len(found) == bool(message) and all(each.startswith(message) for each in found), value
+
+
+def test_the_example_of_a_condition_is_one_that_the_data_know(tmp_path, caplog):
+    data = measured(tmp_path)
+    for value in ([1.0], [1.0, 2.0, 3.0, math.nan], {"mass": 1.0}, "much"):
+        with pytest.raises(ValueError, match=r"type '?condition=") as caught:
+            data.asking(value)
+        said = re.search(r"condition=[\[{]([^\]}]*)[\]}](?!.*condition=)", str(caught.value))[1]
+        numbers = [float(each.split(":")[-1]) for each in said.split(",")]
+        assert numbers[0] % 100 == 0 and numbers[1] % 1 == 0, "rounded"
+        caplog.clear()
+        data.asking(numbers)
+        assert not caplog.records, "inside the training data"
 
 
 @pytest.mark.parametrize(

@@ -209,6 +209,22 @@ def test_a_line_in_the_plane_has_no_density():
         density.check(REPORTS, VP(), drawn("line"))
 
 
+@pytest.mark.parametrize("condition", [None, [0]])
+@pytest.mark.parametrize("name", DRAWN)
+def test_generated_data_are_not_spoken_of_as_a_file(caplog, name, condition):
+    """And where nothing asks for their density nothing is said."""
+    data = drawn(name)
+    if condition and data.levels is None:
+        data = Conditional(data, condition)
+    assert said(caplog, SAMPLES, data) == ("", {})
+    try:
+        message, _ = said(caplog, REPORTS, data)
+    except ValueError as error:
+        message = str(error)
+        assert message.endswith("Choose other data, or a task that reports no density, as task=sample")
+    assert "file" not in message
+
+
 # ---- what is warned of, and what is refused ---------------------------------------------------------------------
 
 

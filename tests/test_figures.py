@@ -12,7 +12,9 @@ from matplotlib.figure import Figure
 
 from tasks import figures
 from tasks.figures import codes, interpolation, memorisation  # noqa: F401
-from tasks.figures.restored import restored_vectors
+from tasks.figures.axes import spread
+from tasks.figures.evaluation import evaluation
+from tasks.figures.restored import restored_gaps, restored_vectors
 
 pytestmark = [pytest.mark.filterwarnings("error"), pytest.mark.painted]
 
@@ -481,11 +483,99 @@ def test_rows_of_bits(rows, tmp_path):
         look(path, tmp_path / "a.png")
 
 
-@pytest.mark.parametrize("known", [True, False])
-def test_restored_vectors(known, tmp_path):
-    truth, draws = normal(12, 4), normal(12, 6, 4)
-    unknown = normal(12, 4) > 0
-    path = restored_vectors(
-        draws, unknown, (np.zeros(4), np.ones(4)), tmp_path / "a.png", truth=truth if known else None
-    )
+@pytest.mark.parametrize(("rows", "shown"), [(12, None), (2000, "(300 of")])
+def test_restored_vectors(rows, shown, drawn, tmp_path):
+    truth, draws, unknown = normal(rows, 4), normal(rows, 6, 4), normal(rows, 4) > 0
+    path = restored_vectors(draws, unknown, (np.zeros(4), np.ones(4)), tmp_path / "a.png", truth)
     look(path, tmp_path / "a.png")
+    left = drawn[0].axes[0]
+    assert left.get_xlabel() == "truth (stds of the data)"
+    assert (shown or "80 %") in left.get_legend().get_texts()[0].get_text()
+
+
+@pytest.mark.parametrize("rows", [1, 30, 500])
+@pytest.mark.parametrize("columns", [1, 3, 6, 7, 40])
+def test_restored_without_a_truth(columns, rows, drawn, tmp_path):
+    """An interval each at its mean, in the data's units or in stds, and no line that the draws' mean lies on."""
+    dim = columns + 1  # the last column has no gap
+    scale = 10.0 ** (np.arange(dim) % 5)
+    draws = 3 * scale + scale * normal(rows, 5, dim)
+    unknown = np.broadcast_to(np.arange(dim) < columns, (rows, dim))
+    labels = [f"name{k}" for k in range(dim)]
+    path = restored_gaps(draws, unknown, (3 * scale, scale), tmp_path / "a.png", labels)
+    look(path, tmp_path / "a.png")
+    panels = [axes for axes in drawn[0].axes if axes.axison]
+    written = " ".join(axes.get_title() for axes in panels)
+    for axes in panels:
+        assert not any(
+            np.ptp(line.get_xdata()) and np.ptp(line.get_ydata()) and line.get_ls() == "--" for line in axes.lines
+        )
+    if columns <= 6:
+        assert [axes.get_ylabel() for axes in panels] == labels[:columns]
+        picked = spread(rows, 40)
+        for j, axes in enumerate(panels):
+            np.testing.assert_allclose(axes.lines[0].get_ydata(), draws[picked, :, j].mean(1))
+        assert ("40 of 500 unknown" in written) == (rows == 500)
+    else:
+        assert "stds" in panels[0].get_ylabel()
+        assert [text.get_text() for text in panels[0].get_xticklabels()] == [labels[j] for j in spread(columns, 24)]
+        np.testing.assert_allclose(
+            panels[0].lines[0].get_ydata()[0], ((draws[0, :, 0] - 3 * scale[0]) / scale[0]).mean(), atol=1e-12
+        )
+        assert (f" of {rows * columns:,} unknown" in written) == (columns == 40 or rows > 22)
+        assert_readable(drawn[0], [axes.title for axes in panels])
+
+
+def boxes(figure, texts):
+    """Where texts are drawn, in pixels."""
+    figure.draw_without_rendering()
+    return [text.get_window_extent() for text in texts]
+
+
+def assert_readable(figure, texts):
+    """No two of the texts are printed over each other, and none is cut off at the figure's edge."""
+    found = boxes(figure, texts)
+    for k, (box, text) in enumerate(zip(found, texts, strict=True)):
+        assert box.x0 >= 0 and box.y0 >= 0, text
+        assert box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1, text
+        assert not any(box.overlaps(other) for other in found[:k]), text
+
+
+@pytest.mark.parametrize("sdes", [1, 3])
+@pytest.mark.parametrize("unit", ["data", "std"])
+def test_labels_of_work_precision_are_whole(unit, sdes, drawn, tmp_path):
+    keys = ("sliced_wasserstein", "endpoint_rms", "solver_error_mean_nats", "truth_error_mean_nats")
+    rows = [
+        {"score": "oracle", "sde": f"sde{k}", "method": "ddim", "nfe": n, "seconds": 0.1 * n, "probe_stderr_nats": 0.0}
+        | dict.fromkeys(keys, 1 / n)
+        for k in range(sdes)
+        for n in (5, 50)
+    ]
+    figures.work_precision(rows, tmp_path / "a.png", 300, (0.2, 0.5), unit)
+    figures.likelihood_precision(rows, tmp_path / "b.png", 1000)
+    for figure in drawn:
+        labels = [axes.yaxis.label for axes in figure.axes if axes.get_ylabel()]
+        assert len(labels) == 3
+        assert_readable(figure, labels)
+
+
+@pytest.mark.parametrize("shape", [(3,), (1, 8, 8), (3, 8, 32)])
+def test_numbers_of_an_evaluation_stand_apart(shape, drawn, tmp_path):
+    """Beside each other and their row's name, whatever their signs and sizes."""
+    pairs = [(-0.00466, -0.00556), (1e-12, -1e-12), (123456.0, -123456.0), (0.0, nan), (3.2, 0.1), (-1e30, 1e-300)]
+    metrics = {"distance_unit": "std", "sliced_wasserstein": 0.123, "sliced_wasserstein_floor": 0.0456}
+    for k, (value, floor) in enumerate(pairs):
+        metrics |= {f"kd-digits-{k:08}": value, f"kd-digits-{k:08}_floor": floor, f"kd-digits-{k:08}_stderr": 1e-3}
+    for shares in ({}, {f"class_shares{end}": np.ones(10) / 10 for end in ("", "_held_out", "_train")}):
+        path = evaluation(
+            normal(40, *shape), normal(40, *shape), metrics, shares, list("0123456789"), tmp_path / "a.png"
+        )
+        look(path, tmp_path / "a.png")
+        figure = drawn.pop()
+        bars = figure.subfigs[0].axes[0]
+        numbers = [text for text in bars.texts if text.get_text()]
+        assert len(numbers) == 2 * (1 + len(pairs))
+        names = [label for label in bars.get_yticklabels() if label.get_text()]
+        assert_readable(figure, [*numbers, *names])
+        assert bars.get_window_extent().width > 0.15 * figure.bbox.width / 2, "room for the bars"
+        assert max(text.get_window_extent().x1 for text in numbers) <= figure.subfigs[1].axes[0].get_window_extent().x0

@@ -199,7 +199,7 @@ def test_what_is_no_condition_is_told_so(value, tmp_path):
     with pytest.raises(ValueError, match="is no label of these data; type one of 1, 2"):
         Conditional(labelled, "labels").asking(value)
     if value not in ([[1]], {"y": 1}):
-        with pytest.raises(ValueError, match="must be 1 finite number, of y: type condition=0"):
+        with pytest.raises(ValueError, match="must be 1 finite number, of y: type condition=1.5"):
             Conditional(data, ["y"]).asking(value)
 
 

@@ -11,6 +11,7 @@ from data import Data, read_points
 from run import run
 from samplers import Dense, PiGDM, Superresolve
 from tasks import Restore
+from tasks.figures import restored
 from tasks.restore import coverage
 
 from .conftest import compose, make_sampler
@@ -119,12 +120,15 @@ def table(tmp_path):
             f"store={tmp_path}/store"]  # fmt: skip
 
 
-def test_a_table_with_gaps_is_filled_in(tmp_path, table):
+def test_a_table_with_gaps_is_filled_in(tmp_path, table, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(restored, "restored_gaps", lambda *_, labels: drawn.append(labels) or tmp_path / "a.png")
     gaps = tmp_path / "gaps.csv"
     gaps.write_text("age,height,width\n,130,\n1.5,,0.0\n0.2,60,NaN\n")
     metrics, arrays = job(tmp_path, "task=impute", *table, f"points={gaps}", "task.draws=200")
     x = arrays["x"]
     assert metrics["count"] == 3 and metrics["known_deviation_data_units"] == 0 and "coverage" not in metrics
+    assert drawn == [["height", "width", "age"]], "a picture that needs no truth"
     assert arrays["mask"].tolist() == [[True, False, False], [False, True, True], [True, False, True]]
     assert (x[0, :, 0] == 130).all() and (x[1, :, 1] == 0.0).all() and (x[2, :, 2] == 0.2).all()
     assert x[0, :, 1].mean() > 0.004 > -0.004 > x[2, :, 1].mean(), "width goes with height, in its own unit"

@@ -19,6 +19,7 @@ NAMES = {
     "label_accuracy": "of the class asked for",
 }
 LISTED = 20  # classes with names
+COLUMN = 42  # points, the width of a column of numbers: eight characters, as -0.00466, and a gap
 
 
 @style()
@@ -48,7 +49,7 @@ def evaluation(
         if f"{key}_floor" in metrics and isinstance(metrics[key], float) and not key.startswith("class_")
     ]
     wide = samples.ndim == 4 and samples.shape[3] > 1.5 * samples.shape[2]
-    figure = Figure(figsize=(8.6, 0.9 + 0.2 * len(rows) + (1.7 if shares else 0.0)), layout="constrained")
+    figure = Figure(figsize=(9.2, 0.9 + 0.2 * len(rows) + (1.7 if shares else 0.0)), layout="constrained")
     figure.set_figheight(max(figure.get_figheight(), 3.2))
     left, right = figure.subfigures(1, 2, width_ratios=[1, 1 if not wide else 1.25])
     panels = left.subplots(2 if shares else 1, 1, squeeze=False, height_ratios=[2.2, 1] if shares else [1])[:, 0]
@@ -76,9 +77,18 @@ def bars(axes: Axes, rows: Sequence[str], metrics: Mapping[str, Any]) -> None:
         axes.plot(
             [floor / largest] * 2, [-k - 0.42, -k + 0.42], color=INK, lw=1.4, label="real data" if k == 0 else None
         )
-        look = {"va": "center", "ha": "right", "fontsize": 7}
-        axes.text(1.34, -k, number(value), color=BLUE, **look)
-        axes.text(1.62, -k, number(floor), color=INK, **look)
+        for column, (each, colour) in enumerate(((value, BLUE), (floor, INK)), 1):
+            axes.annotate(
+                number(each),
+                (1, -k),
+                xytext=(COLUMN * column, 0),
+                xycoords=("axes fraction", "data"),
+                textcoords="offset points",
+                va="center",
+                ha="right",
+                fontsize=7,
+                color=colour,
+            )
     words = [NAMES.get(key, key.replace("_", " ")) for key in rows]
     words = [
         in_unit(word, metrics.get("distance_unit")) if key == "sliced_wasserstein" else word
@@ -87,7 +97,7 @@ def bars(axes: Axes, rows: Sequence[str], metrics: Mapping[str, Any]) -> None:
     axes.set_yticks([-k for k in range(len(rows))], words)
     axes.set_xticks([])
     axes.axvline(0, color=GREY, lw=0.6)
-    axes.set(xlim=(least - 0.03, 1.63), ylim=(-len(rows) + 0.4, 0.6))
+    axes.set(xlim=(least - 0.03, 1.03), ylim=(-len(rows) + 0.4, 0.6))
     axes.spines[:].set_visible(False)
     axes.tick_params(axis="y", length=0)
     legend(axes)

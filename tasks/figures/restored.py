@@ -4,16 +4,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from .axes import bins, dots, finite_range, histogram, legend, limits, names, ticks
+from .axes import bins, dots, finite_range, histogram, legend, limits, names, spread, ticks
 from .canvas import BLUE, GREY, INK, PALE, RED, Array, array, pixels, place, save, style
 from .images import colours, enlarge, tile
 from .planar import planar_frame
 
 HIDDEN = "#c9d8e6"  # pixels that were not measured
+SHOWN = 300  # unknown values beside their truth
+PANELS = 6  # columns with a panel each
 
 
 @style()
@@ -123,39 +126,125 @@ def restored_planar(
 
 
 @style()
-def restored_vectors(
-    draws: Array, unknown: Array, scale: tuple[Array, Array], path: Path, truth: Array | None = None
-) -> Path:
-    """The truth over the draws' mean with their central 80 %, and where the truth ranks among the draws.
+def restored_vectors(draws: Array, unknown: Array, scale: tuple[Array, Array], path: Path, truth: Array) -> Path:
+    """The draws' mean with their central 80 % over the truth, and where the truth ranks among the draws.
 
     Arguments:
         draws: (N, draws, D).
-        unknown: (N, D), which values are shown.
+        unknown: (N, D), which values are shown, up to 300 of them.
         scale: the data's shift and scale, (D,) each: values are shown in units of the data's std.
-        truth: (N, D); None for the draws alone, as intervals over their own mean.
+        truth: (N, D).
     """
     draws, unknown = array(draws), array(unknown).astype(bool)
     shift, unit = (array(each) for each in scale)
-    standard = (draws - shift) / unit
-    low, high = np.quantile(standard, (0.1, 0.9), axis=1)
-    mean, real = standard.mean(1), None if truth is None else (array(truth) - shift) / unit
-    pick = np.flatnonzero(unknown.ravel())[:300]
-    figure = Figure(figsize=(6.6 if truth is not None else 3.6, 3.3), layout="constrained")
-    panels = np.atleast_1d(figure.subplots(1, 2 if truth is not None else 1))
-    across = (mean if real is None else real).ravel()[pick]
-    panels[0].vlines(across, low.ravel()[pick], high.ravel()[pick], color=BLUE, alpha=0.35, lw=0.8)
-    panels[0].plot(across, mean.ravel()[pick], "o", color=BLUE, ms=2.5, mew=0, label="mean, central 80 %")
+    standard, real = (draws - shift) / unit, (array(truth) - shift) / unit
+    mean, low, high = central(standard)
+    every = np.flatnonzero(unknown.ravel())
+    pick = every[spread(len(every), SHOWN)]
+    figure = Figure(figsize=(6.6, 3.3), layout="constrained")
+    panels = figure.subplots(1, 2)
+    across = real.ravel()[pick]
+    few = f" ({len(pick)} of {len(every):,})" if len(pick) < len(every) else ""
+    label = f"mean, central 80 %{few}"
+    intervals(panels[0], across, *(each.ravel()[pick] for each in (mean, low, high)), label)
     frame = limits(across)
     panels[0].plot(frame, frame, color=INK, ls="--", lw=0.8)
-    panels[0].set(xlim=frame, xlabel="mean" if real is None else "truth", ylabel="draws (stds of the data)")
+    panels[0].set(xlim=frame, xlabel="truth (stds of the data)", ylabel="draws (stds of the data)")
     panels[0].xaxis.set_major_locator(ticks(5))
     legend(panels[0])
-    if real is not None:
-        total = draws.shape[1]
-        rank = ((standard < real[:, None]).sum(1).ravel()[np.flatnonzero(unknown.ravel())] + 0.5) / (total + 1)
-        edges = np.linspace(0, 1, min(10, total + 1) + 1)
-        panels[1].stairs(histogram(rank, edges), edges, fill=True, color=BLUE, alpha=0.5, label="rank of the truth")
-        panels[1].axhline(1, color=GREY, ls="--", lw=0.8)
-        panels[1].set(xlim=(0, 1), xlabel="share of the draws below the truth", ylabel="density")
-        legend(panels[1])
+    total = draws.shape[1]
+    rank = ((standard < real[:, None]).sum(1).ravel()[every] + 0.5) / (total + 1)
+    edges = np.linspace(0, 1, min(10, total + 1) + 1)
+    panels[1].stairs(histogram(rank, edges), edges, fill=True, color=BLUE, alpha=0.5, label="rank of the truth")
+    panels[1].axhline(1, color=GREY, ls="--", lw=0.8)
+    panels[1].set(xlim=(0, 1), xlabel="share of the draws below the truth", ylabel="density")
+    legend(panels[1])
     return save(figure, path)
+
+
+@style()
+def restored_gaps(
+    draws: Array, unknown: Array, scale: tuple[Array, Array], path: Path, labels: Sequence[str] | None = None
+) -> Path:
+    """The draws' mean and their central 80 % for each unknown value, where no truth is known.
+
+    Up to 6 columns have a panel each, in the data's units; more are side by side in stds of the data.
+
+    Arguments:
+        draws: (N, draws, D).
+        unknown: (N, D), which values are shown; of many, some picked evenly in the order of their rows.
+        scale: the data's shift and scale, (D,) each.
+        labels: of the columns.
+    """
+    draws, unknown = array(draws), array(unknown).astype(bool)
+    shift, unit = (array(each) for each in scale)
+    columns, titles = np.flatnonzero(unknown.any(0)), names(labels, unknown.shape[1])
+    if 0 < len(columns) <= PANELS:
+        wide = min(3, len(columns))
+        tall = -(-len(columns) // wide)
+        figure = Figure(figsize=(2.4 * wide + 0.6, 2.2 * tall + 0.4), layout="constrained")
+        panels = figure.subplots(tall, wide, squeeze=False).ravel()
+        for axes in panels[len(columns) :]:
+            axes.set_axis_off()
+        for axes, j in zip(panels, columns, strict=False):
+            every = np.flatnonzero(unknown[:, j])
+            rows = every[spread(len(every), 40)]
+            places = np.arange(len(rows))
+            intervals(axes, places, *central(draws[rows, :, j]))
+            axes.axhline(shift[j], color=GREY, ls="--", lw=0.8)
+            marked = spread(len(rows), 5)
+            axes.set_xticks(marked, [str(row) for row in rows[marked]])
+            axes.set(xlim=(-0.7, len(rows) - 0.3), xlabel="row of the points (from 0)", ylabel=titles[j])
+            axes.set_title(part(len(rows), len(every)), fontsize=8)
+            axes.yaxis.set_major_locator(ticks(5))
+    else:
+        shown = columns[spread(len(columns), 24)] if len(columns) else columns
+        most = max(1, 160 // max(1, len(shown)))
+        figure = Figure(figsize=(7.2, 3.6), layout="constrained")
+        axes = figure.subplots()
+        count = 0
+        for k, j in enumerate(shown):
+            every = np.flatnonzero(unknown[:, j])
+            rows = every[spread(len(every), most)]
+            places = k + (np.arange(len(rows)) + 0.5) / len(rows) * 0.7 - 0.35
+            intervals(axes, places, *central((draws[rows, :, j] - shift[j]) / unit[j]))
+            count += len(rows)
+        axes.axhline(0, color=GREY, ls="--", lw=0.8)
+        long = max((len(titles[j]) for j in shown), default=0) > 5
+        axes.set_xticks(
+            range(len(shown)),
+            [titles[j] for j in shown],
+            rotation=45 if long else 0,
+            ha="right" if long else "center",
+            rotation_mode="anchor",
+        )
+        axes.tick_params(axis="x", length=0)
+        axes.set(xlim=(-0.6, max(1, len(shown)) - 0.4), ylabel="draws (stds of the data)")
+        some = f", {len(shown)} of {len(columns)} columns" if len(shown) < len(columns) else ""
+        axes.set_title(f"{part(count, int(unknown.sum()))}{some}", fontsize=8)
+    handles = [
+        Line2D([], [], color=BLUE, marker="o", ms=2.5, mew=0, lw=0.8, label="mean and central 80 % of the draws"),
+        Line2D([], [], color=GREY, ls="--", lw=0.8, label="mean of the data"),
+    ]
+    figure.legend(handles=handles, loc="outside upper left", ncols=2 if figure.get_figwidth() > 4 else 1)
+    return save(figure, path)
+
+
+def central(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The mean and the ends of the central 80 % of the draws (N, draws, *), each (N, *)."""
+    low, high = np.quantile(draws, (0.1, 0.9), axis=1)
+    return draws.mean(1), low, high
+
+
+def intervals(
+    axes: Axes, x: np.ndarray, mean: np.ndarray, low: np.ndarray, high: np.ndarray, label: str | None = None
+) -> None:
+    """A vertical line from ``low`` to ``high`` and a dot at ``mean`` over each place x."""
+    axes.vlines(x, low, high, color=BLUE, alpha=0.35, lw=0.8)
+    axes.plot(x, mean, "o", color=BLUE, ms=2.5, mew=0, label=label)
+
+
+def part(shown: int, total: int) -> str:
+    """How many unknown values are shown, in words."""
+    some = f"{shown:,} of " if shown < total else ""
+    return f"{some}{total:,} unknown value{'s' * (total != 1)}"

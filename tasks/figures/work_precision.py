@@ -38,10 +38,11 @@ def work_precision(
         unit: of distances to data, ``data`` or ``std``.
     """
     evaluations, seconds = "evaluations a sample (NFE)", f"seconds for {count:,} samples, one thread"
+    distance = in_unit("sliced Wasserstein", unit).replace(" (", "\n(")
     panels = [
-        ("nfe", "sliced_wasserstein", in_unit("sliced Wasserstein", unit), evaluations),
-        ("seconds", "sliced_wasserstein", in_unit("sliced Wasserstein", unit), seconds),
-        ("nfe", "endpoint_rms", "rms distance to the exact flow (model units)", evaluations),
+        ("nfe", "sliced_wasserstein", distance, evaluations),
+        ("seconds", "sliced_wasserstein", distance, seconds),
+        ("nfe", "endpoint_rms", "rms distance to the\nexact flow (model units)", evaluations),
     ]
     runs = [row for row in rows if row["method"] != EXACT_FLOW]
     still = {row["method"] for row in runs if known(row, "endpoint_rms")}
@@ -77,15 +78,12 @@ def likelihood_precision(rows: Sequence[Row], path: Path, points: int) -> Path:
         rows: those of likelihood_precision.csv.
         points: how many points the seconds are for.
     """
+    evaluations, seconds = "evaluations a point (NFE)", f"seconds for {points:,} points, one thread"
+    solver, whole = "solver's error\nof log p (nats)", "whole error\nof log p (nats)"
     panels = [
-        ("nfe", "solver_error_mean_nats", "solver's error of log p (nats)", "evaluations a point (NFE)"),
-        (
-            "seconds",
-            "solver_error_mean_nats",
-            "solver's error of log p (nats)",
-            f"seconds for {points:,} points, one thread",
-        ),
-        ("nfe", "truth_error_mean_nats", "whole error of log p (nats)", "evaluations a point (NFE)"),
+        ("nfe", "solver_error_mean_nats", solver, evaluations),
+        ("seconds", "solver_error_mean_nats", solver, seconds),
+        ("nfe", "truth_error_mean_nats", whole, evaluations),
     ]
     panels = [panel for panel in panels if any(known(row, panel[1]) for row in rows)] or panels[:1]
     random = {row["method"] for row in rows if known(row, "probe_stderr_nats") and row["probe_stderr_nats"] > 0}
@@ -118,7 +116,7 @@ def choose_looks(methods: Sequence[str], still: set[str]) -> dict[str, dict]:
 def canvas(rows: Sequence[Row], panels: Sequence[tuple], looks: Mapping[str, dict]) -> tuple[Figure, np.ndarray]:
     """The panels, a column an SDE, and the legend beside them."""
     sdes = list(dict.fromkeys(row["sde"] for row in rows))
-    figure = Figure(figsize=(1.9 * len(sdes) + 1.9, 1.75 * len(panels) + 0.2), layout="constrained")
+    figure = Figure(figsize=(1.9 * len(sdes) + 2.05, 1.75 * len(panels) + 0.2), layout="constrained")
     grid = figure.subplots(len(panels), len(sdes), sharex="row", sharey="row", squeeze=False)
     for axes, sde in zip(grid[0], sdes, strict=True):
         axes.set_title(sde)
