@@ -163,7 +163,7 @@ def test_remedies_name_the_key_that_chose_the_column(tmp_path):
     [
         ("labels", 7, "condition=7: 7 is no label of these data; type one of 0, 1, 2"),
         ("labels", [0, "one"], "one is no label"),
-        ([1], "much", r"must be 1 finite number, of 1: type condition=-?0\.\d+, or"),
+        ([1], "much", "must be 1 finite number, of 1: type condition=0, or"),
         ([1], math.inf, "must be 1 finite number"),
         ([1], [[0.5, 1.0]], "must be 1 finite number"),
         ([1], {"0": 1.0}, "must name 1, each with a number"),
