@@ -6,7 +6,7 @@ The mean of -log p over N points, each by k random probes, solved to the toleran
 
 s being the spread of log p over the points, p that of one probe, and e(tau) the solver's error at a point, the root
 mean square change of log p when it is solved to a tenth of the tolerance. All three are measured on the first ``PILOT``
-points, a random subset, and the cheapest numbers are taken that leave
+points, a random subset (of a quarter of the points, where these are few), and the cheapest numbers are taken that leave
 
 * the solver ``SHARE`` of the error asked for. The tolerance falls by tenths from 1e-2 until e is small enough; between
   the last two, log e is taken to be linear in log tau;
@@ -26,6 +26,7 @@ from likelihood import Likelihood
 from sde_lib.ode import FIXED
 
 PILOT = 32
+LEAST = 8  # points of the pilot; a quarter of those that are given, up to PILOT, since it costs several solutions
 SHARE = 0.5
 POINTS = 0.8
 LADDER = tuple(10.0**-i for i in range(2, 10))
@@ -68,7 +69,7 @@ def choose(
         most_probes: as many at most.
         tightest: the smallest tolerance, a power of ten.
     """
-    dim, pilot = r[0].numel(), r[:PILOT]
+    dim, pilot = r[0].numel(), r[: PILOT if count is None else min(PILOT, max(LEAST, count // 4))]
     tolerance = error = None
     floor = False
     if likelihood.rtol is None and likelihood.atol is None and likelihood.method.split(".")[-1] not in FIXED:

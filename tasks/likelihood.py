@@ -43,13 +43,14 @@ import torch
 from torch import Tensor
 
 from data import Data, subset
+from data.order import order
 from likelihood import CrossCheck, Dequantisation, Likelihood, UniformDequantisation
 from likelihood.dequantisation import Dequantised, log_mean
 from likelihood.likelihood import TIGHT
 from sde_lib import SDE, BlockNoise, ScoreFn
 
 from .conditions import as_written, conditions_of, encoded, told
-from .effort import Effort, choose
+from .effort import PILOT, Effort, choose
 from .points import points_of
 from .progress import progress
 from .record import Record
@@ -191,12 +192,14 @@ class LikelihoodTask:
         if target is None:
             return Effort(self.likelihood.settled(data.dim), len(r))
 
+        mixed, own = drawn(r, y, len(r))
+
         def scored(likelihood: Likelihood, points: Tensor) -> dict[str, Tensor]:
-            return self.score(sde, score, data, points, "choosing an effort", likelihood, y=y, leave=False)
+            return self.score(sde, score, data, points, "choosing an effort", likelihood, y=own, leave=False)
 
         auto = self.likelihood.error == "auto"
         limits = (8, TIGHT) if auto else (256, 1e-8)
-        found = choose(self.likelihood, r, scored, target, None if free else len(r), *limits)
+        found = choose(self.likelihood, mixed, scored, target, None if free else len(r), *limits)
         probes = found.likelihood.probes.estimates(data.dim)
         log.info(
             "likelihood.error=%s: an error of %.2g %s%s takes rtol=%g atol=%g%s%s, %s%s points",
@@ -254,8 +257,9 @@ class LikelihoodTask:
         else:
             solver = replace(self.likelihood, redraw=False)  # or other steps would meet other probes
             finer = replace(solver, rtol=solver.rtol / 10, atol=solver.atol / 10, steps=2 * solver.steps)
+            some, own = drawn(r, y, PILOT)
             coarse, fine = (
-                self.score(sde, score, data, r[:32], "checking the solver", each, y=y, leave=False)["log_prob"]
+                self.score(sde, score, data, some, "checking the solver", each, y=own, leave=False)["log_prob"]
                 for each in (solver, finer)
             )
             metrics["ode_error_nats"] = float((fine - coarse).square().mean().sqrt())
@@ -275,10 +279,10 @@ class LikelihoodTask:
 
     def start_errors(self, sde: SDE, score: ScoreFn, data: Data, r: Tensor, y: Tensor | None) -> dict:
         """The start's error and the share of unresolved points, of up to ``CHECKED`` of the points r (N, *)."""
-        parts, dtype = [], getattr(torch, self.dtype)
+        (r, y), parts, dtype = drawn(r, y, CHECKED), [], getattr(torch, self.dtype)
         points = as_they_are if data.levels is None else self.dequantisation.draw
-        for first in range(0, min(CHECKED, len(r)), self.batch):
-            raw = r[first : min(first + self.batch, CHECKED)]
+        for first in range(0, len(r), self.batch):
+            raw = r[first : first + self.batch]
             own = told(score, y, slice(first, first + len(raw)), self.device, dtype)
             uniform, probes = (
                 BlockNoise(self.seed, first, len(raw), data.shape, *rest)
@@ -547,6 +551,14 @@ class LikelihoodTask:
             points=np.asarray(subset(points, 500)) if self.points else None,
             labels=labels,
         )
+
+
+def drawn(r: Tensor, y: Tensor | None, count: int) -> tuple[Tensor, Tensor | None]:
+    """Up to ``count`` of the points r (N, *) in a random order, with their y (N, *), or with the one y of all: a user's
+    points stand in an order of their own.
+    """
+    places = order(len(r))[:count]
+    return r[places], y if y is None or len(y) == 1 else y[places]
 
 
 def unit_of(data: Data) -> str:

@@ -24,7 +24,7 @@ def progress(what: str, count: int, leave: bool = True):
 
     def advance(done: int, part: int = 0, share: float = 0.0, note: str = "") -> None:
         nonlocal drawn
-        now = done + part * share
+        now = min(done + part * share, count)  # shares may be rounded up beyond 1
         if note:
             bar.set_postfix_str(note, refresh=False)
         if now > drawn:

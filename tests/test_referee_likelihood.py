@@ -7,6 +7,7 @@ import math
 import re
 from dataclasses import dataclass, replace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from likelihood import Likelihood
 from likelihood.deblur import by_eigenvalues, by_products, by_two_orders
 from sde_lib import BasisVectors, Gaussian, HutchPP, Orthogonal, Rademacher
 from tasks import LikelihoodTask, effort
+from tasks.likelihood import drawn
 from tests.test_cli import TINY, job
 from tests.test_likelihood import Mixture
 
@@ -426,6 +428,36 @@ def test_added_points_meet_their_own_noise():
 def test_other_tasks_refuse_an_error(task):
     with pytest.raises(ValueError, match=r"likelihood\.error=0\.01: task=likelihood alone"):
         misfits.densities(compose(f"task={task}", "likelihood.error=0.01"))
+
+
+@pytest.mark.parametrize("words", [(), ("likelihood.rtol=1e-3", "likelihood.atol=1e-3")], ids=["effort", "tolerance"])
+def test_errors_of_sorted_points_are_measured_on_a_random_part(tmp_path, monkeypatch, words):
+    rows = torch.linspace(-2, 2, 400, dtype=torch.float64)[:, None].expand(-1, 2)
+    np.save(tmp_path / "sorted.npy", rows.numpy())
+    seen, plain, start = {}, LikelihoodTask.score, Likelihood.start_error
+
+    def score(self, sde, score, data, r, what="scoring", *rest, **keys):
+        seen.setdefault(what, r)
+        return plain(self, sde, score, data, r, what, *rest, **keys)
+
+    def start_error(self, sde, score, x, probes):
+        seen["start"] = x
+        return start(self, sde, score, x, probes)
+
+    monkeypatch.setattr(LikelihoodTask, "score", score)
+    monkeypatch.setattr(Likelihood, "start_error", start_error)
+    job(tmp_path, *WORDS, *words, f"points={tmp_path}/sorted.npy", "task.batch=400")
+    assert torch.equal(seen["scoring"], rows)  # in the user's own sequence
+    first = seen["checking the solver" if words else "choosing an effort"]
+    for part, count in ((first, 32), (seen["start"], 256)):
+        assert len(part) == count and abs(float(part[:, 0].mean())) < 5 * float(part[:, 0].std()) / math.sqrt(count)
+
+
+def test_points_are_drawn_with_their_own_y():
+    r, y = torch.arange(40.0)[:, None], torch.arange(40.0)[:, None] + 0.5
+    some, own = drawn(r, y, 9)
+    assert torch.equal(own, some + 0.5) and len(set(some[:, 0].tolist())) == 9 and float(some.max()) > 20
+    assert drawn(r, y[:1], 9)[1] is not None and len(drawn(r, y[:1], 9)[1]) == 1 and drawn(r, None, 9)[1] is None
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "small"])
