@@ -1,5 +1,6 @@
 """The bar of a task: batches of samples, each of them so many steps long."""
 
+import math
 import sys
 from contextlib import contextmanager
 
@@ -24,7 +25,7 @@ def progress(what: str, count: int, leave: bool = True):
 
     def advance(done: int, part: int = 0, share: float = 0.0, note: str = "") -> None:
         nonlocal drawn
-        now = min(done + part * share, count)  # shares may be rounded up beyond 1
+        now = min(math.floor((done + part * share) * 2**20) / 2**20, count)  # sums of these are exact, and end at count
         if note:
             bar.set_postfix_str(note, refresh=False)
         if now > drawn:
