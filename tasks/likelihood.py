@@ -344,15 +344,23 @@ class LikelihoodTask:
         whole = math.hypot(*parts.values())
         if not whole <= max(1.05 * target, hidden) and not (auto and math.isnan(whole)):
             worst = max(parts, key=lambda key: math.inf if math.isnan(parts[key]) else parts[key])
-            (log.info if auto else log.warning)(
-                "likelihood.error=%s is not reached: %.2g %s are left, %.2g of them from %s; %s",
-                self.likelihood.error,
-                per_dim(data, whole),
-                unit_of(data),
-                per_dim(data, parts[worst]),
-                worst,
-                remedies[worst],
-            )
+            if math.isnan(whole):
+                log.warning(
+                    "likelihood.error=%s cannot be confirmed: the error from %s is unknown; %s",
+                    self.likelihood.error,
+                    worst,
+                    "one point has no spread, give two or more" if metrics["count"] == 1 else remedies[worst],
+                )
+            else:
+                (log.info if auto else log.warning)(
+                    "likelihood.error=%s is not reached: %.2g %s are left, %.2g of them from %s; %s",
+                    self.likelihood.error,
+                    per_dim(data, whole),
+                    unit_of(data),
+                    per_dim(data, parts[worst]),
+                    worst,
+                    remedies[worst],
+                )
         unit = "nats_per_dim" if data.levels is None else "bits_per_dim"
         return {
             f"likelihood_error_asked_{unit}": per_dim(data, target),
