@@ -7,6 +7,7 @@ all of them. A value that names a path is therefore put in Hydra's quotes, which
 
 import os
 import re
+from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -32,12 +33,42 @@ def readable(words: list[str]) -> list[str]:
     lists in quotes; the others as they are.
 
     Raises:
-        ValueError: a word cannot be parsed, or asks for a sweep without ``--multirun``, with the word, the reason and
-            what to type.
+        ValueError: a word cannot be parsed, asks for a sweep without ``--multirun``, or lacks ``vectors`` or
+            ``images`` in its key, with the word, the reason and what to type.
     """
+    mind_the_shape(words)
     parser = OverridesParser.create()
     sweeps = any(word == "-m" or word.startswith(("--mu", "hydra.mode=")) for word in words)
     return [readable_word(word, parser, sweeps) for word in words]
+
+
+def mind_the_shape(words: list[str]) -> None:
+    """ValueError for a key such as ``training.steps`` where the data's shape decides between ``training.vectors.steps``
+    and ``training.images.steps``: Hydra would advise ``+training.steps``, which is no key either.
+    """
+    conf, chosen = Path(__file__).parent, dict(word.split("=", 1) for word in words if "=" in word)
+    file = conf / "data" / f"{chosen.get('data', 'digits')}.yaml"
+    if "experiment" in chosen or not file.is_file():
+        return
+    root = (conf / "config.yaml").read_text()
+    by_default = re.findall(r"- (\w+): auto", root) + re.findall(
+        r"override /(\w+)@_global_\.\1: auto", file.read_text()
+    )
+    fixed = re.findall(r"- (\w+)/(\w+):", root)  # training.loss has one place for both
+    for word in words:
+        key, equals, value = word.partition("=")
+        group, _, rest = key.partition(".")
+        auto = conf / group / "auto.yaml"
+        chooses = chosen.get(group, "auto" if group in by_default else None) == "auto"
+        if not (equals and rest and chooses and re.fullmatch(r"\w+", group) and auto.is_file()):
+            continue
+        first = rest.split(".")[0]
+        if first in ("vectors", "images") or (group, first) in fixed or "@vectors" not in auto.read_text():
+            continue
+        raise ValueError(
+            f"{word}: {group}=auto has its keys twice, and the data's shape chooses; type "
+            f"{group}.vectors.{rest}={value} for vectors, {group}.images.{rest}={value} for images"
+        )
 
 
 def readable_word(word: str, parser: OverridesParser, sweeps: bool) -> str:

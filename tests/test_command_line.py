@@ -198,3 +198,25 @@ def test_a_replaced_key_says_what_to_type(word):
     with pytest.raises(ValueError, match=r"data\.layout.*type data\.axes=nhwc for data\.layout=hwc") as caught:
         readable([word])
     assert str(caught.value).startswith(word)
+
+
+@pytest.mark.parametrize("key", ["training.steps", "model.dropout", "likelihood.error", "likelihood.probes.count"])
+@pytest.mark.parametrize("data", ["arrays", "images", "mnist"])
+def test_keys_that_the_shape_chooses_say_what_to_type(key, data):
+    """Hydra says that the key does not exist, and advises ``+KEY``, which is refused too."""
+    group, _, rest = key.partition(".")
+    words = [f"data={data}", f"{key}=3"]
+    with pytest.raises(ValueError, match=rf"{key}=3: .* type {group}\.vectors\.{rest}=3 .* {group}\.images\.{rest}=3"):
+        readable(words)
+    with pytest.raises(ValueError, match=rf"classifier\.vectors\.{rest}=3"):
+        readable(["classifier=auto", f"classifier.{rest}=3"])
+    with pytest.raises(ValueError, match=r"conditioner\.images\.samples=3"):
+        readable(["conditioner.samples=3"])
+    choice = {"training": "digits", "model": "mlp", "likelihood": "hutchinson"}[group]
+    for free in (
+        [*words, f"{group}={choice}"],
+        ["data=moons", f"{key}=3"],
+        [words[0], f"{group}.images.{rest}=3", f"{group}.vectors.{rest}=3", "training.loss.levels.count=46"],
+        ["experiment=mnist", *words],
+    ):
+        assert readable(free) == free
