@@ -59,9 +59,11 @@ class DiffusersUNet(nn.Module):
         if norm_num_groups is not None and norm_num_groups < 1:
             raise ValueError(f"model.norm_num_groups={norm_num_groups} must be at least 1; diffusers: 32")
         if norm_num_groups is not None and any(each % norm_num_groups for each in block_out_channels):
+            common = math.gcd(*block_out_channels)
+            fits = max(each for each in range(1, 33) if common % each == 0)  # more than 32 are groups of few channels
             raise ValueError(
                 f"model.norm_num_groups={norm_num_groups} must divide model.block_out_channels="
-                f"{list(block_out_channels)}; type model.norm_num_groups={math.gcd(*block_out_channels)}"
+                f"{list(block_out_channels)}; type model.norm_num_groups={fits}"
             )
         self.keys = {
             "in_channels": shape[0],

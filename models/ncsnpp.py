@@ -390,9 +390,10 @@ def check(
     if groups is not None and groups < 1:
         raise ValueError(f"model.groups={groups} must be at least 1; type model.groups=null for min(C/4, 32)")
     if groups is not None and width % groups:
+        step = math.lcm(groups, 2)  # the width is even
         raise ValueError(
             f"model.groups={groups} must divide model.width={width}: DDPM normalises 32 groups of channels whatever "
-            f"its width. Type model.width={groups * -(-width // groups)}, or model.groups=null for min(C/4, 32) groups "
+            f"its width. Type model.width={step * -(-width // step)}, or model.groups=null for min(C/4, 32) groups "
             f"of C channels, as NCSN++ has them"
         )
     if not 0 <= dropout < 1:

@@ -385,6 +385,7 @@ def test_diffusers_trains_and_its_folder_is_read(tmp_path):
         ({"shape": (2,)}, "model=diffusers takes images"),
         ({"block_out_channels": (8,)}, "must be of one length, a value a level"),
         ({"norm_num_groups": 3}, "model.norm_num_groups=3 must divide .*; type model.norm_num_groups=8"),
+        ({"block_out_channels": (48, 96), "norm_num_groups": 32}, "must divide .*; type model.norm_num_groups=24"),
         ({"down_block_types": ("Typo", "DownBlock2D")}, "diffusers refuses these keys"),
     ],
 )

@@ -411,3 +411,11 @@ def test_mistakes(keys, says):
 def test_what_the_published_layout_does_not_know(keys, says):
     with pytest.raises(ValueError, match=says):
         layout(NCSNpp((1, 8, 8), width=8, multipliers=(1,), attention=(8,), **keys))
+
+
+@pytest.mark.parametrize("width, groups", [(4, 32), (48, 32), (32, 5), (32, 64), (6, 9), (30, 7)])
+def test_the_width_that_a_refusal_names_is_accepted(width, groups):
+    keys = {"shape": (1, 4, 4), "multipliers": (1,), "blocks": 1, "embedding": "positional", "groups": groups}
+    with pytest.raises(ValueError, match=f"model.groups={groups} must divide model.width={width}") as caught:
+        NCSNpp(**keys, width=width)
+    NCSNpp(**keys, width=int(str(caught.value).split("Type model.width=")[1].split(",")[0]))
