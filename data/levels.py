@@ -5,24 +5,32 @@ import torch
 from torch import Tensor
 
 
-def as_levels(values: np.ndarray, levels: int | None, where: str) -> np.ndarray:
-    """The values, booleans as 0 and 1, refused unless they are integers 0 ... levels-1; with levels None all pass."""
+def as_levels(values: np.ndarray, levels: int | None, where: str, points: bool = False) -> np.ndarray:
+    """Returns the values, booleans as 0 and 1, and refuses them unless they are integers 0 ... levels-1; with levels
+    None all pass.
+
+    Arguments:
+        points: whether the values are points for a network, whose data fix the levels.
+    """
     values = values.astype(np.uint8) if values.dtype.kind == "b" else values
     if levels is None:
         return values
     if not 2 <= levels <= 65536:
         raise ValueError(f"data.levels={levels} must be in 2 ... 65536: type data.levels=256")
+    own = f"give points of whole numbers 0 ... {levels - 1}, as the data are"
+    if values.dtype.kind == "f" and not (whole := values == np.floor(values)).all():
+        raise ValueError(
+            f"{where} holds {values[~whole][0]}, data.levels={levels} allows integers only: "
+            + (own if points else "type data.levels=null to take the values as continuous")
+        )
     low, high = values.min(), values.max()
     if low < 0 or high > levels - 1:
-        remedy = f"type data.levels={int(high) + 1}" if low >= 0 else "shift the values to start at 0"
+        remedy = "shift the values to start at 0"
+        if low >= 0:
+            remedy = f"type data.levels={int(high) + 1 if high < 65536 else 'null to take the values as continuous'}"
         raise ValueError(
-            f"{where} holds values {low} ... {high}, data.levels={levels} allows 0 ... {levels - 1}: {remedy}"
-        )
-    if values.dtype.kind == "f" and not (values == np.floor(values)).all():
-        example = values[values != np.floor(values)][0]
-        raise ValueError(
-            f"{where} holds {example}, data.levels={levels} allows integers only: "
-            "type data.levels=null to take the values as continuous"
+            f"{where} holds values {low} ... {high}, data.levels={levels} allows 0 ... {levels - 1}: "
+            + (own if points else remedy)
         )
     return values
 

@@ -45,9 +45,10 @@ def read_points(
     report(source.where, [*found.notes, said])
     gaps = np.isnan(values) if values.dtype.kind == "f" else np.zeros(values.shape, dtype=bool)
     if gaps.any():
-        filled = as_levels(np.where(gaps, 0, values), levels, source.where)
+        filled = as_levels(np.where(gaps, 0, values), levels, source.where, points=True)
         return as_tensor(np.where(gaps, np.nan, filled), torch.float64)
-    return as_tensor(as_levels(values, levels, source.where), torch.float64 if levels is None else integers(levels))
+    dtype = torch.float64 if levels is None else integers(levels)
+    return as_tensor(as_levels(values, levels, source.where, points=True), dtype)
 
 
 def as_points(

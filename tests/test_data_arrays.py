@@ -192,6 +192,8 @@ def test_values_outside_the_levels_are_refused(saved):
           saved("x.npy", np.array([[0], [300]])), levels=256)  # fmt: skip
     fails(r"values -1 .*shift the values", saved("x.npy", np.array([[-1], [3]])), levels=16)
     fails(r"holds 0\.5, data\.levels=16 allows integers only", saved("x.npy", np.array([[0.5], [3.0]])), levels=16)
+    fails(r"holds 6\.5, data\.levels=7 allows integers only", saved("x.npy", np.array([[6.5], [0.0]])), levels=7)
+    fails(r"70000, .*type data\.levels=null", saved("x.npy", np.array([[0], [70000]])), levels=7)
     fails(r"data\.levels=1 must be in 2", saved("x.npy", np.array([[0], [0]])), levels=1)
 
 
@@ -334,8 +336,9 @@ def test_points_that_do_not_fit_are_refused(saved, tmp_path):
         read_points(saved("x.npy", np.zeros((2, 5, 6))), (3, 6, 5))
     with pytest.raises(ValueError, match=r"points=.*1 value is missing, NaN or infinite, in column 0"):
         read_points(saved("x.npy", np.array([[math.nan, 1.0]])), (2,))
-    with pytest.raises(ValueError, match=r"allows 0 \.\.\. 15"):
-        read_points(saved("x.npy", np.array([[16, 1]])), (2,), levels=16)
+    for wrong in (16, 15.5, -1):  # another data.levels would be another network
+        with pytest.raises(ValueError, match=rf"{wrong}.*allows .*: give points of whole numbers 0 \.\.\. 15"):
+            read_points(saved("x.npy", np.array([[wrong, 1]])), (2,), levels=16)
     with pytest.raises(FileNotFoundError, match=rf"points=.*there is no file {tmp_path}/no\.csv"):
         read_points(str(tmp_path / "no.csv"), (2,))
     with pytest.raises(ValueError, match=r"holds the arrays a, b: call one of them x"):
