@@ -76,12 +76,13 @@ def choose(
         tolerance, error, floor = choose_tolerance(likelihood, pilot, scored, SHARE * target, tightest)
     random, wanted = likelihood.random(dim), count or len(r)
     probes = None
-    if (random or count is None) and len(pilot) > 1:
+    if random or count is None and len(pilot) > 1:
         few = likelihood.settled(dim, tolerance)
         found = scored(few, pilot)
         noise = float(found["probe_stderr"].square().mean())
         one = 0.0 if math.isnan(noise) else noise * few.probes.estimates(dim)
-        spread = max(0.0, float(found["log_prob"].var()) - one / few.probes.estimates(dim))
+        variance = float(found["log_prob"].var()) if len(pilot) > 1 else 0.0  # one point has no spread
+        spread = max(0.0, variance - one / few.probes.estimates(dim))
         if count is None:
             each = spread + one / few.probes.estimates(dim)
             wanted = min(len(r), max(FEWEST, math.ceil(each / (POINTS * target) ** 2)))

@@ -337,7 +337,7 @@ class LikelihoodTask:
         remedies = {
             "the points' own spread": "give more held-out points, or ask for less",
             "the solver": "leave likelihood.rtol and likelihood.atol out, or type dtype=float64",
-            "the random probes": "leave likelihood.probes.count out, or type likelihood=exact",
+            "the random probes": "type likelihood=exact, or leave likelihood.probes.count out if it is given",
             "the start's correction": "choose a smaller noise at sde.eps",
             "the prior": "choose a larger noise at sde.T",
         }

@@ -367,6 +367,12 @@ def test_probes_and_points_for_an_error(one_probe):
     assert fixed.likelihood.probes.count == (2 if one_probe < 1 else 36)
 
 
+@pytest.mark.parametrize("count", [1, None])
+def test_probes_follow_from_the_error_of_one_point_too(count):
+    found = effort.choose(OPEN, torch.zeros(1, 3), Known(1e-3, 1.0, 3.0), 0.5, count)
+    assert found.count == 1 and 3.0 / math.sqrt(found.likelihood.probes.count) <= 0.25
+
+
 def test_what_the_user_gave_is_left_as_it_is():
     r = torch.randn(100, 3, generator=torch.Generator().manual_seed(0))
     given = Likelihood(Rademacher(7), rtol=1e-3, atol=1e-4)
