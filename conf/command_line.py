@@ -58,7 +58,7 @@ def readable_word(word: str, parser: OverridesParser, sweeps: bool) -> str:
         if parsed(whole, parser) == path:
             return whole
         raise ValueError(f"{word}: a path with a backslash before a quote cannot be read; rename the file or folder")
-    if (items := listed(value)) and (isinstance(found, HydraException) or key in NAMING):
+    if (items := listed(value)) and (isinstance(found, HydraException) or key.lstrip("+") in NAMING):
         odd = [
             is_a_word(key, item, parser) or isinstance(parsed(f"{key}={item}", parser), HydraException)
             for item in items
@@ -78,6 +78,7 @@ def readable_word(word: str, parser: OverridesParser, sweeps: bool) -> str:
 
 def is_a_word(key: str, value: str, parser: OverridesParser) -> bool:
     """Whether a value that Hydra takes for a number or a truth is the name of a label or a column."""
+    key = key.lstrip("+")
     separated = key in NAMING and re.fullmatch("[0-9]+(_[0-9]+)+", value)
     return bool(separated) or key in COLUMNS and isinstance(parsed(f"{key}={value}", parser), float | bool)
 

@@ -131,7 +131,7 @@ def test_odd_names_in_a_list_are_words(items, wanted):
 
 @pytest.mark.parametrize("name", ["400.5", "1e5", "true", "inf", "-1.0", "007", "1_0"])
 def test_columns_called_like_a_number_are_words(name):
-    for key in ("data.labels", "data.key", "data.condition"):
+    for key in ("data.labels", "data.key", "data.condition", "++data.key"):
         assert value_of(f"{key}={name}") == name
         assert value_of(f"{key}=[{name},b,3]") == [name, "b", 3]
         assert value_of(f"{key}=null") is None and value_of(f"{key}=3") == 3
