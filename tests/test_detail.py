@@ -95,6 +95,12 @@ def test_default_noise_at_T_is_not_complained_of(name, data, caplog):
     assert told(caplog, f"data={data}", f"sde={name}", check=misfits.start) == []
 
 
+def test_noise_at_T_is_compared_without_a_covariance_of_pictures(caplog, monkeypatch):
+    """The covariance of 20,000 pictures of 64 x 64 pixels takes gigabytes, which pictures that end in a mean spare."""
+    monkeypatch.setattr("data.base.Data.moments", None)
+    assert told(caplog, "data=digits") == [] and told(caplog, "data=digits", check=misfits.start) == []
+
+
 def test_broad_data_and_pictures_are_left_alone(caplog):
     assert told(caplog, "data=moons") == []
     assert told(caplog, "data=digits") == []
