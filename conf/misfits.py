@@ -166,12 +166,11 @@ def start(cfg: dict, sde: Any, data: Data) -> None:
         return
     typed = sde.ending(5 * max(spread, away))
     log.warning(
-        "samples start from N(0, sigma(T)^2 I), where sigma/alpha is %.3g; the data have the std %.3g along their "
-        "widest direction and a mean %.2g from 0 in model units, so that samples start from another law than noisy "
-        "data have, and end in another than the data's: %s",
+        "the noise at T has the std %.3g (sigma/alpha), and the data the std %.3g along their widest direction and a "
+        "mean %.3g from 0, in model units: samples start from N(0, sigma(T)^2 I), which noisy data do not have; %s",
         noise,
         spread,
-        away,
+        round(away, 2),
         f"type {typed}, which needs a network of its own" if typed else "choose an SDE that ends with more noise",
     )
 
