@@ -70,9 +70,9 @@ def readable_word(word: str, parser: OverridesParser, sweeps: bool) -> str:
         raise ValueError(f"{word}: the value cannot be read ({str(found).splitlines()[0]}). {remedy(key, value)}")
     if isinstance(found, Override) and not sweeps:
         simple = f"; for a list type '{key}=[{value}]', for one value with a comma in it '{key}=\"{value}\"'"
-        raise ValueError(
-            f"{word} asks for a sweep, a job for each value: add --multirun{simple if '(' not in value else ''}"
-        )
+        group = "/" in key or os.path.isdir(os.path.join(os.path.dirname(__file__), key.lstrip("+")))
+        only = "(" in value or group  # a sweep is all that it can mean
+        raise ValueError(f"{word} asks for a sweep, a job for each value: add --multirun{'' if only else simple}")
     return word
 
 
