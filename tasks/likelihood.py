@@ -350,11 +350,11 @@ class LikelihoodTask:
         if not whole <= max(1.05 * target, hidden) and not (auto and math.isnan(whole)):
             worst = max(parts, key=lambda key: math.inf if math.isnan(parts[key]) else parts[key])
             (log.info if auto else log.warning)(
-                "likelihood.error=%s is not reached: %.2g %s are left, %.2g of them from %s; %s",
+                "likelihood.error=%s is not reached: %s from %s; %s",
                 self.likelihood.error,
-                per_dim(data, whole),
-                unit_of(data),
-                per_dim(data, parts[worst]),
+                "an unknown error is left"
+                if math.isnan(whole)
+                else f"{per_dim(data, whole):.2g} {unit_of(data)} are left, {per_dim(data, parts[worst]):.2g} of them",
                 worst,
                 remedies[worst],
             )

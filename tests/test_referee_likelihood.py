@@ -404,6 +404,7 @@ def test_an_error_that_nothing_estimates_is_not_said_to_be_reached(tmp_path, cap
     count = 50 if words else 1
     metrics = job(tmp_path, *WORDS, *words, "likelihood.error=0.01", f"count={count}")
     assert "likelihood.error=0.01 is not reached" in caplog.text and "the points' own spread; give more" in caplog.text
+    assert "nan" not in caplog.text
     reached = metrics.get("likelihood_error_reached_nats_per_dim")
     assert reached is None if count == 1 else reached == pytest.approx(metrics["nll_uncertainty_nats"] / 2, rel=1e-6)
 
