@@ -89,7 +89,7 @@ def readable_word(word: str, parser: OverridesParser, sweeps: bool) -> str:
         if parsed(whole, parser) == path:
             return whole
         raise ValueError(f"{word}: a path with a backslash before a quote cannot be read; rename the file or folder")
-    if (items := listed(value)) and (isinstance(found, HydraException) or key in NAMING):
+    if (items := listed(value)) and (isinstance(found, HydraException) or key.lstrip("+") in NAMING):
         odd = [
             is_a_word(key, item, parser) or isinstance(parsed(f"{key}={item}", parser), HydraException)
             for item in items
@@ -101,14 +101,15 @@ def readable_word(word: str, parser: OverridesParser, sweeps: bool) -> str:
         raise ValueError(f"{word}: the value cannot be read ({str(found).splitlines()[0]}). {remedy(key, value)}")
     if isinstance(found, Override) and not sweeps:
         simple = f"; for a list type '{key}=[{value}]', for one value with a comma in it '{key}=\"{value}\"'"
-        raise ValueError(
-            f"{word} asks for a sweep, a job for each value: add --multirun{simple if '(' not in value else ''}"
-        )
+        group = "/" in key or os.path.isdir(os.path.join(os.path.dirname(__file__), key.lstrip("+")))
+        only = "(" in value or group  # a sweep is all that it can mean
+        raise ValueError(f"{word} asks for a sweep, a job for each value: add --multirun{'' if only else simple}")
     return word
 
 
 def is_a_word(key: str, value: str, parser: OverridesParser) -> bool:
     """Whether a value that Hydra takes for a number or a truth is the name of a label or a column."""
+    key = key.lstrip("+")
     separated = key in NAMING and re.fullmatch("[0-9]+(_[0-9]+)+", value)
     return bool(separated) or key in COLUMNS and isinstance(parsed(f"{key}={value}", parser), float | bool)
 

@@ -147,6 +147,7 @@ def detail(cfg: dict, sde: Any, data: Data) -> None:
 
 
 LARGEST_START = 0.5  # of the data's variance to that of the noise at T: beyond it samples start 18 % too narrow
+ROWS = 1000  # whose widest direction is measured
 
 
 def start(cfg: dict, sde: Any, data: Data) -> None:
@@ -155,19 +156,21 @@ def start(cfg: dict, sde: Any, data: Data) -> None:
     """
     if last_step(cfg) is None or len(data.train) < 2:
         return
-    mean, variances, _, _ = data.moments()
     noise = math.exp(-float(sde.ends()[0]))
-    spread, away = float(variances.max().clamp_min(0).sqrt()), float(mean.norm())
+    x = data.encode(data.dequantise(data.train[:ROWS], None).double()).flatten(1)
+    mean = x.mean(0)
+    x = (x - mean) / math.sqrt(len(x))
+    gram = x @ x.T if len(x) < data.dim else x.T @ x  # large pictures take seconds and gigabytes in data.moments()
+    spread, away = float(torch.linalg.eigvalsh(gram)[-1].clamp_min(0).sqrt()), float(mean.norm())
     if max(spread, away) < math.sqrt(LARGEST_START) * noise:
         return
     typed = sde.ending(5 * max(spread, away))
     log.warning(
-        "samples start from N(0, sigma(T)^2 I), where sigma/alpha is %.3g; the data have the std %.3g along their "
-        "widest direction and a mean %.2g from 0 in model units, so that samples start from another law than noisy "
-        "data have, and end in another than the data's: %s",
+        "the noise at T has the std %.3g (sigma/alpha), and the data the std %.3g along their widest direction and a "
+        "mean %.3g from 0, in model units: samples start from N(0, sigma(T)^2 I), which noisy data do not have; %s",
         noise,
         spread,
-        away,
+        round(away, 2),
         f"type {typed}, which needs a network of its own" if typed else "choose an SDE that ends with more noise",
     )
 

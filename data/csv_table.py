@@ -332,7 +332,10 @@ class CsvTable:
         """Why a column is not numeric, in a clause; None if it is."""
         _, _, wrong = self.parsed(j)
         if wrong is None and (row := self.thousands(j)) is not None:
-            return f"line {self.line_of(row)} has a point that marks thousands, by its column: write it without"
+            return (
+                f"line {self.line_of(row)} has a point that marks thousands, by its column: write it without, or whole "
+                f"numbers with a point too (3.000) if points mark decimals"
+            )
         if wrong is None:
             return None
         cell = self.words(j)[wrong]
@@ -342,14 +345,20 @@ class CsvTable:
         """The first row whose point marks thousands, or None: 950, 1.020, 870 are whole numbers.
 
         Whatever writes 950 for 950.000 writes 1.02 for 1.020. So points mark thousands where each is followed by three
-        digits, some of which end in 0, and stands among whole numbers below 1000 that reach above it.
+        digits, some of which end in 0, and stands among whole numbers below 1000 that reach above it. They mark
+        decimals where thousands would leave a gap of a factor 10, and the whole numbers reach little further than the
+        others: 1.250, 2.500, 3.
         """
         values, decimal, _ = self.parsed(j)
         values = np.abs(values[np.isfinite(values)])
         marked = values != np.floor(values)
-        if not self.pointed[j] or decimal != "." or marked.all() or not marked.any():
+        pointed = self.pointed[j] or any("." in cell for cell in self.texts(j))
+        if not pointed or decimal != "." or marked.all() or not marked.any():
             return None
-        if not values[marked].max() < values[~marked].max() < 1000 or (np.abs(values * 1000 % 1 - 0.5) < 0.49).any():
+        whole = values[~marked].max()
+        if not values[marked].max() < whole < 1000 or (np.abs(values * 1000 % 1 - 0.5) < 0.49).any():
+            return None
+        if whole <= 2 * values[marked].max() and 10 * whole <= 1000 * values[marked].min():
             return None
         with open(self.file, newline="", encoding="utf-8-sig") as stream:
             rows = islice(self.reader(self.lines(stream)), int(self.has_header), None)

@@ -175,12 +175,10 @@ def panels_of(function: Diffusion, T: float, eps: float, name: str) -> Panels:
         )
     enough = edges[1:][whole[1:] > 1e-12]
     if not float(whole[int(torch.searchsorted(edges, eps, right=True))]) > LEAST**2:
-        raise refuse(
-            f"it has added no noise by t=sde.eps={eps}, and a score there would not be finite",
-            f"type sde.eps={float(enough[0]):.2g}"
-            if len(enough) and enough[0] < 0.9 * T
-            else "choose a larger diffusion",
-        )
+        what = f"it has added no noise by t=sde.eps={eps}, and a score there would not be finite"
+        if len(enough) and enough[0] < 0.9 * T:
+            raise ValueError(f"sde.diffusion={name}: {what}; type sde.eps={float(enough[0]):.2g}")
+        raise refuse(what, "choose a larger diffusion")
     return Panels(edges, whole)
 
 

@@ -45,7 +45,7 @@ class VE(SDE):
 
     def ending(self, noise_to_signal: float) -> str | None:
         """Names sigma_max, which the noise has at T whatever T is."""
-        return f"sde.sigma_max={noise_to_signal:.2g}" if 1.05 * noise_to_signal < LARGEST else None
+        return f"sde.sigma_max={float(f'{noise_to_signal:.2g}'):g}" if 1.05 * noise_to_signal < LARGEST else None
 
     @property
     def rate(self) -> float:

@@ -202,7 +202,7 @@ class LikelihoodTask:
         found = choose(self.likelihood, mixed, scored, target, None if free else len(r), *limits)
         probes = found.likelihood.probes.estimates(data.dim)
         log.info(
-            "likelihood.error=%s: an error of %.2g %s%s takes rtol=%g atol=%g%s%s, %s%s points",
+            "likelihood.error=%s: an error of %.2g %s%s takes rtol=%g atol=%g%s%s, %s%s point%s",
             self.likelihood.error,
             per_dim(data, target),
             unit_of(data),
@@ -213,6 +213,7 @@ class LikelihoodTask:
             f", {probes} probes" if found.likelihood.random(data.dim) else ", the exact trace",
             "" if free else "the given ",
             f"{found.count:,}",
+            "" if found.count == 1 else "s",
         )
         if found.floor and not auto:
             log.warning(
@@ -231,6 +232,8 @@ class LikelihoodTask:
         """The result with points added, where the pilot's spread was too small a guess."""
         for _ in range(ADDED):
             have = len(result["log_prob"])
+            if have == len(r):  # of one point there is no spread
+                break
             wanted = min(len(r), math.ceil(float(result["log_prob"].var()) / (0.85 * target) ** 2))
             if wanted <= have:
                 break
@@ -337,7 +340,9 @@ class LikelihoodTask:
         remedies = {
             "the points' own spread": "give more held-out points, or ask for less",
             "the solver": "leave likelihood.rtol and likelihood.atol out, or type dtype=float64",
-            "the random probes": "type likelihood=exact, or leave likelihood.probes.count out if it is given",
+            "the random probes": "type a larger likelihood.probes.count, or likelihood=exact"
+            if auto
+            else "type likelihood=exact, or leave likelihood.probes.count out if it is given",
             "the start's correction": "choose a smaller noise at sde.eps",
             "the prior": "choose a larger noise at sde.T",
         }

@@ -20,7 +20,7 @@ def points_of(data: Data, path: str | None, count: int | None) -> Tensor:
 
 def refuse_far(data: Data, r: Tensor, path: str) -> None:
     """Raises a ValueError where a point's value has no finite square in model units."""
-    far = data.encode(r).abs().flatten(1).amax(1) > FARTHEST
+    far = (data.encode(r).abs() > FARTHEST).flatten(1).any(1)  # a NaN is a value to fill in
     if bool(far.any()):
         row = int(far.nonzero()[0])
         raise ValueError(

@@ -34,7 +34,7 @@ from metrics import sliced_wasserstein
 from samplers import Conditioner, ExactPosterior, Mask, Masking, Missing, Operator, Sampler, in_model_units
 from sde_lib import SDE, BlockNoise, Counted, ScoreFn
 
-from .points import held_out
+from .points import held_out, refuse_far
 from .progress import progress
 from .reach import OUT, beyond, draws_with, range_of, worst
 from .record import Record
@@ -123,6 +123,7 @@ class Restore:
                 y = y + self.operator(torch.full((1, *data.shape), 0.5, dtype=torch.float64))
             return Problem(self.operator, y, None)
         r = read_points(self.points, data.shape, data.levels, data.labels(), missing=True)
+        refuse_far(data, r, self.points)
         r = subset(r, self.count)
         gaps = r.isnan() if r.is_floating_point() else torch.zeros_like(r, dtype=torch.bool)
         if not isinstance(self.operator, Missing):

@@ -131,7 +131,7 @@ def test_odd_names_in_a_list_are_words(items, wanted):
 
 @pytest.mark.parametrize("name", ["400.5", "1e5", "true", "inf", "-1.0", "007", "1_0"])
 def test_columns_called_like_a_number_are_words(name):
-    for key in ("data.labels", "data.key", "data.condition"):
+    for key in ("data.labels", "data.key", "data.condition", "++data.key"):
         assert value_of(f"{key}={name}") == name
         assert value_of(f"{key}=[{name},b,3]") == [name, "b", 3]
         assert value_of(f"{key}=null") is None and value_of(f"{key}=3") == 3
@@ -152,7 +152,7 @@ def test_what_a_list_or_a_mapping_cannot_hold_is_told(word, says):
     assert value_of("data.key=['a (b)','c']") == ["a (b)", "c"]
 
 
-@pytest.mark.parametrize("word", ["data.key=a,b", "store=/nowhere/a,b", "sde=ve,vp", "condition=a,b"])
+@pytest.mark.parametrize("word", ["data.key=a,b", "store=/nowhere/a,b", "condition=a,b"])
 def test_a_comma_without_a_sweep_is_told(word):
     key, _, value = word.partition("=")
     with pytest.raises(ValueError, match="asks for a sweep, a job for each value: add --multirun") as caught:
@@ -161,8 +161,9 @@ def test_a_comma_without_a_sweep_is_told(word):
     assert value_of(as_list) == value.split(",") and value_of(as_one) == value
     for flag in ("-m", "--multirun", "hydra.mode=MULTIRUN"):
         assert readable([word, flag]) == [word, flag]
-    with pytest.raises(ValueError, match="a job for each value: add --multirun$"):
-        readable(["sampler.steps=range(10,30,10)"])
+    for other in ("sampler.steps=range(10,30,10)", "sde=ve,vp", "hydra/launcher=basic,joblib"):  # a choice is no list
+        with pytest.raises(ValueError, match="a job for each value: add --multirun$"):
+            readable([other])
 
 
 def test_a_path_into_a_folder_with_a_comma(tmp_path):

@@ -242,6 +242,15 @@ def test_points_that_mark_thousands_are_refused(mark, size, table, monkeypatch):
     assert taken(table(zeros))[0][:, 0].max() == pytest.approx(12.9)
 
 
+@pytest.mark.parametrize("cells, refused", [("1.250 2.500 3", 0), ("12.500 100 99.990", 0), ("1.100 950 nan", 1)])
+def test_points_among_whole_numbers(cells, refused, table):
+    """Decimals whose whole numbers lack a point are numbers; thousands are refused beside a missing value too."""
+    path = table(
+        "n,a\n" + "".join(f"{cell},{k}.5\n" for k, cell in enumerate(30 * cells.replace("nan", "").split(" ")))
+    )
+    assert (open_file(path, "data.path").thousands(0) is not None) == refused
+
+
 @pytest.mark.parametrize("mark", [",", ";", "\t", " "])
 def test_blank_lines_are_said_and_lines_of_delimiters_are_rows(mark, table):
     """A line of tabs holds missing values, as a line of commas does; it is no blank line."""

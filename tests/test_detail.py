@@ -3,6 +3,7 @@
 import logging
 import re
 
+import numpy as np
 import pytest
 import torch
 
@@ -93,6 +94,21 @@ def test_noise_at_T_that_the_data_reach_beyond_is_told(name, caplog):
 @pytest.mark.parametrize("data", ["moons", "digits"])
 def test_default_noise_at_T_is_not_complained_of(name, data, caplog):
     assert told(caplog, f"data={data}", f"sde={name}", check=misfits.start) == []
+
+
+def test_a_far_mean_is_told_in_plain_numbers(tmp_path, caplog):
+    np.save(
+        tmp_path / "far.npy",
+        np.full((40, 3, 64, 64), 250, np.uint8) + np.arange(40, dtype=np.uint8).reshape(-1, 1, 1, 1) % 5,
+    )
+    (message,) = told(caplog, "data=arrays", f"data.path={tmp_path}/far.npy", "sde=ve", check=misfits.start)
+    assert re.search(r"a mean 10\d from 0.*type sde\.sigma_max=5\d0,", message) and len(message) < 300, message
+
+
+def test_noise_at_T_is_compared_without_a_covariance_of_pictures(caplog, monkeypatch):
+    """The covariance of 20,000 pictures of 64 x 64 pixels takes gigabytes, which pictures that end in a mean spare."""
+    monkeypatch.setattr("data.base.Data.moments", None)
+    assert told(caplog, "data=digits") == [] and told(caplog, "data=digits", check=misfits.start) == []
 
 
 def test_broad_data_and_pictures_are_left_alone(caplog):

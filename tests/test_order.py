@@ -1,6 +1,7 @@
 """Data that stand in an order: every subset is a random one, whoever takes it."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,6 +9,8 @@ import torch
 from PIL import Image
 
 from data import Arrays, Conditional, Data, Images, Turned, order, subset
+from samplers import Missing
+from tasks import Restore
 from tasks.conditions import conditions_of
 from tasks.points import points_of
 
@@ -147,5 +150,9 @@ def test_points_beyond_float32_are_refused(value, tmp_path):
         ValueError, match=r"points=.*p\.npy: row 1 .*more than 1e\+18 standard deviations from the data"
     ):
         points_of(data, str(tmp_path / "p.npy"), None)
+    np.save(tmp_path / "p.npy", [[0, np.nan], [np.nan, value]])
+    restore = SimpleNamespace(points=str(tmp_path / "p.npy"), count=None, operator=Missing((2,)))
+    with pytest.raises(ValueError, match=r"points=.*p\.npy: row 1 .*more than 1e\+18"):
+        Restore.pose(restore, data)
     np.save(tmp_path / "p.npy", [[0, 0], [1, 1e15]])
     assert len(points_of(data, str(tmp_path / "p.npy"), None)) == 2

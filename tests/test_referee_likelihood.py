@@ -493,9 +493,19 @@ def test_auto_says_what_else_is_left_unless_the_points_hide_it(caplog):
     assert all(record.levelno == logging.INFO for record in caplog.records)
     caplog.clear()
     with caplog.at_level(logging.INFO):
+        task.reached(data, metrics | {"probe_stderr_nats": 0.2, "nll_stderr": 0.2}, 2e-4)
+    assert "from the random probes; type a larger likelihood.probes.count, or" in caplog.text  # auto stops at a few
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
         task.reached(data, metrics | {"nll_stderr": 0.6}, 2e-4)
         task.reached(data, metrics | {"probe_stderr_nats": math.nan}, 2e-4)
     assert not caplog.text
+
+
+def test_one_held_out_point_asks_for_no_more():
+    task, data = make("task", "task=likelihood"), Data(torch.randn(9, 2), torch.randn(1, 2), 0.0, 1.0)
+    result = {"log_prob": torch.tensor([-1.0])}
+    assert task.more_points(None, None, data, data.test, result, None, 0.01) is result
 
 
 def effort_of_auto() -> float:

@@ -497,7 +497,7 @@ def test_bad_expressions_name_the_key(expression):
 def test_no_noise_at_eps_is_refused_and_the_advice_is_taken(expression):
     with pytest.raises(ValueError, match=r"no noise by t=sde\.eps=0\.0001") as refused:
         Custom(expression)
-    typed = re.findall(r"type sde\.eps=(\S+),", str(refused.value))
+    typed = re.findall(r"type sde\.eps=(\S+)$", str(refused.value))
     assert bool(typed) == (expression != "1e-20*t")
     for eps in typed:
         assert Custom(expression, eps=float(eps)).ends()[1].isfinite()
