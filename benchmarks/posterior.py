@@ -236,7 +236,8 @@ def picture(rows: list[dict], path: Path) -> Path:
 
     kinds = list(dict.fromkeys((row["dim"], row["operator"]) for row in rows))
     labels = list(dict.fromkeys(row["sampler"] for row in rows))
-    marks = dict(zip(labels, zip("osD^vPX", (BLUE, RED, INK, GREY, BLUE, RED, INK), strict=True), strict=False))
+    looks = list(zip("osD^vPX", (BLUE, RED, INK, GREY, BLUE, RED, INK), strict=True))
+    marks = dict(zip(labels, looks[: len(labels)], strict=True))  # an eighth sampler needs a look of its own
     with style():
         figure = Figure(figsize=(2.1 * len(kinds) + 1.2, 2.9), layout="constrained")
         panels = figure.subplots(1, len(kinds), squeeze=False, sharey=True)[0]

@@ -9,6 +9,7 @@ import os
 import re
 from pathlib import Path
 
+import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
@@ -50,11 +51,9 @@ def mind_the_shape(words: list[str]) -> None:
     file = conf / "data" / f"{chosen.get('data', 'digits')}.yaml"
     if "experiment" in chosen or not file.is_file():
         return
-    root = (conf / "config.yaml").read_text()
-    by_default = re.findall(r"- (\w+): auto", root) + re.findall(
-        r"override /(\w+)@_global_\.\1: auto", file.read_text()
-    )
-    fixed = re.findall(r"- (\w+)/(\w+):", root)  # training.loss has one place for both
+    root, own = choices_of(conf / "config.yaml"), choices_of(file)
+    by_default = {group.split("@")[0] for group, choice in (root | own).items() if choice == "auto"}
+    fixed = [tuple(group.split("/")) for group in root if "/" in group]  # training.loss has one place for both
     for word in words:
         key, equals, value = word.partition("=")
         group, _, rest = key.partition(".")
@@ -63,12 +62,24 @@ def mind_the_shape(words: list[str]) -> None:
         if not (equals and rest and chooses and re.fullmatch(r"\w+", group) and auto.is_file()):
             continue
         first = rest.split(".")[0]
-        if first in ("vectors", "images") or (group, first) in fixed or "@vectors" not in auto.read_text():
+        places = {str(entry).partition("@")[2] for entry in defaults_of(auto)}
+        if first in ("vectors", "images") or (group, first) in fixed or "vectors" not in places:
             continue
         raise ValueError(
             f"{word}: {group}=auto has its keys twice, and the data's shape chooses; type "
             f"{group}.vectors.{rest}={value} for vectors, {group}.images.{rest}={value} for images"
         )
+
+
+def defaults_of(file: Path) -> list[str | dict[str, str | None]]:
+    """The defaults list of a configuration file."""
+    return (yaml.safe_load(file.read_text()) or {}).get("defaults", [])
+
+
+def choices_of(file: Path) -> dict[str, str | None]:
+    """What a configuration file chooses, by group."""
+    chosen = (entry for entry in defaults_of(file) if isinstance(entry, dict))
+    return {key.removeprefix("override /"): choice for entry in chosen for key, choice in entry.items()}
 
 
 def readable_word(word: str, parser: OverridesParser, sweeps: bool) -> str:

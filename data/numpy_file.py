@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+# of a header that is no Python, an unknown compression (NotImplementedError), a cut or garbled archive
 DAMAGED = (ValueError, EOFError, OSError, KeyError, NotImplementedError, SyntaxError)
 DAMAGED += (zipfile.BadZipFile, zlib.error, tokenize.TokenError)
 

@@ -139,7 +139,8 @@ class Restore:
                 f"in, or choose a mask, operator=half"
             )
         mask = Mask(data.shape, self.operator.noise, (~gaps).double())
-        known = self.continuous(data, r.nan_to_num(0.0).to(torch.int64) if data.levels else r.nan_to_num(0.0))
+        filled = r.masked_fill(gaps, 0)  # hidden by the mask
+        known = self.continuous(data, filled.to(torch.int64) if data.levels else filled)
         return Problem(mask, mask(known), None)
 
     def measured(self, data: Data, operator: Operator, r: Tensor) -> Problem:

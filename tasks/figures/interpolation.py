@@ -75,7 +75,7 @@ def planar_paths(x: Array, z: Array, data: Array, path: Path, stops: int, labels
     titles = "paths of codes", "the same, decoded"
     for axes, paths, frame, title, word in zip(panels, (z, x), frames, titles, words, strict=True):
         far = 5 * np.ptp(frame, axis=1)
-        drawn = np.clip(np.nan_to_num(paths, nan=0.0), frame[:, 0] - far, frame[:, 1] + far)
+        drawn = np.clip(paths, frame[:, 0] - far, frame[:, 1] + far)  # NaN leaves a gap
         axes.add_collection(LineCollection(list(drawn), colors=INK, linewidths=0.6, alpha=0.6, zorder=2), autolim=False)
         axes.plot(*drawn.reshape(-1, 2).T, "o", color=BLUE, ms=1.8, mew=0, zorder=3)
         axes.plot(*drawn[:, ::stops].reshape(-1, 2).T, "o", ms=4, mfc="white", mec=BLUE, mew=0.9, zorder=4)

@@ -50,7 +50,7 @@ def density(
 
     frame, _ = cells(grid_x, grid_y)
     figure, panels = planar_figure(frame, labels, columns=len(heights), bar=True)
-    for axes, height, name in zip(np.atleast_1d(panels), heights, ("model", "exact"), strict=False):
+    for axes, height, name in zip(np.atleast_1d(panels), heights, ("model", "exact")[: len(heights)], strict=True):
         image = axes.imshow(
             np.minimum(height, 1e3 * top),
             cmap=DENSITY,

@@ -186,7 +186,7 @@ def restored_gaps(
         panels = figure.subplots(tall, wide, squeeze=False).ravel()
         for axes in panels[len(columns) :]:
             axes.set_axis_off()
-        for axes, j in zip(panels, columns, strict=False):
+        for axes, j in zip(panels[: len(columns)], columns, strict=True):
             every = np.flatnonzero(unknown[:, j])
             rows = every[spread(len(every), 40)]
             places = np.arange(len(rows))

@@ -39,7 +39,7 @@ def summary_plot(rows: Sequence[Mapping[str, Any]], path: Path, metric: str | No
     columns, height = max(1, len(shown)), max(1, len(rows))
     figure = Figure(figsize=(left + 1.8 * columns, 0.75 + 0.2 * height), layout="constrained")
     panels = figure.subplots(1, columns, sharey=True, squeeze=False)[0]
-    for axes, key in zip(panels, shown, strict=False):
+    for axes, key in zip(panels[: len(shown)], shown, strict=True):
         panel(axes, rows, key)
     for y, row in enumerate(rows):
         if not ok(row):

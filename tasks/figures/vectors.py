@@ -40,7 +40,8 @@ def histogram_1d(
         axes.stairs(heights, edges, color=BLUE, lw=1.2, label=counted("samples", outside(samples, frame), len(samples)))
         top = max(top, min(heights.max(initial=0.0), 1.5 * top))  # a handful of samples towers over any density
     looks = ({"color": RED}, {"color": INK, "ls": "--"}, {"color": GREY, "ls": ":"})
-    for (name, (x, values)), look in zip((log_density or {}).items(), looks, strict=False):
+    curves = log_density or {}
+    for (name, (x, values)), look in zip(curves.items(), looks[: len(curves)], strict=True):
         with np.errstate(over="ignore"):
             curve = np.exp(array(values).ravel().astype(np.float64))
         axes.plot(array(x).ravel(), np.minimum(curve, 1e3 * (top or 1)), label=name, **look)
