@@ -13,11 +13,10 @@ import math
 from unittest.mock import patch
 
 import torch
+from scoresde.models import Oracle
+from scoresde.samplers import AdaptiveSDE, adaptive
+from scoresde.sde_lib import SDE, VE, VP, Counted
 from torch import Tensor
-
-from models import Oracle
-from samplers import AdaptiveSDE, adaptive
-from sde_lib import SDE, VE, VP, Counted
 
 
 def mixture(d: int) -> tuple[Tensor, Tensor, Tensor]:

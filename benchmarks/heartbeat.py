@@ -7,12 +7,11 @@ import argparse
 import math
 
 import torch
+from scoresde.data import Heartbeat
+from scoresde.likelihood import BinaryBound
+from scoresde.samplers import binary_ancestral
+from scoresde.sde_lib import BinaryChain, ScoreFn
 from torch import Tensor
-
-from data import Heartbeat
-from likelihood import BinaryBound
-from samplers import binary_ancestral
-from sde_lib import BinaryChain, ScoreFn
 
 
 def exact_belief(chain: BinaryChain, data: Heartbeat) -> ScoreFn:

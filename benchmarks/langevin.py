@@ -9,11 +9,10 @@ from every component.
 import argparse
 
 import torch
-
-from data import Mixture
-from models import Oracle
-from samplers import Langevin, PredictorCorrector, ReverseDiffusion, Uniform
-from sde_lib import VE, BlockNoise
+from scoresde.data import Mixture
+from scoresde.models import Oracle
+from scoresde.samplers import Langevin, PredictorCorrector, ReverseDiffusion, Uniform
+from scoresde.sde_lib import VE, BlockNoise
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -19,12 +19,11 @@ from dataclasses import replace
 from statistics import median
 
 import torch
+from scoresde.conf import schema
+from scoresde.likelihood import Likelihood
+from scoresde.models import Oracle
+from scoresde.sde_lib import SDE
 from torch import Tensor
-
-from conf import schema
-from likelihood import Likelihood
-from models import Oracle
-from sde_lib import SDE
 
 from .oracle import compose
 

@@ -14,11 +14,10 @@ import warnings
 from dataclasses import fields, replace
 
 import torch
+from scoresde.conf import schema
+from scoresde.conf.assemble import NODES
+from scoresde.sde_lib import BlockNoise, Counted
 from torch import Tensor
-
-from conf import schema
-from conf.assemble import NODES
-from sde_lib import BlockNoise, Counted
 
 SAMPLERS = (
     "em pc ancestral reverse_diffusion ode ald ddim dpmpp_2m dpmpp_3m unipc deis adams_bashforth heun restart "
@@ -82,7 +81,7 @@ def main(argv: list[str] | None = None) -> None:
     for name in options.sde:
         cfg = compose("data=mixture", "model=oracle", f"sde={name}", "data.count=20000")
         data, sde = schema.build(cfg["data"], "data"), schema.build(cfg["sde"], "sde")
-        from models import Oracle
+        from scoresde.models import Oracle
 
         score, parts = Oracle(sde, data.components()).float(), data.components()
         for label in options.sampler:

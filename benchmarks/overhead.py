@@ -15,9 +15,8 @@ from functools import partial
 from statistics import median
 
 import torch
-
-from models import EDM, MLP, ScoreModel, UNet
-from samplers import (
+from scoresde.models import EDM, MLP, ScoreModel, UNet
+from scoresde.samplers import (
     DEIS,
     SEA,
     Ancestral,
@@ -34,7 +33,7 @@ from samplers import (
     Uniform,
     UniPC,
 )
-from sde_lib import VP, BlockNoise
+from scoresde.sde_lib import VP, BlockNoise
 
 NETWORKS = {
     "mlp 128x3, (512, 2)": (lambda: MLP((2,)), (512, 2), 100, 1e-3),

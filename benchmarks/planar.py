@@ -12,7 +12,7 @@ import json
 import tempfile
 from pathlib import Path
 
-from run import run
+from scoresde.cli import run
 
 from .oracle import whole
 

@@ -24,13 +24,11 @@ import time
 from pathlib import Path
 
 import torch
-from torch import Tensor
-
-from conf import schema
-from data import Mixture
-from metrics import sliced_wasserstein
-from models import Oracle
-from samplers import (
+from scoresde.conf import schema
+from scoresde.data import Mixture
+from scoresde.metrics import sliced_wasserstein
+from scoresde.models import Oracle
+from scoresde.samplers import (
     SEA,
     Ancestral,
     Centred,
@@ -50,7 +48,8 @@ from samplers import (
     UniPC,
     in_model_units,
 )
-from sde_lib import BlockNoise, Counted
+from scoresde.sde_lib import BlockNoise, Counted
+from torch import Tensor
 
 from .oracle import choice
 
@@ -231,8 +230,7 @@ def typical(rows: list[dict], method: str) -> float:
 def picture(rows: list[dict], path: Path) -> Path:
     """A panel for each kind of measurement: a line a conditioner, the best on top, a mark a sampler."""
     from matplotlib.figure import Figure
-
-    from tasks.figures.canvas import BLUE, GREY, INK, PALE, RED, save, style
+    from scoresde.figures.canvas import BLUE, GREY, INK, PALE, RED, save, style
 
     kinds = list(dict.fromkeys((row["dim"], row["operator"]) for row in rows))
     labels = list(dict.fromkeys(row["sampler"] for row in rows))

@@ -16,11 +16,11 @@ from dataclasses import replace
 from statistics import median
 
 import torch
+from scoresde.likelihood import Likelihood
+from scoresde.sde_lib import HutchPP, Orthogonal, Rademacher
 from tqdm import tqdm
 
-from likelihood import Likelihood
-from run import load
-from sde_lib import HutchPP, Orthogonal, Rademacher
+from scoresde.cli import load
 
 
 def contestants(tolerance: float, moments: tuple) -> dict[str, Likelihood]:

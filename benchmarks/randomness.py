@@ -3,10 +3,11 @@
     python -m benchmarks.randomness
     python -m benchmarks.randomness --sources       the sources of normals by themselves
 
-The same network is trained twice in one process, with :class:`sde_lib.Draws` and :class:`sde_lib.Masks`, and with the
-same calls answered by torch's generator. Both take turns update by update, so that the machine's drift meets both
-alike. The columns are the medians of the updates' CPU time; the median of the ratios of neighbouring updates, with its
-quartiles; and the share of an update that its draws take by themselves, without those of dropout.
+The same network is trained twice in one process, with :class:`scoresde.sde_lib.Draws` and
+:class:`scoresde.sde_lib.Masks`, and with the same calls answered by torch's generator. Both take turns update by
+update, so that the machine's drift meets both alike. The columns are the medians of the updates' CPU time; the median
+of the ratios of neighbouring updates, with its quartiles; and the share of an update that its draws take by themselves,
+without those of dropout.
 """
 
 import argparse
@@ -17,16 +18,15 @@ from dataclasses import dataclass
 from statistics import median, quantiles
 
 import torch
+from scoresde.data import Data
+from scoresde.models import EDM, MLP, ScoreModel, UNet
+from scoresde.sde_lib import VE, Ahead, Draws, Masks
+from scoresde.sde_lib.noise import seed_of
+from scoresde.training import EMA, DenoisingScoreMatching, Trainer
+from scoresde.training.batches import Batches
+from scoresde.training.optimiser import optimiser_of
+from scoresde.training.speed import decide
 from torch import Tensor, nn
-
-from data import Data
-from models import EDM, MLP, ScoreModel, UNet
-from sde_lib import VE, Ahead, Draws, Masks
-from sde_lib.noise import seed_of
-from training import EMA, DenoisingScoreMatching, Trainer
-from training.batches import Batches
-from training.optimiser import optimiser_of
-from training.speed import decide
 
 SIZES: dict[str, tuple[tuple[int, ...], int, Callable[[float], nn.Module]]] = {
     "MLP, points of 2": ((2,), 256, lambda dropout: MLP((2,), dropout=dropout)),

@@ -10,12 +10,11 @@ to a common factor, as long as the modes do not overlap.
 import argparse
 
 import torch
-
-from data import Mixture
-from models import Oracle
-from samplers import SEA, Karras, PredictorCorrector, ProbabilityFlow, TemperedNoise, TemperedScore
-from sde_lib import VE
-from tasks import Sample
+from scoresde.data import Mixture
+from scoresde.models import Oracle
+from scoresde.samplers import SEA, Karras, PredictorCorrector, ProbabilityFlow, TemperedNoise, TemperedScore
+from scoresde.sde_lib import VE
+from scoresde.tasks import Sample
 
 TAU = 0.6
 

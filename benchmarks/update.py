@@ -13,17 +13,16 @@ from collections import defaultdict
 from statistics import median
 
 import torch
+from scoresde.data import Data
+from scoresde.models import EDM, ScoreModel, UNet
+from scoresde.sde_lib import VE
+from scoresde.training import EMA, DenoisingScoreMatching, Trainer
+from scoresde.training.batches import Batches
+from scoresde.training.optimiser import optimiser_of
+from scoresde.training.posthoc import PowerAverages
+from scoresde.training.speed import decide
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
-
-from data import Data
-from models import EDM, ScoreModel, UNet
-from sde_lib import VE
-from training import EMA, DenoisingScoreMatching, Trainer
-from training.batches import Batches
-from training.optimiser import optimiser_of
-from training.posthoc import PowerAverages
-from training.speed import decide
 
 CONTESTANTS = {
     "as it is": {},

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
-from data import Conditional, Data
-from likelihood import UniformDequantisation
-from models import Parameterisation
-from sde_lib.noise import BLOCK
+from scoresde.data import Conditional, Data
+from scoresde.likelihood import UniformDequantisation
+from scoresde.models import Parameterisation
+from scoresde.sde_lib.noise import BLOCK
 
 from . import schema
 from .identity import tree

@@ -37,10 +37,19 @@ def readable(words: list[str]) -> list[str]:
         ValueError: a word cannot be parsed, asks for a sweep without ``--multirun``, or lacks ``vectors`` or
             ``images`` in its key, with the word, the reason and what to type.
     """
+    refuse_null_choices(words)
     mind_the_shape(words)
     parser = OverridesParser.create()
     sweeps = any(word == "-m" or word.startswith(("--mu", "hydra.mode=")) for word in words)
     return [readable_word(word, parser, sweeps) for word in words]
+
+
+def refuse_null_choices(words: list[str]) -> None:
+    """Raises a ValueError for a group's choice that is null, which ends in a traceback of Hydra's."""
+    for word in words:
+        group, _, choice = word.partition("=")
+        if choice in ("null", "") and group and (Path(__file__).parent / group.partition("@")[0]).is_dir():
+            raise ValueError(f"{word}: {group} cannot be null; type ~{group} to leave it out")
 
 
 def mind_the_shape(words: list[str]) -> None:

@@ -1,13 +1,15 @@
-"""Checks whether the data of a task that reports a density have one; the mathematics is in :mod:`data.repeats`."""
+"""Checks whether the data of a task that reports a density have one.
+
+The mathematics is in :mod:`scoresde.data.repeats`.
+"""
 
 import logging
 import math
 from typing import Any
 
 import torch
-
-from data import Data, repeats
-from data.repeats import Repeats
+from scoresde.data import Data, repeats
+from scoresde.data.repeats import Repeats
 
 log = logging.getLogger(__name__)
 

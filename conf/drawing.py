@@ -4,9 +4,8 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from scoresde.data import Data
 from torch import nn
-
-from data import Data
 
 from .identity import holds_tensors, identity_of
 

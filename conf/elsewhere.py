@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from scoresde.models import unet2d
+from scoresde.models.convention import check_clock, convention, keeps_data
+from scoresde.models.layout import put
+from scoresde.models.published import layout
+from scoresde.training import diffusers_folder, published
 from torch import nn
-
-from models import unet2d
-from models.convention import check_clock, convention, keeps_data
-from models.layout import put
-from models.published import layout
-from training import diffusers_folder, published
 
 log = logging.getLogger(__name__)
 
@@ -26,8 +25,8 @@ def is_elsewhere(path: str) -> bool:
 
 def from_elsewhere(path: str, model: nn.Module, sde: Any) -> nn.Module:
     """The model with the weights of a file of score_sde or of a folder of diffusers, which must be of its network's
-    architecture and be used as there: see :mod:`models.convention`. What a network of diffusers predicts is its
-    scheduler's, so that the parameterisation of one that is told a step is the run's own choice.
+    architecture and be used as there: see :mod:`scoresde.models.convention`. What a network of diffusers predicts is
+    its scheduler's, so that the parameterisation of one that is told a step is the run's own choice.
     """
     net, folder = getattr(model, "net", None), diffusers_folder.folder_of(path)
     try:

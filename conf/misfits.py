@@ -5,11 +5,10 @@ import math
 from typing import Any
 
 import torch
-
-from data import Data
-from likelihood import TruncatedNormalDequantisation, UniformDequantisation
-from samplers import width
-from training import store
+from scoresde.data import Data
+from scoresde.likelihood import TruncatedNormalDequantisation, UniformDequantisation
+from scoresde.samplers import width
+from scoresde.training import store
 
 from . import schema
 from .elsewhere import is_elsewhere

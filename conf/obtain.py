@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from scoresde.data import Conditional, Data, Turned
+from scoresde.data.condition import LABELS
+from scoresde.models import Classifier, ConditionalScore, ScoreModel
+from scoresde.training import Snapshots, Store, journal, store
 from torch import nn
-
-from data import Conditional, Data, Turned
-from data.condition import LABELS
-from models import Classifier, ConditionalScore, ScoreModel
-from training import Snapshots, Store, journal, store
 
 from . import misfits, schema
 from .assemble import classes_in

@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
-from data import Condition, Data
-from training import store
+from scoresde.data import Condition, Data
+from scoresde.training import store
 
 from . import schema
 from .assemble import build_data

@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from typing import Any, Literal, Union
 
 PACKAGES = ("sde_lib", "data", "models", "training", "samplers", "likelihood", "metrics", "latent", "tasks")
+"""The packages of ``scoresde`` whose classes can be targets. A ``_target_`` leaves the ``scoresde.`` out."""
+
 AUTO = "auto"
 KINDS = {"vectors", "images"}
 
@@ -62,14 +64,14 @@ BESIDE = {"data": {"condition": str | int | list[str | int] | None}}
 
 
 def locate(target: Any, key: str) -> type:
-    """The class that a ``_target_`` names."""
-    package, _, name = str(target).rpartition(".")
+    """Returns the class that a ``_target_`` names, ``sde_lib.VP`` or ``scoresde.sde_lib.VP``."""
+    package, _, name = str(target).removeprefix("scoresde.").rpartition(".")
     if package.split(".")[0] not in PACKAGES:
         raise ValueError(
             f"{key}._target_={target} is not a class of this project; targets lie in {', '.join(PACKAGES)}"
         )
     try:
-        found = getattr(importlib.import_module(package), name)
+        found = getattr(importlib.import_module(f"scoresde.{package}"), name)
     except (ImportError, AttributeError):
         raise ValueError(f"{key}._target_={target} does not exist") from None
     if not isinstance(found, type):
@@ -198,7 +200,7 @@ def check(node: dict, key: str, unsettled: bool = False) -> None:
 
 def check_process(cfg: dict) -> None:
     """What a run does must be for the process that it has: a class for another than an SDE names it as ``process``."""
-    from sde_lib import SDE
+    from scoresde.sde_lib import SDE
 
     has = locate(cfg["sde"]["_target_"], "sde")
     scored = "sde" in cfg["model"]  # such a model needs no training

@@ -5,9 +5,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from scoresde.models import ScoreModel
 from torch import Tensor, nn
-
-from models import ScoreModel
 
 
 def is_small(model: Any, data: Any, batch: int) -> bool:

@@ -1,21 +1,26 @@
 """Data sets, and the units they are in: one class and one yaml of conf/data/ each."""
 
-from data.arrays import Arrays
-from data.base import Data
-from data.condition import Condition, Conditional
-from data.curves import Moons, SwissRoll, TwoSpirals
-from data.digits import Digits
-from data.gaussian import Gaussian
-from data.heartbeat import Heartbeat
-from data.images import Images
-from data.line import Line
-from data.mixture import Mixture
-from data.order import order, subset
-from data.pinwheel import Pinwheel
-from data.planar import Checkerboard, EightGaussians, Rings
-from data.points import read_points
-from data.turned import Turned
-from data.unseen import Unseen
+if __name__ == "data":  # a checkout's former name for this package
+    from scoresde.checkout import former
+
+    former(__name__)
+
+from scoresde.data.arrays import Arrays
+from scoresde.data.base import Data
+from scoresde.data.condition import Condition, Conditional
+from scoresde.data.curves import Moons, SwissRoll, TwoSpirals
+from scoresde.data.digits import Digits
+from scoresde.data.gaussian import Gaussian
+from scoresde.data.heartbeat import Heartbeat
+from scoresde.data.images import Images
+from scoresde.data.line import Line
+from scoresde.data.mixture import Mixture
+from scoresde.data.order import order, subset
+from scoresde.data.pinwheel import Pinwheel
+from scoresde.data.planar import Checkerboard, EightGaussians, Rings
+from scoresde.data.points import read_points
+from scoresde.data.turned import Turned
+from scoresde.data.unseen import Unseen
 
 __all__ = [
     "Arrays",

@@ -12,21 +12,20 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from scoresde.data.axes import as_examples
+from scoresde.data.base import Data, at_least, fraction, typed
+from scoresde.data.files import names_in, numbers_of, open_file, sha256
+from scoresde.data.labels import read_labels
+from scoresde.data.levels import as_levels, as_tensor, integers
 from torch import Tensor
-
-from data.axes import as_examples
-from data.base import Data, at_least, fraction, typed
-from data.files import names_in, numbers_of, open_file, sha256
-from data.labels import read_labels
-from data.levels import as_levels, as_tensor, integers
 
 
 class Arrays(Data):
     """Vectors (N, D) or images (N, C, H, W) from a file, with a random part of the rows held out.
 
     One axis is N vectors of one number; two are vectors; three are grey images (N, H, W). Four axes are
-    (N, C, H, W) or (N, H, W, C), as :func:`data.axes.by_sizes` finds; where both are possible, `axes` must say. `shape`
-    reads each row of the file as an example of that shape instead.
+    (N, C, H, W) or (N, H, W, C), as :func:`scoresde.data.axes.by_sizes` finds; where both are possible, `axes` must
+    say. `shape` reads each row of the file as an example of that shape instead.
 
     Arguments:
         path: the file.
@@ -40,7 +39,8 @@ class Arrays(Data):
             w for width, such as nhwc; by default what the sizes say.
         labels: the column of a table (its number, where the table has no header) or the array of an .npz that holds the
             examples' classes, of any type; by default there are none.
-        header: whether the first row of a .csv holds the columns' names; by default what :mod:`data.header` finds.
+        header: whether the first row of a .csv holds the columns' names; by default what :mod:`scoresde.data.header`
+            finds.
 
     Raises:
         FileNotFoundError, ValueError: with the key to change and what to type.

@@ -13,7 +13,8 @@ Every data set lives in two systems of units.
 Densities change by the Jacobian of that map, :math:`\log p_r(r) = \log p_x(x) - \sum_i \log s_i`, the last term
 being :attr:`Data.log_det`. Integer data of L levels are made continuous by uniform dequantisation, r = k + u with
 u ~ U[0, 1)^D, so that :math:`E_u[-\log p_r(k + u)]` bounds the negative log-probability of the integers from above
-(Theis, van den Oord and Bethge, arXiv 1511.01844, section 3.1). Tighter bounds: :mod:`likelihood.dequantisation`.
+(Theis, van den Oord and Bethge, arXiv 1511.01844, section 3.1). Tighter bounds:
+:mod:`scoresde.likelihood.dequantisation`.
 """
 
 import math
@@ -21,9 +22,8 @@ import re
 from typing import Any, ClassVar
 
 import torch
+from scoresde.data.order import order
 from torch import Tensor
-
-from data.order import order
 
 
 class Data:
@@ -36,15 +36,15 @@ class Data:
         scale: the positive factor s, a number or a tensor that broadcasts over one example.
         levels: the number L of integer levels 0 ... L-1, or None for continuous data.
         train_labels, test_labels: the examples' classes, (N,) and (M,), int64; None without any.
-        shuffle: whether to put the examples and their labels into the random order of :mod:`data.order`, so that each
-            prefix is a random subset. False for examples that stand in a random order already, such as independent
-            draws.
+        shuffle: whether to put the examples and their labels into the random order of :mod:`scoresde.data.order`, so
+            that each prefix is a random subset. False for examples that stand in a random order already, such as
+            independent draws.
 
     Attributes:
         train_labels, test_labels: as given, in the order of the examples.
         class_names: the word for class k at place k where classes have words; None where they have none.
         notes: what a reader took, left out and reinterpreted, a clause each.
-        condition: what is known of each example, if these are data of p(x | y); see :mod:`data.condition`.
+        condition: what is known of each example, if these are data of p(x | y); see :mod:`scoresde.data.condition`.
     """
 
     class_names: list[str] | None = None

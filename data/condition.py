@@ -16,13 +16,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from scoresde.data.base import Data
+from scoresde.data.files import SUFFIXES, open_file, report
+from scoresde.data.labels import read_words, text_of
+from scoresde.data.numerals import whole
+from scoresde.data.points import read_points
 from torch import Tensor
-
-from data.base import Data
-from data.files import SUFFIXES, open_file, report
-from data.labels import read_words, text_of
-from data.numerals import whole
-from data.points import read_points
 
 log = logging.getLogger(__name__)
 

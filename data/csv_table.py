@@ -1,7 +1,7 @@
 """A csv file: rows of equally many cells, read once, whatever is taken of them.
 
 Every row must have as many cells as the first. Chunks of lines that hold plain numbers alone are read by numpy; all
-other chunks by Python's csv module and the grammar of :mod:`data.numerals`, which gives the same numbers.
+other chunks by Python's csv module and the grammar of :mod:`scoresde.data.numerals`, which gives the same numbers.
 """
 
 import codecs
@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import TextIO
 
 import numpy as np
-
-from data.header import is_header
-from data.numerals import POINTS, fault_of, mark_of, number
+from scoresde.data.header import is_header
+from scoresde.data.numerals import POINTS, fault_of, mark_of, number
 
 DELIMITERS = {"\t": "tabs", ";": "semicolons", ",": "commas", " ": "blanks"}
 SAMPLE = 200  # lines that decide the delimiter and whether there is a header
@@ -33,8 +32,8 @@ class CsvTable:
     Arguments:
         file: UTF-8 text, with or without a byte order mark.
         where: what opens every error, such as ``data.path=/home/me/a.csv``.
-        header: whether the first row holds the names of the columns; ``auto`` decides (:mod:`data.header`), ``named``
-            is true if the names asked for are among them.
+        header: whether the first row holds the names of the columns; ``auto`` decides (:mod:`scoresde.data.header`),
+            ``named`` is true if the names asked for are among them.
         names: names that the user asks for, as evidence of a header.
         text: name or number of the column whose cells are kept as text, that of the labels; True for all columns.
         gaps: whether cells may be empty.

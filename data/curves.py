@@ -7,7 +7,7 @@ With t of density w(t) on [t_0, t_1], a curve c(t) and a noise of density n,
 The nodes are Gauss-Legendre's, sixteen on each panel of equal length along the curve. On a panel of four noise standard
 deviations the rule is exact to float64 for points near the curve; where the integrand is sharper, outside a bend and
 far from it, it still has more digits than any use of it needs. The sum is a mixture: for Gaussian noise the formulas
-are those of :mod:`data.mixture`, and the mean and standard deviation of the shape are the mixture's.
+are those of :mod:`scoresde.data.mixture`, and the mean and standard deviation of the shape are the mixture's.
 
 The spirals' noise is Gaussian plus uniform on a square of side a, so that along each axis, with v the distance from the
 square's centre and :math:`\Phi` the normal distribution function,
@@ -22,12 +22,11 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from scoresde.data.base import at_least
+from scoresde.data.mixture import isotropic_log_prob, isotropic_moments
+from scoresde.data.planar import SHARPEST
+from scoresde.data.synthetic import Synthetic
 from torch import Tensor
-
-from data.base import at_least
-from data.mixture import isotropic_log_prob, isotropic_moments
-from data.planar import SHARPEST
-from data.synthetic import Synthetic
 
 
 def nodes_along(

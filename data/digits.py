@@ -6,8 +6,7 @@ to [-1, 1).
 
 import numpy as np
 import torch
-
-from data.base import Data, at_least
+from scoresde.data.base import Data, at_least
 
 
 class Digits(Data):

@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-
-from data.picture import Opened, Wanted, quiet, read
+from scoresde.data.picture import Opened, Wanted, quiet, read
 
 
 @dataclass(frozen=True)

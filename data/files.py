@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-
-from data.csv_table import CsvTable
-from data.numpy_file import NumpyFile
-from data.parquet_table import ParquetTable
+from scoresde.data.csv_table import CsvTable
+from scoresde.data.numpy_file import NumpyFile
+from scoresde.data.parquet_table import ParquetTable
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +53,7 @@ def open_file(
     Arguments:
         path: the file.
         option: the key that the user typed the path for, such as data.path; it opens every error.
-        header, names, text, gaps: of a csv file; see :class:`data.csv_table.CsvTable`.
+        header, names, text, gaps: of a csv file; see :class:`scoresde.data.csv_table.CsvTable`.
     """
     file = existing_file(path, option)
     where, suffix = f"{option}={file}", file.suffix.lower()

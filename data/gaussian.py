@@ -11,9 +11,8 @@ import math
 
 import numpy as np
 import torch
+from scoresde.data.synthetic import Synthetic
 from torch import Tensor
-
-from data.synthetic import Synthetic
 
 
 class Gaussian(Synthetic):

@@ -19,8 +19,7 @@ which none of this holds are an example.
 import re
 
 import numpy as np
-
-from data.numerals import MISSING, number, resembles_number
+from scoresde.data.numerals import MISSING, number, resembles_number
 
 ENOUGH = 5  # rows from which a column's range is compared with the first row
 MANY = 20  # rows from which a property that hardly any other row has is no accident

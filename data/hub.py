@@ -7,9 +7,9 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from data.encoded import Encoded
-from data.folders import AUTO, TEST, TRAIN, VALIDATION, kind, listed
-from data.picture_tables import classes, image_column, label_column
+from scoresde.data.encoded import Encoded
+from scoresde.data.folders import AUTO, TEST, TRAIN, VALIDATION, kind, listed
+from scoresde.data.picture_tables import classes, image_column, label_column
 
 
 def from_hub(

@@ -19,16 +19,15 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
+from scoresde.data.base import Data, at_least, fraction
+from scoresde.data.decoded import decoded_once
+from scoresde.data.encoded import Encoded, decode
+from scoresde.data.files import sha256
+from scoresde.data.folders import File, classes, counted, listed, listing, once, parts
+from scoresde.data.hub import from_hub
+from scoresde.data.picture import MODES, TIFF, Opened, Wanted, quiet, suffixes
+from scoresde.data.picture_tables import from_tables
 from torch import Tensor
-
-from data.base import Data, at_least, fraction
-from data.decoded import decoded_once
-from data.encoded import Encoded, decode
-from data.files import sha256
-from data.folders import File, classes, counted, listed, listing, once, parts
-from data.hub import from_hub
-from data.picture import MODES, TIFF, Opened, Wanted, quiet, suffixes
-from data.picture_tables import from_tables
 
 
 class Images(Data):

@@ -3,11 +3,10 @@
 from decimal import Decimal
 
 import numpy as np
-
-from data.csv_table import CsvTable
-from data.numerals import CODE, MISSING, number, whole
-from data.numpy_file import NumpyFile
-from data.parquet_table import ParquetTable
+from scoresde.data.csv_table import CsvTable
+from scoresde.data.numerals import CODE, MISSING, number, whole
+from scoresde.data.numpy_file import NumpyFile
+from scoresde.data.parquet_table import ParquetTable
 
 Source = CsvTable | ParquetTable | NumpyFile
 ABSENT = {"", "nan", "nat", "<na>"}  # words, in lower case, that are no class whatever the others are

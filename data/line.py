@@ -9,8 +9,7 @@ import math
 
 import numpy as np
 import torch
-
-from data.base import Data, at_least
+from scoresde.data.base import Data, at_least
 
 
 class Line(Data):

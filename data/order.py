@@ -1,8 +1,8 @@
 """The one random order of examples, from which every subset of them is taken.
 
 Files stand in an order: class by class, day by day, sorted by a column. The first n rows of such a file are a sample of
-its first class. :class:`data.Data` therefore puts its examples into this order once, and a subset is a prefix of it: a
-seeded random subset, and the larger of two holds the smaller.
+its first class. :class:`scoresde.data.Data` therefore puts its examples into this order once, and a subset is a prefix
+of it: a seeded random subset, and the larger of two holds the smaller.
 """
 
 import torch

@@ -16,7 +16,7 @@ class ParquetTable:
         where: what opens every error, such as ``data.path=/home/me/a.parquet``.
 
     Attributes:
-        names, named, rows, notes: as those of :class:`data.csv_table.CsvTable`.
+        names, named, rows, notes: as those of :class:`scoresde.data.csv_table.CsvTable`.
         index: the names of columns that are pandas' index; they are taken only where they are named.
     """
 

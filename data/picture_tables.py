@@ -5,11 +5,10 @@ from itertools import accumulate
 from typing import Any
 
 import numpy as np
-
-from data.encoded import Encoded
-from data.folders import File, counted, listed
-from data.labels import ABSENT
-from data.parquet_table import reason_of
+from scoresde.data.encoded import Encoded
+from scoresde.data.folders import File, counted, listed
+from scoresde.data.labels import ABSENT
+from scoresde.data.parquet_table import reason_of
 
 
 def from_tables(files: list[File], column: str | None, labels: str | None, where: str) -> tuple[Encoded, list[str]]:

@@ -4,10 +4,9 @@ import math
 
 import numpy as np
 import torch
+from scoresde.data.files import numbers_of, open_file, report
+from scoresde.data.levels import as_levels, as_tensor, integers
 from torch import Tensor
-
-from data.files import numbers_of, open_file, report
-from data.levels import as_levels, as_tensor, integers
 
 
 def read_points(

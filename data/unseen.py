@@ -1,9 +1,8 @@
 """No examples, only what they would be: for a trained network whose data are not at hand."""
 
 import torch
+from scoresde.data.base import Data
 from torch import Tensor
-
-from data.base import Data
 
 
 class Unseen(Data):
@@ -14,7 +13,7 @@ class Unseen(Data):
         std: the std of their pixels in model units, for the scale of a picture, ``parameterisation.sigma_data=auto``,
             and a Gaussian in place of their moments; 0.5 is that of photographs.
 
-    Their units are those of :class:`data.Images`: k + u = 128 x + 128.
+    Their units are those of :class:`scoresde.data.Images`: k + u = 128 x + 128.
     """
 
     def __init__(self, shape: list[int] | None = None, std: float = 0.5):

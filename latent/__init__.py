@@ -1,5 +1,10 @@
 """Latent-variable models: a VAE under two priors, and the GAN and WAE that one compares with."""
 
+if __name__ == "latent":  # a checkout's former name for this package
+    from scoresde.checkout import former
+
+    former(__name__)
+
 from .gan import GAN, Adversarial
 from .model import LatentModel
 from .networks import Convolutional, Dense, Networks

@@ -15,12 +15,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from scoresde.sde_lib import SDE, Draws
+from scoresde.training import Loss
+from scoresde.training.loss import given
 from torch import Tensor
 from torch.nn import functional
-
-from sde_lib import SDE, Draws
-from training import Loss
-from training.loss import given
 
 from .model import LatentModel, check_latent
 from .networks import Networks, without_gradients

@@ -4,10 +4,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import torch
+from scoresde.samplers import Sampler
+from scoresde.sde_lib import BlockNoise
 from torch import Tensor, nn
-
-from samplers import Sampler
-from sde_lib import BlockNoise
 
 from .prior import Prior
 

@@ -10,11 +10,10 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
+from scoresde.sde_lib import SDE, Draws
+from scoresde.training import DenoisingScoreMatching, Loss
+from scoresde.training.loss import given
 from torch import Tensor
-
-from sde_lib import SDE, Draws
-from training import DenoisingScoreMatching, Loss
-from training.loss import given
 
 from .vae import VAE
 

@@ -17,9 +17,10 @@ and Kautz, arXiv 2106.05931; Song et al., arXiv 2101.09258), D being the number 
 
 z_0 is the code before it is blurred. Equality holds for the exact score: the right-hand side is then the entropy of the
 codes at eps, blurred by k, plus the divergence of their law at T from the prior there. The middle term is the denoising
-loss with likelihood weighting, D times the range of log(alpha/sigma) times :class:`training.DenoisingScoreMatching`
-over :class:`training.levels.LogSNR`; it is differentiable in z_0, and so trains an encoder too. The log-density itself
-is that of the probability-flow ODE (:mod:`likelihood`).
+loss with likelihood weighting, D times the range of log(alpha/sigma) times
+:class:`scoresde.training.DenoisingScoreMatching` over :class:`scoresde.training.levels.LogSNR`; it is differentiable in
+z_0, and so trains an encoder too. The log-density itself is that of the probability-flow ODE
+(:mod:`scoresde.likelihood`).
 
 The score is *mixed* (2106.05931): a network in which each latent may keep the score of N(0, I), carried along by the
 SDE, and learns by how much to leave it,
@@ -33,13 +34,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import torch
+from scoresde.likelihood import Likelihood
+from scoresde.models import Parameterisation, ScoreModel
+from scoresde.samplers import Sampler
+from scoresde.sde_lib import SDE, Draws, per_sample
+from scoresde.training import DenoisingScoreMatching
 from torch import Tensor, nn
-
-from likelihood import Likelihood
-from models import Parameterisation, ScoreModel
-from samplers import Sampler
-from sde_lib import SDE, Draws, per_sample
-from training import DenoisingScoreMatching
 
 START = 0.0  # of b: half of each. From -2 on, where N(0, I) has nearly all, the network hardly learns
 

@@ -9,7 +9,7 @@ r"""The variational autoencoder: an encoder q(z|x), a decoder p(x|z), a prior p(
 .. math:: \log p(x) \ge \mathbb E\log\frac1K\sum_j w_j
 
 grows with K and tends to log p(x) (Burda et al., arXiv 1509.00519); K = 1 is the bound above. q = N(m(x), s(x)^2) is
-diagonal, and wider by what the prior wants (:mod:`latent.prior`).
+diagonal, and wider by what the prior wants (:mod:`scoresde.latent.prior`).
 """
 
 import math
@@ -17,9 +17,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from scoresde.likelihood import Likelihood
 from torch import Tensor
-
-from likelihood import Likelihood
 
 from .model import LatentModel, check_latent
 from .networks import Networks

@@ -3,19 +3,18 @@ r"""The Wasserstein autoencoder with an MMD penalty (Tolstikhin et al., arXiv 17
 .. math:: \mathbb E\,\|x - G(E(x))\|^2 + \lambda\,\mathrm{MMD}^2_k\bigl(E(x),\ z\bigr), \qquad z \sim N(0, I)
 
 The encoder is a function, and the codes of all data together, not those of each point, are fitted to the prior. k is a
-sum of inverse multiquadratics (:func:`metrics.mmd`).
+sum of inverse multiquadratics (:func:`scoresde.metrics.mmd`).
 """
 
 import math
 from dataclasses import dataclass
 from typing import ClassVar
 
+from scoresde.metrics import mmd
+from scoresde.sde_lib import SDE, Draws
+from scoresde.training import Loss
+from scoresde.training.loss import given
 from torch import Tensor
-
-from metrics import mmd
-from sde_lib import SDE, Draws
-from training import Loss
-from training.loss import given
 
 from .model import LatentModel, check_latent
 from .networks import Networks

@@ -1,5 +1,10 @@
 """Exact log p(x), in nats, and the variational bound; of integers, a bound on log P."""
 
+if __name__ == "likelihood":  # a checkout's former name for this package
+    from scoresde.checkout import former
+
+    former(__name__)
+
 from .binary import BinaryBound
 from .bound import BoundTerms, VariationalBound, bin_edges
 from .crosscheck import CrossCheck, Estimate

@@ -5,18 +5,17 @@ form.
     -\log P(x_0) \le KL\bigl(q(x_T|x_0)\,\|\,\text{coins}\bigr)
     + \sum_{n=2}^T \mathbb E\,KL\bigl(q(x_{n-1}|x_n, x_0)\,\|\,p(x_{n-1}|x_n)\bigr) + \mathbb E[-\log p(x_0|x_1)]
 
-(arXiv 1503.03585; the kernels are those of :mod:`sde_lib.binary`). It is loose by what a step's bits, drawn each by
-itself, do not know of one another, which is of order 1/T, and by what the network does not know.
+(arXiv 1503.03585; the kernels are those of :mod:`scoresde.sde_lib.binary`). It is loose by what a step's bits, drawn
+each by itself, do not know of one another, which is of order 1/T, and by what the network does not know.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from scoresde.sde_lib import BinaryChain, Counted, ScoreFn
+from scoresde.sde_lib.binary import bits_of
 from torch import Tensor
-
-from sde_lib import BinaryChain, Counted, ScoreFn
-from sde_lib.binary import bits_of
 
 from .bound import BoundTerms, added_up
 

@@ -51,10 +51,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from scoresde.data import Data
+from scoresde.sde_lib import SDE, Counted, ScoreFn, per_sample
 from torch import Tensor
-
-from data import Data
-from sde_lib import SDE, Counted, ScoreFn, per_sample
 
 from .immse import uniform
 

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from scoresde.sde_lib import SDE, ScoreFn
 from torch import Tensor
-
-from sde_lib import SDE, ScoreFn
 
 
 @dataclass(frozen=True)

@@ -39,10 +39,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from scoresde.sde_lib.divergence import Pull, inner
+from scoresde.sde_lib.quadrature import gauss_legendre
 from torch import Tensor
-
-from sde_lib.divergence import Pull, inner
-from sde_lib.quadrature import gauss_legendre
 
 from .moments import Moments
 

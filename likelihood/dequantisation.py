@@ -34,10 +34,9 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
+from scoresde.data import Data
+from scoresde.sde_lib import SDE
 from torch import Tensor
-
-from data import Data
-from sde_lib import SDE
 
 from .likelihood import Likelihood
 

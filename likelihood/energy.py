@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from scoresde.sde_lib import SDE, ScoreFn
 from torch import Tensor
-
-from sde_lib import SDE, ScoreFn
 
 from .crosscheck import CrossCheck, Estimate
 

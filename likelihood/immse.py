@@ -22,7 +22,7 @@ Gaussian G, of which all is known,
   SDE* run from the prior, since KL(p(x_T|x) || prior) + 1/2 int e is the divergence of the two laws of its whole path
   (cf. arXiv 2101.09258). ``start="corrected"``, the density of the data at x itself, goes on to infinity: beyond the
   data's finest detail gamma^2 (e - e_G) is constant, and what is left of the integral is gamma (e - e_G) at eps. That
-  is the correction of order k^2 = 1/gamma of :mod:`likelihood.likelihood`, here without a derivative.
+  is the correction of order k^2 = 1/gamma of :mod:`scoresde.likelihood.likelihood`, here without a derivative.
 * **The noise.** e and e_G are seen on the same z, so that a Gaussian with its own moments has no variance at all.
 
 The integral is taken over w = log(1 + v gamma), v the largest variance of G: even in gamma where the noise hides the
@@ -40,9 +40,8 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
+from scoresde.sde_lib import SDE, Counted, ScoreFn, frame, per_sample
 from torch import Tensor
-
-from sde_lib import SDE, Counted, ScoreFn, frame, per_sample
 
 from .crosscheck import CrossCheck, Estimate
 from .moments import Moments

@@ -24,11 +24,12 @@ torchdiffeq solves.
 Three terms stand at the ends and on the way, each of which can be switched off:
 
 * **The start.** p_eps is the density of data blurred by k = sigma/alpha at eps. The blur of q(x) = alpha^D
-  p_eps(alpha x) is undone as that of the Gaussian which touches log q at x to second order (:mod:`likelihood.deblur`):
-  exact for Gaussian data however fine, and to order k^2 for all. :meth:`Likelihood.start_error` says what may be left.
-  ``start="plain"`` scores x itself by p_eps, as the published code does.
+  p_eps(alpha x) is undone as that of the Gaussian which touches log q at x to second order
+  (:mod:`scoresde.likelihood.deblur`): exact for Gaussian data however fine, and to order k^2 for all.
+  :meth:`Likelihood.start_error` says what may be left. ``start="plain"`` scores x itself by p_eps, as the published
+  code does.
 * **The end.** p_T is taken to be the Gaussian of the data's first two moments, carried to T
-  (:mod:`likelihood.moments`), and not N(0, sigma(T)^2 I), the published prior (``prior="standard"``).
+  (:mod:`scoresde.likelihood.moments`), and not N(0, sigma(T)^2 I), the published prior (``prior="standard"``).
 * **The variance.** The score of that same Gaussian has a known divergence, and a Jacobian near to the network's where
   the noise is not small: a control variate for random probes, which leaves them unbiased whatever the network is.
 """
@@ -39,13 +40,12 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
+from scoresde.sde_lib import SDE, BasisVectors, Counted, Probes, ScoreFn, divergence, frame, integrate, of_rows
+from scoresde.sde_lib.divergence import Control, linearised
+from scoresde.sde_lib.frame import Flow, check_clock
+from scoresde.sde_lib.ode import PAIRS, Step, check_solver
+from scoresde.sde_lib.quadrature import gauss_legendre
 from torch import Tensor
-
-from sde_lib import SDE, BasisVectors, Counted, Probes, ScoreFn, divergence, frame, integrate, of_rows
-from sde_lib.divergence import Control, linearised
-from sde_lib.frame import Flow, check_clock
-from sde_lib.ode import PAIRS, Step, check_solver
-from sde_lib.quadrature import gauss_legendre
 
 from .deblur import Deblurring, deblur
 from .moments import Moments
@@ -75,7 +75,7 @@ class LogLikelihood:
 
 @dataclass(frozen=True)
 class StartError:
-    """How far the start's correction may be off at some points; see :mod:`likelihood.deblur`.
+    """How far the start's correction may be off at some points; see :mod:`scoresde.likelihood.deblur`.
 
     Attributes:
         difference: by how much two noise levels disagree about log p of the data, in nats, (B,), of either sign.
@@ -121,11 +121,12 @@ class Likelihood:
     """(sde, score, x) -> log p(x).
 
     Arguments:
-        probes: how the divergence is taken: exactly, or by random probes; see :mod:`sde_lib.divergence`.
-        method: ``tsit5`` or ``dopri5`` (a step size for each point) or ``torchdiffeq.NAME``; see :mod:`sde_lib.ode`.
-        clock: the variable of integration, ``angle`` or ``t``; see :mod:`sde_lib.frame`.
-        error: what :class:`tasks.LikelihoodTask` chooses the open ones of tolerance, probes and points by: nats a
-            dimension, of integers bits a dimension; ``auto`` for what its output shows, None to choose nothing.
+        probes: how the divergence is taken: exactly, or by random probes; see :mod:`scoresde.sde_lib.divergence`.
+        method: ``tsit5`` or ``dopri5`` (a step size for each point) or ``torchdiffeq.NAME``; see
+            :mod:`scoresde.sde_lib.ode`.
+        clock: the variable of integration, ``angle`` or ``t``; see :mod:`scoresde.sde_lib.frame`.
+        error: what :class:`scoresde.tasks.LikelihoodTask` chooses the open ones of tolerance, probes and points by:
+            nats a dimension, of integers bits a dimension; ``auto`` for what its output shows, None to choose nothing.
         rtol, atol: tolerances of the local error, of each point by itself; of log p, in nats, rtol is that of two
             dimensions in however many there are, and counts where no random probes hide it. None leaves them open:
             what is not chosen is 1e-5, and beside random probes 1e-4.
@@ -226,7 +227,7 @@ class Likelihood:
     def start_error(
         self, sde: SDE, score: ScoreFn, x: Tensor, randn_like: Callable[[Tensor], Tensor] = torch.randn_like
     ) -> StartError:
-        """How far ``start="corrected"`` may be off at x (B, *), in nats; see :mod:`likelihood.deblur`."""
+        """How far ``start="corrected"`` may be off at x (B, *), in nats; see :mod:`scoresde.likelihood.deblur`."""
         with torch.inference_mode(False), torch.no_grad():
             x = x.clone() if x.is_inference() else x
             return self.settled(x.shape[1:].numel()).two_levels(sde, score, x, randn_like)
@@ -275,7 +276,7 @@ class Likelihood:
             randn_like: the source of normals for random probes.
             on_step: called with the share of the way done.
             differentiable: whether log_prob and z can be differentiated with respect to x and to whatever the score
-                holds, in memory that does not grow with the number of steps; see :func:`sde_lib.integrate`.
+                holds, in memory that does not grow with the number of steps; see :func:`scoresde.sde_lib.integrate`.
         """
         with torch.inference_mode(False), torch.set_grad_enabled(differentiable):  # the divergence is a derivative
             x = x.clone() if x.is_inference() else x

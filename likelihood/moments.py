@@ -13,9 +13,8 @@ import math
 from dataclasses import dataclass
 
 import torch
+from scoresde.sde_lib import SDE
 from torch import Tensor
-
-from sde_lib import SDE
 
 PAIRED = 1000
 

@@ -1,5 +1,10 @@
 """How far two samples are from each other, and from copies; it works on the numbers that it is given."""
 
+if __name__ == "metrics":  # a checkout's former name for this package
+    from scoresde.checkout import former
+
+    former(__name__)
+
 from .classes import class_shares, classifier_score, confident
 from .coverage import Classes, Coverage, belonging, mode_coverage
 from .frechet import frechet_distance, gaussian_distance

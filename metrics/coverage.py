@@ -5,7 +5,7 @@ trained on real data. A mode is *found* if it holds at least a fifth of the shar
 :math:`\tfrac12\sum_k |\hat w_k - w_k|` says how far all shares are off. A sample of a mixture is *good* if it lies
 within the radius of its mode that holds 99 % of the mode's own points (3.03 standard deviations in the plane).
 
-Without modes see :mod:`metrics.support`.
+Without modes see :mod:`scoresde.metrics.support`.
 """
 
 from dataclasses import dataclass

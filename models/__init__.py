@@ -1,5 +1,10 @@
 """The score: networks, what their output means, and the exact score of a mixture."""
 
+if __name__ == "models":  # a checkout's former name for this package
+    from scoresde.checkout import former
+
+    former(__name__)
+
 from .adm import ADM
 from .bits import Bits
 from .classifier import Classifier, GuidedByClassifier, MLPClassifier, UNetClassifier

@@ -3,19 +3,18 @@ r"""A U-Net F(x, c) of today: adaptive group normalisation, attention of several
 ADM (Dhariwal and Nichol, arXiv 2105.05233, section 3): blocks that halve and double resample both their branches; the
 noise level, and y, scale and shift what is normalised; attention at several resolutions, heads of one width everywhere.
 
-With ``magnitude_preserving`` the same plan is built of layers that keep magnitudes (:mod:`models.magnitude`), as in
-EDM2 (Karras et al., arXiv 2312.02696): no group normalisation and no bias; each branch is blended in with 0.3; the
-noise level multiplies channels by 1 + g times its features, with g from 0; queries, keys and values are normalised; an
-image gets a channel of ones; a scalar g from 0 multiplies the output.
+With ``magnitude_preserving`` the same plan is built of layers that keep magnitudes (:mod:`scoresde.models.magnitude`),
+as in EDM2 (Karras et al., arXiv 2312.02696): no group normalisation and no bias; each branch is blended in with 0.3;
+the noise level multiplies channels by 1 + g times its features, with g from 0; queries, keys and values are normalised;
+an image gets a channel of ones; a scalar g from 0 multiplies the output.
 """
 
 import math
 
 import torch
+from scoresde.sde_lib import Dropout, recomputed
 from torch import Tensor, nn
 from torch.nn import functional
-
-from sde_lib import Dropout, recomputed
 
 from . import magnitude
 from .attention import attend_pixels, heads_of
@@ -139,7 +138,8 @@ class ADM(nn.Module):
         magnitude_preserving: EDM2's layers; see the module's text.
         checkpointing: compute blocks once more on the way back instead of keeping what is inside them: a fraction of
             the memory for a third more time.
-        condition: the length of y, for a network F(x, c, y) of p(x | y); 0 for none. See :mod:`data.condition`.
+        condition: the length of y, for a network F(x, c, y) of p(x | y); 0 for none. See
+            :mod:`scoresde.data.condition`.
     """
 
     def __init__(

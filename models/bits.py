@@ -5,16 +5,15 @@ By Bayes' rule the log-odds are those from all *other* bits of x_n, and what the
 .. math:: \log\frac{P(x_0^i = 1 \mid x_n)}{P(x_0^i = -1 \mid x_n)}
           = F_\theta(x_n, c)^i + \log\frac{1 + \alpha}{1 - \alpha}\,x_n^i, \qquad \alpha = k_n
 
-of the binomial chain (:mod:`sde_lib.binary`): the second term is large where there is little noise, and known.
+of the binomial chain (:mod:`scoresde.sde_lib.binary`): the second term is large where there is little noise, and known.
 """
 
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from scoresde.sde_lib import BinaryChain
 from torch import Tensor
-
-from sde_lib import BinaryChain
 
 from .parameterisation import Parameterisation
 

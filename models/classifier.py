@@ -12,10 +12,9 @@ from collections.abc import Callable
 from itertools import pairwise
 
 import torch
+from scoresde.sde_lib import SDE, ScoreFn, of_rows, per_sample, under
 from torch import Tensor, nn
 from torch.nn import functional
-
-from sde_lib import SDE, ScoreFn, of_rows, per_sample, under
 
 from .embedding import FourierFeatures, NoiseEmbedding
 from .unet import Residual, group_norm
@@ -78,7 +77,7 @@ class GuidedByClassifier(nn.Module):
         return self.score(at if differentiable else x, t) + self.guidance * pull
 
     def of_rows(self, rows: Tensor) -> "GuidedByClassifier":
-        """The same for some rows of the batch; see :mod:`sde_lib.rows`."""
+        """The same for some rows of the batch; see :mod:`scoresde.sde_lib.rows`."""
         y = self.y if len(self.y) == 1 else self.y[rows]
         return GuidedByClassifier(of_rows(self.score, rows), self.classifier, y, self.guidance)
 
@@ -96,7 +95,7 @@ class MLPClassifier(nn.Module):
         shape: the shape (D,) of one vector.
         classes: K.
         width, depth: of the hidden layers.
-        fourier, fourier_scale: as in :class:`models.MLP`.
+        fourier, fourier_scale: as in :class:`scoresde.models.MLP`.
     """
 
     def __init__(

@@ -1,8 +1,7 @@
 """What becomes a score once y is given."""
 
+from scoresde.sde_lib import SDE, ScoreFn
 from torch import Tensor, nn
-
-from sde_lib import SDE, ScoreFn
 
 from .classifier import GuidedByClassifier
 
@@ -12,7 +11,7 @@ class ConditionalScore(nn.Module):
 
     Arguments:
         score: of p(x | y), with a method ``given(y, guidance)``; or of p(x), with a classifier.
-        guidance: w of :mod:`models.given`, or of :mod:`models.classifier`.
+        guidance: w of :mod:`scoresde.models.given`, or of :mod:`scoresde.models.classifier`.
         classifier: p(y | x, t); None for classifier-free guidance.
     """
 

@@ -15,9 +15,8 @@ x is scaled to what it would be there (``parameterisation.input``), so that the 
 import math
 
 import torch
+from scoresde.sde_lib import SDE
 from torch import Tensor
-
-from sde_lib import SDE
 
 from .clock import Clock
 from .embedding import RandomFourier

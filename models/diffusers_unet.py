@@ -2,10 +2,9 @@
 
 import math
 
+from scoresde.sde_lib import Dropout
 from torch import Tensor, nn
 from torch.nn import functional
-
-from sde_lib import Dropout
 
 from .clock import Clock
 from .given import ConditionEmbedding, add_condition
@@ -20,8 +19,9 @@ class DiffusersUNet(nn.Module):
         shape: the shape (C, H, W) of one image.
         block_out_channels, layers_per_block, down_block_types, up_block_types, attention_head_dim, norm_num_groups,
             norm_eps, downsample_padding, freq_shift, flip_sin_to_cos, dropout: as in diffusers.
-        clock: the step number of a noise level; None for n = 250 (c + 2.5), see :mod:`models.embedding`.
-        condition: the length of y, for a network F(x, c, y) of p(x | y); 0 for none. See :mod:`data.condition`.
+        clock: the step number of a noise level; None for n = 250 (c + 2.5), see :mod:`scoresde.models.embedding`.
+        condition: the length of y, for a network F(x, c, y) of p(x | y); 0 for none. See
+            :mod:`scoresde.data.condition`.
     """
 
     def __init__(
@@ -97,7 +97,11 @@ class DiffusersUNet(nn.Module):
         self.known = ConditionEmbedding(condition, 4 * block_out_channels[0]) if condition else None
 
     def config(self) -> dict:
-        """The keys of the UNet2DModel, for :mod:`models.unet2d`; ValueError where y is told in a way of ours."""
+        """Returns the keys of the UNet2DModel, for :mod:`scoresde.models.unet2d`.
+
+        Raises:
+            ValueError: the network is conditional, in a way that diffusers does not have.
+        """
         if self.known is not None:
             raise ValueError("a network that is told labels in our way is no UNet2DModel; leave data.condition out")
         return {"sample_size": list(self.size), "time_embedding_type": "positional", **self.keys}

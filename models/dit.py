@@ -12,10 +12,9 @@ level (and of y), from 0, so that every block starts as the identity ("adaLN-Zer
 """
 
 import torch
+from scoresde.sde_lib import Dropout, recomputed
 from torch import Tensor, nn
 from torch.nn import functional
-
-from sde_lib import Dropout, recomputed
 
 from .embedding import NoiseEmbedding
 from .given import ConditionEmbedding, add_condition
@@ -79,7 +78,8 @@ class DiT(nn.Module):
         dropout: the share of inner values dropped in training.
         checkpointing: compute blocks once more on the way back instead of keeping what is inside them: a fraction of
             the memory for a third more time.
-        condition: the length of y, for a network F(x, c, y) of p(x | y); 0 for none. See :mod:`data.condition`.
+        condition: the length of y, for a network F(x, c, y) of p(x | y); 0 for none. See
+            :mod:`scoresde.data.condition`.
     """
 
     def __init__(

@@ -21,9 +21,10 @@ class ConditionEmbedding(nn.Module):
     """Features of y, (B, condition) to (B, width).
 
     Arguments:
-        condition: the length of what the network is told of y; see :mod:`data.condition`.
+        condition: the length of what the network is told of y; see :mod:`scoresde.data.condition`.
         width: the length of the result.
-        fourier: how many random directions of y are added as cosine and sine, as :class:`models.MLP` does with x.
+        fourier: how many random directions of y are added as cosine and sine, as :class:`scoresde.models.MLP` does with
+            x.
     """
 
     def __init__(self, condition: int, width: int, fourier: int = 32):
@@ -86,5 +87,5 @@ class Given(nn.Module):
         return lambda x, c: inner(x, c, y)
 
     def of_rows(self, rows: Tensor) -> "Given":
-        """The same for some rows of the batch; see :mod:`sde_lib.rows`."""
+        """The same for some rows of the batch; see :mod:`scoresde.sde_lib.rows`."""
         return self if len(self.y) == 1 else Given(self.net, self.y[rows], self.guidance)

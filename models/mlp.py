@@ -3,9 +3,8 @@
 from typing import Literal
 
 import torch
+from scoresde.sde_lib import Dropout
 from torch import Tensor, nn
-
-from sde_lib import Dropout
 
 from .embedding import FourierFeatures, NoiseEmbedding
 from .given import ConditionEmbedding, add_condition
@@ -25,8 +24,9 @@ class MLP(nn.Module):
         fourier: how many random directions of the input are added as cosine and sine; 0 for none.
         fourier_scale: the std of their frequencies, in turns per unit of the (unit-variance) input.
         dropout: the share of hidden values dropped in training.
-        embedding: of the noise level, ``smooth`` or ``steps``; see :mod:`models.embedding`.
-        condition: the length of y, for a network F(x, c, y) of p(x | y); 0 for none. See :mod:`data.condition`.
+        embedding: of the noise level, ``smooth`` or ``steps``; see :mod:`scoresde.models.embedding`.
+        condition: the length of y, for a network F(x, c, y) of p(x | y); 0 for none. See
+            :mod:`scoresde.data.condition`.
     """
 
     def __init__(

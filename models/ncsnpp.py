@@ -5,7 +5,7 @@ Residual blocks at falling and rising resolution with a skip from every block, a
 * ``residual=biggan``: a block resamples both its branches (Brock et al., arXiv 1809.11096); ``ddpm``: a convolution
   does it between blocks (Ho et al., arXiv 2006.11239);
 * ``skip_rescale``: sums of two branches are divided by sqrt(2);
-* ``fir_kernel``: the filter of :mod:`models.resample`, or none;
+* ``fir_kernel``: the filter of :mod:`scoresde.models.resample`, or none;
 * ``progressive_input``: the image itself, halved again and again, joins each level; ``progressive``: each level adds
   to an image that is doubled again and again (Karras et al., arXiv 1912.04958).
 
@@ -17,9 +17,9 @@ DDPM++ have min(C/4, 32) groups of C channels, DDPM has 32 whatever C is (``grou
 agree; on fewer, the same weights compute two functions.
 
 The published networks are told log sigma through random Fourier features, or a step number through a sinusoidal
-embedding (:mod:`models.clock`), and take x as their SDE leaves it (``parameterisation.input``). Their images lie in a
-range of one, [0, 1], when they are told sigma; in model units, [-1, 1], every sigma is twice as large, so that they
-are told the log of sigma/2 here.
+embedding (:mod:`scoresde.models.clock`), and take x as their SDE leaves it (``parameterisation.input``). Their images
+lie in a range of one, [0, 1], when they are told sigma; in model units, [-1, 1], every sigma is twice as large, so that
+they are told the log of sigma/2 here.
 """
 
 import math
@@ -27,10 +27,9 @@ from collections.abc import Iterator
 from typing import Literal
 
 import torch
+from scoresde.sde_lib import Dropout, recomputed
 from torch import Tensor, nn
 from torch.nn import functional
-
-from sde_lib import Dropout, recomputed
 
 from .attention import attend_pixels, heads_of
 from .clock import Clock
@@ -142,10 +141,11 @@ class NCSNpp(nn.Module):
             in DDPM's own network (arXiv 2006.11239).
         dropout: the share of values dropped inside a block in training.
         embedding: of the noise level: ``fourier``, of log sigma; ``positional``, of a step number; ``smooth``, which
-            costs an ODE's solver fewer evaluations (:mod:`models.embedding`); ``none``, a network that is not told it.
+            costs an ODE's solver fewer evaluations (:mod:`scoresde.models.embedding`); ``none``, a network that is not
+            told it.
         fourier_scale: the std of the random Fourier features' frequencies.
         data_range: the width of the data's range in model units; sigma is told in units of it.
-        clock: the step number of a noise level; null for the steps of :mod:`models.embedding`.
+        clock: the step number of a noise level; null for the steps of :mod:`scoresde.models.embedding`.
         residual: the kind of block, ``biggan`` or ``ddpm``.
         groups: the groups of every normalisation, which must divide ``width``; None for min(C/4, 32) of C channels.
             Published: 32 for DDPM, None for NCSN++ and DDPM++.
@@ -158,7 +158,8 @@ class NCSNpp(nn.Module):
         init_scale: the variance, over that of the other layers, at which a branch's last layer starts.
         checkpointing: compute blocks once more on the way back instead of keeping what is inside them: a fraction of
             the memory for a third more time.
-        condition: the length of y, for a network F(x, c, y) of p(x | y); 0 for none. See :mod:`data.condition`.
+        condition: the length of y, for a network F(x, c, y) of p(x | y); 0 for none. See
+            :mod:`scoresde.data.condition`.
     """
 
     def __init__(
@@ -278,7 +279,7 @@ class NCSNpp(nn.Module):
         self.known = ConditionEmbedding(condition, noise) if condition else None
 
     def parts(self) -> Iterator[nn.Module]:
-        """The modules with weights in the order in which x meets them, for :mod:`models.published`."""
+        """The modules with weights in the order in which x meets them, for :mod:`scoresde.models.published`."""
         if self.features is not None:
             yield self.features
             yield self.noise[0]

@@ -17,9 +17,8 @@ from copy import copy
 from typing import Any
 
 import torch
+from scoresde.sde_lib import SDE, of_rows
 from torch import Tensor, nn
-
-from sde_lib import SDE, of_rows
 
 
 class Oracle(nn.Module):
@@ -67,8 +66,8 @@ class Oracle(nn.Module):
         """The exact score of p(x | y), whose components are those of p(x) with the weights p(k | y); None for p(x).
 
         Arguments:
-            y: (B, width), or (1, width) for one that all samples share, as :class:`data.Condition` encodes it.
-            guidance: see :mod:`models.given`; of scores that are exact.
+            y: (B, width), or (1, width) for one that all samples share, as :class:`scoresde.data.Condition` encodes it.
+            guidance: see :mod:`scoresde.models.given`; of scores that are exact.
         """
         if y is None or guidance == 0:
             return self
@@ -79,7 +78,7 @@ class Oracle(nn.Module):
 
     @property
     def of_rows(self) -> Callable[[Tensor], "Oracle"]:
-        """of_rows(rows), where each sample has a y of its own; see :mod:`sde_lib.rows`."""
+        """of_rows(rows), where each sample has a y of its own; see :mod:`scoresde.sde_lib.rows`."""
         if self.log_weights.ndim == 1 or len(self.log_weights) == 1:
             raise AttributeError("one score for all rows")
 
@@ -111,7 +110,7 @@ class Oracle(nn.Module):
 
 
 class Line(nn.Module):
-    """s + w (s_y - s) of two exact scores: classifier-free guidance; see :mod:`models.given`."""
+    """s + w (s_y - s) of two exact scores: classifier-free guidance; see :mod:`scoresde.models.given`."""
 
     cost = 2
 
@@ -123,7 +122,7 @@ class Line(nn.Module):
         return torch.lerp(self.plain(x, t), self.told(x, t), self.guidance)
 
     def of_rows(self, rows: Tensor) -> "Line":
-        """The same for some rows of the batch; see :mod:`sde_lib.rows`."""
+        """The same for some rows of the batch; see :mod:`scoresde.sde_lib.rows`."""
         return Line(self.plain, of_rows(self.told, rows), self.guidance)
 
     def under(self, sde: SDE, other: SDE) -> "Line":

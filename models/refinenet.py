@@ -120,8 +120,9 @@ class RefineNet(nn.Module):
     Arguments:
         shape: the shape (C, H, W) of one image.
         channels: of the first stage; the others have twice as many. Published: 128.
-        embedding: ``smooth`` or ``steps``; see :mod:`models.embedding`.
-        condition: the length of y, for a network F(x, c, y) of p(x | y); 0 for none. See :mod:`data.condition`.
+        embedding: ``smooth`` or ``steps``; see :mod:`scoresde.models.embedding`.
+        condition: the length of y, for a network F(x, c, y) of p(x | y); 0 for none. See
+            :mod:`scoresde.data.condition`.
     """
 
     def __init__(self, shape: tuple[int, ...], channels: int = 128, embedding: str = "smooth", condition: int = 0):

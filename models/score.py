@@ -4,7 +4,7 @@ r"""One time-conditioned network, read as the score of any SDE.
     s_\theta(x, t) = c_{skip}\,x + c_{out}\,F_\theta(c_{in}\,x,\ c_{noise}), \qquad
     c_{noise} = \tfrac14\log(\sigma/\alpha)
 
-The coefficients are a row of :mod:`models.parameterisation`. The network is told the noise-to-signal ratio and
+The coefficients are a row of :mod:`scoresde.models.parameterisation`. The network is told the noise-to-signal ratio and
 never t: the ratio means the same under every SDE, t does not.
 """
 
@@ -12,9 +12,8 @@ from collections.abc import Callable, Iterable
 from copy import copy
 
 import torch
+from scoresde.sde_lib import SDE, Affine, at, per_sample
 from torch import Tensor, nn
-
-from sde_lib import SDE, Affine, at, per_sample
 
 from .given import Given
 from .parameterisation import Parameterisation
@@ -57,7 +56,7 @@ class ScoreModel(nn.Module):
         return *self.parameterisation.coefficients(alpha, sigma), (sigma / alpha).log() / 4
 
     def combinations(self, t: Tensor, A: Tensor, C: Tensor, dtype: torch.dtype) -> list[Callable[[Tensor], Tensor]]:
-        """A_i x + C_i score(x, t_i), the coefficients of all i at once; see :func:`sde_lib.affine.combinations`."""
+        """A_i x + C_i score(x, t_i) for all i, as :func:`scoresde.sde_lib.affine.combinations`."""
         c_skip, c_out, c_in, c_noise = self.coefficients(t)
         table = torch.stack([A + C * c_skip, C * c_out, c_in, c_noise], dim=1).to(dtype)
 
@@ -74,7 +73,8 @@ class ScoreModel(nn.Module):
 
     def given(self, y: Tensor | None, guidance: float = 1.0) -> "ScoreModel":
         """The score of p(x | y) from a network F(x, c, y): y (B, condition), or (1, condition) for one that all samples
-        share, as :class:`data.Condition` encodes it; None for p(x). For ``guidance`` see :mod:`models.given`.
+        share, as :class:`scoresde.data.Condition` encodes it; None for p(x). For ``guidance`` see
+        :mod:`scoresde.models.given`.
         """
         y = torch.zeros(1, self.net.condition) if y is None else y
         return ScoreModel(self.sde, Given(self.net, y.to(next(self.net.parameters())), guidance), self.parameterisation)
@@ -91,7 +91,7 @@ class ScoreModel(nn.Module):
 
     @property
     def of_rows(self) -> Callable[[Tensor], "ScoreModel"]:
-        """of_rows(rows), where the network holds a y for each sample; see :mod:`sde_lib.rows`."""
+        """of_rows(rows), where the network holds a y for each sample; see :mod:`scoresde.sde_lib.rows`."""
         pick = self.net.of_rows  # an AttributeError without one: then this has none either
         return lambda rows: ScoreModel(self.sde, pick(rows), self.parameterisation)
 
@@ -102,7 +102,7 @@ class ScoreModel(nn.Module):
         return twin
 
     def affine(self, times: Iterable[float]) -> Affine:
-        """A x + C score(x, t), its coefficients computed for all times at once; see :func:`sde_lib.affine`."""
+        """A x + C score(x, t), its coefficients computed for all times at once; see :func:`scoresde.sde_lib.affine`."""
         rows: dict[float, list[float]] = {}
 
         def add(times: list[float]) -> None:

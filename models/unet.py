@@ -4,10 +4,9 @@ import math
 from typing import Literal
 
 import torch
+from scoresde.sde_lib import Dropout, recomputed
 from torch import Tensor, nn
 from torch.nn import functional
-
-from sde_lib import Dropout, recomputed
 
 from .attention import attend_pixels, heads_of
 from .embedding import NoiseEmbedding, PixelFeatures
@@ -74,11 +73,13 @@ class UNet(nn.Module):
         attention: the resolutions with self-attention, named by the longer side of the feature map in pixels.
         heads: attention heads.
         dropout: the share of values dropped inside a block in training.
-        embedding: of the noise level, ``smooth`` or ``steps``; see :mod:`models.embedding`.
-        pixel_features, pixel_unit: Fourier features of the image's values; see :class:`models.embedding.PixelFeatures`.
+        embedding: of the noise level, ``smooth`` or ``steps``; see :mod:`scoresde.models.embedding`.
+        pixel_features, pixel_unit: Fourier features of the image's values; see
+            :class:`scoresde.models.embedding.PixelFeatures`.
         checkpointing: compute blocks once more on the way back instead of keeping what is inside them: a fraction of
             the memory for a third more time.
-        condition: the length of y, for a network F(x, c, y) of p(x | y); 0 for none. See :mod:`data.condition`.
+        condition: the length of y, for a network F(x, c, y) of p(x | y); 0 for none. See
+            :mod:`scoresde.data.condition`.
     """
 
     def __init__(

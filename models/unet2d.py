@@ -2,8 +2,8 @@
 
 Two of its kinds are networks here: DDPM's, with attention after every block on the way up (``model=ddpm
 model.attention_up=all``), and NCSN++ with ``progressive=output_skip progressive_input=input_skip`` and the filter.
-Linear maps of the channels are matrices (out, in). A third is diffusers' own class (:mod:`models.diffusers_unet`),
-whose tensors keep their names.
+Linear maps of the channels are matrices (out, in). A third is diffusers' own class
+(:mod:`scoresde.models.diffusers_unet`), whose tensors keep their names.
 
 ``norm_num_groups`` is the number of groups of every normalisation of DDPM's kind, ``model.groups`` here. NCSN++'s kind
 has min(C/4, 32) groups of C channels in its blocks whatever the key says, but 32 in the attention of its levels, and
@@ -123,7 +123,7 @@ def told_steps(net: nn.Module) -> bool:
 
 def check_output(net: nn.Module, sign: int) -> None:
     """ValueError for a network whose output a scheduler of diffusers does not take for the noise; see
-    :mod:`models.convention` for the sign.
+    :mod:`scoresde.models.convention` for the sign.
     """
     if told_steps(net) and sign > 0:
         raise ValueError(

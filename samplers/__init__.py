@@ -1,5 +1,10 @@
 """Solving the reverse SDE: from a score and noise to samples."""
 
+if __name__ == "samplers":  # a checkout's former name for this package
+    from scoresde.checkout import former
+
+    former(__name__)
+
 from .adams_bashforth import AdamsBashforth
 from .adaptive import AdaptiveSDE
 from .additive import SEA, ShARK

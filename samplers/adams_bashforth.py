@@ -1,6 +1,7 @@
 r"""Adams-Bashforth methods on the velocity, in the angle theta = arctan(sigma/alpha).
 
-In :math:`y = x/S`, :math:`S = \sqrt{\alpha^2 + \sigma^2}`, the probability flow of every SDE is (:mod:`sde_lib.frame`)
+In :math:`y = x/S`, :math:`S = \sqrt{\alpha^2 + \sigma^2}`, the probability flow of every SDE is
+(:mod:`scoresde.sde_lib.frame`)
 
 .. math:: \frac{dy}{d\theta} = v = \cos\theta\,\varepsilon - \sin\theta\,D = -\tan\theta\,(y + S\,s_\theta(x, t)),
 
@@ -17,9 +18,8 @@ the second as long as the noise is not small, and that is where few steps do the
 from dataclasses import dataclass
 
 import torch
+from scoresde.sde_lib import SDE
 from torch import Tensor
-
-from sde_lib import SDE
 
 from .deis import WEIGHTS, AnyOrder, lagrange
 

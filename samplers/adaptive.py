@@ -9,13 +9,13 @@ Euler-Maruyama and the improved Euler step share one Brownian increment, and the
 
 (The published error has no rho: of a long step down from much noise it sees little, x'_prev being large.) A step with
 e <= 1 ends in x'', and the next has the size theta h e^-r, five times the last at most. The variables are those of
-:mod:`samplers.additive` at eta = 1, in which the noise is additive: V = (sigma/alpha)^2 + q^2, the clock is 1/V, Delta
-W ~ N(0, 1/V_s - 1/V_t), M = x/alpha + alpha V score, rho = alpha_s V_s/(alpha_t V_t) and E = alpha_s (1 - V_s/V_t). So
-noise itself is never an error, and what a rejection must keep is a plain Brownian motion. Step sizes are measured as
-shares of the way from T to eps (``SDE.even``), which needs no inverse of the clock. q is the data's std: a step down
-from pure noise then lands where the data lie, and has the error it should have. (With q = 0 it lands in their middle,
-where the score may vanish and no error be seen; with a large q the score's linear part must be followed at three to
-four times the price.)
+:mod:`scoresde.samplers.additive` at eta = 1, in which the noise is additive: V = (sigma/alpha)^2 + q^2, the clock is
+1/V, Delta W ~ N(0, 1/V_s - 1/V_t), M = x/alpha + alpha V score, rho = alpha_s V_s/(alpha_t V_t) and E = alpha_s (1 -
+V_s/V_t). So noise itself is never an error, and what a rejection must keep is a plain Brownian motion. Step sizes are
+measured as shares of the way from T to eps (``SDE.even``), which needs no inverse of the clock. q is the data's std: a
+step down from pure noise then lands where the data lie, and has the error it should have. (With q = 0 it lands in their
+middle, where the score may vanish and no error be seen; with a large q the score's linear part must be followed at
+three to four times the price.)
 
 **Rejection with memory** (Rackauckas and Nie 2017, doi 10.3934/dcdsb.2017133). Whether a step is rejected depends on
 its noise. To draw another after a rejection is to sample from the noises that are not rejected: a bias that no
@@ -31,9 +31,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from scoresde.sde_lib import SDE, ScoreFn, of_rows, per_sample
 from torch import Tensor
-
-from sde_lib import SDE, ScoreFn, of_rows, per_sample
 
 from .additive import variance
 from .last import Last, check_last, finish
@@ -111,7 +110,7 @@ class AdaptiveSDE(Sampler):
         safety: theta, the share of the step size that the error would allow.
         exponent: r, how the step size follows the error.
         sigma_data: q, the std of the Gaussian on which every step is exact; ``auto`` in the yaml takes the data's.
-        last: the step from eps to the data, ``flow``, ``tweedie`` or ``none``; see :mod:`samplers.last`.
+        last: the step from eps to the data, ``flow``, ``tweedie`` or ``none``; see :mod:`scoresde.samplers.last`.
     """
 
     rtol: float = 0.02

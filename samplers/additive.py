@@ -1,7 +1,7 @@
 r"""The reverse SDE with additive noise, and solvers made for that (Foster, dos Reis and Strange, arXiv 2210.17543).
 
 With y = x/alpha and tau = (sigma/alpha)^2, the variance of the noise in y, the reverse SDE of any SDE of
-:mod:`sde_lib.base` runs down tau with a noise that is free of x and of t,
+:mod:`scoresde.sde_lib.base` runs down tau with a noise that is free of x and of t,
 
 .. math:: dy = \tfrac{1+\eta^2}{2}\,\alpha\,s_\theta\,du + \eta\,dW_u, \qquad u = \tau_T - \tau .
 
@@ -37,9 +37,8 @@ In x, with L = log(V_t/V_s), no power of V is left:
 from dataclasses import dataclass
 
 import torch
+from scoresde.sde_lib import SDE, Affine
 from torch import Tensor
-
-from sde_lib import SDE, Affine
 
 from .step import Step
 

@@ -22,9 +22,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from scoresde.sde_lib import SDE, ScoreFn, affine
 from torch import Tensor
-
-from sde_lib import SDE, ScoreFn, affine
 
 from .grid import LogSNR
 from .last import Last, check_last, finish
@@ -40,7 +39,7 @@ class AnnealedLangevin(Sampler):
         count: the steps at each.
         size: r, a step's epsilon beside the square of its level's sigma/alpha; None for the published rule. Published:
             0.1 for 10 levels of 100 steps, 0.062 for 232 levels of 5.
-        last: the step from eps to the data, ``flow``, ``tweedie`` or ``none``; see :mod:`samplers.last`.
+        last: the step from eps to the data, ``flow``, ``tweedie`` or ``none``; see :mod:`scoresde.samplers.last`.
     """
 
     levels: int = 10

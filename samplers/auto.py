@@ -28,9 +28,8 @@ samples of a Gaussian (tests/test_samplers.py).
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from scoresde.sde_lib import SDE, ScoreFn
 from torch import Tensor
-
-from sde_lib import SDE, ScoreFn
 
 from .adams_bashforth import AdamsBashforth
 from .additive import SEA
@@ -47,7 +46,7 @@ class Auto(Sampler):
     Arguments:
         nfe: the budget of network evaluations a sample.
         sigma_data: the std of the data in model units; ``auto`` in the yaml takes the data's.
-        last: the step from eps to the data, ``flow``, ``tweedie`` or ``none``; see :mod:`samplers.last`.
+        last: the step from eps to the data, ``flow``, ``tweedie`` or ``none``; see :mod:`scoresde.samplers.last`.
     """
 
     nfe: int = 50

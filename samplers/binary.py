@@ -3,9 +3,8 @@
 from collections.abc import Callable
 
 import torch
+from scoresde.sde_lib import BinaryChain, ScoreFn, at
 from torch import Tensor
-
-from sde_lib import BinaryChain, ScoreFn, at
 
 from .pc import Film, OnStep
 

@@ -23,9 +23,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from scoresde.sde_lib import SDE, Affine, per_sample
 from torch import Tensor
-
-from sde_lib import SDE, Affine, per_sample
 
 from .step import Step
 

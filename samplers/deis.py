@@ -11,8 +11,9 @@ methods called DEIS (arXiv 2204.13902). Order 1 is DDIM.
 Noise and not data, because the data's kernel puts its weight at the end of a step, where the polynomial extrapolates
 most, and the noise's at its start. On the mixture oracle with 8 to 24 steps the typical (median) error is about half
 of data prediction's at order 2 and a fifth at order 3; in the worst tenth, the samples on a ridge between two modes,
-the two are alike. (The velocity goes further still: :class:`samplers.AdamsBashforth`.) Strong guidance makes high
-orders unstable; data prediction is the remedy of arXiv 2211.01095 (:class:`samplers.Exponential`). Polynomials in
+the two are alike. (The velocity goes further still: :class:`scoresde.samplers.AdamsBashforth`.) Strong guidance makes
+high orders unstable; data prediction is the remedy of arXiv 2211.01095 (:class:`scoresde.samplers.Exponential`).
+Polynomials in
 lambda and not in t, because t is a label that each SDE chooses: under VP that is also a little better, under VE the two
 are the same.
 
@@ -23,10 +24,9 @@ for short steps and for long ones, where powers of lambda would be ill-condition
 from dataclasses import dataclass
 
 import torch
+from scoresde.sde_lib import SDE
+from scoresde.sde_lib.quadrature import gauss_legendre
 from torch import Tensor
-
-from sde_lib import SDE
-from sde_lib.quadrature import gauss_legendre
 
 from .multistep import Multistep
 

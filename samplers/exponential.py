@@ -18,7 +18,7 @@ D is replaced by the polynomial in tau through its last values, of which the int
 ``order``        eta    published as
 ===============  =====  =======================================================================================
 1                0      DDIM (arXiv 2010.02502, eq. 12), DPM-Solver++ 1
-1                1      ancestral sampling (DDPM): :class:`samplers.Ancestral`
+1                1      ancestral sampling (DDPM): :class:`scoresde.samplers.Ancestral`
 1                any    the exponential Euler-Maruyama method
 2                0      DPM-Solver++ 2M (arXiv 2211.01095, algorithm 2)
 2                1      SDE-DPM-Solver++ 2M (arXiv 2211.01095)
@@ -37,9 +37,8 @@ import math
 from dataclasses import dataclass
 
 import torch
+from scoresde.sde_lib import SDE
 from torch import Tensor
-
-from sde_lib import SDE
 
 from .multistep import Multistep
 

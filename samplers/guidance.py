@@ -52,10 +52,9 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
+from scoresde.sde_lib import SDE, ScoreFn, of_rows, per_sample
+from scoresde.sde_lib.frame import under
 from torch import Tensor
-
-from sde_lib import SDE, ScoreFn, of_rows, per_sample
-from sde_lib.frame import under
 
 from .conditioner import Conditioner, Held
 from .measurement import Measurement

@@ -13,9 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from scoresde.sde_lib import SDE, ScoreFn, affine
 from torch import Tensor
-
-from sde_lib import SDE, ScoreFn, affine
 
 from .pc import Film, OnStep, Sampler
 

@@ -3,7 +3,7 @@ r"""Sampling by the probability-flow ODE (arXiv 2011.13456, eq. 13): noise in, s
 .. math:: \frac{dx}{dt} = f(t)\,x - \tfrac12 g(t)^2\,\nabla_x\log p_t(x), \qquad \text{from } T \text{ to } eps
 
 ``clock=angle`` solves it as the cosine SDE's, in theta = arctan(sigma/alpha) and y = x/sqrt(alpha^2 + sigma^2), where
-it is smooth (:mod:`sde_lib.frame`); ``clock=t`` as it stands.
+it is smooth (:mod:`scoresde.sde_lib.frame`); ``clock=t`` as it stands.
 """
 
 from collections.abc import Callable
@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from scoresde.sde_lib import SDE, ScoreFn, frame, integrate
+from scoresde.sde_lib.frame import Flow, check_clock
+from scoresde.sde_lib.ode import Visit, check_solver
 from torch import Tensor
-
-from sde_lib import SDE, ScoreFn, frame, integrate
-from sde_lib.frame import Flow, check_clock
-from sde_lib.ode import Visit, check_solver
 
 from .last import Last, check_last, finish
 from .pc import Film, OnStep, Sampler
@@ -26,11 +25,12 @@ class ProbabilityFlow(Sampler):
     """Solves the probability-flow ODE from T to eps.
 
     Arguments:
-        method: ``tsit5`` or ``dopri5`` (a step size for each sample) or ``torchdiffeq.NAME``; see :mod:`sde_lib.ode`.
+        method: ``tsit5`` or ``dopri5`` (a step size for each sample) or ``torchdiffeq.NAME``; see
+            :mod:`scoresde.sde_lib.ode`.
         clock: the variable of integration, ``angle`` or ``t``.
         rtol, atol: tolerances of the local error; published 1e-5.
         steps: the number of steps of a torchdiffeq method without error control.
-        last: the step from eps to the data, ``flow``, ``tweedie`` or ``none``; see :mod:`samplers.last`.
+        last: the step from eps to the data, ``flow``, ``tweedie`` or ``none``; see :mod:`scoresde.samplers.last`.
     """
 
     method: str = "tsit5"

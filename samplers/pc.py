@@ -7,7 +7,7 @@ with a predictor that only rescales it is annealed Langevin dynamics (Song and E
 printed in the paper is the one here, so that the last corrector works at eps, where the samples are read.)
 
 The steps end at eps, where the noise sigma(eps) is still on; ``last`` says how the sample goes from there to the data
-(:mod:`samplers.last`).
+(:mod:`scoresde.samplers.last`).
 """
 
 from abc import ABC, abstractmethod
@@ -15,9 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from scoresde.sde_lib import SDE, ScoreFn, affine
 from torch import Tensor
-
-from sde_lib import SDE, ScoreFn, affine
 
 from .grid import Grid
 from .last import Last, check_last, finish
@@ -81,7 +80,7 @@ class PredictorCorrector(Sampler):
         steps: how many steps N.
         predictor: the step t -> s, or None for a corrector alone.
         corrector: the step at s, or None.
-        last: the step from eps to the data, ``flow``, ``tweedie`` or ``none``; see :mod:`samplers.last`.
+        last: the step from eps to the data, ``flow``, ``tweedie`` or ``none``; see :mod:`scoresde.samplers.last`.
     """
 
     grid: Grid

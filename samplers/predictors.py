@@ -24,9 +24,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from scoresde.sde_lib import SDE, Affine
 from torch import Tensor
-
-from sde_lib import SDE, Affine
 
 from .step import Step
 

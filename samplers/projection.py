@@ -29,10 +29,9 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
+from scoresde.sde_lib import SDE, Affine, ScoreFn, of_rows, per_sample
+from scoresde.sde_lib.frame import under
 from torch import Tensor
-
-from sde_lib import SDE, Affine, ScoreFn, of_rows, per_sample
-from sde_lib.frame import under
 
 from .auto import Auto
 from .conditioner import Conditioner, Held

@@ -18,9 +18,8 @@ between 0.06 and 0.3 on a Gaussian of std 0.05: 1.7 % of the std at N = 200 and 
 from dataclasses import dataclass
 
 import torch
+from scoresde.sde_lib import SDE, Affine
 from torch import Tensor
-
-from sde_lib import SDE, Affine
 
 from .heun import Descent, check_noise, descend, descents, noise_ratio
 from .step import Step
@@ -37,7 +36,7 @@ class Restart(Step):
         intervals: (kappa_min, kappa_max, K rounds, M steps of each) for every interval, in levels of sigma/alpha; None
             for the grid's own number of steps M. The published code counts the M + 1 points of a round where this
             counts its steps.
-        rho: how the steps of a round are spaced; see :class:`samplers.Karras`.
+        rho: how the steps of a round are spaced; see :class:`scoresde.samplers.Karras`.
         noise: S_noise, the std of the fresh noise. Published: 1.003.
     """
 

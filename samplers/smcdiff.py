@@ -34,9 +34,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
+from scoresde.sde_lib import SDE, ScoreFn, affine, of_rows
 from torch import Tensor
-
-from sde_lib import SDE, ScoreFn, affine, of_rows
 
 from .auto import Auto
 from .conditioner import Conditioner, Held
@@ -159,7 +158,7 @@ class ReplacedParticles(Sampler):
         copies: particles for each draw.
         share: of the particles that must carry weight.
         q: the std of the data.
-        last: the particles' step from eps to the data; see :mod:`samplers.last`.
+        last: the particles' step from eps to the data; see :mod:`scoresde.samplers.last`.
     """
 
     grid: Grid

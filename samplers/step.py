@@ -3,9 +3,8 @@
 from abc import ABC, abstractmethod
 from typing import Any
 
+from scoresde.sde_lib import SDE, Affine
 from torch import Tensor
-
-from sde_lib import SDE, Affine
 
 
 class Step(ABC):
@@ -36,5 +35,5 @@ class Step(ABC):
         """(x_s, mean, memory) from x (B, *) and the normals z; mean is x_s less its last noise.
 
         ``score(x, t, A, C)`` is A x + C score(x, t) at a plain number t, the same for all samples; see
-        :func:`sde_lib.affine`.
+        :func:`scoresde.sde_lib.affine`.
         """

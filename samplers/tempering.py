@@ -31,9 +31,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
+from scoresde.sde_lib import SDE, Affine, ScoreFn, affine, combinations, of_rows, per_sample, under
 from torch import Tensor
-
-from sde_lib import SDE, Affine, ScoreFn, affine, combinations, of_rows, per_sample, under
 
 
 class Tempering(ABC):
@@ -112,7 +111,7 @@ class TemperedScore(Tempering):
 
 
 class Rescaled:
-    """A score times a factor of the time, with the score's own short cuts (:mod:`sde_lib.affine`)."""
+    """A score times a factor of the time, with the score's own short cuts (:mod:`scoresde.sde_lib.affine`)."""
 
     def __init__(self, sde: SDE, score: ScoreFn, tempering: TemperedScore):
         self.sde, self.inner, self.tempering = sde, score, tempering

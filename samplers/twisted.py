@@ -17,9 +17,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from scoresde.sde_lib import SDE, ScoreFn, at, of_rows
 from torch import Tensor
-
-from sde_lib import SDE, ScoreFn, at, of_rows
 
 from .conditioner import Conditioner, Held
 from .grid import Grid
@@ -51,7 +50,7 @@ class TwistedSampler(Sampler):
         bound: the longest term of the guidance, in units of sqrt(D)/sigma, or None.
         copies: particles for each draw.
         share: of the particles that must carry weight.
-        last: the particles' step from eps to the data; see :mod:`samplers.last`.
+        last: the particles' step from eps to the data; see :mod:`scoresde.samplers.last`.
     """
 
     grid: Grid

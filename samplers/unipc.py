@@ -1,9 +1,9 @@
 r"""UniPC: an exponential predictor and an exponential corrector on one evaluation a step (arXiv 2302.04867).
 
-The predictor of order p is :class:`samplers.Exponential`'s at eta = 0: the integral of the polynomial through the last
-p denoised values. Once D is known at the predicted x_s, the corrector of order p + 1 repeats the step that led there
-with this value as one more node, tau = 1. The next step starts from the corrected x, and D is not evaluated anew, so
-that N steps cost N evaluations; the last prediction stays as it is.
+The predictor of order p is :class:`scoresde.samplers.Exponential`'s at eta = 0: the integral of the polynomial through
+the last p denoised values. Once D is known at the predicted x_s, the corrector of order p + 1 repeats the step that led
+there with this value as one more node, tau = 1. The next step starts from the corrected x, and D is not evaluated anew,
+so that N steps cost N evaluations; the last prediction stays as it is.
 
 Both are linear, and the correction is a combination of denoised values alone,
 
@@ -23,10 +23,9 @@ value and its neighbour, where the published weight is one half.
 from dataclasses import dataclass
 
 import torch
+from scoresde.sde_lib import SDE
 from torch import Tensor
 from torch.nn.functional import pad
-
-from sde_lib import SDE
 
 from .exponential import exponential_weights
 from .multistep import Multistep

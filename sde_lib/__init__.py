@@ -1,5 +1,10 @@
 """Perturbing data with an SDE, and its reversal: the ground that everything else stands on."""
 
+if __name__ == "sde_lib":  # a checkout's former name for this package
+    from scoresde.checkout import former
+
+    former(__name__)
+
 from .affine import Affine, affine, at, combinations
 from .base import SDE, ReverseSDE, ScoreFn, per_sample
 from .betas import Betas, CosineBetas, InverseBetas, LinearBetas

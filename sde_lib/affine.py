@@ -3,7 +3,8 @@ r"""The one thing that solvers ask of a score at a known time: x and the score, 
 .. math:: A\,x + C\,s_\theta(x, t)
 
 Every step of every sampler with one time for the whole batch has this form, with numbers A and C that are known
-before the loop. A score that is itself c_skip x + c_out F(x) (:class:`models.ScoreModel`) folds its own coefficients
+before the loop. A score that is itself c_skip x + c_out F(x) (:class:`scoresde.models.ScoreModel`) folds its own
+coefficients
 into them, computed for all times at once: an evaluation then costs the network and two operations.
 """
 

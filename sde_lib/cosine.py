@@ -6,7 +6,8 @@ r"""The variance-preserving SDE on the quarter circle: its time is the angle bet
 
 (the cosine schedule of Nichol and Dhariwal, arXiv 2102.09672, eq. 17, in continuous time; eps plays the part of its
 offset). Along its probability flow dx/dt is the velocity alpha z - sigma x_0 of Salimans and Ho (arXiv 2202.00512,
-appendix D): of unit size at every time, which is why every other SDE's flow is solved here (:mod:`sde_lib.frame`).
+appendix D): of unit size at every time, which is why every other SDE's flow is solved here
+(:mod:`scoresde.sde_lib.frame`).
 """
 
 import math

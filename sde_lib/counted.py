@@ -46,13 +46,13 @@ class Counted:
         return self.score(x, t)
 
     def under(self, sde: SDE, other: SDE) -> "Counted":
-        """The score read under another SDE, counted here too; see :func:`sde_lib.frame.under`."""
+        """The score read under another SDE, counted here too; see :func:`scoresde.sde_lib.frame.under`."""
         return Counted(under(sde, self.score, other), parent=self)
 
     def affine(self, times: Iterable[float]) -> Affine:
-        """The score's own, counted; see :func:`sde_lib.affine`."""
+        """The score's own, counted; see :func:`scoresde.sde_lib.affine`."""
         return self.counts(affine(self.score, times))
 
     def combinations(self, *arguments) -> list[Callable[[Tensor], Tensor]]:
-        """The score's own, counted; see :func:`sde_lib.affine.combinations`."""
+        """The score's own, counted; see :func:`scoresde.sde_lib.affine.combinations`."""
         return [self.counts(each) for each in combinations(self.score, *arguments)]

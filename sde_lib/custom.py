@@ -3,7 +3,7 @@ r"""sigma(t) dw for a diffusion of the user's choice, its kernel found by quadra
 .. math:: dx = g(t)\,dw, \qquad \sigma(t)^2 = \int_0^t g(u)^2\,du
 
 The diffusion is an expression in t, written in the yaml (``sde=custom sde.diffusion='1 + 5*t**2'``; see
-:mod:`sde_lib.expression`), or in Python any callable of a tensor of times.
+:mod:`scoresde.sde_lib.expression`), or in Python any callable of a tensor of times.
 
 The quadrature is Gauss-Legendre of 16 nodes on panels of unequal width. A panel is halved until two conditions hold:
 

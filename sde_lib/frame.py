@@ -2,10 +2,11 @@ r"""Every linear SDE is the cosine SDE in disguise.
 
 .. math:: y = x / \sqrt{\alpha^2 + \sigma^2}, \qquad \theta = \arctan(\sigma/\alpha)
 
-carries the marginals p_t of any SDE of :mod:`sde_lib.base` to those of :class:`sde_lib.Cosine` at the time theta, and
-with them the score, s_y = S s_x with S = sqrt(alpha^2 + sigma^2). So the probability flow is one curve for all of
-them, run through at different speeds and drawn to different scales; theta is the speed at which it is smoothest. (For
-data of unit variance dy/dtheta has unit variance too. Data N(0, I) stand still, a point moves round a circle.)
+carries the marginals p_t of any SDE of :mod:`scoresde.sde_lib.base` to those of :class:`scoresde.sde_lib.Cosine` at the
+time theta, and with them the score, s_y = S s_x with S = sqrt(alpha^2 + sigma^2). So the probability flow is one curve
+for all of them, run through at different speeds and drawn to different scales; theta is the speed at which it is
+smoothest. (For data of unit variance dy/dtheta has unit variance too. Data N(0, I) stand still, a point moves round a
+circle.)
 """
 
 import math
@@ -51,7 +52,7 @@ class Frame:
 
 
 class Flow:
-    """The probability flow dx/dt = f x - g^2/2 score as a field of :func:`sde_lib.integrate`.
+    """The probability flow dx/dt = f x - g^2/2 score as a field of :func:`scoresde.sde_lib.integrate`.
 
     Arguments:
         sde, score: of the problem.
@@ -63,7 +64,7 @@ class Flow:
         self.sde, self.score, self.shape, self.dtype = sde, score, shape, dtype
 
     def stages(self, t: Tensor) -> list[Callable[[Tensor, Tensor], Tensor]]:
-        """dx/dt at several moments t (m, b), all their coefficients at once; see :func:`sde_lib.integrate`."""
+        """dx/dt at several moments t (m, b), all their coefficients at once; see :func:`scoresde.sde_lib.integrate`."""
 
         def velocity(combination: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
             return lambda y, rows: combination(y.reshape(-1, *self.shape).to(self.dtype), rows).flatten(1).to(y.dtype)

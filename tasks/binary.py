@@ -1,5 +1,4 @@
-"""The binomial chain of bits (:mod:`sde_lib.binary`): rows drawn from it, and its bound on held-out ones, in bits a
-row.
+"""Rows of bits drawn from the binomial chain (:mod:`scoresde.sde_lib.binary`), and its bound on held-out rows in bits.
 
 ``bound_bits`` is the mean over held-out rows of an upper bound on -log2 P, with its standard error over rows and noise
 together, as ``prior_bits`` + ``diffusion_bits`` + ``reconstruction_bits``. Where the data's law is known ``floor_bits``
@@ -14,12 +13,11 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+from scoresde.data import Data
+from scoresde.likelihood import BinaryBound
+from scoresde.samplers import Film, binary_ancestral
+from scoresde.sde_lib import BinaryChain, BlockNoise, ScoreFn
 from torch import Tensor
-
-from data import Data
-from likelihood import BinaryBound
-from samplers import Film, binary_ancestral
-from sde_lib import BinaryChain, BlockNoise, ScoreFn
 
 from .likelihood import mean_and_stderr
 from .points import points_of
@@ -136,7 +134,7 @@ class Binary:
     def show(
         self, data: Data, k: Tensor, samples: Tensor, wrong: Tensor | None, film: Film, terms: Tensor, record: Record
     ) -> None:
-        from . import figures
+        from scoresde import figures
 
         states = [(state > 0).flatten(1) for state in film.states]
         path = record.path("bits.png")

@@ -1,5 +1,4 @@
-"""The variational bound of the ancestral chain (:mod:`likelihood.bound`), beside the ODE's likelihood of the same
-points.
+"""The variational bound of the ancestral chain (:mod:`scoresde.likelihood.bound`) beside the ODE's likelihood.
 
 ``*_nats`` are nats of a whole point, in data units; ``*_bits_per_dim`` are bits a dimension. ``bound`` is ``prior``
 (L_N) + ``diffusion`` (the sum of all L_{n-1}) + ``reconstruction`` (L_0), each with its standard error over the points,
@@ -22,12 +21,11 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import torch
+from scoresde.data import Data
+from scoresde.likelihood import Dequantisation, Likelihood, UniformDequantisation, VariationalBound, bin_edges
+from scoresde.samplers import Grid
+from scoresde.sde_lib import SDE, BlockNoise, ScoreFn
 from torch import Tensor
-
-from data import Data
-from likelihood import Dequantisation, Likelihood, UniformDequantisation, VariationalBound, bin_edges
-from samplers import Grid
-from sde_lib import SDE, BlockNoise, ScoreFn
 
 from .likelihood import LikelihoodTask, mean_and_stderr
 from .points import points_of
@@ -55,7 +53,7 @@ class Bound:
         device, dtype: where, and in which precision the score is evaluated.
 
     Attributes:
-        reports_density: whether it reports densities: data without one are refused (:mod:`data.repeats`).
+        reports_density: whether it reports densities: data without one are refused (:mod:`scoresde.data.repeats`).
         refuses_guidance: whether guided scores are refused, which are the scores of no density.
     """
 
@@ -110,7 +108,7 @@ class Bound:
 
         kept = ("x", "log_prob", "prior", "diffusion", "reconstruction", "stderr", "terms")
         record.arrays("bound", times=times.numpy(), **{key: found[key].numpy() for key in kept})
-        from . import figures
+        from scoresde import figures
 
         record.picture(
             figures.bound_terms(

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from scoresde.data import Data
+from scoresde.sde_lib import SDE, BlockNoise
 from torch import Tensor
-
-from data import Data
-from sde_lib import SDE, BlockNoise
 
 from .record import Record
 
@@ -41,7 +40,7 @@ class TrainClassifier:
             raise ValueError(f"task.levels={self.levels} must lie in [2, 1000]; type task.levels=24")
 
     def __call__(self, sde: SDE, classifier: torch.nn.Module, data: Data, record: Record) -> dict:
-        from . import figures
+        from scoresde import figures
 
         known, count = data.condition, self.count or 2000
         y = known.test[:count]

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from scoresde.data import Data
+from scoresde.sde_lib import SDE, BlockNoise, ScoreFn, frame, integrate
+from scoresde.sde_lib.frame import Flow, check_clock
+from scoresde.sde_lib.ode import check_solver
 from torch import Tensor
-
-from data import Data
-from sde_lib import SDE, BlockNoise, ScoreFn, frame, integrate
-from sde_lib.frame import Flow, check_clock
-from sde_lib.ode import check_solver
 
 from .progress import progress
 
@@ -24,8 +23,9 @@ class Codec:
     """The map between points in data units and codes in model units, each point by itself.
 
     Arguments:
-        method: ``tsit5`` or ``dopri5`` (a step size for each point) or ``torchdiffeq.NAME``; see :mod:`sde_lib.ode`.
-        clock: the variable of integration, ``angle`` or ``t``; see :mod:`sde_lib.frame`.
+        method: ``tsit5`` or ``dopri5`` (a step size for each point) or ``torchdiffeq.NAME``; see
+            :mod:`scoresde.sde_lib.ode`.
+        clock: the variable of integration, ``angle`` or ``t``; see :mod:`scoresde.sde_lib.frame`.
         rtol, atol: tolerances of the local error, of each point by itself.
         steps: the number of steps of a torchdiffeq method without error control.
         batch: how many at a time; nothing depends on it.

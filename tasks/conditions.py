@@ -4,13 +4,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from scoresde.data import Condition, Data, read_points, subset
+from scoresde.data.condition import classes_of
+from scoresde.data.numerals import whole
+from scoresde.metrics import judge
+from scoresde.sde_lib import ScoreFn
 from torch import Tensor
-
-from data import Condition, Data, read_points, subset
-from data.condition import classes_of
-from data.numerals import whole
-from metrics import judge
-from sde_lib import ScoreFn
 
 
 def as_written(known: Condition, y: Tensor) -> dict[str, np.ndarray]:

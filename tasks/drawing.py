@@ -4,11 +4,10 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from scoresde.data import Data
+from scoresde.samplers import Sampler
+from scoresde.sde_lib import SDE, BlockNoise, ScoreFn
 from torch import Tensor
-
-from data import Data
-from samplers import Sampler
-from sde_lib import SDE, BlockNoise, ScoreFn
 
 
 def draw(

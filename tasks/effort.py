@@ -20,10 +20,9 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from scoresde.likelihood import Likelihood
+from scoresde.sde_lib.ode import FIXED
 from torch import Tensor
-
-from likelihood import Likelihood
-from sde_lib.ode import FIXED
 
 PILOT = 32
 LEAST = 8  # points of the pilot; a quarter of those that are given, up to PILOT, since it costs several solutions

@@ -2,7 +2,8 @@ r"""The evidence lower bound of latent-variable models on held-out data, term by
 
 .. math:: \log p(x) \ge \mathbb E\log p(x\mid z) - \mathrm{KL}\bigl(q(z\mid x)\,\|\,p(z)\bigr)
 
-The first is the reconstruction, the second the fit to the prior (:mod:`latent.vae`). Every model is asked about the
+The first is the reconstruction, the second the fit to the prior (:mod:`scoresde.latent.vae`). Every model is asked
+about the
 same points with the same noise, so that the *difference* of two bounds has a small error of its own: NAME_gain over
 the first model, NAME_gain_over_OTHER over any other before it. Of a score prior log p(z) is the probability flow's, and
 beside it stands the bound by denoising, which is that of its reverse SDE. Of integers the bound is one on log P, and
@@ -14,12 +15,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
+from scoresde.data import Data
+from scoresde.likelihood import Likelihood
+from scoresde.samplers import Sampler
+from scoresde.sde_lib import SDE, BlockNoise
 from torch import Tensor, nn
-
-from data import Data
-from likelihood import Likelihood
-from samplers import Sampler
-from sde_lib import SDE, BlockNoise
 
 from .likelihood import mean_and_stderr
 from .models import check_recipes, in_data_units, models_of
@@ -168,7 +168,7 @@ class Elbo:
         return metrics
 
     def show(self, models: dict[str, Any], data: Data, metrics: dict, record: Record) -> None:
-        from .figures.latent import bounds
+        from scoresde.figures.latent import bounds
 
         count = 64 if len(data.shape) == 3 else SHOWN
         test, panels = data.test[:SHOWN], {}

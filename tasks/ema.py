@@ -1,8 +1,9 @@
 r"""Which length of the weights' average is best, decided after the training (arXiv 2312.02696, section 3).
 
 Along a training two averages with power profiles are kept ``snapshots`` times; of these any other length is made
-(:mod:`training.posthoc`), from a fiftieth to a quarter of the training. (Where the training did not keep them, it is
-done once more, to the same weights.) Each is judged on the same held-out points, with the same probes and the same
+(:mod:`scoresde.training.posthoc`), from a fiftieth to a quarter of the training. (Where the training did not keep them,
+it is done once more, to the same weights.) Each is judged on the same held-out points, with the same probes and the
+same
 noise: of what two lengths differ by the standard error is taken point by point, and is many times smaller than that of
 either. The best is written down as a network that ``checkpoint=`` reads.
 
@@ -18,13 +19,12 @@ from typing import ClassVar, Literal
 
 import numpy as np
 import torch
+from scoresde.data import Data
+from scoresde.likelihood import Dequantisation, Likelihood, UniformDequantisation
+from scoresde.sde_lib import SDE, Draws, ScoreFn
+from scoresde.training import DenoisingScoreMatching, Loss
+from scoresde.training.posthoc import WIDEST
 from torch import Tensor
-
-from data import Data
-from likelihood import Dequantisation, Likelihood, UniformDequantisation
-from sde_lib import SDE, Draws, ScoreFn
-from training import DenoisingScoreMatching, Loss
-from training.posthoc import WIDEST
 
 from .likelihood import LikelihoodTask
 from .overfitting import stats
@@ -49,7 +49,7 @@ class EMALength:
         by: what decides, ``likelihood`` or ``loss``; the loss is measured in any case.
         draws: of noise a point, for the loss.
         count: how many held-out points; None for 1,000 vectors or 128 pictures, or all where there are fewer.
-        batch, seed, device, dtype: of the scoring; see :class:`tasks.LikelihoodTask`.
+        batch, seed, device, dtype: of the scoring; see :class:`scoresde.tasks.LikelihoodTask`.
 
     Attributes:
         refuses_guidance: whether guided scores are refused, which are the scores of no density.
@@ -86,7 +86,7 @@ class EMALength:
 
     @property
     def reports_density(self) -> bool:
-        """Whether data without a density are refused, or warned of (:mod:`data.repeats`)."""
+        """Whether data without a density are refused, or warned of (:mod:`scoresde.data.repeats`)."""
         return self.by == "likelihood"
 
     @property
@@ -184,7 +184,7 @@ class EMALength:
         best: int,
         record: Record,
     ) -> None:
-        from . import figures
+        from scoresde import figures
 
         unit: Callable[[np.ndarray], np.ndarray] = lambda nats: nats / (data.dim * math.log(2)) if data.levels else nats  # noqa: E731
         said = {"nll": "bits / dimension" if data.levels else "NLL (nats)", "loss": "held-out loss"}

@@ -1,4 +1,4 @@
-r"""Carry data to their latent codes and back, by the probability flow (:mod:`tasks.codec`).
+r"""Carry data to their latent codes and back, by the probability flow (:mod:`scoresde.tasks.codec`).
 
 Over the data the codes of an exact score have the law p_T, nearly N(0, sigma(T)^2 I): how far all coordinates of
 z / sigma(T) together are from N(0, 1) is measured by the Kolmogorov-Smirnov distance, the largest difference of the two
@@ -12,8 +12,8 @@ network: its codes of the same points are compared in units of the prior's stand
     d = \frac{\mathrm{rms}\,(z^a_i - z^b_i)}{\mathrm{rms}\,(z^a_i - z^b_{\pi(i)})},
 
 with pi a rotation of the points by half their number: d is 0 for identical codes and 1 for unrelated ones. A network
-under another SDE can be compared as well. Its flow is the same curve to another end (:mod:`sde_lib.frame`): at T
-something of the data is left, alpha(T)/sigma(T) of a point, and exact codes differ by about as much.
+under another SDE can be compared as well. Its flow is the same curve to another end (:mod:`scoresde.sde_lib.frame`): at
+T something of the data is left, alpha(T)/sigma(T) of a point, and exact codes differ by about as much.
 """
 
 import math
@@ -22,10 +22,9 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
+from scoresde.data import Data
+from scoresde.sde_lib import SDE, Counted, ScoreFn
 from torch import Tensor
-
-from data import Data
-from sde_lib import SDE, Counted, ScoreFn
 
 from .codec import Codec, continuous
 from .points import points_of
@@ -37,7 +36,7 @@ class Encode:
     """(sde, score, data, record) -> metrics, codes.npz and a picture; two where a second network is compared.
 
     Arguments:
-        method, clock, rtol, atol, steps: of the solver; see :class:`tasks.codec.Codec`.
+        method, clock, rtol, atol, steps: of the solver; see :class:`scoresde.tasks.codec.Codec`.
         other: a second network, a folder of the store: of the same data, under its own SDE. None for none.
         count: how many held-out points; None for 10,000 vectors or 256 pictures, or all where there are fewer.
         points: a file of points in the data's own units to encode instead, all of them.
@@ -108,7 +107,7 @@ class Encode:
         }
 
     def show(self, data: Data, x: Tensor, z: Tensor, back: Tensor, record: Record) -> None:
-        from .figures import codes
+        from scoresde.figures import codes
 
         path = record.path("codes.png")
         if len(data.shape) == 3:
@@ -119,7 +118,7 @@ class Encode:
             record.picture(codes.code_histogram(z, path))
 
     def show_both(self, data: Data, x: Tensor, mine: Tensor, theirs: Tensor, record: Record) -> None:
-        from .figures import codes
+        from scoresde.figures import codes
 
         pictures = x if len(data.shape) == 3 else None
         path = record.path("identity.png")

@@ -1,12 +1,13 @@
 r"""How good are the samples? Distances, coverage and classes, each beside its floor: what real data show.
 
-Samples are drawn once and kept (:mod:`tasks.gallery`); asked for again, or for more of them, those are taken that are
-there. They are compared with held-out data in the features of a small classifier that learnt these data (
-:mod:`models.features`), or as they are, in model units, where they are vectors:
+Samples are drawn once and kept (:mod:`scoresde.tasks.gallery`); asked for again, or for more of them, those are taken
+that are there. They are compared with held-out data in the features of a small classifier that learnt these data (
+:mod:`scoresde.models.features`), or as they are, in model units, where they are vectors:
 
-* ``fd-NET@HASH``, ``kd-NET@HASH``: the Frechet and the kernel distance (:mod:`metrics.frechet`, :mod:`metrics.kernel`)
-  of features. They compare with no other network's and with no FID; HASH is that of the network's weights.
-* ``precision``, ``recall``, ``density``, ``coverage``: :mod:`metrics.support`.
+* ``fd-NET@HASH``, ``kd-NET@HASH``: the Frechet and the kernel distance (:mod:`scoresde.metrics.frechet`,
+  :mod:`scoresde.metrics.kernel`) of features. They compare with no other network's and with no FID; HASH is that of the
+  network's weights.
+* ``precision``, ``recall``, ``density``, ``coverage``: :mod:`scoresde.metrics.support`.
 * ``sliced_wasserstein``: of the samples themselves, in ``distance_unit``: ``data`` for data units, ``std`` for standard
   deviations, where columns have units of their own.
 
@@ -16,7 +17,7 @@ up to four sets. A perfect sampler is at the floor but for what the network has 
 
 Where the data have labels, the network judges each sample by itself, and the floors are the held-out data's:
 
-* ``is-NET@HASH``: the classifier score (:mod:`metrics.classes`), the inception score in this network's sense.
+* ``is-NET@HASH``: the classifier score (:mod:`scoresde.metrics.classes`), the inception score in this network's sense.
 * ``confident``: the share of samples of which it is more than 90 % sure.
 * ``class_ratio_NAME``: how often a class is among the samples, over its share in the training set; the least and the
   largest of them, and ``class_variation``, the total variation between the two.
@@ -30,10 +31,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
-
-from data import Condition, Conditional, Data, order, read_points
-from metrics import (
+from scoresde.data import Condition, Conditional, Data, order, read_points
+from scoresde.metrics import (
     Values,
     class_shares,
     classifier_score,
@@ -43,12 +42,13 @@ from metrics import (
     sliced_wasserstein,
     support_of,
 )
-from metrics.frechet import mean_and_covariance
-from metrics.kernel import rows
-from metrics.support import radii
-from samplers import Sampler, TemperedNoise, Tempering
-from sde_lib import SDE, Counted, ScoreFn
-from training import Recipe
+from scoresde.metrics.frechet import mean_and_covariance
+from scoresde.metrics.kernel import rows
+from scoresde.metrics.support import radii
+from scoresde.samplers import Sampler, TemperedNoise, Tempering
+from scoresde.sde_lib import SDE, Counted, ScoreFn
+from scoresde.training import Recipe
+from torch import Tensor, nn
 
 from .conditions import encoded
 from .drawing import as_data
@@ -75,12 +75,12 @@ class Evaluate:
 
     Arguments:
         sampler: what turns noise into samples.
-        features: what they are compared in: the recipe of a network, or :class:`metrics.Values`.
+        features: what they are compared in: the recipe of a network, or :class:`scoresde.metrics.Values`.
         tempering: their temperature.
         samples: a file of samples in the data's own units to judge instead.
         fid: whether the FID with Inception's features is wanted as well, or the path of Inception's weights.
         count: how many samples; None for 10,000 vectors or 5,000 pictures, or all of ``samples``.
-        batch, seed, device, dtype: of the sampling; see :class:`tasks.Sample`.
+        batch, seed, device, dtype: of the sampling; see :class:`scoresde.tasks.Sample`.
 
     Attributes:
         conditions: whether it gives each sample its y by itself.
@@ -169,7 +169,7 @@ class Evaluate:
         }
         if kept.evaluations:
             metrics |= {"nfe": kept.evaluations / len(r), "seconds": kept.seconds, "drawn_now": kept.drawn}
-        from .figures.evaluation import evaluation
+        from scoresde.figures.evaluation import evaluation
 
         path, names = record.path("evaluation.png"), () if classes is None else classes.names
         shown = {key: each.numpy() for key, each in shares.items()}

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from data import Data
-from models import ScoreModel, unet2d
-from models.convention import convention, table
-from models.layout import Entry, take
-from models.published import layout, settings
-from sde_lib import SDE, ScoreFn
-from training import diffusers_folder, published
+from scoresde.data import Data
+from scoresde.models import ScoreModel, unet2d
+from scoresde.models.convention import convention, table
+from scoresde.models.layout import Entry, take
+from scoresde.models.published import layout, settings
+from scoresde.sde_lib import SDE, ScoreFn
+from scoresde.training import diffusers_folder, published
 
 from .record import Record
 
@@ -50,8 +50,12 @@ class Export:
             raise ValueError(f"task.scales={self.scales} must be at least 2; published: task.scales=1000")
 
     def check_network(self, sde: SDE, score: ScoreFn) -> tuple[list[Entry], int]:
-        """The tensors there, and what the output means: see :mod:`models.convention`; ValueError for a network that
-        the other code does not have, or has for another use. Asked before a training as well.
+        """The tensors of the other code, and the sign of the output: see :mod:`scoresde.models.convention`.
+
+        Called before a training as well.
+
+        Raises:
+            ValueError: the other code does not have this network, or has it for another use.
         """
         net = getattr(score, "net", None)
         if not isinstance(score, ScoreModel):

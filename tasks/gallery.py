@@ -4,9 +4,9 @@
     FOLDER/samples-<hash>/000000000-000000512.npz     x of the samples numbered 0 ... 511, in the data's own units; the
                                                       evaluations and the seconds that they cost
 
-Sample number i is a function of what decides all of them and of i (:mod:`sde_lib.noise`), so that they can be drawn in
-any pieces. Each file is written under another name and then renamed: it is whole or absent. A lock on the folder makes
-a second run wait for the first, and take what that one drew.
+Sample number i is a function of what decides all of them and of i (:mod:`scoresde.sde_lib.noise`), so that they can be
+drawn in any pieces. Each file is written under another name and then renamed: it is whole or absent. A lock on the
+folder makes a second run wait for the first, and take what that one drew.
 """
 
 import contextlib
@@ -20,8 +20,7 @@ from typing import Any
 import numpy as np
 import yaml
 from filelock import FileLock, Timeout
-
-from training.store import digest
+from scoresde.training.store import digest
 
 log = logging.getLogger(__name__)
 

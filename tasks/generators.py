@@ -2,8 +2,9 @@ r"""Generative models of several kinds under one measure: what they cover, how f
 how much of that is the seed's luck.
 
 Each model is trained from several seeds, and each training draws once. The modes are the components of a mixture, or
-the classes of labelled data as an independent classifier tells them (:mod:`metrics.coverage`); a run has *collapsed* if
-it misses a mode. Distances stand beside their floor, what as many training data show. The spread over the seeds is
+the classes of labelled data as an independent classifier tells them (:mod:`scoresde.metrics.coverage`); a run has
+*collapsed* if it misses a mode. Distances stand beside their floor, what as many training data show. The spread over
+the seeds is
 that of whole trainings: how stable they are.
 """
 
@@ -13,12 +14,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from scoresde.data import Data
+from scoresde.metrics import Classes, Coverage, mode_coverage, precision_recall, sliced_wasserstein
+from scoresde.samplers import Sampler
+from scoresde.sde_lib import SDE
 from torch import Tensor, nn
-
-from data import Data
-from metrics import Classes, Coverage, mode_coverage, precision_recall, sliced_wasserstein
-from samplers import Sampler
-from sde_lib import SDE
 
 from .drawing import draw as draw_score
 from .models import check_recipes, draw, in_data_units, models_of
@@ -121,7 +121,7 @@ class Generators:
         for key in floor:
             arrays[key] = torch.tensor([[row[key] for row in rows] for rows in table.values()]).numpy()
         record.arrays("generators", names=names, **arrays)
-        from .figures.latent import generators
+        from scoresde.figures.latent import generators
 
         path = record.path("generators.png")
         real, x = data.test[:SHOWN].numpy(), {name: r.numpy() for name, r in shown.items()}

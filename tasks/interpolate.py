@@ -28,10 +28,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from scoresde.data import Data
+from scoresde.sde_lib import SDE, Counted, ScoreFn
 from torch import Tensor
-
-from data import Data
-from sde_lib import SDE, Counted, ScoreFn
 
 from .codec import Codec, continuous
 from .points import points_of
@@ -45,7 +44,7 @@ class Interpolate:
     """(sde, score, data, record) -> metrics, interpolation.npz and a picture.
 
     Arguments:
-        method, clock, rtol, atol, steps: of the solver; see :class:`tasks.codec.Codec`.
+        method, clock, rtol, atol, steps: of the solver; see :class:`scoresde.tasks.codec.Codec`.
         path: ``spherical``, ``normal`` or ``linear``; see the module's text.
         through: how many data points a path goes through, ends included.
         frames: how many points from one of them to the next, both included.
@@ -159,7 +158,7 @@ class Interpolate:
         return whole, torch.cat([u, *(u[1:] + k for k in range(1, self.through - 1))])
 
     def show(self, data: Data, x: Tensor, ends: Tensor, z: Tensor, u: Tensor, record: Record) -> None:
-        from .figures import interpolation as draw
+        from scoresde.figures import interpolation as draw
 
         path, real = record.path("interpolation.png"), data.test[:5000]
         if len(data.shape) == 3:

@@ -6,18 +6,19 @@ Four errors are reported apart, in nats:
 * ``ode_error_nats``: the solver's own, the root mean square change of a point's log_prob when 32 of them are solved to
   the tolerance and to a tenth of it, with the same probes, kept fixed;
 * ``start_error_nats``: of the start's correction, the mean difference of two noise levels' answers at up to 256 points
-  (``start_term_nats`` is what the correction added; see :mod:`likelihood.deblur`). ``start_unresolved_share`` is the
-  share of these points where the data have detail finer than the noise of eps. From 0.01 on that detail is taken to be
-  Gaussian, all of the correction but its first order counts as error, and a warning says that nothing bounds it;
+  (``start_term_nats`` is what the correction added; see :mod:`scoresde.likelihood.deblur`). ``start_unresolved_share``
+  is the share of these points where the data have detail finer than the noise of eps. From 0.01 on that detail is taken
+  to be Gaussian, all of the correction but its first order counts as error, and a warning says that nothing bounds it;
 * ``prior_error_nats``: of the Gaussian of the data's moments, which stands for p_T: their divergence as the points'
   third and fourth cumulants show it, and the spread that goes with it (``prior_term_nats`` is what that Gaussian
   changed against the prior N(0, sigma(T)^2 I)).
 
 ``nll_uncertainty_nats`` is all four together, as the root of the sum of their squares. Where values of the data repeat
-it is left out: the NLL then depends on sde.eps, and no error bar covers that (:mod:`data.repeats`).
+it is left out: the NLL then depends on sde.eps, and no error bar covers that (:mod:`scoresde.data.repeats`).
 
 **The error asked for** (``likelihood.error``, in nats a dimension, of integers bits a dimension) chooses what is left
-open of tolerance, probes and points (:mod:`tasks.effort`). A number is for ``nll_uncertainty_nats``, the points' own
+open of tolerance, probes and points (:mod:`scoresde.tasks.effort`). A number is for ``nll_uncertainty_nats``, the
+points' own
 spread included: ``count`` is then chosen too, unless it is given. ``auto`` is for the computation alone, the
 errors without the points' spread, and follows from what is shown: 1e-3 bits/dim, a tenth of the last of the two digits
 that likelihoods of integers are given with, or 1e-4 nats a dimension, the last digit on the screen. With a tolerance of
@@ -25,10 +26,10 @@ the user's own, ``auto`` chooses nothing. ``likelihood_error_asked`` and ``likel
 units; a warning says which of the errors is the one that is too large.
 
 Of integer data, log_prob is a lower bound on log P of the integers, and bits_per_dim an upper bound on -log2 P a
-dimension; ``bound`` says which (:mod:`likelihood.dequantisation`). With K > 1 points of a bin, ``sampling_gain_nats``
-is what they gained over the plain bound. Random probes then stand in an exponent: their error n of log p, of mean 0,
-has E[exp n] > 1 and *raises* the mean of the weights, by up to half the variance of n. So all points of a bin meet
-the same probes, and only what their errors do not share does harm; the exact trace does none.
+dimension; ``bound`` says which (:mod:`scoresde.likelihood.dequantisation`). With K > 1 points of a bin,
+``sampling_gain_nats`` is what they gained over the plain bound. Random probes then stand in an exponent: their error n
+of log p, of mean 0, has E[exp n] > 1 and *raises* the mean of the weights, by up to half the variance of n. So all
+points of a bin meet the same probes, and only what their errors do not share does harm; the exact trace does none.
 """
 
 import logging
@@ -40,14 +41,13 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+from scoresde.data import Data, subset
+from scoresde.data.order import order
+from scoresde.likelihood import CrossCheck, Dequantisation, Likelihood, UniformDequantisation
+from scoresde.likelihood.dequantisation import Dequantised, log_mean
+from scoresde.likelihood.likelihood import TIGHT
+from scoresde.sde_lib import SDE, BlockNoise, ScoreFn
 from torch import Tensor
-
-from data import Data, subset
-from data.order import order
-from likelihood import CrossCheck, Dequantisation, Likelihood, UniformDequantisation
-from likelihood.dequantisation import Dequantised, log_mean
-from likelihood.likelihood import TIGHT
-from sde_lib import SDE, BlockNoise, ScoreFn
 
 from .conditions import as_written, conditions_of, encoded, told
 from .effort import PILOT, Effort, choose
@@ -74,7 +74,7 @@ class LikelihoodTask:
         dequantisation: which points of its bin stand for an integer; continuous data stand for themselves.
         crosscheck: another estimate of log p, of the same points and without an ODE; None for none. ``crosscheck_pull``
             is by how many standard errors the ODE's mean log p exceeds it: of order 1 for an exact score; what is
-            beyond shows a network at odds with itself (:mod:`likelihood.immse`).
+            beyond shows a network at odds with itself (:mod:`scoresde.likelihood.immse`).
         count: how many held-out points; None for 10,000 vectors or 256 pictures, or all where there are fewer, and for
             as many as a ``likelihood.error`` takes.
         points: a file of points in the data's own units to score instead, all of them.
@@ -84,7 +84,7 @@ class LikelihoodTask:
 
     Attributes:
         conditions: whether it gives each point its y by itself: its own of held-out data, or what ``condition=`` says.
-        reports_density: whether it reports densities: data without one are refused (:mod:`data.repeats`).
+        reports_density: whether it reports densities: data without one are refused (:mod:`scoresde.data.repeats`).
         refuses_guidance: whether guided scores are refused, which are the scores of no density.
         chooses_effort: whether it reads ``likelihood.error``.
     """
@@ -514,7 +514,7 @@ class LikelihoodTask:
 
     def ranking(self, data: Data, result: dict[str, Tensor], record: Record) -> Path:
         """The pictures that the model finds most and least likely: what it has learnt, and what it has not."""
-        from . import figures
+        from scoresde import figures
 
         order = result["log_prob"].argsort(descending=True)
         half = min(64, (len(order) + 1) // 2)
@@ -530,7 +530,7 @@ class LikelihoodTask:
         Of two numbers, given the one y that all points share, if there is one; or p(x | y) of one number given one
         number, each column of the picture a density over x.
         """
-        from . import figures
+        from scoresde import figures
 
         across = data.dim == 1  # y is an axis of the picture
         shown = data.test[:100_000].double()  # a quantile takes no more than 16 million numbers

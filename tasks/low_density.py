@@ -9,12 +9,11 @@ evenly over the plane, beside that level's density.
 from dataclasses import dataclass
 
 import torch
+from scoresde.data import Data
+from scoresde.models import Oracle
+from scoresde.sde_lib import SDE, ScoreFn
+from scoresde.training import Trainer
 from torch import Tensor
-
-from data import Data
-from models import Oracle
-from sde_lib import SDE, ScoreFn
-from training import Trainer
 
 from .record import Record
 from .rivals import check_trainers, rivals_of
@@ -65,7 +64,7 @@ class LowDensity:
             metrics[f"{name}_error_at_the_data"] = float(at_data.mean())
             metrics[f"{name}_error_in_the_plane"] = float(error.mean())
         record.arrays("low_density", x=axes[0].numpy(), y=axes[1].numpy(), **arrays)
-        from .figures.failures import low_density
+        from scoresde.figures.failures import low_density
 
         record.picture(low_density(axes[0].numpy(), axes[1].numpy(), panels, record.path("low_density.png")))
         return metrics

@@ -9,12 +9,11 @@ arXiv 1907.05600, section 3.2.1 and figure 1).
 from dataclasses import dataclass
 
 import torch
+from scoresde.data import Data
+from scoresde.sde_lib import SDE, ScoreFn
+from scoresde.training import Trainer
+from scoresde.training.levels import One
 from torch import Tensor
-
-from data import Data
-from sde_lib import SDE, ScoreFn
-from training import Trainer
-from training.levels import One
 
 from .record import Record
 from .rivals import check_trainers, rivals_of
@@ -64,7 +63,7 @@ class Manifold:
             if k is not None:
                 metrics[f"{name}_exact_score_off_the_line"] = self.distance / k**2
         record.arrays("manifold", **arrays)
-        from .figures.failures import manifold
+        from scoresde.figures.failures import manifold
 
         record.picture(manifold(losses, across.numpy(), curves, record.path("manifold.png")))
         return metrics

@@ -1,4 +1,5 @@
-r"""Are samples copies of the training data? Nearest neighbours, and the C_T test (:mod:`metrics.memorisation`).
+r"""Are samples copies of the training data? Nearest neighbours, and the C_T test
+(:mod:`scoresde.metrics.memorisation`).
 
 The number to read is ``copying``, C_T in its own standard deviations: below -3 the samples lie nearer to the training
 data than held-out data do. Such a test is worth what it catches and what it lets pass, on these very data; so two
@@ -24,13 +25,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from scoresde.data import Data, read_points, subset
+from scoresde.metrics import Cells, CopyingTest, copying_test, nearest
+from scoresde.samplers import Sampler, TemperedNoise, Tempering
+from scoresde.sde_lib import SDE, Counted, ScoreFn
+from scoresde.sde_lib.noise import seed_of
 from torch import Tensor
-
-from data import Data, read_points, subset
-from metrics import Cells, CopyingTest, copying_test, nearest
-from samplers import Sampler, TemperedNoise, Tempering
-from sde_lib import SDE, Counted, ScoreFn
-from sde_lib.noise import seed_of
 
 from .record import Record
 from .sample import Sample
@@ -56,8 +56,8 @@ class Memorisation:
             themselves.
         noise: of the positive control's copies, as a share of the median distance of held-out from training data.
         count: how many samples; None for 1,000 vectors or 256 pictures, or all of ``samples``.
-        batch, seed, device, dtype: of the sampling; see :class:`tasks.Sample`. The seed is also the controls' and the
-            cells'.
+        batch, seed, device, dtype: of the sampling; see :class:`scoresde.tasks.Sample`. The seed is also the controls'
+            and the cells'.
     """
 
     sampler: Sampler
@@ -227,7 +227,7 @@ class Memorisation:
         ratio: np.ndarray,
         record: Record,
     ) -> None:
-        from .figures import memorisation as draw
+        from scoresde.figures import memorisation as draw
 
         path = record.path("pairs.png")
         if len(data.shape) == 3:
@@ -239,7 +239,7 @@ class Memorisation:
             record.picture(draw.planar_pairs(*picked, data.train[:5000], path, labels=data.labels()))
 
     def show_distances(self, held_out: np.ndarray, samples: np.ndarray, copies: np.ndarray, record: Record) -> None:
-        from .figures import memorisation as draw
+        from scoresde.figures import memorisation as draw
 
         record.picture(draw.distances(held_out, samples, copies, record.path("distances.png")))
 

@@ -7,11 +7,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from scoresde.data import Data
+from scoresde.samplers import Sampler
+from scoresde.training import Recipe
 from torch import Tensor
-
-from data import Data
-from samplers import Sampler
-from training import Recipe
 
 from .record import Record
 

@@ -10,12 +10,11 @@ import math
 from dataclasses import dataclass
 
 import torch
+from scoresde.data import Data
+from scoresde.metrics import belonging
+from scoresde.samplers import Sampler
+from scoresde.sde_lib import SDE, Counted, ScoreFn
 from torch import Tensor
-
-from data import Data
-from metrics import belonging
-from samplers import Sampler
-from sde_lib import SDE, Counted, ScoreFn
 
 from .drawing import draw
 from .progress import progress
@@ -94,7 +93,7 @@ class Modes:
     def show(
         self, data: Data, truth: Tensor, shares: dict[str, Tensor], drawn: dict[str, Tensor], record: Record
     ) -> None:
-        from .figures.modes import mode_shares
+        from scoresde.figures.modes import mode_shares
 
         points = None
         if data.dim == 2 and len(data.shape) == 1:

@@ -15,11 +15,10 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+from scoresde.data import Data
+from scoresde.likelihood import Dequantisation, Likelihood, UniformDequantisation
+from scoresde.sde_lib import SDE, ScoreFn
 from torch import Tensor
-
-from data import Data
-from likelihood import Dequantisation, Likelihood, UniformDequantisation
-from sde_lib import SDE, ScoreFn
 
 from .likelihood import LikelihoodTask, mean_and_stderr
 from .record import Record
@@ -34,10 +33,10 @@ class Overfitting:
         dequantisation: which points of its bin stand for an integer.
         shares: of the training's updates, after which the network is looked at; each in (0, 1].
         count: how many points of either kind; None for 1,000 vectors or 128 pictures, or all where there are fewer.
-        batch, seed, device, dtype: of the scoring; see :class:`tasks.LikelihoodTask`.
+        batch, seed, device, dtype: of the scoring; see :class:`scoresde.tasks.LikelihoodTask`.
 
     Attributes:
-        reports_density: whether it reports densities: data without one are refused (:mod:`data.repeats`).
+        reports_density: whether it reports densities: data without one are refused (:mod:`scoresde.data.repeats`).
         refuses_guidance: whether guided scores are refused, which are the scores of no density.
     """
 
@@ -119,7 +118,7 @@ class Overfitting:
         return found
 
     def show(self, data: Data, steps: list[int], train: np.ndarray, held_out: np.ndarray, record: Record) -> None:
-        from . import figures
+        from scoresde import figures
 
         unit = data.dim * math.log(2) if data.levels else 1.0
         record.picture(

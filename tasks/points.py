@@ -1,9 +1,8 @@
 """The points that a task works on: the user's own, or held-out data."""
 
+from scoresde.data import Data, read_points, subset
+from scoresde.data.arrays import FARTHEST
 from torch import Tensor
-
-from data import Data, read_points, subset
-from data.arrays import FARTHEST
 
 
 def points_of(data: Data, path: str | None, count: int | None) -> Tensor:

@@ -3,9 +3,8 @@
 import logging
 
 import torch
+from scoresde.data import Data
 from torch import Tensor
-
-from data import Data
 
 log = logging.getLogger(__name__)
 

@@ -27,12 +27,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scoresde.data import Data, read_points, subset
+from scoresde.metrics import sliced_wasserstein
+from scoresde.samplers import Conditioner, ExactPosterior, Mask, Masking, Missing, Operator, Sampler, in_model_units
+from scoresde.sde_lib import SDE, BlockNoise, Counted, ScoreFn
 from torch import Tensor
-
-from data import Data, read_points, subset
-from metrics import sliced_wasserstein
-from samplers import Conditioner, ExactPosterior, Mask, Masking, Missing, Operator, Sampler, in_model_units
-from sde_lib import SDE, BlockNoise, Counted, ScoreFn
 
 from .points import held_out, refuse_far
 from .progress import progress
@@ -296,7 +295,7 @@ class Restore:
         record.arrays("restored", **{key: value.numpy() for key, value in arrays.items()})
 
     def show(self, data: Data, problem: Problem, x: Tensor, record: Record) -> None:
-        from .figures import restored
+        from scoresde.figures import restored
 
         path, operator, truth = record.path("restored.png"), problem.operator, problem.truth
         if len(data.shape) == 3:

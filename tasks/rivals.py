@@ -6,7 +6,7 @@ They are trained through the store, each once, by whoever obtains the run's scor
 from collections.abc import Mapping
 from typing import Any
 
-from training import Trainer
+from scoresde.training import Trainer
 
 from .record import Record
 

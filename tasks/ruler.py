@@ -7,9 +7,9 @@ With the moments m, C of samples in model units and m*, C* of the data,
     e_{cov} = \frac{\|C - C^*\|_F}{\|C^*\|_F}, \qquad
     e_{nll} = -\frac1n\sum_i \log p_{data}(x_i) - H[p_{data}],
 
-and SW_2 to the held-out data (:mod:`metrics.two_sample`), in the unit ``data.distance_unit``. m* and C* are exact for a
-mixture and the training data's elsewhere, H is the mean over all training data; e_nll is negative for samples too near
-to the modes.
+and SW_2 to the held-out data (:mod:`scoresde.metrics.two_sample`), in the unit ``data.distance_unit``. m* and C* are
+exact for a mixture and the training data's elsewhere, H is the mean over all training data; e_nll is negative for
+samples too near to the modes.
 
 None of them is 0 for a finite sample of the data themselves. So up to 16 separate sets of as many training data are
 measured alike: the mean and the spread of what they show is the floor, and an error within 3 spreads of the mean is at
@@ -19,10 +19,9 @@ the floor: nobody could tell these samples from data by it.
 import math
 
 import torch
+from scoresde.data import Data
+from scoresde.metrics import sliced_wasserstein
 from torch import Tensor
-
-from data import Data
-from metrics import sliced_wasserstein
 
 BAND = 3  # spreads
 SETS = 16

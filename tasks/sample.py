@@ -8,12 +8,11 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+from scoresde.data import Data
+from scoresde.metrics import sliced_wasserstein
+from scoresde.samplers import Film, Sampler, TemperedNoise, Tempering
+from scoresde.sde_lib import SDE, BlockNoise, Counted, ScoreFn
 from torch import Tensor
-
-from data import Data
-from metrics import sliced_wasserstein
-from samplers import Film, Sampler, TemperedNoise, Tempering
-from sde_lib import SDE, BlockNoise, Counted, ScoreFn
 
 from .conditions import Judged, as_written, encoded, judged, nearest_data, told
 from .drawing import as_data
@@ -137,7 +136,7 @@ class Sample:
         film: Film,
         record: Record,
     ) -> None:
-        from . import figures
+        from scoresde import figures
 
         known, labels = data.condition, data.labels()
         real = held_out = data.test[: max(64, min(len(r), 5000))]
@@ -213,7 +212,7 @@ def score_field(sde: SDE, score: ScoreFn, data: Data, real: Tensor, record: Reco
     """The score of the noisy data x_t/alpha(t) in data units, on a grid at four times, from much noise to little:
     with x_t = alpha (r - m)/s its gradient by r is alpha/s times the score.
     """
-    from . import figures
+    from scoresde import figures
 
     x, scale = data.encode(real.double()), data.scale.expand(data.shape)
     low, high = x.quantile(0.002, dim=0) - 0.3, x.quantile(0.998, dim=0) + 0.3

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sde_lib import Counted
+from scoresde.sde_lib import Counted
 
 
 @dataclass(frozen=True)

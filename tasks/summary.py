@@ -24,7 +24,7 @@ def summarise(folder: Path, since: float = 0.0) -> bool:
         writer = csv.DictWriter(file, columns, restval="")
         writer.writeheader()
         writer.writerows(rows)
-    from . import figures
+    from scoresde import figures
 
     labels = figures.job_labels(rows)
     shown = [{**each, "choices": label} for each, label in zip(rows, labels, strict=True)]

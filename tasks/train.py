@@ -2,8 +2,8 @@
 
 from typing import ClassVar
 
-from data import Data
-from sde_lib import SDE, ScoreFn
+from scoresde.data import Data
+from scoresde.sde_lib import SDE, ScoreFn
 
 from .record import Record
 
@@ -25,7 +25,7 @@ class Train:
                 "task=train has nothing to train: the score is exact or was given by checkpoint=; "
                 "choose a network with model=mlp or model=unet"
             )
-        from . import figures
+        from scoresde import figures
 
         record.picture(figures.loss_curve(record.training, record.path("loss.png")))
         last = {

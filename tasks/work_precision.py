@@ -2,9 +2,10 @@ r"""Error against work, of every sampler and every likelihood under every SDE: h
 
 One start noise for all. Work is evaluations of the score a sample (NFE), and seconds: of the solver alone, on one
 thread. Solvers with steps get what the budgets pay for, solvers with tolerances ever tighter ones
-(:mod:`tasks.settings`).
+(:mod:`scoresde.tasks.settings`).
 
-Against **data** no error can fall below what as many real data show, and that floor is measured (:mod:`tasks.ruler`).
+Against **data** no error can fall below what as many real data show, and that floor is measured
+(:mod:`scoresde.tasks.ruler`).
 Against the **exact flow** there is no floor: a sampler that takes no noise carries x_T to one x_0, and the probability
 flow, solved in float64 to a hundredth of the smallest tolerance, tells which. The flow's own samples are the row
 ``exact_flow``; they have no error but the score's, and so show, beside a trained network, where the solver's drowns.
@@ -15,9 +16,9 @@ work_precision.csv, a row a run of a sampler:
 score, sde, method                 which score (``oracle``, ``network``), read under which SDE, solved by what
 setting, value                     ``steps`` or ``tolerance``, and how many or how large
 nfe, seconds                       evaluations a sample; seconds for all of them
-sliced_wasserstein, mean_error,    see :mod:`tasks.ruler`; with ``_floor`` the mean and with ``_spread`` the standard
-covariance_error, nll_gap_nats     deviation of what real data show in absolute value
-endpoint_rms, endpoint_median      \|x_0 - exact x_0\| / sqrt(D) in model units (the data's std is one), over the
+sliced_wasserstein, mean_error,    see :mod:`scoresde.tasks.ruler`; with ``_floor`` the mean and with ``_spread`` the
+standard covariance_error, nll_gap_nats     deviation of what real data show in absolute value endpoint_rms,
+endpoint_median      \|x_0 - exact x_0\| / sqrt(D) in model units (the data's std is one), over the
                                    samples; empty for a sampler that takes noise
 =================================  =====================================================================================
 
@@ -45,14 +46,13 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
+from scoresde.data import Data
+from scoresde.likelihood import Likelihood
+from scoresde.models import Oracle
+from scoresde.samplers import ProbabilityFlow, Sampler, finish
+from scoresde.sde_lib import SDE, BlockNoise, Counted, ScoreFn, at
+from scoresde.sde_lib.frame import under
 from torch import Tensor
-
-from data import Data
-from likelihood import Likelihood
-from models import Oracle
-from samplers import ProbabilityFlow, Sampler, finish
-from sde_lib import SDE, BlockNoise, Counted, ScoreFn, at
-from sde_lib.frame import under
 
 from .progress import progress
 from .record import Record
@@ -108,7 +108,7 @@ class WorkPrecision:
         device, dtype: where, and in which precision.
 
     Attributes:
-        reports_density: whether it reports densities: data without one are refused (:mod:`data.repeats`).
+        reports_density: whether it reports densities: data without one are refused (:mod:`scoresde.data.repeats`).
         refuses_guidance: whether guided scores are refused, which are the scores of no density.
     """
 
@@ -349,7 +349,7 @@ class WorkPrecision:
         self, drawn: list[dict], scored: list[dict], ruler: Ruler | None, count: int, points: int, record: Record
     ) -> dict:
         """Writes and draws the tables, prints how far every budget leads; the metrics."""
-        from . import figures
+        from scoresde import figures
 
         metrics, unit = {"count": count}, ruler.data.distance_unit if ruler else None
         if drawn:

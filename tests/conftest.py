@@ -9,13 +9,12 @@ from pathlib import Path
 
 import hydra
 import pytest
+import scoresde.tasks.likelihood
 import torch
 from matplotlib.figure import Figure
 from omegaconf import OmegaConf
+from scoresde.conf import schema
 from torch import Tensor
-
-import tasks.likelihood
-from conf import schema
 
 # Two pytest workers with two threads each would wait for one another; the processes that tests start inherit it.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -65,7 +64,7 @@ def blank_pictures(request, monkeypatch):
     """
     if "painted" not in request.keywords:
         monkeypatch.setattr(Figure, "savefig", lambda self, path, **keys: Path(path).write_bytes(b""))
-        monkeypatch.setattr(tasks.likelihood, "CELLS", 4)
+        monkeypatch.setattr(scoresde.tasks.likelihood, "CELLS", 4)
 
 
 def in_turn(*lists: list) -> list[tuple]:

@@ -6,9 +6,8 @@ import logging
 import numpy as np
 import pytest
 import torch
-
-from data import Arrays, Conditional, read_points
-from data.axes import ORDERS
+from scoresde.data import Arrays, Conditional, read_points
+from scoresde.data.axes import ORDERS
 
 RNG = np.random.default_rng(7)
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from benchmarks.crash import main as crash
-from run import run
+from scoresde.cli import run
 
 from .conftest import ROOT, compose
 

@@ -9,14 +9,13 @@ import math
 import numpy as np
 import pytest
 import torch
+from scoresde.data import Heartbeat
+from scoresde.likelihood import BinaryBound
+from scoresde.models import MLP, Bits, ScoreModel
+from scoresde.samplers import Film, binary_ancestral
+from scoresde.sde_lib import BinaryChain, BlockNoise, CosineBetas, InverseBetas, LinearBetas
+from scoresde.training import BinaryLoss
 from torch.distributions import Bernoulli, kl_divergence
-
-from data import Heartbeat
-from likelihood import BinaryBound
-from models import MLP, Bits, ScoreModel
-from samplers import Film, binary_ancestral
-from sde_lib import BinaryChain, BlockNoise, CosineBetas, InverseBetas, LinearBetas
-from training import BinaryLoss
 
 from .test_cli import job
 

@@ -7,14 +7,13 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
+from scoresde.data import Digits
+from scoresde.likelihood import VariationalBound, bin_edges
+from scoresde.likelihood.bound import added_up, log_mass
+from scoresde.models import Oracle
+from scoresde.samplers import LogSNR, Uniform
+from scoresde.sde_lib import BlockNoise, Chain
 from torch.distributions import Independent, Normal, kl_divergence
-
-from data import Digits
-from likelihood import VariationalBound, bin_edges
-from likelihood.bound import added_up, log_mass
-from models import Oracle
-from samplers import LogSNR, Uniform
-from sde_lib import BlockNoise, Chain
 
 from .conftest import GaussianScore, draw_mixture, make_sde, mixture
 from .test_cli import TINY, job

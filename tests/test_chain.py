@@ -6,14 +6,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-
-from conf import assemble, identity, schema
-from data import Moons
-from models import MLP
-from models.embedding import NoiseEmbedding
-from samplers import Ancestral, PredictorCorrector, Uniform
-from sde_lib import VP, Chain, CosineBetas, Counted, InverseBetas, LinearBetas
-from training import store
+from scoresde.conf import assemble, identity, schema
+from scoresde.data import Moons
+from scoresde.models import MLP
+from scoresde.models.embedding import NoiseEmbedding
+from scoresde.samplers import Ancestral, PredictorCorrector, Uniform
+from scoresde.sde_lib import VP, Chain, CosineBetas, Counted, InverseBetas, LinearBetas
+from scoresde.training import store
 
 from . import test_sde
 from .conftest import GaussianScore, choices, compose, make, make_sampler

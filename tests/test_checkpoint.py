@@ -11,11 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from scoresde.training import checkpoint, journal, store
+from scoresde.training.checkpoint import Checkpoint, Damaged
+from scoresde.training.store import Store
 from torch import nn
-
-from training import checkpoint, journal, store
-from training.checkpoint import Checkpoint, Damaged
-from training.store import Store
 
 
 def sample(step: int) -> Checkpoint:
@@ -177,7 +176,7 @@ import sys, time, torch
 sys.path.insert(0, {str(Path(__file__).parent.parent)!r})
 from pathlib import Path
 from tests.test_checkpoint import obtain, trained, IDENTITY
-from training.store import Store
+from scoresde.training.store import Store
 def train(folder):
     (Path({str(tmp_path)!r}) / f"trained-{{sys.argv[1]}}").touch()
     time.sleep(1.0)
@@ -196,7 +195,7 @@ import sys, time
 sys.path.insert(0, {str(Path(__file__).parent.parent)!r})
 from pathlib import Path
 from tests.test_checkpoint import IDENTITY
-from training.store import Store
+from scoresde.training.store import Store
 def train(folder):
     (Path({str(tmp_path)!r}) / "started").touch()
     time.sleep(600)

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 from filelock import FileLock
+from scoresde.conf import schema
 
-from conf import schema
-from run import load, out_of_memory, run
+from scoresde.cli import load, out_of_memory, run
 from tests.conftest import ROOT, choices, compose, standard
 
 TINY = ("training.steps=30", "training.batch=32", "training.warmup=2", "training.evaluate=2")
@@ -588,8 +588,8 @@ def test_too_little_memory_is_told_from_a_bug():
 
 def test_help_is_quick_and_does_not_load_torch():
     code = (
-        "import sys; sys.argv = ['run.py', '--help']; import run\n"
-        "try: run.main()\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
+        "import sys; sys.argv = ['run.py', '--help']; from scoresde import cli\n"
+        "try: cli.command()\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
@@ -633,7 +633,10 @@ def test_wandb_offline_holds_the_run(tmp_path):
 
 
 def test_what_takes_a_second_to_import_is_imported_where_it_is_used():
-    code = "import sys, run, tasks, training, samplers, likelihood, models, data, latent; print(*sys.modules)"
+    code = (
+        "import sys; from scoresde import cli, tasks, training, samplers, likelihood, models, data, latent\n"
+        "print(*sys.modules)"
+    )
     found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     heavy = {"wandb", "matplotlib", "sklearn", "scipy.stats", "scipy.optimize", "datasets", "pyarrow"}
     assert not heavy & set(found.stdout.split())

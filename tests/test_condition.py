@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
-from data import Arrays, Conditional, Digits, EightGaussians, Gaussian, Mixture, Moons, TwoSpirals, subset
-from data.mixture import isotropic_log_prob
-from models import (
+from scoresde.data import Arrays, Conditional, Digits, EightGaussians, Gaussian, Mixture, Moons, TwoSpirals, subset
+from scoresde.data.mixture import isotropic_log_prob
+from scoresde.models import (
     MLP,
     Classifier,
     ConditionalScore,
@@ -22,14 +21,15 @@ from models import (
     ScoreModel,
     UNet,
 )
-from models.parameterisation import EDM
-from run import run
-from sde_lib import Counted, Draws, of_rows, under
-from tasks import Sample
-from tasks.conditions import encoded
+from scoresde.models.parameterisation import EDM
+from scoresde.sde_lib import Counted, Draws, of_rows, under
+from scoresde.tasks import Sample
+from scoresde.tasks.conditions import encoded
+from scoresde.training import CrossEntropy, Trainer
+from scoresde.training.trainer import withheld
+
+from scoresde.cli import run
 from tests.conftest import SAMPLERS, SDES, compose, in_turn, make_sampler, make_sde
-from training import CrossEntropy, Trainer
-from training.trainer import withheld
 
 CHOICES = {"task": "sample", "data": "mixture", "sde": "ve", "sampler": "ode", "model": "oracle"}
 SMALL = ("data.count=5000", "data.test_count=400")
@@ -316,7 +316,7 @@ def test_no_entropy_is_told_of_points_of_another_y(tmp_path):
 
 
 def test_a_network_of_p_of_x_given_y_comes_back(tmp_path):
-    from run import load
+    from scoresde.cli import load
 
     keys = ("data=mixture", *SMALL, "model=mlp", "training.steps=5", "training.batch=32", "count=10", "sampler=em")
     job(tmp_path, *keys, "sampler.steps=3", "data.condition=[0]")
@@ -331,7 +331,7 @@ def test_a_network_of_p_of_x_given_y_comes_back(tmp_path):
 
 @pytest.mark.parametrize("key", ["labels", ["b"]])
 def test_a_network_whose_file_is_gone_still_knows_the_units_of_y(tmp_path, key):
-    from run import load
+    from scoresde.cli import load
 
     table = labelled_table(tmp_path)
     words = ("data=arrays", f"data.path={table}", "data.key=[a]", "data.labels=kind", f"data.condition={key}")
@@ -651,7 +651,7 @@ def test_a_trained_classifier_comes_near_the_exact_one_and_guides(tmp_path):
 
 
 def test_classifiers_of_images_take_odd_sizes():
-    from models import UNetClassifier
+    from scoresde.models import UNetClassifier
 
     net = UNetClassifier((2, 5, 7), 4, channels=[8, 8])
     assert net(torch.randn(3, 2, 5, 7), torch.zeros(3)).shape == (3, 4)

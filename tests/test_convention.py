@@ -6,19 +6,18 @@ import logging
 
 import pytest
 import torch
+from scoresde.conf import schema
+from scoresde.conf.elsewhere import from_elsewhere
+from scoresde.conf.obtain import build_model
+from scoresde.models import EDM as EDMRow
+from scoresde.models import Clock, NCSNpp, Noise, Score, ScoreModel, Velocity
+from scoresde.models.convention import convention, table
+from scoresde.models.layout import put, take
+from scoresde.models.published import layout
+from scoresde.sde_lib import EDM, VE, VP, Chain, SubVP
+from scoresde.tasks import Export
+from scoresde.tasks.record import Record
 from torch import nn
-
-from conf import schema
-from conf.elsewhere import from_elsewhere
-from conf.obtain import build_model
-from models import EDM as EDMRow
-from models import Clock, NCSNpp, Noise, Score, ScoreModel, Velocity
-from models.convention import convention, table
-from models.layout import put, take
-from models.published import layout
-from sde_lib import EDM, VE, VP, Chain, SubVP
-from tasks import Export
-from tasks.record import Record
 
 from . import published_network
 from .conftest import compose, make_sde, standard

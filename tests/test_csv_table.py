@@ -5,12 +5,11 @@ import re
 
 import numpy as np
 import pytest
-
-import data.csv_table
-from data import Arrays, read_points
-from data.files import numbers_of, open_file
-from data.header import is_header
-from data.numerals import number, whole
+import scoresde.data.csv_table
+from scoresde.data import Arrays, read_points
+from scoresde.data.files import numbers_of, open_file
+from scoresde.data.header import is_header
+from scoresde.data.numerals import number, whole
 
 RNG = np.random.default_rng(5)
 FLOATS = RNG.normal(size=(300, 3))
@@ -57,7 +56,7 @@ def test_decimal_and_scientific_notation_is_a_number(cell):
     + ["007", "-01", "00"],
 )
 def test_identifiers_and_other_marks_are_no_numbers(cell, table, monkeypatch):
-    monkeypatch.setattr(data.csv_table, "CELLS", 16)
+    monkeypatch.setattr(scoresde.data.csv_table, "CELLS", 16)
     assert number(cell) is None
     path = table(f'a;b\n1;2\n"{cell}";4\n3;5\n')
     with pytest.raises(
@@ -105,7 +104,7 @@ def cells(count):
 @pytest.mark.parametrize("clean", [True, False])
 def test_chunks_and_both_paths_give_pythons_own_numbers(size, clean, table, monkeypatch):
     rows = [[repr(v) for v in row] for row in FLOATS[:100].tolist()] if clean else cells(100)
-    monkeypatch.setattr(data.csv_table, "CELLS", size)
+    monkeypatch.setattr(scoresde.data.csv_table, "CELLS", size)
     values, _, _ = taken(table("a,b,c\n" + "\n".join(map(",".join, rows))), missing=True)
     expected = [
         [float(cell.strip(' "') if cell.strip(' "') not in ("", "NA") else "nan") for cell in row] for row in rows
@@ -116,7 +115,7 @@ def test_chunks_and_both_paths_give_pythons_own_numbers(size, clean, table, monk
 def test_a_chunk_may_end_inside_quotes(table, monkeypatch):
     text = "note,a\n" + "".join(f'"line\n\none, {i}",{i}\n' if i % 3 else f"{i},{i}\n" for i in range(60))
     for size in (2, 6, 10, 2**17):
-        monkeypatch.setattr(data.csv_table, "CELLS", size)
+        monkeypatch.setattr(scoresde.data.csv_table, "CELLS", size)
         data_ = Arrays(table(text), key="a")
         assert sorted([*data_.train[:, 0].tolist(), *data_.test[:, 0].tolist()]) == list(range(60))
 
@@ -151,7 +150,7 @@ def test_a_row_with_another_number_of_cells_is_named(row, says, key, after, tabl
 @pytest.mark.parametrize("size", [3, 2**17])  # a chunk of its own, or one with other rows
 @pytest.mark.parametrize("mark", [",", ";", "\t", " "])
 def test_ragged_numbers_are_named_however_they_are_separated(mark, size, table, monkeypatch):
-    monkeypatch.setattr(data.csv_table, "CELLS", size)
+    monkeypatch.setattr(scoresde.data.csv_table, "CELLS", size)
     text = lines(FLOATS, mark=mark) + mark.join("12") + "\n" + lines(FLOATS, mark=mark)
     with pytest.raises(ValueError, match="line 301 has 2 cells, the first line has 3"):
         Arrays(table(text), key="1")
@@ -225,7 +224,7 @@ def test_comments_trailing_delimiters_and_left_out_columns_are_said(table):
 @pytest.mark.parametrize("size", [3, 2**17])
 @pytest.mark.parametrize("mark", [",", ";"])
 def test_points_that_mark_thousands_are_refused(mark, size, table, monkeypatch):
-    monkeypatch.setattr(data.csv_table, "CELLS", size)
+    monkeypatch.setattr(scoresde.data.csv_table, "CELLS", size)
     counts = RNG.permutation(np.r_[np.arange(500, 1000), 10 * np.arange(100, 130)])
 
     def text(write):

@@ -4,8 +4,7 @@ import io
 
 import numpy as np
 import pytest
-
-from data import Arrays, Images, read_points
+from scoresde.data import Arrays, Images, read_points
 
 X = np.random.default_rng(0).normal(size=(20, 3))
 WORDS = ["a", "b"] * 10

@@ -8,8 +8,7 @@ import re
 import numpy as np
 import pytest
 import torch
-
-from data import Arrays, read_points
+from scoresde.data import Arrays, read_points
 
 RNG = np.random.default_rng(0)
 VECTORS = RNG.normal([10.0, -3.0, 0.0], [2.0, 0.5, 7.0], (200, 3))

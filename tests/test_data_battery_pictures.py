@@ -11,9 +11,8 @@ import zlib
 import numpy as np
 import pytest
 import torch
-
-from data import Images
-from data.picture import Opened, resized
+from scoresde.data import Images
+from scoresde.data.picture import Opened, resized
 
 Image = pytest.importorskip("PIL.Image")
 arrow = pytest.importorskip("pyarrow")
@@ -432,10 +431,10 @@ def fill_colour(root):
 
 
 def test_notes_are_kept_with_the_pixels(tmp_path, monkeypatch):
-    monkeypatch.setattr("data.decoded.LONG", 0.0)
+    monkeypatch.setattr("scoresde.data.decoded.LONG", 0.0)
     path = fill(tmp_path / "data", a=4)
     first = Images(path, cache=str(tmp_path / "kept"), size=3)
-    monkeypatch.setattr("data.images.decode", lambda *given: pytest.fail("decoded again"))
+    monkeypatch.setattr("scoresde.data.images.decode", lambda *given: pytest.fail("decoded again"))
     assert Images(path, cache=str(tmp_path / "kept"), size=3).notes == first.notes
     assert "cropped and resized from 5 x 7 pixels" in first.notes
 

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 import torch
-
-from data import Arrays
+from scoresde.data import Arrays
 
 RNG = np.random.default_rng(3)
 COUNT = 300

@@ -6,15 +6,14 @@ import sys
 
 import numpy as np
 import pytest
+import scoresde.data.images
 import torch
-
-import data.images
-from conf.assemble import build_data, settle
-from conf.identity import identity_of
-from data import Images
-from data.hub import reachable
-from data.order import order
-from training.store import digest
+from scoresde.conf.assemble import build_data, settle
+from scoresde.conf.identity import identity_of
+from scoresde.data import Images
+from scoresde.data.hub import reachable
+from scoresde.data.order import order
+from scoresde.training.store import digest
 
 from .conftest import compose
 
@@ -30,7 +29,7 @@ COLOUR = RNG.integers(0, 256, (12, 7, 5, 3)).astype(np.uint8)
 @pytest.fixture(autouse=True)
 def online(monkeypatch):
     """No test asks the network; what a test changes in the environment ends with it."""
-    monkeypatch.setattr("data.hub.reachable", lambda: True)
+    monkeypatch.setattr("scoresde.data.hub.reachable", lambda: True)
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
 
 
@@ -289,11 +288,11 @@ def test_what_decides_a_network_of_images(tmp_path):
 
 def test_what_took_long_to_decode_is_kept(tmp_path, monkeypatch, caplog):
     path, kept = write_images(tmp_path / "images", GREY), tmp_path / "pixels"
-    decoded, decode = [], data.images.decode
-    monkeypatch.setattr("data.images.decode", lambda *given: decoded.append(1) or decode(*given))
+    decoded, decode = [], scoresde.data.images.decode
+    monkeypatch.setattr("scoresde.data.images.decode", lambda *given: decoded.append(1) or decode(*given))
     plain = Images(path, cache=str(kept))
     assert not kept.exists(), "that was quick"
-    monkeypatch.setattr("data.decoded.LONG", 0.0)
+    monkeypatch.setattr("scoresde.data.decoded.LONG", 0.0)
     for _ in range(3):
         again = Images(path, cache=str(kept))
         assert torch.equal(again.train, plain.train) and torch.equal(again.test, plain.test)
@@ -364,7 +363,7 @@ def test_a_name_goes_to_the_hub(monkeypatch):
 def test_without_a_network_the_hub_is_not_asked_again_and_again(monkeypatch):
     datasets = pytest.importorskip("datasets")
     seen = []
-    monkeypatch.setattr("data.hub.reachable", lambda: False)
+    monkeypatch.setattr("scoresde.data.hub.reachable", lambda: False)
     monkeypatch.setattr(datasets, "load_dataset", lambda *arguments: seen.append(os.environ["HF_HUB_OFFLINE"]) or {})
     fails(r"data\.split=train: someone/pictures has no such split", "someone/pictures")
     assert seen == ["1"]

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 import torch
 from scipy import special, stats
-
-from data import Checkerboard, EightGaussians, Moons, Pinwheel, Rings, SwissRoll, TwoSpirals
-from data.pinwheel import roots
+from scoresde.data import Checkerboard, EightGaussians, Moons, Pinwheel, Rings, SwissRoll, TwoSpirals
+from scoresde.data.pinwheel import roots
 
 # the differential entropy in nats, and half the side of a square round the shape
 SHAPES = {

@@ -4,8 +4,7 @@ import math
 
 import pytest
 import torch
-
-from data import Data, Digits
+from scoresde.data import Data, Digits
 
 
 @pytest.fixture

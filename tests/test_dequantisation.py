@@ -10,18 +10,17 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import truncnorm
+from scoresde.conf import identity
+from scoresde.data import Data, Digits
+from scoresde.likelihood import Likelihood, LogLikelihood, TruncatedNormalDequantisation, UniformDequantisation
+from scoresde.likelihood.dequantisation import log_mean, truncated_normal
+from scoresde.models import Oracle
+from scoresde.sde_lib import BasisVectors, Rademacher
+from scoresde.tasks import LikelihoodTask
+from scoresde.training import Trainer
+from scoresde.training.store import digest
+from scoresde.training.trainer import Batches
 from torch import Tensor
-
-from conf import identity
-from data import Data, Digits
-from likelihood import Likelihood, LogLikelihood, TruncatedNormalDequantisation, UniformDequantisation
-from likelihood.dequantisation import log_mean, truncated_normal
-from models import Oracle
-from sde_lib import BasisVectors, Rademacher
-from tasks import LikelihoodTask
-from training import Trainer
-from training.store import digest
-from training.trainer import Batches
 
 from .conftest import compose, make, mixture
 from .test_cli import TINY, command, job

@@ -6,9 +6,8 @@ import re
 import numpy as np
 import pytest
 import torch
-
-from conf import assemble, misfits, schema
-from samplers import width
+from scoresde.conf import assemble, misfits, schema
+from scoresde.samplers import width
 
 from .conftest import SDES, compose
 
@@ -107,7 +106,7 @@ def test_a_far_mean_is_told_in_plain_numbers(tmp_path, caplog):
 
 def test_noise_at_T_is_compared_without_a_covariance_of_pictures(caplog, monkeypatch):
     """The covariance of 20,000 pictures of 64 x 64 pixels takes gigabytes, which pictures that end in a mean spare."""
-    monkeypatch.setattr("data.base.Data.moments", None)
+    monkeypatch.setattr("scoresde.data.base.Data.moments", None)
     assert told(caplog, "data=digits") == [] and told(caplog, "data=digits", check=misfits.start) == []
 
 
@@ -140,7 +139,7 @@ def test_what_is_published_stays():
 
 
 def test_run_says_it_before_training(ridge, tmp_path, caplog):
-    from run import run
+    from scoresde.cli import run
 
     words = [
         *ridge,

@@ -5,19 +5,19 @@ import math
 import pytest
 import torch
 from matplotlib.figure import Figure
+from scoresde.data import Data
+from scoresde.figures.evaluation import evaluation
+from scoresde.figures.latent import generators
+from scoresde.metrics import sliced_wasserstein
+from scoresde.samplers import Columns, Film, PiGDM
+from scoresde.sde_lib import VE, VP
+from scoresde.tasks.generators import Generators
+from scoresde.tasks.reach import strays
+from scoresde.tasks.record import Record
+from scoresde.tasks.restore import Problem, Restore
+from scoresde.tasks.ruler import Ruler
 
-from data import Data
-from metrics import sliced_wasserstein
-from samplers import Columns, Film, PiGDM
-from sde_lib import VE, VP
-from tasks import figures, sample
-from tasks.figures.evaluation import evaluation
-from tasks.figures.latent import generators
-from tasks.generators import Generators
-from tasks.reach import strays
-from tasks.record import Record
-from tasks.restore import Problem, Restore
-from tasks.ruler import Ruler
+from scoresde import figures, sample
 
 from .conftest import GaussianScore, make_sampler
 
@@ -71,7 +71,7 @@ class Whole:
     """A judge for whom all points are of one class."""
 
     def coverage(self, r):
-        from metrics import Coverage
+        from scoresde.metrics import Coverage
 
         return Coverage(torch.ones(1), 1, 0.0, None)
 

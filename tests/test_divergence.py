@@ -7,9 +7,8 @@ import math
 
 import pytest
 import torch
-
-from sde_lib import BasisVectors, Counted, ExactUpTo, Gaussian, HutchPP, Orthogonal, Rademacher, divergence
-from sde_lib.divergence import Probes, orthonormal, project_out
+from scoresde.sde_lib import BasisVectors, Counted, ExactUpTo, Gaussian, HutchPP, Orthogonal, Rademacher, divergence
+from scoresde.sde_lib.divergence import Probes, orthonormal, project_out
 
 from .conftest import SHAPES, choices, make
 

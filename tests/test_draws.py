@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from scoresde.models import ADM, MLP, DiT, NCSNpp, UNet
+from scoresde.sde_lib import Ahead, Draws, Dropout, Masks
+from scoresde.sde_lib.draws import AHEAD, GOLDEN, mix, signed, stream_of
 from torch import nn
 from torch.nn import functional
-
-from models import ADM, MLP, DiT, NCSNpp, UNet
-from sde_lib import Ahead, Draws, Dropout, Masks
-from sde_lib.draws import AHEAD, GOLDEN, mix, signed, stream_of
 
 M = (1 << 64) - 1
 SHAPES = [(), (1,), (2,), (5,), (3, 7, 3)]
@@ -37,7 +36,7 @@ def test_it_is_the_published_generator():
 def test_words_do_not_depend_on_how_many_are_mixed_at_a_time(monkeypatch, shape):
     states = torch.arange(max(1, math.prod(shape)))[: math.prod(shape)].mul(signed(GOLDEN)).reshape(shape)
     whole = mix(states.clone())
-    monkeypatch.setattr("sde_lib.draws.CACHED", 7)
+    monkeypatch.setattr("scoresde.sde_lib.draws.CACHED", 7)
     assert torch.equal(mix(states.clone()), whole)
     assert torch.equal(mix(states.clone().t().contiguous().t()), whole)
 
@@ -368,7 +367,7 @@ def test_a_compiled_network_has_the_same_masks_and_stays_compiled():
 
 def test_dropout_of_diffusers_is_ours():
     pytest.importorskip("diffusers")
-    from models import DiffusersUNet
+    from scoresde.models import DiffusersUNet
 
     model = DiffusersUNet(
         (1, 8, 8),

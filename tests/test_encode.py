@@ -6,13 +6,13 @@ import math
 import numpy as np
 import pytest
 import torch
+from scoresde.data import Data
+from scoresde.models import Oracle
+from scoresde.sde_lib import VE
+from scoresde.tasks import Encode, Record
+from scoresde.tasks.encode import identity, normality
 
-from data import Data
-from models import Oracle
-from run import run
-from sde_lib import VE
-from tasks import Encode, Record
-from tasks.encode import identity, normality
+from scoresde.cli import run
 
 from .conftest import SDES, GaussianScore, compose, draw_mixture, make_sde, mixture
 from .test_cli import refused

@@ -10,15 +10,15 @@ import types
 import numpy as np
 import pytest
 import torch
+from scoresde.conf.drawing import weights_of
+from scoresde.data import Conditional, Data, Digits, Turned
+from scoresde.metrics import Values, frechet_distance
+from scoresde.models import FeatureCNN, FeatureMLP
+from scoresde.samplers import Sampler
+from scoresde.tasks import Evaluate, Record
+from scoresde.tasks.gallery import Gallery
 
-from conf.drawing import weights_of
-from data import Conditional, Data, Digits, Turned
-from metrics import Values, frechet_distance
-from models import FeatureCNN, FeatureMLP
-from run import load, run
-from samplers import Sampler
-from tasks import Evaluate, Record
-from tasks.gallery import Gallery
+from scoresde.cli import load, run
 
 from .conftest import GaussianScore, compose, make_sde
 from .test_cli import CHOICES

@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 import torch
+from scoresde.conf import schema
+from scoresde.data import Line
+from scoresde.tasks import LowDensity, Manifold
 
-from conf import schema
-from data import Line
-from run import run
-from tasks import LowDensity, Manifold
+from scoresde.cli import run
 
 from .conftest import compose, standard
 

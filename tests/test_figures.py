@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
+from scoresde.figures import codes, interpolation, memorisation  # noqa: F401
+from scoresde.figures.axes import spread
+from scoresde.figures.evaluation import evaluation
+from scoresde.figures.restored import restored_gaps, restored_vectors
 
-from tasks import figures
-from tasks.figures import codes, interpolation, memorisation  # noqa: F401
-from tasks.figures.axes import spread
-from tasks.figures.evaluation import evaluation
-from tasks.figures.restored import restored_gaps, restored_vectors
+from scoresde import figures
 
 pytestmark = [pytest.mark.filterwarnings("error"), pytest.mark.painted]
 
@@ -163,7 +163,7 @@ def test_score_field(panels, tmp_path):
 
 
 def test_a_first_fall_does_not_leave_the_rest_flat():
-    from tasks.figures.loss import after_the_fall
+    from scoresde.figures.loss import after_the_fall
 
     values = 0.3 + 2 * np.exp(-np.arange(100) / 4)
     low, high = after_the_fall(values, values[25:])

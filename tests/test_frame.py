@@ -4,11 +4,10 @@ import math
 
 import pytest
 import torch
+from scoresde.models import Oracle, ScoreModel
+from scoresde.sde_lib import VP, Cosine, Counted, frame, integrate
+from scoresde.sde_lib.frame import Flow, check_clock, under
 from torch import nn
-
-from models import Oracle, ScoreModel
-from sde_lib import VP, Cosine, Counted, frame, integrate
-from sde_lib.frame import Flow, check_clock, under
 
 from .conftest import PARAMETERISATIONS, GaussianScore, make, make_sde, mixture, per_sample
 

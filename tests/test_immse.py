@@ -6,12 +6,12 @@ import math
 import numpy as np
 import pytest
 import torch
+from scoresde.likelihood import IMMSE, Likelihood
+from scoresde.models import Oracle
+from scoresde.sde_lib import BlockNoise, Counted
 from torch import Tensor
 
-from likelihood import IMMSE, Likelihood
-from models import Oracle
-from run import run
-from sde_lib import BlockNoise, Counted
+from scoresde.cli import run
 
 from .conftest import GaussianScore, compose, draw_mixture, make_sde, mixture
 
@@ -177,7 +177,7 @@ def test_the_bias_is_below_the_bars_at_many_draws(name):
 
 def test_the_start_is_corrected():
     """Where the first noise is as wide as 0.3 of the data's detail, the correction is seen, and right to its order."""
-    from sde_lib import VE
+    from scoresde.sde_lib import VE
 
     sde, components = VE(sigma_min=0.06), mixture((2,))
     x = draw_mixture(components, 2000, (2,))

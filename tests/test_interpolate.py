@@ -6,12 +6,12 @@ import math
 import numpy as np
 import pytest
 import torch
+from scoresde.data import Data
+from scoresde.models import Oracle
+from scoresde.tasks import Interpolate, Record
+from scoresde.tasks.interpolate import linear, normal, spherical
 
-from data import Data
-from models import Oracle
-from run import run
-from tasks import Interpolate, Record
-from tasks.interpolate import linear, normal, spherical
+from scoresde.cli import run
 
 from .conftest import SDES, GaussianScore, compose, draw_mixture, make_sde, mixture
 

@@ -7,9 +7,8 @@ import math
 import numpy as np
 import pytest
 import torch
-
-from data import Arrays, Condition, Conditional
-from tasks.conditions import as_written
+from scoresde.data import Arrays, Condition, Conditional
+from scoresde.tasks.conditions import as_written
 
 COUNT = 40
 X = np.random.default_rng(0).normal(size=(COUNT, 3))

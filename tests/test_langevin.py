@@ -4,11 +4,10 @@ import math
 
 import pytest
 import torch
+from scoresde.models import Oracle
+from scoresde.samplers import AnnealedLangevin, Film, LangevinDynamics
+from scoresde.sde_lib import SDE, VE, VP
 from torch import Tensor
-
-from models import Oracle
-from samplers import AnnealedLangevin, Film, LangevinDynamics
-from sde_lib import SDE, VE, VP
 
 from .conftest import SHAPES, GaussianScore, make_sampler
 

@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.integrate import quad
-from torch.distributions import Normal, kl_divergence
-
-from latent import (
+from scoresde.latent import (
     GAN,
     VAE,
     WAE,
@@ -25,11 +23,12 @@ from latent import (
     StandardNormal,
     WassersteinLoss,
 )
-from latent.prior import entropy
-from likelihood import Likelihood
-from models import MLP, Noise, Oracle, ScoreModel
-from samplers import EulerMaruyama, PredictorCorrector, ProbabilityFlow, Uniform
-from sde_lib import VP, Draws
+from scoresde.latent.prior import entropy
+from scoresde.likelihood import Likelihood
+from scoresde.models import MLP, Noise, Oracle, ScoreModel
+from scoresde.samplers import EulerMaruyama, PredictorCorrector, ProbabilityFlow, Uniform
+from scoresde.sde_lib import VP, Draws
+from torch.distributions import Normal, kl_divergence
 
 from .conftest import SDES, GaussianScore, draw_mixture, make_sde, mixture
 
@@ -428,7 +427,7 @@ def test_the_game_is_looked_at_without_gradients():
 
 
 def test_the_wasserstein_loss_is_the_error_and_the_penalty():
-    from metrics import mmd
+    from scoresde.metrics import mmd
 
     model, x = WAE((2,), 2, Dense(depth=0)).double(), torch.randn(50, 2, dtype=torch.float64)
     draws = Draws(4, len(x))

@@ -8,22 +8,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scoresde.figures.latent
+import scoresde.tasks.elbo
+import scoresde.tasks.generators
+import scoresde.training.trainer
 import torch
 import yaml
 from scipy.stats import chi2
+from scoresde.conf.assemble import build_data
+from scoresde.latent import VAE, Bound, Dense, DiscretisedLogistic, Gaussian, ScorePrior, StandardNormal
+from scoresde.metrics import Classes, mmd, mode_coverage, precision_recall, sliced_wasserstein
+from scoresde.metrics.coverage import belonging, covered
+from scoresde.models import MLP, Noise
+from scoresde.tasks.models import draw, in_data_units
+from scoresde.training import Trainer
 
-import tasks.elbo
-import tasks.figures.latent
-import tasks.generators
-import training.trainer
-from conf.assemble import build_data
-from latent import VAE, Bound, Dense, DiscretisedLogistic, Gaussian, ScorePrior, StandardNormal
-from metrics import Classes, mmd, mode_coverage, precision_recall, sliced_wasserstein
-from metrics.coverage import belonging, covered
-from models import MLP, Noise
-from run import load, run
-from tasks.models import draw, in_data_units
-from training import Trainer
+from scoresde.cli import load, run
 
 from .conftest import compose, make_sde, mixture
 
@@ -37,7 +37,7 @@ SHORT = {"steps": 20, "batch": 16, "warmup": 2, "evaluate": 2}
 def few_shown():
     """Pictures of few points: what they show is looked at elsewhere."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (tasks.elbo, tasks.generators):
+        for module in (scoresde.tasks.elbo, scoresde.tasks.generators):
             patch.setattr(module, "SHOWN", 64)
         yield
 
@@ -67,7 +67,7 @@ def job(folder, *overrides: str, models: str = "vae", picture: bool = False) -> 
     with pytest.MonkeyPatch.context() as patch:
         for name in () if picture else ("bounds", "generators"):  # a second or two each
             patch.setattr(
-                tasks.figures.latent, name, lambda *told: next(each for each in told if isinstance(each, Path))
+                scoresde.figures.latent, name, lambda *told: next(each for each in told if isinstance(each, Path))
             )
         run(composed(f"store={folder}/store", *words, *overrides), CHOICES, folder / "run")
     return json.loads((folder / "run" / "metrics.json").read_text())
@@ -188,7 +188,7 @@ def test_generators_of_labelled_pictures(tmp_path):
 
 @pytest.mark.parametrize("prior", ["normal", "score"])
 def test_a_killed_training_ends_in_the_same_weights(tmp_path, prior, monkeypatch):
-    from data import Moons
+    from scoresde.data import Moons
 
     data, sde = Moons(count=200, test_count=20), make_sde("vp")
     trainer = Trainer(Bound(), steps=12, batch=16, warmup=2, evaluate=3, save_seconds=1e-9)
@@ -199,17 +199,17 @@ def test_a_killed_training_ends_in_the_same_weights(tmp_path, prior, monkeypatch
             return VAE((2,), 2, Dense(8, 1, dropout=0.1), Gaussian(), made)
 
     whole = trainer.fit(None, fresh(), data).state_dict()
-    saved = training.trainer.checkpoint.save
+    saved = scoresde.training.trainer.checkpoint.save
 
     def killed(folder, found, kind="step"):
         saved(folder, found, kind)
         if found.step == 7:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(training.trainer.checkpoint, "save", killed)
+    monkeypatch.setattr(scoresde.training.trainer.checkpoint, "save", killed)
     with pytest.raises(KeyboardInterrupt):
         trainer.fit(None, fresh(), data, tmp_path)
-    monkeypatch.setattr(training.trainer.checkpoint, "save", saved)
+    monkeypatch.setattr(scoresde.training.trainer.checkpoint, "save", saved)
     resumed = trainer.fit(None, fresh(), data, tmp_path).state_dict()
     assert not [key for key in whole if not torch.equal(whole[key], resumed[key])]
 
@@ -252,12 +252,12 @@ def test_a_mode_is_found_with_a_fifth_of_its_share():
 
 
 def test_a_run_that_misses_a_mode_has_collapsed():
-    found = tasks.Generators.described(None, "gan", [{"modes_found": k} for k in (8, 7, 8, 3)], 8)
+    found = scoresde.tasks.Generators.described(None, "gan", [{"modes_found": k} for k in (8, 7, 8, 3)], 8)
     assert found["gan_collapsed_runs"] == 2 and found["gan_modes_found"] == 6.5
 
 
 def test_samples_of_integers_are_those_of_their_bins():
-    from data import Digits
+    from scoresde.data import Digits
 
     data = Digits()
     k = data.train[:5]

@@ -11,30 +11,28 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from scoresde.conf import schema
 
-import data
-import likelihood
-import models
-import samplers
-import sde_lib
-from conf import schema
+from scoresde import data, likelihood, models, samplers, sde_lib
+from scoresde.checkout import PACKAGES
 
 from .conftest import ROOT, compose, standard
 
-FLOOR_1 = {"sde_lib", "data", "metrics"}
+FLOOR_1 = {"sde_lib", "data", "metrics", "figures"}
 FLOOR_2 = {"models", "training", "samplers", "likelihood"}
 MAY_IMPORT = {
     **{name: set() for name in FLOOR_1},
     **dict.fromkeys(FLOOR_2, FLOOR_1),
     "tasks": FLOOR_1 | FLOOR_2,
     "latent": FLOOR_1 | FLOOR_2,
-    "conf": FLOOR_1 | FLOOR_2 | {"tasks", "latent"},  # with run.py the place where everything is put together
-    "run": FLOOR_1 | FLOOR_2 | {"tasks", "latent", "conf"},
+    "conf": FLOOR_1 | FLOOR_2 | {"tasks", "latent"},  # with scoresde/cli.py the place where everything is put together
+    "scoresde": FLOOR_1 | FLOOR_2 | {"tasks", "latent", "conf", "cli", "checkout"},
+    "run": {"cli", "checkout"},
 }
 OURS = set(MAY_IMPORT)
 DOORS = {
-    "hydra": ("run.py", "conf/"),
-    "omegaconf": ("run.py", "conf/"),
+    "hydra": ("scoresde/cli.py", "conf/"),
+    "omegaconf": ("scoresde/cli.py", "conf/"),
     "wandb": ("tasks/record.py",),
     "torchdiffeq": ("sde_lib/ode.py",),
 }
@@ -44,16 +42,24 @@ FILES = sorted(path.relative_to(ROOT) for name in OURS for path in (ROOT / name)
 
 
 def imports(path) -> set[str]:
-    """The first names of all imports in a file, wherever they stand; relative ones are the package's own."""
+    """The first names of all imports in a file, wherever they stand; ``samplers`` for ``scoresde.samplers``.
+
+    Relative imports are the package's own.
+    """
     found = set()
     for node in ast.walk(ast.parse((ROOT / path).read_text())):
         if isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[0] for alias in node.names}
+            names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level <= 1, f"{path} climbs out of its package"
-            if node.level == 0:
-                found.add(node.module.split(".")[0])
-    return found
+            names = [f"{node.module}.{alias.name}" for alias in node.names] if node.level == 0 else []
+        else:
+            continue
+        assert not [name for name in names if name.split(".")[0] in OURS - {"scoresde"}], (
+            f"{path} imports a former name"
+        )
+        found |= {name.removeprefix("scoresde.").split(".")[0] for name in names}
+    return found - ({"checkout"} if path.name == "__init__.py" else set())  # of their former names
 
 
 def package(path) -> str:
@@ -79,7 +85,8 @@ def test_doors(path):
 def test_every_package_is_known():
     """A new package gets its floor here."""
     packages = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"tests", "benchmarks"}
-    assert packages | {"run", "latent"} == OURS | ({"latent"} - packages)
+    assert packages | {"run"} == OURS
+    assert packages == {"scoresde", *PACKAGES}
 
 
 @pytest.mark.parametrize("path", FILES, ids=str)
@@ -389,7 +396,7 @@ def test_every_part_has_a_yaml(part):
     "part", [part for part in PARTS if not issubclass(part, data.Data)], ids=lambda part: part.__name__
 )
 def test_a_concrete_class_is_not_subclassed_again(part):
-    ours = [base for base in part.__mro__[1:] if base.__module__.split(".")[0] in OURS]
+    ours = [base for base in part.__mro__[1:] if base.__module__.split(".")[0] == "scoresde"]
     assert all(inspect.isabstract(base) for base in ours)
 
 

@@ -10,11 +10,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from scoresde.likelihood import Likelihood
+from scoresde.models import MLP, Oracle, ScoreModel
+from scoresde.sde_lib import BasisVectors, Cosine, Counted, Gaussian, HutchPP, Orthogonal, Rademacher
 from torch import Tensor
-
-from likelihood import Likelihood
-from models import MLP, Oracle, ScoreModel
-from sde_lib import BasisVectors, Cosine, Counted, Gaussian, HutchPP, Orthogonal, Rademacher
 
 from .conftest import SDES, GaussianScore, choices, draw_mixture, in_turn, make, make_sde, mixture
 

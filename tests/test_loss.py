@@ -4,12 +4,17 @@ import math
 
 import pytest
 import torch
+from scoresde.models import EDM, MLP, EnergyGradient, Oracle, Score, ScoreModel, UNet
+from scoresde.sde_lib import EDM as KarrasSDE
+from scoresde.sde_lib import VE, VP, Draws
+from scoresde.training import (
+    DenoisingScoreMatching,
+    ExplicitScoreMatching,
+    ImplicitScoreMatching,
+    SlicedScoreMatching,
+    levels,
+)
 from torch import Tensor
-
-from models import EDM, MLP, EnergyGradient, Oracle, Score, ScoreModel, UNet
-from sde_lib import EDM as KarrasSDE
-from sde_lib import VE, VP, Draws
-from training import DenoisingScoreMatching, ExplicitScoreMatching, ImplicitScoreMatching, SlicedScoreMatching, levels
 
 from .conftest import SHAPES, GaussianScore, choices, draw_mixture, make, make_sde, mixture, per_sample
 

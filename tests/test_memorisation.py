@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from scoresde.data import Data
+from scoresde.metrics import Cells, copying_test, mann_whitney, nearest
+from scoresde.samplers import Sampler
+from scoresde.tasks import Memorisation, Record
 
-from data import Data
-from metrics import Cells, copying_test, mann_whitney, nearest
-from run import run
-from samplers import Sampler
-from tasks import Memorisation, Record
+from scoresde.cli import run
 
 from .conftest import GaussianScore, compose, make_sde
 
@@ -195,7 +195,7 @@ def job(folder, *overrides: str) -> dict:
 
 def test_samples_of_a_file_need_no_network(tmp_path):
     words = ["data=moons", "data.count=400", "data.test_count=400"]
-    from data import Moons
+    from scoresde.data import Moons
 
     moons = Moons(count=400, test_count=400)
     np.savez(tmp_path / "samples.npz", x=moons.train.numpy())

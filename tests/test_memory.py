@@ -8,7 +8,7 @@ from .conftest import ROOT
 SCRIPT = """
 import resource, sys
 from pathlib import Path
-from run import run
+from scoresde.cli import run
 from tests.conftest import compose
 
 folder, choices = Path(sys.argv[1]), {"task": "t", "data": "mixture", "sde": "ve", "sampler": "ddim", "model": "oracle"}

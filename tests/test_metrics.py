@@ -4,8 +4,7 @@ import math
 
 import pytest
 import torch
-
-from metrics import sliced_wasserstein
+from scoresde.metrics import sliced_wasserstein
 
 
 @pytest.mark.parametrize("shape", [(2,), (3, 8, 6)])

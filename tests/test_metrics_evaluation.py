@@ -5,8 +5,7 @@ import math
 import pytest
 import torch
 from scipy.linalg import sqrtm
-
-from metrics import (
+from scoresde.metrics import (
     Values,
     class_shares,
     classifier_score,
@@ -20,9 +19,9 @@ from metrics import (
     support,
     support_of,
 )
-from metrics.frechet import mean_and_covariance
-from metrics.kernel import rows
-from metrics.support import radii
+from scoresde.metrics.frechet import mean_and_covariance
+from scoresde.metrics.kernel import rows
+from scoresde.metrics.support import radii
 
 DOUBLE = torch.float64
 

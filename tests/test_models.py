@@ -5,11 +5,10 @@ import math
 
 import pytest
 import torch
+from scoresde.models import EDM, MLP, Denoiser, EnergyGradient, Noise, Oracle, Score, ScoreModel, UNet, Velocity
+from scoresde.models.embedding import FourierFeatures, NoiseEmbedding
+from scoresde.sde_lib import Counted, affine
 from torch import nn
-
-from models import EDM, MLP, Denoiser, EnergyGradient, Noise, Oracle, Score, ScoreModel, UNet, Velocity
-from models.embedding import FourierFeatures, NoiseEmbedding
-from sde_lib import Counted, affine
 
 from .conftest import PARAMETERISATIONS, SDES, GaussianScore, choices, draw_mixture, make, make_sde, mixture, per_sample
 
@@ -238,7 +237,7 @@ def test_mlp_by_hand():
 
 def test_attention_stands_where_its_resolution_is():
     """Named by the longer side: of 8 x 6 the levels are 8, 4 and 2 pixels long."""
-    from models.unet import Attention
+    from scoresde.models.unet import Attention
 
     for attention, expected in (((8,), {8}), ((4,), {4}), ((2,), {2}), ((6, 3), set()), ((8, 2), {8, 2})):
         net, sides = UNet((3, 8, 6), channels=(8, 8, 8), attention=attention), set()
@@ -253,7 +252,7 @@ def test_attention_stands_where_its_resolution_is():
 
 def test_attention_by_hand():
     """softmax(q k / sqrt(d)) v over the pixels, a head at a time."""
-    from models.unet import Attention
+    from scoresde.models.unet import Attention
 
     layer = trained(Attention(8, 2))
     x = torch.randn(2, 8, 3, 2, dtype=torch.float64)

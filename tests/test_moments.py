@@ -4,10 +4,9 @@ import math
 
 import pytest
 import torch
+from scoresde.data import Data
+from scoresde.likelihood.moments import Moments
 from torch import Tensor
-
-from data import Data
-from likelihood.moments import Moments
 
 DIM = 5
 

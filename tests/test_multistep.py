@@ -7,10 +7,8 @@ from itertools import pairwise
 
 import pytest
 import torch
-from torch import Tensor
-
-from models import Oracle
-from samplers import (
+from scoresde.models import Oracle
+from scoresde.samplers import (
     DEIS,
     AdamsBashforth,
     Ancestral,
@@ -25,8 +23,9 @@ from samplers import (
     Quadratic,
     UniPC,
 )
-from samplers.exponential import exponential_weights, moments
-from sde_lib import SDE, Counted, affine
+from scoresde.samplers.exponential import exponential_weights, moments
+from scoresde.sde_lib import SDE, Counted, affine
+from torch import Tensor
 
 from .conftest import GaussianScore, draw_mixture, in_turn, make_sde, mixture
 from .test_samplers import relative_errors

@@ -6,16 +6,15 @@ import signal
 
 import pytest
 import torch
+from scoresde.conf import identity
+from scoresde.data import Data
+from scoresde.models import EDM, MLP, ScoreModel, UNet
+from scoresde.sde_lib import VE
+from scoresde.training import DenoisingScoreMatching, Trainer
+from scoresde.training.batches import Batches
+from scoresde.training.muon import COEFFICIENTS, STEPS, Muon, exact_products, is_matrix, orthogonal
+from scoresde.training.optimiser import optimiser_of
 from torch import nn
-
-from conf import identity
-from data import Data
-from models import EDM, MLP, ScoreModel, UNet
-from sde_lib import VE
-from training import DenoisingScoreMatching, Trainer
-from training.batches import Batches
-from training.muon import COEFFICIENTS, STEPS, Muon, exact_products, is_matrix, orthogonal
-from training.optimiser import optimiser_of
 
 from .conftest import compose, make
 
@@ -236,7 +235,7 @@ def test_a_folder_of_another_optimiser_is_refused(tmp_path, first, then):
 
 
 def test_an_update_that_is_not_finite_is_not_taken_though_it_is_read_late(tmp_path, monkeypatch):
-    monkeypatch.setattr("training.trainer.works_ahead", lambda device: True)
+    monkeypatch.setattr("scoresde.training.trainer.works_ahead", lambda device: True)
     straight = network()
     fit(straight, schedule="constant", evaluate=0, steps=1)
     data = planar()

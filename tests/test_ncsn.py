@@ -4,14 +4,13 @@ import math
 
 import pytest
 import torch
-
-from conf import assemble, identity, misfits
-from data import Data
-from models import EDM, EnergyGradient, RefineNet, ScoreModel
-from models.refinenet import WIDTH, InstanceNormPlus
-from sde_lib import VE
-from training import levels
-from training.levels import overlap
+from scoresde.conf import assemble, identity, misfits
+from scoresde.data import Data
+from scoresde.models import EDM, EnergyGradient, RefineNet, ScoreModel
+from scoresde.models.refinenet import WIDTH, InstanceNormPlus
+from scoresde.sde_lib import VE
+from scoresde.training import levels
+from scoresde.training.levels import overlap
 
 from .conftest import compose
 

@@ -10,15 +10,14 @@ import numpy as np
 import pytest
 import torch
 from scipy.signal import convolve2d
+from scoresde.conf import schema
+from scoresde.models import Clock, NCSNpp, Noise, Score, ScoreModel
+from scoresde.models.embedding import Positional, RandomFourier
+from scoresde.models.layout import put, take
+from scoresde.models.published import layout, settings
+from scoresde.models.resample import Down, Resample, Up
+from scoresde.sde_lib import VE, VP
 from torch import Tensor, nn
-
-from conf import schema
-from models import Clock, NCSNpp, Noise, Score, ScoreModel
-from models.embedding import Positional, RandomFourier
-from models.layout import put, take
-from models.published import layout, settings
-from models.resample import Down, Resample, Up
-from sde_lib import VE, VP
 
 from . import published_network
 from .conftest import ROOT, SDES, compose, make_sde, standard

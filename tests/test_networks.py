@@ -5,18 +5,17 @@ import math
 import numpy as np
 import pytest
 import torch
+from scoresde.conf.assemble import settle
+from scoresde.conf.identity import identity_of
+from scoresde.conf.schema import build
+from scoresde.data import Data
+from scoresde.models import ADM, DiT, NCSNpp, UNet, magnitude
+from scoresde.models.adm import MagnitudeAttention, MagnitudeBlock
+from scoresde.models.dit import Block, places
+from scoresde.models.embedding import PixelFeatures
+from scoresde.models.magnitude import Map
 from torch import nn
 from torch.nn import functional
-
-from conf.assemble import settle
-from conf.identity import identity_of
-from conf.schema import build
-from data import Data
-from models import ADM, DiT, NCSNpp, UNet, magnitude
-from models.adm import MagnitudeAttention, MagnitudeBlock
-from models.dit import Block, places
-from models.embedding import PixelFeatures
-from models.magnitude import Map
 
 from .conftest import PARAMETERISATIONS, compose
 from .test_ncsnpp import randomised

@@ -4,9 +4,8 @@ batches.
 
 import pytest
 import torch
-
-from sde_lib import BlockNoise
-from sde_lib.noise import BLOCK, seed_of
+from scoresde.sde_lib import BlockNoise
+from scoresde.sde_lib.noise import BLOCK, seed_of
 
 from .conftest import DTYPES, SHAPES
 

@@ -6,9 +6,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-
-from sde_lib import integrate
-from sde_lib.ode import ADAPTIVE, FIXED, METHODS, PAIRS, Visit, adaptive, retrace, rms
+from scoresde.sde_lib import integrate
+from scoresde.sde_lib.ode import ADAPTIVE, FIXED, METHODS, PAIRS, Visit, adaptive, retrace, rms
 
 ORDERS = {"euler": 1, "midpoint": 2, "heun2": 2, "heun3": 3, "rk4": 4}
 

@@ -5,8 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-
-from samplers import (
+from scoresde.samplers import (
     Box,
     Colourise,
     Columns,
@@ -22,7 +21,7 @@ from samplers import (
     dense,
     in_model_units,
 )
-from samplers.operators import along
+from scoresde.samplers.operators import along
 
 PICTURE = (3, 8, 6)
 WIDE = torch.randn(4, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

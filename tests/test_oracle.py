@@ -2,9 +2,8 @@
 
 import pytest
 import torch
+from scoresde.models import Oracle
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
-
-from models import Oracle
 
 from .conftest import draw_mixture, mixture
 

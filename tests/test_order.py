@@ -7,12 +7,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-
-from data import Arrays, Conditional, Data, Images, Turned, order, subset
-from samplers import Missing
-from tasks import Restore
-from tasks.conditions import conditions_of
-from tasks.points import points_of
+from scoresde.data import Arrays, Conditional, Data, Images, Turned, order, subset
+from scoresde.samplers import Missing
+from scoresde.tasks import Restore
+from scoresde.tasks.conditions import conditions_of
+from scoresde.tasks.points import points_of
 
 COUNT = 1200  # of either kind
 
@@ -106,7 +105,7 @@ def test_what_a_task_works_on_is_a_random_part(sorted_data):
 
 
 def test_turned_pictures_keep_their_labels(sorted_data, monkeypatch):
-    monkeypatch.setattr("data.turned.MOST", 4 * 25 * 100)
+    monkeypatch.setattr("scoresde.data.turned.MOST", 4 * 25 * 100)
     turned = Turned(sorted_data)
     assert len(turned.train) == 400 and turned.train_labels.bincount().tolist() == [100] * 4
     assert abs(noisy(turned.train) - 0.5) < 0.2

@@ -8,13 +8,13 @@ import signal
 import numpy as np
 import pytest
 import torch
+from scoresde.data import Data
+from scoresde.likelihood import Likelihood
+from scoresde.sde_lib import VE
+from scoresde.tasks import Overfitting, Record
+from scoresde.training import checkpoint
 
-from data import Data
-from likelihood import Likelihood
-from run import run
-from sde_lib import VE
-from tasks import Overfitting, Record
-from training import checkpoint
+from scoresde.cli import run
 
 from .conftest import compose
 from .test_training import network, planar, trainer, weights

@@ -4,10 +4,9 @@ import math
 
 import pytest
 import torch
-
-from metrics import sliced_wasserstein
-from models import Oracle
-from samplers import (
+from scoresde.metrics import sliced_wasserstein
+from scoresde.models import Oracle
+from scoresde.samplers import (
     DPS,
     MMPS,
     TDS,
@@ -32,8 +31,8 @@ from samplers import (
     Superresolve,
     Uniform,
 )
-from samplers.guidance import conjugate_gradients
-from sde_lib import VE, VP, BlockNoise, Counted, of_rows
+from scoresde.samplers.guidance import conjugate_gradients
+from scoresde.sde_lib import VE, VP, BlockNoise, Counted, of_rows
 
 from .conftest import (
     PREDICTORS,
@@ -96,7 +95,7 @@ def times(sde, count):
 @pytest.mark.parametrize("name", GAUSSIAN_OPERATORS)
 def test_of_one_isotropic_gaussian_three_methods_are_exact(sde, name):
     """The score of p(x_t | y) by autograd of the joint density of x_t and y, written with full matrices."""
-    from samplers import dense
+    from scoresde.samplers import dense
 
     operator, mean, std = GAUSSIAN_OPERATORS[name], 0.3, 0.7
     shape = operator.shape

@@ -9,16 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from torch import nn
-
-from conf import reload
-from data import Conditional, Data
-from latent import GAN, VAE, Adversarial, Bound, Dense, Gaussian, ScorePrior, StandardNormal, WassersteinLoss
-from models import EDM, MLP, Bits, Classifier, Noise, ScoreModel, UNet
-from models.classifier import MLPClassifier
-from models.features import FeatureMLP
-from sde_lib import VE, VP, BinaryChain, Draws, Masks
-from training import (
+from scoresde.conf import reload
+from scoresde.data import Conditional, Data
+from scoresde.latent import GAN, VAE, Adversarial, Bound, Dense, Gaussian, ScorePrior, StandardNormal, WassersteinLoss
+from scoresde.models import EDM, MLP, Bits, Classifier, Noise, ScoreModel, UNet
+from scoresde.models.classifier import MLPClassifier
+from scoresde.models.features import FeatureMLP
+from scoresde.sde_lib import VE, VP, BinaryChain, Draws, Masks
+from scoresde.training import (
     BinaryLoss,
     CrossEntropy,
     DenoisingScoreMatching,
@@ -31,9 +29,10 @@ from training import (
     levels,
     store,
 )
-from training.batches import Batches
-from training.checkpoint import Checkpoint, Outdated
-from training.speed import decide
+from scoresde.training.batches import Batches
+from scoresde.training.checkpoint import Checkpoint, Outdated
+from scoresde.training.speed import decide
+from torch import nn
 
 from .test_training import network, planar, trainer, weights
 

@@ -4,11 +4,10 @@ import re
 import shlex
 
 import pytest
-
-from conf import schema
-from conf.assemble import settle
-from conf.identity import identity_of
-from training import Store
+from scoresde.conf import schema
+from scoresde.conf.assemble import settle
+from scoresde.conf.identity import identity_of
+from scoresde.training import Store
 
 from .conftest import ROOT, compose
 
@@ -25,7 +24,7 @@ def test_the_python_by_hand_runs_and_samples_moons():
 
 
 def test_load_is_as_it_says(tmp_path):
-    from run import run
+    from scoresde.cli import run
 
     choices = {"task": "train", "data": "moons", "sde": "vp", "sampler": "em", "model": "mlp"}
     run(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from run import run
+from scoresde.cli import run
 
 from .conftest import compose
 

@@ -10,15 +10,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 import torch
+from scoresde.conf import misfits, schema
+from scoresde.data import Data, Digits
+from scoresde.likelihood import Likelihood
+from scoresde.likelihood.deblur import by_eigenvalues, by_products, by_two_orders
+from scoresde.sde_lib import BasisVectors, Gaussian, HutchPP, Orthogonal, Rademacher
+from scoresde.tasks import LikelihoodTask, effort
+from scoresde.tasks.likelihood import drawn
 from torch import Tensor
 
-from conf import misfits, schema
-from data import Data, Digits
-from likelihood import Likelihood
-from likelihood.deblur import by_eigenvalues, by_products, by_two_orders
-from sde_lib import BasisVectors, Gaussian, HutchPP, Orthogonal, Rademacher
-from tasks import LikelihoodTask, effort
-from tasks.likelihood import drawn
 from tests.test_cli import TINY, job
 from tests.test_likelihood import Mixture
 
@@ -509,7 +509,7 @@ def test_one_held_out_point_asks_for_no_more():
 
 
 def effort_of_auto() -> float:
-    from tasks.likelihood import SHOWN
+    from scoresde.tasks.likelihood import SHOWN
 
     return SHOWN["nats a dimension"]
 

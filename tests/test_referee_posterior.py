@@ -7,11 +7,10 @@ import math
 
 import pytest
 import torch
-
-from data import Data
-from metrics import sliced_wasserstein
-from models import Oracle
-from samplers import (
+from scoresde.data import Data
+from scoresde.metrics import sliced_wasserstein
+from scoresde.models import Oracle
+from scoresde.samplers import (
     DPS,
     MMPS,
     TDS,
@@ -32,11 +31,11 @@ from samplers import (
     SMCDiff,
     Superresolve,
 )
-from samplers.particles import Particles
-from samplers.smcdiff import Path
-from sde_lib import BlockNoise
-from tasks import Restore
-from tasks.restore import Problem
+from scoresde.samplers.particles import Particles
+from scoresde.samplers.smcdiff import Path
+from scoresde.sde_lib import BlockNoise
+from scoresde.tasks import Restore
+from scoresde.tasks.restore import Problem
 
 from .conftest import SAMPLERS, SDES, in_turn, make_sampler, make_sde, mixture
 
@@ -115,7 +114,7 @@ def draw(conditioner, sampler, sde, score, measurement, seed=0):
 
 def pose(law, operator, groups, draws, point):
     """One measurement, ``groups`` times, ``draws`` rows each, and the matrix of A."""
-    from samplers import dense
+    from scoresde.samplers import dense
 
     y = operator(point[None])
     y = y.repeat(groups * draws, 1).float()
@@ -256,7 +255,7 @@ class Rough:
         return (-x + sigma * ripple.clamp(-3, 3)) / (alpha**2 + sigma**2)
 
     def under(self, sde, other):
-        from sde_lib.frame import under
+        from scoresde.sde_lib.frame import under
 
         return under(self.sde, lambda x, t: self(x, t), other)
 
@@ -277,7 +276,7 @@ def test_a_rough_score_carries_no_guided_draw_away(conditioner, process):
 
 
 def test_a_term_is_shortened_to_its_bound_and_no_further():
-    from samplers.guidance import bounded, state
+    from scoresde.samplers.guidance import bounded, state
 
     sde = make_sde("vp")
     x, t = torch.zeros(3, 2), torch.tensor([0.1, 0.5, 0.9])
@@ -386,7 +385,7 @@ def test_guidance_does_not_overshoot(conditioner, most):
     """Where the network's Jacobian is larger than a covariance, the denoised x moves at most to y by MMPS, and at most
     until it is as far from y as before by PiGDM.
     """
-    from samplers.guidance import state
+    from scoresde.samplers.guidance import state
 
     sde = make_sde("vp")
     x, t = torch.randn(6, 3, dtype=torch.float64), torch.linspace(0.2, 0.9, 6, dtype=torch.float64)

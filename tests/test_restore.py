@@ -5,14 +5,14 @@ import json
 import numpy as np
 import pytest
 import torch
+from scoresde.conf import schema
+from scoresde.data import Data, read_points
+from scoresde.figures import restored
+from scoresde.samplers import Dense, PiGDM, Superresolve
+from scoresde.tasks import Restore
+from scoresde.tasks.restore import coverage
 
-from conf import schema
-from data import Data, read_points
-from run import run
-from samplers import Dense, PiGDM, Superresolve
-from tasks import Restore
-from tasks.figures import restored
-from tasks.restore import coverage
+from scoresde.cli import run
 
 from .conftest import compose, make_sampler
 
@@ -179,7 +179,7 @@ def test_gaps_in_integers(tmp_path):
 
 def test_digits_with_missing_pixels(tmp_path):
     """Integers stay what they are, in their bins; NaN pixels are filled with integers."""
-    from data import Digits
+    from scoresde.data import Digits
 
     digits = Digits().test[:2].double()
     digits[:, :, :, 5:] = float("nan")
@@ -206,7 +206,7 @@ def test_a_matrix_wider_than_its_rank_is_one_measurement():
     once = Dense((2,), 0.3, torch.tensor([[1.0, 0.5]]))
     twice = Dense((2,), 0.3 * 2**0.5, torch.tensor([[1.0, 0.5], [1.0, 0.5]]))
     x, r = torch.randn(4, 2, dtype=torch.float64), torch.full((4,), 0.7, dtype=torch.float64)
-    from samplers import Measurement
+    from scoresde.samplers import Measurement
 
     pulls = []
     for operator in (once, twice):

@@ -6,10 +6,8 @@ from itertools import pairwise, product
 
 import pytest
 import torch
-from torch import Tensor
-
-from models import Oracle
-from samplers import (
+from scoresde.models import Oracle
+from scoresde.samplers import (
     AdaptiveSDE,
     Ancestral,
     AnnealedLangevin,
@@ -27,7 +25,8 @@ from samplers import (
     Uniform,
     width,
 )
-from sde_lib import EDM, VE, VP, BlockNoise, Counted, SubVP, Toy, affine
+from scoresde.sde_lib import EDM, VE, VP, BlockNoise, Counted, SubVP, Toy, affine
+from torch import Tensor
 
 from .conftest import (
     CORRECTORS,

@@ -7,10 +7,9 @@ import re
 import pytest
 import scipy.integrate
 import torch
-
-from models import Oracle
-from sde_lib import SDE, VE, VP, Custom, SubVP, Toy
-from sde_lib.expression import parse
+from scoresde.models import Oracle
+from scoresde.sde_lib import SDE, VE, VP, Custom, SubVP, Toy
+from scoresde.sde_lib.expression import parse
 
 from .conftest import SDES, GaussianScore, make_sde, mixture, per_sample
 

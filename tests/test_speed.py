@@ -9,17 +9,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pytest
+import scoresde.training.speed
+import scoresde.training.trainer
 import torch
+from scoresde.data import Conditional, Data, Digits
+from scoresde.models import EDM, MLP, EnergyGradient, ScoreModel, UNet
+from scoresde.sde_lib import SDE, VE, Draws, ScoreFn
+from scoresde.training import DenoisingScoreMatching, ImplicitScoreMatching, Loss, Trainer
+from scoresde.training.batches import Batches, fits
+from scoresde.training.speed import decide
 from torch import nn
-
-import training.speed
-import training.trainer
-from data import Conditional, Data, Digits
-from models import EDM, MLP, EnergyGradient, ScoreModel, UNet
-from sde_lib import SDE, VE, Draws, ScoreFn
-from training import DenoisingScoreMatching, ImplicitScoreMatching, Loss, Trainer
-from training.batches import Batches, fits
-from training.speed import decide
 
 from .test_training import network, planar, trainer, weights
 
@@ -183,13 +182,13 @@ def test_each_part_is_given_its_own_y():
 @pytest.fixture
 def ahead(monkeypatch):
     """As on a GPU, which is given work ahead: losses are read one update later."""
-    monkeypatch.setattr(training.trainer, "works_ahead", lambda device: True)
+    monkeypatch.setattr(scoresde.training.trainer, "works_ahead", lambda device: True)
 
 
 def test_late_readings_change_nothing(tmp_path, monkeypatch):
     found = []
     for late in (False, True):
-        monkeypatch.setattr(training.trainer, "works_ahead", lambda device, late=late: late)
+        monkeypatch.setattr(scoresde.training.trainer, "works_ahead", lambda device, late=late: late)
         events = []
         fitted = fit(network(), planar(), record=events.append, steps=402)  # noted every second step
         saved = fit(network(), planar(), tmp_path / str(late), record=events.append, save_seconds=1e-9)

@@ -6,10 +6,8 @@ from functools import cache
 
 import pytest
 import torch
-from torch import Tensor
-
-from models import EDM, MLP, Oracle, ScoreModel
-from samplers import (
+from scoresde.models import EDM, MLP, Oracle, ScoreModel
+from scoresde.samplers import (
     SEA,
     AdaptiveSDE,
     Centred,
@@ -23,7 +21,8 @@ from samplers import (
     ShARK,
     adaptive,
 )
-from sde_lib import SDE, Counted, affine
+from scoresde.sde_lib import SDE, Counted, affine
+from torch import Tensor
 
 from .conftest import GaussianScore, draw_mixture, in_turn, make, make_sde, mixture
 from .test_samplers import check_mixture, law, relative_errors, run_in_batches

@@ -6,12 +6,12 @@ import math
 import numpy as np
 import pytest
 import torch
+from scoresde.models import Oracle
+from scoresde.samplers import TemperedNoise, TemperedScore
+from scoresde.sde_lib import VE, BlockNoise, Counted
+from scoresde.tasks import Sample
 
-from models import Oracle
-from run import run
-from samplers import TemperedNoise, TemperedScore
-from sde_lib import VE, BlockNoise, Counted
-from tasks import Sample
+from scoresde.cli import run
 
 from .conftest import SAMPLERS, SDES, GaussianScore, compose, make_sampler, make_sde
 from .test_cli import CHOICES
@@ -114,7 +114,7 @@ def test_a_tempered_score_narrows_modes_and_keeps_their_weights(sampler):
 
 def test_the_factor_goes_with_every_short_cut():
     """affine, combinations and the reading under another SDE are the same function."""
-    from sde_lib import affine, at, combinations, under
+    from scoresde.sde_lib import affine, at, combinations, under
 
     sde, other, x = make_sde("vp"), make_sde("ve"), torch.randn(5, 2, 3, dtype=torch.float64)
     exact, tempering = GaussianScore(sde, 0.2, S), TemperedScore(TAU, sigma_data=S)

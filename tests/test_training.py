@@ -8,13 +8,12 @@ import time
 
 import pytest
 import torch
+from scoresde.data import Data, Digits, Mixture
+from scoresde.models import EDM, MLP, Oracle, ScoreModel
+from scoresde.sde_lib import VE, VP, SubVP, Toy
+from scoresde.training import EMA, DenoisingScoreMatching, Trainer, levels
+from scoresde.training.trainer import Batches
 from torch import nn
-
-from data import Data, Digits, Mixture
-from models import EDM, MLP, Oracle, ScoreModel
-from sde_lib import VE, VP, SubVP, Toy
-from training import EMA, DenoisingScoreMatching, Trainer, levels
-from training.trainer import Batches
 
 SDES = [VE(), VP(), SubVP(), Toy()]
 

@@ -1,5 +1,10 @@
 """Estimating the score: losses, the loop, checkpoints and the store."""
 
+if __name__ == "training":  # a checkout's former name for this package
+    from scoresde.checkout import former
+
+    former(__name__)
+
 from . import journal, levels, posthoc, store
 from .binary import BinaryLoss
 from .classification import CrossEntropy, Recognition

@@ -4,18 +4,17 @@ Integers stay as they are stored (pictures one byte a value) until they are in t
 dequantised. On a GPU the whole training part lies there if it takes no more than a quarter of the free memory; else
 the rows of the next step are gathered in a thread and copied from pinned memory while the network works on this one.
 The order of an epoch is a function of the seed and the epoch, everything else that is random one of the seed, the step
-and the row (:class:`sde_lib.Draws`), so that a resumed training sees the same batches.
+and the row (:class:`scoresde.sde_lib.Draws`), so that a resumed training sees the same batches.
 """
 
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
+from scoresde.data import Data
+from scoresde.sde_lib import Ahead, Draws
+from scoresde.sde_lib.noise import seed_of
 from torch import Tensor
-
-from data import Data
-from sde_lib import Ahead, Draws
-from sde_lib.noise import seed_of
 
 SHARE = 0.25  # of a GPU's free memory that the training data may take
 

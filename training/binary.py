@@ -3,19 +3,18 @@ r"""What a network of the binomial chain is trained on: its variational bound, a
 .. math::
     L = T\,\mathbb E_n\,KL\bigl(q(x_{n-1}|x_n, x_0)\,\|\,p(x_{n-1}|x_n)\bigr)
 
-is the bound of :mod:`likelihood.binary` less its constant, in nats a bit of data (arXiv 1503.03585). ``bits`` leaves
-the steps' weights away, as DDPM's simple loss does for the Gaussian chain: the cross-entropy of the bits of x_0, whose
-minimiser is the same.
+is the bound of :mod:`scoresde.likelihood.binary` less its constant, in nats a bit of data (arXiv 1503.03585). ``bits``
+leaves the steps' weights away, as DDPM's simple loss does for the Gaussian chain: the cross-entropy of the bits of x_0,
+whose minimiser is the same.
 """
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
+from scoresde.sde_lib import BinaryChain, Draws, ScoreFn
+from scoresde.sde_lib.binary import bits_of
 from torch import Tensor
-
-from sde_lib import BinaryChain, Draws, ScoreFn
-from sde_lib.binary import bits_of
 
 from .loss import Loss, given
 

@@ -31,8 +31,9 @@ log = logging.getLogger(__name__)
 KEEP = 2
 
 VERSION = 3
-"""Raised when the code would turn the same configuration into another network; :mod:`training.store` names networks by
-it, and a training is not resumed from a checkpoint of another version.
+"""Raised when the code would turn the same configuration into another network.
+
+:mod:`scoresde.training.store` names networks by it, and a training is not resumed from a checkpoint of another version.
 """
 
 

@@ -9,9 +9,8 @@ wanted at all of them. Of clean data, for the features in which samples are comp
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from scoresde.sde_lib import SDE, Draws
 from torch import Tensor
-
-from sde_lib import SDE, Draws
 
 from .levels import Levels, LogSNR
 from .loss import Loss, given
@@ -22,7 +21,7 @@ class CrossEntropy(Loss):
     """(sde, log_prob, x_0, draws) -> -log p(y | x_t, t) in nats, one a sample, of a classifier whose y is given.
 
     Arguments:
-        levels, stratified: as in :class:`training.DenoisingScoreMatching`.
+        levels, stratified: as in :class:`scoresde.training.DenoisingScoreMatching`.
     """
 
     levels: Levels = field(default_factory=LogSNR)

@@ -1,7 +1,7 @@
 """Networks as the library diffusers keeps them: a folder with config.json and the weights, as safetensors.
 
-Which configuration and which tensors a network has is told by the caller (:mod:`models.unet2d`). Older files, weights
-in a pickle, are read as :mod:`training.published` reads one: nothing in them is executed.
+Which configuration and which tensors a network has is told by the caller (:mod:`scoresde.models.unet2d`). Older files,
+weights in a pickle, are read as :mod:`scoresde.training.published` reads one: nothing in them is executed.
 """
 
 import json

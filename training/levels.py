@@ -1,7 +1,7 @@
 r"""Which noise levels a loss is trained at, and what each counts beside sigma^2.
 
-Every objective of :mod:`training.loss` is an average over levels, :math:`\int p(t)\,w(t)\,\sigma(t)^2 \ldots dt`, and
-the road from score matching to score SDEs differs in p and w alone:
+Every objective of :mod:`scoresde.training.loss` is an average over levels, :math:`\int p(t)\,w(t)\,\sigma(t)^2 \ldots
+dt`, and the road from score matching to score SDEs differs in p and w alone:
 
 ===========  ====================================================  =========  ========================================
 levels       t                                                     w          source
@@ -23,9 +23,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
+from scoresde.sde_lib import SDE
 from torch import Tensor
-
-from sde_lib import SDE
 
 START = "training.loss.levels"
 

@@ -12,9 +12,10 @@ is makes the difference: the first three can take the *clean* data (levels ``cle
 always finds that of the *perturbed* data, and needs no derivative of the network.
 
 Each is multiplied by sigma(t)^2, which gives all levels a like size, and by the levels' own weight
-(:mod:`training.levels`). Likelihood weighting, lambda = g^2, for which the denoising loss bounds the Kullback-Leibler
-divergence of the model from the data (arXiv 2101.09258, theorem 1), is a choice of levels: since g^2/sigma^2 = -2
-d(lambda)/dt with lambda the half log-SNR, drawing t *uniformly in log-SNR* turns the weight into sigma^2 again,
+(:mod:`scoresde.training.levels`). Likelihood weighting, lambda = g^2, for which the denoising loss bounds the
+Kullback-Leibler divergence of the model from the data (arXiv 2101.09258, theorem 1), is a choice of levels: since
+g^2/sigma^2 = -2 d(lambda)/dt with lambda the half log-SNR, drawing t *uniformly in log-SNR* turns the weight into
+sigma^2 again,
 
 .. math:: \int_{eps}^T g^2\,\|s_\theta + z/\sigma\|^2\,dt = 2\int \|\sigma s_\theta + z\|^2\,d\lambda,
 
@@ -26,9 +27,8 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import torch
+from scoresde.sde_lib import SDE, BasisVectors, Draws, Gaussian, Probes, Rademacher, ScoreFn, divergence, per_sample
 from torch import Tensor, nn
-
-from sde_lib import SDE, BasisVectors, Draws, Gaussian, Probes, Rademacher, ScoreFn, divergence, per_sample
 
 from .levels import Levels, LogSNR
 
@@ -89,7 +89,7 @@ class DenoisingScoreMatching(ScoreMatching):
     unit size so that one clipping threshold and one learning rate fit every SDE.
 
     Arguments:
-        levels: the noise levels; see :mod:`training.levels`.
+        levels: the noise levels; see :mod:`scoresde.training.levels`.
         stratified: whether the levels of a batch are spread evenly.
     """
 

@@ -3,7 +3,7 @@ r"""Checkpoints of the published code of arXiv 2011.13456, read and written.
 Such a file is torch's archive of a dictionary: ``model``, the weights by name, each after ``module.``, with a table
 ``sigmas`` beside them; ``ema``, whose ``shadow_params`` are the moving average of the trained ones, a list without
 names in the order of ``model``; ``optimizer``; ``step``. Which names and shapes a network has is told by the caller
-(:mod:`models.published`).
+(:mod:`scoresde.models.published`).
 
 Nothing in a file is executed: of its pickle tensors, plain values and numpy's numbers are admitted, and the checksum of
 each part is compared. The average's names are found by its order, and the order by the weights beside it: an average

@@ -117,7 +117,7 @@ class Store:
 
         Arguments:
             again: trains the network once more in the folder given, and keeps them.
-            kind: ``kept``, the network's own average, or ``power``, those of :mod:`training.posthoc`.
+            kind: ``kept``, the network's own average, or ``power``, those of :mod:`scoresde.training.posthoc`.
         """
         paths = {step: folder / f"{kind}-{step:08d}" for step in sorted(steps)}
         if all(path.exists() for path in paths.values()):

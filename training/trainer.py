@@ -1,8 +1,8 @@
 r"""The training loop, one page read from top to bottom.
 
 A run is a pure function of its configuration and ``seed``: every random number is a function of the seed, its use, the
-step and the row (:class:`sde_lib.Draws`), and no generator has a state that matters. Stopping and resuming, in the
-middle of an epoch too, gives bit for bit the weights of an uninterrupted run (on one machine, with one number of
+step and the row (:class:`scoresde.sde_lib.Draws`), and no generator has a state that matters. Stopping and resuming, in
+the middle of an epoch too, gives bit for bit the weights of an uninterrupted run (on one machine, with one number of
 threads). Cutting the batch into parts changes its gradient by rounding errors only.
 """
 
@@ -21,12 +21,11 @@ from typing import Literal
 
 import numpy as np
 import torch
+from scoresde.data import Data
+from scoresde.sde_lib import SDE, Draws, Masks
+from scoresde.sde_lib.noise import seed_of
 from torch import Tensor, nn
 from tqdm import tqdm
-
-from data import Data
-from sde_lib import SDE, Draws, Masks
-from sde_lib.noise import seed_of
 
 from . import checkpoint
 from .batches import Batches
@@ -52,7 +51,7 @@ class Trainer:
         steps: the number of updates; the whole budget, since the rate's schedule knows its end.
         batch: samples an update.
         optimiser: ``adam``, or ``muon`` for what is a matrix among the weights and Adam for the rest; see
-            :mod:`training.muon`.
+            :mod:`scoresde.training.muon`.
         rate: the learning rate after the warm-up; the size of Muon's steps is made that of Adam's.
         warmup: the updates over which the rate rises linearly from 0.
         schedule: ``cosine`` lets the rate fall to 0 at the last step, ``constant`` keeps it.
@@ -67,7 +66,8 @@ class Trainer:
             classifier-free guidance needs.
         evaluate: how often in the run the held-out loss is measured.
         save_seconds: the time between checkpoints.
-        compile, precision, channels_last: how fast an update is; ``auto`` is off on a CPU. See :mod:`training.speed`.
+        compile, precision, channels_last: how fast an update is; ``auto`` is off on a CPU. See
+            :mod:`scoresde.training.speed`.
         accumulate: into how many parts a batch is cut, one after the other through the network, their gradients added:
             for batches that the memory does not hold.
     """
@@ -140,8 +140,8 @@ class Trainer:
         """The trained model's moving average.
 
         The training neither depends on torch's global generators nor changes them. Numbers that your own network or
-        loss draws from them are functions of the step and not of the row: use :class:`sde_lib.Dropout` instead of
-        torch's, and the ``draws`` that a loss is given.
+        loss draws from them are functions of the step and not of the row: use :class:`scoresde.sde_lib.Dropout` instead
+        of torch's, and the ``draws`` that a loss is given.
 
         Arguments:
             model: the score model to train, on the device to train on; its weights should have been drawn under
@@ -151,8 +151,8 @@ class Trainer:
             keep: after how many updates the average is kept for good in the folder, as ``kept-*``; it decides nothing
                 of the training.
             snapshots: after how many updates averages of two lengths are kept, as ``power-*``, of which any other is
-                made afterwards (:mod:`training.posthoc`); they decide nothing either. A training that was begun
-                without them goes on without.
+                made afterwards (:mod:`scoresde.training.posthoc`); they decide nothing either. A training that was
+                begun without them goes on without.
 
         Raises:
             FloatingPointError: a loss or a gradient is not finite; the step is not taken.

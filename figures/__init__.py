@@ -9,6 +9,11 @@ is painted red.
 Figures are built from ``matplotlib.figure.Figure``: no pyplot, no display, no global state but the style's context.
 """
 
+if __name__ == "figures":  # a checkout's former name for this package
+    from scoresde.checkout import former
+
+    former(__name__)
+
 # ruff: noqa: F401 (what is not in __all__ are the building blocks of further pictures)
 
 from .averages import average_lengths

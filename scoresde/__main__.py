@@ -1,0 +1,5 @@
+"""The command line by ``python -m scoresde``."""
+
+from .cli import command
+
+command()

@@ -1,0 +1,147 @@
+"""The command line: composes the configuration, checks it, builds its parts and does the task."""
+
+import logging
+import math
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Any, NoReturn
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+# torch and all that stands on it are imported inside the functions: --help and a mistyped group answer at once.
+
+log = logging.getLogger(__name__)
+logging.raiseExceptions = False  # a full disk or a closed pipe is reported once, and not by every line of a log
+
+
+@hydra.main(config_path="pkg://scoresde.conf", config_name="config", version_base="1.3")
+def main(config: DictConfig) -> float | None:
+    """One job; a sweeper gets the task's first metric."""
+    hydra_config = HydraConfig.get()
+    sweep = Path(hydra_config.sweep.dir).name if hydra_config.mode == RunMode.MULTIRUN else None
+    try:
+        return run(
+            OmegaConf.to_container(config, resolve=True),
+            dict(hydra_config.runtime.choices),
+            Path(hydra_config.runtime.output_dir),
+            sweep,
+        )
+    except BrokenPipeError:
+        leave_unread()
+    except (ValueError, OSError, ImportError, FloatingPointError, OmegaConfBaseException) as error:
+        # The user's mistakes and the machine's: one message on the screen, the traceback in run.log for whoever needs
+        # it.
+        log.debug("%s", traceback.format_exc())
+        if not sweep:
+            sys.exit(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        log.debug("%s", traceback.format_exc())
+        place = Path(hydra_config.runtime.output_dir) / "run.log"
+        message = f"error: {type(error).__name__}: {error} (this may be a bug of ours: its traceback is in {place})"
+        if out_of_memory(error):
+            message = (
+                f"error: the memory is too small ({str(error).splitlines()[0]}): choose a smaller task.batch=, "
+                f"training.batch=, count=, data.count=, sampler.steps= or network"
+            )
+        if not sweep:
+            sys.exit(message)
+        print(message, file=sys.stderr)
+    return math.nan  # of a sweep's failed job: the others go on, and the sweep's summary ends it with exit code 1
+
+
+def run(cfg: dict, choices: dict[str, str], folder: Path, sweep: str | None = None) -> float | None:
+    """Does the task of a resolved configuration, in a folder; returns the task's first metric that is not a count."""
+    import torch
+
+    from scoresde.conf import assemble, density, misfits, obtain, schema
+    from scoresde.tasks import Record
+
+    record = Record(
+        folder,
+        cfg,
+        cfg["logger"],
+        title="-".join(choices[key] for key in ("task", "data", "sde", "sampler")),
+        group=sweep,
+    )
+    try:
+        schema.check_root(cfg)
+        for key in assemble.nodes(cfg):
+            schema.check(cfg[key], key, unsettled=key != "data")
+        device = assemble.choose_device(cfg["device"], cfg["dtype"])
+        if cfg["threads"]:
+            torch.set_num_threads(cfg["threads"])
+        data = assemble.build_data(cfg)
+        if said := data.describe():
+            log.info("data: %s", said)
+        cfg = assemble.settle(cfg, data, device)
+        asked = assemble.ask(cfg, data)  # and the score's training is on all data
+        sde, task = schema.build(cfg["sde"], "sde"), schema.build(cfg["task"], "task")
+        getattr(task, "check_data", lambda data: None)(asked)  # before a network is trained for nothing
+        record.repeats = density.check(task, sde, asked)
+        density.constant_conditions(data)
+        misfits.detail(cfg, sde, data)
+        misfits.start(cfg, sde, data)
+        name = "-".join(choices[key] for key in ("data", "sde", "model"))
+        score = obtain.obtain_score(cfg, sde, data, record, name)
+        obtain.furnish(cfg, data, asked, score, record, name)
+        score = obtain.given(cfg, asked, score).to(device=device, dtype=getattr(torch, cfg["dtype"]))
+        metrics = task(sde, score, asked, record)
+        record.finish(metrics)
+    except BaseException as error:
+        record.close(failed=f"{type(error).__name__}: {error}")
+        place = isinstance(error, OSError) and error.errno and not error.filename  # a full disk does not say where
+        if place and not isinstance(error, BrokenPipeError):
+            raise record.unwritable(error) from error
+        raise
+    record.close()
+    return next(
+        (float(value) for key, value in metrics.items() if key != "count" and isinstance(value, int | float)), None
+    )
+
+
+def load(path: str | Path, device: str = "cpu") -> tuple[Any, Any, Any]:
+    """The (sde, score, data) of a trained network: see :func:`scoresde.conf.reload.load`."""
+    from scoresde.conf import reload
+
+    return reload.load(path, device)
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether there was too little memory, which numpy and torch each say in ways of their own."""
+    named = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
+    return isinstance(error, MemoryError) or named
+
+
+def leave_unread() -> NoReturn:
+    """Ends without a word where nobody reads any more, as in ``python run.py --help | head``."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or what is still to be printed fails at the end
+    sys.exit(141)  # as the pipe's signal would have ended it
+
+
+def command() -> None:
+    """Runs the command line that is in ``sys.argv``: the entry of ``run.py`` and of the script ``scoresde``."""
+    # Threads that wait for work spin for some microseconds and then sleep: those that spin on take the processor from
+    # others, those that sleep at once are late (docs/results.md). The second is GNU's, and goes before the first there.
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+        os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+    from .conf.command_line import readable
+
+    try:
+        try:
+            sys.argv[1:] = readable(sys.argv[1:])
+        except ValueError as error:
+            sys.exit(f"error: {error}")
+        main()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        leave_unread()
