@@ -13,10 +13,11 @@ import math
 from unittest.mock import patch
 
 import torch
+from torch import Tensor
+
 from scoresde.models import Oracle
 from scoresde.samplers import AdaptiveSDE, adaptive
 from scoresde.sde_lib import SDE, VE, VP, Counted
-from torch import Tensor
 
 
 def mixture(d: int) -> tuple[Tensor, Tensor, Tensor]:

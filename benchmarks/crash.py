@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 import torch
+
 from scoresde.training import checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -7,11 +7,12 @@ import argparse
 import math
 
 import torch
+from torch import Tensor
+
 from scoresde.data import Heartbeat
 from scoresde.likelihood import BinaryBound
 from scoresde.samplers import binary_ancestral
 from scoresde.sde_lib import BinaryChain, ScoreFn
-from torch import Tensor
 
 
 def exact_belief(chain: BinaryChain, data: Heartbeat) -> ScoreFn:

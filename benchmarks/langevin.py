@@ -9,6 +9,7 @@ from every component.
 import argparse
 
 import torch
+
 from scoresde.data import Mixture
 from scoresde.models import Oracle
 from scoresde.samplers import Langevin, PredictorCorrector, ReverseDiffusion, Uniform

@@ -18,15 +18,15 @@ from dataclasses import dataclass, replace
 from functools import cache, partial
 
 import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from benchmarks.oracle import choice
 from scoresde.conf import schema
 from scoresde.likelihood import Likelihood
 from scoresde.models import Oracle
 from scoresde.samplers import Angle
 from scoresde.sde_lib import SDE, BlockNoise, Counted
-from torch import Tensor
-from tqdm import tqdm
-
-from benchmarks.oracle import choice
 
 
 class Ratio:

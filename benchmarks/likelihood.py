@@ -19,11 +19,12 @@ from dataclasses import replace
 from statistics import median
 
 import torch
+from torch import Tensor
+
 from scoresde.conf import schema
 from scoresde.likelihood import Likelihood
 from scoresde.models import Oracle
 from scoresde.sde_lib import SDE
-from torch import Tensor
 
 from .oracle import compose
 

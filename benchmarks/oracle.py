@@ -14,10 +14,11 @@ import warnings
 from dataclasses import fields, replace
 
 import torch
+from torch import Tensor
+
 from scoresde.conf import schema
 from scoresde.conf.assemble import NODES
 from scoresde.sde_lib import BlockNoise, Counted
-from torch import Tensor
 
 SAMPLERS = (
     "em pc ancestral reverse_diffusion ode ald ddim dpmpp_2m dpmpp_3m unipc deis adams_bashforth heun restart "

@@ -15,6 +15,7 @@ from functools import partial
 from statistics import median
 
 import torch
+
 from scoresde.models import EDM, MLP, ScoreModel, UNet
 from scoresde.samplers import (
     DEIS,

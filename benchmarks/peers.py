@@ -30,14 +30,14 @@ from statistics import median
 
 import numpy as np
 import torch
-from scoresde.data import Mixture
-from scoresde.metrics import sliced_wasserstein
-from scoresde.models import MLP, Oracle
-from scoresde.sde_lib import VE, VP, integrate
 from torch import Tensor
 
 from benchmarks import overhead
 from benchmarks.libraries import LIBRARIES, End, Library, Problem, Ratio, Solver
+from scoresde.data import Mixture
+from scoresde.metrics import sliced_wasserstein
+from scoresde.models import MLP, Oracle
+from scoresde.sde_lib import VE, VP, integrate
 
 PARTS = ("endpoints", "draws", "likelihood", "overhead")
 TOLERANCES = [10 ** (-i / 2) for i in range(1, 14)]

@@ -24,6 +24,8 @@ import time
 from pathlib import Path
 
 import torch
+from torch import Tensor
+
 from scoresde.conf import schema
 from scoresde.data import Mixture
 from scoresde.metrics import sliced_wasserstein
@@ -49,7 +51,6 @@ from scoresde.samplers import (
     in_model_units,
 )
 from scoresde.sde_lib import BlockNoise, Counted
-from torch import Tensor
 
 from .oracle import choice
 
@@ -230,6 +231,7 @@ def typical(rows: list[dict], method: str) -> float:
 def picture(rows: list[dict], path: Path) -> Path:
     """A panel for each kind of measurement: a line a conditioner, the best on top, a mark a sampler."""
     from matplotlib.figure import Figure
+
     from scoresde.figures.canvas import BLUE, GREY, INK, PALE, RED, save, style
 
     kinds = list(dict.fromkeys((row["dim"], row["operator"]) for row in rows))

@@ -16,11 +16,11 @@ from dataclasses import replace
 from statistics import median
 
 import torch
-from scoresde.likelihood import Likelihood
-from scoresde.sde_lib import HutchPP, Orthogonal, Rademacher
 from tqdm import tqdm
 
 from scoresde.cli import load
+from scoresde.likelihood import Likelihood
+from scoresde.sde_lib import HutchPP, Orthogonal, Rademacher
 
 
 def contestants(tolerance: float, moments: tuple) -> dict[str, Likelihood]:

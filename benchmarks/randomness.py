@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from statistics import median, quantiles
 
 import torch
+from torch import Tensor, nn
+
 from scoresde.data import Data
 from scoresde.models import EDM, MLP, ScoreModel, UNet
 from scoresde.sde_lib import VE, Ahead, Draws, Masks
@@ -26,7 +28,6 @@ from scoresde.training import EMA, DenoisingScoreMatching, Trainer
 from scoresde.training.batches import Batches
 from scoresde.training.optimiser import optimiser_of
 from scoresde.training.speed import decide
-from torch import Tensor, nn
 
 SIZES: dict[str, tuple[tuple[int, ...], int, Callable[[float], nn.Module]]] = {
     "MLP, points of 2": ((2,), 256, lambda dropout: MLP((2,), dropout=dropout)),

@@ -10,6 +10,7 @@ to a common factor, as long as the modes do not overlap.
 import argparse
 
 import torch
+
 from scoresde.data import Mixture
 from scoresde.models import Oracle
 from scoresde.samplers import SEA, Karras, PredictorCorrector, ProbabilityFlow, TemperedNoise, TemperedScore

@@ -21,10 +21,11 @@ from contextlib import nullcontext
 from statistics import median
 
 import torch
-from scoresde.models import ADM, DiT, NCSNpp, UNet
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
+
+from scoresde.models import ADM, DiT, NCSNpp, UNet
 
 Shape = tuple[int, int, int]
 

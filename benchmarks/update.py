@@ -13,6 +13,9 @@ from collections import defaultdict
 from statistics import median
 
 import torch
+from torch import nn
+from torch.profiler import ProfilerActivity, profile
+
 from scoresde.data import Data
 from scoresde.models import EDM, ScoreModel, UNet
 from scoresde.sde_lib import VE
@@ -21,8 +24,6 @@ from scoresde.training.batches import Batches
 from scoresde.training.optimiser import optimiser_of
 from scoresde.training.posthoc import PowerAverages
 from scoresde.training.speed import decide
-from torch import nn
-from torch.profiler import ProfilerActivity, profile
 
 CONTESTANTS = {
     "as it is": {},

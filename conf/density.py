@@ -8,6 +8,7 @@ import math
 from typing import Any
 
 import torch
+
 from scoresde.data import Data, repeats
 from scoresde.data.repeats import Repeats
 

@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from scoresde.data import Turned
 from torch import Tensor
+
+from scoresde.data import Turned
 
 TURNS = "turns"  # the y of pictures without labels, that of the network in whose features they are compared
 

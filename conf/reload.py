@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from scoresde.data import Condition, Data
 from scoresde.training import store
 
 from . import schema
 from .assemble import build_data
 from .identity import TURNS
-from .obtain import build_model
+from .trained import build_model
 
 log = logging.getLogger(__name__)
 

@@ -79,6 +79,14 @@ def locate(target: Any, key: str) -> type:
     return found
 
 
+def with_short_targets(node: Any) -> Any:
+    """Returns the node with ``sde_lib.VP`` for ``scoresde.sde_lib.VP``: one class has one name, and one cache key."""
+    if isinstance(node, dict):
+        short = {name: with_short_targets(value) for name, value in node.items()}
+        return short | ({"_target_": str(node["_target_"]).removeprefix("scoresde.")} if "_target_" in node else {})
+    return [with_short_targets(each) for each in node] if isinstance(node, list) else node
+
+
 def build(node: Any, key: str) -> Any:
     """The object of a node: nested nodes first, then the constructor with the node's other keys as arguments."""
     if isinstance(node, dict) and "_target_" in node:
@@ -196,26 +204,6 @@ def check(node: dict, key: str, unsettled: bool = False) -> None:
     for name, parameter in parameters.items():
         if parameter.default is parameter.empty and name not in node:
             raise ValueError(f"{key}.{name} is missing; {target.__name__} needs it")
-
-
-def check_process(cfg: dict) -> None:
-    """What a run does must be for the process that it has: a class for another than an SDE names it as ``process``."""
-    from scoresde.sde_lib import SDE
-
-    has = locate(cfg["sde"]["_target_"], "sde")
-    scored = "sde" in cfg["model"]  # such a model needs no training
-    for key in ("task", *(() if scored else ("parameterisation", "training.loss"))):
-        node = cfg
-        for part in key.split("."):
-            node = node[part]
-        part = locate(node["_target_"], key)
-        wanted = getattr(part, "process", SDE)
-        if not issubclass(has, wanted):
-            raise ValueError(
-                f"{key.replace('.', '/')}={part.__name__} is for {'SDEs' if wanted is SDE else wanted.__name__}, and "
-                f"sde={has.__name__} is no {wanted.__name__}; choose parts that go together, as "
-                f"experiment=heartbeat does for bits"
-            )
 
 
 def check_value(value: Any, hint: Any, key: str, unsettled: bool = False) -> None:

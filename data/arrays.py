@@ -12,12 +12,13 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch import Tensor
+
 from scoresde.data.axes import as_examples
 from scoresde.data.base import Data, at_least, fraction, typed
 from scoresde.data.files import names_in, numbers_of, open_file, sha256
 from scoresde.data.labels import read_labels
 from scoresde.data.levels import as_levels, as_tensor, integers
-from torch import Tensor
 
 
 class Arrays(Data):

@@ -22,8 +22,9 @@ import re
 from typing import Any, ClassVar
 
 import torch
-from scoresde.data.order import order
 from torch import Tensor
+
+from scoresde.data.order import order
 
 
 class Data:
@@ -212,6 +213,12 @@ class Data:
         """
         x = self.encode(self.dequantise(self.train[:5000], None).double()).flatten(1)
         return max((float(torch.cdist(part, x).max()) for part in x.split(500)), default=0.0)
+
+    def label_count(self) -> int | None:
+        """Returns how many classes the labels of the examples name; None without labels, or where all are equal."""
+        if self.train_labels is None or self.test_labels is None or len(self.train_labels.unique()) < 2:
+            return None
+        return len(torch.cat([self.train_labels, self.test_labels]).unique())
 
     def labels(self) -> list[str] | None:
         """Names of the columns of a vector, for the axes of pictures; None where they have none."""

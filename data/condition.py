@@ -16,12 +16,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch import Tensor
+
 from scoresde.data.base import Data
 from scoresde.data.files import SUFFIXES, open_file, report
 from scoresde.data.labels import read_words, text_of
 from scoresde.data.numerals import whole
 from scoresde.data.points import read_points
-from torch import Tensor
 
 log = logging.getLogger(__name__)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TextIO
 
 import numpy as np
+
 from scoresde.data.header import is_header
 from scoresde.data.numerals import POINTS, fault_of, mark_of, number
 

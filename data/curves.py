@@ -22,11 +22,12 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from torch import Tensor
+
 from scoresde.data.base import at_least
 from scoresde.data.mixture import isotropic_log_prob, isotropic_moments
 from scoresde.data.planar import SHARPEST
 from scoresde.data.synthetic import Synthetic
-from torch import Tensor
 
 
 def nodes_along(

@@ -6,6 +6,7 @@ to [-1, 1).
 
 import numpy as np
 import torch
+
 from scoresde.data.base import Data, at_least
 
 

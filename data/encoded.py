@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+
 from scoresde.data.picture import Opened, Wanted, quiet, read
 
 

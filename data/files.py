@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+
 from scoresde.data.csv_table import CsvTable
 from scoresde.data.numpy_file import NumpyFile
 from scoresde.data.parquet_table import ParquetTable

@@ -11,8 +11,9 @@ import math
 
 import numpy as np
 import torch
-from scoresde.data.synthetic import Synthetic
 from torch import Tensor
+
+from scoresde.data.synthetic import Synthetic
 
 
 class Gaussian(Synthetic):

@@ -19,6 +19,7 @@ which none of this holds are an example.
 import re
 
 import numpy as np
+
 from scoresde.data.numerals import MISSING, number, resembles_number
 
 ENOUGH = 5  # rows from which a column's range is compared with the first row

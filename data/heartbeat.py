@@ -9,8 +9,9 @@ import math
 
 import numpy as np
 import torch
-from scoresde.data.base import Data, at_least
 from torch import Tensor
+
+from scoresde.data.base import Data, at_least
 
 
 class Heartbeat(Data):

@@ -19,6 +19,8 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
+from torch import Tensor
+
 from scoresde.data.base import Data, at_least, fraction
 from scoresde.data.decoded import decoded_once
 from scoresde.data.encoded import Encoded, decode
@@ -27,7 +29,6 @@ from scoresde.data.folders import File, classes, counted, listed, listing, once,
 from scoresde.data.hub import from_hub
 from scoresde.data.picture import MODES, TIFF, Opened, Wanted, quiet, suffixes
 from scoresde.data.picture_tables import from_tables
-from torch import Tensor
 
 
 class Images(Data):

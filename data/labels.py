@@ -3,6 +3,7 @@
 from decimal import Decimal
 
 import numpy as np
+
 from scoresde.data.csv_table import CsvTable
 from scoresde.data.numerals import CODE, MISSING, number, whole
 from scoresde.data.numpy_file import NumpyFile

@@ -9,6 +9,7 @@ import math
 
 import numpy as np
 import torch
+
 from scoresde.data.base import Data, at_least
 
 

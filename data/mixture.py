@@ -14,8 +14,9 @@ import math
 
 import numpy as np
 import torch
-from scoresde.data.synthetic import Synthetic
 from torch import Tensor
+
+from scoresde.data.synthetic import Synthetic
 
 
 def isotropic_log_prob(r: Tensor, weights: Tensor, means: Tensor, stds: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from itertools import accumulate
 from typing import Any
 
 import numpy as np
+
 from scoresde.data.encoded import Encoded
 from scoresde.data.folders import File, counted, listed
 from scoresde.data.labels import ABSENT

@@ -22,8 +22,9 @@ import math
 
 import numpy as np
 import torch
-from scoresde.data.synthetic import Synthetic
 from torch import Tensor
+
+from scoresde.data.synthetic import Synthetic
 
 ARMS, RATE, RADIAL, TANGENTIAL = 5, 0.25, 0.3, 0.1
 WOUND = 5.0  # the distance rho beyond which single windings are averaged over

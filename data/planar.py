@@ -17,10 +17,11 @@ import math
 
 import numpy as np
 import torch
+from torch import Tensor
+
 from scoresde.data.base import at_least
 from scoresde.data.mixture import component_log_prob, isotropic_log_prob
 from scoresde.data.synthetic import Synthetic
-from torch import Tensor
 
 SHARPEST = 0.001  # the smallest noise: a curve without any has no density, and quadrature along it costs 1/noise
 

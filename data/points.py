@@ -4,9 +4,10 @@ import math
 
 import numpy as np
 import torch
+from torch import Tensor
+
 from scoresde.data.files import numbers_of, open_file, report
 from scoresde.data.levels import as_levels, as_tensor, integers
-from torch import Tensor
 
 
 def read_points(

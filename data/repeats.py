@@ -28,8 +28,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
-from scoresde.data.base import Data
 from torch import Tensor
+
+from scoresde.data.base import Data
 
 LEAST = 0.01  # of rows: below it log(10) times the share is less than the standard error of an NLL of 1,000 points
 ROWS, VALUES = 10_000, 2**22  # of the subset on which columns are measured

@@ -12,8 +12,9 @@ from abc import ABC, abstractmethod
 
 import numpy as np
 import torch
-from scoresde.data.base import Data, at_least
 from torch import Tensor
+
+from scoresde.data.base import Data, at_least
 
 CHUNK = 2**21  # float64 numbers in the largest intermediate tensor of a density: 16 MiB
 

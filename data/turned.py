@@ -6,8 +6,9 @@ down. Each has four classes, the first of which is the picture as it is.
 """
 
 import torch
-from scoresde.data.base import Data
 from torch import Tensor
+
+from scoresde.data.base import Data
 
 MOST = 2**28  # values of turned pictures that are held
 

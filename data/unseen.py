@@ -1,8 +1,9 @@
 """No examples, only what they would be: for a trained network whose data are not at hand."""
 
 import torch
-from scoresde.data.base import Data
 from torch import Tensor
+
+from scoresde.data.base import Data
 
 
 class Unseen(Data):

@@ -4,9 +4,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import torch
+from torch import Tensor, nn
+
 from scoresde.samplers import Sampler
 from scoresde.sde_lib import BlockNoise
-from torch import Tensor, nn
 
 from .prior import Prior
 

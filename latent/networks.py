@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
-from scoresde.sde_lib import Dropout
 from torch import Tensor, nn
 from torch.nn import functional
+
+from scoresde.sde_lib import Dropout
 
 
 class Networks(ABC):

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
+from torch import Tensor
+
 from scoresde.sde_lib import SDE, Draws
 from scoresde.training import DenoisingScoreMatching, Loss
 from scoresde.training.loss import given
-from torch import Tensor
 
 from .vae import VAE
 

@@ -34,12 +34,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import torch
+from torch import Tensor, nn
+
 from scoresde.likelihood import Likelihood
 from scoresde.models import Parameterisation, ScoreModel
 from scoresde.samplers import Sampler
 from scoresde.sde_lib import SDE, Draws, per_sample
 from scoresde.training import DenoisingScoreMatching
-from torch import Tensor, nn
 
 START = 0.0  # of b: half of each. From -2 on, where N(0, I) has nearly all, the network hardly learns
 

@@ -17,8 +17,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from scoresde.likelihood import Likelihood
 from torch import Tensor
+
+from scoresde.likelihood import Likelihood
 
 from .model import LatentModel, check_latent
 from .networks import Networks

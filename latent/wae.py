@@ -10,11 +10,12 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
+from torch import Tensor
+
 from scoresde.metrics import mmd
 from scoresde.sde_lib import SDE, Draws
 from scoresde.training import Loss
 from scoresde.training.loss import given
-from torch import Tensor
 
 from .model import LatentModel, check_latent
 from .networks import Networks

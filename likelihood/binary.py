@@ -13,9 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
+
 from scoresde.sde_lib import BinaryChain, Counted, ScoreFn
 from scoresde.sde_lib.binary import bits_of
-from torch import Tensor
 
 from .bound import BoundTerms, added_up
 

@@ -51,9 +51,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from torch import Tensor
+
 from scoresde.data import Data
 from scoresde.sde_lib import SDE, Counted, ScoreFn, per_sample
-from torch import Tensor
 
 from .immse import uniform
 

@@ -39,9 +39,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
+
 from scoresde.sde_lib.divergence import Pull, inner
 from scoresde.sde_lib.quadrature import gauss_legendre
-from torch import Tensor
 
 from .moments import Moments
 

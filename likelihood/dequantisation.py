@@ -34,9 +34,10 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
+from torch import Tensor
+
 from scoresde.data import Data
 from scoresde.sde_lib import SDE
-from torch import Tensor
 
 from .likelihood import Likelihood
 

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from scoresde.sde_lib import SDE, ScoreFn
 from torch import Tensor
+
+from scoresde.sde_lib import SDE, ScoreFn
 
 from .crosscheck import CrossCheck, Estimate
 

@@ -40,8 +40,9 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
-from scoresde.sde_lib import SDE, Counted, ScoreFn, frame, per_sample
 from torch import Tensor
+
+from scoresde.sde_lib import SDE, Counted, ScoreFn, frame, per_sample
 
 from .crosscheck import CrossCheck, Estimate
 from .moments import Moments

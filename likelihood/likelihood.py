@@ -40,12 +40,13 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
+from torch import Tensor
+
 from scoresde.sde_lib import SDE, BasisVectors, Counted, Probes, ScoreFn, divergence, frame, integrate, of_rows
 from scoresde.sde_lib.divergence import Control, linearised
 from scoresde.sde_lib.frame import Flow, check_clock
 from scoresde.sde_lib.ode import PAIRS, Step, check_solver
 from scoresde.sde_lib.quadrature import gauss_legendre
-from torch import Tensor
 
 from .deblur import Deblurring, deblur
 from .moments import Moments

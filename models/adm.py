@@ -12,9 +12,10 @@ an image gets a channel of ones; a scalar g from 0 multiplies the output.
 import math
 
 import torch
-from scoresde.sde_lib import Dropout, recomputed
 from torch import Tensor, nn
 from torch.nn import functional
+
+from scoresde.sde_lib import Dropout, recomputed
 
 from . import magnitude
 from .attention import attend_pixels, heads_of

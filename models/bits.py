@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from scoresde.sde_lib import BinaryChain
 from torch import Tensor
+
+from scoresde.sde_lib import BinaryChain
 
 from .parameterisation import Parameterisation
 

@@ -12,9 +12,10 @@ from collections.abc import Callable
 from itertools import pairwise
 
 import torch
-from scoresde.sde_lib import SDE, ScoreFn, of_rows, per_sample, under
 from torch import Tensor, nn
 from torch.nn import functional
+
+from scoresde.sde_lib import SDE, ScoreFn, of_rows, per_sample, under
 
 from .embedding import FourierFeatures, NoiseEmbedding
 from .unet import Residual, group_norm

@@ -12,8 +12,9 @@ SDE that the network is read under, it can be read under any.
 
 from dataclasses import dataclass
 
-from scoresde.sde_lib import SDE
 from torch import Tensor
+
+from scoresde.sde_lib import SDE
 
 
 @dataclass(frozen=True)

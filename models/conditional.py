@@ -1,7 +1,8 @@
 """What becomes a score once y is given."""
 
-from scoresde.sde_lib import SDE, ScoreFn
 from torch import Tensor, nn
+
+from scoresde.sde_lib import SDE, ScoreFn
 
 from .classifier import GuidedByClassifier
 

@@ -15,8 +15,9 @@ x is scaled to what it would be there (``parameterisation.input``), so that the 
 import math
 
 import torch
-from scoresde.sde_lib import SDE
 from torch import Tensor
+
+from scoresde.sde_lib import SDE
 
 from .clock import Clock
 from .embedding import RandomFourier

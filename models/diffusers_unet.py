@@ -2,9 +2,10 @@
 
 import math
 
-from scoresde.sde_lib import Dropout
 from torch import Tensor, nn
 from torch.nn import functional
+
+from scoresde.sde_lib import Dropout
 
 from .clock import Clock
 from .given import ConditionEmbedding, add_condition

@@ -12,9 +12,10 @@ level (and of y), from 0, so that every block starts as the identity ("adaLN-Zer
 """
 
 import torch
-from scoresde.sde_lib import Dropout, recomputed
 from torch import Tensor, nn
 from torch.nn import functional
+
+from scoresde.sde_lib import Dropout, recomputed
 
 from .embedding import NoiseEmbedding
 from .given import ConditionEmbedding, add_condition

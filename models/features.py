@@ -11,9 +11,10 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import ClassVar
 
-from scoresde.sde_lib import Dropout
 from torch import Tensor, nn
 from torch.nn import functional
+
+from scoresde.sde_lib import Dropout
 
 from .unet import group_norm
 

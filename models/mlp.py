@@ -3,8 +3,9 @@
 from typing import Literal
 
 import torch
-from scoresde.sde_lib import Dropout
 from torch import Tensor, nn
+
+from scoresde.sde_lib import Dropout
 
 from .embedding import FourierFeatures, NoiseEmbedding
 from .given import ConditionEmbedding, add_condition

@@ -27,9 +27,10 @@ from collections.abc import Iterator
 from typing import Literal
 
 import torch
-from scoresde.sde_lib import Dropout, recomputed
 from torch import Tensor, nn
 from torch.nn import functional
+
+from scoresde.sde_lib import Dropout, recomputed
 
 from .attention import attend_pixels, heads_of
 from .clock import Clock

@@ -14,11 +14,12 @@ tested on it.
 import math
 from collections.abc import Callable
 from copy import copy
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-from scoresde.sde_lib import SDE, of_rows
 from torch import Tensor, nn
+
+from scoresde.sde_lib import SDE, of_rows
 
 
 class Oracle(nn.Module):
@@ -29,7 +30,12 @@ class Oracle(nn.Module):
         components: weights (K,), means (K, D) and stds (K,) of the mixture in model units; ``auto`` in the yaml
             takes the data's.
         evidence: of data of p(x | y), log p(y | k) up to a constant, y (B, width) to (B, K); ``auto`` takes the data's.
+
+    Attributes:
+        exact: it is a score as it is, and is not trained.
     """
+
+    exact: ClassVar[bool] = True
 
     def __init__(self, sde: SDE, components: tuple[Tensor, Tensor, Tensor], evidence: Any = None):
         super().__init__()

@@ -30,8 +30,9 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
-from scoresde.sde_lib import SDE
 from torch import Tensor
+
+from scoresde.sde_lib import SDE
 
 
 class Parameterisation(ABC):

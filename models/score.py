@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterable
 from copy import copy
 
 import torch
-from scoresde.sde_lib import SDE, Affine, at, per_sample
 from torch import Tensor, nn
+
+from scoresde.sde_lib import SDE, Affine, at, per_sample
 
 from .given import Given
 from .parameterisation import Parameterisation

@@ -4,9 +4,10 @@ import math
 from typing import Literal
 
 import torch
-from scoresde.sde_lib import Dropout, recomputed
 from torch import Tensor, nn
 from torch.nn import functional
+
+from scoresde.sde_lib import Dropout, recomputed
 
 from .attention import attend_pixels, heads_of
 from .embedding import NoiseEmbedding, PixelFeatures

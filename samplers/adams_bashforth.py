@@ -18,8 +18,9 @@ the second as long as the noise is not small, and that is where few steps do the
 from dataclasses import dataclass
 
 import torch
-from scoresde.sde_lib import SDE
 from torch import Tensor
+
+from scoresde.sde_lib import SDE
 
 from .deis import WEIGHTS, AnyOrder, lagrange
 

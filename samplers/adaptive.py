@@ -31,8 +31,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from scoresde.sde_lib import SDE, ScoreFn, of_rows, per_sample
 from torch import Tensor
+
+from scoresde.sde_lib import SDE, ScoreFn, of_rows, per_sample
 
 from .additive import variance
 from .last import Last, check_last, finish

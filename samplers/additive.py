@@ -37,8 +37,9 @@ In x, with L = log(V_t/V_s), no power of V is left:
 from dataclasses import dataclass
 
 import torch
-from scoresde.sde_lib import SDE, Affine
 from torch import Tensor
+
+from scoresde.sde_lib import SDE, Affine
 
 from .step import Step
 

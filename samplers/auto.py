@@ -28,8 +28,9 @@ samples of a Gaussian (tests/test_samplers.py).
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from scoresde.sde_lib import SDE, ScoreFn
 from torch import Tensor
+
+from scoresde.sde_lib import SDE, ScoreFn
 
 from .adams_bashforth import AdamsBashforth
 from .additive import SEA

@@ -3,8 +3,9 @@
 from collections.abc import Callable
 
 import torch
-from scoresde.sde_lib import BinaryChain, ScoreFn, at
 from torch import Tensor
+
+from scoresde.sde_lib import BinaryChain, ScoreFn, at
 
 from .pc import Film, OnStep
 

@@ -9,8 +9,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from scoresde.sde_lib import SDE, ScoreFn
 from torch import Tensor
+
+from scoresde.sde_lib import SDE, ScoreFn
 
 from .measurement import Measurement
 from .pc import Film, OnStep, Sampler

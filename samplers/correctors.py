@@ -23,8 +23,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from scoresde.sde_lib import SDE, Affine, per_sample
 from torch import Tensor
+
+from scoresde.sde_lib import SDE, Affine, per_sample
 
 from .step import Step
 

@@ -24,9 +24,10 @@ for short steps and for long ones, where powers of lambda would be ill-condition
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
+
 from scoresde.sde_lib import SDE
 from scoresde.sde_lib.quadrature import gauss_legendre
-from torch import Tensor
 
 from .multistep import Multistep
 

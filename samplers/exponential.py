@@ -37,8 +37,9 @@ import math
 from dataclasses import dataclass
 
 import torch
-from scoresde.sde_lib import SDE
 from torch import Tensor
+
+from scoresde.sde_lib import SDE
 
 from .multistep import Multistep
 

@@ -52,9 +52,10 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
+from torch import Tensor
+
 from scoresde.sde_lib import SDE, ScoreFn, of_rows, per_sample
 from scoresde.sde_lib.frame import under
-from torch import Tensor
 
 from .conditioner import Conditioner, Held
 from .measurement import Measurement

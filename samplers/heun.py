@@ -24,8 +24,9 @@ eps, where kappa is not 0, so the last step is corrected too.
 from dataclasses import dataclass
 
 import torch
-from scoresde.sde_lib import SDE, Affine
 from torch import Tensor
+
+from scoresde.sde_lib import SDE, Affine
 
 from .step import Step
 

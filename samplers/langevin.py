@@ -11,10 +11,12 @@ v/(1 - epsilon/(2 v)).
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
-from scoresde.sde_lib import SDE, ScoreFn, affine
 from torch import Tensor
+
+from scoresde.sde_lib import SDE, ScoreFn, affine
 
 from .pc import Film, OnStep, Sampler
 
@@ -28,7 +30,12 @@ class LangevinDynamics(Sampler):
         size: epsilon, in the square of model units; below the square of the data's finest detail, or the walk diverges.
         noise_to_signal: sigma/alpha of the level to walk at; None for eps.
         start: the std of the Gaussian to start from, in model units; None for the SDE's prior.
+
+    Attributes:
+        one_level: it asks the score at one noise level alone.
     """
+
+    one_level: ClassVar[bool] = True
 
     steps: int = 1000
     size: float = 1e-3

@@ -21,8 +21,9 @@ larger than their detail: at r = 0.5 by 2 %, at r = 4 by 34 %.
 import math
 from typing import Literal, get_args
 
-from scoresde.sde_lib import SDE, ScoreFn, at
 from torch import Tensor
+
+from scoresde.sde_lib import SDE, ScoreFn, at
 
 Last = Literal["flow", "tweedie", "none"]
 """The last step of a sampler; see the module's table."""

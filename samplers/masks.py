@@ -11,8 +11,9 @@ from functools import cached_property
 from typing import Literal
 
 import torch
-from scoresde.sde_lib.noise import seed_of
 from torch import Tensor
+
+from scoresde.sde_lib.noise import seed_of
 
 from .operators import Function, Operator, check_noise, need_images, read_array
 

@@ -31,9 +31,10 @@ from abc import abstractmethod
 from typing import NamedTuple
 
 import torch
-from scoresde.sde_lib import SDE, Affine
 from torch import Tensor
 from torch.nn.functional import pad
+
+from scoresde.sde_lib import SDE, Affine
 
 from .step import Step
 

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from torch import Tensor
+
 from scoresde.sde_lib import SDE, ScoreFn, frame, integrate
 from scoresde.sde_lib.frame import Flow, check_clock
 from scoresde.sde_lib.ode import Visit, check_solver
-from torch import Tensor
 
 from .last import Last, check_last, finish
 from .pc import Film, OnStep, Sampler

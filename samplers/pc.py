@@ -15,8 +15,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from scoresde.sde_lib import SDE, ScoreFn, affine
 from torch import Tensor
+
+from scoresde.sde_lib import SDE, ScoreFn, affine
 
 from .grid import Grid
 from .last import Last, check_last, finish

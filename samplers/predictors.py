@@ -24,8 +24,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from scoresde.sde_lib import SDE, Affine
 from torch import Tensor
+
+from scoresde.sde_lib import SDE, Affine
 
 from .step import Step
 

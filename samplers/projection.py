@@ -29,9 +29,10 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
+
 from scoresde.sde_lib import SDE, Affine, ScoreFn, of_rows, per_sample
 from scoresde.sde_lib.frame import under
-from torch import Tensor
 
 from .auto import Auto
 from .conditioner import Conditioner, Held

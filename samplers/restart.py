@@ -18,8 +18,9 @@ between 0.06 and 0.3 on a Gaussian of std 0.05: 1.7 % of the std at N = 200 and 
 from dataclasses import dataclass
 
 import torch
-from scoresde.sde_lib import SDE, Affine
 from torch import Tensor
+
+from scoresde.sde_lib import SDE, Affine
 
 from .heun import Descent, check_noise, descend, descents, noise_ratio
 from .step import Step

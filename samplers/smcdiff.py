@@ -34,8 +34,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
-from scoresde.sde_lib import SDE, ScoreFn, affine, of_rows
 from torch import Tensor
+
+from scoresde.sde_lib import SDE, ScoreFn, affine, of_rows
 
 from .auto import Auto
 from .conditioner import Conditioner, Held

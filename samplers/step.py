@@ -3,8 +3,9 @@
 from abc import ABC, abstractmethod
 from typing import Any
 
-from scoresde.sde_lib import SDE, Affine
 from torch import Tensor
+
+from scoresde.sde_lib import SDE, Affine
 
 
 class Step(ABC):

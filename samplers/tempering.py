@@ -31,8 +31,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
-from scoresde.sde_lib import SDE, Affine, ScoreFn, affine, combinations, of_rows, per_sample, under
 from torch import Tensor
+
+from scoresde.sde_lib import SDE, Affine, ScoreFn, affine, combinations, of_rows, per_sample, under
 
 
 class Tempering(ABC):

@@ -17,8 +17,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from scoresde.sde_lib import SDE, ScoreFn, at, of_rows
 from torch import Tensor
+
+from scoresde.sde_lib import SDE, ScoreFn, at, of_rows
 
 from .conditioner import Conditioner, Held
 from .grid import Grid

@@ -23,9 +23,10 @@ value and its neighbour, where the published weight is one half.
 from dataclasses import dataclass
 
 import torch
-from scoresde.sde_lib import SDE
 from torch import Tensor
 from torch.nn.functional import pad
+
+from scoresde.sde_lib import SDE
 
 from .exponential import exponential_weights
 from .multistep import Multistep

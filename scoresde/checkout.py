@@ -87,9 +87,9 @@ def former(name: str) -> None:
     ``scoresde.sde_lib``: without this, Python would make a second copy of each class in it.
     """
     warnings.warn(
-        f"import {name} is the former name: write scoresde.{name} (from scoresde.{name} import ...)"
+        f"{name} is a former name: write from scoresde.{name} import ..., or import scoresde.{name}"
         if name in PACKAGES
-        else f"import {name} is the former name: write from scoresde import load, run",
+        else f"{name} is a former name: write from scoresde import load, run",
         DeprecationWarning,
         stacklevel=3,
     )

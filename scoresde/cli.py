@@ -58,59 +58,56 @@ def main(config: DictConfig) -> float | None:
     return math.nan  # of a sweep's failed job: the others go on, and the sweep's summary ends it with exit code 1
 
 
-def run(cfg: dict, choices: dict[str, str], folder: Path, sweep: str | None = None) -> float | None:
-    """Does the task of a resolved configuration, in a folder; returns the task's first metric that is not a count."""
-    import torch
+def run(
+    cfg: dict | DictConfig, choices: dict[str, str] | None = None, folder: Path | None = None, sweep: str | None = None
+) -> float | None:
+    """Does the task of a configuration, and leaves its results in a folder.
 
-    from scoresde.conf import assemble, density, misfits, obtain, schema
-    from scoresde.tasks import Record
+    Arguments:
+        cfg: the configuration; composed by a Hydra application of your own it may hold keys of yours, which are left
+            alone.
+        choices: the choice of each group, by which networks and runs are named; those of the application by default.
+        folder: where results are written; the application's folder by default.
+        sweep: the name of the sweep that the run belongs to.
 
-    record = Record(
-        folder,
-        cfg,
-        cfg["logger"],
-        title="-".join(choices[key] for key in ("task", "data", "sde", "sampler")),
-        group=sweep,
-    )
-    try:
-        schema.check_root(cfg)
-        for key in assemble.nodes(cfg):
-            schema.check(cfg[key], key, unsettled=key != "data")
-        device = assemble.choose_device(cfg["device"], cfg["dtype"])
-        if cfg["threads"]:
-            torch.set_num_threads(cfg["threads"])
-        data = assemble.build_data(cfg)
-        if said := data.describe():
-            log.info("data: %s", said)
-        cfg = assemble.settle(cfg, data, device)
-        asked = assemble.ask(cfg, data)  # and the score's training is on all data
-        sde, task = schema.build(cfg["sde"], "sde"), schema.build(cfg["task"], "task")
-        getattr(task, "check_data", lambda data: None)(asked)  # before a network is trained for nothing
-        record.repeats = density.check(task, sde, asked)
-        density.constant_conditions(data)
-        misfits.detail(cfg, sde, data)
-        misfits.start(cfg, sde, data)
-        name = "-".join(choices[key] for key in ("data", "sde", "model"))
-        score = obtain.obtain_score(cfg, sde, data, record, name)
-        obtain.furnish(cfg, data, asked, score, record, name)
-        score = obtain.given(cfg, asked, score).to(device=device, dtype=getattr(torch, cfg["dtype"]))
-        metrics = task(sde, score, asked, record)
-        record.finish(metrics)
-    except BaseException as error:
-        record.close(failed=f"{type(error).__name__}: {error}")
-        place = isinstance(error, OSError) and error.errno and not error.filename  # a full disk does not say where
-        if place and not isinstance(error, BrokenPipeError):
-            raise record.unwritable(error) from error
-        raise
-    record.close()
-    return next(
-        (float(value) for key, value in metrics.items() if key != "count" and isinstance(value, int | float)), None
-    )
+    Returns:
+        the task's first metric that is a number and no count; None without one.
+    """
+    from .conf import assemble
+    from .tasks import Record
+
+    if choices is None or folder is None:
+        cfg, choices, folder = of_application(cfg)
+    title = "-".join(choices[key] for key in ("task", "data", "sde", "sampler"))
+    with Record(folder, cfg, cfg["logger"], title, group=sweep) as record:
+        task, job = assemble.prepare(cfg, choices, record)
+        metrics = task(job)
+        record.finish(metrics | job.known)
+    numbers = (float(v) for key, v in metrics.items() if key != "count" and isinstance(v, int | float))
+    return next(numbers, None)
+
+
+def of_application(cfg: dict | DictConfig) -> tuple[dict, dict[str, str], Path]:
+    """Returns our part of the configuration of a user's Hydra application, its choices and its folder.
+
+    Raises:
+        ValueError: the call does not come from a Hydra application.
+    """
+    from .conf.schema import GROUPS, ROOT
+
+    if not HydraConfig.initialized():
+        raise ValueError("run(cfg) takes its folder from a Hydra application; type run(cfg, choices, folder)")
+    hydra_config = HydraConfig.get()
+    plain = OmegaConf.to_container(cfg, resolve=True) if isinstance(cfg, DictConfig) else dict(cfg)
+    ours = {key: value for key, value in plain.items() if key in ROOT or key in GROUPS}
+    if yours := [key for key in plain if key not in ours]:
+        log.info("left alone, since they are no keys of scoresde: %s", ", ".join(yours))
+    return ours, dict(hydra_config.runtime.choices), Path(hydra_config.runtime.output_dir)
 
 
 def load(path: str | Path, device: str = "cpu") -> tuple[Any, Any, Any]:
-    """The (sde, score, data) of a trained network: see :func:`scoresde.conf.reload.load`."""
-    from scoresde.conf import reload
+    """Returns the (sde, score, data) of a trained network; see :func:`scoresde.conf.reload.load`."""
+    from .conf import reload
 
     return reload.load(path, device)
 

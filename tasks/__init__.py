@@ -24,6 +24,7 @@ from .overfitting import Overfitting
 from .record import Record
 from .restore import Restore
 from .sample import Sample
+from .task import Along, Averaged, Features, Given, Job, Network, Networks, Sampled, Task
 from .train import Train
 from .work_precision import WorkPrecision
 
@@ -49,4 +50,13 @@ __all__ = [
     "WorkPrecision",
     "Export",
     "Record",
+    "Task",
+    "Job",
+    "Networks",
+    "Network",
+    "Along",
+    "Averaged",
+    "Sampled",
+    "Features",
+    "Given",
 ]

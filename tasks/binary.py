@@ -13,20 +13,22 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+from torch import Tensor
+
 from scoresde.data import Data
 from scoresde.likelihood import BinaryBound
 from scoresde.samplers import Film, binary_ancestral
 from scoresde.sde_lib import BinaryChain, BlockNoise, ScoreFn
-from torch import Tensor
 
 from .likelihood import mean_and_stderr
 from .points import points_of
 from .progress import progress
 from .record import Record
+from .task import Job, Task
 
 
 @dataclass(frozen=True)
-class Binary:
+class Binary(Task):
     """(chain, logits, data, record) -> metrics, samples.npz, bound.npz and two pictures.
 
     Arguments:
@@ -37,9 +39,6 @@ class Binary:
         batch: how many at a time; nothing depends on it.
         seed: of the tosses.
         device, dtype: where, and in which precision the network is evaluated.
-
-    Attributes:
-        process: the forward process that it is for.
     """
 
     bound: BinaryBound = field(default_factory=BinaryBound)
@@ -55,13 +54,18 @@ class Binary:
         if self.batch < 1:
             raise ValueError(f"task.batch={self.batch} must be at least 1")
 
-    def __call__(self, chain: BinaryChain, logits: ScoreFn, data: Data, record: Record) -> dict:
+    def check(self, sde: BinaryChain, data: Data) -> None:
         if data.levels != 2:
             what = f"{data.levels} levels" if data.levels else "continuous"
             raise ValueError(
                 f"task=binary is for data of two levels, and these are {what}; type for example data=heartbeat, or "
                 f"data=arrays data.levels=2 for a file of 0 and 1"
             )
+        points_of(data, self.points, self.count if self.points else 1)
+
+    def __call__(self, job: Job) -> dict:
+        chain, data, record = job.sde, job.data, job.record
+        logits = job.networks.score().model
         count = self.count or 2000
         started, film = time.monotonic(), Film(rows=3, frames=41)
         samples = self.draw(chain, logits, data.shape, count, film)

@@ -21,23 +21,25 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import torch
+from torch import Tensor
+
 from scoresde.data import Data
 from scoresde.likelihood import Dequantisation, Likelihood, UniformDequantisation, VariationalBound, bin_edges
 from scoresde.samplers import Grid
 from scoresde.sde_lib import SDE, BlockNoise, ScoreFn
-from torch import Tensor
 
+from .effort import refuse_error
 from .likelihood import LikelihoodTask, mean_and_stderr
 from .points import points_of
 from .progress import progress
-from .record import Record
+from .task import Job, Task
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Bound:
-    """(sde, score, data, record) -> metrics, bound.npz and the terms as a picture.
+class Bound(Task):
+    """Writes metrics, bound.npz and the terms as a picture.
 
     Arguments:
         grid: how the chain's times are spaced between T and eps.
@@ -51,10 +53,6 @@ class Bound:
         batch: how many at a time; the results do not depend on it.
         seed: of the noise, the probes and the dequantisation.
         device, dtype: where, and in which precision the score is evaluated.
-
-    Attributes:
-        reports_density: whether it reports densities: data without one are refused (:mod:`scoresde.data.repeats`).
-        refuses_guidance: whether guided scores are refused, which are the scores of no density.
     """
 
     reports_density: ClassVar[bool] = True
@@ -80,7 +78,13 @@ class Bound:
         if self.decoder not in ("auto", "gaussian", "discretised"):
             raise ValueError(f"task.decoder={self.decoder} must be auto, gaussian or discretised")
 
-    def __call__(self, sde: SDE, score: ScoreFn, data: Data, record: Record) -> dict:
+    def check(self, sde: SDE, data: Data) -> None:
+        refuse_error(self.likelihood, self)
+        points_of(data, self.points, self.count)
+
+    def __call__(self, job: Job) -> dict:
+        sde, data, record = job.sde, job.data, job.record
+        score = job.networks.score().model
         r = points_of(data, self.points, self.count)
         started = time.monotonic()
         found, times = self.score(sde, score, data, r)

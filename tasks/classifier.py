@@ -5,15 +5,16 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from scoresde.data import Data
-from scoresde.sde_lib import SDE, BlockNoise
 from torch import Tensor
 
-from .record import Record
+from scoresde.data import Data
+from scoresde.sde_lib import SDE, BlockNoise
+
+from .task import Job, Task
 
 
 @dataclass(frozen=True)
-class TrainClassifier:
+class TrainClassifier(Task):
     """(sde, classifier, data, record) -> metrics and a picture: accuracy and cross-entropy along the noise.
 
     Where there is nothing but noise the best there is are the classes' shares: ``cross_entropy_of_shares`` is their
@@ -32,14 +33,20 @@ class TrainClassifier:
     device: str = "cpu"
     dtype: str = "float32"
 
-    conditions: ClassVar[bool] = True
-    classifies: ClassVar[bool] = True  # it is handed a classifier, and no score
+    conditions: ClassVar[str] = "each"
 
     def __post_init__(self):
         if not 2 <= self.levels <= 1000:
             raise ValueError(f"task.levels={self.levels} must lie in [2, 1000]; type task.levels=24")
 
-    def __call__(self, sde: SDE, classifier: torch.nn.Module, data: Data, record: Record) -> dict:
+    def check(self, sde: SDE, data: Data) -> None:
+        if data.condition is not None and data.condition.asked is not None:
+            raise ValueError("condition= names one label, and a classifier is trained on all; leave condition out")
+
+    def __call__(self, job: Job) -> dict:
+        sde, data, record = job.sde, job.data, job.record
+        network = job.networks.classifier()
+        classifier = network.model
         from scoresde import figures
 
         known, count = data.condition, self.count or 2000
@@ -54,8 +61,8 @@ class TrainClassifier:
         ratio = (sde.sigma(times) / sde.alpha(times)).tolist()
         path = record.path("classifier.png")
         record.picture(figures.classifier_curve(ratio, right, cost, float(shares.max()), entropy, path))
-        if record.training:
-            record.picture(figures.loss_curve(record.training, record.path("loss.png")))
+        if network.training:
+            record.picture(figures.loss_curve(network.training, record.path("loss.png")))
         record.arrays(
             "classifier",
             t=times.numpy(),

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from torch import Tensor
+
 from scoresde.data import Data
 from scoresde.sde_lib import SDE, BlockNoise, ScoreFn, frame, integrate
 from scoresde.sde_lib.frame import Flow, check_clock
 from scoresde.sde_lib.ode import check_solver
-from torch import Tensor
 
 from .progress import progress
 

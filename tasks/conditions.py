@@ -4,12 +4,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from torch import Tensor
+
 from scoresde.data import Condition, Data, read_points, subset
 from scoresde.data.condition import classes_of
 from scoresde.data.numerals import whole
 from scoresde.metrics import judge
 from scoresde.sde_lib import ScoreFn
-from torch import Tensor
 
 
 def as_written(known: Condition, y: Tensor) -> dict[str, np.ndarray]:

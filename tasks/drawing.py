@@ -4,10 +4,11 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from torch import Tensor
+
 from scoresde.data import Data
 from scoresde.samplers import Sampler
 from scoresde.sde_lib import SDE, BlockNoise, ScoreFn
-from torch import Tensor
 
 
 def draw(

@@ -20,9 +20,10 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from torch import Tensor
+
 from scoresde.likelihood import Likelihood
 from scoresde.sde_lib.ode import FIXED
-from torch import Tensor
 
 PILOT = 32
 LEAST = 8  # points of the pilot; a quarter of those that are given, up to PILOT, since it costs several solutions
@@ -30,6 +31,16 @@ SHARE = 0.5
 POINTS = 0.8
 LADDER = tuple(10.0**-i for i in range(2, 10))
 FEWEST = 64  # points, whose spread is then known to a tenth
+
+
+def refuse_error(likelihood: Likelihood | None, task: object) -> None:
+    """Raises a ValueError for ``likelihood.error`` in a task that does not choose its effort by it."""
+    if likelihood is not None and likelihood.error not in (None, "auto"):
+        raise ValueError(
+            f"likelihood.error={likelihood.error}: task=likelihood alone chooses its effort by an error; leave it out "
+            f"for {type(task).__name__}, and type likelihood.rtol=1e-4 likelihood.atol=1e-4"
+        )
+
 
 Scored = Callable[[Likelihood, Tensor], dict[str, Tensor]]
 """A likelihood and points (N, *) in data units to log_prob and probe_stderr (N,), nats, of the same noise each time."""

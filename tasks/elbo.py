@@ -15,24 +15,27 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
+
 from scoresde.data import Data
 from scoresde.likelihood import Likelihood
 from scoresde.samplers import Sampler
 from scoresde.sde_lib import SDE, BlockNoise
-from torch import Tensor, nn
 
+from .effort import refuse_error
 from .likelihood import mean_and_stderr
-from .models import check_recipes, in_data_units, models_of
+from .models import check_recipes, in_data_units
 from .points import points_of
 from .progress import progress
 from .record import Record
+from .task import Job, Task
 
 SHOWN = 2000  # codes and vectors in the picture
 
 
 @dataclass(frozen=True)
-class Elbo:
-    """(sde, score, data, record) -> metrics, elbo.npz and a picture.
+class Elbo(Task):
+    """Writes metrics, elbo.npz and a picture.
 
     Arguments:
         models: recipes of VAEs by name; the first is what the others are compared with.
@@ -47,6 +50,7 @@ class Elbo:
         device, dtype: where, and in which precision.
     """
 
+    conditions: ClassVar[str] = "none"
     reports_density: ClassVar[bool] = True
 
     models: dict[str, Any]
@@ -78,7 +82,7 @@ class Elbo:
                     f"~task.models.{name}, or task=generators to compare samples"
                 )
 
-    def check_data(self, data: Data) -> None:
+    def check(self, sde: SDE, data: Data) -> None:
         for name, recipe in self.models.items():
             observation = recipe.model.observation
             if data.levels and not observation.integers:
@@ -87,10 +91,16 @@ class Elbo:
                     f"data are integers: it gives no bound on log P; type "
                     f"latent/observation@task.models.{name}.model.observation=logistic"
                 )
+        refuse_error(self.likelihood, self)
         points_of(data, self.points, self.count)
 
-    def __call__(self, sde: SDE, score: nn.Module, data: Data, record: Record) -> dict:
-        models = {name: model for name, (model, _) in models_of(record, list(self.models)).items()}
+    @property
+    def drawn_by(self) -> tuple[Sampler, ...]:
+        return ()  # its sampler draws codes
+
+    def __call__(self, job: Job) -> dict:
+        data, record = job.data, job.record
+        models = {name: network.model for name, network in job.networks.models().items()}
         r = points_of(data, self.points, self.count)
         metrics, arrays, bounds = {"count": len(r)}, {"x": r.numpy()}, {}
         for name, model in models.items():

@@ -19,17 +19,20 @@ from typing import ClassVar, Literal
 
 import numpy as np
 import torch
+from torch import Tensor
+
 from scoresde.data import Data
 from scoresde.likelihood import Dequantisation, Likelihood, UniformDequantisation
 from scoresde.sde_lib import SDE, Draws, ScoreFn
 from scoresde.training import DenoisingScoreMatching, Loss
 from scoresde.training.posthoc import WIDEST
-from torch import Tensor
 
+from .effort import refuse_error
 from .likelihood import LikelihoodTask
 from .overfitting import stats
 from .progress import progress
 from .record import Record
+from .task import Job, Task
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +40,8 @@ FAR = 0.05  # of the profile's norm: from here on a length is not what its name 
 
 
 @dataclass(frozen=True)
-class EMALength:
-    """(sde, score, data, record) -> metrics, ema.npz, a picture, and the best network in the folder ``network``.
+class EMALength(Task):
+    """Writes metrics, ema.npz, a picture, and the best network in the folder ``network``.
 
     Arguments:
         likelihood: how log p is computed.
@@ -50,11 +53,9 @@ class EMALength:
         draws: of noise a point, for the loss.
         count: how many held-out points; None for 1,000 vectors or 128 pictures, or all where there are fewer.
         batch, seed, device, dtype: of the scoring; see :class:`scoresde.tasks.LikelihoodTask`.
-
-    Attributes:
-        refuses_guidance: whether guided scores are refused, which are the scores of no density.
     """
 
+    conditions: ClassVar[str] = "none"
     refuses_guidance: ClassVar[bool] = True
 
     likelihood: Likelihood
@@ -96,8 +97,13 @@ class EMALength:
             self.likelihood, self.dequantisation, batch=self.batch, seed=self.seed, device=self.device, dtype=self.dtype
         )
 
-    def __call__(self, sde: SDE, score: ScoreFn, data: Data, record: Record) -> dict:
-        kept = record.snapshots
+    def check(self, sde: SDE, data: Data) -> None:
+        refuse_error(self.likelihood, self)
+
+    def __call__(self, job: Job) -> dict:
+        sde, data, record = job.sde, job.data, job.record
+        averaged = job.networks.averages(self.snapshots)
+        score, kept = averaged.model, averaged.snapshots
         if kept is None:
             raise ValueError(
                 "task=ema makes averages of what was kept along a training, and there is none: the score is exact, or "

@@ -22,18 +22,20 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
-from scoresde.data import Data
-from scoresde.sde_lib import SDE, Counted, ScoreFn
 from torch import Tensor
+
+from scoresde.data import Data
+from scoresde.sde_lib import SDE, Counted
 
 from .codec import Codec, continuous
 from .points import points_of
 from .record import Record
+from .task import Job, Task
 
 
 @dataclass(frozen=True)
-class Encode:
-    """(sde, score, data, record) -> metrics, codes.npz and a picture; two where a second network is compared.
+class Encode(Task):
+    """Writes metrics, codes.npz and a picture; two where a second network is compared.
 
     Arguments:
         method, clock, rtol, atol, steps: of the solver; see :class:`scoresde.tasks.codec.Codec`.
@@ -43,9 +45,6 @@ class Encode:
         batch: how many at a time; the codes do not depend on it.
         seed: of the dequantisation.
         device, dtype: where, and in which precision.
-
-    Attributes:
-        refuses_guidance: whether guided scores are refused, whose flow has no codes of the data's law.
     """
 
     refuses_guidance: ClassVar[bool] = True
@@ -71,16 +70,21 @@ class Encode:
         """The map that the keys describe."""
         return Codec(self.method, self.clock, self.rtol, self.atol, self.steps, self.batch, self.device, self.dtype)
 
-    def __call__(self, sde: SDE, score: ScoreFn, data: Data, record: Record) -> dict:
-        r, counted = points_of(data, self.points, self.count), Counted(score)
+    def check(self, sde: SDE, data: Data) -> None:
+        points_of(data, self.points, self.count)
+
+    def __call__(self, job: Job) -> dict:
+        sde, data, record = job.sde, job.data, job.record
+        other = None if self.other is None else job.networks.other(self.other)  # before a long training
+        r, counted = points_of(data, self.points, self.count), Counted(job.networks.score().model)
         started = time.monotonic()
         x = continuous(data, r, self.seed)
         z = self.codec.encode(sde, counted, data, x)
         back = self.codec.decode(sde, counted, data, z)
         seconds = time.monotonic() - started
         arrays, theirs = {"x": x.numpy(), "z": z.numpy(), "x_back": back.numpy()}, None
-        if self.other is not None:
-            other_sde, other_score = record.other
+        if other is not None:
+            other_sde, other_score = other
             theirs = self.codec.encode(other_sde, other_score, data, x, what="encoding by the other")
             arrays["z_other"] = theirs.numpy()
             theirs = theirs.double() / other_sde.prior_std

@@ -31,6 +31,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
 import torch
+from torch import Tensor, nn
+
 from scoresde.data import Condition, Conditional, Data, order, read_points
 from scoresde.metrics import (
     Values,
@@ -46,17 +48,16 @@ from scoresde.metrics.frechet import mean_and_covariance
 from scoresde.metrics.kernel import rows
 from scoresde.metrics.support import radii
 from scoresde.samplers import Sampler, TemperedNoise, Tempering
-from scoresde.sde_lib import SDE, Counted, ScoreFn
+from scoresde.sde_lib import SDE, Counted
 from scoresde.training import Recipe
-from torch import Tensor, nn
 
 from .conditions import encoded
 from .drawing import as_data
 from .gallery import Gallery, Kept
 from .inception import inception, inception_distances
 from .progress import progress
-from .record import Record
 from .sample import Sample
+from .task import Job, Task
 
 log = logging.getLogger(__name__)
 
@@ -70,8 +71,8 @@ MANY = 20  # classes that are listed by name, at most
 
 
 @dataclass(frozen=True)
-class Evaluate:
-    """(sde, score, data, record) -> metrics, evaluation.npz and a picture.
+class Evaluate(Task):
+    """Writes metrics, evaluation.npz and a picture.
 
     Arguments:
         sampler: what turns noise into samples.
@@ -81,12 +82,9 @@ class Evaluate:
         fid: whether the FID with Inception's features is wanted as well, or the path of Inception's weights.
         count: how many samples; None for 10,000 vectors or 5,000 pictures, or all of ``samples``.
         batch, seed, device, dtype: of the sampling; see :class:`scoresde.tasks.Sample`.
-
-    Attributes:
-        conditions: whether it gives each sample its y by itself.
     """
 
-    conditions: ClassVar[bool] = True
+    conditions: ClassVar[str] = "each"
 
     sampler: Sampler
     features: Recipe | Values = field(default_factory=Values)
@@ -109,7 +107,7 @@ class Evaluate:
         """What draws the samples."""
         return Sample(self.sampler, self.tempering, self.count, self.batch, self.seed, self.device, self.dtype)
 
-    def check_data(self, data: Data) -> None:
+    def check(self, sde: SDE, data: Data) -> None:
         known = data.condition
         if known is not None and not known.classes and known.asked is not None:
             raise ValueError(
@@ -124,6 +122,10 @@ class Evaluate:
                 f"task/features=values compares covariances, and {data.dim} values, more than {WIDEST}, are too "
                 f"many for them; type task/features={'cnn' if len(data.shape) == 3 else 'mlp, for labelled vectors'}"
             )
+        if isinstance(self.features, Recipe) and data.label_count() is None and len(data.shape) != 3:
+            raise ValueError(
+                "task/features=mlp learns the labels of the data, and these have none; type task/features=values"
+            )
         if self.fid:
             if len(data.shape) != 3 or data.shape[0] not in (1, 3) or data.levels is None:
                 raise ValueError(
@@ -132,11 +134,11 @@ class Evaluate:
                 )
             inception(self.fid, "cpu")  # its mistakes are told before a long training
 
-    def __call__(self, sde: SDE, score: ScoreFn, data: Data, record: Record) -> dict:
-        if record.features is None:
-            raise ValueError("task=evaluate needs a network's features, which run.py finds or trains: run it by run.py")
-        net, classes, title = record.features
-        kept, y = self.obtain(sde, score, data, record)
+    def __call__(self, job: Job) -> dict:
+        data, record = job.data, job.record
+        features = job.networks.features()
+        kept, y = self.obtain(job)
+        net, classes, title = features.net, features.classes, features.title
         r, known = torch.from_numpy(kept.x), data.condition
         test, size = torch.arange(min(MOST, len(data.test))), min(len(r), len(data.train))
         if size < len(r):
@@ -199,22 +201,20 @@ class Evaluate:
                 means.append({key: sum(row[key] for row in found) / len(found) for key in found[0]})
         return means
 
-    def obtain(self, sde: SDE, score: ScoreFn, data: Data, record: Record) -> tuple[Kept, Tensor | None]:
-        """The samples in data units, and the y that each was drawn for, if there is one."""
+    def obtain(self, job: Job) -> tuple[Kept, Tensor | None]:
+        """Returns the samples in data units, and the y that each was drawn for, if there is one."""
+        sde, data = job.sde, job.data
         if self.samples is not None:
             r = read_points(self.samples, data.shape, data.levels, data.labels(), key="task.samples")
             r = r[order(len(r))[: self.count or len(r)]]  # a file may stand in an order
             if len(r) < LEAST:
                 raise ValueError(f"task.samples={self.samples} holds {len(r)} samples, and {LEAST} are the least")
             return Kept(r.numpy(), 0, 0.0, 0), None
-        if record.drawing is None:
-            raise ValueError(
-                "task=evaluate keeps its samples beside their network, which run.py finds: run it by run.py"
-            )
+        network = job.networks.sampled()
         pictures = len(data.shape) == 3
-        count, counted = self.count or (5000 if pictures else 10_000), Counted(score)
+        count, counted = self.count or (5000 if pictures else 10_000), Counted(network.model)
         y = None if data.condition is None else data.condition.drawn(count, self.seed)
-        told, drawing, gallery = encoded(data, y), self.drawing, Gallery(*record.drawing)
+        told, drawing, gallery = encoded(data, y), self.drawing, Gallery(network.root, network.described)
         if (kept := gallery.found(count)) is not None:
             return kept, y
         if title := getattr(self.sampler, "title", None):  # sampler=auto says what it chose

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from scoresde.data import Data
 from scoresde.models import ScoreModel, unet2d
 from scoresde.models.convention import convention, table
 from scoresde.models.layout import Entry, take
@@ -13,14 +12,14 @@ from scoresde.models.published import layout, settings
 from scoresde.sde_lib import SDE, ScoreFn
 from scoresde.training import diffusers_folder, published
 
-from .record import Record
+from .task import Job, Task
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Export:
-    """(sde, score, data, record) -> metrics and the file.
+class Export(Task):
+    """Writes metrics and the file.
 
     What a network is told, and what its output means, must be as the other code has it: x as it is; log sigma and sigma
     times the score, or a step number and the noise. The presets ``experiment=score_sde/...`` are so, whatever their
@@ -80,7 +79,10 @@ class Export:
         table(score, sign, net.data_range, self.scales)
         return entries, sign
 
-    def __call__(self, sde: SDE, score: ScoreFn, data: Data, record: Record) -> dict:
+    def __call__(self, job: Job) -> dict:
+        sde, record = job.sde, job.record
+        network = job.networks.score(accept=self.check_network)
+        score = network.model
         entries, sign = self.check_network(sde, score)
         net = score.net
         weights = {name: tensor.float().cpu() for name, tensor in take(net, entries).items()}
@@ -90,7 +92,7 @@ class Export:
         else:
             path = Path(self.path or record.path("score_sde.pth"))
             average = [weights[entry.name] for entry in entries if entry.trained]
-            seen = max((event.get("step", 0) for event in record.training), default=0)
+            seen = max((event.get("step", 0) for event in network.training), default=0)
             step = seen if self.step is None else self.step
             published.write(path, weights, average, table(score, sign, net.data_range, self.scales), step, self.ema)
             keys = settings(net) | {"scale_by_sigma": sign > 0, "num_scales": self.scales}

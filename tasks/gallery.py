@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import yaml
 from filelock import FileLock, Timeout
+
 from scoresde.training.store import digest
 
 log = logging.getLogger(__name__)

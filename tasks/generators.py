@@ -11,19 +11,20 @@ that of whole trainings: how stable they are.
 import logging
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
+
 from scoresde.data import Data
 from scoresde.metrics import Classes, Coverage, mode_coverage, precision_recall, sliced_wasserstein
 from scoresde.samplers import Sampler
 from scoresde.sde_lib import SDE
-from torch import Tensor, nn
 
 from .drawing import draw as draw_score
-from .models import check_recipes, draw, in_data_units, models_of
+from .models import check_recipes, draw, in_data_units
 from .progress import progress
-from .record import Record
+from .task import Job, Task
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +34,8 @@ SHOWN = 2000  # points in the picture
 
 
 @dataclass(frozen=True)
-class Generators:
-    """(sde, score, data, record) -> metrics, generators.npz and a picture.
+class Generators(Task):
+    """Writes metrics, generators.npz and a picture.
 
     Arguments:
         models: recipes by name.
@@ -46,6 +47,8 @@ class Generators:
         seed: of the samples.
         device, dtype: where, and in which precision.
     """
+
+    conditions: ClassVar[str] = "none"
 
     models: dict[str, Any]
     sampler: Sampler
@@ -67,7 +70,7 @@ class Generators:
         if self.count is not None and self.count <= NEIGHBOURS:
             raise ValueError(f"task.count={self.count} must be at least {NEIGHBOURS + 1}; type count=1000")
 
-    def check_data(self, data: Data) -> None:
+    def check(self, sde: SDE, data: Data) -> None:
         if data.components() is None and getattr(data, "train_labels", None) is None:
             raise ValueError(
                 "task=generators counts modes, and these data have neither components nor labels; type "
@@ -90,9 +93,14 @@ class Generators:
         """How many samples are drawn of each training."""
         return self.count or (10_000 if len(data.shape) == 1 else 1000)
 
-    def __call__(self, sde: SDE, score: nn.Module, data: Data, record: Record) -> dict:
-        names = [*self.models, *(["score"] if self.score else [])]
-        trained = models_of(record, [f"{name}/{i}" for name in names for i in range(self.seeds)])
+    @property
+    def drawn_by(self) -> tuple[Sampler, ...]:
+        return (self.sampler,) if self.score else ()  # of other models it draws codes
+
+    def __call__(self, job: Job) -> dict:
+        sde, data, record = job.sde, job.data, job.record
+        names, networks = [*self.models, *(["score"] if self.score else [])], job.networks.models()
+        trained = {f"{name}/{i}": networks[f"{name}/{i}"].model for name in names for i in range(self.seeds)}
         count = self.size(data)
         judge = None if data.components() is not None else Classes(data.train, data.train_labels)
         floor = self.measure(data.train[:count], data, judge)
@@ -104,7 +112,7 @@ class Generators:
         metrics |= {f"floor_{key}": value for key, value in floor.items()}
         table, shown, arrays = {}, {}, {}
         with progress("sampling", len(trained) * count) as advance:
-            for k, (label, (model, _)) in enumerate(trained.items()):
+            for k, (label, model) in enumerate(trained.items()):
 
                 def tell(first: int, size: int, share: float, k: int = k) -> None:
                     advance(k * count + first, size, share)

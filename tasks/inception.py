@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from scoresde.data import Data
 from torch import Tensor
+
+from scoresde.data import Data
 
 from .progress import progress
 

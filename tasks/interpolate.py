@@ -28,20 +28,22 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from scoresde.data import Data
-from scoresde.sde_lib import SDE, Counted, ScoreFn
 from torch import Tensor
+
+from scoresde.data import Data
+from scoresde.sde_lib import SDE, Counted
 
 from .codec import Codec, continuous
 from .points import points_of
 from .record import Record
+from .task import Job, Task
 
 OPPOSITE = 1e-5  # radians from pi, within which the great circle is anybody's guess
 
 
 @dataclass(frozen=True)
-class Interpolate:
-    """(sde, score, data, record) -> metrics, interpolation.npz and a picture.
+class Interpolate(Task):
+    """Writes metrics, interpolation.npz and a picture.
 
     Arguments:
         method, clock, rtol, atol, steps: of the solver; see :class:`scoresde.tasks.codec.Codec`.
@@ -88,10 +90,14 @@ class Interpolate:
         """The map that the keys describe."""
         return Codec(self.method, self.clock, self.rtol, self.atol, self.steps, self.batch, self.device, self.dtype)
 
-    def __call__(self, sde: SDE, score: ScoreFn, data: Data, record: Record) -> dict:
+    def check(self, sde: SDE, data: Data) -> None:
         if self.path == "spherical" and data.dim == 1:
             raise ValueError("task.path=spherical needs two dimensions, and these data have one; type task.path=normal")
-        r, counted = self.ends(data), Counted(score)
+        self.ends(data)
+
+    def __call__(self, job: Job) -> dict:
+        sde, data, record = job.sde, job.data, job.record
+        r, counted = self.ends(data), Counted(job.networks.score().model)
         started = time.monotonic()
         x = continuous(data, r, self.seed)
         codes = self.codec.encode(sde, counted, data, x)

@@ -41,19 +41,21 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+from torch import Tensor
+
 from scoresde.data import Data, subset
 from scoresde.data.order import order
 from scoresde.likelihood import CrossCheck, Dequantisation, Likelihood, UniformDequantisation
 from scoresde.likelihood.dequantisation import Dequantised, log_mean
 from scoresde.likelihood.likelihood import TIGHT
 from scoresde.sde_lib import SDE, BlockNoise, ScoreFn
-from torch import Tensor
 
 from .conditions import as_written, conditions_of, encoded, told
 from .effort import PILOT, Effort, choose
 from .points import points_of
 from .progress import progress
 from .record import Record
+from .task import Job, Task
 
 log = logging.getLogger(__name__)
 
@@ -66,8 +68,8 @@ ADDED = 2  # how often points are added where the first were too few
 
 
 @dataclass(frozen=True)
-class LikelihoodTask:
-    """(sde, score, data, record) -> metrics, likelihood.npz and, for planar data, the density as a picture.
+class LikelihoodTask(Task):
+    """Writes metrics, likelihood.npz and, for planar data, the density as a picture.
 
     Arguments:
         likelihood: how log p is computed.
@@ -81,18 +83,11 @@ class LikelihoodTask:
         batch: how many at a time; the results do not depend on it.
         seed: of the probes and of the dequantisation.
         device, dtype: where, and in which precision the score is evaluated.
-
-    Attributes:
-        conditions: whether it gives each point its y by itself: its own of held-out data, or what ``condition=`` says.
-        reports_density: whether it reports densities: data without one are refused (:mod:`scoresde.data.repeats`).
-        refuses_guidance: whether guided scores are refused, which are the scores of no density.
-        chooses_effort: whether it reads ``likelihood.error``.
     """
 
-    conditions: ClassVar[bool] = True
+    conditions: ClassVar[str] = "each"
     reports_density: ClassVar[bool] = True
     refuses_guidance: ClassVar[bool] = True
-    chooses_effort: ClassVar[bool] = True
 
     likelihood: Likelihood
     dequantisation: Dequantisation = field(default_factory=UniformDequantisation)
@@ -124,17 +119,29 @@ class LikelihoodTask:
                     f"likelihood.{key}={wanted}" + (f" task.crosscheck.{key}={wanted}" if own else "")
                 )
 
-    def __call__(self, sde: SDE, score: ScoreFn, data: Data, record: Record) -> dict:
-        asked = self.likelihood.error
-        free = isinstance(asked, float | int) and self.count is None and self.points is None
-        r = points_of(data, self.points, len(data.test) if free else self.count)
+    @property
+    def free(self) -> bool:
+        """Whether the error that is asked for decides how many points are scored."""
+        return isinstance(self.likelihood.error, float | int) and self.count is None and self.points is None
+
+    def chosen(self, data: Data) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Returns the points (N, *) in data units, their y, and that y as networks take it; None without a y."""
+        r = points_of(data, self.points, len(data.test) if self.free else self.count)
         y = conditions_of(data, self.points, len(r))
-        known = encoded(data, y)
+        return r, y, encoded(data, y)
+
+    def check(self, sde: SDE, data: Data) -> None:
+        _, _, known = self.chosen(data)
         if self.crosscheck is not None and known is not None and len(known) > 1 and not self.crosscheck.apart:
             raise ValueError(
                 "this task/crosscheck finds one normaliser for all points, and each y has its own; type "
                 "condition=VALUE, one for all points, or task/crosscheck=immse"
             )
+
+    def __call__(self, job: Job) -> dict:
+        sde, data, record = job.sde, job.data, job.record
+        score = job.networks.score().model
+        (r, y, known), free = self.chosen(data), self.free
         started = time.monotonic()
         target = self.target(data)
         effort = self.effort(sde, score, data, r, known, free, target)
@@ -162,7 +169,7 @@ class LikelihoodTask:
                 metrics["sampling_gain_nats"] = float(result["gain"].mean())
                 self.mind_the_probes(stderr)
         metrics |= self.errors(sde, score, data, r, result, nll_stderr, known, effort)
-        if record.repeats:  # the NLL is as low as eps lets it be, and nobody knows how far from what
+        if job.known:  # the NLL is as low as eps lets it be, and nobody knows how far from what
             metrics["nll_uncertainty_nats"] = math.nan
         metrics |= self.reached(data, metrics, target)
         metrics |= self.against_truth(sde, score, data, result, y, metrics)

@@ -7,29 +7,33 @@ evenly over the plane, beside that level's density.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
+from torch import Tensor
+
 from scoresde.data import Data
 from scoresde.models import Oracle
 from scoresde.sde_lib import SDE, ScoreFn
 from scoresde.training import Trainer
-from torch import Tensor
 
-from .record import Record
-from .rivals import check_trainers, rivals_of
+from .rivals import check_trainers
+from .task import Job, Task
 
 POINTS = 81  # a side of the grid
 BINS = 12  # of density, with as many points each
 
 
 @dataclass(frozen=True)
-class LowDensity:
-    """(sde, score, data, record) -> metrics, low_density.npz and a picture.
+class LowDensity(Task):
+    """Writes metrics, low_density.npz and a picture.
 
     Arguments:
         trainers: the networks to compare by name, each by its trainer, of levels ``one`` or ``clean``.
         device, dtype: where, and in which precision.
     """
+
+    conditions: ClassVar[str] = "none"
 
     trainers: dict[str, Trainer]
     device: str = "cpu"
@@ -38,21 +42,22 @@ class LowDensity:
     def __post_init__(self):
         check_trainers(self.trainers, ())
 
-    def check_data(self, data: Data) -> None:
+    def check(self, sde: SDE, data: Data) -> None:
         if data.components() is None or data.shape != (2,):
             raise ValueError("task=low_density needs a mixture in the plane, whose score is known; type data=mixture")
 
-    def __call__(self, sde: SDE, score: ScoreFn, data: Data, record: Record) -> dict:
+    def __call__(self, job: Job) -> dict:
+        sde, data, record = job.sde, job.data, job.record
         oracle = Oracle(sde, data.components()).double()
         x = data.encode(data.test.double())
         low, high = x.quantile(0.001, dim=0) - 1.0, x.quantile(0.999, dim=0) + 1.0
         axes = [torch.linspace(float(a), float(b), POINTS, dtype=torch.float64) for a, b in zip(low, high, strict=True)]
         points = torch.stack(torch.meshgrid(*axes, indexing="xy"), dim=-1).reshape(-1, 2)
         metrics, panels, arrays = {}, {}, {}
-        for name, (network, _) in rivals_of(record, self.trainers).items():
+        for name, network in job.networks.rivals().items():
             t = self.trainers[name].loss.levels.times(sde, torch.full((1,), 0.5, dtype=torch.float64))
-            error, density = self.compare(network, oracle, sde, points, t)
-            at_data, _ = self.compare(network, oracle, sde, self.perturbed(sde, x, t), t)
+            error, density = self.compare(network.model, oracle, sde, points, t)
+            at_data, _ = self.compare(network.model, oracle, sde, self.perturbed(sde, x, t), t)
             order = density.argsort(descending=True)
             bins = torch.stack([part.mean() for part in error[order].tensor_split(BINS)])
             panels[name] = (

@@ -7,21 +7,23 @@ arXiv 1907.05600, section 3.2.1 and figure 1).
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
+from torch import Tensor
+
 from scoresde.data import Data
 from scoresde.sde_lib import SDE, ScoreFn
 from scoresde.training import Trainer
 from scoresde.training.levels import One
-from torch import Tensor
 
-from .record import Record
-from .rivals import check_trainers, rivals_of
+from .rivals import check_trainers
+from .task import Job, Task
 
 
 @dataclass(frozen=True)
-class Manifold:
-    """(sde, score, data, record) -> metrics, manifold.npz and a picture.
+class Manifold(Task):
+    """Writes metrics, manifold.npz and a picture.
 
     Arguments:
         trainers: the networks to compare by name, each by its trainer; those of levels ``one`` are read at that level
@@ -29,6 +31,8 @@ class Manifold:
         distance: how far from the line, in model units, the scores are compared.
         device, dtype: where, and in which precision.
     """
+
+    conditions: ClassVar[str] = "none"
 
     trainers: dict[str, Trainer]
     distance: float = 0.1
@@ -40,20 +44,21 @@ class Manifold:
         if not 0 < self.distance < 10:
             raise ValueError(f"task.distance={self.distance} must lie between 0 and 10; type task.distance=0.1")
 
-    def check_data(self, data: Data) -> None:
+    def check(self, sde: SDE, data: Data) -> None:
         if getattr(data, "direction", None) is None:
             raise ValueError("task=manifold looks across a line in the plane; type data=line")
 
-    def __call__(self, sde: SDE, score: ScoreFn, data: Data, record: Record) -> dict:
+    def __call__(self, job: Job) -> dict:
+        sde, data, record = job.sde, job.data, job.record
         direction = data.direction
         normal = torch.tensor([-direction[1], direction[0]], dtype=torch.float64)
         across = torch.linspace(-5, 5, 201, dtype=torch.float64) * self.distance
         metrics, curves, losses, arrays = {}, {}, {}, {"across": across.numpy()}
-        for name, (network, journal) in rivals_of(record, self.trainers).items():
+        for name, network in job.networks.rivals().items():
             levels = self.trainers[name].loss.levels
             t = levels.times(sde, torch.full((1,), 0.5, dtype=torch.float64)).expand(len(across))
-            found = self.component(network, sde, across, normal, t)
-            losses[name] = [(event["step"], event["loss"]) for event in journal if "loss" in event]
+            found = self.component(network.model, sde, across, normal, t)
+            losses[name] = [(event["step"], event["loss"]) for event in network.training if "loss" in event]
             at = int((across - self.distance).abs().argmin())
             k = levels.noise_to_signal if isinstance(levels, One) else None
             curves[name] = (found.numpy(), None if k is None else (-across / k**2).numpy())

@@ -25,15 +25,17 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from torch import Tensor
+
 from scoresde.data import Data, read_points, subset
 from scoresde.metrics import Cells, CopyingTest, copying_test, nearest
 from scoresde.samplers import Sampler, TemperedNoise, Tempering
-from scoresde.sde_lib import SDE, Counted, ScoreFn
+from scoresde.sde_lib import SDE, Counted
 from scoresde.sde_lib.noise import seed_of
-from torch import Tensor
 
 from .record import Record
 from .sample import Sample
+from .task import Job, Task
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +44,8 @@ SHARES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
 
 
 @dataclass(frozen=True)
-class Memorisation:
-    """(sde, score, data, record) -> metrics, memorisation.npz and pictures.
+class Memorisation(Task):
+    """Writes metrics, memorisation.npz and pictures.
 
     Distances are Euclidean in model units, or between the first principal components of the training data.
 
@@ -85,7 +87,7 @@ class Memorisation:
         """What draws the samples."""
         return Sample(self.sampler, self.tempering, self.count, self.batch, self.seed, self.device, self.dtype)
 
-    def __call__(self, sde: SDE, score: ScoreFn, data: Data, record: Record) -> dict:
+    def check(self, sde: SDE, data: Data) -> None:
         if min(len(data.train), len(data.test)) < 4:
             raise ValueError(
                 f"there are {len(data.train)} training and {len(data.test)} held-out examples, and a test on copying "
@@ -96,7 +98,10 @@ class Memorisation:
                 f"task.cells={self.cells} must be at most {most}, the training data that decide the cells; leave it "
                 f"out for the default"
             )
-        r, nfe = self.obtain(sde, score, data)
+
+    def __call__(self, job: Job) -> dict:
+        data, record = job.data, job.record
+        r, nfe = self.obtain(job)
         random = np.random.default_rng(seed_of(self.seed, "memorisation"))
         view = self.view(data)
         train, test, drawn = (view(each) for each in (data.train, data.test, r))
@@ -156,12 +161,15 @@ class Memorisation:
             "nfe": nfe,
         }
 
-    def obtain(self, sde: SDE, score: ScoreFn, data: Data) -> tuple[Tensor, float | None]:
-        """The samples in data units, integers where the data are, and what each cost; None for those of a file."""
+    def obtain(self, job: Job) -> tuple[Tensor, float | None]:
+        """Returns the samples in data units, integers where the data are, and the evaluations of each; None for those
+        of a file.
+        """
+        sde, data = job.sde, job.data
         if self.samples is not None:
             r = read_points(self.samples, data.shape, data.levels, data.labels(), key="task.samples")
             return subset(r, self.count), None
-        counted, count = Counted(score), self.count or (1000 if len(data.shape) == 1 else 256)
+        counted, count = Counted(job.networks.score().model), self.count or (1000 if len(data.shape) == 1 else 256)
         r = data.decode(self.drawing.draw(sde, counted, data.shape, count).double().cpu())
         if not bool(r.isfinite().all()):
             raise FloatingPointError(

@@ -1,18 +1,14 @@
-"""Several models of one run, each by a recipe of its own: what a task asks of them, and how it draws from them.
-
-They are trained through the store, each once, by whoever obtains the run's score, and come as ``record.rivals``.
-"""
+"""Latent-variable models by recipes, ``job.networks.models()``: checks of the recipes, and samples."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
+
 from scoresde.data import Data
 from scoresde.samplers import Sampler
 from scoresde.training import Recipe
-from torch import Tensor
-
-from .record import Record
 
 
 def check_recipes(models: Mapping[str, Any]) -> None:
@@ -40,13 +36,6 @@ def check_recipes(models: Mapping[str, Any]) -> None:
             except ValueError as error:
                 raise ValueError(f"{key}.start={recipe.start}: {error}") from None
         before.append(name)
-
-
-def models_of(record: Record, names: list[str]) -> dict[str, tuple[Any, list[dict]]]:
-    """The models by name, each with the events of its training."""
-    if missing := [name for name in names if name not in record.rivals]:
-        raise ValueError(f"the model {missing[0]} was not trained: run the task by run.py")
-    return {name: record.rivals[name] for name in names}
 
 
 def draw(

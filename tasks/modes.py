@@ -10,20 +10,22 @@ import math
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
+
 from scoresde.data import Data
 from scoresde.metrics import belonging
 from scoresde.samplers import Sampler
 from scoresde.sde_lib import SDE, Counted, ScoreFn
-from torch import Tensor
 
 from .drawing import draw
 from .progress import progress
 from .record import Record
+from .task import Job, Task
 
 
 @dataclass(frozen=True)
-class Modes:
-    """(sde, score, data, record) -> metrics, modes.npz and a picture.
+class Modes(Task):
+    """Writes metrics, modes.npz and a picture.
 
     Arguments:
         samplers: those to compare, by name.
@@ -49,12 +51,14 @@ class Modes:
             if value < 1:
                 raise ValueError(f"task.{key}={value} must be at least 1")
 
-    def check_data(self, data: Data) -> None:
+    def check(self, sde: SDE, data: Data) -> None:
         components = data.components()
         if components is None or len(components[0]) < 2:
             raise ValueError("task=modes needs data that are a mixture of two Gaussians or more; type data=mixture")
 
-    def __call__(self, sde: SDE, score: ScoreFn, data: Data, record: Record) -> dict:
+    def __call__(self, job: Job) -> dict:
+        sde, data, record = job.sde, job.data, job.record
+        score = job.networks.score().model
         components = data.components()
         count, truth = self.count or 4000, components[0].double() / components[0].double().sum()
         heavy = int(truth.argmax())

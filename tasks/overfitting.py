@@ -15,18 +15,21 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+from torch import Tensor
+
 from scoresde.data import Data
 from scoresde.likelihood import Dequantisation, Likelihood, UniformDequantisation
 from scoresde.sde_lib import SDE, ScoreFn
-from torch import Tensor
 
+from .effort import refuse_error
 from .likelihood import LikelihoodTask, mean_and_stderr
 from .record import Record
+from .task import Job, Task
 
 
 @dataclass(frozen=True)
-class Overfitting:
-    """(sde, score, data, record) -> metrics, overfitting.npz and a picture.
+class Overfitting(Task):
+    """Writes metrics, overfitting.npz and a picture.
 
     Arguments:
         likelihood: how log p is computed.
@@ -34,12 +37,9 @@ class Overfitting:
         shares: of the training's updates, after which the network is looked at; each in (0, 1].
         count: how many points of either kind; None for 1,000 vectors or 128 pictures, or all where there are fewer.
         batch, seed, device, dtype: of the scoring; see :class:`scoresde.tasks.LikelihoodTask`.
-
-    Attributes:
-        reports_density: whether it reports densities: data without one are refused (:mod:`scoresde.data.repeats`).
-        refuses_guidance: whether guided scores are refused, which are the scores of no density.
     """
 
+    conditions: ClassVar[str] = "none"
     reports_density: ClassVar[bool] = True
     refuses_guidance: ClassVar[bool] = True
 
@@ -67,8 +67,13 @@ class Overfitting:
             self.likelihood, self.dequantisation, batch=self.batch, seed=self.seed, device=self.device, dtype=self.dtype
         )
 
-    def __call__(self, sde: SDE, score: ScoreFn, data: Data, record: Record) -> dict:
-        if not record.kept:
+    def check(self, sde: SDE, data: Data) -> None:
+        refuse_error(self.likelihood, self)
+
+    def __call__(self, job: Job) -> dict:
+        sde, data, record = job.sde, job.data, job.record
+        network = job.networks.along(self.shares)
+        if not network.kept:
             raise ValueError(
                 "task=overfitting looks back along a training, and there is none: the score is exact, or its "
                 "checkpoint= has no kept-* folders; choose a network with model=mlp or model=unet, and leave "
@@ -76,17 +81,17 @@ class Overfitting:
             )
         most = self.count or (1000 if len(data.shape) == 1 else 128)
         train, held_out = data.train[:most], data.test[:most]
-        steps, found = sorted(record.kept), []
+        steps, found = sorted(network.kept), []
         for step in steps:
-            network = record.kept[step]()
-            found.append([self.log_prob(sde, network, data, r, step) for r in (train, held_out)])
+            score = network.kept[step]()
+            found.append([self.log_prob(sde, score, data, r, step) for r in (train, held_out)])
             event = {"step": step}
             for key, value in zip(("train_nll_nats", "nll_nats"), found[-1], strict=True):
                 event[key] = -float(value.mean())
             record.event(event)
         on_train, on_held_out = (np.stack([column.numpy() for column in each]) for each in zip(*found, strict=True))
         record.arrays("overfitting", step=np.array(steps), log_prob_train=on_train, log_prob_held_out=on_held_out)
-        self.show(data, steps, on_train, on_held_out, record)
+        self.show(data, steps, on_train, on_held_out, network.training, record)
         return self.metrics(data, steps, -on_train, -on_held_out)
 
     def log_prob(self, sde: SDE, score: ScoreFn, data: Data, r: Tensor, step: int) -> Tensor:
@@ -117,7 +122,15 @@ class Overfitting:
             found |= dict(zip(names, bits.values(), strict=True)) | {"bound": self.dequantisation.bound}
         return found
 
-    def show(self, data: Data, steps: list[int], train: np.ndarray, held_out: np.ndarray, record: Record) -> None:
+    def show(
+        self,
+        data: Data,
+        steps: list[int],
+        train: np.ndarray,
+        held_out: np.ndarray,
+        training: list[dict],
+        record: Record,
+    ) -> None:
         from scoresde import figures
 
         unit = data.dim * math.log(2) if data.levels else 1.0
@@ -126,7 +139,7 @@ class Overfitting:
                 np.array(steps),
                 -train / unit,
                 -held_out / unit,
-                record.training,
+                training,
                 record.path("overfitting.png"),
                 label="bits / dimension" if data.levels else "negative log-likelihood (nats)",
             )

@@ -1,8 +1,9 @@
 """The points that a task works on: the user's own, or held-out data."""
 
+from torch import Tensor
+
 from scoresde.data import Data, read_points, subset
 from scoresde.data.arrays import FARTHEST
-from torch import Tensor
 
 
 def points_of(data: Data, path: str | None, count: int | None) -> Tensor:

@@ -3,8 +3,9 @@
 import logging
 
 import torch
-from scoresde.data import Data
 from torch import Tensor
+
+from scoresde.data import Data
 
 log = logging.getLogger(__name__)
 

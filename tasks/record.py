@@ -10,7 +10,6 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 class Record:
-    """Where a run writes.
+    """Where a run writes; a context manager that is closed at its end, with the reason of a run that failed.
 
     Arguments:
         folder: the run's own folder; made if it is absent.
@@ -28,11 +27,6 @@ class Record:
         logger: the logger's keys: ``name`` is none or wandb.
         title: what the run is called there.
         group: the sweep it belongs to, or None.
-
-    Attributes:
-        training, kept, snapshots, other, rivals, home, drawing, features, repeats: what a task may need to know of
-            networks and data besides its score; filled in by whoever obtains the score, since a task reads no
-            configuration.
     """
 
     def __init__(
@@ -45,17 +39,6 @@ class Record:
     ):
         self.folder = Path(folder)
         self.pictures: list[Path] = []
-        self.training: list[dict] = []  # the events of the network's training, whichever run trained it
-        self.kept: dict[int, Callable[[], Any]] = {}  # the network after so many updates, of task.shares=
-        self.snapshots: Any = None  # the training.Snapshots of task.snapshots=
-        self.other: tuple[Any, Any] | None = None  # the SDE and the score of task.other=
-        self.rivals: dict[str, tuple[Any, list[dict]]] = {}  # the networks of task.trainers, and their trainings
-        self.home: Path | None = None  # the folder of the score's network; None without one
-        self.drawing: tuple[Path, dict] | None = None  # where samples are kept, and what decides them
-        self.repeats: dict[
-            str, float
-        ] = {}  # metrics of values that repeat in the data of a density; see conf/density.py
-        self.features: tuple[Any, Any, str] | None = None  # what samples are compared in, its classes and its name
         self.started = time.monotonic()
         self.wandb = None
         try:
@@ -67,6 +50,18 @@ class Record:
             raise self.unwritable(error) from error
         if logger and logger["name"] == "wandb":
             self.wandb = start_wandb(self.folder, config or {}, logger, title, group)
+
+    def __enter__(self) -> "Record":
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if error is None:
+            self.close()
+            return
+        self.close(failed=f"{type(error).__name__}: {error}")
+        full = isinstance(error, OSError) and error.errno and not error.filename  # a full disk does not say where
+        if full and not isinstance(error, BrokenPipeError):
+            raise self.unwritable(error) from error
 
     def unwritable(self, error: OSError) -> OSError:
         return OSError(
@@ -102,7 +97,6 @@ class Record:
 
     def finish(self, metrics: dict[str, Any]) -> None:
         """Writes metrics.json, and prints the table and the pictures' paths: the last lines of the run."""
-        metrics = metrics | self.repeats
         # What is not known (an error bar of one point, say) is left out: a reader gets numbers, and nothing else.
         metrics = {
             k: v for k, v in metrics.items() if v is not None and not (isinstance(v, float) and not math.isfinite(v))

@@ -27,16 +27,18 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
+
 from scoresde.data import Data, read_points, subset
 from scoresde.metrics import sliced_wasserstein
 from scoresde.samplers import Conditioner, ExactPosterior, Mask, Masking, Missing, Operator, Sampler, in_model_units
 from scoresde.sde_lib import SDE, BlockNoise, Counted, ScoreFn
-from torch import Tensor
 
 from .points import held_out, refuse_far
 from .progress import progress
 from .reach import OUT, beyond, draws_with, range_of, worst
 from .record import Record
+from .task import Job, Task
 
 log = logging.getLogger(__name__)
 
@@ -60,8 +62,8 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class Restore:
-    """(sde, score, data, record) -> metrics, restored.npz and a picture.
+class Restore(Task):
+    """Writes metrics, restored.npz and a picture.
 
     Arguments:
         sampler: the sampler of the prior.
@@ -92,7 +94,9 @@ class Restore:
         if self.draws is not None and self.draws < 1:
             raise ValueError(f"task.draws={self.draws} must be at least 1; type task.draws=8")
 
-    def __call__(self, sde: SDE, score: ScoreFn, data: Data, record: Record) -> dict:
+    def __call__(self, job: Job) -> dict:
+        sde, data, record = job.sde, job.data, job.record
+        score = job.networks.score().model
         problem, counted = self.pose(data), Counted(score)
         draws = self.draws or (64 if len(data.shape) == 1 else 8)
         if words := self.conditioner.describe(self.sampler, draws):

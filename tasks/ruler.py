@@ -19,9 +19,10 @@ the floor: nobody could tell these samples from data by it.
 import math
 
 import torch
+from torch import Tensor
+
 from scoresde.data import Data
 from scoresde.metrics import sliced_wasserstein
-from torch import Tensor
 
 BAND = 3  # spreads
 SETS = 16

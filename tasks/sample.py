@@ -8,24 +8,26 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+from torch import Tensor
+
 from scoresde.data import Data
 from scoresde.metrics import sliced_wasserstein
 from scoresde.samplers import Film, Sampler, TemperedNoise, Tempering
 from scoresde.sde_lib import SDE, BlockNoise, Counted, ScoreFn
-from torch import Tensor
 
 from .conditions import Judged, as_written, encoded, judged, nearest_data, told
 from .drawing import as_data
 from .progress import progress
 from .reach import strays
 from .record import Record
+from .task import Job, Task
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Sample:
-    """(sde, score, data, record) -> metrics, samples.npz and pictures.
+class Sample(Task):
+    """Writes metrics, samples.npz and pictures.
 
     Of data of p(x | y) each sample has a y of its own: what ``condition=`` asks for, or those of training examples.
 
@@ -36,12 +38,9 @@ class Sample:
         batch: how many at a time; the samples do not depend on it.
         seed: of the noise.
         device, dtype: where, and in which precision.
-
-    Attributes:
-        conditions: whether it gives each sample its y by itself.
     """
 
-    conditions: ClassVar[bool] = True
+    conditions: ClassVar[str] = "each"
 
     sampler: Sampler
     tempering: Tempering = field(default_factory=TemperedNoise)
@@ -51,11 +50,17 @@ class Sample:
     device: str = "cpu"
     dtype: str = "float32"
 
+    @property
+    def every_level(self) -> bool:
+        return not getattr(self.sampler, "one_level", False)
+
     def __post_init__(self):
         if self.batch < 1:
             raise ValueError(f"task.batch={self.batch} must be at least 1")
 
-    def __call__(self, sde: SDE, score: ScoreFn, data: Data, record: Record) -> dict:
+    def __call__(self, job: Job) -> dict:
+        sde, data, record = job.sde, job.data, job.record
+        score = job.networks.score().model
         count = self.count or (10_000 if len(data.shape) == 1 else 64)
         counted, film = Counted(score), Film(8 if len(data.shape) == 3 else 100, getattr(self.sampler, "frames", 11))
         if title := getattr(self.sampler, "title", None):  # sampler=auto says what it chose

@@ -1,39 +1,43 @@
-"""Train the network, or find it trained, and show its loss."""
+"""Trains the network, or finds it trained, and draws its loss."""
 
+from dataclasses import dataclass
 from typing import ClassVar
 
-from scoresde.data import Data
-from scoresde.sde_lib import SDE, ScoreFn
+from scoresde.samplers import Sampler
 
-from .record import Record
+from .task import Job, Task
 
 
-class Train:
-    """(sde, score, data, record) -> metrics and the loss curve; training itself is how any task obtains its score.
+@dataclass(frozen=True)
+class Train(Task):
+    """Returns the end of the loss curve, and draws the curve; a training itself is how any task obtains its score.
 
-    Attributes:
-        process: the forward process that it is for: any.
-        conditions: whether it can do without one y for all.
+    Arguments:
+        sampler: what will draw from the network: a run warns of data that it cannot draw well.
     """
 
     process: ClassVar[type] = object
-    conditions: ClassVar[bool] = True
+    conditions: ClassVar[str] = "each"
+    every_level: ClassVar[bool] = False
 
-    def __call__(self, sde: SDE, score: ScoreFn, data: Data, record: Record) -> dict:
-        if not record.training:
+    sampler: Sampler | None = None
+
+    def __call__(self, job: Job) -> dict:
+        network, record = job.networks.score(), job.record
+        if not network.training:
             raise ValueError(
                 "task=train has nothing to train: the score is exact or was given by checkpoint=; "
                 "choose a network with model=mlp or model=unet"
             )
         from scoresde import figures
 
-        record.picture(figures.loss_curve(record.training, record.path("loss.png")))
+        record.picture(figures.loss_curve(network.training, record.path("loss.png")))
         last = {
-            key: event[key] for event in record.training for key in ("step", "loss", "held_out_loss") if key in event
+            key: event[key] for event in network.training for key in ("step", "loss", "held_out_loss") if key in event
         }
         return {
             "steps": last["step"],
             "loss": last.get("loss"),
             "held_out_loss": last.get("held_out_loss"),
-            "parameters": sum(p.numel() for p in score.parameters()),
+            "parameters": sum(p.numel() for p in network.model.parameters()),
         }

@@ -46,19 +46,21 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
+
 from scoresde.data import Data
 from scoresde.likelihood import Likelihood
 from scoresde.models import Oracle
 from scoresde.samplers import ProbabilityFlow, Sampler, finish
 from scoresde.sde_lib import SDE, BlockNoise, Counted, ScoreFn, at
 from scoresde.sde_lib.frame import under
-from torch import Tensor
 
 from .progress import progress
 from .record import Record
 from .ruler import MEASURES, Ruler
 from .settings import Setting, settings, stop_at
 from .summary import text
+from .task import Job, Task
 
 log = logging.getLogger(__name__)
 
@@ -92,8 +94,8 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class WorkPrecision:
-    """(sde, score, data, record) -> metrics, two tables and their pictures.
+class WorkPrecision(Task):
+    """Writes metrics, two tables and their pictures.
 
     Arguments:
         sdes, samplers, likelihoods: what is compared, by name.
@@ -106,10 +108,6 @@ class WorkPrecision:
         batch: how many at a time; nothing but the seconds depends on it.
         seed: of all noise.
         device, dtype: where, and in which precision.
-
-    Attributes:
-        reports_density: whether it reports densities: data without one are refused (:mod:`scoresde.data.repeats`).
-        refuses_guidance: whether guided scores are refused, which are the scores of no density.
     """
 
     reports_density: ClassVar[bool] = True
@@ -166,7 +164,9 @@ class WorkPrecision:
             torch.mps.synchronize()
         return time.perf_counter()
 
-    def __call__(self, sde: SDE, score: ScoreFn, data: Data, record: Record) -> dict:
+    def __call__(self, job: Job) -> dict:
+        sde, data, record = job.sde, job.data, job.record
+        score = job.networks.score().model
         count = self.count or (10_000 if len(data.shape) == 1 else 64)
         r = data.test[: self.points]
         samplers, likelihoods = self.kept(self.samplers), self.kept(self.likelihoods)

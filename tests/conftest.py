@@ -9,12 +9,14 @@ from pathlib import Path
 
 import hydra
 import pytest
-import scoresde.tasks.likelihood
 import torch
 from matplotlib.figure import Figure
 from omegaconf import OmegaConf
-from scoresde.conf import schema
 from torch import Tensor
+
+import scoresde.tasks.likelihood
+from scoresde.conf import schema
+from scoresde.tasks import Given, Job
 
 # Two pytest workers with two threads each would wait for one another; the processes that tests start inherit it.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -65,6 +67,11 @@ def blank_pictures(request, monkeypatch):
     if "painted" not in request.keywords:
         monkeypatch.setattr(Figure, "savefig", lambda self, path, **keys: Path(path).write_bytes(b""))
         monkeypatch.setattr(scoresde.tasks.likelihood, "CELLS", 4)
+
+
+def job_of(sde, score, data, record, **found) -> Job:
+    """A job with networks that are at hand, for a task that is called by itself."""
+    return Job(sde, data, record, Given(score, **found))
 
 
 def in_turn(*lists: list) -> list[tuple]:

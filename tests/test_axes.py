@@ -6,6 +6,7 @@ import logging
 import numpy as np
 import pytest
 import torch
+
 from scoresde.data import Arrays, Conditional, read_points
 from scoresde.data.axes import ORDERS
 

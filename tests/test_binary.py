@@ -9,13 +9,14 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch.distributions import Bernoulli, kl_divergence
+
 from scoresde.data import Heartbeat
 from scoresde.likelihood import BinaryBound
 from scoresde.models import MLP, Bits, ScoreModel
 from scoresde.samplers import Film, binary_ancestral
 from scoresde.sde_lib import BinaryChain, BlockNoise, CosineBetas, InverseBetas, LinearBetas
 from scoresde.training import BinaryLoss
-from torch.distributions import Bernoulli, kl_divergence
 
 from .test_cli import job
 

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
+from torch.distributions import Independent, Normal, kl_divergence
+
 from scoresde.data import Digits
 from scoresde.likelihood import VariationalBound, bin_edges
 from scoresde.likelihood.bound import added_up, log_mass
 from scoresde.models import Oracle
 from scoresde.samplers import LogSNR, Uniform
 from scoresde.sde_lib import BlockNoise, Chain
-from torch.distributions import Independent, Normal, kl_divergence
 
 from .conftest import GaussianScore, draw_mixture, make_sde, mixture
 from .test_cli import TINY, job

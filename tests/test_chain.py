@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+
 from scoresde.conf import assemble, identity, schema
 from scoresde.data import Moons
 from scoresde.models import MLP

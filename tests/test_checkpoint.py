@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
+
 from scoresde.training import checkpoint, journal, store
 from scoresde.training.checkpoint import Checkpoint, Damaged
 from scoresde.training.store import Store
-from torch import nn
 
 
 def sample(step: int) -> Checkpoint:

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 from filelock import FileLock
-from scoresde.conf import schema
 
 from scoresde.cli import load, out_of_memory, run
+from scoresde.conf import schema
 from tests.conftest import ROOT, choices, compose, standard
 
 TINY = ("training.steps=30", "training.batch=32", "training.warmup=2", "training.evaluate=2")

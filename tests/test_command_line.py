@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
+
 from scoresde.conf.command_line import readable
 
 from .conftest import ROOT

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
+from scoresde.cli import run
 from scoresde.data import Arrays, Conditional, Digits, EightGaussians, Gaussian, Mixture, Moons, TwoSpirals, subset
 from scoresde.data.mixture import isotropic_log_prob
 from scoresde.models import (
@@ -27,8 +29,6 @@ from scoresde.tasks import Sample
 from scoresde.tasks.conditions import encoded
 from scoresde.training import CrossEntropy, Trainer
 from scoresde.training.trainer import withheld
-
-from scoresde.cli import run
 from tests.conftest import SAMPLERS, SDES, compose, in_turn, make_sampler, make_sde
 
 CHOICES = {"task": "sample", "data": "mixture", "sde": "ve", "sampler": "ode", "model": "oracle"}

@@ -6,9 +6,11 @@ import logging
 
 import pytest
 import torch
+from torch import nn
+
 from scoresde.conf import schema
-from scoresde.conf.elsewhere import from_elsewhere
-from scoresde.conf.obtain import build_model
+from scoresde.conf.foreign_checkpoints import from_elsewhere
+from scoresde.conf.trained import build_model
 from scoresde.models import EDM as EDMRow
 from scoresde.models import Clock, NCSNpp, Noise, Score, ScoreModel, Velocity
 from scoresde.models.convention import convention, table
@@ -17,10 +19,9 @@ from scoresde.models.published import layout
 from scoresde.sde_lib import EDM, VE, VP, Chain, SubVP
 from scoresde.tasks import Export
 from scoresde.tasks.record import Record
-from torch import nn
 
 from . import published_network
-from .conftest import compose, make_sde, standard
+from .conftest import compose, job_of, make_sde, standard
 from .test_export import ddpm, ncsnpp, written
 from .test_ncsnpp import OPTIONS, narrow, ours, randomised
 
@@ -94,7 +95,7 @@ def test_the_published_code_makes_the_same_score_of_an_exported_file(tmp_path, c
     model, sde = model_of(words_of(name, config, *more))
     score = ScoreModel(sde, randomised(model.net), model.parameterisation)
     with caplog.at_level(logging.INFO):
-        Export(path=str(tmp_path / "file.pth"))(sde, score, None, Record(tmp_path))
+        Export(path=str(tmp_path / "file.pth"))(job_of(sde, score, None, Record(tmp_path)))
     file = torch.load(tmp_path / "file.pth")
     weights = {key.removeprefix("module."): each.double() for key, each in file["model"].items()}
     sigmas = weights.pop("sigmas")

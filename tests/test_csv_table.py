@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+
 import scoresde.data.csv_table
 from scoresde.data import Arrays, read_points
 from scoresde.data.files import numbers_of, open_file

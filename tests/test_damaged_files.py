@@ -4,6 +4,7 @@ import io
 
 import numpy as np
 import pytest
+
 from scoresde.data import Arrays, Images, read_points
 
 X = np.random.default_rng(0).normal(size=(20, 3))

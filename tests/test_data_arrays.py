@@ -8,6 +8,7 @@ import re
 import numpy as np
 import pytest
 import torch
+
 from scoresde.data import Arrays, read_points
 
 RNG = np.random.default_rng(0)

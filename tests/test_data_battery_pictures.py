@@ -11,6 +11,7 @@ import zlib
 import numpy as np
 import pytest
 import torch
+
 from scoresde.data import Images
 from scoresde.data.picture import Opened, resized
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+
 from scoresde.data import Arrays
 
 RNG = np.random.default_rng(3)

@@ -6,8 +6,9 @@ import sys
 
 import numpy as np
 import pytest
-import scoresde.data.images
 import torch
+
+import scoresde.data.images
 from scoresde.conf.assemble import build_data, settle
 from scoresde.conf.identity import identity_of
 from scoresde.data import Images

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+
 from scoresde.data import Mixture
 
 WEIGHTS, MEANS, STDS = [2.0, 1.0, 1.0], [[-2.0, -1.0, 0.5], [2.0, -0.5, 0.0], [0.5, 2.5, 1.0]], [0.6, 0.4, 0.8]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import special, stats
+
 from scoresde.data import Checkerboard, EightGaussians, Moons, Pinwheel, Rings, SwissRoll, TwoSpirals
 from scoresde.data.pinwheel import roots
 

@@ -12,10 +12,10 @@ import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import QuotedString
 from omegaconf import OmegaConf
+
 from scoresde.conf import assemble, density, schema
 from scoresde.data import Arrays, Conditional, repeats
 from scoresde.sde_lib import VP
-
 from tests.conftest import ROOT, choices, make
 from tests.test_cli import TINY, job
 

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import truncnorm
+from torch import Tensor
+
 from scoresde.conf import identity
 from scoresde.data import Data, Digits
 from scoresde.likelihood import Likelihood, LogLikelihood, TruncatedNormalDequantisation, UniformDequantisation
@@ -20,9 +22,8 @@ from scoresde.tasks import LikelihoodTask
 from scoresde.training import Trainer
 from scoresde.training.store import digest
 from scoresde.training.trainer import Batches
-from torch import Tensor
 
-from .conftest import compose, make, mixture
+from .conftest import compose, job_of, make, mixture
 from .test_cli import TINY, command, job
 
 KINDS = {"uniform": UniformDequantisation, "truncated_normal": TruncatedNormalDequantisation}
@@ -285,8 +286,6 @@ def test_errors_of_the_same_probes_add_up():
 
 
 class Record:
-    repeats = {}
-
     def arrays(self, name, **arrays):
         self.kept = arrays
 
@@ -307,7 +306,7 @@ def test_probes_in_an_exponent_are_warned_of(probes, samples, warns, caplog, mon
     oracle, data.test = Oracle(sde, components(sde)), data.test[30:35]
     task = LikelihoodTask(Likelihood(probes, rtol=1e-2, atol=1e-2), UniformDequantisation(samples), dtype="float64")
     with caplog.at_level(logging.WARNING):  # under a score whose Jacobian is not diagonal
-        metrics = task(sde, lambda x, t: oracle(x, t) + x.flip(1), data, Record())
+        metrics = task(job_of(sde, lambda x, t: oracle(x, t) + x.flip(1), data, Record()))
     assert any("dequantisation.samples=2 averages" in line.message for line in caplog.records) == warns
     assert ("sampling_gain_nats" in metrics) == (samples > 1)
 

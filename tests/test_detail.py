@@ -6,7 +6,8 @@ import re
 import numpy as np
 import pytest
 import torch
-from scoresde.conf import assemble, misfits, schema
+
+from scoresde.conf import assemble, compatibility, schema
 from scoresde.samplers import width
 
 from .conftest import SDES, compose
@@ -23,14 +24,14 @@ def ridge(tmp_path):
     return [f"data.path={path}", "data=arrays"]
 
 
-def told(caplog, *words: str, check=misfits.detail) -> list[str]:
+def told(caplog, *words: str, check=compatibility.detail) -> list[str]:
     """The warnings of a run that is not trained."""
     cfg = compose(*words)
     data = assemble.build_data(cfg)
     cfg = assemble.settle(cfg, data, "cpu")
     caplog.clear()
     with caplog.at_level(logging.WARNING):
-        check(cfg, schema.build(cfg["sde"], "sde"), data)
+        check(schema.build(cfg["task"], "task"), schema.build(cfg["sde"], "sde"), data)
     return [record.getMessage() for record in caplog.records]
 
 
@@ -81,18 +82,18 @@ STARTS = {  # an SDE that ends with too little noise, and whether a key of its o
 def test_noise_at_T_that_the_data_reach_beyond_is_told(name, caplog):
     """Samples start from N(0, sigma(T)^2 I), which is then no p_T; under what the warning says to type they do."""
     word, helps = STARTS[name]
-    (message,) = told(caplog, "data=moons", f"sde={name}", word, check=misfits.start)
+    (message,) = told(caplog, "data=moons", f"sde={name}", word, check=compatibility.start)
     typed = re.findall(r"type (sde\.\S+),", message)
     assert bool(typed) == helps
     for key in typed:
-        assert told(caplog, "data=moons", f"sde={name}", word, key, check=misfits.start) == []
-    assert told(caplog, "data=moons", f"sde={name}", word, "task=likelihood", check=misfits.start) == []
+        assert told(caplog, "data=moons", f"sde={name}", word, key, check=compatibility.start) == []
+    assert told(caplog, "data=moons", f"sde={name}", word, "task=likelihood", check=compatibility.start) == []
 
 
 @pytest.mark.parametrize("name", SDES)
 @pytest.mark.parametrize("data", ["moons", "digits"])
 def test_default_noise_at_T_is_not_complained_of(name, data, caplog):
-    assert told(caplog, f"data={data}", f"sde={name}", check=misfits.start) == []
+    assert told(caplog, f"data={data}", f"sde={name}", check=compatibility.start) == []
 
 
 def test_a_far_mean_is_told_in_plain_numbers(tmp_path, caplog):
@@ -100,14 +101,14 @@ def test_a_far_mean_is_told_in_plain_numbers(tmp_path, caplog):
         tmp_path / "far.npy",
         np.full((40, 3, 64, 64), 250, np.uint8) + np.arange(40, dtype=np.uint8).reshape(-1, 1, 1, 1) % 5,
     )
-    (message,) = told(caplog, "data=arrays", f"data.path={tmp_path}/far.npy", "sde=ve", check=misfits.start)
+    (message,) = told(caplog, "data=arrays", f"data.path={tmp_path}/far.npy", "sde=ve", check=compatibility.start)
     assert re.search(r"a mean 10\d from 0.*type sde\.sigma_max=5\d0,", message) and len(message) < 300, message
 
 
 def test_noise_at_T_is_compared_without_a_covariance_of_pictures(caplog, monkeypatch):
     """The covariance of 20,000 pictures of 64 x 64 pixels takes gigabytes, which pictures that end in a mean spare."""
     monkeypatch.setattr("scoresde.data.base.Data.moments", None)
-    assert told(caplog, "data=digits") == [] and told(caplog, "data=digits", check=misfits.start) == []
+    assert told(caplog, "data=digits") == [] and told(caplog, "data=digits", check=compatibility.start) == []
 
 
 def test_broad_data_and_pictures_are_left_alone(caplog):

@@ -5,6 +5,8 @@ import math
 import pytest
 import torch
 from matplotlib.figure import Figure
+
+from scoresde import figures, sample
 from scoresde.data import Data
 from scoresde.figures.evaluation import evaluation
 from scoresde.figures.latent import generators
@@ -16,8 +18,6 @@ from scoresde.tasks.reach import strays
 from scoresde.tasks.record import Record
 from scoresde.tasks.restore import Problem, Restore
 from scoresde.tasks.ruler import Ruler
-
-from scoresde import figures, sample
 
 from .conftest import GaussianScore, make_sampler
 

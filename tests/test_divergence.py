@@ -7,6 +7,7 @@ import math
 
 import pytest
 import torch
+
 from scoresde.sde_lib import BasisVectors, Counted, ExactUpTo, Gaussian, HutchPP, Orthogonal, Rademacher, divergence
 from scoresde.sde_lib.divergence import Probes, orthonormal, project_out
 

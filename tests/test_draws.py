@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from torch import nn
+from torch.nn import functional
+
 from scoresde.models import ADM, MLP, DiT, NCSNpp, UNet
 from scoresde.sde_lib import Ahead, Draws, Dropout, Masks
 from scoresde.sde_lib.draws import AHEAD, GOLDEN, mix, signed, stream_of
-from torch import nn
-from torch.nn import functional
 
 M = (1 << 64) - 1
 SHAPES = [(), (1,), (2,), (5,), (3, 7, 3)]

@@ -6,15 +6,15 @@ import math
 import numpy as np
 import pytest
 import torch
+
+from scoresde.cli import run
 from scoresde.data import Data
 from scoresde.models import Oracle
 from scoresde.sde_lib import VE
 from scoresde.tasks import Encode, Record
 from scoresde.tasks.encode import identity, normality
 
-from scoresde.cli import run
-
-from .conftest import SDES, GaussianScore, compose, draw_mixture, make_sde, mixture
+from .conftest import SDES, GaussianScore, compose, draw_mixture, job_of, make_sde, mixture
 from .test_cli import refused
 
 SCALE, SHIFT = torch.tensor([2.0, 0.5], dtype=torch.float64), torch.tensor([10.0, -3.0], dtype=torch.float64)
@@ -27,8 +27,7 @@ def planar(x: torch.Tensor) -> Data:
 
 def encode(folder, sde, score, data: Data, second=None, **keys) -> tuple[dict, dict]:
     record = Record(folder)
-    record.other = second
-    metrics = Encode(dtype="float64", **keys)(sde, score, data, record)
+    metrics = Encode(dtype="float64", **keys)(job_of(sde, score, data, record, other=second))
     record.close()
     return metrics, dict(np.load(folder / "codes.npz"))
 
@@ -101,7 +100,7 @@ def test_the_round_trip_loses_less_than_a_thousandth_of_the_datas_std(name, tmp_
     sde, components = make_sde(name), mixture((2,))
     x = draw_mixture(components, 200, (2,))
     record = Record(tmp_path)
-    metrics = Encode(rtol=1e-5, atol=1e-5)(sde, Oracle(sde, components), planar(x), record)
+    metrics = Encode(rtol=1e-5, atol=1e-5)(job_of(sde, Oracle(sde, components), planar(x), record))
     record.close()
     arrays, std = np.load(tmp_path / "codes.npz"), float((x - x.mean(0)).square().mean().sqrt())
     error = np.abs(arrays["x_back"] - arrays["x"]) / SCALE.numpy() / std

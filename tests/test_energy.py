@@ -5,11 +5,11 @@ import math
 
 import pytest
 import torch
-from scoresde.likelihood import EnergyDensity
-from scoresde.models import MLP, Oracle, ScoreModel
 from torch import Tensor
 
 from scoresde.cli import run
+from scoresde.likelihood import EnergyDensity
+from scoresde.models import MLP, Oracle, ScoreModel
 
 from .conftest import PARAMETERISATIONS, SDES, SHAPES, compose, draw_mixture, in_turn, make, make_sde, mixture
 

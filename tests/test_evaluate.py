@@ -10,22 +10,24 @@ import types
 import numpy as np
 import pytest
 import torch
-from scoresde.conf.drawing import weights_of
+
+from scoresde.cli import load, run
+from scoresde.conf.sample_cache import weights_of
 from scoresde.data import Conditional, Data, Digits, Turned
 from scoresde.metrics import Values, frechet_distance
 from scoresde.models import FeatureCNN, FeatureMLP
 from scoresde.samplers import Sampler
-from scoresde.tasks import Evaluate, Record
+from scoresde.tasks import Evaluate, Features, Record, Sampled
 from scoresde.tasks.gallery import Gallery
 
-from scoresde.cli import load, run
-
-from .conftest import GaussianScore, compose, make_sde
+from .conftest import GaussianScore, compose, job_of, make_sde
 from .test_cli import CHOICES
 
 TINY = ("training.steps=20", "training.batch=32", "training.warmup=2", "training.evaluate=0")
 DIGITS = ("data=digits", "model.channels=[8]", "model.attention=[]", "sampler=ddim", "sampler.steps=3", *TINY)
 NET = ("task.features.images.training.steps=10", "task.features.images.training.batch=32")
+
+VALUES = Features(Values(), None, "values")
 
 
 def job(folder, *overrides: str) -> dict:
@@ -291,8 +293,8 @@ class Scaled(Sampler):
 def evaluated(folder, sampler, shape=(3,), count=700) -> dict:
     draws = [2 * torch.randn(n, *shape, generator=torch.Generator().manual_seed(n)) + 8 for n in (3 * count, 900)]
     record, sde = Record(folder), make_sde("vp")
-    record.drawing, record.features = (folder, {"sampler": vars(sampler)}), (Values(), None, "values")
-    metrics = Evaluate(sampler, count=count)(sde, GaussianScore(sde), Data(*draws, 8.0, 2.0, shuffle=False), record)
+    data, sampled = Data(*draws, 8.0, 2.0, shuffle=False), Sampled(GaussianScore(sde), [], None, folder, vars(sampler))
+    metrics = Evaluate(sampler, count=count)(job_of(sde, None, data, record, sampled=sampled, features=VALUES))
     record.close()
     return metrics
 
@@ -318,9 +320,10 @@ def test_samples_are_compared_in_sets_as_large_as_the_floors(tmp_path):
     sampler, (folder, sde) = Scaled(), (tmp_path, make_sde("vp"))
     train, test = torch.randn(150, 2), torch.randn(400, 2)
     record = Record(folder)
-    record.drawing, record.features = (folder, {}), (Values(), None, "values")
     data = Data(train, test, 0.0, 1.0, shuffle=False)
-    metrics = Evaluate(sampler, count=500)(sde, GaussianScore(sde), data, record)
+    metrics = Evaluate(sampler, count=500)(
+        job_of(sde, None, data, record, sampled=Sampled(GaussianScore(sde), [], None, folder), features=VALUES)
+    )
     record.close()
     x = torch.from_numpy(np.load(next(folder.glob("samples-*/*.npz")))["x"])
     rows = torch.randperm(400, generator=torch.Generator().manual_seed(0))
@@ -355,8 +358,8 @@ def test_numbers_y_are_compared_together_with_x(tmp_path):
     covariance = torch.tensor([[1.0, 0.9], [0.9, 1.0]], dtype=torch.float64)
     draws = [torch.randn(n, 2, dtype=torch.float64) @ torch.linalg.cholesky(covariance).T for n in (1500, 3000)]
     data, record = Conditional(Data(*draws, 0.0, 1.0, shuffle=False), [1]), Record(tmp_path)
-    record.drawing, record.features = (tmp_path, {}), (Values(), None, "values")
-    found = Evaluate(Scaled(), count=1500)(make_sde("vp"), Blind(), data, record)
+    sampled = Sampled(Blind(), [], None, tmp_path)
+    found = Evaluate(Scaled(), count=1500)(job_of(make_sde("vp"), None, data, record, sampled=sampled, features=VALUES))
     record.close()
     expected = sum((value**0.5 - 1) ** 2 for value in (1.9, 0.1))
     assert found["fd-values"] == pytest.approx(expected, rel=0.1) and found["fd-values_floor"] < 0.02

@@ -11,12 +11,12 @@ import pytest
 import torch
 from diffusers import UNet2DModel
 from safetensors.torch import load_file, save_file
+
+from scoresde.cli import run
 from scoresde.models import Clock, DiffusersUNet, NCSNpp, unet2d
 from scoresde.models.layout import put, take
 from scoresde.tasks import Export
 from scoresde.training import diffusers_folder, published
-
-from scoresde.cli import run
 
 from .conftest import SDES, compose, make_sde
 from .test_ncsnpp import randomised

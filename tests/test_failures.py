@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 import torch
+
+from scoresde.cli import run
 from scoresde.conf import schema
 from scoresde.data import Line
 from scoresde.tasks import LowDensity, Manifold
-
-from scoresde.cli import run
 
 from .conftest import compose, standard
 

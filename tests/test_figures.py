@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
+
+from scoresde import figures
 from scoresde.figures import codes, interpolation, memorisation  # noqa: F401
 from scoresde.figures.axes import spread
 from scoresde.figures.evaluation import evaluation
 from scoresde.figures.restored import restored_gaps, restored_vectors
-
-from scoresde import figures
 
 pytestmark = [pytest.mark.filterwarnings("error"), pytest.mark.painted]
 

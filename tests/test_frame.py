@@ -4,10 +4,11 @@ import math
 
 import pytest
 import torch
+from torch import nn
+
 from scoresde.models import Oracle, ScoreModel
 from scoresde.sde_lib import VP, Cosine, Counted, frame, integrate
 from scoresde.sde_lib.frame import Flow, check_clock, under
-from torch import nn
 
 from .conftest import PARAMETERISATIONS, GaussianScore, make, make_sde, mixture, per_sample
 

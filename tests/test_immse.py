@@ -6,12 +6,12 @@ import math
 import numpy as np
 import pytest
 import torch
-from scoresde.likelihood import IMMSE, Likelihood
-from scoresde.models import Oracle
-from scoresde.sde_lib import BlockNoise, Counted
 from torch import Tensor
 
 from scoresde.cli import run
+from scoresde.likelihood import IMMSE, Likelihood
+from scoresde.models import Oracle
+from scoresde.sde_lib import BlockNoise, Counted
 
 from .conftest import GaussianScore, compose, draw_mixture, make_sde, mixture
 

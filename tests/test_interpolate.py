@@ -6,14 +6,14 @@ import math
 import numpy as np
 import pytest
 import torch
+
+from scoresde.cli import run
 from scoresde.data import Data
 from scoresde.models import Oracle
 from scoresde.tasks import Interpolate, Record
 from scoresde.tasks.interpolate import linear, normal, spherical
 
-from scoresde.cli import run
-
-from .conftest import SDES, GaussianScore, compose, draw_mixture, make_sde, mixture
+from .conftest import SDES, GaussianScore, compose, draw_mixture, job_of, make_sde, mixture
 
 U = torch.linspace(0, 1, 11, dtype=torch.float64)
 CHOICES = {"task": "interpolate", "data": "mixture", "sde": "ve", "sampler": "ode", "model": "oracle"}
@@ -21,7 +21,7 @@ CHOICES = {"task": "interpolate", "data": "mixture", "sde": "ve", "sampler": "od
 
 def interpolate(folder, sde, score, data: Data, **keys) -> tuple[dict, dict]:
     record = Record(folder)
-    metrics = Interpolate(dtype="float64", **keys)(sde, score, data, record)
+    metrics = Interpolate(dtype="float64", **keys)(job_of(sde, score, data, record))
     record.close()
     return metrics, dict(np.load(folder / "interpolation.npz"))
 

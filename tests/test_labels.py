@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+
 from scoresde.data import Arrays, Condition, Conditional
 from scoresde.tasks.conditions import as_written
 

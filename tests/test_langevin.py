@@ -4,10 +4,11 @@ import math
 
 import pytest
 import torch
+from torch import Tensor
+
 from scoresde.models import Oracle
 from scoresde.samplers import AnnealedLangevin, Film, LangevinDynamics
 from scoresde.sde_lib import SDE, VE, VP
-from torch import Tensor
 
 from .conftest import SHAPES, GaussianScore, make_sampler
 

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 from scipy.integrate import quad
+from torch.distributions import Normal, kl_divergence
+
 from scoresde.latent import (
     GAN,
     VAE,
@@ -28,7 +30,6 @@ from scoresde.likelihood import Likelihood
 from scoresde.models import MLP, Noise, Oracle, ScoreModel
 from scoresde.samplers import EulerMaruyama, PredictorCorrector, ProbabilityFlow, Uniform
 from scoresde.sde_lib import VP, Draws
-from torch.distributions import Normal, kl_divergence
 
 from .conftest import SDES, GaussianScore, draw_mixture, make_sde, mixture
 

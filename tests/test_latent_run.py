@@ -8,13 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+import yaml
+from scipy.stats import chi2
+
 import scoresde.figures.latent
 import scoresde.tasks.elbo
 import scoresde.tasks.generators
 import scoresde.training.trainer
-import torch
-import yaml
-from scipy.stats import chi2
+from scoresde.cli import load, run
 from scoresde.conf.assemble import build_data
 from scoresde.latent import VAE, Bound, Dense, DiscretisedLogistic, Gaussian, ScorePrior, StandardNormal
 from scoresde.metrics import Classes, mmd, mode_coverage, precision_recall, sliced_wasserstein
@@ -22,8 +24,6 @@ from scoresde.metrics.coverage import belonging, covered
 from scoresde.models import MLP, Noise
 from scoresde.tasks.models import draw, in_data_units
 from scoresde.training import Trainer
-
-from scoresde.cli import load, run
 
 from .conftest import compose, make_sde, mixture
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from scoresde.conf import schema
 
 from scoresde import data, likelihood, models, samplers, sde_lib
 from scoresde.checkout import PACKAGES
+from scoresde.conf import schema
 
 from .conftest import ROOT, compose, standard
 

@@ -10,10 +10,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor
+
 from scoresde.likelihood import Likelihood
 from scoresde.models import MLP, Oracle, ScoreModel
 from scoresde.sde_lib import BasisVectors, Cosine, Counted, Gaussian, HutchPP, Orthogonal, Rademacher
-from torch import Tensor
 
 from .conftest import SDES, GaussianScore, choices, draw_mixture, in_turn, make, make_sde, mixture
 

@@ -4,6 +4,8 @@ import math
 
 import pytest
 import torch
+from torch import Tensor
+
 from scoresde.models import EDM, MLP, EnergyGradient, Oracle, Score, ScoreModel, UNet
 from scoresde.sde_lib import EDM as KarrasSDE
 from scoresde.sde_lib import VE, VP, Draws
@@ -14,7 +16,6 @@ from scoresde.training import (
     SlicedScoreMatching,
     levels,
 )
-from torch import Tensor
 
 from .conftest import SHAPES, GaussianScore, choices, draw_mixture, make, make_sde, mixture, per_sample
 

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+
+from scoresde.cli import run
 from scoresde.data import Data
 from scoresde.metrics import Cells, copying_test, mann_whitney, nearest
 from scoresde.samplers import Sampler
 from scoresde.tasks import Memorisation, Record
 
-from scoresde.cli import run
-
-from .conftest import GaussianScore, compose, make_sde
+from .conftest import GaussianScore, compose, job_of, make_sde
 
 RNG = np.random.default_rng
 
@@ -113,7 +113,7 @@ def gaussian(shape, levels=None, count=300) -> tuple[Data, torch.Tensor]:
 
 def judge(folder, data, sampler, **keys) -> tuple[dict, dict]:
     sde, record = make_sde("vp"), Record(folder)
-    metrics = Memorisation(sampler, **{"count": 400, **keys})(sde, GaussianScore(sde), data, record)
+    metrics = Memorisation(sampler, **{"count": 400, **keys})(job_of(sde, GaussianScore(sde), data, record))
     record.close()
     return metrics, dict(np.load(folder / "memorisation.npz"))
 

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from scipy.linalg import sqrtm
+
 from scoresde.metrics import (
     Values,
     class_shares,

@@ -5,10 +5,11 @@ import math
 
 import pytest
 import torch
+from torch import nn
+
 from scoresde.models import EDM, MLP, Denoiser, EnergyGradient, Noise, Oracle, Score, ScoreModel, UNet, Velocity
 from scoresde.models.embedding import FourierFeatures, NoiseEmbedding
 from scoresde.sde_lib import Counted, affine
-from torch import nn
 
 from .conftest import PARAMETERISATIONS, SDES, GaussianScore, choices, draw_mixture, make, make_sde, mixture, per_sample
 

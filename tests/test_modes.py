@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 import torch
-from scoresde.metrics import belonging
-from scoresde.tasks import Modes
 
 from scoresde.cli import run
+from scoresde.metrics import belonging
+from scoresde.tasks import Modes
 
 from .conftest import compose, draw_mixture, mixture
 

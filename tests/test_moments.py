@@ -4,9 +4,10 @@ import math
 
 import pytest
 import torch
+from torch import Tensor
+
 from scoresde.data import Data
 from scoresde.likelihood.moments import Moments
-from torch import Tensor
 
 DIM = 5
 

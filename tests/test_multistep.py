@@ -7,6 +7,8 @@ from itertools import pairwise
 
 import pytest
 import torch
+from torch import Tensor
+
 from scoresde.models import Oracle
 from scoresde.samplers import (
     DEIS,
@@ -25,7 +27,6 @@ from scoresde.samplers import (
 )
 from scoresde.samplers.exponential import exponential_weights, moments
 from scoresde.sde_lib import SDE, Counted, affine
-from torch import Tensor
 
 from .conftest import GaussianScore, draw_mixture, in_turn, make_sde, mixture
 from .test_samplers import relative_errors

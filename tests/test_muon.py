@@ -6,6 +6,8 @@ import signal
 
 import pytest
 import torch
+from torch import nn
+
 from scoresde.conf import identity
 from scoresde.data import Data
 from scoresde.models import EDM, MLP, ScoreModel, UNet
@@ -14,7 +16,6 @@ from scoresde.training import DenoisingScoreMatching, Trainer
 from scoresde.training.batches import Batches
 from scoresde.training.muon import COEFFICIENTS, STEPS, Muon, exact_products, is_matrix, orthogonal
 from scoresde.training.optimiser import optimiser_of
-from torch import nn
 
 from .conftest import compose, make
 

@@ -4,7 +4,8 @@ import math
 
 import pytest
 import torch
-from scoresde.conf import assemble, identity, misfits
+
+from scoresde.conf import assemble, compatibility, identity, schema
 from scoresde.data import Data
 from scoresde.models import EDM, EnergyGradient, RefineNet, ScoreModel
 from scoresde.models.refinenet import WIDTH, InstanceNormPlus
@@ -144,7 +145,8 @@ def test_one_level_is_warned_of(caplog):
         caplog.clear()
         cfg = compose("data=moons", f"training/loss={word}", *more)
         Stub.loss = type("Loss", (), {"levels": levels.One() if word == "one_level" else levels.LogSNR()})
-        misfits.levels(cfg, Stub, VE(), square(4.0))
+        task = schema.build(assemble.settle(cfg, square(4.0), "cpu")["task"], "task")
+        compatibility.levels(task, Stub, VE(), square(4.0))
         return caplog.text
 
     assert "type sampler=langevin" in said("one_level")

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 from scipy.signal import convolve2d
+from torch import Tensor, nn
+
 from scoresde.conf import schema
 from scoresde.models import Clock, NCSNpp, Noise, Score, ScoreModel
 from scoresde.models.embedding import Positional, RandomFourier
@@ -17,7 +19,6 @@ from scoresde.models.layout import put, take
 from scoresde.models.published import layout, settings
 from scoresde.models.resample import Down, Resample, Up
 from scoresde.sde_lib import VE, VP
-from torch import Tensor, nn
 
 from . import published_network
 from .conftest import ROOT, SDES, compose, make_sde, standard

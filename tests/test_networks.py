@@ -5,6 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch import nn
+from torch.nn import functional
+
 from scoresde.conf.assemble import settle
 from scoresde.conf.identity import identity_of
 from scoresde.conf.schema import build
@@ -14,8 +17,6 @@ from scoresde.models.adm import MagnitudeAttention, MagnitudeBlock
 from scoresde.models.dit import Block, places
 from scoresde.models.embedding import PixelFeatures
 from scoresde.models.magnitude import Map
-from torch import nn
-from torch.nn import functional
 
 from .conftest import PARAMETERISATIONS, compose
 from .test_ncsnpp import randomised

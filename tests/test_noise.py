@@ -4,6 +4,7 @@ batches.
 
 import pytest
 import torch
+
 from scoresde.sde_lib import BlockNoise
 from scoresde.sde_lib.noise import BLOCK, seed_of
 

@@ -6,6 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+
 from scoresde.sde_lib import integrate
 from scoresde.sde_lib.ode import ADAPTIVE, FIXED, METHODS, PAIRS, Visit, adaptive, retrace, rms
 

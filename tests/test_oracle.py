@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from scoresde.models import Oracle
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
+
+from scoresde.models import Oracle
 
 from .conftest import draw_mixture, mixture
 

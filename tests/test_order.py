@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+
 from scoresde.data import Arrays, Conditional, Data, Images, Turned, order, subset
 from scoresde.samplers import Missing
 from scoresde.tasks import Restore

@@ -8,15 +8,15 @@ import signal
 import numpy as np
 import pytest
 import torch
+
+from scoresde.cli import run
 from scoresde.data import Data
 from scoresde.likelihood import Likelihood
 from scoresde.sde_lib import VE
-from scoresde.tasks import Overfitting, Record
+from scoresde.tasks import Along, Overfitting, Record
 from scoresde.training import checkpoint
 
-from scoresde.cli import run
-
-from .conftest import compose
+from .conftest import compose, job_of
 from .test_training import network, planar, trainer, weights
 
 TINY = (
@@ -177,5 +177,5 @@ def test_a_checkpoint_without_its_way_is_refused(tmp_path):
         job(tmp_path, "task=overfitting", "data=moons", f"checkpoint={folder}", *TINY)
     record = Record(tmp_path / "bare")
     with pytest.raises(ValueError, match="looks back along a training"):
-        Overfitting(Likelihood())(VE(), network(), planar(), record)
+        Overfitting(Likelihood())(job_of(VE(), None, planar(), record, along=Along(network())))
     record.close()

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 import torch
 from scipy import integrate, stats
+from torch import nn
+
+from scoresde.cli import run
 from scoresde.likelihood import Likelihood
 from scoresde.sde_lib import VE
 from scoresde.tasks import EMALength
 from scoresde.training import DenoisingScoreMatching, Snapshots, Trainer, checkpoint
 from scoresde.training.posthoc import WIDEST, PowerAverages, combination, gamma_of, inner, width_of
-from torch import nn
-
-from scoresde.cli import run
 
 from .conftest import compose
 from .test_training import network, planar, trainer, weights

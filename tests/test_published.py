@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
+from scoresde.cli import run
 from scoresde.conf import schema
 from scoresde.models import NCSNpp
 from scoresde.models.layout import put, take
 from scoresde.models.published import layout
 from scoresde.sde_lib import VE
 from scoresde.training import published
-
-from scoresde.cli import run
 
 from . import published_network
 from .conftest import compose, standard

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
+from torch import nn
+
 from scoresde.conf import reload
 from scoresde.data import Conditional, Data
 from scoresde.latent import GAN, VAE, Adversarial, Bound, Dense, Gaussian, ScorePrior, StandardNormal, WassersteinLoss
@@ -32,7 +34,6 @@ from scoresde.training import (
 from scoresde.training.batches import Batches
 from scoresde.training.checkpoint import Checkpoint, Outdated
 from scoresde.training.speed import decide
-from torch import nn
 
 from .test_training import network, planar, trainer, weights
 

@@ -4,6 +4,7 @@ import re
 import shlex
 
 import pytest
+
 from scoresde.conf import schema
 from scoresde.conf.assemble import settle
 from scoresde.conf.identity import identity_of

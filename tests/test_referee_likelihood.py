@@ -10,19 +10,19 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 import torch
-from scoresde.conf import misfits, schema
+from torch import Tensor
+
+from scoresde.conf import assemble, compatibility, schema
 from scoresde.data import Data, Digits
 from scoresde.likelihood import Likelihood
 from scoresde.likelihood.deblur import by_eigenvalues, by_products, by_two_orders
 from scoresde.sde_lib import BasisVectors, Gaussian, HutchPP, Orthogonal, Rademacher
 from scoresde.tasks import LikelihoodTask, effort
 from scoresde.tasks.likelihood import drawn
-from torch import Tensor
-
 from tests.test_cli import TINY, job
 from tests.test_likelihood import Mixture
 
-from .conftest import SDES, compose, in_turn, make, make_sde
+from .conftest import SDES, compose, in_turn, job_of, make, make_sde
 
 
 def turned(spectrum: list[float], seed: int) -> Tensor:
@@ -162,7 +162,6 @@ def computed(metrics: dict) -> float:
 
 
 class Record:
-    repeats = {}
     arrays = path = picture = lambda self, *arguments, **keys: None
 
 
@@ -177,7 +176,7 @@ def task_on(sde, problem, caplog) -> tuple[dict, float]:
     data = Data(x, x, 0 * one, one)
     with caplog.at_level(logging.WARNING), pytest.MonkeyPatch.context() as patch:
         patch.setattr(LikelihoodTask, "heat_map", lambda *arguments: None)
-        metrics = task(sde, score, data, Record())
+        metrics = task(job_of(sde, score, data, Record()))
     return metrics, -float(score.log_prob(data.encode(data.test).double()).mean())
 
 
@@ -266,17 +265,24 @@ def test_pulls_have_variance_one(kind, count, dim, name):
 def test_a_guided_score_has_no_density(tmp_path, task, guidance, guided):
     words = ("data=digits", "data.condition=labels", "condition=3", f"guidance={guidance}", *guided)
     cfg = compose(f"task={task}", *words)
+    built = task_of(cfg)
     with pytest.raises(ValueError, match=rf"guidance={guidance}: .*no density.*type guidance=1"):
-        misfits.densities(cfg)
+        compatibility.densities(cfg, built)
     if task == "likelihood":
         with pytest.raises(ValueError, match="no density"):
             job(tmp_path, f"task={task}", *words, *TINY)
         assert not (tmp_path / "store").exists()
-    misfits.densities(cfg | {"guidance": 1.0})
+    compatibility.densities(cfg | {"guidance": 1.0}, built)
+
+
+def task_of(cfg: dict):
+    """The task of a configuration."""
+    return schema.build(assemble.settle(cfg, assemble.build_data(cfg), "cpu")["task"], "task")
 
 
 def test_guided_samples_stay():
-    misfits.densities(compose("task=sample", "data=digits", "data.condition=labels", "condition=3", "guidance=3"))
+    cfg = compose("task=sample", "data=digits", "data.condition=labels", "condition=3", "guidance=3")
+    compatibility.densities(cfg, task_of(cfg))
 
 
 NARROW = ("data=digits", "training.dequantise=none", "dequantisation=truncated_normal", "task=likelihood")
@@ -287,7 +293,9 @@ def warned_of_bins(caplog, *words: str) -> str:
     cfg = schema.settle(cfg, data.shape, {"device": "cpu", "batch": 8, "moments": None, "sigma_data": 1.0})
     caplog.clear()
     with caplog.at_level(logging.WARNING):
-        misfits.bins(cfg, schema.build(cfg["sde"], "sde"), data, {"training": cfg["training"]})
+        compatibility.bins(
+            schema.build(cfg["task"], "task"), schema.build(cfg["sde"], "sde"), data, {"training": cfg["training"]}
+        )
     return caplog.text
 
 
@@ -437,7 +445,7 @@ def test_added_points_meet_their_own_noise():
 @pytest.mark.parametrize("task", ["bound", "overfitting", "ema"])
 def test_other_tasks_refuse_an_error(task):
     with pytest.raises(ValueError, match=r"likelihood\.error=0\.01: task=likelihood alone"):
-        misfits.densities(compose(f"task={task}", "likelihood.error=0.01"))
+        task_of(compose(f"task={task}", "likelihood.error=0.01")).check(None, Digits())
 
 
 @pytest.mark.parametrize("words", [(), ("likelihood.rtol=1e-3", "likelihood.atol=1e-3")], ids=["effort", "tolerance"])

@@ -7,6 +7,7 @@ import math
 
 import pytest
 import torch
+
 from scoresde.data import Data
 from scoresde.metrics import sliced_wasserstein
 from scoresde.models import Oracle

@@ -9,8 +9,9 @@ from functools import cache
 
 import pytest
 import torch
-from scoresde.samplers import PredictorCorrector, ProbabilityFlow
 from torch import Tensor
+
+from scoresde.samplers import PredictorCorrector, ProbabilityFlow
 
 from .conftest import SAMPLERS, in_turn, make, make_sampler, make_sde
 from .test_samplers import AS_PUBLISHED

@@ -5,14 +5,14 @@ import json
 import numpy as np
 import pytest
 import torch
+
+from scoresde.cli import run
 from scoresde.conf import schema
 from scoresde.data import Data, read_points
 from scoresde.figures import restored
 from scoresde.samplers import Dense, PiGDM, Superresolve
 from scoresde.tasks import Restore
 from scoresde.tasks.restore import coverage
-
-from scoresde.cli import run
 
 from .conftest import compose, make_sampler
 

@@ -6,6 +6,8 @@ from itertools import pairwise, product
 
 import pytest
 import torch
+from torch import Tensor
+
 from scoresde.models import Oracle
 from scoresde.samplers import (
     AdaptiveSDE,
@@ -26,7 +28,6 @@ from scoresde.samplers import (
     width,
 )
 from scoresde.sde_lib import EDM, VE, VP, BlockNoise, Counted, SubVP, Toy, affine
-from torch import Tensor
 
 from .conftest import (
     CORRECTORS,

@@ -7,6 +7,7 @@ import re
 import pytest
 import scipy.integrate
 import torch
+
 from scoresde.models import Oracle
 from scoresde.sde_lib import SDE, VE, VP, Custom, SubVP, Toy
 from scoresde.sde_lib.expression import parse

@@ -9,16 +9,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pytest
+import torch
+from torch import nn
+
 import scoresde.training.speed
 import scoresde.training.trainer
-import torch
 from scoresde.data import Conditional, Data, Digits
 from scoresde.models import EDM, MLP, EnergyGradient, ScoreModel, UNet
 from scoresde.sde_lib import SDE, VE, Draws, ScoreFn
 from scoresde.training import DenoisingScoreMatching, ImplicitScoreMatching, Loss, Trainer
 from scoresde.training.batches import Batches, fits
 from scoresde.training.speed import decide
-from torch import nn
 
 from .test_training import network, planar, trainer, weights
 

@@ -6,6 +6,8 @@ from functools import cache
 
 import pytest
 import torch
+from torch import Tensor
+
 from scoresde.models import EDM, MLP, Oracle, ScoreModel
 from scoresde.samplers import (
     SEA,
@@ -22,7 +24,6 @@ from scoresde.samplers import (
     adaptive,
 )
 from scoresde.sde_lib import SDE, Counted, affine
-from torch import Tensor
 
 from .conftest import GaussianScore, draw_mixture, in_turn, make, make_sde, mixture
 from .test_samplers import check_mixture, law, relative_errors, run_in_batches

@@ -6,12 +6,12 @@ import math
 import numpy as np
 import pytest
 import torch
+
+from scoresde.cli import run
 from scoresde.models import Oracle
 from scoresde.samplers import TemperedNoise, TemperedScore
 from scoresde.sde_lib import VE, BlockNoise, Counted
 from scoresde.tasks import Sample
-
-from scoresde.cli import run
 
 from .conftest import SAMPLERS, SDES, GaussianScore, compose, make_sampler, make_sde
 from .test_cli import CHOICES

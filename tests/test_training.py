@@ -8,12 +8,13 @@ import time
 
 import pytest
 import torch
+from torch import nn
+
 from scoresde.data import Data, Digits, Mixture
 from scoresde.models import EDM, MLP, Oracle, ScoreModel
 from scoresde.sde_lib import VE, VP, SubVP, Toy
 from scoresde.training import EMA, DenoisingScoreMatching, Trainer, levels
 from scoresde.training.trainer import Batches
-from torch import nn
 
 SDES = [VE(), VP(), SubVP(), Toy()]
 

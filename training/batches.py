@@ -11,10 +11,11 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
+from torch import Tensor
+
 from scoresde.data import Data
 from scoresde.sde_lib import Ahead, Draws
 from scoresde.sde_lib.noise import seed_of
-from torch import Tensor
 
 SHARE = 0.25  # of a GPU's free memory that the training data may take
 

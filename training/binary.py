@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
+from torch import Tensor
+
 from scoresde.sde_lib import BinaryChain, Draws, ScoreFn
 from scoresde.sde_lib.binary import bits_of
-from torch import Tensor
 
 from .loss import Loss, given
 

@@ -9,8 +9,9 @@ wanted at all of them. Of clean data, for the features in which samples are comp
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from scoresde.sde_lib import SDE, Draws
 from torch import Tensor
+
+from scoresde.sde_lib import SDE, Draws
 
 from .levels import Levels, LogSNR
 from .loss import Loss, given

@@ -23,8 +23,9 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
-from scoresde.sde_lib import SDE
 from torch import Tensor
+
+from scoresde.sde_lib import SDE
 
 START = "training.loss.levels"
 

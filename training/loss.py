@@ -27,8 +27,9 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import torch
-from scoresde.sde_lib import SDE, BasisVectors, Draws, Gaussian, Probes, Rademacher, ScoreFn, divergence, per_sample
 from torch import Tensor, nn
+
+from scoresde.sde_lib import SDE, BasisVectors, Draws, Gaussian, Probes, Rademacher, ScoreFn, divergence, per_sample
 
 from .levels import Levels, LogSNR
 

@@ -21,11 +21,12 @@ from typing import Literal
 
 import numpy as np
 import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
 from scoresde.data import Data
 from scoresde.sde_lib import SDE, Draws, Masks
 from scoresde.sde_lib.noise import seed_of
-from torch import Tensor, nn
-from tqdm import tqdm
 
 from . import checkpoint
 from .batches import Batches

@@ -1,17 +1,20 @@
-"""Where two parts of a run do not fit, which neither can see alone: told before a network is trained for nothing."""
+"""Checks that the parts of a run fit together, before a network is trained for nothing."""
 
 import logging
 import math
 from typing import Any
 
 import torch
+
 from scoresde.data import Data
 from scoresde.likelihood import TruncatedNormalDequantisation, UniformDequantisation
 from scoresde.samplers import width
+from scoresde.sde_lib import SDE
+from scoresde.tasks import Task
 from scoresde.training import store
 
 from . import schema
-from .elsewhere import is_elsewhere
+from .foreign_checkpoints import is_elsewhere
 
 log = logging.getLogger(__name__)
 
@@ -23,35 +26,62 @@ def guidance(cfg: dict) -> None:
     drop = cfg["training"]["drop"]
     if cfg["checkpoint"] and not is_elsewhere(cfg["checkpoint"]):
         drop = store.read(cfg["checkpoint"])[0]["training"].get("drop", 0.0)
-    if drop == 0 and "sde" not in cfg["model"]:
+    if drop == 0 and not is_exact(cfg):
         raise ValueError(
             f"guidance={cfg['guidance']} needs a network that has learnt p(x) too, and this one was given its y every "
             f"time (training.drop=0): type training.drop=0.1, or guidance=1"
         )
 
 
-def densities(cfg: dict) -> None:
-    """Refuses the density of a guided score, which is none of p(x | y), and an error that no part of the task reads."""
-    task = schema.locate(cfg["task"]["_target_"], "task")
-    if cfg["guidance"] != 1 and getattr(task, "refuses_guidance", False):
+def densities(cfg: dict, task: Task) -> None:
+    """Raises a ValueError for the density of a guided score, which is no density of p(x | y)."""
+    if cfg["guidance"] != 1 and task.refuses_guidance:
         raise ValueError(
-            f"guidance={cfg['guidance']}: a guided score is the score of no density, and {task.__name__} would report "
-            f"that of its flow as log p(x | y); type guidance=1"
+            f"guidance={cfg['guidance']}: a guided score is the score of no density, and {type(task).__name__} would "
+            f"report that of its flow as log p(x | y); type guidance=1"
             + ("" if cfg["guidance"] else ", or leave data.condition and classifier out for log p(x)")
         )
-    error = (cfg["task"].get("likelihood") or {}).get("error")
-    if error not in (None, schema.AUTO) and not getattr(task, "chooses_effort", False):
+
+
+def dequantisation(task: Task, data: Data) -> None:
+    """Raises a ValueError for a dequantisation of continuous data."""
+    asked = task.dequantisation
+    if data.levels is None and asked not in (None, UniformDequantisation()):
         raise ValueError(
-            f"likelihood.error={error}: task=likelihood alone chooses its effort by an error; leave it out for "
-            f"{task.__name__}, and type likelihood.rtol=1e-4 likelihood.atol=1e-4"
+            f"dequantisation, here {asked.title} with samples={asked.samples}, is for integers, and these data are "
+            f"continuous; leave dequantisation out, or type data.levels=L for a file of integers 0 ... L-1"
         )
 
 
-def bins(cfg: dict, sde: Any, data: Data, identity: dict) -> None:
+def process(cfg: dict) -> None:
+    """Raises a ValueError for a part that is for another forward process than the run's; see ``process`` of each."""
+    has, keys = schema.locate(cfg["sde"]["_target_"], "sde"), ["task"]
+    if not is_exact(cfg):
+        keys += ["parameterisation", "training.loss"]
+    for key in keys:
+        node = cfg
+        for part in key.split("."):
+            node = node[part]
+        part = schema.locate(node["_target_"], key)
+        wanted = getattr(part, "process", SDE)
+        if not issubclass(has, wanted):
+            raise ValueError(
+                f"{key.replace('.', '/')}={part.__name__} is for {'SDEs' if wanted is SDE else wanted.__name__}, and "
+                f"sde={has.__name__} is no {wanted.__name__}; choose parts that go together, as "
+                f"experiment=heartbeat does for bits"
+            )
+
+
+def is_exact(cfg: dict) -> bool:
+    """Returns whether the model is a score by itself, which needs no training."""
+    return getattr(schema.locate(cfg["model"]["_target_"], "model"), "exact", False)
+
+
+def bins(task: Task, sde: Any, data: Data, identity: dict) -> None:
     """Warns where integers are scored in another way than the network was trained for, or under too much noise."""
-    if data.levels is None or "dequantisation" not in cfg["task"]:
+    asked, trained = task.dequantisation, identity["training"]
+    if data.levels is None or asked is None:
         return
-    asked, trained = schema.build(cfg["task"]["dequantisation"], "dequantisation"), identity["training"]
     if trained.get("dequantise", "uniform") != asked.training:
         log.warning(
             "the network is one of training.dequantise=%s, and %s dequantisation is for training.dequantise=%s: the "
@@ -85,7 +115,7 @@ def bins(cfg: dict, sde: Any, data: Data, identity: dict) -> None:
             )
 
 
-def levels(cfg: dict, trainer: Any, sde: Any, data: Data) -> None:
+def levels(task: Task | None, trainer: Any, sde: Any, data: Data) -> None:
     """Says what the noise levels of the training are, and warns where the task looks at others."""
     law = getattr(trainer.loss, "levels", None)
     if law is None:
@@ -93,8 +123,7 @@ def levels(cfg: dict, trainer: Any, sde: Any, data: Data) -> None:
     law.times(sde, torch.zeros(1))  # levels out of reach are told before a long training
     if said := law.describe(sde, data.dim):
         log.info("%s", said)
-    walker = cfg["task"].get("sampler", {}).get("_target_") == "samplers.LangevinDynamics"
-    if not law.everywhere and not walker and "_target_" in cfg["task"] and cfg["task"]["_target_"] != "tasks.Train":
+    if not law.everywhere and task is not None and task.every_level:
         log.warning(
             "the network is trained at one noise level alone, and this task asks it about all of them; type "
             "sampler=langevin to walk at that level, or training/loss/levels=log_snr to train at all"
@@ -106,12 +135,12 @@ GOOD_RATIO = 0.09  # where it errs by 0.1 %
 RESOLUTION = 1e-6  # in model units: float32 has no digit left for a std below
 
 
-def detail(cfg: dict, sde: Any, data: Data) -> None:
+def detail(task: Task, sde: Any, data: Data) -> None:
     """Warns where the noise of eps is larger than the data's detail, so that no last step gives samples their law.
 
     Pictures that end in Tweedie's mean are left alone: the detail that it takes from them is below a grey level.
     """
-    last = last_step(cfg)
+    last = last_step(task)
     if last is None or (len(data.shape) > 1 and last == "tweedie") or len(data.train) < 2:
         return
     _, variances, directions, rest = data.moments()
@@ -149,11 +178,11 @@ LARGEST_START = 0.5  # of the data's variance to that of the noise at T: beyond 
 ROWS = 1000  # whose widest direction is measured
 
 
-def start(cfg: dict, sde: Any, data: Data) -> None:
+def start(task: Task, sde: Any, data: Data) -> None:
     """Warns where the noise at T is not much wider than the data: samples start from N(0, sigma(T)^2 I), and p_T is
     another law.
     """
-    if last_step(cfg) is None or len(data.train) < 2:
+    if last_step(task) is None or len(data.train) < 2:
         return
     noise = math.exp(-float(sde.ends()[0]))
     x = data.encode(data.dequantise(data.train[:ROWS], None).double()).flatten(1)
@@ -174,17 +203,12 @@ def start(cfg: dict, sde: Any, data: Data) -> None:
     )
 
 
-def last_step(cfg: dict) -> str | None:
-    """Returns the last step of the task's samplers (``flow`` if one of them takes it), or of those that will draw from
-    a network that the task trains; None where nothing is drawn, or samples stay at eps.
+def last_step(task: Task) -> str | None:
+    """Returns the last step of the task's samplers, ``flow`` if one of them takes it.
+
+    None where nothing is drawn, or samples stay at eps.
     """
-    task = cfg["task"]
-    if "models" in task and not task.get("score"):  # its SDE works on codes
-        return None
-    nodes = [task.get("sampler"), *task.get("samplers", {}).values()]
-    if task["_target_"] == "tasks.Train" and "classes" not in cfg["model"]:
-        nodes.append(cfg["sampler"])
-    words = {node.get("last") for node in nodes if node}
+    words = {getattr(sampler, "last", None) for sampler in task.drawn_by}
     return next((word for word in ("flow", "tweedie") if word in words), None)
 
 

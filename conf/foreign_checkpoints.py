@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
+
 from scoresde.models import unet2d
 from scoresde.models.convention import check_clock, convention, keeps_data
 from scoresde.models.layout import put
 from scoresde.models.published import layout
 from scoresde.training import diffusers_folder, published
-from torch import nn
 
 log = logging.getLogger(__name__)
 

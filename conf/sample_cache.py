@@ -4,8 +4,10 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from scoresde.data import Data
 from torch import nn
+
+from scoresde.data import Data
+from scoresde.tasks import Network
 
 from .identity import holds_tensors, identity_of
 
@@ -52,6 +54,6 @@ def written(node: Any) -> Any:
     return node
 
 
-def home_of(cfg: dict, record: Any, name: str) -> Path:
-    """The folder of the run's network; of a score without one, a folder of the store."""
-    return record.home or Path(cfg["store"]) / name
+def home_of(cfg: dict, network: Network, name: str) -> Path:
+    """Returns the folder of the network; for a score without one, a folder of the store."""
+    return network.folder or Path(cfg["store"]) / name

@@ -1,0 +1,77 @@
+"""Networks that the user names by a path: ``checkpoint=`` and ``task.other=``."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from scoresde.data import Data
+from scoresde.tasks import Network, Task
+from scoresde.training import store
+
+from . import compatibility, schema
+from .foreign_checkpoints import from_elsewhere, is_elsewhere
+from .identity import differences, identity_of, tree, weighty
+from .trained import build_model, placed, refuse_other_shapes
+
+log = logging.getLogger(__name__)
+
+
+def folder_of(path: str) -> Path:
+    """Returns the network's folder of ``checkpoint=PATH``, which may name one checkpoint in it."""
+    return Path(path).parent if Path(path).name.startswith(("step-", "kept-")) else Path(path)
+
+
+def from_checkpoint(cfg: dict, sde: Any, data: Data, task: Task) -> Network:
+    """Returns the network of ``checkpoint=PATH`` as the score of the run's SDE, which may be another than it was
+    trained under.
+    """
+    path = cfg["checkpoint"]
+    if is_elsewhere(path):
+        refuse_other_shapes(cfg["model"], data.shape, "model")
+        return Network(from_elsewhere(path, build_model(cfg, sde), sde))
+    identity, found = store.read(path)
+    if cfg.get("classifier") and any(node.get("condition") for node in tree(identity["model"])):
+        raise ValueError(
+            f"checkpoint={path} is a network that is told its y, which a classifier need not guide: leave "
+            f"classifier out and type data.condition=labels, with guidance=3 to exaggerate"
+        )
+    now = identity_of(cfg, data)
+    parts = ("data", "model", "parameterisation")
+    saved = {key: identity[key] for key in parts} | {"model": weighty(identity["model"])}
+    if lines := differences(saved, {key: now[key] for key in parts}):
+        raise ValueError(
+            f"checkpoint={path} does not fit this run; choose the values it was trained with:\n  " + "\n  ".join(lines)
+        )
+    compatibility.bins(task, sde, data, identity)
+    log.info("loaded %s, %s of %s updates", path, f"{found.step:,}", f"{identity['training']['steps']:,}")
+    return Network(store.put_weights(build_model(identity, sde), found, path), folder=folder_of(path))
+
+
+def refuse_foreign(cfg: dict) -> None:
+    """Raises a ValueError where a task looks back along a training that another code has kept nothing of."""
+    if cfg["checkpoint"] and is_elsewhere(cfg["checkpoint"]):
+        raise ValueError(
+            f"checkpoint={cfg['checkpoint']} is another code's and keeps nothing of its training, which this task "
+            f"asks for; leave checkpoint out to train a network"
+        )
+
+
+def other_network(cfg: dict, path: str, data: Data) -> tuple[Any, Any]:
+    """Returns the network of ``task.other=PATH``, with the SDE that it was trained under.
+
+    Raises:
+        ValueError: it is not a network of the same data.
+    """
+    if not path:
+        raise ValueError("task.other= is empty; type task.other=PATH, or leave it out")
+    identity, found = store.read(path, "task.other")
+    if lines := differences({"data": identity["data"]}, {"data": identity_of(cfg, data)["data"]}):
+        raise ValueError(
+            f"task.other={path} is a network of other data, whose codes cannot be compared; choose one of these data, "
+            f"or the data that it was trained on:\n  "
+            + "\n  ".join(lines).replace("in the checkpoint", "in the other network")
+        )
+    sde = schema.build(identity["sde"], "sde")
+    score = store.put_weights(build_model(identity, sde), found, path)
+    log.info("the other network: %s, %s updates", path, f"{found.step:,}")
+    return sde, placed(cfg, score)

@@ -1,0 +1,182 @@
+"""The door to stored and trained networks: what a task asks for by ``job.networks``, found by the configuration."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from scoresde.data import Conditional, Data, Turned
+from scoresde.data.condition import LABELS
+from scoresde.models import ConditionalScore
+from scoresde.tasks import Along, Averaged, Features, Network, Record, Sampled, Task
+from scoresde.training import journal, store
+
+from . import compatibility, schema
+from .checkpoint import folder_of, from_checkpoint, other_network, refuse_foreign
+from .sample_cache import description, home_of, weights_of
+from .trained import kept_networks, placed, snapshots_of, trained_model, trained_score
+
+
+class Networks:
+    """The networks of a run; the contract is :class:`scoresde.tasks.Networks`.
+
+    Arguments:
+        cfg: the settled configuration.
+        sde: the forward process.
+        data: all data, on which networks are trained.
+        asked: the data with the y that ``condition=`` names.
+        task: what asks for networks.
+        record: where events of a training go.
+        name: makes the networks' folders readable, ``digits-ve-unet``.
+    """
+
+    def __init__(self, cfg: dict, sde: Any, data: Data, asked: Data, task: Task, record: Record, name: str):
+        self.cfg, self.sde, self.data, self.asked = cfg, sde, data, asked
+        self.task, self.record, self.name = task, record, name
+
+    def score(self, accept: Callable[[Any, Any], Any] | None = None) -> Network:
+        return self.ready(self.found(self.cfg, self.name, self.task, accept))
+
+    def sampled(self) -> Sampled:
+        network = self.found(self.cfg, self.name, self.task)
+        described = description(self.cfg, self.asked, network.model)  # before its precision becomes the run's
+        root = home_of(self.cfg, network, self.name)
+        return Sampled(**vars(self.ready(network)), root=root, described=described)
+
+    def classifier(self) -> Network:
+        network = self.plain(classifying(self.cfg), f"{self.name}-classifier", self.task)
+        return replace(network, model=placed(self.cfg, network.model))
+
+    def along(self, shares: tuple[float, ...]) -> Along:
+        refuse_foreign(self.cfg)
+        if self.exact:
+            return Along(self.score().model)
+        if self.cfg["checkpoint"]:
+            network = self.found(self.cfg, self.name, self.task)
+            paths = sorted(folder_of(self.cfg["checkpoint"]).glob("kept-*"))
+            network = replace(network, training=journal.read(paths[0].parent) if paths else [])
+        else:
+            network, paths, _, _ = trained_score(
+                self.cfg, self.sde, self.data, self.record, self.name, self.task, shares=shares
+            )
+        return Along(**vars(self.ready(network)), kept=kept_networks(self.cfg, self.sde, paths))
+
+    def averages(self, count: int) -> Averaged:
+        refuse_foreign(self.cfg)
+        if self.exact:
+            return Averaged(self.score().model)
+        if self.cfg["checkpoint"]:
+            paths = {int(path.name[6:]): path for path in folder_of(self.cfg["checkpoint"]).glob("power-*")}
+            described = store.read(self.cfg["checkpoint"])[0]
+            network = self.found(self.cfg, self.name, self.task)
+        else:
+            network, _, paths, described = trained_score(
+                self.cfg, self.sde, self.data, self.record, self.name, self.task, snapshots=count
+            )
+        return Averaged(**vars(self.ready(network)), snapshots=snapshots_of(self.cfg, self.sde, paths, described))
+
+    def rivals(self) -> dict[str, Network]:
+        if self.cfg["checkpoint"] or self.exact:
+            raise ValueError(
+                "this task trains several networks and compares them: leave checkpoint= out, and choose a network with "
+                "model=mlp or model=unet"
+            )
+        nodes = self.cfg["task"]["trainers"]
+        for key, node in nodes.items():  # first, so that a mistake is told before a long training
+            levels = getattr(schema.build_named(node, f"task.trainers.{key}").loss, "levels", None)
+            if levels is not None:
+                with schema.own_key(node, f"task.trainers.{key}"):
+                    levels.times(self.sde, torch.zeros(1))
+        return {
+            key: self.ready(self.found(self.cfg | {"training": node}, f"{self.name}-{key}"))
+            for key, node in nodes.items()
+        }
+
+    def models(self) -> dict[str, Network]:
+        cfg = self.cfg
+        if cfg["checkpoint"]:
+            raise ValueError("this task trains several models and compares them: leave checkpoint= out")
+        task, seeds, models = cfg["task"], cfg["task"].get("seeds"), {}
+        for i in range(seeds or 1):
+            found: dict[str, tuple[Network, dict]] = {}
+            label = "" if seeds is None else f"/{i}"
+            for key, node in task["models"].items():
+                training = node["training"] | {"seed": node["training"]["seed"] + i}
+                recipe = node | {"training": training}
+                found[key] = trained_model(cfg, recipe, key, found, self.data, self.record, self.name.split("-")[0])
+                network = found[key][0]
+                models[key + label] = replace(network, model=placed(cfg, network.model))
+            if task.get("score"):
+                training = cfg["training"] | {"seed": cfg["training"]["seed"] + i}
+                models["score" + label] = self.ready(self.found(cfg | {"training": training}, self.name))
+        return models
+
+    def other(self, path: str) -> tuple[Any, Any]:
+        return other_network(self.cfg, path, self.data)
+
+    def features(self) -> Features:
+        node, data = self.cfg["task"]["features"], self.data
+        if "training" not in node:
+            net = schema.build(node, "task.features")
+            return Features(net, None, node["_target_"].rpartition(".")[2].lower())
+        known = getattr(data, "joint", data) if data.train_labels is not None else data
+        labelled = data.label_count() is not None
+        if not labelled and len(data.shape) != 3:
+            raise ValueError(
+                "task/features=mlp learns the labels of the data, and these have none; type task/features=values"
+            )
+        told = Conditional(known if labelled else Turned(data), LABELS)
+        title = schema.locate(node["model"]["_target_"], "task.features.model").title
+        name = self.name.split("-")[0]
+        network, _ = trained_model(self.cfg, node, f"features-{title}", {}, told, self.record, name, "task.features")
+        return Features(network.model, told.condition if labelled else None, f"{title}@{weights_of(network.model)}")
+
+    @property
+    def exact(self) -> bool:
+        """Whether the model is a score by itself, which needs no training."""
+        return not self.cfg["checkpoint"] and compatibility.is_exact(self.cfg)
+
+    def found(
+        self, cfg: dict, name: str, task: Task | None = None, accept: Callable[[Any, Any], Any] | None = None
+    ) -> Network:
+        """Returns the score of a configuration; of data of p(x | y) with its guidance, for a y yet to be given."""
+        if self.data.condition is None:
+            return self.plain(cfg, name, task, accept)
+        if cfg["guidance"] != 1 and not cfg.get("classifier"):  # told before a long training
+            compatibility.guidance(cfg)
+        network, classifier = self.plain(cfg, name, task, accept), None
+        if cfg.get("classifier"):
+            if hasattr(network.model, "classifier"):  # an exact score has an exact one
+                classifier = network.model.classifier()
+            else:
+                classifier = self.plain(classifying(cfg) | {"checkpoint": None}, f"{name}-classifier").model
+        return replace(network, model=ConditionalScore(network.model, cfg["guidance"], classifier))
+
+    def plain(
+        self, cfg: dict, name: str, task: Task | None = None, accept: Callable[[Any, Any], Any] | None = None
+    ) -> Network:
+        """Returns the network of a configuration, without guidance."""
+        if cfg["checkpoint"]:
+            return from_checkpoint(cfg, self.sde, self.data, self.task)
+        if compatibility.is_exact(cfg):
+            return Network(schema.build(cfg["model"], "model"))
+        return trained_score(cfg, self.sde, self.data, self.record, name, task, accept)[0]
+
+    def ready(self, network: Network) -> Network:
+        """Returns the network on the run's device, given the y of ``condition=`` for a task that is for one law."""
+        model = network.model
+        if isinstance(model, ConditionalScore) and self.task.conditions != "each":
+            known = self.asked.condition
+            model = model.given(known.encode(known.alone).float())
+        return replace(network, model=placed(self.cfg, model))
+
+
+def classifying(cfg: dict) -> dict:
+    """Returns the configuration that trains the classifier: as long as the network, with a loss of its own."""
+    loss = {"_target_": "training.CrossEntropy", "levels": {"_target_": "training.levels.LogSNR"}, "stratified": True}
+    return cfg | {
+        "model": cfg["classifier"],
+        "training": cfg["training"] | {"loss": loss, "drop": 0.0},
+        "parameterisation": {},
+    }

@@ -1,0 +1,199 @@
+"""Trains a network, or finds it in the store: for scores and classifiers, and for models by a recipe."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from scoresde.data import Data
+from scoresde.models import Classifier, ScoreModel
+from scoresde.tasks import Network, Record, Task
+from scoresde.training import Snapshots, Store, Trainer, journal, store
+from scoresde.training.threads import is_small, one_thread
+
+from . import compatibility, schema
+from .identity import identity_of, source_of
+
+
+def trained_score(
+    cfg: dict,
+    sde: Any,
+    data: Data,
+    record: Record,
+    name: str,
+    task: Task | None = None,
+    accept: Callable[[Any, Any], Any] | None = None,
+    shares: tuple[float, ...] = (),
+    snapshots: int = 0,
+) -> tuple[Network, Iterable[Path], dict[int, Path], dict]:
+    """Returns the network that ``cfg`` describes, and what was kept along its training.
+
+    Arguments:
+        name: makes the network's folder readable.
+        task: is warned of a training that does not fit it; None for a network that no task asks for.
+        accept: see :meth:`scoresde.tasks.Networks.score`.
+        shares: of the training's updates, after which the network is kept.
+        snapshots: how often averages are kept along the training.
+
+    Returns:
+        the network; the folders ``kept-*`` of ``shares``; the folders ``power-*`` of ``snapshots`` by the number of
+        updates; the network's identity, with where the data were found.
+    """
+    refuse_other_shapes(cfg["model"], data.shape, "model")
+    if not len(data.train):
+        raise ValueError(
+            "these data have no examples to train on: type checkpoint=PATH for a trained network, or data=NAME for "
+            "data with examples"
+        )
+    trainer: Trainer = schema.build(cfg["training"], "training")
+    model = untrained(cfg, sde, trainer)
+    if accept is not None:
+        accept(sde, model)
+    home, identity, source = Store(cfg["store"]), identity_of(cfg, data), source_of(cfg, data)
+    keep = {max(1, round(share * trainer.steps)) for share in shares}
+    powers = {max(1, round((i + 1) * trainer.steps / snapshots)) for i in range(snapshots)}
+
+    def fit(model: nn.Module, folder: Path, note: Callable[[dict], None] = lambda event: None) -> Any:
+        call = model.given(None) if isinstance(model, ScoreModel) and model.conditional else model
+        small = cfg["threads"] is None and is_small(model, call, sde.T, data.shape, trainer.batch)
+        with one_thread(small):
+            return trainer.fit(sde, model, data, folder, note, keep, powers)
+
+    def again(folder: Path) -> Any:  # for what was not kept the first time
+        return fit(untrained(cfg, sde, trainer), folder)
+
+    folder = home.folder(identity, name)
+    if task is not None:
+        compatibility.bins(task, sde, data, identity)
+    compatibility.levels(task, trainer, sde, data)
+    found = home.obtain(
+        identity,
+        name,
+        trainer.steps,
+        lambda folder: fit(model, folder, noting(folder, record)),
+        lambda kept: store.put_weights(model, kept, folder),
+        source,
+    )
+    network = Network(found, journal.read(folder), folder)
+    kept = home.kept(folder, keep, again).values() if keep else []
+    averages = home.kept(folder, powers, again, "power") if powers else {}
+    return network, kept, averages, {**identity, "source": source} if source else identity
+
+
+def trained_model(
+    cfg: dict,
+    node: dict,
+    key: str,
+    found: dict[str, tuple[Network, dict]],
+    data: Data,
+    record: Record,
+    name: str,
+    place: str = "",
+) -> tuple[Network, dict]:
+    """Returns one model by its recipe, and its identity.
+
+    Arguments:
+        node: of the recipe.
+        key: the model's name, which is part of its folder's.
+        found: the models that were found before it, of which it may start from one.
+        place: the recipe's key in the configuration; ``task.models.KEY`` if it is empty.
+    """
+    place = place or f"task.models.{key}"
+    parts = cfg | {"sde": None, "parameterisation": None, "model": node["model"], "training": node["training"]}
+    identity, start = identity_of(parts, data), node.get("start")
+    if start is not None:
+        if start not in found:
+            raise ValueError(
+                f"{place}.start={start} is none of the models before it ({', '.join(found) or 'there are none'})"
+            )
+        identity["start"] = found[start][1]
+    trainer = schema.build(node["training"], f"{place}.training")
+    with trainer.seeded():
+        model = schema.build(node["model"], f"{place}.model").to(cfg["device"])
+    if start is not None:
+        try:
+            model.begin(found[start][0].model)
+        except ValueError as error:
+            raise ValueError(f"{place}.start={start}: {error}") from None
+    home, name = Store(cfg["store"]), f"{name}-{key}"
+    folder = home.folder(identity, name)
+
+    def train(folder: Path) -> Any:
+        with one_thread(cfg["threads"] is None):  # small networks, and equal weights on every machine
+            return trainer.fit(None, model, data, folder, noting(folder, record, {"model": key}))
+
+    def load(kept: Any) -> Any:
+        return store.put_weights(model, kept, folder)
+
+    trained = home.obtain(identity, name, trainer.steps, train, load, source_of(cfg, data))
+    return Network(trained, journal.read(folder), folder), identity
+
+
+def noting(folder: Path, record: Record, beside: dict | None = None) -> Callable[[dict], None]:
+    """Returns what a trainer calls with each event: it goes to the network's journal, and to the run's record."""
+
+    def note(event: dict) -> None:
+        journal.append(folder, event)
+        record.event({**(beside or {}), **event})
+
+    return note
+
+
+def untrained(cfg: dict, sde: Any, trainer: Trainer) -> nn.Module:
+    """Returns the network with the weights that its training starts from."""
+    with trainer.seeded():
+        return build_model(cfg, sde).to(cfg["device"])
+
+
+def build_model(cfg: dict, sde: Any) -> Any:
+    """Returns a network read as the score of an SDE, or as the classifier of its noisy data.
+
+    A latent-variable model, which has no SDE of its own, is returned as it is.
+    """
+    if "classes" in cfg["model"] and sde is not None:
+        return Classifier(sde, schema.build(cfg["model"], "classifier"))
+    if sde is None:
+        return schema.build(cfg["model"], "model")
+    return ScoreModel(
+        sde, schema.build(cfg["model"], "model"), schema.build(cfg["parameterisation"], "parameterisation")
+    )
+
+
+def refuse_other_shapes(node: dict, shape: tuple[int, ...], key: str) -> None:
+    """Raises a ValueError for a network's shape that is not the data's, which would end in a message about matrices."""
+    for name, value in node.items():
+        if isinstance(value, dict):
+            refuse_other_shapes(value, shape, f"{key}.{name}")
+        elif name == "shape" and tuple(value) != tuple(shape):
+            raise ValueError(f"{key}.shape={list(value)} is not the data's, {list(shape)}; type {key}.shape=auto")
+
+
+def kept_networks(cfg: dict, sde: Any, paths: Iterable[Path]) -> dict[int, Callable[[], Any]]:
+    """Returns by the number of updates a function that loads the network kept in a folder ``kept-*``."""
+
+    def loader(path: Path) -> Callable[[], Any]:
+        def load() -> Any:
+            described = store.read(path)[0] if cfg["checkpoint"] else cfg
+            return placed(cfg, store.put_weights(build_model(described, sde), store.load_kept(path), path))
+
+        return load
+
+    return {int(path.name.removeprefix("kept-")): loader(path) for path in paths}
+
+
+def snapshots_of(cfg: dict, sde: Any, paths: dict[int, Path], described: dict) -> Snapshots | None:
+    """Returns the averages in folders ``power-*``, of which others are made; None without any."""
+
+    def network(state: dict) -> Any:
+        model = build_model(described, sde)
+        model.load_state_dict(state)
+        return placed(cfg, model.eval().requires_grad_(False))
+
+    return Snapshots(paths, network, described) if paths else None
+
+
+def placed(cfg: dict, model: nn.Module) -> nn.Module:
+    """Returns the model on the run's device and in its precision."""
+    return model.to(device=cfg["device"], dtype=getattr(torch, cfg["dtype"]))

@@ -1,0 +1,245 @@
+"""The contract of a task: what a run does with its data, its forward process and the networks that it asks for.
+
+A new task is one subclass of :class:`Task` and one yaml in ``conf/task``. A run checks the task against its SDE and its
+data, and then calls it with a :class:`Job`; whatever network the task needs it asks of ``job.networks``, when it needs
+it.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Protocol
+
+from scoresde.data import Condition, Data
+from scoresde.likelihood import Dequantisation
+from scoresde.samplers import Sampler
+from scoresde.sde_lib import SDE
+from scoresde.training import Snapshots
+
+from .record import Record
+
+
+class Task(ABC):
+    """What a run does: ``task(job)`` returns the metrics, and leaves arrays and pictures in ``job.record``.
+
+    The attributes say what a run must know of a task before it is called.
+
+    Attributes:
+        process: the class of forward processes that it is for; ``object`` for any.
+        conditions: what it does with data of p(x | y): ``each`` gives each example a y of its own, ``one`` is for the
+            one law that ``condition=`` names, ``none`` refuses them.
+        reports_density: whether it reports densities. Data without one are refused, or warned of
+            (:mod:`scoresde.data.repeats`).
+        refuses_guidance: whether it refuses a guided score, which is the score of no density.
+        every_level: whether it asks the score at every noise level. A network that was trained at one level is warned
+            of.
+        dequantisation: the points of its bin that stand for an integer; None for a task that scores no points.
+    """
+
+    process: ClassVar[type] = SDE
+    conditions: ClassVar[Literal["each", "one", "none"]] = "one"
+    reports_density: bool = False
+    refuses_guidance: ClassVar[bool] = False
+    every_level: bool = True
+    dequantisation: Dequantisation | None = None
+
+    def check(self, sde: SDE, data: Data) -> None:  # noqa: B027 (most tasks refuse nothing)
+        """Refuses what cannot work, before anything is trained; does nothing by default.
+
+        Arguments:
+            data: with the y that ``condition=`` names, if these are data of p(x | y).
+
+        Raises:
+            ValueError: names the key, the value, what is allowed and what to type.
+        """
+
+    @abstractmethod
+    def __call__(self, job: "Job") -> dict[str, Any]:
+        """Does the task. Returns its metrics by name: numbers, or words; the first number is what a sweeper gets."""
+
+    @property
+    def drawn_by(self) -> tuple[Sampler, ...]:
+        """The samplers whose samples it shows: its ``sampler`` and ``samplers``, if it has them.
+
+        A run warns where their last step leaves the noise of eps on the samples, or takes detail from them.
+        """
+        return tuple(filter(None, [getattr(self, "sampler", None), *getattr(self, "samplers", {}).values()]))
+
+
+@dataclass(frozen=True)
+class Network:
+    """A trained network, or a model that needs no training.
+
+    Attributes:
+        model: the score, the classifier or the latent-variable model, on the run's device and in its precision.
+        training: the events of its training, in order, each with ``step`` and ``loss`` or ``held_out_loss``; empty for
+            a model that needs none, and for one of ``checkpoint=``.
+        folder: its folder in the store; None for a model without one.
+    """
+
+    model: Any
+    training: list[dict] = field(default_factory=list)
+    folder: Path | None = None
+
+
+@dataclass(frozen=True)
+class Along(Network):
+    """A network, and what was kept along its training.
+
+    Attributes:
+        kept: by the number of updates, a function that loads the network as it was then.
+    """
+
+    kept: dict[int, Callable[[], Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Averaged(Network):
+    """A network, and the averages of its weights that were kept along its training.
+
+    Attributes:
+        snapshots: of which averages of other lengths are made; None where there are none.
+    """
+
+    snapshots: Snapshots | None = None
+
+
+@dataclass(frozen=True)
+class Sampled(Network):
+    """A network, and where samples of it are kept.
+
+    Attributes:
+        root: the folder that holds their folder.
+        described: what decides the samples, in plain values.
+    """
+
+    root: Path = Path()
+    described: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Features:
+    """In what samples and data are compared.
+
+    Attributes:
+        net: has ``features``, and ``log_prob`` of them where it is a classifier.
+        classes: the labels that it tells apart; None for a network that was trained without labels.
+        title: its name, which is part of the metrics' names.
+    """
+
+    net: Any
+    classes: Condition | None
+    title: str
+
+
+class Networks(Protocol):
+    """The door to stored and trained networks; each is found in the store, resumed there, or trained.
+
+    Raises ValueErrors that name the key and what to type, before a training begins.
+    """
+
+    def score(self, accept: Callable[[SDE, Any], Any] | None = None) -> Network:
+        """The run's score.
+
+        Of data of p(x | y) it is a :class:`scoresde.models.ConditionalScore` for a task with ``conditions = "each"``,
+        and the score of the one y that ``condition=`` names for others.
+
+        Arguments:
+            accept: is called with the SDE and the network before it is trained, and raises a ValueError to refuse it.
+        """
+
+    def sampled(self) -> Sampled:
+        """The run's score, and where its samples are kept."""
+
+    def classifier(self) -> Network:
+        """The classifier p(y | x, t) of noisy data."""
+
+    def along(self, shares: tuple[float, ...]) -> Along:
+        """The run's score, and what was kept after these shares of its updates."""
+
+    def averages(self, count: int) -> Averaged:
+        """The run's score, and averages that were kept ``count`` times along its training, evenly."""
+
+    def rivals(self) -> dict[str, Network]:
+        """The networks of ``task.trainers`` by name, each trained by its trainer."""
+
+    def models(self) -> dict[str, Network]:
+        """The models of ``task.models`` by name, each by its recipe; with ``task.seeds`` as NAME/0, NAME/1, ..., and
+        with ``task.score`` the run's own score as one of them.
+        """
+
+    def other(self, path: str) -> tuple[SDE, Any]:
+        """The SDE and the score of another network of the same data, a folder of the store."""
+
+    def features(self) -> Features:
+        """What ``task.features`` compares samples in; a network is trained if it is not in the store."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a task is called with.
+
+    Attributes:
+        sde: the forward process.
+        data: the data, with the y that ``condition=`` names.
+        record: where results are written.
+        networks: the door to stored and trained networks.
+        known: metrics that are known before the task begins, and that the run adds to its own: ``repeated_share`` of
+            data whose values repeat, which then have no density (:mod:`scoresde.data.repeats`).
+    """
+
+    sde: SDE
+    data: Data
+    record: Record
+    networks: Networks
+    known: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Given:
+    """Networks that are at hand, for a task that is called from Python with a score of your own.
+
+    Each door returns what was given for it, and raises a ValueError where nothing was.
+    """
+
+    found: dict[str, Any]
+
+    def __init__(self, score: Any = None, **found: Any):
+        object.__setattr__(self, "found", found | ({} if score is None else {"score": score}))
+
+    def score(self, accept: Callable[[SDE, Any], Any] | None = None) -> Network:
+        found = self.found_as("score")
+        return found if isinstance(found, Network) else Network(found)
+
+    def sampled(self) -> Sampled:
+        return self.found_as("sampled")
+
+    def classifier(self) -> Network:
+        found = self.found_as("classifier")
+        return found if isinstance(found, Network) else Network(found)
+
+    def along(self, shares: tuple[float, ...]) -> Along:
+        return self.found_as("along")
+
+    def averages(self, count: int) -> Averaged:
+        return self.found_as("averages")
+
+    def rivals(self) -> dict[str, Network]:
+        return self.found_as("rivals")
+
+    def models(self) -> dict[str, Network]:
+        return self.found_as("models")
+
+    def other(self, path: str) -> tuple[SDE, Any]:
+        return self.found_as("other")
+
+    def features(self) -> Features:
+        return self.found_as("features")
+
+    def found_as(self, name: str) -> Any:
+        if name not in self.found:
+            raise ValueError(
+                f"this task needs networks.{name}(): type Given({name}=...), or run it by the command line"
+            )
+        return self.found[name]
