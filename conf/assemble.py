@@ -37,7 +37,7 @@ def prepare(cfg: dict, choices: dict[str, str], record: Record) -> tuple[Task, J
     if said := data.describe():
         log.info("data: %s", said)
     cfg = settle(cfg, data, device)
-    sde, task = schema.build(cfg["sde"], "sde"), schema.build(cfg["task"], "task")
+    sde, task = (schema.build(cfg[key], key, cfg["typed"]) for key in ("sde", "task"))
     asked = ask(cfg, data, task)
     compatibility.densities(cfg, task)
     compatibility.dequantisation(task, data)

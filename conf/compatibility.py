@@ -120,7 +120,8 @@ def levels(task: Task | None, trainer: Any, sde: Any, data: Data) -> None:
     law = getattr(trainer.loss, "levels", None)
     if law is None:
         return
-    law.times(sde, torch.zeros(1))  # levels out of reach are told before a long training
+    with schema.full_keys("training.loss.levels"):
+        law.times(sde, torch.zeros(1))  # levels out of reach are told before a long training
     if said := law.describe(sde, data.dim):
         log.info("%s", said)
     if not law.everywhere and task is not None and task.every_level:

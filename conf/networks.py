@@ -84,9 +84,9 @@ class Networks:
             )
         nodes = self.cfg["task"]["trainers"]
         for key, node in nodes.items():  # first, so that a mistake is told before a long training
-            levels = getattr(schema.build_named(node, f"task.trainers.{key}").loss, "levels", None)
+            levels = getattr(schema.build(node, f"task.trainers.{key}").loss, "levels", None)
             if levels is not None:
-                with schema.own_key(node, f"task.trainers.{key}"):
+                with schema.full_keys(f"task.trainers.{key}.loss.levels"):
                     levels.times(self.sde, torch.zeros(1))
         return {
             key: self.ready(self.found(self.cfg | {"training": node}, f"{self.name}-{key}"))
@@ -160,7 +160,7 @@ class Networks:
         if cfg["checkpoint"]:
             return from_checkpoint(cfg, self.sde, self.data, self.task)
         if compatibility.is_exact(cfg):
-            return Network(schema.build(cfg["model"], "model"))
+            return Network(schema.build(cfg["model"], "model", cfg["typed"]))
         return trained_score(cfg, self.sde, self.data, self.record, name, task, accept)[0]
 
     def ready(self, network: Network) -> Network:

@@ -7,12 +7,12 @@ the object. Only classes of this project can be targets.
 import importlib
 import inspect
 import math
-import re
 import types
 import typing
 from collections import abc
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any, Literal, Union
 
 PACKAGES = ("sde_lib", "data", "models", "training", "samplers", "likelihood", "metrics", "latent", "tasks")
@@ -87,63 +87,87 @@ def with_short_targets(node: Any) -> Any:
     return [with_short_targets(each) for each in node] if isinstance(node, list) else node
 
 
-def build(node: Any, key: str) -> Any:
-    """The object of a node: nested nodes first, then the constructor with the node's other keys as arguments."""
+def build(node: Any, key: str, typed: Mapping[str, str] = MappingProxyType({})) -> Any:
+    """Returns the object of a node: nested nodes first, then the constructor with the node's other keys as arguments.
+
+    Arguments:
+        key: the node's place in the configuration.
+        typed: for places that a user reaches by another key, that key; see :func:`typed_keys`.
+
+    Raises:
+        ValueError: of the constructor, with its keys in full; see :func:`full_keys`.
+    """
     if isinstance(node, dict) and "_target_" in node:
         names = node.keys() - {"_target_"} - BESIDE.get(key, {}).keys()
-        arguments = {name: build(node[name], f"{key}.{name}") for name in node if name in names}
-        with full_keys(node, key):
+        arguments = {name: build(node[name], f"{key}.{name}", typed) for name in node if name in names}
+        with full_keys(key, typed):
             return locate(node["_target_"], key)(**arguments)
     if isinstance(node, dict):
-        return {name: build_named(value, f"{key}.{name}") for name, value in node.items()}
+        return {name: build(value, f"{key}.{name}", typed) for name, value in node.items()}
     if isinstance(node, list):
-        return [build(value, f"{key}.{i}") for i, value in enumerate(node)]
+        return [build(value, f"{key}.{i}", typed) for i, value in enumerate(node)]
     return node
 
 
-def build_named(node: Any, key: str) -> Any:
-    """The object of one of several parts that a task has by name."""
-    with own_key(node, key):
-        return build(node, key)
-
-
 @contextmanager
-def own_key(node: Any, key: str) -> Iterator[None]:
-    """A class knows the key of its group alone: in its messages that becomes the key of the part that it is."""
-    try:
-        yield
-    except ValueError as error:
-        target = str(node.get("_target_")) if isinstance(node, dict) else ""
-        package = target.split(".")[0]
-        group = package if package in GROUPS else package.removesuffix("s")
-        if group not in GROUPS:
-            raise
-        places = {name: f"{key}.{name}" for name, child in node.items() if isinstance(child, dict)}
-        places.setdefault(group, key)  # unless it holds one of its own kind
-        raise ValueError(spelt_out(str(error), places)) from None
+def full_keys(key: str, typed: Mapping[str, str] = MappingProxyType({})) -> Iterator[None]:
+    """Puts a node's key before the keys of its own that a ValueError names.
 
-
-@contextmanager
-def full_keys(node: dict, key: str) -> Iterator[None]:
-    """A class deep in the configuration knows its own key's last word and its parts': its messages get the whole key.
-    The names of groups stay, since what tasks hold of them is mostly the run's own.
+    A class knows its own keys, and not where it stands in a configuration: its messages write them in backticks,
+    ```steps`=0 must be at least 1``, which becomes ``sampler.steps=0 must be at least 1``. Keys of others stand
+    without backticks, as they are.
     """
     try:
         yield
-    except ValueError as error:
-        if "." not in key:
+    except (ValueError, OSError) as error:
+        message = str(error)
+        if "`" not in message or len(error.args) != 1:
             raise
-        places = {name: f"{key}.{name}" for name, child in node.items() if isinstance(child, dict)}
-        places[key.rpartition(".")[2]] = key
-        known = {name: place for name, place in places.items() if name not in GROUPS}
-        raise ValueError(spelt_out(str(error), known)) from None
+        words = message.split("`")
+        for i in range(1, len(words) - 1, 2):
+            is_key = all(word.isidentifier() for word in words[i].split("."))
+            words[i] = as_typed(f"{key}.{words[i]}", typed) if is_key else f"`{words[i]}`"
+        raise type(error)("".join(words)) from None
 
 
-def spelt_out(message: str, places: dict[str, str]) -> str:
-    """A message with every ``name.`` that begins a key as its place in the configuration."""
-    for name, place in places.items():
-        message = re.sub(rf"(?<![\w.]){name}\.(?=[a-z_])", f"{place}.", message)
-    return message
+def as_typed(key: str, typed: Mapping[str, str]) -> str:
+    """Returns the key that a user types for a place in the configuration."""
+    for place in sorted(typed, key=len, reverse=True):
+        if key == place or key.startswith(f"{place}."):
+            return typed[place] + key[len(place) :]
+    return key
+
+
+def typed_keys(cfg: dict, shape: tuple[int, ...]) -> dict[str, str]:
+    """Returns for places in a settled configuration the key by which a user reaches them.
+
+    ``training`` is ``training.vectors`` where ``training=auto`` chose by the shape of the data, and ``task.sampler`` is
+    ``sampler`` where the task has the run's own.
+
+    Arguments:
+        cfg: before it is settled.
+        shape: of one example.
+    """
+    kind = "vectors" if len(shape) == 1 else "images"
+    typed: dict[str, str] = {}
+
+    def walk(node: Any, key: str) -> None:
+        if not isinstance(node, dict):
+            return
+        if set(node) >= KINDS:
+            typed[key] = f"{key}.{kind}"
+            shared = {name: value for name, value in node.items() if name not in KINDS}
+            typed.update({f"{key}.{name}": f"{key}.{name}" for name in shared})
+            node = node[kind] | shared
+        for name, value in node.items():
+            walk(value, f"{key}.{name}" if key else name)
+
+    walk(cfg, "")
+    task = cfg["task"]
+    for group in GROUPS:
+        if group != "task" and isinstance(task.get(group), dict) and task[group] == cfg.get(group):
+            typed[f"task.{group}"] = typed.get(group, group)
+    return typed
 
 
 def check_root(cfg: dict) -> None:

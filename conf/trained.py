@@ -47,7 +47,7 @@ def trained_score(
             "these data have no examples to train on: type checkpoint=PATH for a trained network, or data=NAME for "
             "data with examples"
         )
-    trainer: Trainer = schema.build(cfg["training"], "training")
+    trainer: Trainer = schema.build(cfg["training"], "training", cfg["typed"])
     model = untrained(cfg, sde, trainer)
     if accept is not None:
         accept(sde, model)
@@ -152,12 +152,12 @@ def build_model(cfg: dict, sde: Any) -> Any:
 
     A latent-variable model, which has no SDE of its own, is returned as it is.
     """
+    typed = cfg.get("typed", {})  # an identity has none
     if "classes" in cfg["model"] and sde is not None:
-        return Classifier(sde, schema.build(cfg["model"], "classifier"))
-    if sde is None:
-        return schema.build(cfg["model"], "model")
-    return ScoreModel(
-        sde, schema.build(cfg["model"], "model"), schema.build(cfg["parameterisation"], "parameterisation")
+        return Classifier(sde, schema.build(cfg["model"], "classifier", typed))
+    net = schema.build(cfg["model"], "model", typed)
+    return (
+        net if sde is None else ScoreModel(sde, net, schema.build(cfg["parameterisation"], "parameterisation", typed))
     )
 
 

@@ -19,7 +19,11 @@ NODES = tuple(key for key in schema.GROUPS if key != "logger")
 
 
 def settle(cfg: dict, data: Data, device: str) -> dict:
-    """Returns the configuration with what waited for the data filled in, checked against its constructors."""
+    """Returns the configuration with what waited for the data filled in, checked against its constructors.
+
+    Beside its groups it holds ``typed``, the keys by which a user reaches places in it; see
+    :func:`scoresde.conf.schema.typed_keys`.
+    """
     refuse_no_mixture(cfg, data)
     refuse_no_spread(data)
     if data.condition is not None and "truth" in cfg["training"]["loss"]:
@@ -29,11 +33,13 @@ def settle(cfg: dict, data: Data, device: str) -> dict:
         )
     if "conditioner" in cfg["task"] and set(cfg["conditioner"]) >= schema.KINDS:
         log.info("conditioner=auto: %s", choice_of(cfg["conditioner"], data.shape))
+    typed = schema.typed_keys(cfg, data.shape)
     cfg = schema.settle(cfg, data.shape, values_of(cfg, data, device))
     compatibility.process(cfg)
     for key in nodes(cfg):
         schema.check(cfg[key], key)
-    return {key: schema.canonical(value) if key in NODES and value else value for key, value in cfg.items()}
+    settled = {key: schema.canonical(value) if key in NODES and value else value for key, value in cfg.items()}
+    return settled | {"typed": typed}
 
 
 def values_of(cfg: dict, data: Data, device: str) -> dict[str, Any]:

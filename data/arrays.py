@@ -60,7 +60,7 @@ class Arrays(Data):
         header: bool | Literal["auto"] = "auto",
     ):
         if path is None:
-            raise ValueError("data.path is not set: type data.path=points.npy (or .npz, .csv, .parquet)")
+            raise ValueError("`path` is not set: type `path`=points.npy (or .npz, .csv, .parquet)")
         fraction("test_fraction", test_fraction)
         at_least("seed", seed, 0, 0)
         labels = None if labels is None else str(labels)
@@ -70,9 +70,7 @@ class Arrays(Data):
         self._taken, self._content, where = names_in(key), sha256(source.file), source.where
         self._left = labels
         if table and axes not in (None, "nc"):
-            raise ValueError(
-                f"data.axes={axes} is for .npy and .npz, the rows of {where} are examples: type data.axes=null"
-            )
+            raise ValueError(f"`axes`={axes} is for .npy and .npz, the rows of {where} are examples: type `axes`=null")
         values, said = as_examples(values, axes, shape, where)
         self.notes = (*notes, *(() if table and shape is None else (said,)))
         if len(values) < 2:

@@ -28,8 +28,7 @@ class Digits(Data):
         at_least("test_count", test_count, 1, 297)
         if test_count >= len(images):
             raise ValueError(
-                f"data.test_count={test_count} must be below the number of images, {len(images)}: "
-                "type data.test_count=297"
+                f"`test_count`={test_count} must be below the number of images, {len(images)}: type `test_count`=297"
             )
         at_least("seed", seed, 0, 0)
         order = np.random.default_rng(seed).permutation(len(images))

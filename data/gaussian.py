@@ -35,16 +35,16 @@ class Gaussian(Synthetic):
     ):
         dim = len(covariance)
         if dim < 1 or any(len(row) != dim for row in covariance):
-            raise ValueError(f"data.covariance={covariance} must be D rows of D numbers: type [[1.0,0.8],[0.8,1.0]]")
+            raise ValueError(f"`covariance`={covariance} must be D rows of D numbers: type [[1.0,0.8],[0.8,1.0]]")
         if mean is not None and len(mean) != dim:
-            raise ValueError(f"data.mean={mean} must have {dim} numbers, one for each row of data.covariance")
+            raise ValueError(f"`mean`={mean} must have {dim} numbers, one for each row of `covariance`")
         self.mean = torch.tensor(mean or [0.0] * dim, dtype=torch.float64)
         self.covariance = torch.tensor(covariance, dtype=torch.float64)
         root, failed = torch.linalg.cholesky_ex(self.covariance)
         if not torch.equal(self.covariance, self.covariance.T) or failed or not bool(self.mean.isfinite().all()):
             raise ValueError(
-                f"data.covariance={covariance} must be symmetric and positive definite, and data.mean finite: type "
-                f"data.covariance=[[1.0,0.8],[0.8,1.0]]"
+                f"`covariance`={covariance} must be symmetric and positive definite, and `mean` finite: type "
+                f"`covariance`=[[1.0,0.8],[0.8,1.0]]"
             )
         self.root = root
         super().__init__(count, test_count, seed, (dim,), self.mean, self.covariance.diagonal().sqrt(), width=dim)

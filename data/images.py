@@ -93,23 +93,19 @@ class Images(Data):
         levels: int | None = None,
     ):
         if path is None:
-            raise ValueError("data.path is not set: type data.path=FOLDER or a name on the Hub, data.path=ylecun/mnist")
+            raise ValueError("`path` is not set: type `path`=FOLDER or a name on the Hub, `path`=ylecun/mnist")
         if channels not in ("auto", *MODES):
-            raise ValueError(f"data.channels={channels} must be auto, rgb or grey: type data.channels=auto")
+            raise ValueError(f"`channels`={channels} must be auto, rgb or grey: type `channels`=auto")
         fraction("test_fraction", test_fraction)
         at_least("seed", seed, 0, 0)
         if limit is not None:
             at_least("limit", limit, 1, 1000)
         if levels is not None and not 2 <= levels <= 65536:
-            raise ValueError(
-                f"data.levels={levels} must be in 2 ... 65536: type data.levels=65536 for 16 bits a channel"
-            )
+            raise ValueError(f"`levels`={levels} must be in 2 ... 65536: type `levels`=65536 for 16 bits a channel")
         size, crop = ((side, side) if isinstance(side, int) else side for side in (size, crop))
         for key, sides in (("size", size), ("crop", crop)):
             if sides is not None and (len(sides) != 2 or min(sides) < 1):
-                raise ValueError(
-                    f"data.{key}={sides} must be one side or [height,width], at least 1: type data.{key}=32"
-                )
+                raise ValueError(f"`{key}`={sides} must be one side or [height,width], at least 1: type `{key}`=32")
 
         folder = Path(path).expanduser().absolute()
         if folder.exists():
@@ -126,7 +122,7 @@ class Images(Data):
         if test is None:
             if train.count < 2:
                 raise ValueError(
-                    f"data.path={path} holds {train.count} image: one to train on and one to hold out are the least"
+                    f"`path`={path} holds {train.count} image: one to train on and one to hold out are the least"
                 )
             held_out = min(max(1, round(train.count * test_fraction)), train.count - 1)
             test, rows, test_rows = train, rows[held_out:], rows[:held_out]

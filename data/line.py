@@ -31,7 +31,7 @@ class Line(Data):
         ):
             at_least(key, value, least, instead)
         if not abs(degrees) <= 360:
-            raise ValueError(f"data.degrees={degrees} must lie in [-360, 360]; type data.degrees=30")
+            raise ValueError(f"`degrees`={degrees} must lie in [-360, 360]; type `degrees`=30")
         self.direction = torch.tensor([math.cos(math.radians(degrees)), math.sin(math.radians(degrees))])
         train, test = (
             torch.from_numpy(np.random.default_rng([seed, stream]).standard_normal(number)).float()[:, None]

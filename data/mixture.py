@@ -62,26 +62,26 @@ class Mixture(Synthetic):
     ):
         if not len(weights) == len(means) == len(stds) > 0:
             lengths = f"{len(weights)} weights, {len(means)} means and {len(stds)} stds"
-            raise ValueError(f"data.weights, data.means and data.stds must be of one length, not {lengths}")
+            raise ValueError(f"`weights`, `means` and `stds` must be of one length, not {lengths}")
         for key, values in (("weights", weights), ("stds", stds)):
             if not all(0 < value < math.inf for value in values):
-                raise ValueError(f"data.{key}={list(values)} must all be positive: type a number above 0 for each")
+                raise ValueError(f"`{key}`={list(values)} must all be positive: type a number above 0 for each")
         if shape is not None and (len(shape) == 0 or min(shape) < 1):
-            raise ValueError(f"data.shape={list(shape)} must hold sizes of at least 1: type data.shape=[3,8,6]")
+            raise ValueError(f"`shape`={list(shape)} must hold sizes of at least 1: type `shape`=[3,8,6]")
         shape = tuple(shape or np.shape(means[0]) or (1,))
         dim = math.prod(shape)
         rows = [[mean] * dim if np.ndim(mean) == 0 else list(mean) for mean in means]
         for k, row in enumerate(rows):
             if len(row) != dim:
                 raise ValueError(
-                    f"data.means[{k}] has {len(row)} numbers, an example of shape {shape} has {dim}: "
+                    f"`means`[{k}] has {len(row)} numbers, an example of shape {shape} has {dim}: "
                     f"type {dim} numbers, or one number for a constant vector"
                 )
         self.weights = torch.tensor(weights, dtype=torch.float64)
         self.weights = self.weights / self.weights.sum()
         self.means = torch.tensor(rows, dtype=torch.float64)
         if not bool(self.means.isfinite().all()):
-            raise ValueError(f"data.means={means} must be finite numbers")
+            raise ValueError(f"`means`={means} must be finite numbers")
         self.stds = torch.tensor(stds, dtype=torch.float64)
         mean, std = isotropic_moments(self.weights, self.means, self.stds)
         super().__init__(count, test_count, seed, shape, mean.reshape(shape), std, width=self.means.numel())

@@ -19,9 +19,9 @@ class Unseen(Data):
 
     def __init__(self, shape: list[int] | None = None, std: float = 0.5):
         if shape is None or len(shape) != 3 or min(shape) < 1:
-            raise ValueError(f"data.shape={shape} must be [channels,height,width]: type data.shape=[3,32,32]")
+            raise ValueError(f"`shape`={shape} must be [channels,height,width]: type `shape`=[3,32,32]")
         if not std > 0:
-            raise ValueError(f"data.std={std} must be positive: type data.std=0.5")
+            raise ValueError(f"`std`={std} must be positive: type `std`=0.5")
         none = torch.empty(0, *shape, dtype=torch.uint8)
         super().__init__(none, none, 128, 128, levels=256)
         self.spread = std

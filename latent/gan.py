@@ -62,7 +62,7 @@ class Adversarial(Loss):
 
     def __post_init__(self):
         if not 0 <= self.penalty < math.inf:
-            raise ValueError(f"loss.penalty={self.penalty} must be at least 0 and finite; type loss.penalty=0.1")
+            raise ValueError(f"`penalty`={self.penalty} must be at least 0 and finite; type `penalty`=0.1")
 
     def __call__(self, sde: SDE | None, score: GAN, x_0: Tensor, draws: Draws | None = None) -> Tensor:
         z = given(draws, x_0).normal("code", x_0, (score.latent,))

@@ -86,4 +86,4 @@ class LatentModel(nn.Module, ABC):
 
 def check_latent(latent: int) -> None:
     if latent < 1:
-        raise ValueError(f"model.latent={latent} must be at least 1; type model.latent=8")
+        raise ValueError(f"`latent`={latent} must be at least 1; type `latent`=8")

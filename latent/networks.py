@@ -81,7 +81,7 @@ class Convolutional(Networks):
         check("width", self.width, 1, 256)
         check_dropout(self.dropout)
         if not self.channels or min(self.channels) < 1:
-            raise ValueError(f"networks.channels={list(self.channels)} must hold numbers of at least 1; type [32,64]")
+            raise ValueError(f"`channels`={list(self.channels)} must hold numbers of at least 1; type [32,64]")
 
     def sizes(self, shape: tuple[int, ...]) -> list[tuple[int, int]]:
         """Heights and widths from the data's to the coarsest."""
@@ -135,7 +135,7 @@ def dropped(share: float) -> list[nn.Module]:
 
 def check_dropout(share: float) -> None:
     if not 0 <= share < 1:
-        raise ValueError(f"networks.dropout={share} must lie in [0, 1); type networks.dropout=0.2")
+        raise ValueError(f"`dropout`={share} must lie in [0, 1); type `dropout`=0.2")
 
 
 def check(key: str, value: int, least: int, instead: int) -> None:

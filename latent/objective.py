@@ -34,7 +34,7 @@ class Bound(Loss):
 
     def __post_init__(self):
         if not 0 <= self.beta < math.inf:
-            raise ValueError(f"loss.beta={self.beta} must be at least 0 and finite; type loss.beta=1")
+            raise ValueError(f"`beta`={self.beta} must be at least 0 and finite; type `beta`=1")
 
     def __call__(self, sde: SDE | None, score: VAE, x_0: Tensor, draws: Draws | None = None) -> Tensor:
         draws = given(draws, x_0)

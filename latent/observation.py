@@ -59,7 +59,7 @@ class Gaussian(Observation):
     def __init__(self, std: float | None = None):
         super().__init__()
         if std is not None and not 0 < std < math.inf:
-            raise ValueError(f"observation.std={std} must be positive and finite; leave it out to have it learnt")
+            raise ValueError(f"`std`={std} must be positive and finite; leave it out to have it learnt")
         log_std = torch.tensor(math.log(0.3 if std is None else std))
         if std is None:
             self.log_std = nn.Parameter(log_std)
@@ -129,7 +129,7 @@ class DiscretisedLogistic(Binned):
     def __init__(self, bins: list | tuple, mixture: int = 3):
         super().__init__(bins)
         if mixture < 1:
-            raise ValueError(f"observation.mixture={mixture} must be at least 1; type observation.mixture=3")
+            raise ValueError(f"`mixture`={mixture} must be at least 1; type `mixture`=3")
         self.mixture, self.parameters = mixture, 3 * mixture
 
     def parts(self, params: Tensor) -> tuple[Tensor, Tensor, Tensor]:

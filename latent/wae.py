@@ -58,7 +58,7 @@ class WassersteinLoss(Loss):
 
     def __post_init__(self):
         if not 0 <= self.penalty < math.inf:
-            raise ValueError(f"loss.penalty={self.penalty} must be at least 0 and finite; type loss.penalty=10")
+            raise ValueError(f"`penalty`={self.penalty} must be at least 0 and finite; type `penalty`=10")
 
     def __call__(self, sde: SDE | None, score: WAE, x_0: Tensor, draws: Draws | None = None) -> Tensor:
         code = score.encoder(x_0)

@@ -34,8 +34,7 @@ class BinaryBound:
     def __post_init__(self):
         if self.terms is not None and (self.terms < 2 or self.terms % 2):
             raise ValueError(
-                f"task.bound.terms={self.terms} must be even and at least 2; type task.bound.terms=64, or leave it out "
-                f"for all terms"
+                f"`terms`={self.terms} must be even and at least 2; type `terms`=64, or leave it out for all terms"
             )
 
     @torch.no_grad()

@@ -99,11 +99,10 @@ class VariationalBound:
 
     def __post_init__(self):
         if self.variance not in ("auto", "posterior", "forward"):
-            raise ValueError(f"task.bound.variance={self.variance} must be auto, posterior or forward")
+            raise ValueError(f"`variance`={self.variance} must be auto, posterior or forward")
         if self.terms is not None and (self.terms < 2 or self.terms % 2):
             raise ValueError(
-                f"task.bound.terms={self.terms} must be even and at least 2; type task.bound.terms=64, or leave it out "
-                f"for all terms"
+                f"`terms`={self.terms} must be even and at least 2; type `terms`=64, or leave it out for all terms"
             )
 
     @torch.no_grad()

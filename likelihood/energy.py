@@ -47,14 +47,9 @@ class EnergyDensity(CrossCheck):
 
     def __post_init__(self):
         if not 100 <= self.draws <= 10**7:
-            raise ValueError(
-                f"task.crosscheck.draws={self.draws} must lie in [100, 10000000]; type task.crosscheck.draws=20000"
-            )
+            raise ValueError(f"`draws`={self.draws} must lie in [100, 10000000]; type `draws`=20000")
         if not 1 <= self.least <= self.draws:
-            raise ValueError(
-                f"task.crosscheck.least={self.least} must lie in [1, task.crosscheck.draws]; type "
-                f"task.crosscheck.least=100"
-            )
+            raise ValueError(f"`least`={self.least} must lie in [1, `draws`]; type `least`=100")
 
     @torch.no_grad()
     def log_normaliser(self, sde: SDE, score: ScoreFn, like: Tensor) -> tuple[float, float, float]:

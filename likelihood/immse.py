@@ -69,15 +69,13 @@ class IMMSE(CrossCheck):
 
     def __post_init__(self):
         if self.draws < 4 or self.draws % 2:
-            raise ValueError(
-                f"task.crosscheck.draws={self.draws} must be even and at least 4; type task.crosscheck.draws=128"
-            )
+            raise ValueError(f"`draws`={self.draws} must be even and at least 4; type `draws`=128")
         for key, value, choices in (
             ("start", self.start, ("corrected", "plain")),
             ("prior", self.prior, ("data", "standard")),
         ):
             if value not in choices:
-                raise ValueError(f"task.crosscheck.{key}={value} must be {' or '.join(choices)}")
+                raise ValueError(f"`{key}`={value} must be {' or '.join(choices)}")
 
     def gaussian(self, x: Tensor, narrowest: float) -> Moments:
         """G for points x (B, D), none of its variances below the narrowest: flat data have a G with a density too."""

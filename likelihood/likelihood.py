@@ -156,21 +156,18 @@ class Likelihood:
     moments: tuple[Tensor, Tensor, Tensor, float] | None = None
 
     def __post_init__(self):
-        try:
-            check_clock(self.clock)
-            check_solver(self.method, *(TIGHT if v is None else v for v in (self.rtol, self.atol)), self.steps)
-        except ValueError as error:
-            raise ValueError(f"likelihood.{error}") from None
+        check_clock(self.clock)
+        check_solver(self.method, *(TIGHT if v is None else v for v in (self.rtol, self.atol)), self.steps)
         for key, value, choices in (
             ("start", self.start, ("corrected", "plain")),
             ("prior", self.prior, ("data", "standard")),
         ):
             if value not in choices:
-                raise ValueError(f"likelihood.{key}={value} must be {' or '.join(choices)}")
+                raise ValueError(f"`{key}`={value} must be {' or '.join(choices)}")
         if self.error not in ("auto", None) and not (isinstance(self.error, float | int) and self.error > 0):
             raise ValueError(
-                f"likelihood.error={self.error} must be positive, nats a dimension or, of integers, bits a dimension; "
-                f"type for example likelihood.error=0.01, or likelihood.error=auto"
+                f"`error`={self.error} must be positive, nats a dimension or, of integers, bits a dimension; "
+                f"type for example `error`=0.01, or `error`=auto"
             )
 
     def random(self, dim: int) -> bool:

@@ -236,14 +236,14 @@ def check(shape: tuple[int, ...], channels: list[int], blocks: int, head_channel
         )
     if not channels or min(channels) < 1 or blocks < 1 or head_channels < 1:
         raise ValueError(
-            f"model.channels={channels}, model.blocks={blocks} and model.head_channels={head_channels}: at least one "
+            f"`channels`={channels}, `blocks`={blocks} and `head_channels`={head_channels}: at least one "
             f"level, block and channel"
         )
     for width in channels:
         if width > head_channels and width % head_channels:
             raise ValueError(
-                f"model.head_channels={head_channels} must divide model.channels={channels}; type "
-                f"model.head_channels={math.gcd(*channels)}"
+                f"`head_channels`={head_channels} must divide `channels`={channels}; type "
+                f"`head_channels`={math.gcd(*channels)}"
             )
     if not 0 <= dropout < 1:
-        raise ValueError(f"model.dropout={dropout} must lie in [0, 1)")
+        raise ValueError(f"`dropout`={dropout} must lie in [0, 1)")

@@ -115,7 +115,7 @@ class MLPClassifier(nn.Module):
             )
         at_least_one(width=width, depth=depth)
         if fourier < 0:
-            raise ValueError(f"classifier.fourier={fourier} must be at least 0")
+            raise ValueError(f"`fourier`={fourier} must be at least 0")
         self.features, self.noise = FourierFeatures(shape[0], fourier, fourier_scale), NoiseEmbedding(32)
         self.layers = nn.ModuleList(nn.Linear(self.features.width if i == 0 else width, width) for i in range(depth))
         self.shifts = nn.ModuleList(nn.Linear(32, width, bias=False) for _ in range(depth))
@@ -152,9 +152,9 @@ class UNetClassifier(nn.Module):
                 f"classifier=unet takes images of shape (C, H, W), the data have {tuple(shape)}; type classifier=mlp"
             )
         if not channels or min(channels) < 1:
-            raise ValueError(f"classifier.channels={list(channels)} must be at least one level of at least one channel")
+            raise ValueError(f"`channels`={list(channels)} must be at least one level of at least one channel")
         if not 0 <= dropout < 1:
-            raise ValueError(f"classifier.dropout={dropout} must lie in [0, 1)")
+            raise ValueError(f"`dropout`={dropout} must lie in [0, 1)")
         noise = 4 * channels[0]
         self.noise = nn.Sequential(NoiseEmbedding(noise), nn.Linear(noise, noise), nn.SiLU())
         self.first = nn.Conv2d(shape[0], channels[0], 3, padding=1)

@@ -54,17 +54,17 @@ class DiffusersUNet(nn.Module):
         lengths = {len(each) for each in (block_out_channels, down_block_types, up_block_types)}
         if len(lengths) > 1:
             raise ValueError(
-                f"model.block_out_channels={list(block_out_channels)}, model.down_block_types and model.up_block_types "
+                f"`block_out_channels`={list(block_out_channels)}, `down_block_types` and `up_block_types` "
                 f"must be of one length, a value a level"
             )
         if norm_num_groups is not None and norm_num_groups < 1:
-            raise ValueError(f"model.norm_num_groups={norm_num_groups} must be at least 1; diffusers: 32")
+            raise ValueError(f"`norm_num_groups`={norm_num_groups} must be at least 1; diffusers: 32")
         if norm_num_groups is not None and any(each % norm_num_groups for each in block_out_channels):
             common = math.gcd(*block_out_channels)
             fits = max(each for each in range(1, 33) if common % each == 0)  # more than 32 are groups of few channels
             raise ValueError(
-                f"model.norm_num_groups={norm_num_groups} must divide model.block_out_channels="
-                f"{list(block_out_channels)}; type model.norm_num_groups={fits}"
+                f"`norm_num_groups`={norm_num_groups} must divide `block_out_channels`="
+                f"{list(block_out_channels)}; type `norm_num_groups`={fits}"
             )
         self.keys = {
             "in_channels": shape[0],

@@ -102,13 +102,11 @@ class DiT(nn.Module):
             )
         for key, value in (("patch", patch), ("depth", depth), ("heads", heads)):
             if value < 1:
-                raise ValueError(f"model.{key}={value} must be at least 1")
+                raise ValueError(f"`{key}`={value} must be at least 1")
         if width < 4 or width % 4 or width % heads:
-            raise ValueError(
-                f"model.width={width} must be a multiple of 4 and of model.heads={heads}; type model.width=256"
-            )
+            raise ValueError(f"`width`={width} must be a multiple of 4 and of `heads`={heads}; type `width`=256")
         if not ratio > 0 or not 0 <= dropout < 1:
-            raise ValueError(f"model.ratio={ratio} must be positive and model.dropout={dropout} in [0, 1)")
+            raise ValueError(f"`ratio`={ratio} must be positive and `dropout`={dropout} in [0, 1)")
         self.patch, self.checkpointing, self.condition = patch, checkpointing, condition
         self.rows, self.columns = (-(-side // patch) for side in shape[1:])
         self.first = nn.Conv2d(shape[0], width, patch, stride=patch)

@@ -38,7 +38,7 @@ class NoiseEmbedding(nn.Module):
     def __init__(self, width: int, kind: str = "smooth", features: int = 32):
         super().__init__()
         if kind not in ("smooth", "steps"):
-            raise ValueError(f"model.embedding={kind} must be smooth or steps")
+            raise ValueError(f"`embedding`={kind} must be smooth or steps")
         # Saved with the weights, which mean nothing beside other frequencies.
         smooth = 2 * math.pi * torch.logspace(-4, -1, features // 2, base=2.0)
         self.register_buffer("frequencies", smooth if kind == "smooth" else 250 * step_frequencies(features // 2))
@@ -142,11 +142,9 @@ class PixelFeatures(nn.Module):
     def __init__(self, frequencies: list[float] | tuple[float, ...] = (), unit: float = 1.0):
         super().__init__()
         if not all(0 < f <= 1e6 for f in frequencies):
-            raise ValueError(
-                f"model.pixel_features={list(frequencies)} must lie in (0, 1e6]; type model.pixel_features=auto"
-            )
+            raise ValueError(f"`pixel_features`={list(frequencies)} must lie in (0, 1e6]; type `pixel_features`=auto")
         if not 0 < unit < math.inf:
-            raise ValueError(f"model.pixel_unit={unit} must be positive and finite; type model.pixel_unit=auto")
+            raise ValueError(f"`pixel_unit`={unit} must be positive and finite; type `pixel_unit`=auto")
         self.count, self.unit = 1 + 2 * len(frequencies), unit
         # Not saved: the configuration says them.
         turns = 2 * math.pi * torch.tensor(list(frequencies), dtype=torch.float64)[:, None, None, None]

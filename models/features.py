@@ -52,7 +52,7 @@ class FeatureCNN(nn.Module):
                 f"task/features=mlp, or task/features=values"
             )
         if not channels or min(channels) < 1:
-            raise ValueError(f"model.channels={list(channels)} must be at least one level of at least one channel")
+            raise ValueError(f"`channels`={list(channels)} must be at least one level of at least one channel")
         check_dropout(dropout)
         self.first = nn.Conv2d(shape[0], channels[0], 3, padding=1)
         self.levels = nn.ModuleList(
@@ -115,7 +115,7 @@ class FeatureMLP(nn.Module):
                 f"task/features=mlp takes vectors of shape (D,), the data have {tuple(shape)}; type task/features=cnn"
             )
         if min(width, depth) < 1:
-            raise ValueError(f"model.width={width} and model.depth={depth} must be at least 1")
+            raise ValueError(f"`width`={width} and `depth`={depth} must be at least 1")
         check_dropout(dropout)
         self.layers = nn.ModuleList(nn.Linear(shape[0] if i == 0 else width, width) for i in range(depth))
         self.dropout = Dropout(dropout)
@@ -142,4 +142,4 @@ class FeatureMLP(nn.Module):
 
 def check_dropout(dropout: float) -> None:
     if not 0 <= dropout < 1:
-        raise ValueError(f"model.dropout={dropout} must lie in [0, 1)")
+        raise ValueError(f"`dropout`={dropout} must lie in [0, 1)")

@@ -48,9 +48,9 @@ class MLP(nn.Module):
             )
         for key, value, least in (("width", width, 1), ("depth", depth, 1), ("fourier", fourier, 0)):
             if value < least:
-                raise ValueError(f"model.{key}={value} must be at least {least}")
+                raise ValueError(f"`{key}`={value} must be at least {least}")
         if not 0 <= dropout < 1:
-            raise ValueError(f"model.dropout={dropout} must lie in [0, 1)")
+            raise ValueError(f"`dropout`={dropout} must lie in [0, 1)")
         (dim,) = shape
         self.depth = depth
         self.features = FourierFeatures(dim, fourier, fourier_scale)

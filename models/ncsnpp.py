@@ -192,7 +192,7 @@ class NCSNpp(nn.Module):
         super().__init__()
         check(shape, width, multipliers, blocks, heads, dropout, init_scale, data_range, groups)
         if clock is not None and embedding != "positional":
-            raise ValueError(f"model.clock is for model.embedding=positional, and this is {embedding}; leave it out")
+            raise ValueError(f"`clock` is for `embedding`=positional, and this is {embedding}; leave it out")
         self.residual, self.progressive, self.progressive_input = residual, progressive, progressive_input
         self.combine, self.resample_with_conv, self.groups = combine, resample_with_conv, groups
         self.checkpointing, self.condition, self.attention_up = checkpointing, condition, attention_up
@@ -221,7 +221,7 @@ class NCSNpp(nn.Module):
 
         def attend(size: int) -> Attention:
             if size % heads:
-                raise ValueError(f"model.heads={heads} must divide the {size} channels of every level with attention")
+                raise ValueError(f"`heads`={heads} must divide the {size} channels of every level with attention")
             return Attention(size, heads, skip_rescale, init_scale, groups)
 
         self.resample = resample
@@ -383,24 +383,24 @@ def check(
             f"model=ncsnpp takes images of shape (C, H, W), the data have shape {tuple(shape)}; type model=mlp"
         )
     if not multipliers or min(multipliers) < 1:
-        raise ValueError(f"model.multipliers={list(multipliers)} must be whole numbers from 1; type [1,2,2,2]")
+        raise ValueError(f"`multipliers`={list(multipliers)} must be whole numbers from 1; type [1,2,2,2]")
     if width < 4 or width % 2:
-        raise ValueError(f"model.width={width} must be even and at least 4; published: model.width=128")
+        raise ValueError(f"`width`={width} must be even and at least 4; published: `width`=128")
     for key, value in (("blocks", blocks), ("heads", heads)):
         if value < 1:
-            raise ValueError(f"model.{key}={value} must be at least 1")
+            raise ValueError(f"`{key}`={value} must be at least 1")
     if groups is not None and groups < 1:
-        raise ValueError(f"model.groups={groups} must be at least 1; type model.groups=null for min(C/4, 32)")
+        raise ValueError(f"`groups`={groups} must be at least 1; type `groups`=null for min(C/4, 32)")
     if groups is not None and width % groups:
         step = math.lcm(groups, 2)  # the width is even
         raise ValueError(
-            f"model.groups={groups} must divide model.width={width}: DDPM normalises 32 groups of channels whatever "
-            f"its width. Type model.width={step * -(-width // step)}, or model.groups=null for min(C/4, 32) groups "
+            f"`groups`={groups} must divide `width`={width}: DDPM normalises 32 groups of channels whatever "
+            f"its width. Type `width`={step * -(-width // step)}, or `groups`=null for min(C/4, 32) groups "
             f"of C channels, as NCSN++ has them"
         )
     if not 0 <= dropout < 1:
-        raise ValueError(f"model.dropout={dropout} must lie in [0, 1); published: model.dropout=0.1")
+        raise ValueError(f"`dropout`={dropout} must lie in [0, 1); published: `dropout`=0.1")
     if init_scale < 0:
-        raise ValueError(f"model.init_scale={init_scale} must not be negative; published: model.init_scale=0")
+        raise ValueError(f"`init_scale`={init_scale} must not be negative; published: `init_scale`=0")
     if not data_range > 0:
-        raise ValueError(f"model.data_range={data_range} must be positive; images here have model.data_range=2")
+        raise ValueError(f"`data_range`={data_range} must be positive; images here have `data_range`=2")

@@ -122,9 +122,7 @@ class EDM(Parameterisation):
 
     def __post_init__(self):
         if not self.sigma_data > 0:
-            raise ValueError(
-                f"parameterisation.sigma_data={self.sigma_data} must be positive; type parameterisation.sigma_data=auto"
-            )
+            raise ValueError(f"`sigma_data`={self.sigma_data} must be positive; type `sigma_data`=auto")
 
     def coefficients(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         c_in = torch.rsqrt(alpha.square() * self.sigma_data**2 + sigma.square())

@@ -132,7 +132,7 @@ class RefineNet(nn.Module):
                 f"model=ncsn takes images of shape (C, H, W), the data have shape {tuple(shape)}; type model=mlp"
             )
         if channels < 1:
-            raise ValueError(f"model.channels={channels} must be at least 1; published: model.channels=128")
+            raise ValueError(f"`channels`={channels} must be at least 1; published: `channels`=128")
         one, two = channels, 2 * channels
         self.noise = NoiseEmbedding(WIDTH, embedding)
         self.first = nn.Conv2d(shape[0], one, 3, padding=1)

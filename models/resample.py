@@ -40,7 +40,7 @@ class Resample(nn.Module):
     def __init__(self, taps: list[float] | tuple[float, ...] | None):
         super().__init__()
         if taps is not None and (len(taps) < 2 or sum(taps) == 0):
-            raise ValueError(f"model.fir_kernel={list(taps)} must be two taps or more of a sum that is not 0")
+            raise ValueError(f"`fir_kernel`={list(taps)} must be two taps or more of a sum that is not 0")
         self.taps = len(taps) if taps is not None else 0
         # Not saved: the configuration says it.
         self.register_buffer("filter", None if taps is None else filter_of(taps), persistent=False)

@@ -104,13 +104,11 @@ class UNet(nn.Module):
             )
         channels = list(channels)
         if not channels or min(channels) < 1 or blocks < 1:
-            raise ValueError(
-                f"model.channels={channels} and model.blocks={blocks}: at least one level, block and channel"
-            )
+            raise ValueError(f"`channels`={channels} and `blocks`={blocks}: at least one level, block and channel")
         if heads < 1:
-            raise ValueError(f"model.heads={heads} must be at least 1")
+            raise ValueError(f"`heads`={heads} must be at least 1")
         if not 0 <= dropout < 1:
-            raise ValueError(f"model.dropout={dropout} must lie in [0, 1)")
+            raise ValueError(f"`dropout`={dropout} must lie in [0, 1)")
         noise = 4 * channels[0]
         self.noise = nn.Sequential(NoiseEmbedding(noise, embedding), nn.Linear(noise, noise), nn.SiLU())
         self.pixels = PixelFeatures(pixel_features, pixel_unit)
@@ -121,7 +119,7 @@ class UNet(nn.Module):
         attends = [side in tuple(attention) for side in sides]
         for width, needed in zip(channels, attends, strict=True):
             if needed and width % heads:
-                raise ValueError(f"model.heads={heads} must divide the {width} channels of every level with attention")
+                raise ValueError(f"`heads`={heads} must divide the {width} channels of every level with attention")
 
         def block(before: int, after: int, attend: bool) -> nn.ModuleList:
             return nn.ModuleList(

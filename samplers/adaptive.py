@@ -126,15 +126,12 @@ class AdaptiveSDE(Sampler):
         for key, default in (("rtol", 0.02), ("atol", 0.0078), ("safety", 0.9)):
             if not 0 < getattr(self, key) < 1:
                 raise ValueError(
-                    f"sampler.{key}={getattr(self, key)} must lie between 0 and 1; type for example "
-                    f"sampler.{key}={default}"
+                    f"`{key}`={getattr(self, key)} must lie between 0 and 1; type for example `{key}`={default}"
                 )
         if not 0 < self.exponent <= 1:
-            raise ValueError(
-                f"sampler.exponent={self.exponent} must be positive and at most 1; type sampler.exponent=0.9"
-            )
+            raise ValueError(f"`exponent`={self.exponent} must be positive and at most 1; type `exponent`=0.9")
         if not 0 < self.sigma_data < torch.inf:
-            raise ValueError(f"sampler.sigma_data={self.sigma_data} must be positive; type sampler.sigma_data=auto")
+            raise ValueError(f"`sigma_data`={self.sigma_data} must be positive; type `sigma_data`=auto")
 
     def clock(self, tau_t: Tensor, tau_s: Tensor) -> Tensor:
         """1/V_s - 1/V_t, without cancellation."""

@@ -67,9 +67,7 @@ class Additive(Step):
     def __post_init__(self):
         for key, value, hint in (("eta", self.eta, "1 for the reverse SDE"), ("sigma_data", self.sigma_data, "auto")):
             if not 0 <= value < torch.inf:
-                raise ValueError(
-                    f"sampler.predictor.{key}={value} must be at least 0; type sampler.predictor.{key}={hint}"
-                )
+                raise ValueError(f"`{key}`={value} must be at least 0; type `{key}`={hint}")
 
     @property
     def normals(self) -> int:

@@ -51,13 +51,12 @@ class AnnealedLangevin(Sampler):
     def __post_init__(self):
         check_last(self.last)
         if self.levels < 2:
-            raise ValueError(f"sampler.levels={self.levels} must be at least 2; published: sampler.levels=10")
+            raise ValueError(f"`levels`={self.levels} must be at least 2; published: `levels`=10")
         if self.count < 1:
-            raise ValueError(f"sampler.count={self.count} must be at least 1; published: sampler.count=100")
+            raise ValueError(f"`count`={self.count} must be at least 1; published: `count`=100")
         if self.size is not None and not 0 < self.size < 1:
             raise ValueError(
-                f"sampler.size={self.size} must lie between 0 and 1, or be null for the published rule; published: "
-                f"sampler.size=0.1"
+                f"`size`={self.size} must lie between 0 and 1, or be null for the published rule; published: `size`=0.1"
             )
 
     @property

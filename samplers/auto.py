@@ -57,7 +57,7 @@ class Auto(Sampler):
     def __post_init__(self):
         check_last(self.last)
         if self.nfe < 3:
-            raise ValueError(f"sampler.nfe={self.nfe} must be at least 3; type for example sampler.nfe=50")
+            raise ValueError(f"`nfe`={self.nfe} must be at least 3; type for example `nfe`=50")
 
     @property
     def choice(self) -> PredictorCorrector:

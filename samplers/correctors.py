@@ -50,15 +50,11 @@ class Langevin(Step):
 
     def __post_init__(self):
         if not 0 < self.snr < 1:
-            raise ValueError(
-                f"sampler.corrector.snr={self.snr} must lie between 0 and 1; type sampler.corrector.snr=0.16"
-            )
+            raise ValueError(f"`snr`={self.snr} must lie between 0 and 1; type `snr`=0.16")
         if self.count < 1:
-            raise ValueError(
-                f"sampler.corrector.count={self.count} must be at least 1; for no corrector type ~sampler/corrector"
-            )
+            raise ValueError(f"`count`={self.count} must be at least 1; for no corrector type ~sampler/corrector")
         if self.rule not in ("kernel", "batch_norms", "sample_norms"):
-            raise ValueError(f"sampler.corrector.rule={self.rule} must be kernel, batch_norms or sample_norms")
+            raise ValueError(f"`rule`={self.rule} must be kernel, batch_norms or sample_norms")
 
     @property
     def normals(self) -> int:

@@ -42,7 +42,7 @@ class AnyOrder(Multistep):
 
     def __post_init__(self):
         if self.order < 1:
-            raise ValueError(f"sampler.predictor.order={self.order} must be at least 1; type sampler.predictor.order=3")
+            raise ValueError(f"`order`={self.order} must be at least 1; type `order`=3")
 
     @property
     def depth(self) -> int:

@@ -58,13 +58,11 @@ class Exponential(Multistep):
 
     def __post_init__(self):
         if self.order not in (1, 2, 3):
-            raise ValueError(
-                f"sampler.predictor.order={self.order} must be 1, 2 or 3; for a higher one type sampler/predictor=deis"
-            )
+            raise ValueError(f"`order`={self.order} must be 1, 2 or 3; for a higher one type sampler/predictor=deis")
         if not (math.isfinite(self.eta) and self.eta >= 0):
             raise ValueError(
-                f"sampler.predictor.eta={self.eta} must be at least 0; type sampler.predictor.eta=0 for the "
-                f"probability flow, sampler.predictor.eta=1 for the reverse SDE"
+                f"`eta`={self.eta} must be at least 0; type `eta`=0 for the "
+                f"probability flow, `eta`=1 for the reverse SDE"
             )
 
     @property

@@ -74,7 +74,7 @@ class Karras(Grid):
 
     def __post_init__(self):
         if not self.rho > 0:
-            raise ValueError(f"sampler.grid.rho={self.rho} must be positive; type sampler.grid.rho=7")
+            raise ValueError(f"`rho`={self.rho} must be positive; type `rho`=7")
 
     def times(self, sde: SDE, unit: Tensor) -> Tensor:
         start, stop = (torch.exp(-end / self.rho) for end in sde.ends())
@@ -97,7 +97,7 @@ class Centred(Grid):
     def __post_init__(self):
         if not 0 < self.width < torch.inf:
             raise ValueError(
-                f"sampler.grid.width={self.width} must be positive and finite; type sampler.grid.width=2, or "
+                f"`width`={self.width} must be positive and finite; type `width`=2, or "
                 f"sampler/grid=log_snr for equal steps in lambda"
             )
 

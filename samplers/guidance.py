@@ -124,9 +124,7 @@ def without_overshoot(term: Tensor, state: State, measurement: Measurement, most
 
 def check_bound(bound: float | None) -> None:
     if bound is not None and not 0 < bound < math.inf:
-        raise ValueError(
-            f"conditioner.bound={bound} must be positive, or null for none; type conditioner.bound={BOUND:g}"
-        )
+        raise ValueError(f"`bound`={bound} must be positive, or null for none; type `bound`={BOUND:g}")
 
 
 class Guidance(Conditioner):
@@ -193,9 +191,9 @@ class DPS(Guidance):
     def __post_init__(self):
         check_bound(self.bound)
         if not 0 < self.scale < math.inf:
-            raise ValueError(f"conditioner.scale={self.scale} must be positive; type conditioner.scale=1")
+            raise ValueError(f"`scale`={self.scale} must be positive; type `scale`=1")
         if self.steps < 1:
-            raise ValueError(f"conditioner.steps={self.steps} must be at least 1; type conditioner.steps=1000")
+            raise ValueError(f"`steps`={self.steps} must be at least 1; type `steps`=1000")
 
     def check(self, sampler: Sampler, measurement: Measurement) -> None:
         if self.rule == "published" and hasattr(sampler, "rtol"):
@@ -246,7 +244,7 @@ class PiGDM(Guidance):
 
 def check_sigma_data(sigma_data: float) -> None:
     if not 0 < sigma_data < math.inf:
-        raise ValueError(f"conditioner.sigma_data={sigma_data} must be positive; type conditioner.sigma_data=auto")
+        raise ValueError(f"`sigma_data`={sigma_data} must be positive; type `sigma_data`=auto")
 
 
 @dataclass(frozen=True)
@@ -266,14 +264,9 @@ class MMPS(Guidance):
     def __post_init__(self):
         check_bound(self.bound)
         if self.iterations < 1:
-            raise ValueError(
-                f"conditioner.iterations={self.iterations} must be at least 1; type conditioner.iterations=5"
-            )
+            raise ValueError(f"`iterations`={self.iterations} must be at least 1; type `iterations`=5")
         if not 0 <= self.tolerance < 1:
-            raise ValueError(
-                f"conditioner.tolerance={self.tolerance} must be at least 0 and below 1; type "
-                f"conditioner.tolerance=1e-4"
-            )
+            raise ValueError(f"`tolerance`={self.tolerance} must be at least 0 and below 1; type `tolerance`=1e-4")
 
     def term(self, state: State, measurement: Measurement) -> Tensor:
         A, factor = measurement.operator, per_sample(state.sigma.square() / state.alpha, state.x)

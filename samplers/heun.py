@@ -71,18 +71,15 @@ class Heun(Step):
 
     def __post_init__(self):
         if not self.churn >= 0:
-            raise ValueError(
-                f"sampler.predictor.churn={self.churn} must be at least 0; type sampler.predictor.churn=0 for none"
-            )
+            raise ValueError(f"`churn`={self.churn} must be at least 0; type `churn`=0 for none")
         if not self.churn_min >= 0:
             raise ValueError(
-                f"sampler.predictor.churn_min={self.churn_min} must be at least 0, a level of sigma/alpha; "
-                f"type sampler.predictor.churn_min=0"
+                f"`churn_min`={self.churn_min} must be at least 0, a level of sigma/alpha; type `churn_min`=0"
             )
         if self.churn_max is not None and not self.churn_max > self.churn_min:
             raise ValueError(
-                f"sampler.predictor.churn_max={self.churn_max} must be above churn_min={self.churn_min}; "
-                f"type sampler.predictor.churn_max=null for no bound"
+                f"`churn_max`={self.churn_max} must be above churn_min={self.churn_min}; "
+                f"type `churn_max`=null for no bound"
             )
         check_noise(self.noise)
 
@@ -123,4 +120,4 @@ class Heun(Step):
 
 def check_noise(noise: float) -> None:
     if not 0 < noise < torch.inf:
-        raise ValueError(f"sampler.predictor.noise={noise} must be positive; type sampler.predictor.noise=1")
+        raise ValueError(f"`noise`={noise} must be positive; type `noise`=1")

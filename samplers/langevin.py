@@ -44,12 +44,12 @@ class LangevinDynamics(Sampler):
 
     def __post_init__(self):
         if self.steps < 1:
-            raise ValueError(f"sampler.steps={self.steps} must be at least 1; type sampler.steps=1000")
+            raise ValueError(f"`steps`={self.steps} must be at least 1; type `steps`=1000")
         if not 0 < self.size < math.inf:
-            raise ValueError(f"sampler.size={self.size} must be positive and finite; type sampler.size=1e-3")
+            raise ValueError(f"`size`={self.size} must be positive and finite; type `size`=1e-3")
         for key in ("noise_to_signal", "start"):
             if (value := getattr(self, key)) is not None and not 0 < value < math.inf:
-                raise ValueError(f"sampler.{key}={value} must be positive and finite, or null")
+                raise ValueError(f"`{key}`={value} must be positive and finite, or null")
 
     def time(self, sde: SDE) -> float:
         """The time of the level; ValueError if the SDE does not reach it."""

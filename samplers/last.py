@@ -32,7 +32,7 @@ Last = Literal["flow", "tweedie", "none"]
 def check_last(last: str) -> None:
     """Raises a ValueError for a word that is not one of the three."""
     if last not in get_args(Last):
-        raise ValueError(f"sampler.last={last} must be one of {', '.join(get_args(Last))}; type sampler.last=flow")
+        raise ValueError(f"`last`={last} must be one of {', '.join(get_args(Last))}; type `last`=flow")
 
 
 def finish(last: Last, sde: SDE, score: ScoreFn, x: Tensor) -> Tensor:

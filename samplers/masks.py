@@ -106,9 +106,7 @@ class Half(Masking):
     def __post_init__(self):
         check_noise(self.noise)
         if len(self.shape) == 1 and self.known in ("top", "bottom"):
-            raise ValueError(
-                f"operator.known={self.known}: vectors have columns alone; type operator.known=left or right"
-            )
+            raise ValueError(f"`known`={self.known}: vectors have columns alone; type `known`=left or right")
         if self.shape[self.axis] < 2:
             raise ValueError(
                 f"operator=half cannot cut samples of shape {tuple(self.shape)} in two; type operator=random"
@@ -147,11 +145,11 @@ class Box(Masking):
         check_noise(self.noise)
         need_images(self.shape, "box", "type operator=half or operator=columns")
         if not 0 < self.size < 1:
-            raise ValueError(f"operator.size={self.size} must lie between 0 and 1; type operator.size=0.5")
+            raise ValueError(f"`size`={self.size} must lie between 0 and 1; type `size`=0.5")
         if not 0 < float(self.weights.mean()) < 1:
             raise ValueError(
-                f"operator.size={self.size} leaves nothing {'unknown' if self.size < 0.5 else 'known'} in pictures of "
-                f"{self.shape[1]} x {self.shape[2]}; type operator.size=0.5"
+                f"`size`={self.size} leaves nothing {'unknown' if self.size < 0.5 else 'known'} in pictures of "
+                f"{self.shape[1]} x {self.shape[2]}; type `size`=0.5"
             )
 
     @cached_property
@@ -182,7 +180,7 @@ class Random(Masking):
     def __post_init__(self):
         check_noise(self.noise)
         if not 0 < self.share < 1:
-            raise ValueError(f"operator.share={self.share} must lie between 0 and 1; type operator.share=0.5")
+            raise ValueError(f"`share`={self.share} must lie between 0 and 1; type `share`=0.5")
 
     @property
     def weights(self) -> Tensor:
@@ -226,7 +224,7 @@ class Columns(Masking):
                 f"operator=half, box or random"
             )
         if not 0 < int(self.weights.sum()) < self.shape[0]:
-            raise ValueError(f"operator.known={list(self.known)} must leave some of {self.shape[0]} columns unknown")
+            raise ValueError(f"`known`={list(self.known)} must leave some of {self.shape[0]} columns unknown")
 
     @cached_property
     def weights(self) -> Tensor:
@@ -262,11 +260,11 @@ class MaskFile(Masking):
     def __post_init__(self):
         check_noise(self.noise)
         if not bool(self.weights.any()):
-            raise ValueError(f"operator.path={self.path} holds zeros alone: nothing is known; type task=sample")
+            raise ValueError(f"`path`={self.path} holds zeros alone: nothing is known; type task=sample")
         if not self.noise and bool(self.weights.all()):
             raise ValueError(
-                f"operator.path={self.path} holds no zero: all is known, and nothing to be filled in; write 0 where a "
-                f"value is unknown, or type the std of noise to be taken off, operator.noise=0.1"
+                f"`path`={self.path} holds no zero: all is known, and nothing to be filled in; write 0 where a "
+                f"value is unknown, or type the std of noise to be taken off, `noise`=0.1"
             )
 
     @cached_property

@@ -43,11 +43,8 @@ class ProbabilityFlow(Sampler):
 
     def __post_init__(self):
         check_last(self.last)
-        try:
-            check_clock(self.clock)
-            check_solver(self.method, self.rtol, self.atol, self.steps)
-        except ValueError as error:
-            raise ValueError(f"sampler.{error}") from None
+        check_clock(self.clock)
+        check_solver(self.method, self.rtol, self.atol, self.steps)
 
     @torch.no_grad()
     def __call__(

@@ -103,7 +103,7 @@ def dense(operator: Operator) -> Tensor:
 
 def check_noise(noise: float) -> None:
     if not 0 <= noise < math.inf:
-        raise ValueError(f"operator.noise={noise} must be at least 0, a std in the unit of y; type operator.noise=0")
+        raise ValueError(f"`noise`={noise} must be at least 0, a std in the unit of y; type `noise`=0")
 
 
 def need_images(shape: tuple[int, ...], what: str, instead: str) -> tuple[int, ...]:
@@ -256,8 +256,7 @@ class Colourise(Tight):
             raise ValueError("operator=colourise needs at least two channels, the data have one; type operator=half")
         if self.weights is not None and (len(self.weights) != channels or not any(self.weights)):
             raise ValueError(
-                f"operator.weights={list(self.weights)} must be {channels} numbers, not all 0; type "
-                f"operator.weights=null"
+                f"`weights`={list(self.weights)} must be {channels} numbers, not all 0; type `weights`=null"
             )
 
     @property
@@ -299,8 +298,8 @@ class Superresolve(Tight):
         if self.factor < 2 or height % self.factor or width % self.factor:
             fits = [k for k in range(2, min(height, width) + 1) if height % k == width % k == 0]
             raise ValueError(
-                f"operator.factor={self.factor} must be at least 2 and divide pictures of {height} x {width}; "
-                + (f"type operator.factor={fits[0]}" if fits else "no factor does; type operator=deblur")
+                f"`factor`={self.factor} must be at least 2 and divide pictures of {height} x {width}; "
+                + (f"type `factor`={fits[0]}" if fits else "no factor does; type operator=deblur")
             )
 
     @property
@@ -345,7 +344,7 @@ class Deblur(Operator):
         check_noise(self.noise)
         need_images(self.shape, "deblur", "type operator=half")
         if not 0 < self.std < math.inf:
-            raise ValueError(f"operator.std={self.std} must be positive, in pixels; type operator.std=1")
+            raise ValueError(f"`std`={self.std} must be positive, in pixels; type `std`=1")
         self.response  # noqa: B018 (a bad file is told now)
 
     @cached_property

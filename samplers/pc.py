@@ -93,9 +93,7 @@ class PredictorCorrector(Sampler):
     def __post_init__(self):
         check_last(self.last)
         if self.steps < 1:
-            raise ValueError(
-                f"sampler.steps={self.steps} must be at least 1; the published samplers take sampler.steps=1000"
-            )
+            raise ValueError(f"`steps`={self.steps} must be at least 1; the published samplers take `steps`=1000")
         if self.predictor is None and self.corrector is None:
             raise ValueError(
                 "the sampler has neither a predictor nor a corrector; type for example sampler/predictor=ancestral"

@@ -83,7 +83,7 @@ class Ancestral(Predictor):
 
     def __post_init__(self):
         if self.variance not in ("posterior", "forward"):
-            raise ValueError(f"sampler.predictor.variance={self.variance} must be posterior or forward")
+            raise ValueError(f"`variance`={self.variance} must be posterior or forward")
 
     def coefficients(self, sde: SDE, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         a, b = sde.transition(s, t)

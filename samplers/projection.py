@@ -153,7 +153,7 @@ class Projection(Conditioner):
 
     def __post_init__(self):
         if self.rounds < 1:
-            raise ValueError(f"conditioner.rounds={self.rounds} must be at least 1; type conditioner.rounds=1")
+            raise ValueError(f"`rounds`={self.rounds} must be at least 1; type `rounds`=1")
 
     def condition(
         self, sampler: Sampler, sde: SDE, score: ScoreFn, measurement: Measurement

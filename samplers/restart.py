@@ -49,11 +49,11 @@ class Restart(Step):
         for low, high, rounds, steps in self.intervals:
             if not (0 < low < high and rounds >= 1 and (steps is None or steps >= 1)):
                 raise ValueError(
-                    f"sampler.predictor.intervals: {[low, high, rounds, steps]} must be 0 < kappa_min < kappa_max, at "
-                    f"least one round and at least one step; type sampler.predictor.intervals=[[0.06,0.3,2,null]]"
+                    f"`intervals`: {[low, high, rounds, steps]} must be 0 < kappa_min < kappa_max, at "
+                    f"least one round and at least one step; type `intervals`=[[0.06,0.3,2,null]]"
                 )
         if not self.rho > 0:
-            raise ValueError(f"sampler.predictor.rho={self.rho} must be positive; type sampler.predictor.rho=7")
+            raise ValueError(f"`rho`={self.rho} must be positive; type `rho`=7")
         check_noise(self.noise)
 
     def rounds(self, sde: SDE, grid: Tensor) -> list[tuple[int, int, Tensor]]:

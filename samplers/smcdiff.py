@@ -243,15 +243,11 @@ class SMCDiff(Conditioner):
 
     def __post_init__(self):
         if self.particles < 2:
-            raise ValueError(
-                f"conditioner.particles={self.particles} must be at least 2; type conditioner.particles=256"
-            )
+            raise ValueError(f"`particles`={self.particles} must be at least 2; type `particles`=256")
         if self.steps < 1:
-            raise ValueError(f"conditioner.steps={self.steps} must be at least 1; type conditioner.steps=128")
+            raise ValueError(f"`steps`={self.steps} must be at least 1; type `steps`=128")
         if not 0 < self.share <= 1:
-            raise ValueError(
-                f"conditioner.share={self.share} must be above 0 and at most 1; type conditioner.share=0.5"
-            )
+            raise ValueError(f"`share`={self.share} must be above 0 and at most 1; type `share`=0.5")
         check_sigma_data(self.sigma_data)
 
     def load(self, draws: int) -> int:

@@ -57,9 +57,7 @@ class Tempering(ABC):
 
 def check_temperature(temperature: float) -> None:
     if not 0 < temperature < math.inf:
-        raise ValueError(
-            f"task.tempering.temperature={temperature} must be positive; type task.tempering.temperature=1 for none"
-        )
+        raise ValueError(f"`temperature`={temperature} must be positive; type `temperature`=1 for none")
 
 
 @dataclass(frozen=True)
@@ -98,9 +96,7 @@ class TemperedScore(Tempering):
     def __post_init__(self):
         check_temperature(self.temperature)
         if not 0 < self.sigma_data < math.inf:
-            raise ValueError(
-                f"task.tempering.sigma_data={self.sigma_data} must be positive; type task.tempering.sigma_data=auto"
-            )
+            raise ValueError(f"`sigma_data`={self.sigma_data} must be positive; type `sigma_data`=auto")
 
     def score(self, sde: SDE, score: ScoreFn) -> ScoreFn:
         return score if self.temperature == 1 else Rescaled(sde, score, self)

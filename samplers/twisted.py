@@ -127,13 +127,9 @@ class TDS(Conditioner):
     def __post_init__(self):
         check_bound(self.bound)
         if self.particles < 2:
-            raise ValueError(
-                f"conditioner.particles={self.particles} must be at least 2; type conditioner.particles=64"
-            )
+            raise ValueError(f"`particles`={self.particles} must be at least 2; type `particles`=64")
         if not 0 < self.share <= 1:
-            raise ValueError(
-                f"conditioner.share={self.share} must be above 0 and at most 1; type conditioner.share=0.5"
-            )
+            raise ValueError(f"`share`={self.share} must be above 0 and at most 1; type `share`=0.5")
         check_sigma_data(self.sigma_data)
 
     def load(self, draws: int) -> int:

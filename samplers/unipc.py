@@ -44,7 +44,7 @@ class UniPC(Multistep):
 
     def __post_init__(self):
         if self.order not in (2, 3):
-            raise ValueError(f"sampler.predictor.order={self.order} must be 2 or 3; type sampler.predictor.order=3")
+            raise ValueError(f"`order`={self.order} must be 2 or 3; type `order`=3")
 
     @property
     def depth(self) -> int:

@@ -41,8 +41,8 @@ class LinearBetas(Betas):
     def __post_init__(self):
         if not 0 < self.first <= self.last < math.inf:
             raise ValueError(
-                f"sde.schedule.first={self.first} must be positive and at most sde.schedule.last={self.last}; "
-                f"published: sde.schedule.first=1e-4 sde.schedule.last=0.02"
+                f"`first`={self.first} must be positive and at most `last`={self.last}; "
+                f"published: `first`=1e-4 `last`=0.02"
             )
 
     def __call__(self, steps: int) -> Tensor:
@@ -63,7 +63,7 @@ class CosineBetas(Betas):
 
     def __post_init__(self):
         if not 0 <= self.s < math.inf:
-            raise ValueError(f"sde.schedule.s={self.s} must be at least 0 and finite; published: sde.schedule.s=0.008")
+            raise ValueError(f"`s`={self.s} must be at least 0 and finite; published: `s`=0.008")
         check_largest(self.largest)
 
     def __call__(self, steps: int) -> Tensor:
@@ -93,22 +93,20 @@ class InverseBetas(Betas):
 
 def check_largest(largest: float) -> None:
     if not 0 < largest <= 1:
-        raise ValueError(
-            f"sde.schedule.largest={largest} must be positive and at most 1; type sde.schedule.largest=0.999"
-        )
+        raise ValueError(f"`largest`={largest} must be positive and at most 1; type `largest`=0.999")
 
 
 def betas_of(schedule: Betas, T: float, most: float) -> Tensor:
     """The betas of a chain of T steps; ValueError unless T is a whole number and every beta lies in (0, most]."""
     if not (math.isfinite(T) and T >= 2 and T == int(T)):
-        raise ValueError(f"sde.T={T} must be a whole number of steps, at least 2; published: sde.T=1000")
+        raise ValueError(f"`T`={T} must be a whole number of steps, at least 2; published: `T`=1000")
     betas = schedule(int(T))
     outside = ~((betas > 0) & (betas <= most))
     if bool(outside.any()):
         n = int(outside.nonzero()[0])
         raise ValueError(
-            f"sde.T={T:g}: step {n + 1} of the schedule has beta={float(betas[n]):.3g}, which must be positive and at "
-            f"most {most:.6g}; type more steps (sde.T=1000), smaller betas, or sde.schedule.largest=0.999 where the "
+            f"`T`={T:g}: step {n + 1} of the schedule has beta={float(betas[n]):.3g}, which must be positive and at "
+            f"most {most:.6g}; type more steps (`T`=1000), smaller betas, or `largest`=0.999 where the "
             f"schedule has that key"
         )
     return betas

@@ -34,9 +34,7 @@ class Cosine(SDE):
     def __post_init__(self):
         check_interval("sde=cosine", self.T, self.eps)
         if not self.T < math.pi / 2:
-            raise ValueError(
-                f"sde.T={self.T} must lie below pi/2, where the data are gone; type for example sde.T=1.55"
-            )
+            raise ValueError(f"`T`={self.T} must lie below pi/2, where the data are gone; type for example `T`=1.55")
 
     def f(self, t: Tensor) -> Tensor:
         return -torch.tan(t)

@@ -92,7 +92,7 @@ def panels_of(function: Diffusion, T: float, eps: float, name: str) -> Panels:
     """Panels that meet both conditions of the module's text; ValueError where there are none."""
 
     def refuse(what: str, remedy: str) -> ValueError:
-        return ValueError(f"sde.diffusion={name}: {what}; {remedy}, for example sde.diffusion='1 + 5*t**2'")
+        return ValueError(f"`diffusion`={name}: {what}; {remedy}, for example `diffusion`='1 + 5*t**2'")
 
     bounds = function.bounds if isinstance(function, Expression) else sampled_bounds(function, T)
     edges = torch.linspace(0, T, PANELS + 1, dtype=torch.float64)
@@ -177,7 +177,7 @@ def panels_of(function: Diffusion, T: float, eps: float, name: str) -> Panels:
     if not float(whole[int(torch.searchsorted(edges, eps, right=True))]) > LEAST**2:
         what = f"it has added no noise by t=sde.eps={eps}, and a score there would not be finite"
         if len(enough) and enough[0] < 0.9 * T:
-            raise ValueError(f"sde.diffusion={name}: {what}; type sde.eps={float(enough[0]):.2g}")
+            raise ValueError(f"`diffusion`={name}: {what}; type `eps`={float(enough[0]):.2g}")
         raise refuse(what, "choose a larger diffusion")
     return Panels(edges, whole)
 

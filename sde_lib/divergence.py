@@ -281,9 +281,7 @@ class ExactUpTo(Probes):
 
 def check_least(key: str, value: int, least: int, instead: int) -> None:
     if value < least:
-        raise ValueError(
-            f"likelihood.probes.{key}={value} must be at least {least}; type likelihood.probes.{key}={instead}"
-        )
+        raise ValueError(f"`{key}`={value} must be at least {least}; type `{key}`={instead}")
 
 
 def divergence(

@@ -29,7 +29,7 @@ class EDM(SDE):
     def __post_init__(self):
         check_interval("sde=edm", self.T, self.eps)
         if not self.T <= LARGEST:
-            raise ValueError(f"sde.T={self.T} is the largest noise, at most {LARGEST:g}; published: sde.T=80")
+            raise ValueError(f"`T`={self.T} is the largest noise, at most {LARGEST:g}; published: `T`=80")
 
     def f(self, t: Tensor) -> Tensor:
         return torch.zeros_like(t)

@@ -90,7 +90,7 @@ CLOCKS = ("angle", "t")
 
 def check_clock(clock: str) -> None:
     if clock not in CLOCKS:
-        raise ValueError(f"clock={clock} must be {' or '.join(CLOCKS)}")
+        raise ValueError(f"`clock`={clock} must be {' or '.join(CLOCKS)}")
 
 
 def frame(sde: SDE, score: ScoreFn, clock: str) -> Frame:

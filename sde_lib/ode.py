@@ -66,13 +66,13 @@ def rms(error: Tensor) -> Tensor:
 def check_solver(method: str, rtol: float, atol: float, steps: int) -> None:
     """Refuses settings that no solver here takes, naming the key and what to type."""
     if method not in METHODS:
-        raise ValueError(f"method={method} is no ODE solver here; choose one of {', '.join(METHODS)}")
+        raise ValueError(f"`method`={method} is no ODE solver here; choose one of {', '.join(METHODS)}")
     for key, value in (("rtol", rtol), ("atol", atol)):
         if not 0 < value < 1:
-            raise ValueError(f"{key}={value} must lie between 0 and 1; type for example {key}=1e-5")
+            raise ValueError(f"`{key}`={value} must lie between 0 and 1; type for example `{key}`=1e-5")
     if steps < 1:
         raise ValueError(
-            f"steps={steps} must be at least 1; it is the number of steps of a method without error control"
+            f"`steps`={steps} must be at least 1; it is the number of steps of a method without error control"
         )
 
 

@@ -31,7 +31,7 @@ class Toy(SDE):
     def __post_init__(self):
         check_interval("sde=toy", self.T, self.eps)
         if not 1 < self.s <= LARGEST:
-            raise ValueError(f"sde.s={self.s} must exceed 1 and be at most {LARGEST:g}; the usual choice is sde.s=25")
+            raise ValueError(f"`s`={self.s} must exceed 1 and be at most {LARGEST:g}; the usual choice is `s`=25")
 
     def f(self, t: Tensor) -> Tensor:
         return torch.zeros_like(t)

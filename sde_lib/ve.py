@@ -34,8 +34,8 @@ class VE(SDE):
         check_interval("sde=ve", self.T, self.eps)
         if not 0 < self.sigma_min < self.sigma_max <= LARGEST:
             raise ValueError(
-                f"sde.sigma_max={self.sigma_max} must exceed sde.sigma_min={self.sigma_min}, both positive and at most "
-                f"{LARGEST:g}; published: sde.sigma_min=0.01 sde.sigma_max=50"
+                f"`sigma_max`={self.sigma_max} must exceed `sigma_min`={self.sigma_min}, both positive and at most "
+                f"{LARGEST:g}; published: `sigma_min`=0.01 `sigma_max`=50"
             )
 
     def reaching(self, noise_to_signal: float) -> str:

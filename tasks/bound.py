@@ -74,9 +74,9 @@ class Bound(Task):
     def __post_init__(self):
         for key, least in (("batch", 1), ("steps", 1)):
             if getattr(self, key) < least:
-                raise ValueError(f"task.{key}={getattr(self, key)} must be at least {least}")
+                raise ValueError(f"`{key}`={getattr(self, key)} must be at least {least}")
         if self.decoder not in ("auto", "gaussian", "discretised"):
-            raise ValueError(f"task.decoder={self.decoder} must be auto, gaussian or discretised")
+            raise ValueError(f"`decoder`={self.decoder} must be auto, gaussian or discretised")
 
     def check(self, sde: SDE, data: Data) -> None:
         refuse_error(self.likelihood, self)

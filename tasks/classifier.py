@@ -37,7 +37,7 @@ class TrainClassifier(Task):
 
     def __post_init__(self):
         if not 2 <= self.levels <= 1000:
-            raise ValueError(f"task.levels={self.levels} must lie in [2, 1000]; type task.levels=24")
+            raise ValueError(f"`levels`={self.levels} must lie in [2, 1000]; type `levels`=24")
 
     def check(self, sde: SDE, data: Data) -> None:
         if data.condition is not None and data.condition.asked is not None:

@@ -44,12 +44,9 @@ class Codec:
 
     def __post_init__(self):
         if self.batch < 1:
-            raise ValueError(f"task.batch={self.batch} must be at least 1")
-        try:
-            check_clock(self.clock)
-            check_solver(self.method, self.rtol, self.atol, self.steps)
-        except ValueError as error:
-            raise ValueError(f"task.{error}") from None
+            raise ValueError(f"`batch`={self.batch} must be at least 1")
+        check_clock(self.clock)
+        check_solver(self.method, self.rtol, self.atol, self.steps)
 
     def encode(self, sde: SDE, score: ScoreFn, data: Data, r: Tensor, what: str = "encoding") -> Tensor:
         """Points (N, *) in data units, integers dequantised before, to their codes (N, *) on the CPU."""

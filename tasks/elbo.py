@@ -68,18 +68,18 @@ class Elbo(Task):
         check_recipes(self.models)
         for key in ("samples", "batch"):
             if getattr(self, key) < 1:
-                raise ValueError(f"task.{key}={getattr(self, key)} must be at least 1; type task.{key}=1")
+                raise ValueError(f"`{key}`={getattr(self, key)} must be at least 1; type `{key}`=1")
         for key, wanted in (("start", "plain"), ("prior", "standard")):
             if getattr(self.likelihood, key) != wanted:
                 raise ValueError(
-                    f"task.likelihood.{key}={getattr(self.likelihood, key)} gives no bound on log p; type "
-                    f"task.likelihood.{key}={wanted}"
+                    f"`likelihood`.{key}={getattr(self.likelihood, key)} gives no bound on log p; type "
+                    f"`likelihood`.{key}={wanted}"
                 )
         for name, recipe in self.models.items():
             if not hasattr(recipe.model, "terms"):
                 raise ValueError(
-                    f"task.models.{name} is a {type(recipe.model).__name__}, which has no bound on log p; type "
-                    f"~task.models.{name}, or task=generators to compare samples"
+                    f"`models`.{name} is a {type(recipe.model).__name__}, which has no bound on log p; type "
+                    f"~`models`.{name}, or task=generators to compare samples"
                 )
 
     def check(self, sde: SDE, data: Data) -> None:

@@ -74,15 +74,15 @@ class EMALength(Task):
     def __post_init__(self):
         if not self.widths or not all(0 < width <= WIDEST for width in self.widths):
             raise ValueError(
-                f"task.widths={list(self.widths)} must be shares of the training, each above 0 and at most "
+                f"`widths`={list(self.widths)} must be shares of the training, each above 0 and at most "
                 f"{math.floor(1e4 * WIDEST) / 1e4}, that of the mean of all updates; type for example "
-                f"task.widths=[0.03,0.1]"
+                f"`widths`=[0.03,0.1]"
             )
         for key, least, instead in (("snapshots", 2, 32), ("draws", 1, 16)):
             if getattr(self, key) < least:
-                raise ValueError(f"task.{key}={getattr(self, key)} must be at least {least}; type task.{key}={instead}")
+                raise ValueError(f"`{key}`={getattr(self, key)} must be at least {least}; type `{key}`={instead}")
         if self.by not in ("likelihood", "loss"):
-            raise ValueError(f"task.by={self.by} must be likelihood or loss")
+            raise ValueError(f"`by`={self.by} must be likelihood or loss")
         self.scoring  # noqa: B018 (its own checks)
 
     @property

@@ -42,11 +42,11 @@ class Export(Task):
 
     def __post_init__(self):
         if self.step is not None and self.step < 0:
-            raise ValueError(f"task.step={self.step} must be a number of updates, 0 or more; leave it out")
+            raise ValueError(f"`step`={self.step} must be a number of updates, 0 or more; leave it out")
         if not 0 <= self.ema < 1:
-            raise ValueError(f"task.ema={self.ema} must lie in [0, 1); published: task.ema=0.9999")
+            raise ValueError(f"`ema`={self.ema} must lie in [0, 1); published: `ema`=0.9999")
         if self.scales < 2:
-            raise ValueError(f"task.scales={self.scales} must be at least 2; published: task.scales=1000")
+            raise ValueError(f"`scales`={self.scales} must be at least 2; published: `scales`=1000")
 
     def check_network(self, sde: SDE, score: ScoreFn) -> tuple[list[Entry], int]:
         """The tensors of the other code, and the sign of the output: see :mod:`scoresde.models.convention`.

@@ -63,12 +63,12 @@ class Generators(Task):
     def __post_init__(self):
         check_recipes(self.models)
         if "score" in self.models:
-            raise ValueError("task.models.score: this name is the run's own score SDE's; choose another")
+            raise ValueError("`models.score`: this name is the run's own score SDE's; choose another")
         for key in ("seeds", "batch"):
             if getattr(self, key) < 1:
-                raise ValueError(f"task.{key}={getattr(self, key)} must be at least 1; type task.{key}=1")
+                raise ValueError(f"`{key}`={getattr(self, key)} must be at least 1; type `{key}`=1")
         if self.count is not None and self.count <= NEIGHBOURS:
-            raise ValueError(f"task.count={self.count} must be at least {NEIGHBOURS + 1}; type count=1000")
+            raise ValueError(f"`count`={self.count} must be at least {NEIGHBOURS + 1}; type count=1000")
 
     def check(self, sde: SDE, data: Data) -> None:
         if data.components() is None and getattr(data, "train_labels", None) is None:

@@ -78,11 +78,11 @@ class Interpolate(Task):
     def __post_init__(self):
         for key in ("through", "frames"):
             if getattr(self, key) < 2:
-                raise ValueError(f"task.{key}={getattr(self, key)} must be at least 2: a path has two ends")
+                raise ValueError(f"`{key}`={getattr(self, key)} must be at least 2: a path has two ends")
         if not 0 < self.temperature < math.inf:
-            raise ValueError(f"task.temperature={self.temperature} must be positive; type task.temperature=1")
+            raise ValueError(f"`temperature`={self.temperature} must be positive; type `temperature`=1")
         if self.path not in PATHS:
-            raise ValueError(f"task.path={self.path} must be {', '.join(PATHS)}")
+            raise ValueError(f"`path`={self.path} must be {', '.join(PATHS)}")
         self.codec  # noqa: B018 (its own checks)
 
     @property

@@ -101,7 +101,7 @@ class LikelihoodTask(Task):
 
     def __post_init__(self):
         if self.batch < 1:
-            raise ValueError(f"task.batch={self.batch} must be at least 1")
+            raise ValueError(f"`batch`={self.batch} must be at least 1")
         if self.crosscheck is None:
             return
         if self.dequantisation != UniformDequantisation():
@@ -115,8 +115,8 @@ class LikelihoodTask(Task):
             if not ours == theirs == wanted:
                 own = key in {each.name for each in fields(self.crosscheck)}
                 raise ValueError(
-                    f"likelihood.{key}={ours} and task.crosscheck.{key}={theirs} are not of one density; type "
-                    f"likelihood.{key}={wanted}" + (f" task.crosscheck.{key}={wanted}" if own else "")
+                    f"likelihood.{key}={ours} and `crosscheck`.{key}={theirs} are not of one density; type "
+                    f"likelihood.{key}={wanted}" + (f" `crosscheck`.{key}={wanted}" if own else "")
                 )
 
     @property

@@ -42,7 +42,7 @@ class Manifold(Task):
     def __post_init__(self):
         check_trainers(self.trainers, ("without_noise", "with_noise"))
         if not 0 < self.distance < 10:
-            raise ValueError(f"task.distance={self.distance} must lie between 0 and 10; type task.distance=0.1")
+            raise ValueError(f"`distance`={self.distance} must lie between 0 and 10; type `distance`=0.1")
 
     def check(self, sde: SDE, data: Data) -> None:
         if getattr(data, "direction", None) is None:

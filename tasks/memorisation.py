@@ -77,9 +77,9 @@ class Memorisation(Task):
     def __post_init__(self):
         for key in ("cells", "components"):
             if getattr(self, key) is not None and getattr(self, key) < 1:
-                raise ValueError(f"task.{key}={getattr(self, key)} must be at least 1; leave it out for the default")
+                raise ValueError(f"`{key}`={getattr(self, key)} must be at least 1; leave it out for the default")
         if not 0 <= self.noise < math.inf:
-            raise ValueError(f"task.noise={self.noise} must be at least 0; type task.noise=0.1")
+            raise ValueError(f"`noise`={self.noise} must be at least 0; type `noise`=0.1")
         self.drawing  # noqa: B018 (its own checks)
 
     @property

@@ -46,10 +46,10 @@ class Modes(Task):
 
     def __post_init__(self):
         if not self.samplers:
-            raise ValueError("task.samplers is empty; type for example +sampler@task.samplers.em=em")
+            raise ValueError("`samplers` is empty; type for example +sampler@`samplers.em`=em")
         for key, value in (("seeds", self.seeds), ("batch", self.batch)):
             if value < 1:
-                raise ValueError(f"task.{key}={value} must be at least 1")
+                raise ValueError(f"`{key}`={value} must be at least 1")
 
     def check(self, sde: SDE, data: Data) -> None:
         components = data.components()

@@ -55,8 +55,8 @@ class Overfitting(Task):
     def __post_init__(self):
         if not self.shares or not all(0 < share <= 1 for share in self.shares):
             raise ValueError(
-                f"task.shares={list(self.shares)} must be shares of the training, each above 0 and at most 1; type for "
-                f"example task.shares=[0.1,0.3,1]"
+                f"`shares`={list(self.shares)} must be shares of the training, each above 0 and at most 1; type for "
+                f"example `shares`=[0.1,0.3,1]"
             )
         self.scoring  # noqa: B018 (its own checks)
 

@@ -90,9 +90,9 @@ class Restore(Task):
 
     def __post_init__(self):
         if self.batch < 1:
-            raise ValueError(f"task.batch={self.batch} must be at least 1")
+            raise ValueError(f"`batch`={self.batch} must be at least 1")
         if self.draws is not None and self.draws < 1:
-            raise ValueError(f"task.draws={self.draws} must be at least 1; type task.draws=8")
+            raise ValueError(f"`draws`={self.draws} must be at least 1; type `draws`=8")
 
     def __call__(self, job: Job) -> dict:
         sde, data, record = job.sde, job.data, job.record

@@ -56,7 +56,7 @@ class Sample(Task):
 
     def __post_init__(self):
         if self.batch < 1:
-            raise ValueError(f"task.batch={self.batch} must be at least 1")
+            raise ValueError(f"`batch`={self.batch} must be at least 1")
 
     def __call__(self, job: Job) -> dict:
         sde, data, record = job.sde, job.data, job.record

@@ -130,21 +130,19 @@ class WorkPrecision(Task):
     def __post_init__(self):
         for key in ("batch", "points", "directions"):
             if getattr(self, key) < 1:
-                raise ValueError(f"task.{key}={getattr(self, key)} must be at least 1")
+                raise ValueError(f"`{key}`={getattr(self, key)} must be at least 1")
         if not self.budgets or min(self.budgets) < 1:
-            raise ValueError(f"task.budgets={self.budgets} must be numbers from 1; type task.budgets=[10,50,200]")
+            raise ValueError(f"`budgets`={self.budgets} must be numbers from 1; type `budgets`=[10,50,200]")
         if not self.tolerances or not all(0 < each < 1 for each in self.tolerances):
-            raise ValueError(
-                f"task.tolerances={self.tolerances} must lie between 0 and 1; type task.tolerances=[1e-2,1e-4]"
-            )
+            raise ValueError(f"`tolerances`={self.tolerances} must lie between 0 and 1; type `tolerances`=[1e-2,1e-4]")
         known = [*self.sdes, *self.samplers, *self.likelihoods]
         for name in self.only or []:
             if name not in known:
-                raise ValueError(f"task.only: {name} is not compared here; choose among {', '.join(known)}")
+                raise ValueError(f"`only`: {name} is not compared here; choose among {', '.join(known)}")
         if not self.sdes or not (self.samplers or self.likelihoods):
             raise ValueError(
-                "there is nothing to compare: task.sdes and one of task.samplers and task.likelihoods must hold "
-                "something; type for example +sampler@task.samplers.em=em"
+                "there is nothing to compare: `sdes` and one of `samplers` and `likelihoods` must hold "
+                "something; type for example +sampler@`samplers.em`=em"
             )
 
     @property

@@ -36,7 +36,7 @@ class BinaryLoss(Loss):
 
     def __post_init__(self):
         if self.weighting not in ("bound", "bits"):
-            raise ValueError(f"training.loss.weighting={self.weighting} must be bound or bits")
+            raise ValueError(f"`weighting`={self.weighting} must be bound or bits")
 
     def __call__(self, chain: BinaryChain, logits: ScoreFn, x_0: Tensor, draws: Draws | None = None) -> Tensor:
         x_0, draws = bits_of(x_0), given(draws, x_0)

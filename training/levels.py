@@ -27,8 +27,6 @@ from torch import Tensor
 
 from scoresde.sde_lib import SDE
 
-START = "training.loss.levels"
-
 
 class Levels(ABC):
     """A law of noise levels: its quantile function, and a weight.
@@ -90,11 +88,11 @@ class LogNormal(Levels):
 
     def __post_init__(self):
         if not 0 < self.std < math.inf:
-            raise ValueError(f"{START}.std={self.std} must be positive and finite; published: {START}.std=1.2")
+            raise ValueError(f"`std`={self.std} must be positive and finite; published: `std`=1.2")
         if not abs(self.mean) <= 20:
-            raise ValueError(f"{START}.mean={self.mean} must lie in [-20, 20]; published: {START}.mean=-1.2")
+            raise ValueError(f"`mean`={self.mean} must lie in [-20, 20]; published: `mean`=-1.2")
         if not 0 < self.sigma_data < math.inf:
-            raise ValueError(f"{START}.sigma_data={self.sigma_data} must be positive; type {START}.sigma_data=auto")
+            raise ValueError(f"`sigma_data`={self.sigma_data} must be positive; type `sigma_data`=auto")
 
     @property
     def centre(self) -> float:
@@ -107,8 +105,8 @@ class LogNormal(Levels):
         low, high = (float(torch.special.ndtr((-end - self.centre) / self.std)) for end in sde.ends()[::-1])
         if not high - low > 1e-6:
             raise ValueError(
-                f"{START}.mean={self.mean} and {START}.std={self.std} put no level between sde.eps={sde.eps} and "
-                f"sde.T={sde.T}; published: {START}.mean=-1.2 {START}.std=1.2"
+                f"`mean`={self.mean} and `std`={self.std} put no level between sde.eps={sde.eps} and "
+                f"sde.T={sde.T}; published: `mean`=-1.2 `std`=1.2"
             )
         return low, high
 
@@ -151,7 +149,7 @@ class Blend(Levels):
     def __post_init__(self):
         if not 0 < self.share < 1:
             raise ValueError(
-                f"{START}.share={self.share} must lie between 0 and 1; type {START}.share=0.75, or "
+                f"`share`={self.share} must lie between 0 and 1; type `share`=0.75, or "
                 f"training/loss/levels=log_snr for none of it and log_normal for all"
             )
         LogNormal(self.mean, self.std, self.sigma_data)  # checks its keys
@@ -200,7 +198,7 @@ class Ladder(Levels):
         return (
             f"{self.count} noise levels, sigma/alpha from {math.exp(-start):.4g} to {math.exp(-stop):.4g}, a factor "
             f"{ratio:.4g} apart: neighbours overlap by {overlap(ratio, dim):.2f} in {dim} dimensions (0.5 is "
-            f"enough, from {START}.count={enough} on)"
+            f"enough, from training.loss.levels.count={enough} on)"
         )
 
 
@@ -236,12 +234,11 @@ class One(Levels):
     def __post_init__(self):
         if not 0 < self.noise_to_signal < math.inf:
             raise ValueError(
-                f"{START}.noise_to_signal={self.noise_to_signal} must be positive and finite; type "
-                f"{START}.noise_to_signal=0.1"
+                f"`noise_to_signal`={self.noise_to_signal} must be positive and finite; type `noise_to_signal`=0.1"
             )
 
     def times(self, sde: SDE, unit: Tensor) -> Tensor:
-        return torch.full_like(unit, sde.time_of(self.noise_to_signal, f"{START}.noise_to_signal"))
+        return torch.full_like(unit, sde.time_of(self.noise_to_signal, "`noise_to_signal`"))
 
 
 @dataclass(frozen=True)
@@ -278,4 +275,4 @@ def overlap(ratio: float, dim: int) -> float:
 
 def check_count(value: int, least: int, published: int) -> None:
     if not least <= value <= 10**6:
-        raise ValueError(f"{START}.count={value} must lie in [{least}, 1000000]; published: {START}.count={published}")
+        raise ValueError(f"`count`={value} must lie in [{least}, 1000000]; published: `count`={published}")

@@ -150,7 +150,7 @@ class ImplicitScoreMatching(ScoreMatching):
 
     def __post_init__(self):
         if self.chunk < 1:
-            raise ValueError(f"training.loss.chunk={self.chunk} must be at least 1; type training.loss.chunk=16")
+            raise ValueError(f"`chunk`={self.chunk} must be at least 1; type `chunk`=16")
 
     def objective(
         self, sde: SDE, score: ScoreFn, x: Tensor, t: Tensor, z: Tensor, draws: Draws | None = None
@@ -182,11 +182,9 @@ class SlicedScoreMatching(ScoreMatching):
 
     def __post_init__(self):
         if self.directions < 1:
-            raise ValueError(
-                f"training.loss.directions={self.directions} must be at least 1; type training.loss.directions=1"
-            )
+            raise ValueError(f"`directions`={self.directions} must be at least 1; type `directions`=1")
         if self.law not in ("rademacher", "gaussian"):
-            raise ValueError(f"training.loss.law={self.law} must be rademacher or gaussian")
+            raise ValueError(f"`law`={self.law} must be rademacher or gaussian")
 
     def objective(
         self, sde: SDE, score: ScoreFn, x: Tensor, t: Tensor, z: Tensor, draws: Draws | None = None

@@ -97,35 +97,33 @@ class Trainer:
     def __post_init__(self):
         for key, least in (("steps", 1), ("batch", 1), ("warmup", 0), ("evaluate", 0), ("seed", 0), ("accumulate", 1)):
             if getattr(self, key) < least:
-                raise ValueError(f"training.{key}={getattr(self, key)} must be at least {least}")
+                raise ValueError(f"`{key}`={getattr(self, key)} must be at least {least}")
         for key, most in (("steps", 10**9), ("batch", 10**6), ("seed", 2**63 - 1), ("accumulate", self.batch)):
             if getattr(self, key) > most:
-                raise ValueError(f"training.{key}={getattr(self, key)} must be at most {most}")
+                raise ValueError(f"`{key}`={getattr(self, key)} must be at most {most}")
         for key in ("rate", "clip", "save_seconds"):
             if not 0 < getattr(self, key) < math.inf:
-                raise ValueError(f"training.{key}={getattr(self, key)} must be positive and finite")
+                raise ValueError(f"`{key}`={getattr(self, key)} must be positive and finite")
         if not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(f"training.betas={list(self.betas)} must lie in [0, 1); type training.betas=[0.9,0.99]")
+            raise ValueError(f"`betas`={list(self.betas)} must lie in [0, 1); type `betas`=[0.9,0.99]")
         if self.optimiser not in ("adam", "muon"):
-            raise ValueError(f"training.optimiser={self.optimiser} must be adam or muon")
+            raise ValueError(f"`optimiser`={self.optimiser} must be adam or muon")
         if not 0 <= self.momentum < 1:
-            raise ValueError(f"training.momentum={self.momentum} must lie in [0, 1); type training.momentum=0.95")
+            raise ValueError(f"`momentum`={self.momentum} must lie in [0, 1); type `momentum`=0.95")
         if not 0 <= self.ema < 1:
-            raise ValueError(
-                f"training.ema={self.ema} must lie in [0, 1); type training.ema=0.999, or 0 for the last weights"
-            )
+            raise ValueError(f"`ema`={self.ema} must lie in [0, 1); type `ema`=0.999, or 0 for the last weights")
         if not 0 <= self.drop < 1:  # at 1 no y is ever told
-            raise ValueError(f"training.drop={self.drop} must lie in [0, 1); type training.drop=0.1")
+            raise ValueError(f"`drop`={self.drop} must lie in [0, 1); type `drop`=0.1")
         if self.schedule not in ("cosine", "constant"):
-            raise ValueError(f"training.schedule={self.schedule} must be cosine or constant")
+            raise ValueError(f"`schedule`={self.schedule} must be cosine or constant")
         if self.dequantise not in ("uniform", "none"):
-            raise ValueError(f"training.dequantise={self.dequantise} must be uniform or none")
+            raise ValueError(f"`dequantise`={self.dequantise} must be uniform or none")
         if self.precision not in ("auto", "float32", "tf32", "bf16"):
-            raise ValueError(f"training.precision={self.precision} must be auto, float32, tf32 or bf16")
+            raise ValueError(f"`precision`={self.precision} must be auto, float32, tf32 or bf16")
         if self.accumulate > 1 and getattr(self.loss, "of_batch", False):
             raise ValueError(
-                f"training.accumulate={self.accumulate}: this loss compares the samples of a whole batch, and in parts "
-                f"it would be another loss; type training.accumulate=1"
+                f"`accumulate`={self.accumulate}: this loss compares the samples of a whole batch, and in parts "
+                f"it would be another loss; type `accumulate`=1"
             )
 
     def fit(
