@@ -26,7 +26,7 @@ class SweepSummary(Callback):
         self.started = time.time()
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        from scoresde.tasks.summary import summarise  # matplotlib is loaded when a sweep has ended, not by --help
+        from scoresde.tasks.parts.summary import summarise  # matplotlib is loaded when a sweep has ended, not by --help
 
         if not summarise(Path(config.hydra.sweep.dir), since=self.started):
             raise SystemExit(1)

@@ -5,28 +5,29 @@ if __name__ == "tasks":  # a checkout's former name for this package
 
     former(__name__)
 
-from .binary import Binary
+from scoresde.tasks.parts.record import Record
+from scoresde.tasks.studies.binary import Binary
+from scoresde.tasks.studies.classifier import TrainClassifier
+from scoresde.tasks.studies.elbo import Elbo
+from scoresde.tasks.studies.generators import Generators
+from scoresde.tasks.studies.low_density import LowDensity
+from scoresde.tasks.studies.manifold import Manifold
+from scoresde.tasks.studies.modes import Modes
+from scoresde.tasks.studies.overfitting import Overfitting
+from scoresde.tasks.studies.work_precision import WorkPrecision
+
 from .bound import Bound
-from .classifier import TrainClassifier
-from .elbo import Elbo
 from .ema import EMALength
 from .encode import Encode
 from .evaluate import Evaluate
 from .export import Export
-from .generators import Generators
 from .interpolate import Interpolate
 from .likelihood import LikelihoodTask
-from .low_density import LowDensity
-from .manifold import Manifold
 from .memorisation import Memorisation
-from .modes import Modes
-from .overfitting import Overfitting
-from .record import Record
 from .restore import Restore
 from .sample import Sample
 from .task import Along, Averaged, Features, Given, Job, Network, Networks, Sampled, Task
 from .train import Train
-from .work_precision import WorkPrecision
 
 __all__ = [
     "Train",

@@ -27,11 +27,11 @@ from scoresde.data import Data
 from scoresde.likelihood import Dequantisation, Likelihood, UniformDequantisation, VariationalBound, bin_edges
 from scoresde.samplers import Grid
 from scoresde.sde_lib import SDE, BlockNoise, ScoreFn
+from scoresde.tasks.parts.effort import refuse_error
+from scoresde.tasks.parts.points import points_of
+from scoresde.tasks.parts.progress import progress
 
-from .effort import refuse_error
 from .likelihood import LikelihoodTask, mean_and_stderr
-from .points import points_of
-from .progress import progress
 from .task import Job, Task
 
 log = logging.getLogger(__name__)

@@ -24,14 +24,14 @@ from torch import Tensor
 from scoresde.data import Data
 from scoresde.likelihood import Dequantisation, Likelihood, UniformDequantisation
 from scoresde.sde_lib import SDE, Draws, ScoreFn
+from scoresde.tasks.parts.effort import refuse_error
+from scoresde.tasks.parts.progress import progress
+from scoresde.tasks.parts.record import Record
+from scoresde.tasks.studies.overfitting import stats
 from scoresde.training import DenoisingScoreMatching, Loss
 from scoresde.training.posthoc import WIDEST
 
-from .effort import refuse_error
 from .likelihood import LikelihoodTask
-from .overfitting import stats
-from .progress import progress
-from .record import Record
 from .task import Job, Task
 
 log = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-r"""Carry data to their latent codes and back, by the probability flow (:mod:`scoresde.tasks.codec`).
+r"""Carry data to their latent codes and back, by the probability flow (:mod:`scoresde.tasks.parts.codec`).
 
 Over the data the codes of an exact score have the law p_T, nearly N(0, sigma(T)^2 I): how far all coordinates of
 z / sigma(T) together are from N(0, 1) is measured by the Kolmogorov-Smirnov distance, the largest difference of the two
@@ -26,10 +26,10 @@ from torch import Tensor
 
 from scoresde.data import Data
 from scoresde.sde_lib import SDE, Counted
+from scoresde.tasks.parts.codec import Codec, continuous
+from scoresde.tasks.parts.points import points_of
+from scoresde.tasks.parts.record import Record
 
-from .codec import Codec, continuous
-from .points import points_of
-from .record import Record
 from .task import Job, Task
 
 
@@ -38,7 +38,7 @@ class Encode(Task):
     """Writes metrics, codes.npz and a picture; two where a second network is compared.
 
     Arguments:
-        method, clock, rtol, atol, steps: of the solver; see :class:`scoresde.tasks.codec.Codec`.
+        method, clock, rtol, atol, steps: of the solver; see :class:`scoresde.tasks.parts.codec.Codec`.
         other: a second network, a folder of the store: of the same data, under its own SDE. None for none.
         count: how many held-out points; None for 10,000 vectors or 256 pictures, or all where there are fewer.
         points: a file of points in the data's own units to encode instead, all of them.

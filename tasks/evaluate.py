@@ -1,7 +1,7 @@
 r"""How good are the samples? Distances, coverage and classes, each beside its floor: what real data show.
 
-Samples are drawn once and kept (:mod:`scoresde.tasks.gallery`); asked for again, or for more of them, those are taken
-that are there. They are compared with held-out data in the features of a small classifier that learnt these data (
+Samples are drawn once and kept (:mod:`scoresde.tasks.parts.sample_cache`); asked for again, or for more of them, those
+are taken that are there. They are compared with held-out data in the features of a small classifier that learnt these data (
 :mod:`scoresde.models.features`), or as they are, in model units, where they are vectors:
 
 * ``fd-NET@HASH``, ``kd-NET@HASH``: the Frechet and the kernel distance (:mod:`scoresde.metrics.frechet`,
@@ -49,13 +49,13 @@ from scoresde.metrics.kernel import rows
 from scoresde.metrics.support import radii
 from scoresde.samplers import Sampler, TemperedNoise, Tempering
 from scoresde.sde_lib import SDE, Counted
+from scoresde.tasks.parts.conditions import encoded
+from scoresde.tasks.parts.drawing import as_data
+from scoresde.tasks.parts.inception import inception, inception_distances
+from scoresde.tasks.parts.progress import progress
+from scoresde.tasks.parts.sample_cache import Gallery, Kept
 from scoresde.training import Recipe
 
-from .conditions import encoded
-from .drawing import as_data
-from .gallery import Gallery, Kept
-from .inception import inception, inception_distances
-from .progress import progress
 from .sample import Sample
 from .task import Job, Task
 

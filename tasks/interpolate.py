@@ -32,10 +32,10 @@ from torch import Tensor
 
 from scoresde.data import Data
 from scoresde.sde_lib import SDE, Counted
+from scoresde.tasks.parts.codec import Codec, continuous
+from scoresde.tasks.parts.points import points_of
+from scoresde.tasks.parts.record import Record
 
-from .codec import Codec, continuous
-from .points import points_of
-from .record import Record
 from .task import Job, Task
 
 OPPOSITE = 1e-5  # radians from pi, within which the great circle is anybody's guess
@@ -46,7 +46,7 @@ class Interpolate(Task):
     """Writes metrics, interpolation.npz and a picture.
 
     Arguments:
-        method, clock, rtol, atol, steps: of the solver; see :class:`scoresde.tasks.codec.Codec`.
+        method, clock, rtol, atol, steps: of the solver; see :class:`scoresde.tasks.parts.codec.Codec`.
         path: ``spherical``, ``normal`` or ``linear``; see the module's text.
         through: how many data points a path goes through, ends included.
         frames: how many points from one of them to the next, both included.

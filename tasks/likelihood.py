@@ -17,7 +17,7 @@ Four errors are reported apart, in nats:
 it is left out: the NLL then depends on sde.eps, and no error bar covers that (:mod:`scoresde.data.repeats`).
 
 **The error asked for** (``likelihood.error``, in nats a dimension, of integers bits a dimension) chooses what is left
-open of tolerance, probes and points (:mod:`scoresde.tasks.effort`). A number is for ``nll_uncertainty_nats``, the
+open of tolerance, probes and points (:mod:`scoresde.tasks.parts.effort`). A number is for ``nll_uncertainty_nats``, the
 points' own
 spread included: ``count`` is then chosen too, unless it is given. ``auto`` is for the computation alone, the
 errors without the points' spread, and follows from what is shown: 1e-3 bits/dim, a tenth of the last of the two digits
@@ -49,12 +49,12 @@ from scoresde.likelihood import CrossCheck, Dequantisation, Likelihood, UniformD
 from scoresde.likelihood.dequantisation import Dequantised, log_mean
 from scoresde.likelihood.likelihood import TIGHT
 from scoresde.sde_lib import SDE, BlockNoise, ScoreFn
+from scoresde.tasks.parts.conditions import as_written, conditions_of, encoded, told
+from scoresde.tasks.parts.effort import PILOT, Effort, choose
+from scoresde.tasks.parts.points import points_of
+from scoresde.tasks.parts.progress import progress
+from scoresde.tasks.parts.record import Record
 
-from .conditions import as_written, conditions_of, encoded, told
-from .effort import PILOT, Effort, choose
-from .points import points_of
-from .progress import progress
-from .record import Record
 from .task import Job, Task
 
 log = logging.getLogger(__name__)

@@ -32,8 +32,8 @@ from scoresde.metrics import Cells, CopyingTest, copying_test, nearest
 from scoresde.samplers import Sampler, TemperedNoise, Tempering
 from scoresde.sde_lib import SDE, Counted
 from scoresde.sde_lib.noise import seed_of
+from scoresde.tasks.parts.record import Record
 
-from .record import Record
 from .sample import Sample
 from .task import Job, Task
 

@@ -33,11 +33,11 @@ from scoresde.data import Data, read_points, subset
 from scoresde.metrics import sliced_wasserstein
 from scoresde.samplers import Conditioner, ExactPosterior, Mask, Masking, Missing, Operator, Sampler, in_model_units
 from scoresde.sde_lib import SDE, BlockNoise, Counted, ScoreFn
+from scoresde.tasks.parts.points import held_out, refuse_far
+from scoresde.tasks.parts.progress import progress
+from scoresde.tasks.parts.reach import OUT, beyond, draws_with, range_of, worst
+from scoresde.tasks.parts.record import Record
 
-from .points import held_out, refuse_far
-from .progress import progress
-from .reach import OUT, beyond, draws_with, range_of, worst
-from .record import Record
 from .task import Job, Task
 
 log = logging.getLogger(__name__)

@@ -14,12 +14,12 @@ from scoresde.data import Data
 from scoresde.metrics import sliced_wasserstein
 from scoresde.samplers import Film, Sampler, TemperedNoise, Tempering
 from scoresde.sde_lib import SDE, BlockNoise, Counted, ScoreFn
+from scoresde.tasks.parts.conditions import Judged, as_written, encoded, judged, nearest_data, told
+from scoresde.tasks.parts.drawing import as_data
+from scoresde.tasks.parts.progress import progress
+from scoresde.tasks.parts.reach import strays
+from scoresde.tasks.parts.record import Record
 
-from .conditions import Judged, as_written, encoded, judged, nearest_data, told
-from .drawing import as_data
-from .progress import progress
-from .reach import strays
-from .record import Record
 from .task import Job, Task
 
 log = logging.getLogger(__name__)

@@ -15,9 +15,8 @@ from scoresde.data import Condition, Data
 from scoresde.likelihood import Dequantisation
 from scoresde.samplers import Sampler
 from scoresde.sde_lib import SDE
+from scoresde.tasks.parts.record import Record
 from scoresde.training import Snapshots
-
-from .record import Record
 
 
 class Task(ABC):

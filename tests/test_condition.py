@@ -26,7 +26,7 @@ from scoresde.models import (
 from scoresde.models.parameterisation import EDM
 from scoresde.sde_lib import Counted, Draws, of_rows, under
 from scoresde.tasks import Sample
-from scoresde.tasks.conditions import encoded
+from scoresde.tasks.parts.conditions import encoded
 from scoresde.training import CrossEntropy, Trainer
 from scoresde.training.trainer import withheld
 from tests.conftest import SAMPLERS, SDES, compose, in_turn, make_sampler, make_sde

@@ -18,7 +18,7 @@ from scoresde.models.layout import put, take
 from scoresde.models.published import layout
 from scoresde.sde_lib import EDM, VE, VP, Chain, SubVP
 from scoresde.tasks import Export
-from scoresde.tasks.record import Record
+from scoresde.tasks.parts.record import Record
 
 from . import published_network
 from .conftest import compose, job_of, make_sde, standard

@@ -6,18 +6,19 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from scoresde import figures, sample
+from scoresde import figures
 from scoresde.data import Data
 from scoresde.figures.evaluation import evaluation
 from scoresde.figures.latent import generators
 from scoresde.metrics import sliced_wasserstein
 from scoresde.samplers import Columns, Film, PiGDM
 from scoresde.sde_lib import VE, VP
-from scoresde.tasks.generators import Generators
-from scoresde.tasks.reach import strays
-from scoresde.tasks.record import Record
+from scoresde.tasks import sample
+from scoresde.tasks.parts.reach import strays
+from scoresde.tasks.parts.record import Record
 from scoresde.tasks.restore import Problem, Restore
-from scoresde.tasks.ruler import Ruler
+from scoresde.tasks.studies.generators import Generators
+from scoresde.tasks.studies.ruler import Ruler
 
 from .conftest import GaussianScore, make_sampler
 

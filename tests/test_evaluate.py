@@ -18,7 +18,7 @@ from scoresde.metrics import Values, frechet_distance
 from scoresde.models import FeatureCNN, FeatureMLP
 from scoresde.samplers import Sampler
 from scoresde.tasks import Evaluate, Features, Record, Sampled
-from scoresde.tasks.gallery import Gallery
+from scoresde.tasks.parts.sample_cache import Gallery
 
 from .conftest import GaussianScore, compose, job_of, make_sde
 from .test_cli import CHOICES

@@ -204,6 +204,7 @@ def test_the_packages_of_a_wheel_are_those_of_a_checkout():
     from setuptools.config.setupcfg import read_configuration
 
     options = read_configuration(ROOT / "setup.cfg")["options"]
-    names = ["scoresde", *(f"scoresde.{name}" for name in PACKAGES)]
+    found = [path.parent.relative_to(ROOT) for name in PACKAGES for path in (ROOT / name).rglob("__init__.py")]
+    names = ["scoresde", *(f"scoresde.{'.'.join(path.parts)}" for path in found)]
     assert sorted(options["packages"]) == sorted(names)
     assert options["package_dir"] == {"scoresde": "scoresde", **{f"scoresde.{name}": name for name in PACKAGES}}

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from scoresde.data import Arrays, Condition, Conditional
-from scoresde.tasks.conditions import as_written
+from scoresde.tasks.parts.conditions import as_written
 
 COUNT = 40
 X = np.random.default_rng(0).normal(size=(COUNT, 3))

@@ -13,8 +13,8 @@ import yaml
 from scipy.stats import chi2
 
 import scoresde.figures.latent
-import scoresde.tasks.elbo
-import scoresde.tasks.generators
+import scoresde.tasks.studies.elbo
+import scoresde.tasks.studies.generators
 import scoresde.training.trainer
 from scoresde.cli import load, run
 from scoresde.conf.assemble import build_data
@@ -22,7 +22,7 @@ from scoresde.latent import VAE, Bound, Dense, DiscretisedLogistic, Gaussian, Sc
 from scoresde.metrics import Classes, mmd, mode_coverage, precision_recall, sliced_wasserstein
 from scoresde.metrics.coverage import belonging, covered
 from scoresde.models import MLP, Noise
-from scoresde.tasks.models import draw, in_data_units
+from scoresde.tasks.studies.recipes import draw, in_data_units
 from scoresde.training import Trainer
 
 from .conftest import compose, make_sde, mixture
@@ -37,7 +37,7 @@ SHORT = {"steps": 20, "batch": 16, "warmup": 2, "evaluate": 2}
 def few_shown():
     """Pictures of few points: what they show is looked at elsewhere."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (scoresde.tasks.elbo, scoresde.tasks.generators):
+        for module in (scoresde.tasks.studies.elbo, scoresde.tasks.studies.generators):
             patch.setattr(module, "SHOWN", 64)
         yield
 

@@ -33,7 +33,7 @@ OURS = set(MAY_IMPORT)
 DOORS = {
     "hydra": ("scoresde/cli.py", "conf/"),
     "omegaconf": ("scoresde/cli.py", "conf/"),
-    "wandb": ("tasks/record.py",),
+    "wandb": ("tasks/parts/record.py",),
     "torchdiffeq": ("sde_lib/ode.py",),
 }
 FILES = sorted(path.relative_to(ROOT) for name in OURS for path in (ROOT / name).rglob("*.py")) + [

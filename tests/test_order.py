@@ -11,8 +11,8 @@ from PIL import Image
 from scoresde.data import Arrays, Conditional, Data, Images, Turned, order, subset
 from scoresde.samplers import Missing
 from scoresde.tasks import Restore
-from scoresde.tasks.conditions import conditions_of
-from scoresde.tasks.points import points_of
+from scoresde.tasks.parts.conditions import conditions_of
+from scoresde.tasks.parts.points import points_of
 
 COUNT = 1200  # of either kind
 

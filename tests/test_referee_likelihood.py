@@ -17,8 +17,9 @@ from scoresde.data import Data, Digits
 from scoresde.likelihood import Likelihood
 from scoresde.likelihood.deblur import by_eigenvalues, by_products, by_two_orders
 from scoresde.sde_lib import BasisVectors, Gaussian, HutchPP, Orthogonal, Rademacher
-from scoresde.tasks import LikelihoodTask, effort
+from scoresde.tasks import LikelihoodTask
 from scoresde.tasks.likelihood import drawn
+from scoresde.tasks.parts import effort
 from tests.test_cli import TINY, job
 from tests.test_likelihood import Mixture
 

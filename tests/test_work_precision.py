@@ -11,9 +11,9 @@ import torch
 from scoresde.cli import run
 from scoresde.conf import schema
 from scoresde.samplers import PredictorCorrector, ProbabilityFlow, Uniform
-from scoresde.tasks.ruler import Ruler
-from scoresde.tasks.settings import TooDear, settings
-from scoresde.tasks.work_precision import LIKELIHOOD_COLUMNS, SAMPLER_COLUMNS
+from scoresde.tasks.studies.ruler import Ruler
+from scoresde.tasks.studies.settings import TooDear, settings
+from scoresde.tasks.studies.work_precision import LIKELIHOOD_COLUMNS, SAMPLER_COLUMNS
 from tests.conftest import compose, make
 from tests.test_cli import CHOICES, command
 

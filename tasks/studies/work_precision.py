@@ -2,10 +2,10 @@ r"""Error against work, of every sampler and every likelihood under every SDE: h
 
 One start noise for all. Work is evaluations of the score a sample (NFE), and seconds: of the solver alone, on one
 thread. Solvers with steps get what the budgets pay for, solvers with tolerances ever tighter ones
-(:mod:`scoresde.tasks.settings`).
+(:mod:`scoresde.tasks.studies.settings`).
 
 Against **data** no error can fall below what as many real data show, and that floor is measured
-(:mod:`scoresde.tasks.ruler`).
+(:mod:`scoresde.tasks.studies.ruler`).
 Against the **exact flow** there is no floor: a sampler that takes no noise carries x_T to one x_0, and the probability
 flow, solved in float64 to a hundredth of the smallest tolerance, tells which. The flow's own samples are the row
 ``exact_flow``; they have no error but the score's, and so show, beside a trained network, where the solver's drowns.
@@ -16,9 +16,9 @@ work_precision.csv, a row a run of a sampler:
 score, sde, method                 which score (``oracle``, ``network``), read under which SDE, solved by what
 setting, value                     ``steps`` or ``tolerance``, and how many or how large
 nfe, seconds                       evaluations a sample; seconds for all of them
-sliced_wasserstein, mean_error,    see :mod:`scoresde.tasks.ruler`; with ``_floor`` the mean and with ``_spread`` the
-standard covariance_error, nll_gap_nats     deviation of what real data show in absolute value endpoint_rms,
-endpoint_median      \|x_0 - exact x_0\| / sqrt(D) in model units (the data's std is one), over the
+sliced_wasserstein, mean_error,    see :mod:`scoresde.tasks.studies.ruler`; with ``_floor`` the mean and with
+covariance_error, nll_gap_nats     ``_spread`` the standard deviation of what real data show in absolute value
+endpoint_rms, endpoint_median      \|x_0 - exact x_0\| / sqrt(D) in model units (the data's std is one), over the
                                    samples; empty for a sampler that takes noise
 =================================  =====================================================================================
 
@@ -54,13 +54,13 @@ from scoresde.models import Oracle
 from scoresde.samplers import ProbabilityFlow, Sampler, finish
 from scoresde.sde_lib import SDE, BlockNoise, Counted, ScoreFn, at
 from scoresde.sde_lib.frame import under
+from scoresde.tasks.parts.progress import progress
+from scoresde.tasks.parts.record import Record
+from scoresde.tasks.parts.summary import text
+from scoresde.tasks.task import Job, Task
 
-from .progress import progress
-from .record import Record
 from .ruler import MEASURES, Ruler
 from .settings import Setting, settings, stop_at
-from .summary import text
-from .task import Job, Task
 
 log = logging.getLogger(__name__)
 

@@ -15,10 +15,10 @@ from torch import Tensor
 from scoresde.data import Data
 from scoresde.models import Oracle
 from scoresde.sde_lib import SDE, ScoreFn
+from scoresde.tasks.task import Job, Task
 from scoresde.training import Trainer
 
-from .rivals import check_trainers
-from .task import Job, Task
+from .trainers import check_trainers
 
 POINTS = 81  # a side of the grid
 BINS = 12  # of density, with as many points each

@@ -20,11 +20,11 @@ from scoresde.data import Data
 from scoresde.metrics import Classes, Coverage, mode_coverage, precision_recall, sliced_wasserstein
 from scoresde.samplers import Sampler
 from scoresde.sde_lib import SDE
+from scoresde.tasks.parts.drawing import draw as draw_score
+from scoresde.tasks.parts.progress import progress
+from scoresde.tasks.task import Job, Task
 
-from .drawing import draw as draw_score
-from .models import check_recipes, draw, in_data_units
-from .progress import progress
-from .task import Job, Task
+from .recipes import check_recipes, draw, in_data_units
 
 log = logging.getLogger(__name__)
 

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from scoresde.data import Data
 from scoresde.sde_lib import SDE, ScoreFn
+from scoresde.tasks.task import Job, Task
 from scoresde.training import Trainer
 from scoresde.training.levels import One
 
-from .rivals import check_trainers
-from .task import Job, Task
+from .trainers import check_trainers
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,7 @@ from torch import Tensor
 
 from scoresde.data import Data
 from scoresde.sde_lib import SDE, BlockNoise
-
-from .task import Job, Task
+from scoresde.tasks.task import Job, Task
 
 
 @dataclass(frozen=True)

@@ -19,12 +19,11 @@ from scoresde.data import Data
 from scoresde.likelihood import BinaryBound
 from scoresde.samplers import Film, binary_ancestral
 from scoresde.sde_lib import BinaryChain, BlockNoise, ScoreFn
-
-from .likelihood import mean_and_stderr
-from .points import points_of
-from .progress import progress
-from .record import Record
-from .task import Job, Task
+from scoresde.tasks.likelihood import mean_and_stderr
+from scoresde.tasks.parts.points import points_of
+from scoresde.tasks.parts.progress import progress
+from scoresde.tasks.parts.record import Record
+from scoresde.tasks.task import Job, Task
 
 
 @dataclass(frozen=True)

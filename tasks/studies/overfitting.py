@@ -20,11 +20,10 @@ from torch import Tensor
 from scoresde.data import Data
 from scoresde.likelihood import Dequantisation, Likelihood, UniformDequantisation
 from scoresde.sde_lib import SDE, ScoreFn
-
-from .effort import refuse_error
-from .likelihood import LikelihoodTask, mean_and_stderr
-from .record import Record
-from .task import Job, Task
+from scoresde.tasks.likelihood import LikelihoodTask, mean_and_stderr
+from scoresde.tasks.parts.effort import refuse_error
+from scoresde.tasks.parts.record import Record
+from scoresde.tasks.task import Job, Task
 
 
 @dataclass(frozen=True)

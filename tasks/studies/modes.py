@@ -16,11 +16,10 @@ from scoresde.data import Data
 from scoresde.metrics import belonging
 from scoresde.samplers import Sampler
 from scoresde.sde_lib import SDE, Counted, ScoreFn
-
-from .drawing import draw
-from .progress import progress
-from .record import Record
-from .task import Job, Task
+from scoresde.tasks.parts.drawing import draw
+from scoresde.tasks.parts.progress import progress
+from scoresde.tasks.parts.record import Record
+from scoresde.tasks.task import Job, Task
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""What tasks have in common: the run's record, points, samples, conditions and progress."""

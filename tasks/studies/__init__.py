@@ -1,0 +1,1 @@
+"""Experiments: tasks that compare networks, samplers or models, or look along a training."""
