@@ -26,7 +26,8 @@ from torch import Tensor
 from scoresde.data import Data
 from scoresde.likelihood import Dequantisation, Likelihood, UniformDequantisation, VariationalBound, bin_edges
 from scoresde.samplers import Grid
-from scoresde.sde_lib import SDE, BlockNoise, ScoreFn
+from scoresde.sde_lib import SDE, ScoreFn
+from scoresde.tasks.parts.batches import batches
 from scoresde.tasks.parts.effort import refuse_error
 from scoresde.tasks.parts.points import points_of
 from scoresde.tasks.parts.progress import progress
@@ -144,16 +145,14 @@ class Bound(Task):
         discretised, dtype = self.decoder_of(data) == "discretised", getattr(torch, self.dtype)
         times, parts, sums, draws, evaluations = self.grid(sde, self.steps), [], 0.0, 0.0, 0.0
         with progress("bounding", len(r)) as advance:
-            for first in range(0, len(r), self.batch):
-                k = r[first : first + self.batch]
-                size, edges, point, jacobian = len(k), None, k, data.log_det
+            for batch in batches(len(r), self.batch, advance):
+                k = r[batch.rows]
+                edges, point, jacobian = None, k, data.log_det
                 if discretised:
                     point, jacobian = data.dequantise(k.double(), torch.full(k.shape, 0.5, dtype=torch.float64)), 0.0
                     edges = tuple(each.to(self.device) for each in bin_edges(data, k))
                 elif data.levels is not None:
-                    places = BlockNoise(
-                        self.seed, first, size, data.shape, torch.float64, "cpu", stream="dequantisation"
-                    )
+                    places = batch.noise(self.seed, data.shape, torch.float64, "cpu", "dequantisation")
                     point = data.dequantise(k, places.uniform())
                 found = self.bound(
                     sde,
@@ -161,12 +160,11 @@ class Bound(Task):
                     data.encode(point).to(self.device, dtype),
                     times,
                     edges,
-                    BlockNoise(self.seed, first, size, data.shape, dtype, self.device, stream="bound"),
-                    on_step=lambda share, first=first, size=size: advance(first, size, share),
+                    batch.noise(self.seed, data.shape, dtype, self.device, "bound"),
+                    on_step=batch.on_step,
                 )
-                advance(first + size)
                 sums, draws = sums + found.sums.double().cpu(), draws + found.draws.double().cpu()
-                evaluations += found.nfe * size
+                evaluations += found.nfe * batch.size
                 columns = (found.log_prob + jacobian, found.prior, found.diffusion, found.reconstruction - jacobian)
                 parts.append((point, *(each.double().cpu() for each in (*columns, found.stderr))))
         names = ("x", "log_prob", "prior", "diffusion", "reconstruction", "stderr")

@@ -24,6 +24,7 @@ from torch import Tensor
 from scoresde.data import Data
 from scoresde.likelihood import Dequantisation, Likelihood, UniformDequantisation
 from scoresde.sde_lib import SDE, Draws, ScoreFn
+from scoresde.tasks.parts.batches import batches
 from scoresde.tasks.parts.effort import refuse_error
 from scoresde.tasks.parts.progress import progress
 from scoresde.tasks.parts.record import Record
@@ -155,15 +156,14 @@ class EMALength(Task):
         """The loss (N,), a mean over draws of noise that are the same for every network."""
         dtype, parts, source = getattr(torch, self.dtype), [], Draws(self.seed, len(r), purpose="task=ema")
         with progress(f"loss, {name}", len(r)) as advance:
-            for first in range(0, len(r), self.batch):
-                raw, total = r[first : first + self.batch].to(self.device), 0.0
+            for batch in batches(len(r), self.batch, advance):
+                raw, total = r[batch.rows].to(self.device), 0.0
                 for draw in range(self.draws):
-                    draws = source.at(draw).part(first, len(raw))
+                    draws = source.at(draw).part(batch.first, batch.size)
                     u = draws.uniform("dequantisation", raw).to(dtype) if data.levels else None
                     x = data.encode(data.dequantise(raw, u)).to(dtype)
                     total = total + self.loss(sde, score, x, draws).double()
                 parts.append((total / self.draws).cpu())
-                advance(first + len(raw))
         return torch.cat(parts).numpy()
 
     def metrics(self, data: Data, found: dict[str, np.ndarray], own: dict[str, np.ndarray], best: int) -> dict:

@@ -1,8 +1,8 @@
 r"""How good are the samples? Distances, coverage and classes, each beside its floor: what real data show.
 
 Samples are drawn once and kept (:mod:`scoresde.tasks.parts.sample_cache`); asked for again, or for more of them, those
-are taken that are there. They are compared with held-out data in the features of a small classifier that learnt these data (
-:mod:`scoresde.models.features`), or as they are, in model units, where they are vectors:
+are taken that are there. They are compared with held-out data in the features of a small classifier that learnt these
+data (:mod:`scoresde.models.features`), or as they are, in model units, where they are vectors:
 
 * ``fd-NET@HASH``, ``kd-NET@HASH``: the Frechet and the kernel distance (:mod:`scoresde.metrics.frechet`,
   :mod:`scoresde.metrics.kernel`) of features. They compare with no other network's and with no FID; HASH is that of the
@@ -49,14 +49,14 @@ from scoresde.metrics.kernel import rows
 from scoresde.metrics.support import radii
 from scoresde.samplers import Sampler, TemperedNoise, Tempering
 from scoresde.sde_lib import SDE, Counted
+from scoresde.tasks.parts.batches import Batch
 from scoresde.tasks.parts.conditions import encoded
-from scoresde.tasks.parts.drawing import as_data
+from scoresde.tasks.parts.drawing import Drawing, as_data
 from scoresde.tasks.parts.inception import inception, inception_distances
 from scoresde.tasks.parts.progress import progress
 from scoresde.tasks.parts.sample_cache import Gallery, Kept
 from scoresde.training import Recipe
 
-from .sample import Sample
 from .task import Job, Task
 
 log = logging.getLogger(__name__)
@@ -103,9 +103,9 @@ class Evaluate(Task):
             raise ValueError(f"count={self.count} must be at least {LEAST} to compare samples with data")
 
     @property
-    def drawing(self) -> Sample:
-        """What draws the samples."""
-        return Sample(self.sampler, self.tempering, self.count, self.batch, self.seed, self.device, self.dtype)
+    def drawing(self) -> Drawing:
+        """How the samples are drawn."""
+        return Drawing(self.sampler, self.tempering, self.batch, self.seed, self.device, self.dtype)
 
     def check(self, sde: SDE, data: Data) -> None:
         known = data.condition
@@ -223,7 +223,9 @@ class Evaluate(Task):
 
             def draw(first: int, size: int):
                 before = counted.evaluations
-                x = drawing.part(sde, counted, data.shape, first, size, None, told, advance)
+                batch = Batch(first, size, lambda share: advance(first, size, share))
+                x = drawing.part(sde, counted, data.shape, batch, told)
+                advance(first + size)
                 return as_data(data, x), counted.evaluations - before
 
             piece = min(self.batch, PIECE) if pictures else self.batch

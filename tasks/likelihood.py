@@ -48,7 +48,8 @@ from scoresde.data.order import order
 from scoresde.likelihood import CrossCheck, Dequantisation, Likelihood, UniformDequantisation
 from scoresde.likelihood.dequantisation import Dequantised, log_mean
 from scoresde.likelihood.likelihood import TIGHT
-from scoresde.sde_lib import SDE, BlockNoise, ScoreFn
+from scoresde.sde_lib import SDE, ScoreFn
+from scoresde.tasks.parts.batches import batches
 from scoresde.tasks.parts.conditions import as_written, conditions_of, encoded, told
 from scoresde.tasks.parts.effort import PILOT, Effort, choose
 from scoresde.tasks.parts.points import points_of
@@ -291,14 +292,11 @@ class LikelihoodTask(Task):
         """The start's error and the share of unresolved points, of up to ``CHECKED`` of the points r (N, *)."""
         (r, y), parts, dtype = drawn(r, y, CHECKED), [], getattr(torch, self.dtype)
         points = as_they_are if data.levels is None else self.dequantisation.draw
-        for first in range(0, len(r), self.batch):
-            raw = r[first : first + self.batch]
-            own = told(score, y, slice(first, first + len(raw)), self.device, dtype)
-            uniform, probes = (
-                BlockNoise(self.seed, first, len(raw), data.shape, *rest)
-                for rest in ((torch.float64, "cpu", "dequantisation"), (dtype, self.device, "start"))
-            )
-            x = points(sde, data, raw, uniform.uniform()).x.to(self.device, dtype)
+        for batch in batches(len(r), self.batch):
+            own = told(score, y, batch.rows, self.device, dtype)
+            uniform = batch.noise(self.seed, data.shape, torch.float64, "cpu", "dequantisation")
+            probes = batch.noise(self.seed, data.shape, dtype, self.device, "start")
+            x = points(sde, data, r[batch.rows], uniform.uniform()).x.to(self.device, dtype)
             found = self.likelihood.start_error(sde, own, x, probes)
             parts.append(torch.stack([found.difference, found.assumed, found.detail]).double().cpu())
         difference, assumed, detail = torch.cat(parts, 1)
@@ -420,27 +418,24 @@ class LikelihoodTask(Task):
             points = self.dequantisation.draw
         parts, evaluations, dtype = [], 0.0, getattr(torch, self.dtype)
         with progress(what, len(r), leave) as advance:
-            for first in range(skip, len(r), self.batch):
-                raw, kept, rows = r[first : first + self.batch], (), []
-                size = len(raw)
-                own = told(score, y, slice(first, first + size), self.device, dtype)
-                uniform = BlockNoise(self.seed, first, size, data.shape, torch.float64, "cpu", stream="dequantisation")
+            for batch in batches(len(r), self.batch, advance, skip):
+                kept, rows, own = (), [], told(score, y, batch.rows, self.device, dtype)
+                uniform = batch.noise(self.seed, data.shape, torch.float64, "cpu", "dequantisation")
                 for j in range(count):
-                    point = points(sde, data, raw, uniform.uniform())
+                    point = points(sde, data, r[batch.rows], uniform.uniform())
                     found = likelihood(
                         sde,
                         own,
                         point.x.to(self.device, dtype),
                         # made anew, so that all points of a bin meet the same probes
-                        BlockNoise(self.seed, first, size, data.shape, dtype, self.device, stream="probes"),
-                        on_step=lambda share, j=j, first=first, size=size: advance(first, size, (j + share) / count),
+                        batch.noise(self.seed, data.shape, dtype, self.device, "probes"),
+                        on_step=lambda share, j=j, batch=batch: batch.on_step((j + share) / count),
                     )
-                    evaluations += found.nfe * size
+                    evaluations += found.nfe * batch.size
                     kept = kept or (point.r, found.z.cpu())
                     terms = (found.log_prob, found.probe_stderr, found.start_term, found.prior_term)
                     log_prob, *terms = (term.double().cpu() for term in terms)
                     rows.append(torch.stack([log_prob - point.log_q, *terms]))
-                advance(first + size)
                 log_weights, *terms = torch.stack(rows, 1)
                 log_prob, shares = log_mean(log_weights)
                 # errors of the same probes add up as they are, not as the root of a sum of squares
@@ -458,18 +453,14 @@ class LikelihoodTask(Task):
         """
         parts, dtype = [], getattr(torch, self.dtype)
         with progress("cross-checking", len(r)) as advance:
-            for first in range(0, len(r), self.batch):
-                x = data.encode(r[first : first + self.batch]).to(self.device, dtype)
-                size = len(x)
-                own = told(score, y, slice(first, first + size), self.device, dtype)
+            for batch in batches(len(r), self.batch, advance):
                 found = self.crosscheck(
                     sde,
-                    own,
-                    x,
-                    BlockNoise(self.seed, first, size, data.shape, dtype, self.device, stream="crosscheck"),
-                    on_step=lambda share, first=first, size=size: advance(first, size, share),
+                    told(score, y, batch.rows, self.device, dtype),
+                    data.encode(r[batch.rows]).to(self.device, dtype),
+                    batch.noise(self.seed, data.shape, dtype, self.device, "crosscheck"),
+                    on_step=batch.on_step,
                 )
-                advance(first + size)
                 parts.append((found.log_prob.double().cpu() + data.log_det, found.stderr.double().cpu()))
         log_prob, stderr = (torch.cat(column) for column in zip(*parts, strict=True))
         return {"crosscheck_log_prob": log_prob, "crosscheck_stderr": stderr}, found.shared

@@ -32,9 +32,9 @@ from scoresde.metrics import Cells, CopyingTest, copying_test, nearest
 from scoresde.samplers import Sampler, TemperedNoise, Tempering
 from scoresde.sde_lib import SDE, Counted
 from scoresde.sde_lib.noise import seed_of
+from scoresde.tasks.parts.drawing import Drawing
 from scoresde.tasks.parts.record import Record
 
-from .sample import Sample
 from .task import Job, Task
 
 log = logging.getLogger(__name__)
@@ -83,9 +83,9 @@ class Memorisation(Task):
         self.drawing  # noqa: B018 (its own checks)
 
     @property
-    def drawing(self) -> Sample:
-        """What draws the samples."""
-        return Sample(self.sampler, self.tempering, self.count, self.batch, self.seed, self.device, self.dtype)
+    def drawing(self) -> Drawing:
+        """How the samples are drawn."""
+        return Drawing(self.sampler, self.tempering, self.batch, self.seed, self.device, self.dtype)
 
     def check(self, sde: SDE, data: Data) -> None:
         if min(len(data.train), len(data.test)) < 4:

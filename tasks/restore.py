@@ -33,6 +33,8 @@ from scoresde.data import Data, read_points, subset
 from scoresde.metrics import sliced_wasserstein
 from scoresde.samplers import Conditioner, ExactPosterior, Mask, Masking, Missing, Operator, Sampler, in_model_units
 from scoresde.sde_lib import SDE, BlockNoise, Counted, ScoreFn
+from scoresde.tasks.parts.batches import Batch, batches
+from scoresde.tasks.parts.drawing import noises
 from scoresde.tasks.parts.points import held_out, refuse_far
 from scoresde.tasks.parts.progress import progress
 from scoresde.tasks.parts.reach import OUT, beyond, draws_with, range_of, worst
@@ -171,9 +173,8 @@ class Restore(Task):
         parts, dtype, count = [], getattr(torch, self.dtype), len(problem.y)
         size = max(1, self.batch // (draws * self.conditioner.load(draws)))
         with progress("drawing", count) as advance:
-            for first in range(0, count, size):
-                points = torch.arange(first, min(first + size, count))
-                numbers = points.repeat_interleave(draws)
+            for batch in batches(count, size, advance):
+                numbers = torch.arange(batch.first, batch.first + batch.size).repeat_interleave(draws)
                 measurement = in_model_units(
                     problem.operator.rows(numbers),
                     problem.y[numbers],
@@ -184,19 +185,10 @@ class Restore(Task):
                     draws=draws,
                 )
                 sampler, posterior = self.conditioner.condition(self.sampler, sde, score, measurement)
-                start, noise = (
-                    BlockNoise(self.seed, first * draws, len(numbers), data.shape, dtype, self.device, stream)
-                    for stream in ("prior", "sampler")
-                )
-                x = sampler(
-                    sde,
-                    posterior,
-                    start() * sde.prior_std,
-                    noise,
-                    on_step=lambda share, first=first, points=points: advance(first, len(points), share),
-                )
-                parts.append(data.decode(x.double().cpu()).unflatten(0, (len(points), draws)))
-                advance(first + len(points))
+                samples = Batch(batch.first * draws, len(numbers))
+                start, noise = noises(samples, self.seed, data.shape, dtype, self.device)
+                x = sampler(sde, posterior, start() * sde.prior_std, noise, on_step=batch.on_step)
+                parts.append(data.decode(x.double().cpu()).unflatten(0, (batch.size, draws)))
         x = torch.cat(parts)
         if (seen := exactly_known(problem.operator)) is not None:
             x = torch.where(seen[:, None], problem.y[:, None], x)

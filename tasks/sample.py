@@ -2,7 +2,6 @@
 
 import logging
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -13,10 +12,9 @@ from torch import Tensor
 from scoresde.data import Data
 from scoresde.metrics import sliced_wasserstein
 from scoresde.samplers import Film, Sampler, TemperedNoise, Tempering
-from scoresde.sde_lib import SDE, BlockNoise, Counted, ScoreFn
+from scoresde.sde_lib import SDE, Counted, ScoreFn
 from scoresde.tasks.parts.conditions import Judged, as_written, encoded, judged, nearest_data, told
-from scoresde.tasks.parts.drawing import as_data
-from scoresde.tasks.parts.progress import progress
+from scoresde.tasks.parts.drawing import Drawing, as_data
 from scoresde.tasks.parts.reach import strays
 from scoresde.tasks.parts.record import Record
 
@@ -55,8 +53,12 @@ class Sample(Task):
         return not getattr(self.sampler, "one_level", False)
 
     def __post_init__(self):
-        if self.batch < 1:
-            raise ValueError(f"`batch`={self.batch} must be at least 1")
+        self.drawing  # noqa: B018 (its own checks)
+
+    @property
+    def drawing(self) -> Drawing:
+        """How the samples are drawn."""
+        return Drawing(self.sampler, self.tempering, self.batch, self.seed, self.device, self.dtype)
 
     def __call__(self, job: Job) -> dict:
         sde, data, record = job.sde, job.data, job.record
@@ -68,7 +70,7 @@ class Sample(Task):
         known = data.condition
         y = None if known is None else known.drawn(count, self.seed)
         started = time.monotonic()
-        samples = self.draw(sde, counted, data.shape, count, film, encoded(data, y))
+        samples = self.drawing.draw(sde, counted, data.shape, count, encoded(data, y), film)
         seconds = time.monotonic() - started
 
         r = torch.from_numpy(x := as_data(data, samples))
@@ -84,51 +86,6 @@ class Sample(Task):
             **(distances(r, data) if y is None else conditional_distances(r, y, data)),
             **verdict.metrics(),
         }
-
-    def draw(
-        self,
-        sde: SDE,
-        score: ScoreFn,
-        shape: tuple[int, ...],
-        count: int,
-        film: Film | None = None,
-        y: Tensor | None = None,
-    ) -> Tensor:
-        """Samples in model units, shape (count, *shape), with their y (count, condition) as networks are told it."""
-        parts = []
-        with progress("sampling", count) as advance:
-            for first in range(0, count, self.batch):
-                size = min(self.batch, count - first)
-                parts.append(self.part(sde, score, shape, first, size, film if first == 0 else None, y, advance))
-        return torch.cat(parts)
-
-    def part(
-        self,
-        sde: SDE,
-        score: ScoreFn,
-        shape: tuple[int, ...],
-        first: int,
-        size: int,
-        film: Film | None = None,
-        y: Tensor | None = None,
-        advance: Callable[..., None] = lambda *arguments: None,
-    ) -> Tensor:
-        """The samples numbered first ... first + size - 1, shape (size, *shape), of all samples' y."""
-        dtype, std = getattr(torch, self.dtype), self.tempering.noise * sde.prior_std
-        start, noise = (
-            BlockNoise(self.seed, first, size, shape, dtype, self.device, stream) for stream in ("prior", "sampler")
-        )
-        own = told(score, y, slice(first, first + size), self.device, dtype)
-        x = self.sampler(
-            sde,
-            self.tempering.score(sde, own),
-            start() * std,
-            self.tempering.randn_like(noise),
-            film=film,
-            on_step=lambda share: advance(first, size, share),
-        )
-        advance(first + size)
-        return x
 
     def show(
         self,

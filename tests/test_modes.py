@@ -67,9 +67,9 @@ def test_samples_belong_to_whom_drew_them(shape):
 
 
 def test_mistakes_are_named(tmp_path):
-    with pytest.raises(ValueError, match="task.seeds=0 must be at least 1"):
+    with pytest.raises(ValueError, match="`seeds`=0 must be at least 1"):
         Modes({"em": None}, seeds=0)
-    with pytest.raises(ValueError, match="task.samplers is empty"):
+    with pytest.raises(ValueError, match="`samplers` is empty"):
         Modes({})
     with pytest.raises(ValueError, match="task=modes needs data that are a mixture"):
         job(tmp_path, "data=moons", "task=modes", "model.width=8", "training.steps=1", "training.batch=8")

@@ -16,6 +16,7 @@ from scoresde.sde_lib import SDE, BlockNoise, ScoreFn, frame, integrate
 from scoresde.sde_lib.frame import Flow, check_clock
 from scoresde.sde_lib.ode import check_solver
 
+from .batches import batches
 from .progress import progress
 
 
@@ -64,9 +65,8 @@ class Codec:
         ends = (problem.sde.eps, problem.sde.T), (problem.scale(sde.eps), problem.scale(sde.T))
         (start, end), (scale, scale_at_end) = ends if to_noise else (pair[::-1] for pair in ends)
         with progress(what, len(x)) as advance:
-            for first in range(0, len(x), self.batch):
-                part = x[first : first + self.batch].to(self.device, dtype)
-                size = len(part)
+            for batch in batches(len(x), self.batch, advance):
+                part = x[batch.rows].to(self.device, dtype)
                 y = integrate(
                     Flow(problem.sde, problem.score, part.shape[1:], dtype),
                     part.flatten(1) / scale,
@@ -76,10 +76,9 @@ class Codec:
                     rtol=self.rtol,
                     atol=self.atol,
                     steps=self.steps,
-                    on_step=lambda share, first=first, size=size: advance(first, size, share),
+                    on_step=batch.on_step,
                 )
                 parts.append((y.reshape(part.shape) * scale_at_end).cpu())
-                advance(first + size)
         return torch.cat(parts)
 
 

@@ -1,47 +1,102 @@
-"""Samples of a score, batch by batch, and as files hold them: what several tasks have in common."""
+"""Samples of a score, batch by batch, and as files hold them."""
 
-from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from scoresde.data import Data
-from scoresde.samplers import Sampler
+from scoresde.samplers import Film, Sampler, TemperedNoise, Tempering
 from scoresde.sde_lib import SDE, BlockNoise, ScoreFn
 
+from .batches import Advance, Batch, batches
+from .conditions import told
+from .progress import progress
 
-def draw(
-    sampler: Sampler,
-    sde: SDE,
-    score: ScoreFn,
-    shape: tuple[int, ...],
-    count: int,
-    batch: int,
-    seed: int,
-    device: str,
-    dtype: torch.dtype,
-    tell: Callable[[int, int, float], None],
-) -> Tensor:
-    """Samples in model units, (count, *shape), on the CPU; they do not depend on the batch.
+
+@dataclass(frozen=True)
+class Drawing:
+    """How samples are drawn. Sample number i depends on the seed and on i, and not on the batch.
 
     Arguments:
-        tell: told of the first sample of a batch, its size and the share of the way done.
+        sampler: what turns noise into samples.
+        tempering: the temperature of the samples, and how it is reached.
+        batch: how many at a time.
+        seed: of the noise.
+        device, dtype: where, and in which precision.
     """
-    parts = []
-    for first in range(0, count, batch):
-        size = min(batch, count - first)
-        start, noise = (BlockNoise(seed, first, size, shape, dtype, device, stream) for stream in ("prior", "sampler"))
 
-        def on_step(share: float, first: int = first, size: int = size) -> None:
-            tell(first, size, share)
+    sampler: Sampler
+    tempering: Tempering = field(default_factory=TemperedNoise)
+    batch: int = 1024
+    seed: int = 0
+    device: str = "cpu"
+    dtype: str = "float32"
 
-        parts.append(sampler(sde, score, start() * sde.prior_std, noise, on_step=on_step).cpu())
-    return torch.cat(parts)
+    def __post_init__(self):
+        if self.batch < 1:
+            raise ValueError(f"`batch`={self.batch} must be at least 1")
+
+    def draw(
+        self,
+        sde: SDE,
+        score: ScoreFn,
+        shape: tuple[int, ...],
+        count: int,
+        y: Tensor | None = None,
+        film: Film | None = None,
+        advance: Advance | None = None,
+    ) -> Tensor:
+        """Returns samples in model units, (count, *shape), on the CPU.
+
+        Arguments:
+            y: of each sample, (count, condition), or (1, condition) of all, as networks take it; None without.
+            film: records the way of the first batch.
+            advance: moves the caller's progress bar; by default one of its own is shown.
+        """
+        if advance is None:
+            with progress("sampling", count) as advance:
+                return self.draw(sde, score, shape, count, y, film, advance)
+        parts = [
+            self.part(sde, score, shape, batch, y, None if batch.first else film).cpu()
+            for batch in batches(count, self.batch, advance)
+        ]
+        return torch.cat(parts)
+
+    def part(
+        self,
+        sde: SDE,
+        score: ScoreFn,
+        shape: tuple[int, ...],
+        batch: Batch,
+        y: Tensor | None = None,
+        film: Film | None = None,
+    ) -> Tensor:
+        """Returns the samples of one batch in model units, (size, *shape), on the device; y is that of all samples."""
+        dtype = getattr(torch, self.dtype)
+        start, noise = noises(batch, self.seed, shape, dtype, self.device)
+        return self.sampler(
+            sde,
+            self.tempering.score(sde, told(score, y, batch.rows, self.device, dtype)),
+            start() * (self.tempering.noise * sde.prior_std),
+            self.tempering.randn_like(noise),
+            film=film,
+            on_step=batch.on_step,
+        )
+
+
+def noises(
+    batch: Batch, seed: int, shape: tuple[int, ...], dtype: torch.dtype, device: str
+) -> tuple[BlockNoise, BlockNoise]:
+    """Returns the noise that the samples of a batch start from, and the noise of the sampler's steps."""
+    return batch.noise(seed, shape, dtype, device, "prior"), batch.noise(seed, shape, dtype, device, "sampler")
 
 
 def as_data(data: Data, x: Tensor) -> np.ndarray:
-    """Samples in model units, (N, *), as the data are: float64, or integers, rounded down, in a byte where they fit."""
+    """Returns samples x (N, *) in model units as the data are: float64, or integers, rounded down, in a byte where they
+    fit.
+    """
     r = data.decode(x.double().cpu())
     if not bool(r.isfinite().all()):
         bad = int((~r.flatten(1).isfinite().all(1)).sum())

@@ -18,8 +18,10 @@ from torch import Tensor
 from scoresde.data import Data
 from scoresde.likelihood import BinaryBound
 from scoresde.samplers import Film, binary_ancestral
-from scoresde.sde_lib import BinaryChain, BlockNoise, ScoreFn
+from scoresde.sde_lib import BinaryChain, ScoreFn
 from scoresde.tasks.likelihood import mean_and_stderr
+from scoresde.tasks.parts.batches import batches
+from scoresde.tasks.parts.drawing import noises
 from scoresde.tasks.parts.points import points_of
 from scoresde.tasks.parts.progress import progress
 from scoresde.tasks.parts.record import Record
@@ -94,19 +96,10 @@ class Binary(Task):
         """Rows of 0 and 1, shape (count, *shape), int64."""
         parts, dtype = [], getattr(torch, self.dtype)
         with progress("sampling", count) as advance:
-            for first in range(0, count, self.batch):
-                size = min(self.batch, count - first)
-                start, noise = (
-                    BlockNoise(self.seed, first, size, shape, dtype, self.device, stream)
-                    for stream in ("prior", "sampler")
-                )
+            for batch in batches(count, self.batch, advance):
+                start, noise = noises(batch, self.seed, shape, dtype, self.device)
                 x = binary_ancestral(
-                    chain,
-                    logits,
-                    start(),
-                    noise,
-                    film=film if first == 0 else None,
-                    on_step=lambda share, first=first, size=size: advance(first, size, share),
+                    chain, logits, start(), noise, film=None if batch.first else film, on_step=batch.on_step
                 )
                 parts.append((x > 0).long().cpu())
         return torch.cat(parts)
@@ -117,17 +110,15 @@ class Binary(Task):
         """
         parts, sums, draws, dtype = [], 0.0, 0.0, getattr(torch, self.dtype)
         with progress("bounding", len(k)) as advance:
-            for first in range(0, len(k), self.batch):
-                x = (2.0 * k[first : first + self.batch].double() - 1).to(self.device, dtype)
-                size = len(x)
+            for batch in batches(len(k), self.batch, advance):
+                x = (2.0 * k[batch.rows].double() - 1).to(self.device, dtype)
                 found = self.bound(
                     chain,
                     logits,
                     x,
-                    BlockNoise(self.seed, first, size, data.shape, dtype, self.device, stream="bound"),
-                    on_step=lambda share, first=first, size=size: advance(first, size, share),
+                    batch.noise(self.seed, data.shape, dtype, self.device, "bound"),
+                    on_step=batch.on_step,
                 )
-                advance(first + size)
                 sums, draws = sums + found.sums.double().cpu(), draws + found.draws.double().cpu()
                 parts.append([getattr(found, name).double().cpu() for name in COLUMNS])
         result = {name: torch.cat(column) for name, column in zip(COLUMNS, zip(*parts, strict=True), strict=True)}

@@ -22,6 +22,7 @@ from scoresde.likelihood import Likelihood
 from scoresde.samplers import Sampler
 from scoresde.sde_lib import SDE, BlockNoise
 from scoresde.tasks.likelihood import mean_and_stderr
+from scoresde.tasks.parts.batches import batches
 from scoresde.tasks.parts.effort import refuse_error
 from scoresde.tasks.parts.points import points_of
 from scoresde.tasks.parts.progress import progress
@@ -134,17 +135,12 @@ class Elbo(Task):
         """The terms of each point in nats and data units, (N,) float64."""
         dtype, parts = getattr(torch, self.dtype), []
         with progress(f"scoring by {name}", len(r)) as advance:
-            for first in range(0, len(r), self.batch):
-                part = r[first : first + self.batch]
-                noise = BlockNoise(self.seed, first, len(part), (model.latent,), dtype, self.device, "code")
-                level = BlockNoise(self.seed, first, len(part), (1,), dtype, self.device, "level")
-                x = data.encode(data.dequantise(part, None).double()).to(self.device, dtype)
-
-                def tell(share: float, first: int = first, size: int = len(part)) -> None:
-                    advance(first, size, share)
-
-                parts.append(model.terms(x, noise, level.uniform, self.likelihood, self.samples, on_step=tell))
-                advance(first + len(part))
+            for batch in batches(len(r), self.batch, advance):
+                noise = batch.noise(self.seed, (model.latent,), dtype, self.device, "code")
+                level = batch.noise(self.seed, (1,), dtype, self.device, "level")
+                x = data.encode(data.dequantise(r[batch.rows], None).double()).to(self.device, dtype)
+                terms = model.terms(x, noise, level.uniform, self.likelihood, self.samples, on_step=batch.on_step)
+                parts.append(terms)
         jacobian = 0.0 if model.observation.integers else data.log_det
 
         def joined(key: str) -> Tensor:

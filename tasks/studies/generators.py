@@ -20,7 +20,8 @@ from scoresde.data import Data
 from scoresde.metrics import Classes, Coverage, mode_coverage, precision_recall, sliced_wasserstein
 from scoresde.samplers import Sampler
 from scoresde.sde_lib import SDE
-from scoresde.tasks.parts.drawing import draw as draw_score
+from scoresde.tasks.parts.batches import Advance
+from scoresde.tasks.parts.drawing import Drawing
 from scoresde.tasks.parts.progress import progress
 from scoresde.tasks.task import Job, Task
 
@@ -114,11 +115,11 @@ class Generators(Task):
         with progress("sampling", len(trained) * count) as advance:
             for k, (label, model) in enumerate(trained.items()):
 
-                def tell(first: int, size: int, share: float, k: int = k) -> None:
+                def move(first: int, size: int = 0, share: float = 0.0, k: int = k) -> None:
                     advance(k * count + first, size, share)
 
                 name = label.split("/")[0]
-                x = self.draw(model, sde, data, count, name == "score", tell)
+                x = self.draw(model, sde, data, count, name == "score", move)
                 r = in_data_units(data, x)
                 advance((k + 1) * count)
                 table.setdefault(name, []).append(self.measure(r, data, judge))
@@ -136,12 +137,12 @@ class Generators(Task):
         record.picture(generators(x, real, table, floor, modes, path, data.levels, data.distance_unit))
         return metrics
 
-    def draw(self, model: Any, sde: SDE, data: Data, count: int, is_score: bool, tell) -> Tensor:
+    def draw(self, model: Any, sde: SDE, data: Data, count: int, is_score: bool, move: Advance) -> Tensor:
         """Samples in model units, (count, *), on the CPU."""
         if not is_score:
-            return draw(model, self.sampler, count, self.batch, self.seed, tell)
-        dtype = getattr(torch, self.dtype)
-        return draw_score(self.sampler, sde, model, data.shape, count, self.batch, self.seed, self.device, dtype, tell)
+            return draw(model, self.sampler, count, self.batch, self.seed, move)
+        drawing = Drawing(self.sampler, batch=self.batch, seed=self.seed, device=self.device, dtype=self.dtype)
+        return drawing.draw(sde, model, data.shape, count, advance=move)
 
     def measure(self, r: Tensor, data: Data, judge: Classes | None) -> dict[str, Any]:
         """What points in data units cover, and how far they are from held-out data."""

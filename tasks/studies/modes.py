@@ -16,7 +16,8 @@ from scoresde.data import Data
 from scoresde.metrics import belonging
 from scoresde.samplers import Sampler
 from scoresde.sde_lib import SDE, Counted, ScoreFn
-from scoresde.tasks.parts.drawing import draw
+from scoresde.tasks.parts.batches import Advance
+from scoresde.tasks.parts.drawing import Drawing
 from scoresde.tasks.parts.progress import progress
 from scoresde.tasks.parts.record import Record
 from scoresde.tasks.task import Job, Task
@@ -68,10 +69,10 @@ class Modes(Task):
                 counted, rows = Counted(score), []
                 for seed in range(self.seed, self.seed + self.seeds):
 
-                    def tell(first: int, size: int, share: float, done: int = done) -> None:
+                    def move(first: int, size: int = 0, share: float = 0.0, done: int = done) -> None:
                         advance(done + first, size, share)
 
-                    x = self.draw(sampler, sde, counted, data, count, seed, tell)
+                    x = self.draw(sampler, sde, counted, data, count, seed, move)
                     done += count
                     owner = belonging(x.flatten(1).double(), components)
                     rows.append(torch.bincount(owner, minlength=len(truth)).double() / count)
@@ -85,10 +86,12 @@ class Modes(Task):
         self.show(data, truth, shares, drawn, record)
         return metrics
 
-    def draw(self, sampler: Sampler, sde: SDE, score: ScoreFn, data: Data, count: int, seed: int, tell) -> Tensor:
+    def draw(
+        self, sampler: Sampler, sde: SDE, score: ScoreFn, data: Data, count: int, seed: int, move: Advance
+    ) -> Tensor:
         """Samples in model units, shape (count, *), on the CPU."""
-        dtype = getattr(torch, self.dtype)
-        x = draw(sampler, sde, score, data.shape, count, self.batch, seed, self.device, dtype, tell)
+        drawing = Drawing(sampler, batch=self.batch, seed=seed, device=self.device, dtype=self.dtype)
+        x = drawing.draw(sde, score, data.shape, count, advance=move)
         if not bool(x.isfinite().all()):
             raise FloatingPointError("samples are not finite; try smaller Langevin steps, or more steps")
         return x

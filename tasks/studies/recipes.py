@@ -1,6 +1,6 @@
 """Latent-variable models by recipes, ``job.networks.models()``: checks of the recipes, and samples."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -8,6 +8,7 @@ from torch import Tensor
 
 from scoresde.data import Data
 from scoresde.samplers import Sampler
+from scoresde.tasks.parts.batches import Advance, batches
 from scoresde.training import Recipe
 
 
@@ -38,18 +39,11 @@ def check_recipes(models: Mapping[str, Any]) -> None:
         before.append(name)
 
 
-def draw(
-    model: Any, sampler: Sampler, count: int, batch: int, seed: int, tell: Callable[[int, int, float], None]
-) -> Tensor:
+def draw(model: Any, sampler: Sampler, count: int, batch: int, seed: int, advance: Advance) -> Tensor:
     """Samples (N, *) in model units, on the CPU, from a latent-variable model."""
-    parts = []
-    for first in range(0, count, batch):
-        size = min(batch, count - first)
-
-        def on_step(share: float, first: int = first, size: int = size) -> None:
-            tell(first, size, share)
-
-        parts.append(model.draw(sampler, seed, first, size, on_step).cpu())
+    parts = [
+        model.draw(sampler, seed, part.first, part.size, part.on_step).cpu() for part in batches(count, batch, advance)
+    ]
     return torch.cat(parts)
 
 

@@ -54,6 +54,8 @@ from scoresde.models import Oracle
 from scoresde.samplers import ProbabilityFlow, Sampler, finish
 from scoresde.sde_lib import SDE, BlockNoise, Counted, ScoreFn, at
 from scoresde.sde_lib.frame import under
+from scoresde.tasks.parts.batches import batches
+from scoresde.tasks.parts.drawing import noises
 from scoresde.tasks.parts.progress import progress
 from scoresde.tasks.parts.record import Record
 from scoresde.tasks.parts.summary import text
@@ -253,11 +255,8 @@ class WorkPrecision(Task):
         """
         dtype, parts, seconds, noisy = getattr(torch, self.dtype), [], 0.0, False
         counted = Counted(problem.wide() if wide else problem.score)
-        for first in range(0, count, self.batch):
-            size = min(self.batch, count - first)
-            start, noise = (
-                BlockNoise(self.seed, first, size, shape, dtype, self.device, stream) for stream in ("prior", "sampler")
-            )
+        for batch in batches(count, self.batch):
+            start, noise = noises(batch, self.seed, shape, dtype, self.device)
 
             def randn_like(x: Tensor, noise: BlockNoise = noise) -> Tensor:
                 nonlocal noisy
@@ -315,9 +314,9 @@ class WorkPrecision(Task):
     ) -> "Scored":
         """What task=likelihood finds with this seed, in model units; given up beyond so many NFE, TooDear."""
         dtype, counted, seconds, parts = getattr(torch, self.dtype), Counted(problem.score), 0.0, []
-        for first in range(0, len(r), self.batch):
-            x = data.encode(r[first : first + self.batch].double()).to(self.device, dtype)
-            noise = BlockNoise(self.seed, first, len(x), data.shape, dtype, self.device, stream="probes")
+        for batch in batches(len(r), self.batch):
+            x = data.encode(r[batch.rows].double()).to(self.device, dtype)
+            noise = batch.noise(self.seed, data.shape, dtype, self.device, "probes")
             started = self.now()
             found = likelihood(problem.sde, counted, x, noise, on_step=stop_at(most * len(r), counted))
             seconds += self.now() - started

@@ -1,0 +1,47 @@
+"""Batches of points or samples."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+
+from scoresde.sde_lib import BlockNoise
+
+Advance = Callable[..., None]
+"""Moves a progress bar to so many points; see :func:`scoresde.tasks.parts.progress.progress`."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The points numbered first ... first + size - 1.
+
+    Attributes:
+        on_step: called with the share of the way that a solver has done, moves the bar.
+    """
+
+    first: int
+    size: int
+    on_step: Callable[[float], None] = lambda share: None
+
+    @property
+    def rows(self) -> slice:
+        """Their places among all points."""
+        return slice(self.first, self.first + self.size)
+
+    def noise(self, seed: int, shape: tuple[int, ...], dtype: torch.dtype, device: str, stream: str) -> BlockNoise:
+        """Returns noise for these points that does not depend on how all are cut into batches."""
+        return BlockNoise(seed, self.first, self.size, shape, dtype, device, stream)
+
+
+def batches(count: int, size: int, advance: Advance | None = None, skip: int = 0) -> Iterator[Batch]:
+    """Yields batches of up to ``size`` of ``count`` points, in order, and moves a progress bar after each.
+
+    Arguments:
+        advance: moves the bar; None without one.
+        skip: how many of the first points are left out.
+    """
+    move: Advance = advance or (lambda *arguments: None)
+    for first in range(skip, count, size):
+        number = min(size, count - first)
+        yield Batch(first, number, lambda share, first=first, number=number: move(first, number, share))
+        move(first + number)
