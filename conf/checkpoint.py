@@ -10,7 +10,7 @@ from scoresde.training import store
 
 from . import compatibility, schema
 from .foreign_checkpoints import from_elsewhere, is_elsewhere
-from .identity import differences, identity_of, tree, weighty
+from .identity import differences, identity_of, tree, without_memory_keys
 from .trained import build_model, placed, refuse_other_shapes
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ def from_checkpoint(cfg: dict, sde: Any, data: Data, task: Task) -> Network:
         )
     now = identity_of(cfg, data)
     parts = ("data", "model", "parameterisation")
-    saved = {key: identity[key] for key in parts} | {"model": weighty(identity["model"])}
+    saved = {key: identity[key] for key in parts} | {"model": without_memory_keys(identity["model"])}
     if lines := differences(saved, {key: now[key] for key in parts}):
         raise ValueError(
             f"checkpoint={path} does not fit this run; choose the values it was trained with:\n  " + "\n  ".join(lines)

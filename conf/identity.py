@@ -1,4 +1,4 @@
-"""What decides a network's weights, in plain values: the store's key, and what a checkpoint is compared with."""
+"""What decides a network's weights, in plain values: its key in the store, and what a checkpoint is compared with."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,46 +8,60 @@ from torch import Tensor
 
 from scoresde.data import Turned
 
-TURNS = "turns"  # the y of pictures without labels, that of the network in whose features they are compared
+TURNS = "turns"  # in the place of data.condition: the network that learns by how many turns a picture was rotated
 
 
 def identity_of(cfg: dict, data: Any) -> dict:
-    """What decides a network's weights, in plain values; a file of data counts by its content and not by its path."""
-    training = {key: plain(value) for key, value in cfg["training"].items() if key not in HOW}
-    training = {key: value for key, value in training.items() if (key, value) not in YOUNGER_TRAINING.items()}
-    if training.get("optimiser") != "muon":
-        training.pop("momentum", None)
-    if data.levels is None or training.get("dequantise") == "uniform":
-        training.pop("dequantise", None)  # networks older than the key keep their names; continuous data have no bins
+    """Returns what decides a network's weights, in plain values.
+
+    Data of a file count by the file's content and not by its path. Keys that decide nothing of the weights are left
+    out, and so are keys that are newer than the store where they are at their defaults: networks keep their names.
+    """
+    conditional = bool(cfg["model"].get("classes")) or any(node.get("condition") for node in tree(cfg["model"]))
+    return {
+        "data": identity_of_data(cfg, data, conditional),
+        "sde": cfg["sde"],
+        "model": without(without_memory_keys(cfg["model"]), NEW_MODEL_KEYS),
+        "parameterisation": without(cfg["parameterisation"], {"input": None}),
+        "training": identity_of_training(cfg, data, conditional),
+    }
+
+
+def identity_of_data(cfg: dict, data: Any, conditional: bool) -> dict:
+    """Returns what decides the examples that the network is trained on, and the y that it takes."""
     fingerprint = data.fingerprint()
-    told = cfg["model"].get("classes") or any(node.get("condition") for node in tree(cfg["model"]))
-    beside = (*BESIDE, *data.held_out_keys, *(() if told else data.told_keys))
-    beside += () if fingerprint is None else ("path",)
-    described = without({key: value for key, value in cfg["data"].items() if key not in beside}, YOUNGER_DATA)
-    if described.get("condition") is None or described["condition"] == "labels" and not told:
-        described.pop("condition", None)  # labels that a network is not told decide nothing of it
+    left_out = (*CACHE_KEYS, *data.held_out_keys, *(() if conditional else data.told_keys))
+    left_out += () if fingerprint is None else ("path",)
+    described = without({key: value for key, value in cfg["data"].items() if key not in left_out}, NEW_DATA_KEYS)
+    if described.get("condition") is None or described["condition"] == "labels" and not conditional:
+        described.pop("condition", None)  # an unconditional network does not depend on the labels
     if "classes" in cfg["model"]:
         described["condition"] = TURNS if isinstance(getattr(data, "joint", None), Turned) else "labels"
     if described.get("condition", "labels") not in ("labels", TURNS):  # 0, [0] and ['0'] name one column
         given = described["condition"]
         described["condition"] = [str(key) for key in (given if isinstance(given, list) else [given])]
-    if not told or not training.get("drop"):
-        training.pop("drop", None)
     if described.get("labels") is None:
         described.pop("labels", None)
     if fingerprint is not None:
         described["fingerprint"] = fingerprint
-    return {
-        "data": described,
-        "sde": cfg["sde"],
-        "model": without(weighty(cfg["model"]), YOUNGER),
-        "parameterisation": without(cfg["parameterisation"], {"input": None}),
-        "training": training,
-    }
+    return described
+
+
+def identity_of_training(cfg: dict, data: Any, conditional: bool) -> dict:
+    """Returns what decides the training, without the keys that decide how fast it is."""
+    training = {key: plain(value) for key, value in cfg["training"].items() if key not in SPEED_KEYS}
+    training = {key: value for key, value in training.items() if (key, value) not in NEW_TRAINING_KEYS.items()}
+    if training.get("optimiser") != "muon":
+        training.pop("momentum", None)
+    if data.levels is None or training.get("dequantise") == "uniform":
+        training.pop("dequantise", None)  # continuous data have no bins
+    if not conditional or not training.get("drop"):
+        training.pop("drop", None)
+    return training
 
 
 def tree(node: Any) -> Iterator[dict]:
-    """The node and all below it."""
+    """Yields the node and all nodes below it."""
     if isinstance(node, dict):
         yield node
         for value in node.values():
@@ -55,7 +69,7 @@ def tree(node: Any) -> Iterator[dict]:
 
 
 def plain(node: Any) -> Any:
-    """A node without the values that only Python has: they come from the data, which an identity names already."""
+    """Returns a node without its tensors: they come from the data, which an identity holds already."""
     if isinstance(node, dict):
         return {key: plain(value) for key, value in node.items() if not holds_tensors(value)}
     return node
@@ -65,66 +79,67 @@ def holds_tensors(value: Any) -> bool:
     return isinstance(value, Tensor) or (isinstance(value, list | tuple) and any(map(holds_tensors, value)))
 
 
-YOUNGER = {"embedding": "smooth", "condition": 0, "pixel_features": []}
-"""Keys of networks that are younger than the store, and their defaults: at these, older networks keep their names."""
+NEW_MODEL_KEYS = {"embedding": "smooth", "condition": 0, "pixel_features": []}
+"""Keys of networks that are newer than the store, and their defaults, at which they are left out."""
 
+NEW_DATA_KEYS = {"flip": False, "crop": None}
+"""The same for data sets."""
 
-MEMORY = {"checkpointing": False}
-"""Keys of networks that decide memory alone: a network is named by their defaults, whatever they are."""
+NEW_TRAINING_KEYS = {"precision": "auto", "accumulate": 1, "optimiser": "adam"}
+"""The same for trainers."""
 
-IDLE = {"models.UNet": tuple(MEMORY)}
-"""Networks that are older than these keys, and are named without them."""
+MEMORY_KEYS = {"checkpointing": False}
+"""Keys of networks that decide how much memory a training takes; an identity holds their defaults."""
 
+WITHOUT_MEMORY_KEYS = {"models.UNet": tuple(MEMORY_KEYS)}
+"""Networks that are older than these keys; their identity does not hold them."""
 
-YOUNGER_DATA = {"flip": False, "crop": None}
-"""The same of data sets."""
+CACHE_KEYS = ("cache",)
+"""Keys of data sets that decide where decoded pixels are kept."""
 
-YOUNGER_TRAINING = {"precision": "auto", "accumulate": 1, "optimiser": "adam"}
-"""The same of trainers."""
-
-BESIDE = ("cache",)
-"""Keys of data sets that decide nothing."""
-
-HOW = ("evaluate", "save_seconds", "compile", "channels_last")
-"""Keys of trainers that change no more than the weights' last digits."""
+SPEED_KEYS = ("evaluate", "save_seconds", "compile", "channels_last")
+"""Keys of trainers that change no more than the last digits of the weights."""
 
 
 def without(node: Any, defaults: dict) -> Any:
-    """The node without the keys that are at their defaults, here and below."""
+    """Returns the node without the keys that are at these defaults, at every depth."""
     if not isinstance(node, dict):
         return node
     return {key: without(value, defaults) for key, value in node.items() if (key, value) not in defaults.items()}
 
 
-def weighty(node: Any) -> Any:
-    """A model's node without the keys that decide nothing of its weights."""
+def without_memory_keys(node: Any) -> Any:
+    """Returns a model's node without the keys that decide nothing of its weights, at every depth."""
     if not isinstance(node, dict):
         return node
-    idle = IDLE.get(node.get("_target_"), ())
+    left_out = WITHOUT_MEMORY_KEYS.get(node.get("_target_"), ())
     if not node.get("pixel_features"):
-        idle += ("pixel_unit",)
-    return {key: MEMORY.get(key, weighty(value)) for key, value in node.items() if key not in idle}
+        left_out += ("pixel_unit",)
+    return {key: MEMORY_KEYS.get(key, without_memory_keys(value)) for key, value in node.items() if key not in left_out}
 
 
 def source_of(cfg: dict, data: Any) -> dict:
-    """Where data of a file were found, and their units: what `load` needs to go on with them."""
+    """Returns where data of a file were found, and their units, which ``load`` needs if the file is gone."""
     if data.fingerprint() is None:
         return {}
-    path, known = cfg["data"].get("path"), data.condition
-    units = {} if known is None or known.classes else {"shift": known.shift.tolist(), "scale": known.scale.tolist()}
-    told = {} if known is None else {"condition": {"names": list(known.names), "classes": known.classes, **units}}
+    path, condition = cfg["data"].get("path"), data.condition
+    described = {}
+    if condition is not None:
+        described = {"names": list(condition.names), "classes": condition.classes}
+        if not condition.classes:
+            described |= {"shift": condition.shift.tolist(), "scale": condition.scale.tolist()}
     return {
         "path": str(Path(path).absolute()) if path and Path(path).exists() else path,
         "shape": list(data.shape),
         "shift": data.shift.tolist(),
         "scale": data.scale.tolist(),
         "levels": data.levels,
-        **told,
+        **({"condition": described} if described else {}),
     }
 
 
 def differences(saved: Any, now: Any, key: str = "") -> list[str]:
-    """What two trees of plain values disagree in, a line a key."""
+    """Returns the keys at which two trees of plain values differ, a line each."""
     if isinstance(saved, dict) and isinstance(now, dict):
         if saved.get("_target_") != now.get("_target_"):
             return [f"{key}: {saved.get('_target_')} in the checkpoint, {now.get('_target_')} here"]

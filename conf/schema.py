@@ -59,7 +59,7 @@ BOUNDS = {  # of the root's numbers: the least, the most, and what to type inste
 }
 
 
-BESIDE = {"data": {"condition": str | int | list[str | int] | None}}
+SHARED_KEYS = {"data": {"condition": str | int | list[str | int] | None}}
 """Keys that every choice of a group has, and no constructor: conf/assemble.py reads them."""
 
 
@@ -98,7 +98,7 @@ def build(node: Any, key: str, typed: Mapping[str, str] = MappingProxyType({})) 
         ValueError: of the constructor, with its keys in full; see :func:`full_keys`.
     """
     if isinstance(node, dict) and "_target_" in node:
-        names = node.keys() - {"_target_"} - BESIDE.get(key, {}).keys()
+        names = node.keys() - {"_target_"} - SHARED_KEYS.get(key, {}).keys()
         arguments = {name: build(node[name], f"{key}.{name}", typed) for name in node if name in names}
         with full_keys(key, typed):
             return locate(node["_target_"], key)(**arguments)
@@ -215,8 +215,8 @@ def check(node: dict, key: str, unsettled: bool = False) -> None:
     for name, value in node.items():
         if name == "_target_":
             continue
-        if name in BESIDE.get(key, {}):
-            check_value(value, BESIDE[key][name], f"{key}.{name}")
+        if name in SHARED_KEYS.get(key, {}):
+            check_value(value, SHARED_KEYS[key][name], f"{key}.{name}")
             continue
         if name not in parameters:
             keys = f"its keys are {', '.join(parameters)}" if parameters else "it has none"
