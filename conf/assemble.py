@@ -42,19 +42,19 @@ def prepare(cfg: dict, choices: dict[str, str], record: Record) -> tuple[Task, J
     compatibility.densities(cfg, task)
     compatibility.dequantisation(task, data)
     task.check(sde, asked)
-    known = density.check(task, sde, asked)
+    data_metrics = density.check(task, sde, asked)
     density.constant_conditions(data)
     compatibility.detail(task, sde, data)
     compatibility.start(task, sde, data)
     name = "-".join(choices[key] for key in ("data", "sde", "model"))
     networks = Networks(cfg, sde, data, asked, task, record, name)
-    return task, Job(sde, asked, record, networks, known)
+    return task, Job(sde, asked, record, networks, data_metrics)
 
 
 def build_data(cfg: dict) -> Data:
     """Returns the data set, of p(x | y) where ``data.condition`` names a y.
 
-    A classifier needs labels without being told so.
+    A classifier needs the labels, whether or not ``data.condition`` names them.
     """
     key = cfg["data"].get("condition")
     if key is None and cfg.get("classifier"):
@@ -97,13 +97,13 @@ def ask(cfg: dict, data: Data, task: Task) -> Data:
     refuse_other_width(cfg, data)
     if value is not None:
         data = data.asking(value)
-    known = data.condition
-    if task.conditions == "one" and (known.alone is None or not known.classes):
+    condition = data.condition
+    if task.conditions == "one" and (condition.alone is None or not condition.classes):
         raise ValueError(
             f"this task, {type(task).__name__}, is for one law, "
             + (
                 "that of one label: type condition=LABEL"
-                if known.classes
+                if condition.classes
                 else "and does not know which numbers y each example has; task=sample and task=likelihood do"
             )
         )

@@ -9,7 +9,7 @@ from scoresde.tasks import Network, Task
 from scoresde.training import store
 
 from . import compatibility, schema
-from .foreign_checkpoints import from_elsewhere, is_elsewhere
+from .foreign_checkpoints import from_foreign, is_foreign
 from .identity import differences, identity_of, tree, without_memory_keys
 from .trained import build_model, placed, refuse_other_shapes
 
@@ -26,13 +26,13 @@ def from_checkpoint(cfg: dict, sde: Any, data: Data, task: Task) -> Network:
     trained under.
     """
     path = cfg["checkpoint"]
-    if is_elsewhere(path):
+    if is_foreign(path):
         refuse_other_shapes(cfg["model"], data.shape, "model")
-        return Network(from_elsewhere(path, build_model(cfg, sde), sde))
+        return Network(from_foreign(path, build_model(cfg, sde), sde))
     identity, found = store.read(path)
     if cfg.get("classifier") and any(node.get("condition") for node in tree(identity["model"])):
         raise ValueError(
-            f"checkpoint={path} is a network that is told its y, which a classifier need not guide: leave "
+            f"checkpoint={path} is a conditional network, which needs no classifier: leave "
             f"classifier out and type data.condition=labels, with guidance=3 to exaggerate"
         )
     now = identity_of(cfg, data)
@@ -49,7 +49,7 @@ def from_checkpoint(cfg: dict, sde: Any, data: Data, task: Task) -> Network:
 
 def refuse_foreign(cfg: dict) -> None:
     """Raises a ValueError where a task looks back along a training that another code has kept nothing of."""
-    if cfg["checkpoint"] and is_elsewhere(cfg["checkpoint"]):
+    if cfg["checkpoint"] and is_foreign(cfg["checkpoint"]):
         raise ValueError(
             f"checkpoint={cfg['checkpoint']} is another code's and keeps nothing of its training, which this task "
             f"asks for; leave checkpoint out to train a network"

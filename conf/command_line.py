@@ -1,4 +1,4 @@
-"""Words of the command line that hold a path, made readable for Hydra's parser.
+"""Quotes the paths on a command line, so that Hydra's parser reads them.
 
 Hydra reads the value of ``key=value`` by a grammar of its own: blanks are trimmed, ``(``, ``[``, ``{``, ``=``, ``#``,
 ``'`` and letters outside ASCII are errors, a comma asks for a sweep, and ``~`` is not the home folder. A path may hold
@@ -38,7 +38,7 @@ def readable(words: list[str]) -> list[str]:
             ``images`` in its key, with the word, the reason and what to type.
     """
     refuse_null_choices(words)
-    mind_the_shape(words)
+    refuse_keys_of_two_shapes(words)
     parser = OverridesParser.create()
     sweeps = any(word == "-m" or word.startswith(("--mu", "hydra.mode=")) for word in words)
     return [readable_word(word, parser, sweeps) for word in words]
@@ -52,9 +52,10 @@ def refuse_null_choices(words: list[str]) -> None:
             raise ValueError(f"{word}: {group} cannot be null; type ~{group} to leave it out")
 
 
-def mind_the_shape(words: list[str]) -> None:
-    """ValueError for a key such as ``training.steps`` where the data's shape decides between ``training.vectors.steps``
-    and ``training.images.steps``: Hydra would advise ``+training.steps``, which is no key either.
+def refuse_keys_of_two_shapes(words: list[str]) -> None:
+    """Raises a ValueError for ``training.steps`` where ``training.vectors.steps`` and ``training.images.steps`` exist.
+
+    Hydra would advise ``+training.steps``, which is no key either.
     """
     conf, chosen = Path(__file__).parent, dict(word.split("=", 1) for word in words if "=" in word)
     file = conf / "data" / f"{chosen.get('data', 'digits')}.yaml"
@@ -81,12 +82,12 @@ def mind_the_shape(words: list[str]) -> None:
 
 
 def defaults_of(file: Path) -> list[str | dict[str, str | None]]:
-    """The defaults list of a configuration file."""
+    """Returns the defaults list of a configuration file."""
     return (yaml.safe_load(file.read_text()) or {}).get("defaults", [])
 
 
 def choices_of(file: Path) -> dict[str, str | None]:
-    """What a configuration file chooses, by group."""
+    """Returns the choices that a configuration file makes, by group."""
     chosen = (entry for entry in defaults_of(file) if isinstance(entry, dict))
     return {key.removeprefix("override /"): choice for entry in chosen for key, choice in entry.items()}
 
@@ -128,14 +129,14 @@ def readable_word(word: str, parser: OverridesParser, sweeps: bool) -> str:
 
 
 def is_a_word(key: str, value: str, parser: OverridesParser) -> bool:
-    """Whether a value that Hydra takes for a number or a truth is the name of a label or a column."""
+    """Returns whether a value that Hydra takes for a number or a boolean is the name of a label or a column."""
     key = key.lstrip("+")
     separated = key in NAMING and re.fullmatch("[0-9]+(_[0-9]+)+", value)
     return bool(separated) or key in COLUMNS and isinstance(parsed(f"{key}={value}", parser), float | bool)
 
 
 def listed(value: str) -> list[str]:
-    """The items of a list that holds no lists, mappings or quotes; none for other values."""
+    """Returns the items of a list that holds no lists, mappings or quotes; none for other values."""
     inner = value[1:-1]
     flat = value.startswith("[") and value.endswith("]") and not re.search(r"[\[\]{}'\"\\]", inner)
     items = [item.strip() for item in inner.split(",")] if flat else []
@@ -143,7 +144,7 @@ def listed(value: str) -> list[str]:
 
 
 def remedy(key: str, value: str) -> str:
-    """What to type for a value that cannot be parsed."""
+    """Returns what to type for a value that cannot be parsed."""
     if value.startswith("{"):
         return (
             f"Names in braces may hold letters, digits, blanks and / . - _ alone: type a list of the values, {key}=[0]"
@@ -157,7 +158,7 @@ def remedy(key: str, value: str) -> str:
 
 
 def names_a_path(path: str, found: object) -> bool:
-    """Whether a value that Hydra takes for something else, ``found``, is a path."""
+    """Returns whether a value that Hydra parses as something else, ``found``, is a path."""
     if found == path or isinstance(found, int | float | None):
         return False
     if isinstance(found, HydraException | str):  # refused, or trimmed
@@ -167,7 +168,7 @@ def names_a_path(path: str, found: object) -> bool:
 
 
 def parsed(word: str, parser: OverridesParser) -> object:
-    """The value that the parser finds; the override of a sweep; the exception for what it refuses."""
+    """Returns the value that the parser finds, the override of a sweep, or the exception for what it refuses."""
     try:
         override = parser.parse_override(word)
         return override if override.is_sweep_override() else override.value()
@@ -176,14 +177,14 @@ def parsed(word: str, parser: OverridesParser) -> object:
 
 
 def looks_like_a_path(value: str) -> bool:
-    """Whether the value has a folder in front or a known suffix at its end, and is one path and no list of them."""
+    """Returns whether the value is one path: it holds a folder or ends in a suffix of ours, and is no list."""
     if value.startswith("[") and value.endswith("]") or "," in value and not within_a_folder(value):
         return False
     return "/" in value or "\\" in value or value.lower().endswith(SUFFIXES)
 
 
 def within_a_folder(value: str) -> bool:
-    """Whether a path with a comma leads into a folder that exists and whose name holds the comma."""
+    """Returns whether a path with a comma leads into a folder that exists and whose name holds the comma."""
     folder = os.path.dirname(value)
     while "," in folder and not os.path.isdir(folder):
         folder = os.path.dirname(folder)
@@ -191,5 +192,5 @@ def within_a_folder(value: str) -> bool:
 
 
 def quoted(value: str) -> str:
-    """The value in Hydra's quotes."""
+    """Returns the value in Hydra's quotes."""
     return "'" + value.replace("'", "\\'") + "'"

@@ -14,7 +14,7 @@ from scoresde.tasks import Task
 from scoresde.training import store
 
 from . import schema
-from .foreign_checkpoints import is_elsewhere
+from .foreign_checkpoints import is_foreign
 
 log = logging.getLogger(__name__)
 
@@ -22,9 +22,9 @@ NARROWEST = 1 / 30  # of a bin: what noise at eps a network of integers can be a
 
 
 def guidance(cfg: dict) -> None:
-    """Refuses guidance by a network that never met an unknown y."""
+    """Raises a ValueError for classifier-free guidance by a network that was trained with its y every time."""
     drop = cfg["training"]["drop"]
-    if cfg["checkpoint"] and not is_elsewhere(cfg["checkpoint"]):
+    if cfg["checkpoint"] and not is_foreign(cfg["checkpoint"]):
         drop = store.read(cfg["checkpoint"])[0]["training"].get("drop", 0.0)
     if drop == 0 and not is_exact(cfg):
         raise ValueError(
@@ -116,17 +116,17 @@ def bins(task: Task, sde: Any, data: Data, identity: dict) -> None:
 
 
 def levels(task: Task | None, trainer: Any, sde: Any, data: Data) -> None:
-    """Says what the noise levels of the training are, and warns where the task looks at others."""
+    """Logs the noise levels of the training, and warns where the task asks the score at others."""
     law = getattr(trainer.loss, "levels", None)
     if law is None:
         return
     with schema.full_keys("training.loss.levels"):
-        law.times(sde, torch.zeros(1))  # levels out of reach are told before a long training
+        law.times(sde, torch.zeros(1))  # levels out of reach are refused before a long training
     if said := law.describe(sde, data.dim):
         log.info("%s", said)
     if not law.everywhere and task is not None and task.every_level:
         log.warning(
-            "the network is trained at one noise level alone, and this task asks it about all of them; type "
+            "the network is trained at one noise level, and this task asks for the score at all of them; type "
             "sampler=langevin to walk at that level, or training/loss/levels=log_snr to train at all"
         )
 
@@ -139,7 +139,7 @@ RESOLUTION = 1e-6  # in model units: float32 has no digit left for a std below
 def detail(task: Task, sde: Any, data: Data) -> None:
     """Warns where the noise of eps is larger than the data's detail, so that no last step gives samples their law.
 
-    Pictures that end in Tweedie's mean are left alone: the detail that it takes from them is below a grey level.
+    Pictures that end in Tweedie's mean are not warned of: the detail that it takes from them is below a grey level.
     """
     last = last_step(task)
     if last is None or (len(data.shape) > 1 and last == "tweedie") or len(data.train) < 2:

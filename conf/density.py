@@ -20,7 +20,7 @@ FEW = 10  # rows to train on below which a column that does not vary is no surpr
 
 
 def check(task: Any, sde: Any, data: Data) -> dict[str, float]:
-    """Refuses a density of data that do not vary in some direction, and warns of values that repeat.
+    """Raises a ValueError for a density of data that do not vary in some direction; warns of values that repeat.
 
     A class or an object of a task says by ``reports_density`` that it reports one. Other tasks go on, with a warning
     where the data come from a file: generated data without a density are so by design.
@@ -82,13 +82,13 @@ def constant_conditions(data: Data) -> None:
     """Warns of numbers y that are the same in every training example, from which a network can learn nothing, and of
     classes without a training example.
     """
-    known = data.condition
-    if known is None or not len(known.train):
+    condition = data.condition
+    if condition is None or not len(condition.train):
         return
-    if known.classes:
-        unseen = [known.names[k] for k in sorted(set(known.test.tolist()) - set(known.train.tolist()))]
+    if condition.classes:
+        unseen = [condition.names[k] for k in sorted(set(condition.test.tolist()) - set(condition.train.tolist()))]
         if unseen:
-            held_out = int((~torch.isin(known.test, known.train)).sum())
+            held_out = int((~torch.isin(condition.test, condition.train)).sum())
             shown = ", ".join(unseen[:SHOWN]) + (", ..." if len(unseen) > SHOWN else "")
             log.warning(
                 "data.condition=labels: %s (%s) %s no training example, and %d held-out one%s: no network learns what "
@@ -100,10 +100,10 @@ def constant_conditions(data: Data) -> None:
                 "s" if held_out > 1 else "",
             )
         return
-    same = (known.train.amin(0) == known.train.amax(0)).tolist()
+    same = (condition.train.amin(0) == condition.train.amax(0)).tolist()
     names = [
         f"{name} ({show(v)})"
-        for name, v, is_same in zip(known.names, known.train[0].tolist(), same, strict=True)
+        for name, v, is_same in zip(condition.names, condition.train[0].tolist(), same, strict=True)
         if is_same
     ]
     if names:
@@ -116,7 +116,7 @@ def constant_conditions(data: Data) -> None:
 
 
 def described(found: Repeats, data: Data) -> list[str]:
-    """What repeats, a clause each: constants, combinations, repeated values, equal rows."""
+    """Returns what repeats, a clause each: constants, combinations, repeated values, equal rows."""
     clauses = []
     kind = "columns" if len(data.shape) == 1 else "pixels"
     constant = found.constant.nonzero()[:, 0].tolist()
@@ -150,7 +150,7 @@ def described(found: Repeats, data: Data) -> list[str]:
 
 
 def of_one(found: Repeats, data: Data, j: int) -> str:
-    """What repeats in one column."""
+    """Returns what repeats in one column."""
     name, share = place(data, j), float(found.share[j])
     if bool(found.still[j]):
         return f"{name} hardly varies, by less than a third of the noise at sde.eps"
@@ -161,7 +161,7 @@ def of_one(found: Repeats, data: Data, j: int) -> str:
 
 
 def remedies(found: Repeats, data: Data) -> str:
-    """What to type, or to do in the file where there is one."""
+    """Returns what to type, or what to change in the file."""
     if data.fingerprint() is None:
         return "Choose other data, or a task that reports no density, as task=sample"
     grid = found.grid
@@ -204,24 +204,24 @@ def remedies(found: Repeats, data: Data) -> str:
 
 
 def full_channels(found: Repeats, data: Data) -> list[int]:
-    """The channels of pictures of which every pixel is constant."""
+    """Returns the channels of pictures of which every pixel is constant."""
     return whole_channels(found.constant, data)
 
 
 def whole_channels(pixels: torch.Tensor, data: Data) -> list[int]:
-    """The channels of pictures of which every pixel is among ``pixels`` (D,)."""
+    """Returns the channels of pictures of which every pixel is among ``pixels`` (D,)."""
     return [] if len(data.shape) == 1 else pixels.reshape(data.shape[0], -1).all(1).nonzero()[:, 0].tolist()
 
 
 def counted(named: list[str], dim: int, kind: str, what: str) -> str:
-    """Up to three by name, of more the first and their number."""
+    """Returns up to three names, or the first and the number of them."""
     if len(named) <= SHOWN:
         return f"{', '.join(named)} {'is' if len(named) == 1 else 'are'} {what}"
     return f"{len(named)} of {dim} {kind} are {what}, {named[0]} among them"
 
 
 def place(data: Data, j: int) -> str:
-    """One of an example's values in words."""
+    """Returns the name of value j of an example: its column, or its pixel."""
     if len(data.shape) == 1:
         names = data.labels()
         return f"column {names[j]!r}" if names else f"column {j}"

@@ -1,6 +1,6 @@
-"""Networks of other codes: checkpoint=PATH as a file of score_sde or a folder of diffusers.
+"""Checkpoints of other codes: ``checkpoint=PATH`` as a file of score_sde or a folder of diffusers.
 
-Neither says what of ours it is: the run's own configuration describes the network, and names and shapes are compared.
+Neither holds a configuration of ours: the run's own describes the network, and names and shapes are compared.
 """
 
 import logging
@@ -19,15 +19,15 @@ from scoresde.training import diffusers_folder, published
 log = logging.getLogger(__name__)
 
 
-def is_elsewhere(path: str) -> bool:
-    """Whether a checkpoint is another code's: a file, or a folder of diffusers."""
+def is_foreign(path: str) -> bool:
+    """Returns whether a checkpoint is another code's: a file, or a folder of diffusers."""
     return Path(path).is_file() or diffusers_folder.folder_of(path) is not None
 
 
-def from_elsewhere(path: str, model: nn.Module, sde: Any) -> nn.Module:
+def from_foreign(path: str, model: nn.Module, sde: Any) -> nn.Module:
     """The model with the weights of a file of score_sde or of a folder of diffusers, which must be of its network's
     architecture and be used as there: see :mod:`scoresde.models.convention`. What a network of diffusers predicts is
-    its scheduler's, so that the parameterisation of one that is told a step is the run's own choice.
+    its scheduler's, so that the parameterisation of one that takes a step number is the run's own choice.
     """
     net, folder = getattr(model, "net", None), diffusers_folder.folder_of(path)
     try:
@@ -44,7 +44,7 @@ def from_elsewhere(path: str, model: nn.Module, sde: Any) -> nn.Module:
         return model.eval().requires_grad_(False)
     found = published.read(path, entries)
     put(net, entries, found.average)
-    clock = getattr(net.features, "clock", None)  # under VP a network is told another number, and the table is unused
+    clock = getattr(net.features, "clock", None)  # under VP a network takes another number, and the table is unused
     if found.sigmas is not None and (clock is None or keeps_data(clock.sde)):
         mind_the_noise(path, float(found.sigmas.max()), net.data_range, sde)
     log.info("loaded the average of %s after %s updates", path, f"{found.step:,}")

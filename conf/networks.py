@@ -83,7 +83,7 @@ class Networks:
                 "model=mlp or model=unet"
             )
         nodes = self.cfg["task"]["trainers"]
-        for key, node in nodes.items():  # first, so that a mistake is told before a long training
+        for key, node in nodes.items():  # refused before a long training
             levels = getattr(schema.build(node, f"task.trainers.{key}").loss, "levels", None)
             if levels is not None:
                 with schema.full_keys(f"task.trainers.{key}.loss.levels"):
@@ -120,21 +120,22 @@ class Networks:
         if "training" not in node:
             net = schema.build(node, "task.features")
             return Features(net, None, node["_target_"].rpartition(".")[2].lower())
-        known = getattr(data, "joint", data) if data.train_labels is not None else data
+        whole = getattr(data, "joint", data) if data.train_labels is not None else data
         labelled = data.label_count() is not None
         if not labelled and len(data.shape) != 3:
             raise ValueError(
                 "task/features=mlp learns the labels of the data, and these have none; type task/features=values"
             )
-        told = Conditional(known if labelled else Turned(data), LABELS)
+        examples = Conditional(whole if labelled else Turned(data), LABELS)
         title = schema.locate(node["model"]["_target_"], "task.features.model").title
-        name = self.name.split("-")[0]
-        network, _ = trained_model(self.cfg, node, f"features-{title}", {}, told, self.record, name, "task.features")
-        return Features(network.model, told.condition if labelled else None, f"{title}@{weights_of(network.model)}")
+        key, name = f"features-{title}", self.name.split("-")[0]
+        network, _ = trained_model(self.cfg, node, key, {}, examples, self.record, name, "task.features")
+        classes = examples.condition if labelled else None
+        return Features(network.model, classes, f"{title}@{weights_of(network.model)}")
 
     @property
     def exact(self) -> bool:
-        """Whether the model is a score by itself, which needs no training."""
+        """Returns whether the model is a score as it is, and is not trained."""
         return not self.cfg["checkpoint"] and compatibility.is_exact(self.cfg)
 
     def found(
@@ -143,7 +144,7 @@ class Networks:
         """Returns the score of a configuration; of data of p(x | y) with its guidance, for a y yet to be given."""
         if self.data.condition is None:
             return self.plain(cfg, name, task, accept)
-        if cfg["guidance"] != 1 and not cfg.get("classifier"):  # told before a long training
+        if cfg["guidance"] != 1 and not cfg.get("classifier"):  # refused before a long training
             compatibility.guidance(cfg)
         network, classifier = self.plain(cfg, name, task, accept), None
         if cfg.get("classifier"):
@@ -167,8 +168,8 @@ class Networks:
         """Returns the network on the run's device, given the y of ``condition=`` for a task that is for one law."""
         model = network.model
         if isinstance(model, ConditionalScore) and self.task.conditions != "each":
-            known = self.asked.condition
-            model = model.given(known.encode(known.alone).float())
+            condition = self.asked.condition
+            model = model.given(condition.encode(condition.alone).float())
         return replace(network, model=placed(self.cfg, model))
 
 

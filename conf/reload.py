@@ -1,4 +1,4 @@
-"""A trained network brought back, with its SDE and its data."""
+"""Loads a trained network with its SDE and its data."""
 
 import logging
 from pathlib import Path
@@ -18,8 +18,9 @@ log = logging.getLogger(__name__)
 
 
 def load(path: str | Path, device: str = "cpu") -> tuple[Any, Any, Any]:
-    """The (sde, score, data) of a trained network: a folder of the store, or one ``step-*`` folder in it. A
-    latent-variable model stands in the score's place, with None for an SDE.
+    """Returns the (sde, score, data) of a trained network, a folder of the store or one ``step-*`` folder in it.
+
+    A latent-variable model stands in the place of the score, with None for an SDE.
 
     Data that were read from a file are read again where they were, if the file is still the same one; otherwise data
     has their units and no examples.
@@ -33,7 +34,7 @@ def load(path: str | Path, device: str = "cpu") -> tuple[Any, Any, Any]:
 
 
 def load_data(identity: dict) -> Data:
-    """The data set of an identity."""
+    """Returns the data set of an identity."""
     if identity["data"].get("condition") == TURNS:
         identity = identity | {"data": {**identity["data"], "condition": None}}
     if not (source := identity.get("source")):
@@ -51,10 +52,12 @@ def load_data(identity: dict) -> Data:
     none = torch.empty(0, *source["shape"])
     shift, scale = (torch.tensor(source[key], dtype=torch.float64) for key in ("shift", "scale"))
     data = Data(none, none, shift, scale, source["levels"])
-    if known := source.get("condition"):
-        shift, scale = (torch.tensor(known.get(key, []), dtype=torch.float64) for key in ("shift", "scale"))
+    if condition := source.get("condition"):
+        shift, scale = (torch.tensor(condition.get(key, []), dtype=torch.float64) for key in ("shift", "scale"))
         none = (
-            torch.empty(0, dtype=torch.int64) if known["classes"] else torch.empty(0, len(shift), dtype=torch.float64)
+            torch.empty(0, dtype=torch.int64)
+            if condition["classes"]
+            else torch.empty(0, len(shift), dtype=torch.float64)
         )
-        data.condition = Condition(none, none, tuple(known["names"]), known["classes"], shift, scale)
+        data.condition = Condition(none, none, tuple(condition["names"]), condition["classes"], shift, scale)
     return data

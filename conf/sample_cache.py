@@ -1,4 +1,4 @@
-"""What decides a run's samples, in plain values: the name under which they are kept, beside their network."""
+"""What decides a run's samples, in plain values: the key under which they are cached beside their network."""
 
 import hashlib
 from pathlib import Path
@@ -15,7 +15,7 @@ VERSION = 1  # raised when the code would draw other samples of the same descrip
 
 
 def weights_of(model: nn.Module) -> str:
-    """Ten hexadecimal digits of a model's weights and buffers, as they are."""
+    """Returns ten hexadecimal digits of a hash of a model's weights and buffers."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -24,12 +24,12 @@ def weights_of(model: nn.Module) -> str:
 
 
 def description(cfg: dict, data: Data, score: nn.Module) -> dict[str, Any]:
-    """What decides the samples of a score; equal weights of another training count as the same network.
+    """Returns what decides the samples of a score; equal weights of another training count as the same network.
 
     Arguments:
         data: with the y that was asked for.
     """
-    known = data.condition
+    condition = data.condition
     return {
         "version": VERSION,
         "data": identity_of(cfg, data)["data"],
@@ -39,7 +39,7 @@ def description(cfg: dict, data: Data, score: nn.Module) -> dict[str, Any]:
         "weights": weights_of(score),
         "sampler": written(cfg["task"]["sampler"]),
         "tempering": written(cfg["task"]["tempering"]),
-        "condition": None if known is None or known.asked is None else known.asked.tolist(),
+        "condition": None if condition is None or condition.asked is None else condition.asked.tolist(),
         "guidance": float(cfg["guidance"]),
         "seed": cfg["seed"],
         "dtype": cfg["dtype"],
@@ -48,7 +48,7 @@ def description(cfg: dict, data: Data, score: nn.Module) -> dict[str, Any]:
 
 
 def written(node: Any) -> Any:
-    """A node without what only Python has, tensors and functions: they come from the data, which are named already."""
+    """Returns a node without tensors and functions: they come from the data, which the description holds already."""
     if isinstance(node, dict):
         return {key: written(v) for key, v in node.items() if not callable(v) and not holds_tensors(v)}
     return node

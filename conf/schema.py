@@ -1,4 +1,4 @@
-"""From yaml to objects: every node with a ``_target_`` is a constructor call, checked before anything is built.
+"""Builds objects from yaml: a node with a ``_target_`` is a constructor call, checked before anything is built.
 
 ``check`` compares each value with its constructor's annotation, so that the class is the schema; ``build`` makes
 the object. Only classes of this project can be targets.
@@ -60,7 +60,7 @@ BOUNDS = {  # of the root's numbers: the least, the most, and what to type inste
 
 
 SHARED_KEYS = {"data": {"condition": str | int | list[str | int] | None}}
-"""Keys that every choice of a group has, and no constructor: conf/assemble.py reads them."""
+"""Keys that every choice of a group has, and no constructor takes: conf/assemble.py reads them."""
 
 
 def locate(target: Any, key: str) -> type:
@@ -171,7 +171,7 @@ def typed_keys(cfg: dict, shape: tuple[int, ...]) -> dict[str, str]:
 
 
 def check_root(cfg: dict) -> None:
-    """The keys that belong to no group."""
+    """Checks the keys that belong to no group; raises a ValueError for one that is unknown or does not fit."""
     for key in cfg:
         if key == "classifier" and not cfg[key]:
             continue
@@ -195,7 +195,10 @@ def check_root(cfg: dict) -> None:
 
 
 def check(node: dict, key: str, unsettled: bool = False) -> None:
-    """Every value below a node against its constructor's annotation; ValueError names the key, the value and what fits.
+    """Compares every value of a node with its constructor's annotation.
+
+    Raises:
+        ValueError: names the key, the value and what fits.
 
     ``unsettled`` lets ``auto`` stand for a value, and a pair of choices for one of them: see :func:`settle`.
     """
@@ -231,7 +234,7 @@ def check(node: dict, key: str, unsettled: bool = False) -> None:
 
 
 def check_value(value: Any, hint: Any, key: str, unsettled: bool = False) -> None:
-    """One value against one annotation."""
+    """Compares one value with one annotation; raises a ValueError where it does not fit."""
     if unsettled and (value == AUTO or isinstance(value, dict) and set(value) >= KINDS):
         return
     if isinstance(value, dict) and "_target_" in value:
@@ -277,7 +280,7 @@ def fits(value: Any, hint: Any) -> bool:
 
 
 def hints_of(hint: Any, count: int) -> tuple:
-    """The annotations of the values of a list or tuple that is annotated so; of a union, by what it says of lists."""
+    """Returns the annotation of each value of a list or tuple; of a union, by its part for lists."""
     for each in typing.get_args(hint) if typing.get_origin(hint) in (Union, types.UnionType) else (hint,):
         origin, arguments = typing.get_origin(each), typing.get_args(each)
         if origin in (list, tuple) and arguments:
@@ -287,7 +290,7 @@ def hints_of(hint: Any, count: int) -> tuple:
 
 
 def describe(hint: Any) -> str:
-    """An annotation in a user's words."""
+    """Returns an annotation in words."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (Union, types.UnionType):
         return " or ".join(describe(each) for each in arguments if typing.get_origin(each) is not abc.Callable)
@@ -321,7 +324,7 @@ def show(value: Any) -> str:
 
 
 def canonical(node: Any, hint: Any = Any) -> Any:
-    """The node with whole numbers written as such where its constructors take any number: 50 and 50.0 are one value."""
+    """Returns the node with floats for whole numbers where its constructors take a float: 50 and 50.0 are one value."""
     if isinstance(node, dict) and "_target_" in node:
         hints = typing.get_type_hints(locate(node["_target_"], "node").__init__)
         return {name: canonical(value, hints.get(name, Any)) for name, value in node.items()}
@@ -333,7 +336,7 @@ def canonical(node: Any, hint: Any = Any) -> Any:
 
 
 def settle(cfg: dict, shape: tuple[int, ...], values: dict[str, Any]) -> dict:
-    """The configuration with everything that waited for the data filled in.
+    """Returns the configuration with everything that waited for the data filled in.
 
     A group's choice ``auto`` holds two choices, ``vectors`` and ``images``: the data's shape picks one. A value
     ``auto`` is replaced by the value of its key's name, or of its name and that of the group that has it.

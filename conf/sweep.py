@@ -1,4 +1,4 @@
-"""What Hydra calls before a run begins, and before and after a sweep."""
+"""Hydra's callback before a run begins, and before and after a sweep."""
 
 import os
 import sys
@@ -13,16 +13,14 @@ from omegaconf import DictConfig, OmegaConf
 
 
 class SweepSummary(Callback):
-    """Refuses a folder that cannot be written, or that another sweep writes to; ends a sweep with one table over all
-    its jobs.
-    """
+    """Refuses a folder that cannot be written or that another sweep uses; ends a sweep with a table of its jobs."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         writable(config, "run")
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         writable(config, "sweep")
-        self.lock = alone(Path(config.hydra.sweep.dir))
+        self.lock = sweep_lock(Path(config.hydra.sweep.dir))
         self.started = time.time()
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
@@ -32,9 +30,10 @@ class SweepSummary(Callback):
             raise SystemExit(1)
 
 
-def alone(folder: Path) -> FileLock:
-    """A lock on a sweep's folder, or the end of the program: jobs of two sweeps would have folders in common. The
-    operating system frees it when its holder dies.
+def sweep_lock(folder: Path) -> FileLock:
+    """Returns a lock on a sweep's folder, or ends the program: jobs of two sweeps would share folders.
+
+    The operating system frees the lock when its holder dies.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -54,7 +53,7 @@ def alone(folder: Path) -> FileLock:
 def writable(config: DictConfig, mode: str) -> None:
     """Makes the folder and a file in it, or ends the program with one message: Hydra would end it with a traceback.
 
-    The part of the name that holds no interpolation is looked at: the rest is not known before the job begins.
+    Only the part of the name before an interpolation is checked: the rest is decided when the job begins.
     """
     key = f"hydra.{mode}.dir"
     fixed, interpolation, _ = OmegaConf.to_container(config.hydra[mode], resolve=False)["dir"].partition("${")

@@ -113,15 +113,17 @@ def nodes(cfg: dict) -> list[str]:
 
 
 def choice_of(node: dict, shape: tuple[int, ...]) -> str:
-    """Names what a pair of choices means for data of this shape, and how to choose another."""
+    """Returns which of a pair of choices data of this shape take, and how to choose another, in words."""
     kind = "vectors" if len(shape) == 1 else "images"
     chosen = node[kind]["_target_"].rpartition(".")[2].lower()
     return f"{chosen}, since the data are {kind}; conditioner=NAME is another"
 
 
 def batch_of(shape: tuple[int, ...], device: str) -> int:
-    """batch=auto: how many samples or points at a time. Of pictures on a CPU fewer than on a GPU, where small batches
-    are slow: a U-Net's activations are hundreds of times as large as the picture, and a likelihood holds all of them.
+    """Returns ``batch=auto``: how many samples or points at a time, fewer pictures on a CPU than on a GPU.
+
+    A U-Net's activations are hundreds of times as large as the picture, and a likelihood holds all of them; on a GPU
+    small batches are slow.
     """
     values = 2**17 if len(shape) == 3 and device == "cpu" else 2**21
     count = max(1, min(8192, values // math.prod(shape)))
@@ -139,18 +141,18 @@ def classes_of_networks(data: Data) -> int:
 
 
 def steps_of_chain(node: dict) -> int:
-    """training.loss.levels.count=auto: the T of an SDE whose time counts steps, 1000 of any other."""
+    """Returns ``training.loss.levels.count=auto``: T of an SDE whose time counts steps, 1000 for any other."""
     counts = getattr(schema.locate(node["_target_"], "sde"), "counts_steps", False)
     return max(2, int(node["T"])) if counts else 1000
 
 
 def bins_of(data: Data) -> list | None:
-    """observation.bins=auto: the shift and the scale of integers, in plain numbers, and how many levels they have."""
+    """Returns ``observation.bins=auto``: the shift and the scale of integers, and how many levels they have."""
     return None if data.levels is None else [data.shift.tolist(), data.scale.tolist(), data.levels]
 
 
 def frequencies_of(data: Data) -> list[float]:
-    """pixel_features=auto: one turn a bin of integers, and one in 2, 4, 16 and 64 bins; of the finest, if they differ.
+    """Returns ``pixel_features=auto``: frequencies of one turn in 1, 2, 4, 16 and 64 bins of the finest integers.
 
     Without the last two a network that settles a picture four bins beside the truth sees nothing wrong.
     """
@@ -163,7 +165,7 @@ def frequencies_of(data: Data) -> list[float]:
 
 
 def unit_of(row: Any) -> float:
-    """pixel_unit=auto: c_in of a parameterisation where the noise goes to 0."""
+    """Returns ``pixel_unit=auto``: c_in of a parameterisation where the noise goes to 0."""
     if not isinstance(row, Parameterisation):
         return 1.0
     one = torch.ones((), dtype=torch.float64)
@@ -171,14 +173,14 @@ def unit_of(row: Any) -> float:
 
 
 def observation_of(data: Data) -> dict:
-    """model.observation=auto: a Gaussian for continuous data, for integers a law of integers."""
+    """Returns ``model.observation=auto``: a Gaussian for continuous data, discretised logistics for integers."""
     if data.levels is None:
         return {"_target_": "latent.Gaussian", "std": None}
     return {"_target_": "latent.DiscretisedLogistic", "bins": bins_of(data), "mixture": 3}
 
 
 def largest_noise(data: Data) -> float:
-    """sde.sigma_max=auto: the data's largest distance, in four digits."""
+    """Returns ``sde.sigma_max=auto``: the largest distance between two examples, to four digits."""
     found = float(f"{data.largest_distance():.4g}")
     log.info("sde.sigma_max=%s, the largest distance between two of the training data in model units", found)
     return found

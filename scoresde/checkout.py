@@ -1,4 +1,4 @@
-"""Where the packages are found: beside this one in a checkout, and once more under the names they had there before."""
+"""Finds the packages of a checkout, which lie beside this one, and their former names."""
 
 import importlib
 import sys

@@ -22,7 +22,7 @@ logging.raiseExceptions = False  # a full disk or a closed pipe is reported once
 
 @hydra.main(config_path="pkg://scoresde.conf", config_name="config", version_base="1.3")
 def main(config: DictConfig) -> float | None:
-    """One job; a sweeper gets the task's first metric."""
+    """Does one job; returns the task's first metric, which a sweeper reads."""
     hydra_config = HydraConfig.get()
     sweep = Path(hydra_config.sweep.dir).name if hydra_config.mode == RunMode.MULTIRUN else None
     try:
@@ -33,7 +33,7 @@ def main(config: DictConfig) -> float | None:
             sweep,
         )
     except BrokenPipeError:
-        leave_unread()
+        quit_unread()
     except (ValueError, OSError, ImportError, FloatingPointError, OmegaConfBaseException) as error:
         # The user's mistakes and the machine's: one message on the screen, the traceback in run.log for whoever needs
         # it.
@@ -64,8 +64,7 @@ def run(
     """Does the task of a configuration, and leaves its results in a folder.
 
     Arguments:
-        cfg: the configuration; composed by a Hydra application of your own it may hold keys of yours, which are left
-            alone.
+        cfg: the configuration; composed by a Hydra application of your own it may hold keys of yours, which are ignored.
         choices: the choice of each group, by which networks and runs are named; those of the application by default.
         folder: where results are written; the application's folder by default.
         sweep: the name of the sweep that the run belongs to.
@@ -82,7 +81,7 @@ def run(
     with Record(folder, cfg, cfg["logger"], title, group=sweep) as record:
         task, job = assemble.prepare(cfg, choices, record)
         metrics = task(job)
-        record.finish(metrics | job.known)
+        record.finish(metrics | job.data_metrics)
     numbers = (float(v) for key, v in metrics.items() if key != "count" and isinstance(v, int | float))
     return next(numbers, None)
 
@@ -101,7 +100,7 @@ def of_application(cfg: dict | DictConfig) -> tuple[dict, dict[str, str], Path]:
     plain = OmegaConf.to_container(cfg, resolve=True) if isinstance(cfg, DictConfig) else dict(cfg)
     ours = {key: value for key, value in plain.items() if key in ROOT or key in GROUPS}
     if yours := [key for key in plain if key not in ours]:
-        log.info("left alone, since they are no keys of scoresde: %s", ", ".join(yours))
+        log.info("ignored, since they are no keys of scoresde: %s", ", ".join(yours))
     return ours, dict(hydra_config.runtime.choices), Path(hydra_config.runtime.output_dir)
 
 
@@ -113,13 +112,13 @@ def load(path: str | Path, device: str = "cpu") -> tuple[Any, Any, Any]:
 
 
 def out_of_memory(error: Exception) -> bool:
-    """Whether there was too little memory, which numpy and torch each say in ways of their own."""
+    """Returns whether there was too little memory, for which numpy and torch have several exceptions."""
     named = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
     return isinstance(error, MemoryError) or named
 
 
-def leave_unread() -> NoReturn:
-    """Ends without a word where nobody reads any more, as in ``python run.py --help | head``."""
+def quit_unread() -> NoReturn:
+    """Exits quietly when the output pipe is closed, as by ``python run.py --help | head``."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or what is still to be printed fails at the end
     sys.exit(141)  # as the pipe's signal would have ended it
 
@@ -141,4 +140,4 @@ def command() -> None:
         main()
         sys.stdout.flush()
     except BrokenPipeError:
-        leave_unread()
+        quit_unread()

@@ -170,7 +170,7 @@ class LikelihoodTask(Task):
                 metrics["sampling_gain_nats"] = float(result["gain"].mean())
                 self.mind_the_probes(stderr)
         metrics |= self.errors(sde, score, data, r, result, nll_stderr, known, effort)
-        if job.known:  # the NLL is as low as eps lets it be, and nobody knows how far from what
+        if job.data_metrics:  # the NLL is as low as eps lets it be, and nobody knows how far from what
             metrics["nll_uncertainty_nats"] = math.nan
         metrics |= self.reached(data, metrics, target)
         metrics |= self.against_truth(sde, score, data, result, y, metrics)

@@ -184,15 +184,15 @@ class Job:
         data: the data, with the y that ``condition=`` names.
         record: where results are written.
         networks: the door to stored and trained networks.
-        known: metrics that are known before the task begins, and that the run adds to its own: ``repeated_share`` of
-            data whose values repeat, which then have no density (:mod:`scoresde.data.repeats`).
+        data_metrics: metrics of the data, which the run adds to the task's: ``repeated_share`` of data whose values
+            repeat, which then have no density (:mod:`scoresde.data.repeats`).
     """
 
     sde: SDE
     data: Data
     record: Record
     networks: Networks
-    known: dict[str, float] = field(default_factory=dict)
+    data_metrics: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from scoresde.conf import schema
-from scoresde.conf.foreign_checkpoints import from_elsewhere
+from scoresde.conf.foreign_checkpoints import from_foreign
 from scoresde.conf.trained import build_model
 from scoresde.models import EDM as EDMRow
 from scoresde.models import Clock, NCSNpp, Noise, Score, ScoreModel, Velocity
@@ -80,7 +80,7 @@ def test_a_run_makes_the_published_score_of_a_file(tmp_path, case):
     weights = {key: each.float() for key, each in published_network.weights(config, 3).items()}
     torch.save(published_network.file(config, weights), tmp_path / "checkpoint.pth")
     model, sde = model_of(words_of(name, config, *more))
-    score = from_elsewhere(str(tmp_path / "checkpoint.pth"), model, sde)
+    score = from_foreign(str(tmp_path / "checkpoint.pth"), model, sde)
     t = times(name, sde)
     x = torch.randn(3, 3, 8, 8, dtype=torch.float64) * sde.sigma(t)[:, None, None, None] ** 0.5
     expected = published_score(config, {k: each.double() for k, each in weights.items()}, sde, x, t, label)
@@ -166,7 +166,7 @@ def test_another_use_than_the_published_one_is_refused(tmp_path, net, sde, row, 
         Export().check_network(sde, score)
     torch.save({}, tmp_path / "file.pth")
     with pytest.raises(ValueError, match=f"file.pth is a file: .*{says}"):
-        from_elsewhere(str(tmp_path / "file.pth"), score, sde)
+        from_foreign(str(tmp_path / "file.pth"), score, sde)
 
 
 PLAIN = {"residual": "ddpm", "fir_kernel": None, "skip_rescale": False, "progressive_input": "none"}
@@ -233,10 +233,10 @@ def test_a_folder_read_needs_a_clock(tmp_path, score):
     folder = written(net, tmp_path / "net")
     sde = make_sde("chain")
     row = Score() if score else Noise()
-    assert from_elsewhere(str(folder), ScoreModel(sde, net, row), sde).net is net
+    assert from_foreign(str(folder), ScoreModel(sde, net, row), sde).net is net
     net.features.clock = None
     with pytest.raises(ValueError, match="is a folder of diffusers: other codes count the steps"):
-        from_elsewhere(str(folder), ScoreModel(sde, net, row), sde)
+        from_foreign(str(folder), ScoreModel(sde, net, row), sde)
 
 
 @pytest.mark.parametrize("make, row", [(ncsnpp, Noise(VE())), (ncsnpp, Score()), (ddpm, Score())])
