@@ -26,12 +26,7 @@ def main(config: DictConfig) -> float | None:
     hydra_config = HydraConfig.get()
     sweep = Path(hydra_config.sweep.dir).name if hydra_config.mode == RunMode.MULTIRUN else None
     try:
-        return run(
-            OmegaConf.to_container(config, resolve=True),
-            dict(hydra_config.runtime.choices),
-            Path(hydra_config.runtime.output_dir),
-            sweep,
-        )
+        return run(config, dict(hydra_config.runtime.choices), Path(hydra_config.runtime.output_dir), sweep)
     except BrokenPipeError:
         quit_unread()
     except (ValueError, OSError, ImportError, FloatingPointError, OmegaConfBaseException) as error:
@@ -64,7 +59,8 @@ def run(
     """Does the task of a configuration, and leaves its results in a folder.
 
     Arguments:
-        cfg: the configuration; composed by a Hydra application of your own it may hold keys of yours, which are ignored.
+        cfg: the configuration. Composed by a Hydra application of your own it may hold keys of yours, which are
+            ignored.
         choices: the choice of each group, by which networks and runs are named; those of the application by default.
         folder: where results are written; the application's folder by default.
         sweep: the name of the sweep that the run belongs to.
@@ -75,6 +71,7 @@ def run(
     from .conf import assemble
     from .tasks import Record
 
+    cfg = OmegaConf.to_container(cfg, resolve=True) if isinstance(cfg, DictConfig) else cfg
     if choices is None or folder is None:
         cfg, choices, folder = of_application(cfg)
     title = "-".join(choices[key] for key in ("task", "data", "sde", "sampler"))
@@ -86,7 +83,7 @@ def run(
     return next(numbers, None)
 
 
-def of_application(cfg: dict | DictConfig) -> tuple[dict, dict[str, str], Path]:
+def of_application(cfg: dict) -> tuple[dict, dict[str, str], Path]:
     """Returns our part of the configuration of a user's Hydra application, its choices and its folder.
 
     Raises:
@@ -97,9 +94,8 @@ def of_application(cfg: dict | DictConfig) -> tuple[dict, dict[str, str], Path]:
     if not HydraConfig.initialized():
         raise ValueError("run(cfg) takes its folder from a Hydra application; type run(cfg, choices, folder)")
     hydra_config = HydraConfig.get()
-    plain = OmegaConf.to_container(cfg, resolve=True) if isinstance(cfg, DictConfig) else dict(cfg)
-    ours = {key: value for key, value in plain.items() if key in ROOT or key in GROUPS}
-    if yours := [key for key in plain if key not in ours]:
+    ours = {key: value for key, value in cfg.items() if key in ROOT or key in GROUPS}
+    if yours := [key for key in cfg if key not in ours]:
         log.info("ignored, since they are no keys of scoresde: %s", ", ".join(yours))
     return ours, dict(hydra_config.runtime.choices), Path(hydra_config.runtime.output_dir)
 

@@ -608,7 +608,7 @@ def test_labels_are_learnt_and_judged(tmp_path):
     with pytest.raises(ValueError, match="training.drop=0.1"):
         job(tmp_path, *keys, "guidance=3", "training.drop=0", "training.steps=1")
     (folder,) = (tmp_path / "store").glob("*-*")  # nothing was trained for it
-    with pytest.raises(ValueError, match="is told its y, which a classifier need not guide: leave classifier out"):
+    with pytest.raises(ValueError, match="is a conditional network, which needs no classifier: leave classifier out"):
         job(tmp_path, *keys, f"checkpoint={folder}", "classifier=auto")
 
 

@@ -94,6 +94,29 @@ def test_a_module_opens_with_its_text(path):
     assert ast.get_docstring(ast.parse((ROOT / path).read_text())), f"{path} has no docstring"
 
 
+LONGEST = 80  # lines of a function
+FUNCTIONS = [
+    (path, node)
+    for path in FILES
+    for node in ast.walk(ast.parse((ROOT / path).read_text()))
+    if isinstance(node, ast.FunctionDef)
+]
+
+
+def test_no_function_is_long():
+    long = [
+        f"{path}: {node.name} has {node.end_lineno - node.lineno + 1} lines"
+        for path, node in FUNCTIONS
+        if node.end_lineno - node.lineno >= LONGEST
+    ]
+    assert not long, long
+
+
+def test_a_run_is_read_on_one_screen():
+    (found,) = (node for path, node in FUNCTIONS if str(path) == "scoresde/cli.py" and node.name == "run")
+    assert found.end_lineno - found.lineno < 40
+
+
 def test_no_file_is_called_utils():
     assert not [path for path in FILES if path.stem.lower() in ("utils", "util", "helpers", "misc", "common")]
 

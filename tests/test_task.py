@@ -1,0 +1,121 @@
+"""The contract between a run and its task: what is asked, when, and what is refused before a training."""
+
+import json
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pytest
+import torch
+
+from scoresde import tasks
+from scoresde.cli import run
+from scoresde.conf import schema
+from scoresde.data import Data
+from scoresde.models import ConditionalScore
+from scoresde.sde_lib import VP
+from scoresde.tasks import Given, Job, Network, Record, Task
+
+from .conftest import choices, compose
+
+CHOICES = {"task": "toy", "data": "moons", "sde": "vp", "sampler": "em", "model": "mlp"}
+WORDS = ("data=moons", "sde=vp", "training.steps=3", "training.batch=8", "training.evaluate=0")
+
+
+@dataclass(frozen=True)
+class Toy(Task):
+    """Returns the mean length of the score at held-out data, unless their number is refused."""
+
+    count: int = 4
+    device: str = "cpu"
+
+    conditions: ClassVar[str] = "one"
+
+    def check(self, sde, data):
+        if self.count > len(data.test):
+            raise ValueError(f"task.count={self.count} must be at most {len(data.test)}; type task.count=4")
+
+    def __call__(self, job: Job) -> dict:
+        network = job.networks.score()
+        x = job.data.encode(job.data.test[: self.count]).float()
+        found = network.model(x, torch.full((len(x),), 0.5))
+        return {"count": self.count, "length": float(found.norm(dim=1).mean()), "updates": network.training[-1]["step"]}
+
+
+@pytest.fixture
+def toy(monkeypatch):
+    monkeypatch.setattr(tasks, "Toy", Toy, raising=False)
+
+
+def job(folder, *words: str, **keys) -> dict:
+    cfg = compose(*WORDS, *words, f"store={folder}/store") | {"task": {"_target_": "tasks.Toy", **keys}}
+    run(cfg, CHOICES, folder / "run")
+    return json.loads((folder / "run" / "metrics.json").read_text())
+
+
+def test_a_task_is_one_class_and_one_node(tmp_path, toy):
+    found = job(tmp_path, count=5)
+    assert found["count"] == 5 and found["length"] > 0 and found["updates"] == 3
+    (folder,) = (tmp_path / "store").iterdir()
+    stamps = {path: path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")}
+    assert job(tmp_path, count=5)["length"] == found["length"], "found in the store"
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")} == stamps
+
+
+def test_a_task_refuses_before_a_training(tmp_path, toy):
+    with pytest.raises(ValueError, match="task.count=1000000 must be at most"):
+        job(tmp_path, count=10**6)
+    assert not (tmp_path / "store").exists()
+    event = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert event["error"].startswith("ValueError: task.count=1000000")
+
+
+def test_a_task_for_one_law_gets_the_score_of_its_y(tmp_path, toy):
+    labelled = ("data=mixture", "model=oracle", "data.condition=labels")
+    with pytest.raises(ValueError, match="Toy, is for one law, that of one label: type condition=LABEL"):
+        job(tmp_path, *labelled)
+    seen = []
+
+    @dataclass(frozen=True)
+    class Looks(Toy):
+        def __call__(self, job):
+            seen.append(job.networks.score().model)
+            return {"count": len(job.data.test)}
+
+    class Each(Looks):
+        conditions = "each"
+
+    class Never(Looks):
+        conditions = "none"
+
+    for kind in (Looks, Each):
+        tasks.Toy = kind
+        job(tmp_path, *labelled, "condition=1")
+    assert isinstance(seen[1], ConditionalScore) and not isinstance(seen[0], ConditionalScore)
+    tasks.Toy = Never
+    with pytest.raises(ValueError, match="has several networks and takes none of p"):
+        job(tmp_path, *labelled, "condition=1")
+
+
+@pytest.mark.parametrize("name", choices("task"))
+def test_every_task_keeps_the_contract(name):
+    task = schema.locate(compose(f"task={name}")["task"]["_target_"], "task")
+    assert issubclass(task, Task) and task.conditions in ("each", "one", "none")
+    assert isinstance(task.process, type) and isinstance(task.refuses_guidance, bool)
+
+
+def test_networks_at_hand_name_the_door_that_is_closed(tmp_path):
+    given = Given(score=lambda x, t: -x, classifier=Network("c", [{"step": 1}]))
+    assert given.score().training == [] and given.classifier().training == [{"step": 1}]
+    doors = {"sampled": (), "along": ((0.5,),), "averages": (3,), "rivals": (), "models": (), "other": ("path",)}
+    for door, arguments in (doors | {"features": ()}).items():
+        with pytest.raises(ValueError, match=rf"needs networks\.{door}\(\): type Given\({door}=...\)"):
+            getattr(given, door)(*arguments)
+    with Record(tmp_path / "run") as record, pytest.raises(ValueError, match=r"networks\.score\(\)"):
+        data = Data(torch.randn(9, 2), torch.randn(9, 2), 0.0, 1.0, shuffle=False)
+        Toy()(Job(VP(), data, record, Given()))
+
+
+def test_a_failed_record_notes_its_reason(tmp_path):
+    with pytest.raises(ZeroDivisionError), Record(tmp_path):
+        1 / 0  # noqa: B018
+    assert json.loads((tmp_path / "metrics.jsonl").read_text())["error"] == "ZeroDivisionError: division by zero"
