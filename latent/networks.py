@@ -81,7 +81,7 @@ class Convolutional(Networks):
         check("width", self.width, 1, 256)
         check_dropout(self.dropout)
         if not self.channels or min(self.channels) < 1:
-            raise ValueError(f"`channels`={list(self.channels)} must hold numbers of at least 1; type [32,64]")
+            raise ValueError(f"`channels`={list(self.channels)} must hold numbers of at least 1; type `channels`=[32,64]")
 
     def sizes(self, shape: tuple[int, ...]) -> list[tuple[int, int]]:
         """Heights and widths from the data's to the coarsest."""
@@ -140,7 +140,7 @@ def check_dropout(share: float) -> None:
 
 def check(key: str, value: int, least: int, instead: int) -> None:
     if value < least:
-        raise ValueError(f"networks.{key}={value} must be at least {least}; type networks.{key}={instead}")
+        raise ValueError(f"`{key}`={value} must be at least {least}; type `{key}`={instead}")
 
 
 def without_gradients(network: nn.Module, x: Tensor) -> Tensor:

@@ -90,7 +90,7 @@ class Binned(Observation):
     def __init__(self, bins: list | tuple):
         super().__init__()
         if len(bins) != 3 or not isinstance(bins[2], int) or bins[2] < 2:
-            raise ValueError("observation.bins must be [shift, scale, levels] with at least 2 levels; type auto")
+            raise ValueError("`bins` must be [shift, scale, levels] with at least 2 levels; type `bins`=auto")
         shift, scale, self.levels = bins
         self.register_buffer("shift", torch.as_tensor(shift, dtype=torch.float32))
         self.register_buffer("scale", torch.as_tensor(scale, dtype=torch.float32))

@@ -72,8 +72,8 @@ class VAE(LatentModel):
         check_latent(latent)
         if prior.dim not in (None, latent):
             raise ValueError(
-                f"prior.net.shape=[{prior.dim}] is not the number of latents, `latent`={latent}; type "
-                f"prior.net.shape=[{latent}]"
+                f"`prior.net.shape`=[{prior.dim}] is not the number of latents, `latent`={latent}; type "
+                f"`prior.net.shape`=[{latent}]"
             )
         self.shape, self.latent = tuple(shape), latent
         self.encoder = networks.encoder(self.shape, 2 * latent)

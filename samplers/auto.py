@@ -25,6 +25,7 @@ The first two by ``python run.py task=work_precision data=mixture model=oracle``
 samples of a Gaussian (tests/test_samplers.py).
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -58,6 +59,8 @@ class Auto(Sampler):
         check_last(self.last)
         if self.nfe < 3:
             raise ValueError(f"`nfe`={self.nfe} must be at least 3; type for example `nfe`=50")
+        if not 0 <= self.sigma_data < math.inf:
+            raise ValueError(f"`sigma_data`={self.sigma_data} must be at least 0; type `sigma_data`=auto")
 
     @property
     def choice(self) -> PredictorCorrector:

@@ -78,7 +78,7 @@ class Heun(Step):
             )
         if self.churn_max is not None and not self.churn_max > self.churn_min:
             raise ValueError(
-                f"`churn_max`={self.churn_max} must be above churn_min={self.churn_min}; "
+                f"`churn_max`={self.churn_max} must be above `churn_min`={self.churn_min}; "
                 f"type `churn_max`=null for no bound"
             )
         check_noise(self.noise)

@@ -238,7 +238,7 @@ class Columns(Masking):
             else:
                 has = f"they are {', '.join(names)}, or 0" if names else "their numbers are 0"
                 raise ValueError(
-                    f"operator.known={list(self.known)}: there is no column {column!r}; {has} to {self.shape[0] - 1}"
+                    f"`known`={list(self.known)}: there is no column {column!r}; {has} to {self.shape[0] - 1}"
                 )
         return weights
 
@@ -277,7 +277,7 @@ class MaskFile(Masking):
         if values.shape[1:] == shape:
             return values
         raise ValueError(
-            f"operator.path={self.path} has shape {tuple(values.shape)}; a mask of samples of shape {shape} has "
+            f"`path`={self.path} has shape {tuple(values.shape)}; a mask of samples of shape {shape} has "
             f"{shape}{f', {shape[1:]}' if len(shape) == 3 else ''} or (N, {', '.join(map(str, shape))})"
         )
 

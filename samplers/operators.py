@@ -189,30 +189,30 @@ class Matrix(Linear):
         values, dim = read_array(self.path, "operator=matrix"), math.prod(self.shape)
         if values.ndim != 2 or values.shape[1] != dim or not len(values):
             raise ValueError(
-                f"operator.path={self.path} has shape {values.shape}; a sample of shape {tuple(self.shape)} needs a "
+                f"`path`={self.path} has shape {values.shape}; a sample of shape {tuple(self.shape)} needs a "
                 f"matrix of shape (m, {dim})"
             )
         if not np.abs(values).max() > 0:
-            raise ValueError(f"operator.path={self.path} holds zeros alone: nothing is measured")
+            raise ValueError(f"`path`={self.path} holds zeros alone: nothing is measured")
         return torch.from_numpy(values)
 
 
 def read_array(path: str | None, what: str) -> np.ndarray:
     """The finite numbers of a .npy file, float64."""
     if not path:
-        raise ValueError(f"operator.path is not set: {what} reads a .npy file; type operator.path=FILE.npy")
+        raise ValueError(f"`path` is not set: {what} reads a .npy file; type `path`=FILE.npy")
     file = Path(path).expanduser()
     if not file.is_file():
-        raise FileNotFoundError(f"operator.path={path}: there is no file {file.absolute()}")
+        raise FileNotFoundError(f"`path`={path}: there is no file {file.absolute()}")
     try:
         values = np.load(file, allow_pickle=False)  # a pickle could run any code
         values = values.astype(np.float64)
     except (ValueError, TypeError, EOFError, OSError):
         raise ValueError(
-            f"operator.path={path} is not a plain numpy array of numbers: save one with np.save(path, array)"
+            f"`path`={path} is not a plain numpy array of numbers: save one with np.save(path, array)"
         ) from None
     if not np.isfinite(values).all():
-        raise ValueError(f"operator.path={path} holds values that are missing, NaN or infinite; {what} needs numbers")
+        raise ValueError(f"`path`={path} holds values that are missing, NaN or infinite; {what} needs numbers")
     return values
 
 
@@ -359,7 +359,7 @@ class Deblur(Operator):
             values = torch.from_numpy(read_array(self.path, "operator=deblur"))
             if values.ndim != 2 or values.shape[0] > height or values.shape[1] > width or not abs(values.sum()) > 0:
                 raise ValueError(
-                    f"operator.path={self.path} has shape {tuple(values.shape)}; a kernel has two axes, at most "
+                    f"`path`={self.path} has shape {tuple(values.shape)}; a kernel has two axes, at most "
                     f"{height} x {width}, and a sum that is not 0"
                 )
             kernel = torch.zeros(height, width, dtype=torch.float64)

@@ -445,18 +445,18 @@ def test_the_wasserstein_loss_is_the_error_and_the_penalty():
 @pytest.mark.parametrize(
     "make, message",
     [
-        (lambda: Dense(width=0), "networks.width=0 must be at least 1"),
-        (lambda: Dense(depth=-1), "networks.depth=-1 must be at least 0"),
-        (lambda: Convolutional(()), "networks.channels=.. must hold numbers of at least 1"),
+        (lambda: Dense(width=0), "`width`=0 must be at least 1"),
+        (lambda: Dense(depth=-1), "`depth`=-1 must be at least 0"),
+        (lambda: Convolutional(()), "`channels`=.. must hold numbers of at least 1"),
         (lambda: Convolutional().encoder((2,), 3), "takes images of shape"),
-        (lambda: Gaussian(0.0), "observation.std=0.0 must be positive"),
+        (lambda: Gaussian(0.0), "`std`=0.0 must be positive"),
         (lambda: DiscretisedLogistic([0, 1, 1]), "at least 2 levels"),
-        (lambda: DiscretisedLogistic([8.5, 8.5, 17], 0), "observation.mixture=0 must be at least 1"),
-        (lambda: VAE((2,), 0, Dense(), Gaussian(), StandardNormal()), "model.latent=0 must be at least 1"),
+        (lambda: DiscretisedLogistic([8.5, 8.5, 17], 0), "`mixture`=0 must be at least 1"),
+        (lambda: VAE((2,), 0, Dense(), Gaussian(), StandardNormal()), "`latent`=0 must be at least 1"),
         (lambda: VAE((2,), 3, Dense(), Gaussian(), prior_of(make_sde("vp"), torch.nn.Identity())), "number of latents"),
-        (lambda: Bound(beta=-1.0), "loss.beta=-1.0 must be at least 0"),
-        (lambda: Adversarial(-1.0), "loss.penalty=-1.0 must be at least 0"),
-        (lambda: WassersteinLoss(math.inf), "loss.penalty=inf must be at least 0 and finite"),
+        (lambda: Bound(beta=-1.0), "`beta`=-1.0 must be at least 0"),
+        (lambda: Adversarial(-1.0), "`penalty`=-1.0 must be at least 0"),
+        (lambda: WassersteinLoss(math.inf), "`penalty`=inf must be at least 0 and finite"),
     ],
 )
 def test_mistakes_are_named(make, message):

@@ -597,7 +597,7 @@ def test_width_is_the_table_of_last():
     ],
 )
 def test_an_unknown_last_step_is_refused(make_one):
-    with pytest.raises(ValueError, match="sampler.last=denoise must be one of flow, tweedie, none"):
+    with pytest.raises(ValueError, match="`last`=denoise must be one of flow, tweedie, none"):
         make_one("denoise")
 
 
@@ -722,18 +722,18 @@ def test_published_settings():
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda: PredictorCorrector(Uniform(), 0, Ancestral()), "sampler.steps=0"),
+        (lambda: PredictorCorrector(Uniform(), 0, Ancestral()), "`steps`=0"),
         (lambda: PredictorCorrector(Uniform(), 10), "sampler/predictor"),
-        (lambda: Langevin(snr=0.0), "sampler.corrector.snr=0.0"),
-        (lambda: Langevin(snr=math.nan), "sampler.corrector.snr=nan"),
-        (lambda: Langevin(count=0), "sampler.corrector.count=0"),
-        (lambda: Langevin(rule="norms"), "sampler.corrector.rule=norms"),
-        (lambda: Karras(0.0), "sampler.grid.rho=0.0"),
-        (lambda: Karras(math.nan), "sampler.grid.rho=nan"),
-        (lambda: ProbabilityFlow(method="euler"), "sampler.method=euler"),
-        (lambda: ProbabilityFlow(rtol=0.0), "sampler.rtol=0.0"),
-        (lambda: ProbabilityFlow(atol=-1.0), "sampler.atol=-1.0"),
-        (lambda: ProbabilityFlow(steps=0), "sampler.steps=0"),
+        (lambda: Langevin(snr=0.0), "`snr`=0.0"),
+        (lambda: Langevin(snr=math.nan), "`snr`=nan"),
+        (lambda: Langevin(count=0), "`count`=0"),
+        (lambda: Langevin(rule="norms"), "`rule`=norms"),
+        (lambda: Karras(0.0), "`rho`=0.0"),
+        (lambda: Karras(math.nan), "`rho`=nan"),
+        (lambda: ProbabilityFlow(method="euler"), "`method`=euler"),
+        (lambda: ProbabilityFlow(rtol=0.0), "`rtol`=0.0"),
+        (lambda: ProbabilityFlow(atol=-1.0), "`atol`=-1.0"),
+        (lambda: ProbabilityFlow(steps=0), "`steps`=0"),
     ],
 )
 def test_bad_arguments_name_the_key(call, message):
@@ -764,5 +764,5 @@ def test_auto_spends_its_budget(nfe, predictor):
 
 
 def test_auto_refuses_a_budget_of_nothing():
-    with pytest.raises(ValueError, match="sampler.nfe=2"):
+    with pytest.raises(ValueError, match="`nfe`=2"):
         Auto(nfe=2)
