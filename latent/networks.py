@@ -81,7 +81,7 @@ class Convolutional(Networks):
         check("width", self.width, 1, 256)
         check_dropout(self.dropout)
         if not self.channels or min(self.channels) < 1:
-            raise ValueError(f"`channels`={list(self.channels)} must hold numbers of at least 1; type `channels`=[32,64]")
+            raise ValueError(f"`channels`={list(self.channels)} must be numbers of at least 1; type `channels`=[32,64]")
 
     def sizes(self, shape: tuple[int, ...]) -> list[tuple[int, int]]:
         """Heights and widths from the data's to the coarsest."""

@@ -447,7 +447,7 @@ def test_the_wasserstein_loss_is_the_error_and_the_penalty():
     [
         (lambda: Dense(width=0), "`width`=0 must be at least 1"),
         (lambda: Dense(depth=-1), "`depth`=-1 must be at least 0"),
-        (lambda: Convolutional(()), "`channels`=.. must hold numbers of at least 1"),
+        (lambda: Convolutional(()), "`channels`=.. must be numbers of at least 1"),
         (lambda: Convolutional().encoder((2,), 3), "takes images of shape"),
         (lambda: Gaussian(0.0), "`std`=0.0 must be positive"),
         (lambda: DiscretisedLogistic([0, 1, 1]), "at least 2 levels"),
