@@ -87,8 +87,8 @@ class Convolutional(Networks):
         """Heights and widths from the data's to the coarsest."""
         if len(shape) != 3:
             raise ValueError(
-                f"networks=Convolutional takes images of shape (C, H, W), the data have shape {tuple(shape)}; type "
-                f"networks._target_=latent.Dense"
+                f"`networks`=Convolutional takes images of shape (C, H, W), the data have shape {tuple(shape)}; type "
+                f"`networks._target_`=latent.Dense"
             )
         sizes = [tuple(shape[1:])]
         for _ in self.channels:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from scoresde.conf import schema
 from scoresde.samplers import (
     Box,
     Colourise,
@@ -180,6 +181,22 @@ def test_mistakes_are_told(tmp_path, build, message):
     np.save(path, WIDE.numpy())
     with pytest.raises((ValueError, OSError), match=message):
         build(path)
+
+
+@pytest.mark.parametrize("target", ["samplers.Matrix", "samplers.MaskFile", "samplers.Deblur"])
+def test_messages_of_files_name_the_key_at_its_place(tmp_path, target):
+    for content in (None, b"no array", np.zeros(PICTURE), np.ones((4, 7)), np.full(PICTURE, math.nan)):
+        path = tmp_path / "a.npy"
+        path.unlink(missing_ok=True)
+        if isinstance(content, bytes):
+            path.write_bytes(content)
+        elif content is not None:
+            np.save(path, content)
+        with pytest.raises((ValueError, OSError), match=rf"^a\.b\.path={path}[: ]") as caught:
+            schema.build({"_target_": target, "shape": list(PICTURE), "path": str(path)}, "a.b")
+        assert "`" not in str(caught.value)
+    with pytest.raises(ValueError, match=r"^a\.b\.known=\['d'\]: there is no column 'd'"):
+        schema.build({"_target_": "samplers.Columns", "shape": [3], "known": ["d"]}, "a.b")
 
 
 def test_masks_that_leave_nothing_to_do_are_told(tmp_path):
