@@ -392,11 +392,11 @@ def test_distance_falls_with_the_tolerance(d):
 
 def test_fresh_noise_after_a_rejection_would_be_seen(monkeypatch):
     """The published algorithm's bias: with rejected increments forgotten, no tolerance brings the distance down."""
-    monkeypatch.setattr(adaptive.Memory, "put_back", lambda *_: None)
+    monkeypatch.setattr(adaptive.NoiseStack, "put_back", lambda *_: None)
     assert all(distance_at("vp", 1, tolerance, 8000) > 1.3 * FLOOR / math.sqrt(8000) for tolerance in (0.05, 0.02))
 
 
-def walk(memory: adaptive.Memory, count: int, reject) -> tuple[Tensor, Tensor]:
+def walk(memory: adaptive.NoiseStack, count: int, reject) -> tuple[Tensor, Tensor]:
     """Brownian motions on [1, 0] in steps of random size, rejected by a rule that looks at their noise: W(0) and how
     often a sample was rejected.
     """
@@ -425,7 +425,9 @@ def large(increment: Tensor, span: Tensor) -> Tensor:
 def test_rejections_leave_brownian_motion_alone():
     """After many rejections that look at the noise, W is still N(0, t): its mean, its variance and its tails."""
     count = 20_000
-    total, rejections = walk(adaptive.Memory(torch.zeros(count, 1, dtype=torch.float64), torch.float64), count, large)
+    total, rejections = walk(
+        adaptive.NoiseStack(torch.zeros(count, 1, dtype=torch.float64), torch.float64), count, large
+    )
     assert float(rejections.mean()) > 5
     assert abs(float(total.mean())) < 4 / math.sqrt(count)
     assert abs(float(total.var()) - 1) < 4 * math.sqrt(2 / count)
@@ -434,15 +436,15 @@ def test_rejections_leave_brownian_motion_alone():
 
 
 def test_forgotten_rejections_would_be_seen(monkeypatch):
-    monkeypatch.setattr(adaptive.Memory, "put_back", lambda *_: None)
+    monkeypatch.setattr(adaptive.NoiseStack, "put_back", lambda *_: None)
     count = 4000
-    total, _ = walk(adaptive.Memory(torch.zeros(count, 1, dtype=torch.float64), torch.float64), count, large)
+    total, _ = walk(adaptive.NoiseStack(torch.zeros(count, 1, dtype=torch.float64), torch.float64), count, large)
     assert abs(float(total.mean())) > 10 / math.sqrt(count)
 
 
 def test_bridges_by_hand():
     """A rejected increment comes back in pieces that add up to it, each from the Brownian bridge."""
-    memory = adaptive.Memory(torch.zeros(50_000, 1, dtype=torch.float64), torch.float64)
+    memory = adaptive.NoiseStack(torch.zeros(50_000, 1, dtype=torch.float64), torch.float64)
     ones = torch.ones(50_000, dtype=torch.float64)
     z = torch.randn(4, 50_000, 1, dtype=torch.float64)
     whole = memory.take(ones, 0.8 * ones, z[0])
@@ -455,7 +457,7 @@ def test_bridges_by_hand():
     torch.testing.assert_close(memory.take(ones, 0.2 * ones, z[2]), part)
     assert bool((memory.end(0.0) == 0.2).all())
     torch.testing.assert_close(memory.take(ones, 0.6 * ones, z[3]), whole - part)
-    assert not bool(memory.known.any())
+    assert not bool(memory.filled.any())
 
 
 def test_the_adaptive_solver_is_exact_on_its_gaussian(sde, shape, dtype):
