@@ -1,4 +1,4 @@
-r"""The reverse SDE with a step size for each sample (arXiv 2105.14080), its noise never thrown away.
+r"""The reverse SDE with a step size for each sample (arXiv 2105.14080), which keeps the noise of rejected steps.
 
 Euler-Maruyama and the improved Euler step share one Brownian increment, and their difference is the local error:
 
@@ -7,24 +7,26 @@ Euler-Maruyama and the improved Euler step share one Brownian increment, and the
     x'' = x' + \tfrac12 E\,[M(x', s) - M(x, t)], \\
     e &= \frac{1}{\sqrt d}\Bigl\|\frac{x'' - x'}{\max(atol,\ rtol\,\max(|x'|, \rho\,|x'_{prev}|))}\Bigr\|_2 .
 
-(The published error has no rho: of a long step down from much noise it sees little, x'_prev being large.) A step with
-e <= 1 ends in x'', and the next has the size theta h e^-r, five times the last at most. The variables are those of
+(The published error has no rho, and x'_prev is large after much noise, so that it hides the error of a long step down
+from there.) A step with e <= 1 is accepted and ends in x''; the next has the size theta h e^-r, at most five times the
+last. The variables are those of
 :mod:`scoresde.samplers.additive` at eta = 1, in which the noise is additive: V = (sigma/alpha)^2 + q^2, the clock is
 1/V, Delta W ~ N(0, 1/V_s - 1/V_t), M = x/alpha + alpha V score, rho = alpha_s V_s/(alpha_t V_t) and E = alpha_s (1 -
-V_s/V_t). So noise itself is never an error, and what a rejection must keep is a plain Brownian motion. Step sizes are
+V_s/V_t). So noise by itself makes no error, and a rejection must only keep a plain Brownian motion. Step sizes are
 measured as shares of the way from T to eps (``SDE.even``), which needs no inverse of the clock. q is the data's std: a
-step down from pure noise then lands where the data lie, and has the error it should have. (With q = 0 it lands in their
-middle, where the score may vanish and no error be seen; with a large q the score's linear part must be followed at
-three to four times the price.)
+step down from pure noise then ends where the data lie, and its error is seen. (With q = 0 it ends at their mean, where
+the score may vanish and the error with it. With a large q the steps must follow the score's linear part, at three to
+four times the evaluations.)
 
-**Rejection with memory** (Rackauckas and Nie 2017, doi 10.3934/dcdsb.2017133). Whether a step is rejected depends on
-its noise. To draw another after a rejection is to sample from the noises that are not rejected: a bias that no
-tolerance cures, largest in few dimensions, where a single coordinate decides. So a rejected increment stays: it goes
-on the sample's stack, and a shorter step takes its part of it from the Brownian bridge,
+**Rejection sampling with memory** (Rackauckas and Nie 2017, doi 10.3934/dcdsb.2017133). The rejection of a step depends
+on its noise. Fresh noise after a rejection would follow the law of the noise that is not rejected: a bias at every
+tolerance, largest in few dimensions, where a single coordinate decides. So a rejected increment goes on the sample's
+stack, and a shorter step draws its part of it from the Brownian bridge,
 
 .. math:: \Delta W' \sim N\Bigl(\tfrac{c'}{c}\,\Delta W,\ \tfrac{c'(c - c')}{c}\Bigr)
 
-with c, c' the clock's time of both, the remainder waiting on the stack. No step goes past the end of the top.
+with c and c' the durations of both steps in the clock. The rest of the increment stays on the stack. No step goes past
+the end of the top increment.
 """
 
 from collections.abc import Callable

@@ -161,7 +161,7 @@ def test_masks_and_matrices_of_files(tmp_path):
         (lambda p: Colourise(PICTURE, [1.0]), r"`weights`=\[1.0\] must be 3 numbers"),
         (lambda p: Deblur(PICTURE, 0.0), "`std`=0.0 must be positive"),
         (lambda p: Deblur((3,)), "operator=deblur is for images"),
-        (lambda p: Half((2,), "top"), "`known`=top: vectors have columns alone"),
+        (lambda p: Half((2,), "top"), "`known`=top: vectors have columns only"),
         (lambda p: Half((1,)), "cannot cut"),
         (lambda p: Box((2,)), "operator=box is for images"),
         (lambda p: Box(PICTURE, 0.01), "leaves nothing unknown"),
@@ -202,7 +202,9 @@ def test_messages_of_files_name_the_key_at_its_place(tmp_path, target):
 def test_masks_that_leave_nothing_to_do_are_told(tmp_path):
     path = str(tmp_path / "a.npy")
     np.save(path, np.ones(2))
-    with pytest.raises(ValueError, match="holds no zero: all is known, .* write 0 where a value is unknown"):
+    with pytest.raises(
+        ValueError, match="holds no zero, so that no value is unknown; write 0 where a value is unknown"
+    ):
         MaskFile((2,), path)
     assert bool(MaskFile((2,), path, noise=0.1).seen.all()), "what is noisy can be made better"
     np.save(path, np.array(1.0))
@@ -220,5 +222,5 @@ def test_files_that_are_no_numbers(tmp_path):
         Matrix((2,), str(path))
     np.save(path, np.zeros((1, 2)))
     for build in (Matrix, MaskFile):
-        with pytest.raises(ValueError, match="zeros alone"):
+        with pytest.raises(ValueError, match="holds only zeros"):
             build((2,), str(path))

@@ -383,7 +383,7 @@ def test_noisy_measurements_are_replaced_while_they_know_more_than_x():
     found = measurement.replace(x, measurement.target, 0.8, 0.6, z)
     assert abs(float(found[:, 0].std()) - 0.6) < 0.015 and bool((found[:, 1] == 7).all())
     assert torch.equal(measurement.replace(x, measurement.target, 0.8, 0.3, z), x)
-    with pytest.raises(ValueError, match="holds exact measurements alone.*conditioner=pigdm"):
+    with pytest.raises(ValueError, match="works only with exact measurements.*conditioner=pigdm"):
         Projection().condition(ProbabilityFlow(), VP(), GaussianScore(VP()), measurement)
 
 
