@@ -70,7 +70,7 @@ def row(name: str, sde: SDE, d: int, kept: bool, count: int, tolerances: list[fl
     for tolerance in tolerances:
         torch.manual_seed(0)
         counted, sampler = Counted(score), AdaptiveSDE(rtol=tolerance, atol=0.39 * tolerance, last="none")
-        with patch.object(adaptive.Memory, "put_back", adaptive.Memory.put_back if kept else lambda *_: None):
+        with patch.object(adaptive.NoiseStack, "put_back", adaptive.NoiseStack.put_back if kept else lambda *_: None):
             x = sampler(sde, counted, draw(sde, components, sde.T, count), torch.randn_like)
         cells.append(f"{distance(x):.4f} ({counted.evaluations / count:.0f})")
     floor = sum(distance(draw(sde, components, sde.eps, count)) for _ in range(10)) / 10
