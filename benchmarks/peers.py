@@ -276,10 +276,10 @@ def likelihood(libraries: list[Library], name: str, label: str, options) -> None
     base = median(times["default, 1e-05"]) if "default, 1e-05" in times else float("nan")
     for row in rows:
         nfe, off, own = found[row.label]
-        alone = f"{own.square().mean().sqrt():<8.1e}{own.max():<8.1e}" if own is not None else " " * 16
+        solver = f"{own.square().mean().sqrt():<8.1e}{own.max():<8.1e}" if own is not None else " " * 16
         print(
             f"{row.label:<44}{nfe:>6.0f} | {off.square().mean().sqrt():<8.1e}{off.max():<8.1e} |"
-            f"           {alone} | {median(times[row.label]):<8.3f} {median(times[row.label]) / base:.2f}"
+            f"           {solver} | {median(times[row.label]):<8.3f} {median(times[row.label]) / base:.2f}"
         )
     print(flush=True)
 

@@ -176,7 +176,7 @@ def test_masks_and_matrices_of_files(tmp_path):
         (lambda p: dense(Half((1, 100, 100))), "a matrix for samples of 10000 values is too large"),
     ],
 )
-def test_mistakes_are_told(tmp_path, build, message):
+def test_mistakes_are_named(tmp_path, build, message):
     path = str(tmp_path / "a.npy")
     np.save(path, WIDE.numpy())
     with pytest.raises((ValueError, OSError), match=message):
@@ -199,7 +199,7 @@ def test_messages_of_files_name_the_key_at_its_place(tmp_path, target):
         schema.build({"_target_": "samplers.Columns", "shape": [3], "known": ["d"]}, "a.b")
 
 
-def test_masks_that_leave_nothing_to_do_are_told(tmp_path):
+def test_masks_that_leave_nothing_to_do_are_refused(tmp_path):
     path = str(tmp_path / "a.npy")
     np.save(path, np.ones(2))
     with pytest.raises(

@@ -75,7 +75,7 @@ def flow(name: str) -> tuple[SDE, Oracle, Tensor, Tensor]:
 @pytest.mark.parametrize("grid", [Karras(), LogSNR()])
 @pytest.mark.parametrize("name", THREE)
 def test_heun_is_of_order_two(name, grid):
-    """To the probability flow, by step halving; the median, since a sample on a ridge may fall to either side."""
+    """Step halving converges to the probability flow; the median, since a sample on a ridge may fall to either side."""
     sde, score, x, exact = flow(name)
     errors = {}
     for n in (40, 80, 160, 320):
@@ -254,7 +254,7 @@ def test_a_constant_remainder_is_integrated_exactly(sde, step, eta):
 @pytest.mark.parametrize("step, eta, order", [(SEA, 1.0, 2), (SEA, 0.5, 1), (ShARK, 1.0, 2), (ShARK, 0.5, 2)])
 @pytest.mark.parametrize("name", THREE)
 def test_weak_order_on_a_gaussian(name, step, eta, order):
-    """Of the mean and the variance at eps."""
+    """The errors of the mean and of the variance at eps fall with the weak order."""
     sde, errors = make_sde(name), {}
     for n in (80, 160, 320):
         sampler = PredictorCorrector(Karras(), n, step(eta), last="none")
@@ -384,7 +384,7 @@ FLOOR = 3.0  # of 1/sqrt(count): what the shares of the modes, drawn at random, 
 
 @pytest.mark.parametrize("d", [1, 2, 8, 64])
 def test_distance_falls_with_the_tolerance(d):
-    """Down to the sampling floor, in few dimensions as in many."""
+    """The distance falls to the sampling floor, in few dimensions as in many."""
     coarse, fine = (distance_at("vp", d, tolerance, COUNTS[d]) for tolerance in (0.5, 0.02))
     floor = FLOOR / math.sqrt(COUNTS[d])
     assert fine < floor and coarse > 1.5 * fine
