@@ -42,9 +42,8 @@ from .last import Last, check_last, finish
 from .pc import Film, OnStep, Sampler
 
 FIRST, SMALLEST = 0.01, 1e-12  # step sizes as shares of the way: the first one, and the one below which a run fails
-NOTCHES = (
-    4  # step sizes change by powers of 2^(1/4): the rounding of a score leaves them, and so the noise, as they are
-)
+# Step sizes change by powers of 2^(1/4), so that the rounding of a score changes neither them nor the noise.
+NOTCHES = 4
 
 
 class NoiseStack:
