@@ -1,1 +1,1 @@
-"""Commands that measure what the tests only touch: full length, real time, whole tables."""
+"""Commands that measure at full length what the tests only run at their smallest size."""

@@ -1,11 +1,11 @@
-"""Whether the adaptive SDE solver reaches the truth: its distance as the tolerance falls, in few and many dimensions.
+"""The error of the adaptive SDE solver as the tolerance falls, in few and in many dimensions.
 
     python -m benchmarks.adaptive
 
-A mixture whose modes lie along the diagonal, the score exact, started from exact draws of p_T: the 1-D Wasserstein
-distance between the samples along the diagonal and the exact p_eps (its quantiles), and the evaluations a sample. The
-last rows throw rejected noise away, as the published algorithm does: the distance stops falling. The floor is the
-distance of as many exact draws.
+The data are a mixture whose modes lie along the diagonal. The solver has the exact score and starts from exact draws of
+p_T. A cell has the 1-D Wasserstein distance between the samples along the diagonal and the exact p_eps (its quantiles),
+and the evaluations per sample. The rows ``drawn anew`` drop rejected noise, as the published algorithm does: their
+distance stops falling. The floor is the distance of as many exact draws.
 """
 
 import argparse
@@ -27,7 +27,7 @@ def mixture(d: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def draw(sde: SDE, components, t: float, count: int) -> Tensor:
-    """Exact draws of p_t."""
+    """Draws exactly from p_t."""
     weights, means, stds = components
     k = torch.multinomial(weights, count, replacement=True)
     x, z = means[k], torch.randn(2, count, means.shape[1], dtype=torch.float64)
@@ -35,7 +35,7 @@ def draw(sde: SDE, components, t: float, count: int) -> Tensor:
 
 
 def quantiles(sde: SDE, components, count: int) -> Tensor:
-    """Those of p_eps along the diagonal."""
+    """Returns the quantiles of p_eps along the diagonal."""
     weights, means, stds = components
     eps = torch.tensor(sde.eps, dtype=torch.float64)
     alpha, sigma = sde.alpha(eps), sde.sigma(eps)
@@ -70,7 +70,7 @@ def row(name: str, sde: SDE, d: int, kept: bool, count: int, tolerances: list[fl
     for tolerance in tolerances:
         torch.manual_seed(0)
         counted, sampler = Counted(score), AdaptiveSDE(rtol=tolerance, atol=0.39 * tolerance, last="none")
-        with patch.object(adaptive.Memory, "put_back", adaptive.Memory.put_back if kept else lambda *_: None):
+        with patch.object(adaptive.NoiseStack, "put_back", adaptive.NoiseStack.put_back if kept else lambda *_: None):
             x = sampler(sde, counted, draw(sde, components, sde.T, count), torch.randn_like)
         cells.append(f"{distance(x):.4f} ({counted.evaluations / count:.0f})")
     floor = sum(distance(draw(sde, components, sde.eps, count)) for _ in range(10)) / 10

@@ -1,11 +1,10 @@
-"""kill -9 at random moments of a training that saves all the time: every resume must succeed, and change nothing.
+"""Kills (-9) at random moments of a training that saves after every update: each resume must succeed, changing nothing.
 
     python -m benchmarks.crash                20 kills
     python -m benchmarks.crash --kills 3
 
-A network is trained once undisturbed. The same training, in another store, is then killed at random moments, most
-of them within a save, since it saves after every update; each time the next process resumes it. In the end both
-networks must be equal bit for bit.
+A network is trained once undisturbed. The same training, in another store, is then killed at random moments, most of
+them within a save; each time the next process resumes it. In the end both networks must be equal bit for bit.
 """
 
 import argparse
@@ -33,7 +32,7 @@ WORDS = [
 
 
 def start(folder: Path, steps: int) -> subprocess.Popen:
-    """The training as a process of its own."""
+    """Starts the training in a process of its own."""
     places = [f"store={folder}/store", f"hydra.run.dir={folder}/run", f"training.steps={steps}"]
     return subprocess.Popen(
         [sys.executable, str(ROOT / "run.py"), *places, *WORDS],
@@ -44,13 +43,13 @@ def start(folder: Path, steps: int) -> subprocess.Popen:
 
 
 def finished(folder: Path, steps: int) -> checkpoint.Checkpoint:
-    """The last checkpoint of a training that has run to its end."""
+    """Returns the last checkpoint of a training that has run to its end."""
     (path,) = folder.glob(f"store/*/step-{steps:08d}")
     return checkpoint.load(path)
 
 
 def crash(folder: Path, kills: int, steps: int, seed: int = 0, say=print) -> None:
-    """The whole experiment; AssertionError where a promise is broken."""
+    """Runs the whole experiment; raises an AssertionError if a resume fails or changes the network."""
     undisturbed, killed = folder / "undisturbed", folder / "killed"
     process = start(undisturbed, steps)
     text = process.communicate()[0]
@@ -60,7 +59,7 @@ def crash(folder: Path, kills: int, steps: int, seed: int = 0, say=print) -> Non
     for kill in range(kills):
         process = start(killed, steps)
         before = newest(killed)
-        while newest(killed) == before and process.poll() is None:  # it has begun, or gone on
+        while newest(killed) == before and process.poll() is None:  # until the training has begun or resumed
             time.sleep(0.005)
         time.sleep(rng.uniform(0.0, 0.5))
         process.kill()
@@ -87,7 +86,7 @@ def crash(folder: Path, kills: int, steps: int, seed: int = 0, say=print) -> Non
 
 
 def newest(folder: Path) -> int:
-    """The step of the newest checkpoint, 0 for none."""
+    """Returns the step of the newest checkpoint, 0 without one."""
     return max((int(path.name.removeprefix("step-")) for path in folder.glob("store/*/step-*")), default=0)
 
 

@@ -1,4 +1,4 @@
-"""The heartbeat's bound and samples with the exact belief about its bits: what a chain of T steps costs by itself.
+"""The heartbeat's bound and samples with the exact log-odds of its bits: the loss due to a chain of T steps.
 
 python -m benchmarks.heartbeat --T 50 200 1000
 """
@@ -16,7 +16,7 @@ from scoresde.sde_lib import BinaryChain, ScoreFn
 
 
 def exact_belief(chain: BinaryChain, data: Heartbeat) -> ScoreFn:
-    """The log-odds of each bit of x_0 given x_n, by Bayes' rule over the heartbeats."""
+    """Returns the log-odds of each bit of x_0 given x_n, by Bayes' rule over the heartbeats."""
     beats = 2.0 * data.rows.double() - 1
 
     def logits(x: Tensor, n: Tensor) -> Tensor:

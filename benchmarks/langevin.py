@@ -1,9 +1,9 @@
-"""What sets a Langevin step's size decides whether samples are right: three rules on a mixture, the score exact.
+"""Three rules for the size of a Langevin step, on a mixture with the exact score.
 
     python -m benchmarks.langevin
 
-Predictor-corrector sampling, 20,000 samples, VE: the weights found, and the share of samples further than 6 std
-from every component.
+Predictor-corrector sampling of 20,000 samples under VE: the weights of the components, and the share of samples further
+than 6 std from every component.
 """
 
 import argparse

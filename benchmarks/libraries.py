@@ -1,14 +1,14 @@
-"""The libraries that a user would pick instead, each by its own interface, for :mod:`benchmarks.peers`.
+"""Other libraries, each by its own interface, for :mod:`benchmarks.peers`.
 
-A library is a class: which package it needs, and what it brings of
+A library is a class with the name of its package and some of
 
     endpoints(problem)      deterministic solvers: from given noise to the end of its path
     draws(problem)          stochastic samplers
     likelihoods(problem)    log p(x)
-    loops(net, steps)       so many steps round a bare network
+    loops(net, steps)       a number of steps with a bare network
 
-Every noise level is handed over as kappa = sigma/alpha and every state as y = x/alpha, in which the probability flow of
-all SDEs is one curve: that is how the ends of unlike schedules are compared with one exact flow.
+Noise levels are given as kappa = sigma/alpha and states as y = x/alpha, in which the probability flow of all SDEs is
+the same. So the ends of different schedules can be compared with one exact flow.
 """
 
 import importlib
@@ -30,7 +30,7 @@ from scoresde.sde_lib import SDE, BlockNoise, Counted
 
 
 class Ratio:
-    """What an oracle needs of an SDE, in y = x/alpha, the noise-to-signal ratio kappa being the time."""
+    """The part of an SDE that an oracle needs, in y = x/alpha; the time is the noise-to-signal ratio kappa."""
 
     alpha = staticmethod(torch.ones_like)
 
@@ -41,9 +41,9 @@ class Ratio:
 
 @dataclass
 class End:
-    """Where a solver has arrived: y = x/alpha, on its way from ``scale`` z at the level ``start`` to ``stop``.
+    """The end y = x/alpha of a solver's path from ``scale`` z at the level ``start`` to the level ``stop``.
 
-    ``denoised`` says that it took off the noise left at ``stop`` by its last evaluation.
+    ``denoised`` is True if the last evaluation removed the noise left at ``stop``.
     """
 
     y: Tensor
@@ -54,7 +54,7 @@ class End:
 
 
 class Problem:
-    """A mixture under an SDE, and noise to start from; evaluations are counted whatever interface they come by.
+    """A mixture under an SDE, and noise to start from; the evaluations through every interface are counted.
 
     Arguments:
         label: the SDE's name.
@@ -74,7 +74,7 @@ class Problem:
 
     @property
     def evaluations(self) -> float:
-        """Evaluations since the last call, of samples."""
+        """The number of evaluations of samples since the last call."""
         found = self.score.evaluations + self.ratio.evaluations
         self.score.evaluations = self.ratio.evaluations = 0
         return found
@@ -85,34 +85,35 @@ class Problem:
         return self.sde.prior_std * self.z
 
     def end(self, x: Tensor, denoised: bool = False) -> End:
-        """The end of a path that went from T to eps under the problem's own SDE."""
+        """Returns the end of a path that went from T to eps under the problem's own SDE."""
         start, stop = self.kappas
         return End(x if denoised else x / self.alphas[1], start, stop, denoised, start)
 
     def velocity(self, x: Tensor, t: Tensor) -> Tensor:
-        """The probability flow dx/dt as a user writes it, t a number or one a sample; t is held within [eps, T], since
-        some solvers look outside, where there is no sigma.
+        """Returns the probability flow dx/dt as a user writes it, t one number or one for each sample.
+
+        t is clamped to [eps, T], since some solvers evaluate outside, where sigma is not defined.
         """
         t = t.to(x.dtype).clamp(self.sde.eps, self.sde.T).expand(len(x))
         return self.sde.reverse(self.score, 0.0).drift(x, t)
 
     def denoised(self, y: Tensor, kappa: Tensor) -> Tensor:
-        """E[x_0 | y], y = x/alpha; kappa a number or one a sample."""
+        """Returns E[x_0 | y], y = x/alpha, with kappa one number or one for each sample."""
         kappa = kappa.to(y.dtype).expand(len(y))
         return y + kappa[:, None].square() * self.ratio(y, kappa)
 
     def noise(self, y: Tensor, kappa: Tensor) -> Tensor:
-        """The predicted noise at y = x/alpha."""
+        """Returns the predicted noise at y = x/alpha."""
         kappa = kappa.to(y.dtype).expand(len(y))
         return -kappa[:, None] * self.ratio(y, kappa)
 
 
 @dataclass(frozen=True)
 class Solver:
-    """One row.
+    """A row of the tables of samplers.
 
-    ``solve`` takes a budget of evaluations, or the tolerance if ``adaptive``; ``denoises`` says that the last
-    evaluation takes off the noise that is left.
+    ``solve`` takes a budget of evaluations, or the tolerance if ``adaptive``; ``denoises`` is True if the last
+    evaluation removes the noise that is left.
     """
 
     library: str
@@ -133,7 +134,9 @@ class Solver:
 
 @dataclass(frozen=True)
 class Scorer:
-    """One row: ``solve`` gives log p (B,); ``plain`` says that it is the density at eps, with the standard prior."""
+    """A row of the table of likelihoods: ``solve`` returns log p (B,); ``plain`` is True for the density at eps, with
+    the standard prior.
+    """
 
     library: str
     name: str
@@ -150,13 +153,13 @@ class Scorer:
 
 
 class Library:
-    """A library without anything."""
+    """A library without any solver."""
 
     package = ""
 
     @property
     def missing(self) -> str:
-        """Why it cannot be used; empty if it can."""
+        """The reason why the library cannot be used; empty if it can."""
         try:
             importlib.import_module(self.package)
         except Exception as error:
@@ -178,7 +181,7 @@ class Library:
 
 @cache
 def sampler(name: str):
-    """A sampler of ours, as its yaml has it."""
+    """Returns one of our samplers, as its yaml defines it."""
     node = schema.settle(choice("sampler", name), (2,), {"sigma_data": 1.0, "last": "flow"})
     return schema.build(node, "sampler")  # model units have std 1
 
@@ -190,9 +193,10 @@ def grid_name(sampler) -> str:
 
 
 class Ours(Library):
-    """This project, every sampler with its default grid, and Adams-Bashforth with even steps in theta as well. The last
-    evaluation denoises, as by default; deterministic solvers stop at eps too, for comparison with those that do not
-    denoise.
+    """This project: every sampler with its default grid, and Adams-Bashforth with even steps in theta as well.
+
+    The last evaluation denoises, as by default; deterministic solvers have a row that stops at eps too, for comparison
+    with solvers that do not denoise.
     """
 
     package = "samplers"
@@ -238,13 +242,13 @@ class Ours(Library):
 
 
 class Azula(Library):
-    """azula: any schedule, so ours; its grid is even in t."""
+    """azula, with the problem's own schedule; its grid is even in t."""
 
     package = "azula"
     orders = {"vAB": 3, "zAB": 3, "zEAB": 3, "xEAB": 3, "REAB": 2}
 
     def samplers(self, denoiser, **words) -> Iterator[tuple[str, int, Callable[[int], object]]]:
-        """(name, evaluations a step, steps -> sampler)."""
+        """Yields (name, evaluations per step, steps -> sampler)."""
         from azula import sample
 
         for name, cost in (("DDIM", 1), ("Heun", 2)):
@@ -312,14 +316,15 @@ class Azula(Library):
 
 
 class Diffusers(Library):
-    """diffusers: VP in 1,000 whole steps, beta from 1e-4 to 0.02; VE by its EDM schedulers. The network is told the
-    timestep, a whole number, and answers for the level that belongs to it.
+    """diffusers: VP in 1,000 whole steps, beta from 1e-4 to 0.02; VE by its EDM schedulers.
+
+    The network gets the timestep, a whole number, and predicts for its noise level.
     """
 
     package = "diffusers"
 
     def vp(self) -> Iterator[tuple[str, str, int, Callable[[], object]]]:
-        """(name, grid, evaluations a step, make)."""
+        """Yields (name, grid, evaluations per step, make)."""
         import diffusers as d
 
         karras, lu = {"use_karras_sigmas": True}, {"use_lu_lambdas": True}
@@ -358,7 +363,7 @@ class Diffusers(Library):
 
     @staticmethod
     def run(problem: Problem, scheduler, steps: int) -> End:
-        """The loop of the library's own documentation, for VP or EDM schedulers."""
+        """Runs the loop of the library's own documentation, for VP or EDM schedulers."""
         scheduler.set_timesteps(steps)
         edm = "sigma_data" in scheduler.config
         x = problem.z * scheduler.init_noise_sigma
@@ -382,8 +387,8 @@ class Diffusers(Library):
         sigma_space = edm or scheduler.init_noise_sigma != 1
         scale = float(scheduler.init_noise_sigma) if sigma_space else math.hypot(1.0, start)
         lowest = problem.kappas[1] if edm else float(levels[0])
-        near = last <= 1.01 * lowest  # its last step denoises; else it is an integration to kappa = 0
-        return End(x, start, last if near else 0.0, near, scale)
+        denoised = last <= 1.01 * lowest  # at the lowest level the last step denoises, else it integrates to kappa = 0
+        return End(x, start, last if denoised else 0.0, denoised, scale)
 
     def endpoints(self, problem: Problem) -> Iterator[Solver]:
         for name, grid, cost, make in self.edm(problem) if problem.label == "ve" else self.vp():
@@ -431,7 +436,7 @@ class Diffusers(Library):
 class KDiffusion(Library):
     """k-diffusion: VE, EDM's grid, the last step ends at no noise.
 
-    No part of the extra: it needs a torchvision whose operators load, and a setuptools older than 81.
+    It is not in the extra ``peers``: it needs a torchvision whose operators load, and a setuptools older than 81.
     """
 
     package = "k_diffusion"
@@ -497,7 +502,7 @@ class KDiffusion(Library):
 
 
 class FlowMatching(Library):
-    """flow_matching: its time runs from 0, noise, to 1, data; here evenly through [T, eps]."""
+    """flow_matching: its time goes from 0, noise, to 1, data, which we map linearly to [T, eps]."""
 
     package = "flow_matching"
 
@@ -543,13 +548,13 @@ class FlowMatching(Library):
 
 
 class ScoreModels(Library):
-    """score_models: Euler-Maruyama, and a likelihood of Euler's or Heun's steps with one probe."""
+    """score_models: Euler-Maruyama, and a likelihood by Heun's steps with one probe."""
 
     package = "score_models"
 
     @staticmethod
     def make(net: torch.nn.Module, **words):
-        """A model of theirs, its progress bar, which has no switch, turned off."""
+        """Returns one of its models without its progress bar, which no argument turns off."""
         from score_models import ScoreModel, base
 
         base.tqdm = partial(tqdm, disable=True)
@@ -559,7 +564,7 @@ class ScoreModels(Library):
         sde = problem.sde
 
         class Scaled(torch.nn.Module):
-            """score_models divides a network's output by sigma."""
+            """The score times sigma: score_models divides a network's output by sigma."""
 
             def forward(self, t: Tensor, x: Tensor) -> Tensor:
                 return sde.sigma(t)[:, None] * problem.score(x, t)
@@ -597,7 +602,7 @@ class ScoreModels(Library):
 
 
 def exact_divergence(velocity: Callable, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-    """The velocity and its divergence, as a user writes it down: one vector-Jacobian product a coordinate."""
+    """Returns the velocity and its divergence as a user writes them: one vector-Jacobian product per coordinate."""
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         v = velocity(x, t)
@@ -608,7 +613,7 @@ def exact_divergence(velocity: Callable, x: Tensor, t: Tensor) -> tuple[Tensor, 
 
 
 class Torchdiffeq(Library):
-    """torchdiffeq alone, the probability flow written by hand: one step size for the whole batch."""
+    """torchdiffeq on the probability flow, written by hand: one step size for the whole batch."""
 
     package = "torchdiffeq"
 
@@ -652,7 +657,7 @@ class Torchdiffeq(Library):
 
 
 class Torchode(Library):
-    """torchode alone, the probability flow written by hand: a step size a sample, finished ones stay in the batch."""
+    """torchode on the probability flow, written by hand: a step size per sample; finished ones stay in the batch."""
 
     package = "torchode"
 

@@ -1,16 +1,16 @@
-"""What a log-density costs and how exact it is: our solver in the angle against torchdiffeq's dopri5 in t.
+"""The cost and the error of a log-density: our solver in the angle against torchdiffeq's dopri5 in t.
 
     python -m benchmarks.likelihood                    4,096 points at tolerance 1e-5
     python -m benchmarks.likelihood --batch 512 --rounds 1
 
-Points of ``data=mixture`` are scored with the exact score in float64, so that nothing but the solver is at fault. Two
-errors are given in nats. The *solver's* is against the log-density that a perfect solver would return from the same
-prior. The *density's* is against log p_0, the density of the data itself: what the user asked for, the blur at eps and
-the prior's error included; its third contestant has both corrected. Contestants take turns; seconds are medians over
-the rounds, their range in brackets.
+Points of ``data=mixture`` are scored with the exact score in float64, so that all errors are the solver's. Two errors
+are printed in nats. The *solver's* error is that against the log-density that a perfect solver would return with the
+same prior. The *density's* error is that against log p_0, the density of the data itself, and includes the blur at eps
+and the error of the prior; the third contestant corrects both. Contestants take turns; seconds are medians over the
+rounds, with their range in brackets.
 
-Last, what torchdiffeq needs for an equal worst error: its tolerance is tightened by eighths of a decade until
-its solver's worst error is not above ours. Evaluations are those of a point, the mean over points.
+The last line is the cost of torchdiffeq at an equal worst error: its tolerance is tightened by eighths of a decade
+until its solver's worst error is not above ours. Evaluations are counted per point, as the mean over points.
 """
 
 import argparse
@@ -40,7 +40,7 @@ def contestants(tolerance: float, moments: tuple) -> dict[str, Likelihood]:
 
 
 def perfect(likelihood: Likelihood, sde: SDE, oracle: Oracle, x: Tensor, result) -> Tensor:
-    """log p(x) as a solver without error would return it."""
+    """Returns log p(x) as a solver without error would return it."""
     ends = torch.tensor([sde.eps, sde.T], dtype=torch.float64)
     start, end = (t.expand(len(x)) for t in ends)
     prior = sde.prior_log_prob(result.z) + result.prior_term - oracle.log_prob(result.z, end)

@@ -1,11 +1,11 @@
-"""The peak memory of sampling, scoring and evaluating grey pictures of 28 x 28 pixels, by how many there are.
+"""The peak memory of sampling, scoring and evaluating grey pictures of 28 x 28 pixels, by their number.
 
     python -m benchmarks.memory --counts 1000 10000
     python -m benchmarks.memory --tasks sample --channels 24 48 96 --counts 10000     a network of MNIST's size
 
-Each run is a process of its own with two solver steps, whose largest resident size is read when it ends. What is there
-before any sample (Python, torch, the data) is the row of 6; what a run may grow by beyond it is the batch's
-activations, which task.batch bounds, and the samples themselves, 31 MB for 10,000 in float32.
+Each run is a process of its own with two solver steps, whose largest resident size is read when it ends. The column of
+6 pictures is the memory of Python, torch and the data. The others may exceed it by the batch's activations, which
+task.batch bounds, and by the samples themselves, 31 MB for 10,000 in float32.
 """
 
 import argparse
@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def oracle(count: int) -> list[str]:
-    """A mixture of pictures, of which so many are held out, and its exact score."""
+    """Returns the overrides for a mixture of pictures with ``count`` held-out ones, and its exact score."""
     parts = [
         "data.count=1000",
         f"data.test_count={count}",
@@ -55,7 +55,9 @@ def oracle(count: int) -> list[str]:
 
 
 def network(folder: Path, channels: list[int], count: int) -> list[str]:
-    """Blobs in a byte a pixel, half of them held out, with two kinds of labels, and a U-Net of a few updates."""
+    """Writes pictures of blobs, of a byte per pixel and with two class labels, half of them held out; returns the
+    overrides for them and a U-Net of a few updates.
+    """
     random = np.random.default_rng(0)
     x = np.linspace(-1, 1, 28)
     centre, label = random.uniform(-0.5, 0.5, (count, 2, 1)), random.integers(0, 2, count)
@@ -68,10 +70,10 @@ def network(folder: Path, channels: list[int], count: int) -> list[str]:
 
 
 def peak(folder: Path, task: str, count: int, words: list[str]) -> float:
-    """The largest resident size of one run in MiB."""
+    """Returns the largest resident size of one run in MiB."""
     places = [f"store={folder}/store", f"hydra.run.dir={folder}/run", "threads=1"]
     command = [sys.executable, str(ROOT / "run.py"), f"task={task}", f"count={count}", *words, *TASKS[task], *places]
-    # each run has samples of its own, or evaluate would find those of the run before
+    # the seed differs from run to run, or evaluate would take the last run's samples from the cache
     child = subprocess.Popen([*command, f"seed={count}"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     text = child.stderr.read()
     _, status, usage = os.wait4(child.pid, 0)

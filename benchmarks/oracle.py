@@ -1,12 +1,12 @@
-"""Every sampler under every SDE, with the exact score: does it recover the mixture?
+"""The error of every sampler under every SDE, with the exact score of a mixture.
 
     python -m benchmarks.oracle                   20,000 samples
     python -m benchmarks.oracle --count 4000 --sde vp
 
-Weights, means and stds of the components are compared with the mixture's own; z is the largest deviation in units
-of its Monte-Carlo error, over all twelve numbers. A sampler with a step size starts at the yaml's number of steps,
-doubled until z is below 3.5 (of twelve normals the largest is, with probability 0.994). Annealed Langevin is not
-exact at any number of steps: its largest error of a weight is printed.
+Weights, means and stds of the components are compared with the mixture's own; z is the largest deviation in units of
+its Monte-Carlo error, over all twelve numbers. A sampler with a number of steps starts at that of its yaml, which is
+doubled until z is below 3.5 (the largest of twelve normals is below it with probability 0.994). Annealed Langevin
+dynamics is not exact at any number of steps, and runs once. The last column is the largest error of a weight.
 """
 
 import argparse
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from scoresde.conf import schema
-from scoresde.conf.assemble import NODES
+from scoresde.conf.values import NODES
 from scoresde.sde_lib import BlockNoise, Counted
 
 SAMPLERS = (
@@ -27,7 +27,7 @@ SAMPLERS = (
 
 
 def whole(*overrides: str) -> dict:
-    """The configuration of a command line."""
+    """Returns the configuration of a command line."""
     import hydra
     from omegaconf import OmegaConf
 
@@ -36,7 +36,7 @@ def whole(*overrides: str) -> dict:
 
 
 def choice(group: str, name: str) -> dict:
-    """One choice of a group that refers to no other, in a third of the time of a whole configuration."""
+    """Returns one choice of a group that refers to no other, in a third of the time of a whole configuration."""
     import hydra
     from omegaconf import OmegaConf
 
@@ -49,15 +49,14 @@ def choice(group: str, name: str) -> dict:
 
 
 def compose(*overrides: str) -> dict:
-    """The groups of the configuration of a command line that are there."""
+    """Returns the groups of the configuration of a command line that are not empty."""
     cfg = whole(*overrides)
     return {key: cfg[key] for key in NODES if cfg.get(key)}
 
 
 def deviations(x: Tensor, weights: Tensor, means: Tensor, stds: Tensor) -> tuple[float, float]:
-    """The largest z of weights, means and stds, and the largest error of a weight."""
-    # Responsibilities and not hard labels: the components overlap a little. Each moment's error is that of its own
-    # weighted sum.
+    """Returns the largest z of weights, means and stds, and the largest error of a weight."""
+    # responsibilities and not hard labels, since the components overlap a little
     log_r = weights.log() - means.shape[1] * stds.log() - 0.5 * (x[:, None] - means).square().sum(-1) / stds.square()
     r = torch.softmax(log_r, dim=1)
     count, z = len(x), []

@@ -1,11 +1,11 @@
-"""What a sampling step costs beside the bare network: the time of a step over the time of one network evaluation.
+"""The cost of a sampling step beyond the network: its time over that of the network evaluations in it.
 
     python -m benchmarks.overhead
 
-Every call that a sampler makes of its network F(x, c) is noted once; then the same calls, of as many samples and with
-one noise level for the batch or one a sample, are made without a sampler, immediately before and after each of the
-sampler's runs and in the same process, so that the machine's drift cancels. Samplers take turns. 1.00 is the limit.
-The aims: 1.10 for steps of one evaluation or of a Runge-Kutta method, 1.25 for multistep ones.
+The calls that a sampler makes of its network F(x, c) are recorded once. Then the same calls, of as many samples and
+with one noise level for the batch or one for each sample, are made without a sampler, immediately before and after each
+of the sampler's runs and in the same process, so that the machine's drift cancels. Samplers take turns. The limit is
+1.00. Our aims are 1.10 for steps of one evaluation or of a Runge-Kutta method and 1.25 for multistep ones.
 """
 
 import argparse
@@ -72,7 +72,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--only", nargs="+", default=[], help="parts of network names")
-    parser.add_argument("--steps", type=int, help="of each sampler; 100 round the MLP and 4 round the U-Net")
+    parser.add_argument("--steps", type=int, help="of each sampler; default 100 with the MLP and 4 with the U-Net")
     options = parser.parse_args(argv)
     for threads in options.threads:
         torch.set_num_threads(threads)
@@ -87,7 +87,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def network(make) -> torch.nn.Module:
-    """A network that has forgotten its zero start."""
+    """Returns a network whose last layer is not zero."""
     torch.manual_seed(0)
     net = make().eval().requires_grad_(False)
     torch.nn.init.normal_(net.last.weight if hasattr(net.last, "weight") else net.last[-1].weight, std=0.02)
@@ -95,7 +95,7 @@ def network(make) -> torch.nn.Module:
 
 
 def loops(net, shape: tuple[int, ...], steps: int, tolerance: float) -> dict[str, Callable[[], object]]:
-    """Our samplers round a network, ready to run."""
+    """Returns functions that run our samplers with a network."""
     sde = VP()
     score = ScoreModel(sde, net, EDM(1.0))
 
@@ -108,7 +108,7 @@ def loops(net, shape: tuple[int, ...], steps: int, tolerance: float) -> dict[str
 
 @torch.no_grad()
 def ratios(net, runs: dict[str, Callable[[], object]], rounds: int) -> dict[str, tuple[list[float], int]]:
-    """The time of each run over that of its own calls of the network alone, round by round, and how many calls."""
+    """Returns for each run its time over that of its calls of the network, round by round, and the number of calls."""
     calls: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = {}
     for label, run in runs.items():  # also warms up
         calls[label] = seen = []
@@ -129,7 +129,7 @@ def ratios(net, runs: dict[str, Callable[[], object]], rounds: int) -> dict[str,
             x, one, many = inputs[shape]
             net(x, one if shared else many)
 
-    # On one thread the processor's own time: what other processes take of the machine is not in it.
+    # on one thread we take the process's CPU time, which other processes do not affect
     clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
 
     def seconds(run: Callable[[], object]) -> float:

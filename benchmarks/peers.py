@@ -1,4 +1,4 @@
-"""Beside other libraries: error, evaluations and time of their solvers and ours, on the same exact score.
+"""Other libraries' solvers and ours: error, evaluations and time, on the same exact score.
 
     pip install -e '.[peers]'
     python -m benchmarks.peers                          everything, three quarters of an hour on one thread
@@ -8,18 +8,18 @@
 Parts:
 
 endpoints    deterministic solvers: the distance of their ends to the exact flow from the same noise, at each budget of
-             network evaluations; an adaptive solver takes the tolerance that does best within the budget
-draws        stochastic samplers: sliced Wasserstein distance to the truth beside that of two true samples (the floor),
-             and the error of the variance within components, relative
-likelihood   log p against the closed form, and against the exact solution of what is computed: the density at eps, with
-             the standard prior (the solver's own error)
-overhead     100 steps round the same small network, over the bare network (``--steps``)
+             network evaluations; an adaptive solver runs at the tolerance that is best within the budget
+draws        stochastic samplers: the sliced Wasserstein distance to exact draws over that between two sets of exact
+             draws (the floor), and the relative error of the variance within components
+likelihood   log p against the closed form, and the solver's own error: against the exact density at eps, with the
+             standard prior
+overhead     100 steps with the same small network, over the bare network (``--steps``)
 
-The data: mixtures in 2 and in 16 dimensions; VE and VP. Each library has the score by its own interface, its own time
-grid (named in the table; the recommended ones) and, where they cannot be set, its own first and last noise level: it is
-compared with the exact flow between these. float32, one thread. The libraries take turns; times are medians of
-processor time, as multiples of the bare score's for as many evaluations. A library that is not there is named and left
-out. :mod:`benchmarks.libraries` holds the interfaces.
+The data are mixtures in 2 and in 16 dimensions; the SDEs are VE and VP. Each library gets the score through its own
+interface. It has its own time grid (a recommended one, named in the table) and, where they cannot be set, its own first
+and last noise level; it is compared with the exact flow between these. All run in float32 on one thread. The libraries
+take turns; times are medians of CPU time, as multiples of the bare score's for as many evaluations. A library that is
+not installed is named and left out. :mod:`benchmarks.libraries` holds the interfaces.
 """
 
 import argparse
@@ -44,7 +44,7 @@ TOLERANCES = [10 ** (-i / 2) for i in range(1, 14)]
 
 
 def mixture(name: str) -> Mixture:
-    """The mixture of ``data=mixture``, or eight components in sixteen dimensions."""
+    """Returns the mixture of ``data=mixture``, or one of eight components in sixteen dimensions."""
     if name == "mixture":
         return Mixture([0.5, 0.3, 0.2], [[-2.0, -1.0], [2.0, -0.5], [0.5, 2.5]], [0.6, 0.4, 0.8], count=20_000)
     rng = np.random.default_rng(0)
@@ -62,7 +62,10 @@ def problem(name: str, label: str, count: int, points: int) -> Problem:
 
 
 def flow(parts, y: Tensor, start: float, stop: float) -> Tensor:
-    """The exact flow in y = x/alpha from one level of kappa to another: log kappa is the clock, in float64."""
+    """Returns the end of the exact flow in y = x/alpha from one level of kappa to another, in float64.
+
+    The variable of integration is log kappa.
+    """
     oracle = Oracle(Ratio(), parts)
 
     def field(y: Tensor, log_kappa: Tensor, rows) -> Tensor:
@@ -80,32 +83,32 @@ def denoise(parts, y: Tensor, kappa: float) -> Tensor:
 
 
 class Truth:
-    """The exact ends of the paths that solvers say they have followed."""
+    """The exact ends of the paths that solvers follow."""
 
     def __init__(self, problem: Problem):
-        self.problem, self.known = problem, {}
+        self.problem, self.cache = problem, {}
 
     def error(self, end: End) -> Tensor:
-        """The distance of each sample's end to its own, root mean square over coordinates."""
+        """Returns the distance of each sample's end to its exact one, root mean square over coordinates."""
         key = tuple(round(v, 9) for v in (end.start, end.stop, end.scale))
-        if key not in self.known:
+        if key not in self.cache:
             y, stop = end.scale * self.problem.z, max(end.stop, 1e-4)  # from there on denoising is exact to 1e-7
-            self.known[key] = flow(self.problem.parts, y, end.start, stop)
-        y = self.known[key]
+            self.cache[key] = flow(self.problem.parts, y, end.start, stop)
+        y = self.cache[key]
         if end.denoised or end.stop == 0:
             y = denoise(self.problem.parts, y, max(end.stop, 1e-4))
         return (end.y.double() - y).square().mean(1).sqrt()
 
 
 def seconds_of(run: Callable[[], object]) -> tuple[float, object]:
-    """Processor time of one thread: what other processes take of the machine is not in it."""
+    """Returns the CPU time of a run on one thread, which other processes do not affect, and what it returns."""
     started = time.process_time()
     found = run()
     return time.process_time() - started, found
 
 
 def bare(problem: Problem) -> float:
-    """The time of one evaluation of the score, alone."""
+    """Returns the time of one evaluation of the bare score."""
     t = torch.full((1,), 0.5).expand(len(problem.z))
     with torch.no_grad():
         return seconds_of(lambda: [problem.score(problem.start, t) for _ in range(10)])[0] / 10
@@ -116,7 +119,7 @@ def each(libraries: list[Library], part: str, *arguments) -> list:
 
 
 def attempt(label: str, run: Callable[[], object]):
-    """What a run finds and its time, or None; a library that fails says so in one line and loses the row."""
+    """Returns the time of a run and what it returns; None, and prints one line, if the library fails."""
     try:
         seconds, found = seconds_of(run)
     except Exception as error:
@@ -129,14 +132,14 @@ def attempt(label: str, run: Callable[[], object]):
 
 
 Cells = dict[float, tuple[float, ...]]
-"""For each budget the evaluations that were made, and the errors."""
+"""The number of evaluations and the errors, for each budget."""
 
 
 def endpoints(libraries: list[Library], name: str, label: str, options) -> None:
     task = problem(name, label, options.count, 1)
     truth, budgets = Truth(task), options.budgets
     found: dict[Solver, Cells] = {}
-    last: dict[Solver, tuple[float, float]] = {}  # what was run for the largest budget, and its evaluations
+    last: dict[Solver, tuple[float, float]] = {}  # the setting of the largest budget, and its evaluations
     for solver in each(libraries, "endpoints", task):
         found[solver] = cells = {}
         for setting in TOLERANCES if solver.adaptive else budgets:
@@ -173,7 +176,7 @@ def endpoints(libraries: list[Library], name: str, label: str, options) -> None:
 
 
 def verdict(found: dict[Solver, Cells], budgets: list[float], which: int) -> str:
-    """At each budget the best of ours over the best of theirs."""
+    """Returns in words the best of ours over the best of theirs at each budget."""
     parts = []
     for budget in budgets:
         sides = []
@@ -190,15 +193,15 @@ def verdict(found: dict[Solver, Cells], budgets: list[float], which: int) -> str
 
 
 def within(parts, x: Tensor) -> float:
-    """The variance within components over the true one, less 1; its mean is 0 for true samples."""
+    """Returns the variance within components over the exact one, minus 1; its mean is 0 for exact draws."""
     weights, means, stds = parts
     square = (x[:, None] - means).square().sum(-1)
     r = torch.softmax(weights.log() - means.shape[1] * stds.log() - 0.5 * square / stds.square(), dim=1)
     return float((r * square / stds.square()).sum(1).mean() / means.shape[1] - 1)
 
 
-def truly(parts, count: int, seed: int) -> Tensor:
-    """True samples."""
+def exact_draws(parts, count: int, seed: int) -> Tensor:
+    """Draws exactly from the mixture."""
     weights, means, stds = parts
     generator = torch.Generator().manual_seed(seed)
     k = torch.multinomial(weights, count, replacement=True, generator=generator)
@@ -209,8 +212,8 @@ def truly(parts, count: int, seed: int) -> Tensor:
 def draws(libraries: list[Library], name: str, label: str, options) -> None:
     task = problem(name, label, options.draws, 1)
     task_rows: list[Solver] = each(libraries, "draws", task)
-    real = truly(task.parts, options.draws, 0)
-    others = [truly(task.parts, options.draws, seed) for seed in (1, 2, 3, 4)]
+    real = exact_draws(task.parts, options.draws, 0)
+    others = [exact_draws(task.parts, options.draws, seed) for seed in (1, 2, 3, 4)]
     floor = median(sliced_wasserstein(real, other) for other in others)
     spread = max(abs(within(task.parts, other)) for other in others)
     print(f"floor: distance {floor:.4f}, variance within components {spread:.1%}")
@@ -248,8 +251,7 @@ def likelihood(libraries: list[Library], name: str, label: str, options) -> None
     sde, parts, x = task.sde, task.parts, task.x.double()
     zero = torch.zeros(len(x), dtype=torch.float64)
     exact = Oracle(Ratio(), parts).log_prob(x, zero)
-    # What the plain likelihood is when nothing is lost on the way: the exact density at eps, and the standard prior in
-    # place of the exact one at the exact end.
+    # the plain likelihood of a solver without error: the exact density at eps, with the standard prior in place of p_T
     oracle, (stop, start) = Oracle(sde, parts), task.kappas[::-1]
     z = task.alphas[0] * flow(parts, x / task.alphas[1], stop, start)
     eps, T = torch.full_like(zero, sde.eps), torch.full_like(zero, sde.T)
@@ -274,10 +276,10 @@ def likelihood(libraries: list[Library], name: str, label: str, options) -> None
     base = median(times["default, 1e-05"]) if "default, 1e-05" in times else float("nan")
     for row in rows:
         nfe, off, own = found[row.label]
-        alone = f"{own.square().mean().sqrt():<8.1e}{own.max():<8.1e}" if own is not None else " " * 16
+        solver = f"{own.square().mean().sqrt():<8.1e}{own.max():<8.1e}" if own is not None else " " * 16
         print(
             f"{row.label:<44}{nfe:>6.0f} | {off.square().mean().sqrt():<8.1e}{off.max():<8.1e} |"
-            f"           {alone} | {median(times[row.label]):<8.3f} {median(times[row.label]) / base:.2f}"
+            f"           {solver} | {median(times[row.label]):<8.3f} {median(times[row.label]) / base:.2f}"
         )
     print(flush=True)
 
@@ -310,7 +312,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--data", nargs="+", choices=("mixture", "mixture16"), default=["mixture", "mixture16"])
     parser.add_argument("--sde", nargs="+", choices=("ve", "vp"), default=["ve", "vp"])
-    parser.add_argument("--libraries", nargs="+", default=[], help="these packages alone, beside ours")
+    parser.add_argument("--libraries", nargs="+", default=[], help="only these packages, and ours")
     parser.add_argument("--budgets", type=int, nargs="+", default=[10, 20, 50, 100])
     parser.add_argument("--draw-budgets", type=int, nargs="+", default=[20, 50, 100, 200], help="those of draws")
     parser.add_argument("--steps", type=int, default=100, help="of the samplers of overhead, at least 2")

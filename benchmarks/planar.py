@@ -1,4 +1,4 @@
-"""How near the default training comes to the entropy floor on every planar shape.
+"""The distance of the default training from the entropy floor on every planar shape.
 
     python -m benchmarks.planar                     all seven shapes, the default SDE
     python -m benchmarks.planar --sde vp --data moons rings
@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def score(folder: Path, data: str, sde: str, overrides: list[str]) -> dict:
-    """The metrics of one run, with the seconds that its training took."""
+    """Returns the metrics of one run, with the seconds that its training took."""
     cfg = whole(f"data={data}", f"sde={sde}", "task=likelihood", f"store={folder}/store", *overrides)
     run(cfg, {"data": data, "sde": sde, "task": "likelihood", "sampler": "pc", "model": "auto"}, folder / "run")
     events = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]

@@ -1,20 +1,20 @@
-"""Which way of conditioning is right? On mixtures p(x | y) is known in closed form, and so is each method's distance.
+"""The error of every conditioner on mixtures, whose p(x | y) has a closed form.
 
-    python -m benchmarks.posterior                                   all of it, and a picture
-    python -m benchmarks.posterior --dim 2 --conditioner tds pigdm   some of it
+    python -m benchmarks.posterior                                   the whole table, and a picture
+    python -m benchmarks.posterior --dim 2 --conditioner tds pigdm   a part of it
     python -m benchmarks.posterior --sde ve --points 10 --seeds 5
 
-Data are a mixture of 2, 4, 16 or 64 numbers: three components, in four dimensions four of the weights 0.5, 0.3, 0.15
-and 0.05. y is half of the numbers, exactly (``half``), the first of them (``one``), all but the second (``rest``), or a
-random matrix times x, a number of y for each four of x, with noise of std 0.3 (``matrix``). Every conditioner runs
-with every sampler, the prior's score exact: 256 draws for each of a few points of held-out data, compared with 256
-exact draws by
+The data are a mixture in 2, 4, 16 or 64 dimensions with three components; in four dimensions it has four, of the
+weights 0.5, 0.3, 0.15 and 0.05. y is half of the numbers, exactly (``half``), the first of them (``one``), all but the
+second (``rest``), or a random matrix times x, one number of y for four of x, with noise of std 0.3 (``matrix``). Every
+conditioner runs with every sampler on the prior's exact score: 256 draws for each of a few points of held-out data,
+compared with 256 exact draws by
 
-* the sliced Wasserstein distance, in stds of the data. Two sets of exact draws are not at distance 0 either: that is
-  the floor. Printed is the mean distance over the points, divided by the mean floor: 1 is perfect. The median over the
-  seeds (other points, other noise), and their range;
-* the shares of the components: the largest error of one, the mean over the points (0.03 or so of exact draws);
-* the coverage: how often a value of an exact draw lies between the draws' quantiles 0.1 and 0.9: 0.8 is right.
+* the sliced Wasserstein distance, in stds of the data. The distance between two sets of exact draws is the floor. We
+  print the mean distance over the points, divided by the mean floor, so that 1 is perfect: the median over the seeds
+  (other points, other noise), and their range;
+* the shares of the components: the largest error of a share, as the mean over the points (about 0.03 for exact draws);
+* the coverage: how often a value of an exact draw lies between the draws' quantiles 0.1 and 0.9; 0.8 is right.
 """
 
 import argparse
@@ -70,7 +70,7 @@ SAMPLERS = {
 
 
 def mixture(dim: int) -> Mixture:
-    """Three components, in the plane those of `data=mixture`, else at random places; in four dimensions four."""
+    """Returns a mixture of three components, in the plane that of `data=mixture`; of four in four dimensions."""
     if dim == 4:
         means = (1.6 * torch.randn(4, dim, generator=torch.Generator().manual_seed(7))).tolist()
         return Mixture([0.5, 0.3, 0.15, 0.05], means, [0.5, 0.25, 0.7, 0.15], count=10, test_count=1000)
@@ -89,7 +89,7 @@ def operators(dim: int) -> dict[str, Operator]:
 
 
 def pose(data: Mixture, operator: Operator, seeds: int, points: int, dtype: torch.dtype) -> Measurement:
-    """What is measured of ``points`` held-out points a seed, DRAWS rows each."""
+    """Returns the measurement of ``points`` held-out points for each seed, with DRAWS rows for each point."""
     r = data.test[: seeds * points].double()
     y = operator(r) + operator.noise * torch.randn(
         len(r), *operator.measured, dtype=torch.float64, generator=torch.Generator().manual_seed(3)
@@ -100,7 +100,7 @@ def pose(data: Mixture, operator: Operator, seeds: int, points: int, dtype: torc
 
 
 def distances(x: Tensor, exact: Tensor, seeds: int) -> Tensor:
-    """The mean distance over each seed's points, (seeds,)."""
+    """Returns the mean distance over each seed's points, (seeds,)."""
     pairs = zip(x.split(DRAWS), exact.split(DRAWS), strict=True)
     return torch.tensor([sliced_wasserstein(a, b, 50) for a, b in pairs]).reshape(seeds, -1).mean(1)
 
@@ -141,9 +141,9 @@ def main(argv: list[str] | None = None) -> None:
         for name in options.operator:
             operator = operators(dim)[name]
             measurement = pose(data, operator, options.seeds, options.points, torch.float32)
-            ruler, generator = ExactPosterior(data.components()), torch.Generator().manual_seed(4)
+            reference, generator = ExactPosterior(data.components()), torch.Generator().manual_seed(4)
             precise = pose(data, operator, options.seeds, options.points, torch.float64)
-            sets = [ruler.draw(precise, generator) for _ in range(4)]
+            sets = [reference.draw(precise, generator) for _ in range(4)]
             floor = sum(distances(sets[i], sets[j], options.seeds) for i in range(4) for j in range(i)) / 6
             for method in options.conditioner:
                 for label in options.sampler:
@@ -171,7 +171,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def run(method, sampler, sde, score, measurement: Measurement, exact: list[Tensor], floor: Tensor, data: Mixture):
-    """The ratio of a method's distance to the floor over the seeds; None where the two do not go together."""
+    """Returns the row of a conditioner with a sampler; None if the two do not work together."""
     counted, count, shape = Counted(score), len(measurement.y), measurement.operator.shape
     start, noise = (BlockNoise(0, 0, count, shape, torch.float32, stream=s) for s in ("prior", "sampler"))
     started = time.monotonic()
@@ -182,7 +182,7 @@ def run(method, sampler, sde, score, measurement: Measurement, exact: list[Tenso
         return None
     ratio = sum(distances(x, each, len(floor)) for each in exact) / len(exact) / floor
     return {
-        "ratio": float(ratio.quantile(0.5)),  # of an even number the mean of two, which torch.median is not
+        "ratio": float(ratio.quantile(0.5)),  # torch.median of an even number is not the mean of the middle two
         "low": float(ratio.min()),
         "high": float(ratio.max()),
         "shares": share_error(x, exact, data),
@@ -193,7 +193,7 @@ def run(method, sampler, sde, score, measurement: Measurement, exact: list[Tenso
 
 
 def share_error(x: Tensor, exact: list[Tensor], data: Mixture) -> float:
-    """The largest error of a component's share at each point, the mean over the points."""
+    """Returns the largest error of a component's share at a point, as the mean over the points."""
     weights, means, stds = data.components()
     away = (x.flatten(1)[:, None] - means).square().sum(-1), (torch.cat(exact)[:, None] - means).square().sum(-1)
     found, wanted = (
@@ -204,7 +204,9 @@ def share_error(x: Tensor, exact: list[Tensor], data: Mixture) -> float:
 
 
 def coverage(x: Tensor, exact: Tensor) -> float:
-    """How often the values of exact draws that y leaves open lie between the quantiles 0.1 and 0.9 of the draws."""
+    """Returns how often a value of an exact draw lies between the draws' quantiles 0.1 and 0.9, of values not fixed by
+    y.
+    """
     x, exact = x.unflatten(0, (-1, DRAWS)), exact.unflatten(0, (-1, DRAWS))
     low, high = (x.quantile(q, 1, keepdim=True) for q in (0.1, 0.9))
     inside = ((exact >= low) & (exact <= high)).double().mean(1)
@@ -220,7 +222,7 @@ def write(path: Path, rows: list[dict]) -> None:
 
 
 def typical(rows: list[dict], method: str) -> float:
-    """The geometric mean, over the kinds of measurement, of what a conditioner reaches with its best sampler."""
+    """Returns the geometric mean, over the kinds of measurement, of a conditioner's ratio with its best sampler."""
     best: dict[tuple, float] = {}
     for row in (row for row in rows if row["conditioner"] == method):
         kind = row["dim"], row["operator"]
@@ -229,7 +231,7 @@ def typical(rows: list[dict], method: str) -> float:
 
 
 def picture(rows: list[dict], path: Path) -> Path:
-    """A panel for each kind of measurement: a line a conditioner, the best on top, a mark a sampler."""
+    """Draws a panel for each kind of measurement, with a line per conditioner, the best on top, a mark per sampler."""
     from matplotlib.figure import Figure
 
     from scoresde.figures.canvas import BLUE, GREY, INK, PALE, RED, save, style
@@ -237,7 +239,7 @@ def picture(rows: list[dict], path: Path) -> Path:
     kinds = list(dict.fromkeys((row["dim"], row["operator"]) for row in rows))
     labels = list(dict.fromkeys(row["sampler"] for row in rows))
     looks = list(zip("osD^vPX", (BLUE, RED, INK, GREY, BLUE, RED, INK), strict=True))
-    marks = dict(zip(labels, looks[: len(labels)], strict=True))  # an eighth sampler needs a look of its own
+    marks = dict(zip(labels, looks[: len(labels)], strict=True))  # an eighth sampler needs a new mark
     with style():
         figure = Figure(figsize=(2.1 * len(kinds) + 1.2, 2.9), layout="constrained")
         panels = figure.subplots(1, len(kinds), squeeze=False, sharey=True)[0]

@@ -1,13 +1,13 @@
-"""How far random probes are from the exact trace on a trained network, and what they cost.
+"""The error of random probes of the trace on a trained network, and their cost.
 
     python run.py task=train                            the default digits network, unless it is there
     python -m benchmarks.probes checkpoints/digits-ve-...
 
-The standard deviation of log p over the random probes in nats, root mean square over held-out digits, by the spread of
-8 independent runs of each contestant, which take turns: mean evaluations a point, and the median seconds of a run. The
-published way comes first: one vector of random signs that is kept along the trajectory, torchdiffeq's dopri5 in t. The
-last column is the share of its standard deviation at equal cost: what a contestant's would be, if its seconds were
-spent on more of the published probes, std sqrt(seconds / published seconds) / published std.
+The table has the standard deviation of log p over the random probes in nats, as the root mean square over held-out
+digits, from 8 independent runs of each contestant, which take turns; the mean evaluations per point; and the median
+seconds of a run. The first row is the published way: one vector of random signs that is kept along the trajectory, with
+torchdiffeq's dopri5 in t. The last column compares at equal cost: std sqrt(seconds / published seconds) / published
+std, where the published standard deviation is lowered by averaging as many probes as fit in the contestant's seconds.
 """
 
 import argparse

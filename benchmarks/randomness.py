@@ -1,13 +1,13 @@
-"""What random numbers cost an update: those of (seed, stream, step, row), beside torch's global generator.
+"""The cost of an update's random numbers: functions of (seed, stream, step, row) against torch's global generator.
 
     python -m benchmarks.randomness
     python -m benchmarks.randomness --sources       the sources of normals by themselves
 
 The same network is trained twice in one process, with :class:`scoresde.sde_lib.Draws` and
-:class:`scoresde.sde_lib.Masks`, and with the same calls answered by torch's generator. Both take turns update by
-update, so that the machine's drift meets both alike. The columns are the medians of the updates' CPU time; the median
-of the ratios of neighbouring updates, with its quartiles; and the share of an update that its draws take by themselves,
-without those of dropout.
+:class:`scoresde.sde_lib.Masks`, and with torch's generator behind the same calls. Both take turns update by update, so
+that the machine's drift is the same for both. The columns are the medians of the updates' CPU time; the median of the
+ratios of neighbouring updates, with its quartiles; and the share of an update's time that its draws take, without those
+of dropout.
 """
 
 import argparse
@@ -46,7 +46,7 @@ SIZES: dict[str, tuple[tuple[int, ...], int, Callable[[float], nn.Module]]] = {
 
 @dataclass(frozen=True)
 class Global:
-    """The interface of Draws, answered by torch's global generator as losses did before there was one."""
+    """The interface of Draws, with numbers from torch's global generator."""
 
     count: int
 
@@ -70,7 +70,7 @@ class Global:
 
 
 class Contestant:
-    """A training that is asked for one update at a time."""
+    """A training that makes one update at a time."""
 
     def __init__(self, shape: tuple[int, ...], size: int, net: nn.Module, ours: bool):
         if len(shape) == 1:
@@ -103,8 +103,8 @@ class Contestant:
         self.step += 1
         return time.process_time() - began
 
-    def drawing(self, count: int) -> float:
-        """The seconds of CPU time that an update's draws take by themselves, dropout left out."""
+    def seconds_of_draws(self, count: int) -> float:
+        """Returns the seconds of CPU time that an update's draws take, without those of dropout."""
         x = self.batches(0)
         began = time.process_time()
         for step in range(self.step, self.step + count):
@@ -133,7 +133,7 @@ def compare(name: str, dropout: float, rounds: int, seconds: float) -> None:
     theirs, ours = (median(column) for column in zip(*times, strict=True))
     ratios = [b / a for a, b in times]
     low, _, high = quantiles(ratios, n=4)
-    shares = [each.drawing(max(rounds, 20)) / t for each, t in zip(made, (theirs, ours), strict=True)]
+    shares = [each.seconds_of_draws(max(rounds, 20)) / t for each, t in zip(made, (theirs, ours), strict=True)]
     print(
         f"| {name}, batch {size} | {dropout:g} | {1e3 * theirs:.3f} | {1e3 * ours:.3f} | {median(ratios):.3f} "
         f"({low:.3f} to {high:.3f}) | {shares[0]:.2%} | {shares[1]:.2%} |"
@@ -151,7 +151,7 @@ def sources(seconds: float) -> None:
         return lambda step: draws.at(step).normal("noise", x)
 
     def of_blocks(x: Tensor) -> Callable[[int], Tensor]:
-        """A generator for each step and block of 64 rows, many steps of small draws at a time."""
+        """Uses a generator for each step and block of 64 rows, and draws many steps at a time if they are small."""
         ahead = max(1, 8192 // (64 * x[0].numel()))
         kept: dict[int, Tensor] = {}
 

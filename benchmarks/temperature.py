@@ -1,10 +1,10 @@
-"""What a temperature does to a mixture: the weights and the widths of its modes, the score exact.
+"""The effect of a temperature on a mixture: the weights and the widths of its modes, with the exact score.
 
     python -m benchmarks.temperature
 
-Temperature 0.6 on three modes of unlike weights and widths, 10,000 samples under VE, each mode's samples told by the
-nearest component. p^{1/tau^2} multiplies each width by tau and each weight by w^{1/tau^2 - 1} s^{d (1 - 1/tau^2)}, up
-to a common factor, as long as the modes do not overlap.
+Temperature 0.6 on three modes of different weights and widths, with 10,000 samples under VE; a sample belongs to the
+mode with the nearest mean. p^{1/tau^2} multiplies each width by tau and each weight by w^{1/tau^2 - 1}
+s^{d (1 - 1/tau^2)}, up to a common factor, as long as the modes do not overlap.
 """
 
 import argparse

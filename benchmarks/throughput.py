@@ -1,4 +1,4 @@
-"""How fast networks are trained: images per second, and the share of what the machine's convolutions can do.
+"""The speed of training: images per second, and the share of the machine's peak rate of convolutions.
 
     pip install -e '.[peers]'
     python -m benchmarks.throughput                    28 x 28 greys and 32 x 32 colours, ten minutes on two threads
@@ -8,9 +8,8 @@
 Each contestant is a network of about a million parameters; an update is the forward pass on a batch, the mean square of
 the difference to a target, the backward pass, and Adam. They take turns in one process, and the machine's own peak is
 measured in every turn as well: a convolution 3 x 3 forward and backward, the best of several sizes and memory formats.
-Numbers are medians over the turns. The operations of an update are counted by torch (multiplications and additions of
-convolutions and matrix products, each one), of what is really computed. A library that is not there is named and left
-out.
+Numbers are medians over the turns. torch counts the operations of an update (each multiplication and each addition of
+convolutions and matrix products). A library that is not installed is named and left out.
 """
 
 import argparse
@@ -55,7 +54,7 @@ def ncsnpp(shape: Shape, taps: list[float] | None) -> NCSNpp:
 
 
 class OfSteps(nn.Module):
-    """A library's network as F(x, c), told a step number."""
+    """A library's network, which takes a step number, as F(x, c)."""
 
     def __init__(self, net: nn.Module, call: Callable[[nn.Module, Tensor, Tensor], Tensor]):
         super().__init__()
@@ -108,7 +107,7 @@ PEERS = {
 
 
 class Contestant:
-    """A network in training, an update at a time."""
+    """A network in training, which makes one update at a time."""
 
     def __init__(self, net: nn.Module, shape: Shape, options: argparse.Namespace):
         layout = torch.channels_last if options.channels_last else torch.contiguous_format
@@ -145,7 +144,7 @@ class Contestant:
 
 
 def timed(work: Callable[[], None], times: int, device: torch.device) -> float:
-    """The seconds that so many calls take."""
+    """Returns the seconds that a number of calls take."""
     if device.type == "cuda":
         torch.cuda.synchronize()
     began = time.perf_counter()
@@ -157,7 +156,7 @@ def timed(work: Callable[[], None], times: int, device: torch.device) -> float:
 
 
 class Peak:
-    """Convolutions 3 x 3 forward and backward: as many operations a second as the machine does of them."""
+    """The machine's peak rate: operations per second of convolutions 3 x 3, forward and backward."""
 
     def __init__(self, options: argparse.Namespace):
         self.device, self.found = torch.device(options.device), {}
@@ -222,7 +221,7 @@ def race(shape: Shape, options: argparse.Namespace) -> None:
         torch.manual_seed(0)
         try:
             running[name] = Contestant(make(), shape, options)
-        except (ImportError, RuntimeError) as error:  # a library that is there and does not work here
+        except (ImportError, RuntimeError) as error:  # a library that is installed and does not work here
             print(f"({name} is left out: {str(error).splitlines()[0]})")
     peak = Peak(options)
     for each in running.values():

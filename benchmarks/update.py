@@ -1,10 +1,11 @@
-"""What an update of a training costs, part by part, and what its switches change.
+"""The cost of an update of a training, part by part, and the effect of its options.
 
     python -m benchmarks.update
     python -m benchmarks.update --operators      torch's operators by their own time, of forward and backward
 
-Images of 28 x 28 greys, a U-Net with 24, 48 and 96 channels and attention at 7 x 7. Contestants take turns in one
-process, each makes a few updates a turn, and medians over the turns are printed: the machine's drift meets all alike.
+The images are 28 x 28 greys, the network is a U-Net with 24, 48 and 96 channels and attention at 7 x 7. Contestants
+take turns of a few updates in one process, so that the machine's drift is the same for all, and medians over the turns
+are printed.
 """
 
 import argparse
@@ -38,7 +39,7 @@ CONTESTANTS = {
 
 
 class Contestant:
-    """One way of training, an update at a time."""
+    """A training with some options, which makes one update at a time."""
 
     def __init__(self, size: int, flip: bool = False, powers: bool = False, **keys):
         torch.manual_seed(0)
@@ -59,7 +60,7 @@ class Contestant:
         self.step, self.spent = 0, defaultdict(list)
 
     def update(self) -> None:
-        """One update, as the trainer makes it."""
+        """Makes one update as the trainer does."""
         began = time.perf_counter()
         self.optimiser.zero_grad()
         loss = self.trainer.gradient(self.sde, self.model, self.batches, self.step, self.speed)
@@ -73,7 +74,7 @@ class Contestant:
         self.spent["update"].append(time.perf_counter() - began)
 
     def parts(self) -> None:
-        """One update, each of its parts timed by itself."""
+        """Makes one update and times each of its parts."""
         self.optimiser.zero_grad()
         with self.timed("batch"):
             x = self.speed.laid_out(self.batches(self.step))
@@ -139,7 +140,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def operators(size: int) -> None:
-    """torch's operators by their own share of the time, of five updates."""
+    """Prints torch's operators by their own share of the time of five updates."""
     each = Contestant(size)
     each.update(), each.update()
     with profile(activities=[ProfilerActivity.CPU]) as seen:

@@ -1,4 +1,4 @@
-"""Latent-variable models: a VAE under two priors, and the GAN and WAE that one compares with."""
+"""Latent-variable models: a VAE under two priors, and a GAN and a WAE to compare it with."""
 
 if __name__ == "latent":  # a checkout's former name for this package
     from scoresde.checkout import former

@@ -5,9 +5,9 @@ r"""The generative adversarial network, with the loss that does not saturate and
     L_G &= \mathbb E\,\zeta(-D(G(z))), \qquad \zeta(a) = \log(1 + e^a)
 
 (Goodfellow et al., arXiv 1406.2661; the penalty, under which the game converges near its equilibrium, Mescheder et al.,
-arXiv 1801.04406). Both players move at once: the sum L_D + L_G is minimised, the first seeing no generator, the second
-no weight of the discriminator. So a GAN is one loss of one network, and is trained, kept, resumed and averaged like any
-other. At the equilibrium D = 0 and the sum is 3 log 2.
+arXiv 1801.04406). Both players are updated at once: we minimise the sum L_D + L_G, where L_D has no gradient in the
+generator and L_G none in the discriminator. So a GAN is one loss of one network, and is trained, stored, resumed and
+averaged like any other. At the equilibrium D = 0 and the sum is 3 log 2.
 """
 
 import math
@@ -33,7 +33,7 @@ class GAN(LatentModel):
     Arguments:
         shape: of one example.
         latent: the number of latents; codes are N(0, I).
-        networks: what makes both networks.
+        networks: makes both networks.
     """
 
     def __init__(self, shape: list[int] | tuple[int, ...], latent: int, networks: Networks):
@@ -50,7 +50,7 @@ class GAN(LatentModel):
 
 @dataclass(frozen=True)
 class Adversarial(Loss):
-    """L_D + L_G.
+    """The loss L_D + L_G.
 
     Arguments:
         penalty: gamma.
@@ -68,11 +68,11 @@ class Adversarial(Loss):
         z = given(draws, x_0).normal("code", x_0, (score.latent,))
         fake = score.generate(z)
         train = torch.is_grad_enabled()
-        with torch.enable_grad():  # the penalty is a gradient, also where the loss is only looked at
+        with torch.enable_grad():  # the penalty is a gradient, also when the loss is only evaluated
             real = x_0.detach().requires_grad_()
-            told = score.discriminator(real)[:, 0]
-            (slope,) = torch.autograd.grad(told.sum(), real, create_graph=train)
-        said = score.discriminator(fake.detach())[:, 0]
+            D_real = score.discriminator(real)[:, 0]
+            (slope,) = torch.autograd.grad(D_real.sum(), real, create_graph=train)
+        D_fake = score.discriminator(fake.detach())[:, 0]
         penalty = 0.5 * self.penalty * slope.square().flatten(1).sum(1)
-        fooled = without_gradients(score.discriminator, fake)[:, 0]
-        return functional.softplus(-told) + functional.softplus(said) + penalty + functional.softplus(-fooled)
+        D_generator = without_gradients(score.discriminator, fake)[:, 0]
+        return functional.softplus(-D_real) + functional.softplus(D_fake) + penalty + functional.softplus(-D_generator)

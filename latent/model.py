@@ -1,4 +1,4 @@
-"""What every latent-variable model has in common: a prior, and a way from codes to data."""
+"""The interface of latent-variable models: a prior of codes, and a map from codes to data."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -27,17 +27,18 @@ class LatentModel(nn.Module, ABC):
 
     @abstractmethod
     def generate(self, z: Tensor, u: Tensor) -> Tensor:
-        """Samples x in model units from codes z and uniform numbers u in [0, 1) of x's shape."""
+        """Returns samples x in model units from codes z and uniform numbers u in [0, 1) of x's shape."""
 
     @torch.no_grad()
     def codes(
         self, sampler: Sampler, seed: int, first: int, count: int, on_step: Callable[[float], None] | None = None
     ) -> Tensor:
-        """Draws from the prior, (count, latent), those numbered first ... first + count - 1 of a seed, whatever the
-        batch.
+        """Draws codes from the prior, (count, latent), those numbered first ... first + count - 1 of a seed.
+
+        A code does not depend on how the codes are divided into batches.
 
         Arguments:
-            sampler: of the reverse SDE, where the prior has one.
+            sampler: solves the reverse SDE of a prior that has one.
         """
         like = next(self.parameters())
         start, noise = (
@@ -50,20 +51,20 @@ class LatentModel(nn.Module, ABC):
     def draw(
         self, sampler: Sampler, seed: int, first: int, count: int, on_step: Callable[[float], None] | None = None
     ) -> Tensor:
-        """Samples in model units, (count, *shape), numbered as :meth:`codes` are, of which they are made."""
+        """Draws samples in model units, (count, *shape), from the codes of the same numbers; see :meth:`codes`."""
         return self.observed(self.codes(sampler, seed, first, count, on_step), seed, first)
 
     @torch.no_grad()
     def observed(self, z: Tensor, seed: int, first: int) -> Tensor:
-        """Samples in model units of the codes z (B, latent), those numbered first, ... of a seed."""
+        """Draws samples in model units of the codes z (B, latent), numbered from ``first`` on."""
         u = BlockNoise(seed, first, len(z), self.shape, z.dtype, z.device, "observation").uniform()
         return self.generate(z, u)
 
     def begin(self, other: nn.Module) -> None:
-        """Takes over the weights of another model, part by part, where both have the part.
+        """Copies the weights of another model, part by part, where both have the part.
 
         Raises:
-            ValueError: a part is of the same kind and other sizes, or the two have no weights in common.
+            ValueError: a part is of the same class and has other sizes, or the two have no weights in common.
         """
         mine, theirs = dict(self.named_children()), dict(other.named_children())
         common = 0

@@ -1,4 +1,4 @@
-"""Networks from data to a vector and from a vector to data, without a noise level; a pair shares its widths.
+"""Networks from data to a vector and from a vector to data, without a noise level.
 
 A :class:`Networks` is configuration: a model asks it for the networks that it needs, in the sizes that it needs.
 """
@@ -20,11 +20,11 @@ class Networks(ABC):
 
     @abstractmethod
     def encoder(self, shape: tuple[int, ...], outputs: int) -> nn.Module:
-        """A network from (B, *shape) to (B, outputs)."""
+        """Returns a network from (B, *shape) to (B, outputs)."""
 
     @abstractmethod
     def decoder(self, latent: int, parameters: int, shape: tuple[int, ...]) -> nn.Module:
-        """A network from (B, latent) to (B, parameters, *shape)."""
+        """Returns a network from (B, latent) to (B, parameters, *shape)."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class Dense(Networks):
 
     Arguments:
         width: of the hidden layers.
-        depth: their number; 0 makes both networks affine.
-        dropout: the share of hidden values dropped in training; few data are soon learnt by heart without.
+        depth: the number of hidden layers; 0 makes both networks affine.
+        dropout: the share of hidden values dropped in training; without it small data sets are soon overfitted.
     """
 
     width: int = 128
@@ -62,13 +62,13 @@ class Dense(Networks):
 
 @dataclass(frozen=True)
 class Convolutional(Networks):
-    """Convolutions at falling, or rising, resolution, and a dense layer at the coarsest; for images of any size.
+    """Convolutions at falling, or rising, resolution, and a dense layer at the lowest; for images of any size.
 
-    Heights and widths need no common factor: h x w pixels are followed by ceil(h/2) x ceil(w/2), and the way up returns
-    to the same sizes.
+    Heights and widths need no common factor: h x w pixels are followed by ceil(h/2) x ceil(w/2), and the decoder goes
+    through the same sizes.
 
     Arguments:
-        channels: at each resolution, from the finest to the coarsest; the finest is half that of the data.
+        channels: their numbers at each resolution, from the highest to the lowest; the highest is half the data's.
         width: of the dense layer.
         dropout: the share of its values dropped in training.
     """
@@ -81,14 +81,14 @@ class Convolutional(Networks):
         check("width", self.width, 1, 256)
         check_dropout(self.dropout)
         if not self.channels or min(self.channels) < 1:
-            raise ValueError(f"`channels`={list(self.channels)} must hold numbers of at least 1; type [32,64]")
+            raise ValueError(f"`channels`={list(self.channels)} must be numbers of at least 1; type `channels`=[32,64]")
 
     def sizes(self, shape: tuple[int, ...]) -> list[tuple[int, int]]:
-        """Heights and widths from the data's to the coarsest."""
+        """Returns heights and widths from the data's to the lowest resolution."""
         if len(shape) != 3:
             raise ValueError(
-                f"networks=Convolutional takes images of shape (C, H, W), the data have shape {tuple(shape)}; type "
-                f"networks._target_=latent.Dense"
+                f"`networks`=Convolutional takes images of shape (C, H, W), the data have shape {tuple(shape)}; type "
+                f"`networks._target_`=latent.Dense"
             )
         sizes = [tuple(shape[1:])]
         for _ in self.channels:
@@ -117,7 +117,7 @@ class Convolutional(Networks):
 
 
 class Up(nn.Module):
-    """Twice the resolution, cut to a size."""
+    """Doubles the resolution and crops to a size."""
 
     def __init__(self, channels_in: int, channels: int, size: tuple[int, int]):
         super().__init__()
@@ -140,10 +140,10 @@ def check_dropout(share: float) -> None:
 
 def check(key: str, value: int, least: int, instead: int) -> None:
     if value < least:
-        raise ValueError(f"networks.{key}={value} must be at least {least}; type networks.{key}={instead}")
+        raise ValueError(f"`{key}`={value} must be at least {least}; type `{key}`={instead}")
 
 
 def without_gradients(network: nn.Module, x: Tensor) -> Tensor:
-    """The network's value, differentiable in x and not in its weights."""
+    """Returns the network's value, differentiable in x and not in its weights."""
     weights = {name: weight.detach() for name, weight in network.named_parameters()}
     return torch.func.functional_call(network, weights, (x,))

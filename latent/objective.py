@@ -1,8 +1,8 @@
-r"""What a VAE minimises: its bound, or, with encoder and decoder left as they are, the prior's share of it.
+r"""The losses of a VAE: its bound, or, with a fixed encoder and decoder, the prior's part of it.
 
-With a score SDE for a prior the bound trains all three together (2106.05931): its divergence is differentiable in the
-encoder's codes. Training the prior alone on the codes of a finished VAE is denoising score matching on data that an
-encoder makes.
+With a score SDE as the prior, the bound trains encoder, decoder and prior together (2106.05931), since its divergence
+is differentiable in the encoder's codes. Training only the prior, on the codes of a finished VAE, is denoising score
+matching on codes.
 """
 
 import math
@@ -21,11 +21,11 @@ from .vae import VAE
 
 @dataclass(frozen=True)
 class Bound(Loss):
-    """Minus the bound in nats a value: -(reconstruction - beta divergence)/D.
+    """Minus the bound in nats per value: -(reconstruction - beta divergence)/D.
 
     Arguments:
-        beta: what the divergence counts; 1 is the bound itself, and what a run reports always is (beta-VAE: Higgins et
-            al., 2017).
+        beta: the weight of the divergence; 1 is the bound itself, which a run reports for every beta (beta-VAE: Higgins
+            et al., 2017).
     """
 
     of: ClassVar[type] = VAE
@@ -47,9 +47,9 @@ class Bound(Loss):
 
 @dataclass(frozen=True)
 class CodeMatching(Loss):
-    """Denoising score matching on codes; no gradient reaches the encoder, and the decoder is not asked.
+    """Denoising score matching on codes; no gradient reaches the encoder, and the decoder is not evaluated.
 
-    The codes are those that the bound will ask about: of the encoder without its dropout, also in training.
+    The codes are those of the bound: the encoder runs without its dropout, also in training.
 
     Arguments:
         matching: the loss, with its noise levels.

@@ -1,14 +1,15 @@
-r"""The law p(x | z) of data given what a decoder says of them.
+r"""The law p(x | z) of data given the decoder's output.
 
-Continuous data are Gaussian round the decoder's value. Integers k have a probability and no density: of a logistic
-distribution, or a mixture of such, what falls in the bin [k, k + 1), the lowest and the highest bin taking the tails
+Continuous data are Gaussian around the decoder's value. Integers k have a probability and no density: that of the bin
+[k, k + 1) under a logistic distribution or a mixture of them, where the lowest and the highest bin include the tails
 (Salimans et al., arXiv 1701.05517),
 
 .. math:: P(k) = \sum_j \pi_j \Bigl[\operatorname{logit}^{-1}\frac{x_c + h - \mu_j}{s_j}
           - \operatorname{logit}^{-1}\frac{x_c - h - \mu_j}{s_j}\Bigr],
 
-x_c being the bin's centre in model units and h half its width; or one free probability a level. With them the evidence
-lower bound is one on log P of the integers, and bits/dim compare with those of ``task=likelihood``.
+where x_c is the bin's centre in model units and h half its width. Or each level has a probability of its own. With
+these laws the evidence lower bound is a bound on log P of the integers, and bits/dim are comparable with those of
+``task=likelihood``.
 """
 
 import math
@@ -21,11 +22,11 @@ from torch.nn import functional
 
 
 class Observation(nn.Module, ABC):
-    """p(x | z), the values of an example independent of each other given z.
+    """The law p(x | z); the values of an example are independent of each other given z.
 
     Attributes:
-        parameters: how many numbers a decoder gives for each value of an example.
-        integers: whether log_prob is that of integers, and not a density in model units.
+        parameters: the number of decoder outputs for each value of an example.
+        integers: True if log_prob is the log-probability of integers, and not a log-density in model units.
     """
 
     parameters: int
@@ -33,24 +34,24 @@ class Observation(nn.Module, ABC):
 
     @abstractmethod
     def log_prob(self, x: Tensor, params: Tensor) -> Tensor:
-        """log p(x | z) in nats, x (B, *) in model units (integers at their bins' centres) and params (B, n, *) to
-        (B,).
+        """Returns log p(x | z) in nats, x (B, *) in model units (integers at their bins' centres) and params (B, n, *)
+        to (B,).
         """
 
     @abstractmethod
     def mean(self, params: Tensor) -> Tensor:
-        """E[x | z] in model units, (B, n, *) to (B, *)."""
+        """Returns E[x | z] in model units, (B, n, *) to (B, *)."""
 
     @abstractmethod
     def sample(self, params: Tensor, u: Tensor) -> Tensor:
-        """x in model units from uniform numbers u (B, *) in [0, 1)."""
+        """Draws x in model units from uniform numbers u (B, *) in [0, 1)."""
 
 
 class Gaussian(Observation):
-    """N(decoder(z), std^2 I).
+    """The law N(decoder(z), std^2 I).
 
     Arguments:
-        std: in model units; None for one that is learnt.
+        std: in model units; None to learn it.
     """
 
     parameters = 1
@@ -64,7 +65,7 @@ class Gaussian(Observation):
         if std is None:
             self.log_std = nn.Parameter(log_std)
         else:
-            self.register_buffer("log_std", log_std, persistent=False)  # configuration: no other model's is taken over
+            self.register_buffer("log_std", log_std, persistent=False)  # a setting, which ``begin`` must not copy
 
     def log_prob(self, x: Tensor, params: Tensor) -> Tensor:
         z = (x - params[:, 0]) * torch.exp(-self.log_std)
@@ -78,7 +79,7 @@ class Gaussian(Observation):
 
 
 class Binned(Observation):
-    """What the laws of integers share: the bins in model units.
+    """The common part of the laws of integers: the bins in model units.
 
     Arguments:
         bins: the data's shift, scale (numbers, or lists that broadcast over an example) and number of levels; ``auto``
@@ -90,17 +91,17 @@ class Binned(Observation):
     def __init__(self, bins: list | tuple):
         super().__init__()
         if len(bins) != 3 or not isinstance(bins[2], int) or bins[2] < 2:
-            raise ValueError("observation.bins must be [shift, scale, levels] with at least 2 levels; type auto")
+            raise ValueError("`bins` must be [shift, scale, levels] with at least 2 levels; type `bins`=auto")
         shift, scale, self.levels = bins
         self.register_buffer("shift", torch.as_tensor(shift, dtype=torch.float32))
         self.register_buffer("scale", torch.as_tensor(scale, dtype=torch.float32))
 
     def index(self, x: Tensor) -> Tensor:
-        """The integers k (B, *) whose centres x are."""
+        """Returns the integers k (B, *) of the bins with the centres x."""
         return (x * self.scale + self.shift - 0.5).round().clamp(0, self.levels - 1).long()
 
     def centre(self, k: Tensor) -> Tensor:
-        """The centre of bin k in model units."""
+        """Returns the centre of bin k in model units."""
         return (k + 0.5 - self.shift) / self.scale
 
     def mean(self, params: Tensor) -> Tensor:
@@ -109,11 +110,11 @@ class Binned(Observation):
 
     @abstractmethod
     def cumulative(self, params: Tensor) -> Iterator[Tensor]:
-        """P(k <= j) for j = 0 ... L - 2 one after the other, each (B, *), of params (B, n, *)."""
+        """Yields P(k <= j) for j = 0 ... L - 2, each (B, *), from params (B, n, *)."""
 
     def sample(self, params: Tensor, u: Tensor) -> Tensor:
         k = torch.zeros_like(u)
-        for below in self.cumulative(params):  # all at once they would fill the memory
+        for below in self.cumulative(params):  # one by one: all at once they could exceed the memory
             k += below <= u
         return self.centre(k)
 
@@ -123,7 +124,7 @@ class DiscretisedLogistic(Binned):
 
     Arguments:
         bins: see :class:`Binned`.
-        mixture: how many of them.
+        mixture: the number of components.
     """
 
     def __init__(self, bins: list | tuple, mixture: int = 3):
@@ -133,9 +134,9 @@ class DiscretisedLogistic(Binned):
         self.mixture, self.parameters = mixture, 3 * mixture
 
     def parts(self, params: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The log weights, means and log scales, each (B, mixture, *)."""
+        """Returns the log weights, means and log scales, each (B, mixture, *)."""
         logits, means, log_scales = params.chunk(3, dim=1)
-        spread = torch.linspace(-1, 1, self.mixture + 2)[1:-1].to(params)  # so that no two of them start as one
+        spread = torch.linspace(-1, 1, self.mixture + 2)[1:-1].to(params)  # so that no two components start equal
         means = means + spread.reshape(-1, *[1] * (params.ndim - 2))
         return logits.log_softmax(1), means, (log_scales - 2).clamp(-7, 5)
 
@@ -144,7 +145,7 @@ class DiscretisedLogistic(Binned):
         k, x = self.index(x)[:, None], x[:, None]
         half = 0.5 / self.scale
         above, below = ((x + side * half - means) * torch.exp(-log_scales) for side in (1, -1))
-        low, high = functional.logsigmoid(above), functional.logsigmoid(-below)  # of all up to k, of all from k on
+        low, high = functional.logsigmoid(above), functional.logsigmoid(-below)  # log P(j <= k) and log P(j >= k)
         width = (2 * half) * torch.exp(-log_scales)
         inside = low + high + torch.log(-torch.expm1(-width))
         log_mass = torch.where(k == 0, low, torch.where(k == self.levels - 1, high, inside))
@@ -158,7 +159,7 @@ class DiscretisedLogistic(Binned):
 
 
 class Categorical(Binned):
-    """One probability a level; for data of few levels.
+    """A probability for each level; for data of few levels.
 
     Arguments:
         bins: see :class:`Binned`.

@@ -1,29 +1,29 @@
-r"""What codes are drawn from: N(0, I), or a score SDE in the latent space.
+r"""The priors of codes: N(0, I), or a score SDE in the latent space.
 
-The bound of a VAE holds the prior in one term, the divergence KL(q(z|x) || p(z)). For p = N(0, I) and q = N(m, s^2)
-it is a closed form,
+The bound of a VAE contains the prior in one term, the divergence KL(q(z|x) || p(z)). For p = N(0, I) and q = N(m, s^2)
+it has a closed form,
 
 .. math:: \mathrm{KL} = \tfrac12 \sum_i \bigl(m_i^2 + s_i^2 - 1 - \log s_i^2\bigr) .
 
-For a score SDE it is the *cross-entropy* of its density less the entropy of q, which is again a closed form. A code
-starts at eps, where it carries the kernel's noise already: with k = sigma(eps)/alpha(eps) the posterior is q = N(m, s^2
-+ k^2), and the prior the density of z = x_eps/alpha(eps), so that no term is left out at that end. Then (Vahdat, Kreis
-and Kautz, arXiv 2106.05931; Song et al., arXiv 2101.09258), D being the number of latents,
+For a score SDE it is the *cross-entropy* of q and the SDE's density less the entropy of q, which again has a closed
+form. A code starts at eps, where it already has the kernel's noise: with k = sigma(eps)/alpha(eps) the posterior is q =
+N(m, s^2 + k^2), and the prior is the density of z = x_eps/alpha(eps), so that no term is missing at that end. Then
+(Vahdat, Kreis and Kautz, arXiv 2106.05931; Song et al., arXiv 2101.09258), with the number D of latents,
 
 .. math::
     -\mathbb E\log p(z) \le \tfrac D2\log\bigl(2\pi e k^2\bigr)
     + \tfrac12\int_{eps}^T g^2\,\mathbb E\Bigl\|s_\theta(z_t, t) - \nabla\log q(z_t\mid z_0)\Bigr\|^2 dt
     + \mathbb E\,\mathrm{KL}\bigl(q(z_T\mid z_0)\,\|\,N(0, \sigma(T)^2 I)\bigr) .
 
-z_0 is the code before it is blurred. Equality holds for the exact score: the right-hand side is then the entropy of the
-codes at eps, blurred by k, plus the divergence of their law at T from the prior there. The middle term is the denoising
-loss with likelihood weighting, D times the range of log(alpha/sigma) times
+z_0 is the code before the blur by k. Equality holds for the exact score: the right-hand side is then the entropy of the
+blurred codes plus the divergence of their law at T from the prior there. The middle term is the denoising loss with
+likelihood weighting, D times the range of log(alpha/sigma) times
 :class:`scoresde.training.DenoisingScoreMatching` over :class:`scoresde.training.levels.LogSNR`; it is differentiable in
 z_0, and so trains an encoder too. The log-density itself is that of the probability-flow ODE
 (:mod:`scoresde.likelihood`).
 
-The score is *mixed* (2106.05931): a network in which each latent may keep the score of N(0, I), carried along by the
-SDE, and learns by how much to leave it,
+The score is *mixed* (2106.05931): for each latent it is a learnt mixture of the network's score and that of N(0, I)
+under the SDE,
 
 .. math:: s = -(1 - a)\,\frac{x}{\alpha^2 + \sigma^2} + a\,s_\theta(x, t), \qquad a = \operatorname{logit}^{-1}(b)
           \in (0, 1)^D .
@@ -42,15 +42,15 @@ from scoresde.samplers import Sampler
 from scoresde.sde_lib import SDE, Draws, per_sample
 from scoresde.training import DenoisingScoreMatching
 
-START = 0.0  # of b: half of each. From -2 on, where N(0, I) has nearly all, the network hardly learns
+START = 0.0  # the first b: half of each. From b = -2 down, mostly N(0, I), the network hardly learns
 
 
 class Prior(nn.Module, ABC):
     """The law of codes z (B, D).
 
     Attributes:
-        blur: the std of the noise that the prior wants in every code.
-        dim: the number D of latents that it is made for; None for any.
+        blur: the std of the noise that the prior adds to every code.
+        dim: the number D of latents that the prior is made for; None for any.
     """
 
     blur: float = 0.0
@@ -66,17 +66,17 @@ class Prior(nn.Module, ABC):
         noise: Tensor | None = None,
         draws: Draws | None = None,
     ) -> Tensor:
-        """KL(N(mean, std^2 + blur^2) || p) in nats, or an unbiased estimate of a bound from above, (B, D) to (B,).
+        """Returns KL(N(mean, std^2 + blur^2) || p) in nats, or an unbiased estimate of an upper bound, (B, D) to (B,).
 
         Arguments:
             z: draws of N(mean, std^2), differentiable in both.
-            unit, noise: of the estimate: the quantile of the noise level, (B,), and its normals, (B, D).
-            draws: where unit and noise come from if they are not given; None for fresh ones.
+            unit, noise: the random numbers of the estimate: the quantile of the noise level, (B,), and normals, (B, D).
+            draws: the source of unit and noise if they are not given; None for fresh ones.
         """
 
     @abstractmethod
     def log_prob(self, z: Tensor, likelihood: Likelihood, on_step: Callable[[float], None] | None = None) -> Tensor:
-        """log p(z) in nats, (B, D) to (B,), float64."""
+        """Returns log p(z) in nats, (B, D) to (B,), float64."""
 
     @abstractmethod
     def draw(
@@ -86,13 +86,13 @@ class Prior(nn.Module, ABC):
         randn_like: Callable[[Tensor], Tensor],
         on_step: Callable[[float], None] | None = None,
     ) -> Tensor:
-        """Codes (B, D), from the start ``normals()`` and the noise of the sampler's steps."""
+        """Draws codes (B, D), from the start ``normals()`` and the noise of the sampler's steps."""
 
 
 class StandardNormal(Prior):
-    """N(0, I)."""
+    """The prior N(0, I)."""
 
-    def __init__(self):  # or its keys would be those of any module
+    def __init__(self):  # without it the signature, which is the schema, would be that of nn.Module
         super().__init__()
 
     def divergence(self, mean: Tensor, log_std: Tensor, z=None, unit=None, noise=None, draws=None) -> Tensor:
@@ -107,7 +107,7 @@ class StandardNormal(Prior):
 
 
 class MixedScore(nn.Module):
-    """The score of N(0, I) and that of a network, mixed for each latent in learnt proportions.
+    """A mixture of the score of N(0, I) and that of a network, in learnt proportions for each latent.
 
     Arguments:
         model: the network read as a score under its SDE.
@@ -120,20 +120,20 @@ class MixedScore(nn.Module):
         self.logit = nn.Parameter(torch.full((dim,), START))
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        """The score at x (B, D) and t (B,), of x's shape."""
+        """Returns the score at x (B, D) and t (B,), of x's shape."""
         sde, share = self.model.sde, torch.sigmoid(self.logit)
         variance = per_sample(sde.alpha(t).square() + sde.sigma(t).square(), x).to(x.dtype)
         return share * self.model(x, t) - (1 - share) * x / variance
 
 
 class ScorePrior(Prior):
-    """A score SDE.
+    """A score SDE as the prior.
 
     Arguments:
         sde: any SDE.
         net: a network F(x, c) of vectors (D,).
-        parameterisation: what the network predicts.
-        mixed: whether the network's score is mixed with that of N(0, I).
+        parameterisation: how the network's output gives a score.
+        mixed: True to mix the network's score with that of N(0, I).
     """
 
     def __init__(self, sde: SDE, net: nn.Module, parameterisation: Parameterisation, mixed: bool = True):
@@ -150,7 +150,7 @@ class ScorePrior(Prior):
     def cross_entropy(
         self, z: Tensor, unit: Tensor | None = None, noise: Tensor | None = None, draws: Draws | None = None
     ) -> Tensor:
-        """An unbiased estimate of a bound on -E log p(z + blur * noise) from above in nats, z (B, D) to (B,)."""
+        """Returns an unbiased estimate of an upper bound of -E log p(z + blur * noise) in nats, z (B, D) to (B,)."""
         dim, sde, matching = z.shape[1], self.sde, self.matching
         if unit is None:
             loss = matching(sde, self.score, z, draws)
@@ -165,7 +165,7 @@ class ScorePrior(Prior):
         return self.cross_entropy(z, unit, noise, draws) - entropy(log_std, self.blur)
 
     def log_prob(self, z: Tensor, likelihood: Likelihood, on_step=None) -> Tensor:
-        """By the probability-flow ODE, of z = x_eps / alpha(eps)."""
+        """Returns the log-density of z = x_eps / alpha(eps) by the probability-flow ODE."""
         found = likelihood(self.sde, self.score, self.at_eps * z, on_step=on_step)
         return found.log_prob + z.shape[1] * math.log(self.at_eps)
 
@@ -174,5 +174,5 @@ class ScorePrior(Prior):
 
 
 def entropy(log_std: Tensor, blur: float = 0.0) -> Tensor:
-    """The entropy of N(m, std^2 + blur^2) in nats, (B, D) to (B,)."""
+    """Returns the entropy of N(m, std^2 + blur^2) in nats, (B, D) to (B,)."""
     return 0.5 * (math.log(2 * math.pi * math.e) + torch.log(torch.exp(2 * log_std) + blur**2)).sum(1)

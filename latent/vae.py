@@ -9,7 +9,7 @@ r"""The variational autoencoder: an encoder q(z|x), a decoder p(x|z), a prior p(
 .. math:: \log p(x) \ge \mathbb E\log\frac1K\sum_j w_j
 
 grows with K and tends to log p(x) (Burda et al., arXiv 1509.00519); K = 1 is the bound above. q = N(m(x), s(x)^2) is
-diagonal, and wider by what the prior wants (:mod:`scoresde.latent.prior`).
+diagonal, and the prior's blur is added to its variance (:mod:`scoresde.latent.prior`).
 """
 
 import math
@@ -29,14 +29,14 @@ from .prior import Prior, StandardNormal
 
 @dataclass(frozen=True)
 class Terms:
-    """The bound of each point, in nats, (B,); of densities in model units. bound = reconstruction - divergence.
+    """The bound of each point, in nats, (B,), of densities in model units: reconstruction - divergence.
 
     Attributes:
         reconstruction: E log p(x|z), the mean over the draws.
-        divergence: KL(q || p): the closed form for N(0, I), and for another prior besides the mean over the draws of
+        divergence: KL(q || p): the closed form for N(0, I); another prior adds the mean over the draws of
             log N(z; 0, I) - log p(z).
         importance: the importance-weighted bound of all draws.
-        denoising: KL(q || p) by the denoising bound of a score prior, or the closed form again.
+        denoising: KL(q || p) by the denoising bound of a score prior; for N(0, I) the closed form again.
     """
 
     reconstruction: Tensor
@@ -50,12 +50,12 @@ class Terms:
 
 
 class VAE(LatentModel):
-    """Encoder, decoder and prior.
+    """The encoder, the decoder and the prior.
 
     Arguments:
         shape: of one example.
         latent: the number of latents.
-        networks: what makes the encoder and the decoder.
+        networks: makes the encoder and the decoder.
         observation: p(x|z).
         prior: p(z).
     """
@@ -72,8 +72,8 @@ class VAE(LatentModel):
         check_latent(latent)
         if prior.dim not in (None, latent):
             raise ValueError(
-                f"prior.net.shape=[{prior.dim}] is not the number of latents, `latent`={latent}; type "
-                f"prior.net.shape=[{latent}]"
+                f"`prior.net.shape`=[{prior.dim}] is not the number of latents, `latent`={latent}; type "
+                f"`prior.net.shape`=[{latent}]"
             )
         self.shape, self.latent = tuple(shape), latent
         self.encoder = networks.encoder(self.shape, 2 * latent)
@@ -81,23 +81,23 @@ class VAE(LatentModel):
         self.observation, self.prior = observation, prior
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The mean and the log std of q(z|x) before the prior's blur, each (B, latent)."""
+        """Returns the mean and the log std of q(z|x) before the prior's blur, each (B, latent)."""
         mean, log_std = self.encoder(x).chunk(2, dim=1)
         return mean, log_std.clamp(-8, 4)
 
     def decode(self, z: Tensor) -> Tensor:
-        """E[x|z] in model units."""
+        """Returns E[x|z] in model units."""
         return self.observation.mean(self.decoder(z))
 
     def generate(self, z: Tensor, u: Tensor) -> Tensor:
         return self.observation.sample(self.decoder(z), u)
 
     def reconstruction(self, x: Tensor, z: Tensor) -> Tensor:
-        """log p(x|z) in nats, (B,)."""
+        """Returns log p(x|z) in nats, (B,)."""
         return self.observation.log_prob(x, self.decoder(z))
 
     def code(self, x: Tensor, noise: Tensor) -> Tensor:
-        """A draw of q(z|x) before the prior's blur."""
+        """Draws from q(z|x) before the prior's blur."""
         mean, log_std = self.encode(x)
         return mean + log_std.exp() * noise
 
@@ -112,34 +112,35 @@ class VAE(LatentModel):
         levels: int = 16,
         on_step: Callable[[float], None] | None = None,
     ) -> Terms:
-        """The bound of x (B, *) in model units, from so many draws of q(z|x).
+        """Returns the bound of x (B, *) in model units.
 
         Arguments:
-            randn_like: normals of the shape of a code.
-            rand: uniform numbers (B, 1); called once, for the denoising bound.
-            likelihood: how log p(z) of a score prior is found.
-            levels: at how many noise levels of each draw its denoising bound is estimated, one in each part of them.
+            randn_like: the source of normals of the shape of a code.
+            rand: the source of uniform numbers (B, 1); called once, for the denoising bound.
+            likelihood: computes log p(z) of a score prior.
+            samples: the number of draws of q(z|x).
+            levels: the number of noise levels of each draw at which its denoising bound is estimated, stratified.
         """
         mean, log_std = self.encode(x)
         std = (torch.exp(2 * log_std) + self.prior.blur**2).sqrt()
         normal = torch.distributions.Normal(mean, std)
         log_p_x, log_p_z, log_n_z, log_q, denoising = [], [], [], [], []
-        near = StandardNormal()
+        standard = StandardNormal()
         levels, u = levels if self.prior.blur else 1, rand()[:, 0]
-        drawn = [randn_like(mean) for _ in range(samples)]  # first, so that every prior is asked about the same codes
+        drawn = [randn_like(mean) for _ in range(samples)]  # first, so that the codes are the same under every prior
         for draw, noise in enumerate(drawn):
             z, start = mean + std * noise, mean + log_std.exp() * noise
             log_p_x.append(self.reconstruction(x, z).double())
             log_q.append(normal.log_prob(z).double().sum(1))
-            told = None if on_step is None else lambda share, draw=draw: on_step((draw + share) / samples)
-            log_p_z.append(self.prior.log_prob(z, likelihood, told))
-            log_n_z.append(near.log_prob(z))
+            progress = None if on_step is None else lambda share, draw=draw: on_step((draw + share) / samples)
+            log_p_z.append(self.prior.log_prob(z, likelihood, progress))
+            log_n_z.append(standard.log_prob(z))
             for level in range(levels):
                 unit = ((level + u) / levels).clamp_max(1 - torch.finfo(u.dtype).eps)
                 denoising.append(self.prior.divergence(mean, log_std, start, unit, randn_like(mean)).double())
         reconstruction, log_p_z, log_q = torch.stack(log_p_x), torch.stack(log_p_z), torch.stack(log_q)
-        # KL(q || p) = KL(q || N) + E[log N - log p]: the first is closed, and the second varies little
-        closed = near.divergence(mean.double(), std.double().log())
+        # KL(q || p) = KL(q || N) + E[log N - log p]: the first has a closed form, and the second varies little
+        closed = standard.divergence(mean.double(), std.double().log())
         divergence = closed + (torch.stack(log_n_z) - log_p_z).mean(0)
         importance = torch.logsumexp(reconstruction + log_p_z - log_q, 0) - math.log(samples)
         denoising = torch.stack(denoising).mean(0)

@@ -2,8 +2,8 @@ r"""The Wasserstein autoencoder with an MMD penalty (Tolstikhin et al., arXiv 17
 
 .. math:: \mathbb E\,\|x - G(E(x))\|^2 + \lambda\,\mathrm{MMD}^2_k\bigl(E(x),\ z\bigr), \qquad z \sim N(0, I)
 
-The encoder is a function, and the codes of all data together, not those of each point, are fitted to the prior. k is a
-sum of inverse multiquadratics (:func:`scoresde.metrics.mmd`).
+The encoder is a deterministic function. The penalty fits the codes of all data together to the prior, not those of each
+point. k is a sum of inverse multiquadratics (:func:`scoresde.metrics.mmd`).
 """
 
 import math
@@ -23,12 +23,12 @@ from .prior import StandardNormal
 
 
 class WAE(LatentModel):
-    """An encoder and a decoder, both functions.
+    """A deterministic encoder and decoder.
 
     Arguments:
         shape: of one example.
         latent: the number of latents; the prior is N(0, I).
-        networks: what makes both networks.
+        networks: makes both networks.
     """
 
     def __init__(self, shape: list[int] | tuple[int, ...], latent: int, networks: Networks):
@@ -45,7 +45,7 @@ class WAE(LatentModel):
 
 @dataclass(frozen=True)
 class WassersteinLoss(Loss):
-    """The squared error summed over a sample's values, and the penalty, which is the batch's.
+    """The squared error summed over a sample's values, plus the penalty of the batch.
 
     Arguments:
         penalty: lambda; published for MNIST: 10.

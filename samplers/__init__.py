@@ -1,4 +1,4 @@
-"""Solving the reverse SDE: from a score and noise to samples."""
+"""Solvers of the reverse SDE: from a score and noise to samples."""
 
 if __name__ == "samplers":  # a checkout's former name for this package
     from scoresde.checkout import former

@@ -10,9 +10,9 @@ order k puts a polynomial in theta through the last k velocities,
 
 .. math:: y_s = y_t + h \sum_{j<k} v_j \int_0^1 \ell_j(\tau)\,d\tau, \qquad h = \theta_s - \theta_t .
 
-The exponential methods solve exactly what is linear in x and extrapolate D or the noise, which is right where the data
-are one point; here what is extrapolated is right where they are N(0, I), v = 0. Data of unit variance are nearer to
-the second as long as the noise is not small, and that is where few steps do their harm.
+The exponential methods solve the part that is linear in x exactly and extrapolate D or the noise, which is exact for
+data at one point. Extrapolating v is exact for data N(0, I), where v = 0. Data of unit variance are nearer to the
+second case as long as the noise is not small, and that is where a small number of steps makes its error.
 """
 
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class AdamsBashforth(AnyOrder):
     """The classical Adams-Bashforth method for dy/dtheta.
 
     Arguments:
-        order: how many velocities the polynomial goes through. Beyond 4 only many steps gain by it.
+        order: the number of velocities that the polynomial goes through. Orders above 4 pay only with many steps.
     """
 
     def clock(self, sde: SDE, grid: Tensor) -> Tensor:

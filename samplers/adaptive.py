@@ -1,4 +1,4 @@
-r"""The reverse SDE with a step size for each sample (arXiv 2105.14080), its noise never thrown away.
+r"""The reverse SDE with a step size for each sample (arXiv 2105.14080), which keeps the noise of rejected steps.
 
 Euler-Maruyama and the improved Euler step share one Brownian increment, and their difference is the local error:
 
@@ -7,28 +7,30 @@ Euler-Maruyama and the improved Euler step share one Brownian increment, and the
     x'' = x' + \tfrac12 E\,[M(x', s) - M(x, t)], \\
     e &= \frac{1}{\sqrt d}\Bigl\|\frac{x'' - x'}{\max(atol,\ rtol\,\max(|x'|, \rho\,|x'_{prev}|))}\Bigr\|_2 .
 
-(The published error has no rho: of a long step down from much noise it sees little, x'_prev being large.) A step with
-e <= 1 ends in x'', and the next has the size theta h e^-r, five times the last at most. The variables are those of
+(The published error has no rho, and x'_prev is large after much noise, so that it hides the error of a long step down
+from there.) A step with e <= 1 is accepted and ends in x''; the next has the size theta h e^-r, at most five times the
+last. The variables are those of
 :mod:`scoresde.samplers.additive` at eta = 1, in which the noise is additive: V = (sigma/alpha)^2 + q^2, the clock is
 1/V, Delta W ~ N(0, 1/V_s - 1/V_t), M = x/alpha + alpha V score, rho = alpha_s V_s/(alpha_t V_t) and E = alpha_s (1 -
-V_s/V_t). So noise itself is never an error, and what a rejection must keep is a plain Brownian motion. Step sizes are
+V_s/V_t). So noise by itself makes no error, and a rejection must only keep a plain Brownian motion. Step sizes are
 measured as shares of the way from T to eps (``SDE.even``), which needs no inverse of the clock. q is the data's std: a
-step down from pure noise then lands where the data lie, and has the error it should have. (With q = 0 it lands in their
-middle, where the score may vanish and no error be seen; with a large q the score's linear part must be followed at
-three to four times the price.)
+step down from pure noise then ends where the data lie, and its error is seen. (With q = 0 it ends at their mean, where
+the score may vanish and the error with it. With a large q the steps must follow the score's linear part, at three to
+four times the evaluations.)
 
-**Rejection with memory** (Rackauckas and Nie 2017, doi 10.3934/dcdsb.2017133). Whether a step is rejected depends on
-its noise. To draw another after a rejection is to sample from the noises that are not rejected: a bias that no
-tolerance cures, largest in few dimensions, where a single coordinate decides. So a rejected increment stays: it goes
-on the sample's stack, and a shorter step takes its part of it from the Brownian bridge,
+**Rejection sampling with memory** (Rackauckas and Nie 2017, doi 10.3934/dcdsb.2017133). The rejection of a step depends
+on its noise. Fresh noise after a rejection would follow the law of the noise that is not rejected: a bias at every
+tolerance, largest in few dimensions, where a single coordinate decides. So a rejected increment goes on the sample's
+stack, and a shorter step draws its part of it from the Brownian bridge,
 
 .. math:: \Delta W' \sim N\Bigl(\tfrac{c'}{c}\,\Delta W,\ \tfrac{c'(c - c')}{c}\Bigr)
 
-with c, c' the clock's time of both, the remainder waiting on the stack. No step goes past the end of the top.
+with c and c' the durations of both steps in the clock. The rest of the increment stays on the stack. No step goes past
+the end of the top increment.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -39,18 +41,17 @@ from .additive import variance
 from .last import Last, check_last, finish
 from .pc import Film, OnStep, Sampler
 
-FIRST, SMALLEST = 0.01, 1e-12  # steps as shares of the way: the first, and the one that means that none is small enough
-NOTCHES = (
-    4  # step sizes change by powers of 2^(1/4): the rounding of a score leaves them, and so the noise, as they are
-)
+FIRST, SMALLEST = 0.01, 1e-12  # step sizes as shares of the way: the first one, and the one below which a run fails
+# Step sizes change by powers of 2^(1/4), so that the rounding of a score changes neither them nor the noise.
+NOTCHES = 4
 
 
-class Memory:
-    """The Brownian increments that are known ahead of each sample: one stack a sample, the top is the next to come.
+class NoiseStack:
+    """The Brownian increments that rejected steps have left for later: one stack a sample, the next increment on top.
 
     Arguments:
         x: shape (b, n), as the increments will be.
-        dtype: of moments.
+        dtype: of the moments at which increments end.
     """
 
     def __init__(self, x: Tensor, dtype: torch.dtype):
@@ -59,29 +60,34 @@ class Memory:
         self.increments = x.new_zeros(len(x), 4, x.shape[1])
 
     @property
-    def known(self) -> Tensor:
-        """Whether anything is known of a sample's noise, shape (b,)."""
+    def filled(self) -> Tensor:
+        """True for samples with an increment on their stack, shape (b,)."""
         return self.depth > 0
 
     @property
     def top(self) -> tuple[Tensor, Tensor]:
+        """The index of each sample's top increment; of its first place where the stack is empty."""
         return torch.arange(len(self.depth), device=self.depth.device), (self.depth - 1).clamp_min(0)
 
     def end(self, otherwise: float) -> Tensor:
-        """The moment to which the top reaches, or another where nothing is known, shape (b,)."""
-        return torch.where(self.known, self.ends[self.top], otherwise)
+        """Returns the moment at which the top increment ends, ``otherwise`` where the stack is empty, shape (b,)."""
+        return torch.where(self.filled, self.ends[self.top], otherwise)
 
     def take(self, share: Tensor, span: Tensor, z: Tensor) -> Tensor:
-        """The increments of steps that last ``span`` of the clock, ``share`` of the top, shapes (b,); z is (b, n).
+        """Returns the increments of steps that last ``span`` of the clock, ``share`` of the top increment.
 
-        Where nothing is known they are drawn afresh; else bridged, and what is left of the top stays.
+        An empty stack gives a fresh increment; otherwise it is drawn from the bridge, and the rest of the top stays.
+
+        Arguments:
+            share, span: shape (b,).
+            z: standard normals, (b, n).
         """
-        known, whole = self.known[:, None], self.increments[self.top]
+        filled, whole = self.filled[:, None], self.increments[self.top]
         fraction = share[:, None].to(z.dtype)
-        std = torch.sqrt(span * torch.where(self.known, 1 - share, 1.0))[:, None].to(z.dtype)
-        taken = torch.where(known, fraction * whole, 0.0) + std * z
+        std = torch.sqrt(span * torch.where(self.filled, 1 - share, 1.0))[:, None].to(z.dtype)
+        taken = torch.where(filled, fraction * whole, 0.0) + std * z
         self.increments[self.top] = whole - taken
-        self.depth = self.depth - (self.known & (share >= 1)).long()
+        self.depth = self.depth - (self.filled & (share >= 1)).long()
         return taken
 
     def put_back(self, rejected: Tensor, end: Tensor, increment: Tensor) -> None:
@@ -95,13 +101,87 @@ class Memory:
         self.depth = self.depth + rejected.long()
 
     def keep(self, stay: Tensor) -> None:
-        """Forgets the samples that have arrived."""
+        """Drops the stacks of the samples that have arrived."""
         self.depth, self.ends, self.increments = self.depth[stay], self.ends[stay], self.increments[stay]
 
 
 @dataclass(frozen=True)
+class State:
+    """The samples that have not arrived yet, one row each; numbers have shape (b,), x, previous and M (b, *).
+
+    Attributes:
+        rows: the samples' numbers in the batch.
+        u: the share of the way that is done.
+        t: the time.
+        tau: (sigma/alpha)^2 at t.
+        size: alpha V at t, which turns the noise of the clock into noise of x.
+        h: the next step as a share of the way.
+        x: the sample at t.
+        previous: Euler-Maruyama's result of the last accepted step, x'_prev.
+        M: x/alpha + alpha V score at t.
+    """
+
+    rows: Tensor
+    u: Tensor
+    t: Tensor
+    tau: Tensor
+    size: Tensor
+    h: Tensor
+    x: Tensor
+    previous: Tensor
+    M: Tensor
+
+    def keep(self, stay: Tensor) -> "State":
+        """Returns the state of some of the samples, by a mask (b,)."""
+        return State(*(getattr(self, field.name)[stay] for field in fields(self)))
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A step from t to s that every sample has tried, one row each.
+
+    Attributes:
+        u, t, tau, size: as in :class:`State`, at s.
+        moment: s, of x's type.
+        increment: Delta W.
+        base: rho x.
+        noise: alpha_s V_s Delta W.
+        euler: x', by Euler-Maruyama.
+        difference: x'' - x'.
+        A, C: M = A x + C score at s.
+        error: e of the step, (b,).
+        accepted: True for steps within the tolerance, (b,); an error that is NaN is a rejection.
+    """
+
+    u: Tensor
+    t: Tensor
+    tau: Tensor
+    size: Tensor
+    moment: Tensor
+    increment: Tensor
+    base: Tensor
+    noise: Tensor
+    euler: Tensor
+    difference: Tensor
+    A: Tensor
+    C: Tensor
+    error: Tensor
+    accepted: Tensor
+
+    @property
+    def heun(self) -> Tensor:
+        """x'', the improved Euler step."""
+        return self.euler + self.difference
+
+
+def factors(x: Tensor, *columns: Tensor) -> tuple[Tensor, ...]:
+    """Returns numbers of each sample, shape (b,), as factors of x (b, *)."""
+    return tuple(per_sample(each, x) for each in torch.stack(columns).to(x.dtype))
+
+
+@dataclass(frozen=True)
 class AdaptiveSDE(Sampler):
-    """Solves the reverse SDE from T to eps, each sample at its own pace.
+    """Solves the reverse SDE from T to eps with a step size for each sample.
 
     A sample's path does not depend on its batch mates: every round takes one normal of the whole batch's shape, of
     which a sample uses its own row.
@@ -133,10 +213,6 @@ class AdaptiveSDE(Sampler):
         if not 0 < self.sigma_data < torch.inf:
             raise ValueError(f"`sigma_data`={self.sigma_data} must be positive; type `sigma_data`=auto")
 
-    def clock(self, tau_t: Tensor, tau_s: Tensor) -> Tensor:
-        """1/V_s - 1/V_t, without cancellation."""
-        return (tau_t - tau_s) / ((tau_t + self.sigma_data**2) * (tau_s + self.sigma_data**2))
-
     @torch.no_grad()
     def __call__(
         self,
@@ -147,83 +223,112 @@ class AdaptiveSDE(Sampler):
         on_step: OnStep | None = None,
         film: Film | None = None,
     ) -> Tensor:
-        start, result = x, torch.empty_like(x)
-        scroll = Scroll(self, sde, film, x) if film else None
-        rows = torch.arange(len(x), device=x.device)
-        precision = torch.float32 if x.device.type == "mps" else torch.float64
-        u = torch.zeros(len(x), dtype=precision, device=x.device)  # the share of the way that is done
-        t = torch.full_like(u, sde.T)
-        h, previous, memory = torch.full_like(u, FIRST), x, Memory(x.flatten(1), precision)
-
-        def coefficients(*columns: Tensor) -> tuple[Tensor, ...]:
-            """Numbers of each sample, shape (b,), as factors of x."""
-            return tuple(per_sample(each, x) for each in torch.stack(columns).to(x.dtype))
-
-        alpha, tau = sde.alpha(t), variance(sde, t)
-        size = alpha * (tau + self.sigma_data**2)  # alpha V, by which v is x
-        A, C = coefficients(1 / alpha, size)
-        M = torch.addcmul(A * x, C, score(x, t.to(x.dtype)))
-        while len(rows):
-            z = randn_like(start)[rows]
-            limit = memory.end(1.0)
-            v = torch.where(u + h < limit - 1e-6 * h, u + h, limit)  # no sliver is left by rounding
-            s, tau_limit = sde.even(v), variance(sde, sde.even(limit))
-            alpha, tau_s = sde.alpha(s), variance(sde, s)
-            size_s, span = alpha * (tau_s + self.sigma_data**2), self.clock(tau, tau_s)
-            share = torch.where(v < limit, (span / self.clock(tau, tau_limit)).clamp_max(1.0), 1.0)
-            increment = memory.take(share, span, z.flatten(1)).reshape(x.shape)
-
-            rho, E, n, A = coefficients(size_s / size, size_s * span, size_s, 1 / alpha)
-            base, noise, moment = rho * x, n * increment, s.to(x.dtype)
-            euler = torch.addcmul(base + noise, E, M)
-            M_s = torch.addcmul(A * euler, n, of_rows(score, rows)(euler, moment))
-            difference = 0.5 * E * (M_s - M)
-            scale = (self.rtol * torch.maximum(euler.abs(), (rho * previous).abs())).clamp_min(self.atol)
-            error = (difference / scale).flatten(1).square().mean(1).sqrt().to(precision)
-            accepted = error <= 1  # a NaN is a rejection
-            if not bool((accepted | (v - u > SMALLEST)).all()):
-                worst = int((~accepted & (v - u <= SMALLEST)).nonzero()[0])
-                raise FloatingPointError(
-                    f"the reverse SDE cannot be solved for sample {int(rows[worst])}: at t={float(t[worst]):.4g} no "
-                    f"step is small enough (the score is not finite or not smooth there); try a larger sde.eps, "
-                    f"sampler.rtol or sampler.atol"
-                )
-
-            error = torch.where(error.isfinite(), error, 1e10).clamp_min(1e-10)
-            factor = (self.safety * error**-self.exponent).clamp(0.2, 5.0)
-            h = (v - u) * torch.exp2(torch.floor(NOTCHES * torch.log2(factor)) / NOTCHES)
-            arrived = accepted & (v >= 1)
-            yes, heun = per_sample(accepted, x), euler + difference
-            if scroll:
-                scroll.add(rows, accepted, (u, v), t, s, base, heun, noise)
-            memory.put_back(~accepted, v, increment.flatten(1))
-            x, previous = torch.where(yes, heun, x), torch.where(yes, euler, previous)
-            u, t, tau, size = (torch.where(accepted, *each) for each in ((v, u), (s, t), (tau_s, tau), (size_s, size)))
+        result = torch.empty_like(x)
+        recorder = Recorder(self, sde, film, x) if film else None
+        state = self.begin(sde, score, x)
+        stack = NoiseStack(x.flatten(1), state.u.dtype)
+        while len(state.rows):
+            trial = self.attempt(sde, score, state, stack, randn_like(x)[state.rows])
+            accepted = trial.accepted
+            refuse_tiny_steps(state, trial)
+            if recorder:
+                recorder.add(state, trial)
+            stack.put_back(~accepted, trial.u, trial.increment.flatten(1))
+            state = self.advance(score, state, trial)
+            arrived = accepted & (trial.u >= 1)
             if bool(arrived.any()):
-                result[rows[arrived]] = x[arrived]
-                stay = ~arrived
-                rows, u, t, tau, size, h, x, previous, M, accepted, A, n, moment = (
-                    each[stay] for each in (rows, u, t, tau, size, h, x, previous, M, accepted, A, n, moment)
-                )
-                memory.keep(stay)
-            new = accepted.nonzero()[:, 0]
-            if len(new):  # a rejected step's first evaluation still holds
-                fresh = x[new]
-                M = M.index_copy(
-                    0, new, torch.addcmul(A[new] * fresh, n[new], of_rows(score, rows[new])(fresh, moment[new]))
-                )
+                result[state.rows[arrived]] = state.x[arrived]
+                state = state.keep(~arrived)
+                stack.keep(~arrived)
             if on_step:
-                on_step(1 - float((1 - u).sum()) / len(result))
-        if scroll:
-            scroll.show()
+                on_step(1 - float((1 - state.u).sum()) / len(result))
+        if recorder:
+            recorder.show()
         return finish(self.last, sde, score, result)
 
+    def clock(self, tau_t: Tensor, tau_s: Tensor) -> Tensor:
+        """Returns 1/V_s - 1/V_t, without cancellation."""
+        return (tau_t - tau_s) / ((tau_t + self.sigma_data**2) * (tau_s + self.sigma_data**2))
 
-class Scroll:
-    """The film of samples that do not keep step.
+    def begin(self, sde: SDE, score: ScoreFn, x: Tensor) -> State:
+        """Returns the state of the batch x (B, *) at T."""
+        precision = torch.float32 if x.device.type == "mps" else torch.float64
+        u = torch.zeros(len(x), dtype=precision, device=x.device)
+        t = torch.full_like(u, sde.T)
+        alpha, tau = sde.alpha(t), variance(sde, t)
+        size = alpha * (tau + self.sigma_data**2)
+        A, C = factors(x, 1 / alpha, size)
+        M = torch.addcmul(A * x, C, score(x, t.to(x.dtype)))
+        return State(torch.arange(len(x), device=x.device), u, t, tau, size, torch.full_like(u, FIRST), x, x, M)
+
+    def attempt(self, sde: SDE, score: ScoreFn, state: State, stack: NoiseStack, z: Tensor) -> Trial:
+        """Returns a step of size h of every sample, with noise from its stack or from the normals z (b, *)."""
+        x, limit = state.x, stack.end(1.0)
+        u = torch.where(state.u + state.h < limit - 1e-6 * state.h, state.u + state.h, limit)  # rounding leaves no rest
+        s, tau_limit = sde.even(u), variance(sde, sde.even(limit))
+        alpha, tau = sde.alpha(s), variance(sde, s)
+        size, span = alpha * (tau + self.sigma_data**2), self.clock(state.tau, tau)
+        share = torch.where(u < limit, (span / self.clock(state.tau, tau_limit)).clamp_max(1.0), 1.0)
+        increment = stack.take(share, span, z.flatten(1)).reshape(x.shape)
+
+        rho, E, C, A = factors(x, size / state.size, size * span, size, 1 / alpha)
+        base, noise, moment = rho * x, C * increment, s.to(x.dtype)
+        euler = torch.addcmul(base + noise, E, state.M)
+        M = torch.addcmul(A * euler, C, of_rows(score, state.rows)(euler, moment))
+        difference = 0.5 * E * (M - state.M)
+        scale = (self.rtol * torch.maximum(euler.abs(), (rho * state.previous).abs())).clamp_min(self.atol)
+        error = (difference / scale).flatten(1).square().mean(1).sqrt().to(state.u.dtype)
+        return Trial(u, s, tau, size, moment, increment, base, noise, euler, difference, A, C, error, error <= 1)
+
+    def advance(self, score: ScoreFn, state: State, trial: Trial) -> State:
+        """Returns the state after a trial: at s where the step is accepted, where it was otherwise."""
+        accepted = trial.accepted
+        taken = per_sample(accepted, state.x)
+        x = torch.where(taken, trial.heun, state.x)
+        # a rejected step's first evaluation still holds, and at eps none is needed
+        new, M = (accepted & (trial.u < 1)).nonzero()[:, 0], state.M
+        if len(new):
+            fresh = x[new]
+            value = of_rows(score, state.rows[new])(fresh, trial.moment[new])
+            M = M.index_copy(0, new, torch.addcmul(trial.A[new] * fresh, trial.C[new], value))
+        return State(
+            rows=state.rows,
+            u=torch.where(accepted, trial.u, state.u),
+            t=torch.where(accepted, trial.t, state.t),
+            tau=torch.where(accepted, trial.tau, state.tau),
+            size=torch.where(accepted, trial.size, state.size),
+            h=self.next_size(state, trial),
+            x=x,
+            previous=torch.where(taken, trial.euler, state.previous),
+            M=M,
+        )
+
+    def next_size(self, state: State, trial: Trial) -> Tensor:
+        """Returns the size of every sample's next step as a share of the way, by the error of the last."""
+        error = torch.where(trial.error.isfinite(), trial.error, 1e10).clamp_min(1e-10)
+        factor = (self.safety * error**-self.exponent).clamp(0.2, 5.0)
+        return (trial.u - state.u) * torch.exp2(torch.floor(NOTCHES * torch.log2(factor)) / NOTCHES)
+
+
+def refuse_tiny_steps(state: State, trial: Trial) -> None:
+    """Raises a FloatingPointError where a step is rejected that is already as small as steps can be."""
+    possible = trial.accepted | (trial.u - state.u > SMALLEST)
+    if bool(possible.all()):
+        return
+    worst = int((~possible).nonzero()[0])
+    raise FloatingPointError(
+        f"the reverse SDE cannot be solved for sample {int(state.rows[worst])}: at t={float(state.t[worst]):.4g} no "
+        f"step is small enough (the score is not finite or not smooth there); try a larger sde.eps, "
+        f"sampler.rtol or sampler.atol"
+    )
+
+
+class Recorder:
+    """The film of samples that reach a moment in different rounds.
 
     Inside a step, after a share c of its clock, a sample is shown where the same step would have put it with sqrt(c) of
-    the same noise: right in law at each moment, which the chord is not, and at no draw that would change the samples.
+    the same noise: right in law at each moment, which the chord is not, and without a draw that would change the
+    samples.
     """
 
     def __init__(self, sampler: AdaptiveSDE, sde: SDE, film: Film, x: Tensor):
@@ -231,36 +336,28 @@ class Scroll:
         self.moments = [*sde.even(torch.tensor(film.shares[:-1], dtype=torch.float64)).tolist(), sde.eps]
         self.states = x[: film.rows].expand(len(self.moments), *[-1] * x.ndim).clone()
 
-    def add(
-        self,
-        rows: Tensor,
-        accepted: Tensor,
-        shares: tuple[Tensor, Tensor],
-        t: Tensor,
-        s: Tensor,
-        start: Tensor,
-        end: Tensor,
-        noise: Tensor,
-    ) -> None:
-        """Notes accepted steps from t to s, at these shares of the way, which began at ``start``, rescaled to s, and
-        took ``noise``.
-        """
-        watched, (u, v) = accepted & (rows < self.states.shape[1]), shares
+    def add(self, before: State, trial: Trial) -> None:
+        """Notes where accepted steps pass the moments of the film."""
+        watched = trial.accepted & (before.rows < self.states.shape[1])
         for reached, moment, state in zip(self.film.shares, self.moments, self.states, strict=True):
-            inside = (watched & (u < reached) & (reached <= v)).nonzero()[:, 0]
+            inside = (watched & (before.u < reached) & (reached <= trial.u)).nonzero()[:, 0]
             if len(inside):
-                tau_t, tau_s, tau = (
-                    variance(self.sde, each) for each in (t[inside], s[inside], torch.full_like(t[inside], moment))
-                )
-                clock, q2 = self.sampler.clock, self.sampler.sigma_data**2
-                share = torch.where(reached < v[inside], clock(tau_t, tau) / clock(tau_t, tau_s), 1.0)
-                alpha = self.sde.alpha(torch.full_like(tau, moment)) / self.sde.alpha(s[inside])
-                share, scale = (
-                    per_sample(each.to(end.dtype), end[inside]) for each in (share, alpha * (tau + q2) / (tau_s + q2))
-                )
-                drawn = torch.lerp(start[inside], (end - noise)[inside], share) + share.sqrt() * noise[inside]
-                state[rows[inside]] = scale * drawn
+                state[before.rows[inside]] = self.shown(before, trial, inside, reached, moment)
+
+    def shown(self, before: State, trial: Trial, inside: Tensor, reached: float, moment: float) -> Tensor:
+        """Returns the samples of the rows ``inside`` at a moment within their step, after the share ``reached``."""
+        t, s, noise, end = before.t[inside], trial.t[inside], trial.noise[inside], trial.heun
+        tau_t, tau_s, tau = (variance(self.sde, each) for each in (t, s, torch.full_like(t, moment)))
+        clock, q2 = self.sampler.clock, self.sampler.sigma_data**2
+        share = torch.where(reached < trial.u[inside], clock(tau_t, tau) / clock(tau_t, tau_s), 1.0)
+        alpha = self.sde.alpha(torch.full_like(tau, moment)) / self.sde.alpha(s)
+        share, scale = (
+            per_sample(each.to(end.dtype), end[inside]) for each in (share, alpha * (tau + q2) / (tau_s + q2))
+        )
+        drawn = torch.lerp(trial.base[inside], (end - trial.noise)[inside], share) + share.sqrt() * noise
+        return scale * drawn
 
     def show(self) -> None:
+        """Hands the states to the film."""
         for moment, state in zip(self.moments, self.states, strict=True):
             self.film.add(moment, state)

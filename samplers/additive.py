@@ -1,4 +1,4 @@
-r"""The reverse SDE with additive noise, and solvers made for that (Foster, dos Reis and Strange, arXiv 2210.17543).
+r"""The reverse SDE with additive noise, and solvers made for it (Foster, dos Reis and Strange, arXiv 2210.17543).
 
 With y = x/alpha and tau = (sigma/alpha)^2, the variance of the noise in y, the reverse SDE of any SDE of
 :mod:`scoresde.sde_lib.base` runs down tau with a noise that is free of x and of t,
@@ -6,17 +6,17 @@ With y = x/alpha and tau = (sigma/alpha)^2, the variance of the noise in y, the 
 .. math:: dy = \tfrac{1+\eta^2}{2}\,\alpha\,s_\theta\,du + \eta\,dW_u, \qquad u = \tau_T - \tau .
 
 For data N(0, q^2) the score is -y/(alpha V), V = tau + q^2. That linear part is solved exactly: v = V^{-c} y, with c =
-(1 + eta^2)/2, moves only by what is left,
+(1 + eta^2)/2, moves only by the remainder M,
 
 .. math:: dv = M\,d(V^{-c}) + \eta\,dW_r, \qquad M = \frac{x}{\alpha} + \alpha V s_\theta(x, t),
     \qquad dr = V^{-2c}\,du, \quad r = V^{-\eta^2}/\eta^2,
 
-and r is the clock in which the noise is once more a plain Brownian motion: additive, constant and of unit rate, as the
-order conditions want it. (q = 0 is the clock 1/tau, the signal-to-noise ratio, and M is the denoised x; a large q is
-the clock tau; q the data's std is a clock that stays finite at both ends, alpha^2 for VP and q = 1.)
+and r is the clock in which the noise is again a plain Brownian motion: additive, constant and of unit rate, as the
+order conditions require. (With q = 0 the clock is 1/tau, the signal-to-noise ratio, and M is the denoised x. With a
+large q the clock is tau. With q the data's std the clock stays finite at both ends; it is alpha^2 for VP and q = 1.)
 
-A step from t to s lasts h = r_s - r_t. It takes the increment W ~ N(0, h) and the space-time Levy area H ~ N(0, h/12),
-1/h times the area between the path and its chord, W and H independent. With f(v, r) = M dV^{-c}/dr,
+A step from t to s lasts h = r_s - r_t. It takes the increment W ~ N(0, h) and, independent of it, the space-time Levy
+area H ~ N(0, h/12), which is 1/h times the area between the path and its chord. With f(v, r) = M dV^{-c}/dr,
 
 .. math::
     \text{SEA (eq. 5.8):} \quad & v_s = v + h f(v + \eta(\tfrac12 W + H), r_t) + \eta W, \\
@@ -26,7 +26,7 @@ A step from t to s lasts h = r_s - r_t. It takes the increment W ~ N(0, h) and t
 
 of strong order 1 with one evaluation and 3/2 with two. Weights that multiply M are scaled so that a constant M is
 integrated exactly. At eta = 1 the weak order is 2 for both: the score of y is a martingale along the exact reverse
-process, and M with it, so that one evaluation at the start has the mean of all that follow.
+process, and so is M, so that an evaluation at the start has the mean of all that follow.
 
 In x, with L = log(V_t/V_s), no power of V is left:
 
@@ -48,16 +48,16 @@ LEVY = 12**-0.5
 
 
 def variance(sde: SDE, t: Tensor) -> Tensor:
-    """tau = (sigma/alpha)^2."""
+    """Returns tau = (sigma/alpha)^2."""
     return torch.exp(-2 * sde.half_log_snr(t))
 
 
 @dataclass(frozen=True)
 class Additive(Step):
-    """What both solvers share: their arguments and the exact solution for a constant M.
+    """The common part of both solvers: their arguments and the exact solution for a constant M.
 
     Arguments:
-        eta: how much noise, as in ``SDE.reverse``: 1 is the reverse SDE, 0 the probability flow.
+        eta: the stochasticity, as in ``SDE.reverse``: 1 for the reverse SDE, 0 for the probability flow.
         sigma_data: q, the std of the Gaussian on which every step is exact; ``auto`` in the yaml takes the data's.
     """
 
@@ -74,34 +74,34 @@ class Additive(Step):
         return 2 if self.eta else 0
 
     def spread(self, sde: SDE, t: Tensor) -> Tensor:
-        """V = tau + q^2."""
+        """Returns V = tau + q^2."""
         return variance(sde, t) + self.sigma_data**2
 
     def fall(self, sde: SDE, t: Tensor, s: Tensor) -> Tensor:
-        """L = log(V_t/V_s), without cancellation."""
+        """Returns L = log(V_t/V_s), without cancellation."""
         return torch.log1p((variance(sde, t) - variance(sde, s)) / self.spread(sde, s))
 
     def clock(self, L: Tensor) -> Tensor:
-        """V_t^{eta^2} (r_s - r_t): the time that passes while V falls by e^-L."""
+        """Returns V_t^{eta^2} (r_s - r_t), the time that passes while V falls by the factor e^-L."""
         return torch.expm1(self.eta**2 * L) / self.eta**2 if self.eta else L
 
     def exact(self, sde: SDE, t: Tensor, s: Tensor, L: Tensor) -> tuple[Tensor, Tensor]:
-        """(rho, E): x_s = rho x_t + E M for a constant M and no noise."""
+        """Returns (rho, E) of x_s = rho x_t + E M, the solution for a constant M without noise."""
         c = (1 + self.eta**2) / 2
         return sde.alpha(s) / sde.alpha(t) * torch.exp(-c * L), -sde.alpha(s) * torch.expm1(-c * L)
 
     def noise(self, sde: SDE, t: Tensor, L: Tensor) -> Tensor:
-        """n, the std of eta W in x at t."""
+        """Returns n, the std of eta W in x at t."""
         return self.eta * sde.alpha(t) * torch.sqrt(self.spread(sde, t) * self.clock(L))
 
     def remainder(self, sde: SDE, t: Tensor, factor: Tensor | float = 1.0) -> tuple[Tensor, Tensor]:
-        """(A, C) of ``factor`` times M = x/alpha + alpha V score."""
+        """Returns (A, C) of ``factor`` times M = x/alpha + alpha V score."""
         alpha = sde.alpha(t)
         return factor / alpha, factor * alpha * self.spread(sde, t)
 
 
 def rows(*columns: Tensor) -> list[tuple[float, ...]]:
-    """One tuple a step."""
+    """Returns one tuple of numbers for each step."""
     return list(zip(*(column.tolist() for column in columns), strict=True))
 
 
@@ -110,7 +110,7 @@ class SEA(Additive):
     """Shifted Euler for additive noise: one evaluation, local error h^2 where Euler-Maruyama's is h^{3/2}."""
 
     def prepare(self, sde: SDE, grid: Tensor) -> list[tuple[float, ...]]:
-        """(t, n/2, n/sqrt(12), A, C, rho, rho n) for each step."""
+        """Returns (t, n/2, n/sqrt(12), A, C, rho, rho n) for each step."""
         t, s = grid[:-1], grid[1:]
         L = self.fall(sde, t, s)
         n, (rho, E) = self.noise(sde, t, L), self.exact(sde, t, s, L)
@@ -130,21 +130,21 @@ class ShARK(Additive):
     """Shifted additive-noise Runge-Kutta: two evaluations, strong order 3/2."""
 
     def inside(self, sde: SDE, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
-        """The second stage's time, 5/6 of the way in the clock, and its log(V_t/V)."""
+        """Returns the second stage's time, after 5/6 of the step's clock, and log(V_t/V) there."""
         passed = 5 / 6 * self.clock(self.fall(sde, t, s))
         L = torch.log1p(self.eta**2 * passed) / self.eta**2 if self.eta else passed
         tau = variance(sde, t) + self.spread(sde, t) * torch.expm1(-L)
         return torch.minimum(torch.maximum(sde.time(-0.5 * torch.log(tau)), s), t), L
 
     def prepare(self, sde: SDE, grid: Tensor) -> list[tuple[float, ...]]:
-        """The coefficients in the order in which the step needs them."""
+        """Returns the coefficients of each step, in the order in which the step uses them."""
         t, s = grid[:-1], grid[1:]
         L, (m, L_m) = self.fall(sde, t, s), self.inside(sde, t, s)
         n, (rho, E), (rho_m, E_m) = self.noise(sde, t, L), self.exact(sde, t, s, L), self.exact(sde, t, m, L_m)
         A, C = self.remainder(sde, t, E_m)
         late = 0.6 * torch.exp((1 - self.eta**2) / 2 * L_m)  # dV^{-c}/dr = c V^{c-1}, over its value at t
         late = late / (0.4 + late)
-        early = E * (1 - late) / E_m  # x_2 without its new noise is rho_m x_1 + E_m M_1: M_1 is read off from it
+        early = E * (1 - late) / E_m  # M_1 is recovered from x_2, which without its new noise is rho_m x_1 + E_m M_1
         return rows(
             *(t, n * LEVY, rho_m + A, C, rho_m * n * 5 / 6),
             *(m, *self.remainder(sde, m, E * late), early, -early * rho_m, rho, rho * n),

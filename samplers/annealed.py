@@ -1,20 +1,20 @@
-r"""Annealed Langevin dynamics: Langevin steps at every rung of a ladder of noise levels.
+r"""Annealed Langevin dynamics: Langevin steps at every level of a ladder of noise levels.
 
 .. math::
     x \leftarrow x + \varepsilon_i\,s_\theta(x, t_i) + \sqrt{2\varepsilon_i}\,z, \qquad
     \varepsilon_i = \varepsilon\,k_i^2/k_L^2
 
-(Song and Ermon, arXiv 1907.05600, algorithm 1, and arXiv 2006.09011, algorithm 1, whose epsilon is the one here; that
-of the first is twice as large). k = sigma/alpha falls from T to eps in L levels of one ratio gamma, both ends
-included, and x stands for x/alpha, so that it is the same walk under every SDE. Signal and noise of a step are in one
-proportion at every level (section 4.3 of the first). On data of no extent the walk at a level starts with the variance
-of the level before, and after ``count`` steps it has
+(Song and Ermon, arXiv 1907.05600, algorithm 1, and arXiv 2006.09011, algorithm 1, whose epsilon is the one here; the
+first paper's is twice as large). k = sigma/alpha falls from T to eps in L levels, both ends included, with the same
+ratio gamma between neighbours. x stands for x/alpha, so that the walk is the same under every SDE. The ratio of signal
+to noise of a step is the same at every level (section 4.3 of the first paper). For data at one point the walk at a
+level starts with the variance of the level before, and after ``count`` steps it has
 
 .. math::
     s_T^2/k_i^2 = (1 - r)^{2\,count}\bigl(\gamma^2 - \tfrac{2}{2 - r}\bigr) + \tfrac{2}{2 - r}, \qquad
     r = \varepsilon/k_L^2,
 
-which should be as near to 1 as can be: ``size=None`` takes that r (arXiv 2006.09011, technique 4).
+which should be as near to 1 as possible: ``size=None`` takes the r that makes it so (arXiv 2006.09011, technique 4).
 """
 
 import math
@@ -37,8 +37,8 @@ class AnnealedLangevin(Sampler):
 
     Arguments:
         levels: L.
-        count: the steps at each.
-        size: r, a step's epsilon beside the square of its level's sigma/alpha; None for the published rule. Published:
+        count: the number of steps at each level.
+        size: r, a step's epsilon over the square of its level's sigma/alpha; None for the published rule. Published:
             0.1 for 10 levels of 100 steps, 0.062 for 232 levels of 5.
         last: the step from eps to the data, ``flow``, ``tweedie`` or ``none``; see :mod:`scoresde.samplers.last`.
     """
@@ -61,19 +61,19 @@ class AnnealedLangevin(Sampler):
 
     @property
     def frames(self) -> int:
-        """How many moments a film should show: every level, where that can be looked at."""
+        """The number of moments that a film shows: every level, unless there are too many."""
         return self.levels + 1 if self.levels <= 40 else 11
 
     def ladder(self, sde: SDE) -> tuple[list[float], list[float]]:
-        """The times of the levels, falling from T to eps, and the sizes of their steps in x."""
+        """Returns the times of the levels, falling from T to eps, and the sizes of their steps in x."""
         t = LogSNR()(sde, self.levels - 1)
         k, alpha = torch.exp(-sde.half_log_snr(t)), sde.alpha(t)
         r = self.size if self.size is not None else self.relative_size(float(k[0] / k[-1]))
         return t.tolist(), (r * (alpha * k).square()).tolist()
 
     def relative_size(self, ratio: float) -> float:
-        """r by the rule of the module's text, for levels from ``ratio`` k_L down to k_L."""
-        from scipy.optimize import minimize_scalar  # here, since it takes a second
+        """Returns r by the rule of the module's text, for levels from ``ratio`` k_L down to k_L."""
+        from scipy.optimize import minimize_scalar  # here, because the import takes a second
 
         gamma2 = ratio ** (2 / (self.levels - 1))
 

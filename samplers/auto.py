@@ -1,4 +1,4 @@
-"""The best known sampler for a budget of network evaluations.
+"""The sampler that was measured to be best for a budget of network evaluations.
 
 =============  ==========================================================================================
 evaluations    sampler
@@ -8,23 +8,24 @@ below 16       Adams-Bashforth of order 3 on the velocity
 from 200 on    SEA on the reverse SDE, of weak order 2 at one evaluation a step
 =============  ==========================================================================================
 
-Each on the grid of its own yaml; one evaluation is kept for the last step. Which one is best depends on the measure.
+Each runs on the grid of its own yaml; one evaluation is kept for the last step. The best one depends on the measure.
 
-* By the root mean square of the samples' distances to the flow's exact ends, which the few samples between two modes
-  decide, Adams-Bashforth is ahead on a mixture up to 40 evaluations (sub-VP: 80), UniPC from 64 on (120).
+* By the root mean square of the samples' distances to the flow's exact ends, to which the few samples between two modes
+  contribute most, Adams-Bashforth is ahead on a mixture up to 40 evaluations (sub-VP: 80), UniPC from 64 on (120).
 * By their median Adams-Bashforth is ahead up to 20, UniPC from 32 on (sub-VP: 64). On a network trained on digits UniPC
   has two thirds of the other's error at 20 evaluations and a fifth at 50.
 * By the std of a narrow component (0.03 in model units) UniPC is the better of the two from 16 on: at 20 evaluations it
   is 2 % off under VE and VP (sub-VP: 6 %), at 40 up to 0.2 %; Adams-Bashforth 10 % and 2 % (13 % and 3 %). At 10
   evaluations neither is good: Adams-Bashforth is 31 to 40 % off, and DEIS of order 3 (``sampler=deis sampler.steps=9``)
   up to 7 %.
-* From 200 evaluations on the flow's error is below the network's, and noise forgets part of that (cf. arXiv
+* From 200 evaluations on the flow's error is below the network's, of which noise removes a part (cf. arXiv
   2306.14878).
 
-The first two by ``python run.py task=work_precision data=mixture model=oracle``, the third by the exact law of the
-samples of a Gaussian (tests/test_samplers.py).
+The first two are measured by ``python run.py task=work_precision data=mixture model=oracle``, the third by the exact
+law of the samples of a Gaussian (tests/test_samplers.py).
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -42,7 +43,7 @@ from .unipc import UniPC
 
 @dataclass(frozen=True)
 class Auto(Sampler):
-    """A sampler chosen by its price; see the module's table.
+    """A sampler chosen by the budget of evaluations; see the module's table.
 
     Arguments:
         nfe: the budget of network evaluations a sample.
@@ -58,10 +59,12 @@ class Auto(Sampler):
         check_last(self.last)
         if self.nfe < 3:
             raise ValueError(f"`nfe`={self.nfe} must be at least 3; type for example `nfe`=50")
+        if not 0 <= self.sigma_data < math.inf:
+            raise ValueError(f"`sigma_data`={self.sigma_data} must be at least 0; type `sigma_data`=auto")
 
     @property
     def choice(self) -> PredictorCorrector:
-        """The sampler that spends the budget best."""
+        """The sampler for the budget."""
         steps = self.nfe - 1
         if self.nfe < 16:
             return PredictorCorrector(Centred(0.7), steps, AdamsBashforth(order=3), last=self.last)

@@ -1,4 +1,4 @@
-"""Ancestral sampling of the binomial chain: from fair coins to bits, one reverse step a time (arXiv 1503.03585)."""
+"""Ancestral sampling of the binomial chain: from fair coins to bits, one reverse step at a time (arXiv 1503.03585)."""
 
 from collections.abc import Callable
 
@@ -19,13 +19,13 @@ def binary_ancestral(
     on_step: OnStep | None = None,
     film: Film | None = None,
 ) -> Tensor:
-    """Bits, -1 and 1, shape (B, *), with T evaluations.
+    """Returns bits, -1 and 1, shape (B, *), with T evaluations.
 
     Arguments:
         logits: (x_n, n) -> the log-odds of each bit of x_0 being 1, of x_n's shape.
-        x: standard normals, of which the signs are the coins x_T.
-        randn_like: the source of normals, once for each step.
-        on_step: told of the progress.
+        x: standard normals, whose signs are the coins x_T.
+        randn_like: the source of normals, called once for each step.
+        on_step: called with the share of the way that is done.
         film: keeps some states on the way.
     """
     x, last = torch.where(x < 0, -1.0, 1.0).to(x), int(chain.T)

@@ -1,8 +1,8 @@
-r"""Sampling from p(x_0 | y) with a score of p(x_0): what a measurement does to a sampler and to its score.
+r"""Sampling from p(x_0 | y) with a score of p(x_0): how a measurement changes a sampler and its score.
 
 By Bayes' rule the score that the reverse SDE needs is :math:`\nabla\log p_t(x) + \nabla\log p(y \mid x_t = x)`, and a
-sampler run on it draws from the posterior. So a conditioner hands back a sampler and a score; samplers know nothing of
-measurements.
+sampler run on it draws from the posterior. So a conditioner returns a sampler and a score, and samplers need no code
+for measurements.
 """
 
 from abc import ABC, abstractmethod
@@ -18,34 +18,34 @@ from .pc import Film, OnStep, Sampler
 
 
 class Conditioner(ABC):
-    """Makes a sampler of the prior one of the posterior."""
+    """Turns a sampler of the prior into one of the posterior."""
 
     @abstractmethod
     def condition(
         self, sampler: Sampler, sde: SDE, score: ScoreFn, measurement: Measurement
     ) -> tuple[Sampler, ScoreFn]:
-        """The sampler to run and the score to run it on, for the batch that the measurement is of.
+        """Returns the sampler to run and the score to run it on, for the batch of the measurement.
 
         Raises:
-            ValueError: where a sampler or a measurement does not go with it.
+            ValueError: the sampler or the measurement does not work with this conditioner.
         """
 
     def load(self, draws: int) -> int:
-        """How many samples the network sees at a time for each that is drawn, ``draws`` of one measurement."""
+        """Returns how many samples the network evaluates at a time for each of the ``draws`` of one measurement."""
         return 1
 
     def describe(self, sampler: Sampler, draws: int) -> str:
-        """Returns in words what it makes of a sampler where that is more than the sampler's own steps, else nothing."""
+        """Returns a description of the conditioned sampler where it takes other steps than the sampler, else ``""``."""
         return ""
 
     def remedy(self, vectors: bool) -> str:
-        """Returns what to type where its draws leave the range of the data."""
+        """Returns what to type where draws leave the range of the data."""
         return "type conditioner=smcdiff" if vectors else "type conditioner=projection sampler=pc"
 
 
 @dataclass(frozen=True, eq=False)
 class Held(Sampler):
-    """A sampler whose samples agree with an exact measurement when they arrive."""
+    """A sampler whose samples are moved, at the end, to agree with an exact measurement."""
 
     sampler: Sampler
     measurement: Measurement

@@ -2,21 +2,21 @@ r"""Langevin steps at a fixed time, which pull x towards p_s without moving it i
 
 .. math:: x \leftarrow x + \varepsilon\,s_\theta(x, s) + \sqrt{2\varepsilon}\,z
 
-The size of the step decides whether that is right. With a of the grid's step that ends at s,
+The size of the step decides whether the steps leave p_s as it is. With a of the grid's step that ends at s,
 
 =================  =====================================================  ===========================================
 ``rule``           :math:`\varepsilon`                                    depends on
 =================  =====================================================  ===========================================
-``kernel``         :math:`2a^2 (r\,\sigma(s))^2`                          the time alone
+``kernel``         :math:`2a^2 (r\,\sigma(s))^2`                          only the time
 ``batch_norms``    :math:`2a^2 (r\,\overline{|z|}/\overline{|s|})^2`      the whole batch, by mean norms (published)
 ``sample_norms``   :math:`2a^2 (r\,|z|/|s|)^2`                            each sample's own z and score
 =================  =====================================================  ===========================================
 
 r is the signal-to-noise ratio ``snr`` (arXiv 2011.13456, algorithms 4 and 5, whose alpha is a^2 in the published
-code). The kernel's rule is what the published one tends to, since the score's norm is about :math:`|z|/\sigma`,
-with no dependence on batch mates. A step that depends on x and z is no longer Langevin dynamics; in many dimensions
-the norms hardly vary and nobody notices, in two dimensions ``sample_norms`` sends samples far out, wherever a score
-happens to be small (see docs/architecture.md).
+code). The published rule tends to that of ``kernel``, since the score's norm is about :math:`|z|/\sigma`; the latter
+does not depend on batch mates. A step that depends on x and z is no longer Langevin dynamics. In many dimensions the
+norms hardly vary and the difference is small; in two dimensions ``sample_norms`` sends samples far out, wherever a
+score happens to be small (see docs/architecture.md).
 """
 
 from dataclasses import dataclass
@@ -40,8 +40,8 @@ class Langevin(Step):
     Arguments:
         snr: the ratio r. Published: 0.16 for CIFAR-10; annealed Langevin 0.316 (100 steps a level) and 0.176 (5 a
             level).
-        count: how many steps.
-        rule: what sets the step's size; see the module's table.
+        count: the number of steps.
+        rule: how the step's size is found; see the module's table.
     """
 
     snr: float = 0.16

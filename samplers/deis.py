@@ -8,17 +8,16 @@ r"""Exponential Adams-Bashforth methods of any order: noise prediction, polynomi
 with the predicted noise e = -sigma score at the last k times and the Lagrange polynomials l_j through them: the
 methods called DEIS (arXiv 2204.13902). Order 1 is DDIM.
 
-Noise and not data, because the data's kernel puts its weight at the end of a step, where the polynomial extrapolates
-most, and the noise's at its start. On the mixture oracle with 8 to 24 steps the typical (median) error is about half
-of data prediction's at order 2 and a fifth at order 3; in the worst tenth, the samples on a ridge between two modes,
-the two are alike. (The velocity goes further still: :class:`scoresde.samplers.AdamsBashforth`.) Strong guidance makes
-high orders unstable; data prediction is the remedy of arXiv 2211.01095 (:class:`scoresde.samplers.Exponential`).
-Polynomials in
-lambda and not in t, because t is a label that each SDE chooses: under VP that is also a little better, under VE the two
-are the same.
+We extrapolate the noise and not the data, because the data's kernel has its weight at the end of a step, where the
+polynomial extrapolates most, and the noise's at its start (measured: on the mixture oracle with 8 to 24 steps the
+median error is about half of data prediction's at order 2 and a fifth at order 3; in the worst tenth, the samples on a
+ridge between two modes, the two are alike). The velocity is better still: :class:`scoresde.samplers.AdamsBashforth`.
+Strong guidance makes high orders unstable; data prediction is the remedy of arXiv 2211.01095
+(:class:`scoresde.samplers.Exponential`). The polynomials are in lambda and not in t, because t is a label that each SDE
+chooses: under VP lambda is also a little better, under VE the two are the same.
 
-The integrals are Gauss-Legendre sums over the Lagrange polynomials as they stand: every order alike, exact to rounding
-for short steps and for long ones, where powers of lambda would be ill-conditioned.
+The integrals are Gauss-Legendre sums over the Lagrange polynomials: one formula for every order, exact to rounding for
+short steps and for long ones, where powers of lambda would be ill-conditioned.
 """
 
 from dataclasses import dataclass
@@ -54,7 +53,7 @@ class DEIS(AnyOrder):
     """The exponential Adams-Bashforth method.
 
     Arguments:
-        order: how many noises the polynomial goes through. Beyond 4 only many steps gain by it.
+        order: the number of predictions that the polynomial goes through. Orders above 4 pay only with many steps.
     """
 
     def coefficients(self, sde: SDE, t: Tensor, s: Tensor) -> tuple[Tensor, ...]:
@@ -70,7 +69,7 @@ class DEIS(AnyOrder):
 
 
 def lagrange(tau: Tensor) -> Tensor:
-    """The Lagrange polynomials of the nodes tau at NODES, shape (N, m) to (N, m, 32)."""
+    """Returns the Lagrange polynomials of the nodes tau at NODES, shape (N, m) to (N, m, 32)."""
     others = ~torch.eye(tau.shape[1], dtype=torch.bool)
     gaps = torch.where(others, tau[:, :, None] - tau[:, None], 1)  # (N, j, i): tau_j - tau_i
     terms = torch.where(others[..., None], (NODES - tau[..., None])[:, None] / gaps[..., None], 1)

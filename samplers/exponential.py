@@ -1,7 +1,7 @@
 r"""The stochastic exponential family: data prediction, polynomials in the half log-SNR, any share of noise.
 
 In lambda, and with the denoised :math:`D = (x + \sigma^2 s_\theta)/\alpha`, the reverse process with stochasticity eta
-(``SDE.reverse(score, eta)``) is linear but for D, and its solution from t to s is exact:
+(``SDE.reverse(score, eta)``) is linear in x except for D, and its solution from t to s is exact:
 
 .. math::
     x_s = \frac{\sigma_s}{\sigma_t} e^{-\eta^2 h} x_t
@@ -10,7 +10,7 @@ In lambda, and with the denoised :math:`D = (x + \sigma^2 s_\theta)/\alpha`, the
 
     h = \lambda_s - \lambda_t, \qquad H = (1 + \eta^2)\,h, \qquad \tau = (\lambda - \lambda_t)/h .
 
-D is replaced by the polynomial in tau through its last values, of which the integral is known:
+D is replaced by the polynomial in tau through its last values, whose integral has a closed form:
 
 .. math:: M_k = H\int_0^1 e^{-H(1-\tau)} \tau^k d\tau, \qquad M_0 = 1 - e^{-H}, \qquad M_k = 1 - \tfrac{k}{H} M_{k-1}.
 
@@ -26,11 +26,11 @@ D is replaced by the polynomial in tau through its last values, of which the int
                         the method converges at order 2)
 ===============  =====  =======================================================================================
 
-Two nodes are weighted as published, with M_0/2 in place of M_1: the same order, and less extrapolation over a long
-step (on the mixture oracle the typical error is a quarter smaller).
+Two nodes are weighted as published, with M_0/2 in place of M_1: the order is the same, and a long step extrapolates
+less (measured on the mixture oracle: the median error is a quarter smaller).
 
-The order is that of the probability flow. With eta > 0 the means keep it, whereas the noise that enters in the course
-of a step bounds the weak order by 2. DDIM's own eta interpolates between the same two ends otherwise.
+The order is that of the probability flow. With eta > 0 the means keep it, but the noise that enters during a step
+limits the weak order to 2. DDIM's own eta interpolates between the same two ends in another way.
 """
 
 import math
@@ -49,8 +49,8 @@ class Exponential(Multistep):
     """DDIM, ancestral sampling, DPM-Solver++ and SDE-DPM-Solver++ in one; see the module's table.
 
     Arguments:
-        order: 1, 2 or 3: how many denoised values the polynomial goes through.
-        eta: the stochasticity: 0 the probability flow, 1 the reverse SDE.
+        order: 1, 2 or 3: the number of denoised values that the polynomial goes through.
+        eta: the stochasticity: 0 for the probability flow, 1 for the reverse SDE.
     """
 
     order: int = 2
@@ -88,7 +88,7 @@ class Exponential(Multistep):
 
 
 def moments(H: Tensor, count: int) -> Tensor:
-    """M_k = H int_0^1 e^{-H (1 - tau)} tau^k dtau for k < count, shape (N,) to (N, count), accurate for every H."""
+    """Returns M_k = H int_0^1 e^{-H (1 - tau)} tau^k dtau for k < count, (N,) to (N, count), accurate for every H."""
     upwards = [torch.expm1(-H).neg()]
     for k in range(1, count):
         upwards.append(1 - k / H * upwards[-1])
@@ -96,12 +96,12 @@ def moments(H: Tensor, count: int) -> Tensor:
     for k in range(20, 0, -1):
         M = (1 - M) * H / k
         downwards.append(M)
-    # Upwards the rounding error is multiplied by k/H, downwards by H/k.
+    # each upward step multiplies the rounding error by k/H, each downward step by H/k
     return torch.where(H[:, None].abs() < 1, torch.stack(downwards[: -count - 1 : -1], 1), torch.stack(upwards, 1))
 
 
 def exponential_weights(tau: Tensor, H: Tensor) -> Tensor:
-    """The weights that integrate the polynomial through values at the nodes tau, shapes (N, m) and (N,) to (N, m)."""
+    """Returns the weights that integrate the polynomial through values at nodes tau, (N, m) and (N,) to (N, m)."""
     k = torch.arange(tau.shape[1])
     M = moments(H, len(k))
     if len(k) == 2:

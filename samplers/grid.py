@@ -1,8 +1,8 @@
 r"""Time grids: T = t_0 > t_1 > ... > t_N = eps.
 
 =========  ============================================================================================
-Uniform    equal steps in t: the grid of the published samplers (arXiv 2011.13456, appendix C); in the variable of
-           ``SDE.even`` where an SDE's t is no good clock
+Uniform    equal steps in t: the grid of the published samplers (arXiv 2011.13456, appendix C); some SDEs choose
+           another variable, ``SDE.even``
 Quadratic  equal steps in sqrt(t): DDIM's quadratic spacing (arXiv 2010.02502)
 LogSNR     equal steps in the half log-SNR lambda = log(alpha/sigma): equal factors in sigma/alpha
 Karras     equal steps in (sigma/alpha)^{1/rho} (arXiv 2206.00364, eq. 5)
@@ -23,16 +23,16 @@ from scoresde.sde_lib import SDE
 
 
 class Grid(ABC):
-    """Where a sampler stops on its way from T to eps."""
+    """The times of a sampler's steps from T to eps."""
 
     @abstractmethod
     def times(self, sde: SDE, unit: Tensor) -> Tensor:
-        """The times at shares ``unit`` in [0, 1] of the way, float64."""
+        """Returns the times at shares ``unit`` in [0, 1] of the way, float64."""
 
     def __call__(self, sde: SDE, steps: int) -> Tensor:
-        """steps + 1 falling times from T to eps, float64, shape (steps + 1,)."""
+        """Returns steps + 1 falling times from T to eps, float64, shape (steps + 1,)."""
         times = self.times(sde, torch.linspace(0, 1, steps + 1, dtype=torch.float64))
-        times[0], times[-1] = sde.T, sde.eps  # the ends exactly, whatever the inverse rounds to
+        times[0], times[-1] = sde.T, sde.eps  # exactly, in spite of the rounding of the inverse
         return times
 
 
@@ -67,7 +67,7 @@ class Karras(Grid):
     """Equal steps in (sigma/alpha)^{1/rho}.
 
     Arguments:
-        rho: 1 spaces sigma/alpha evenly; the larger, the more of the steps go to low noise. Published: 7.
+        rho: 1 spaces sigma/alpha evenly; a larger one puts more of the steps at low noise. Published: 7.
     """
 
     rho: float = 7.0
@@ -85,11 +85,11 @@ class Karras(Grid):
 class Centred(Grid):
     """Equal steps in arsinh(lambda/width), so that their length in lambda grows as sqrt(lambda^2 + width^2).
 
-    Where sigma = alpha, the data's features (of about unit variance) emerge from the noise; far above and far below
-    that, the flow has little to decide, and long steps do it no harm.
+    The data's features (of about unit variance) emerge from the noise where sigma = alpha. At much more and at much
+    less noise the flow is simple, and long steps make small errors.
 
     Arguments:
-        width: how far from lambda = 0 steps are about equal; infinity is :class:`LogSNR`.
+        width: the distance from lambda = 0 within which steps are about equal; infinity gives :class:`LogSNR`.
     """
 
     width: float = 2.0

@@ -1,11 +1,11 @@
-r"""The posterior's score, by what is assumed of x_0 given x_t: three published answers, and a mixture's exact one.
+r"""The posterior's score under an assumption on x_0 given x_t: three published ones, and a mixture's exact score.
 
 With the denoised :math:`\hat x = E[x_0 \mid x_t] = (x_t + \sigma^2 s_\theta)/\alpha` and its Jacobian
 :math:`J = \partial\hat x/\partial x_t`, a Gaussian :math:`x_0 \mid x_t \sim N(\hat x, V)` gives
 
 .. math:: \nabla\log p(y \mid x_t) = J^T A^T (A V A^T + s^2 I)^{-1} (y - A\hat x),
 
-V being held fixed.
+where V counts as constant.
 
 =====================  ================================================================  ===========================
 conditioner            V                                                                 exact for
@@ -13,36 +13,36 @@ conditioner            V                                                        
 ``DPS`` gaussian       0                                                                 no noise left in x_t
 ``PiGDM``              :math:`r I,\ r = \sigma^2 q^2/(\alpha^2 q^2 + \sigma^2)`          data N(m, q^2 I)
 ``MMPS``               :math:`\tfrac{\sigma^2}{\alpha} J = \mathrm{Cov}[x_0 \mid x_t]`   any Gaussian
-``ExactPosterior``     a mixture's own                                                   mixtures, by their formula
+``ExactPosterior``     a mixture's own                                                   mixtures, in closed form
 =====================  ================================================================  ===========================
 
 (DPS: arXiv 2209.14687. PiGDM: Song, Vahdat, Mardani and Kautz, ICLR 2023, whose r is that of q = 1. MMPS: arXiv
 2405.13712, by conjugate gradients on vector-Jacobian products.) DPS's published rule is no likelihood: after each of
-its 1,000 steps x moves by :math:`-\zeta\,\nabla\|y - A\hat x\|^2 / \|y - A\hat x\|` (its appendix C.2).
-Spread evenly over the way, and since a step of length h moves x by :math:`g^2 h` times the score, that is the score's
-term
+its 1,000 steps x moves by :math:`-\zeta\,\nabla\|y - A\hat x\|^2 / \|y - A\hat x\|` (its appendix C.2). A step of
+length h moves x by :math:`g^2 h` times the score. So the same moves, spread evenly over the way, are the score's term
 
 .. math:: -\frac{\zeta N}{T g^2}\,\frac{\nabla\|y - A\hat x\|^2}{\|y - A\hat x\|}, \qquad N = 1000,
 
-which no longer depends on the sampler's steps. (The authors' program takes the gradient of the norm and not of its
-square, half of this: its scale of 1 is ``scale`` = 0.5 here.)
+which does not depend on the sampler's steps. (The authors' program takes the gradient of the norm and not of its
+square, which is half of this: its scale of 1 is ``scale`` = 0.5 here.)
 
-Each evaluation is one of the network and one pass back through it; MMPS needs another for each iteration.
+Each evaluation costs one pass forward and one pass back through the network; MMPS needs another pass back for each
+iteration.
 
-J is a network's, and nothing bounds it: where data have heavy tails its norm exceeds that of any covariance, and a term
-in J and not in a bounded likelihood carries x away for good. Two rules keep every term finite. They leave the exact
-terms of Gaussians as they are:
+J is the Jacobian of a network and has no bound: for data with heavy tails its norm exceeds that of any covariance, and
+a term with such a J drives x to infinity. Two rules keep every term finite. They leave the exact terms of Gaussians as
+they are:
 
 * **No overshoot** (PiGDM, MMPS). The term moves the denoised measurement :math:`A\hat x` by
   :math:`\delta = A\,\tfrac{\sigma^2}{\alpha}\nabla\log p(y \mid x_t)`. The best step along it towards the residual
-  :math:`\rho = y - A\hat x` is :math:`\gamma = \langle\delta, \rho\rangle/\|\delta\|^2` of the term, and at
-  :math:`2\gamma` the misfit is what it was. A symmetric positive covariance has :math:`\gamma \ge 1`. MMPS, whose
-  covariance is the network's own, is multiplied by :math:`\gamma` cut to [0, 1]; PiGDM, whose r^2 exceeds the data's
-  covariance in some directions, by :math:`2\gamma` cut to [0, 1] (:math:`\gamma` would double its distance to the
-  posterior of 16 numbers, 8 of them measured).
-* **A bound in units of the noise.** x_t is x_0 with noise of std sigma on each of D values, so that a score is of the
-  norm :math:`\sqrt D/\sigma`. A term longer than ``bound`` times that is shortened to it; one that is not finite is
-  left out.
+  :math:`\rho = y - A\hat x` is :math:`\gamma = \langle\delta, \rho\rangle/\|\delta\|^2` times the term, and at
+  :math:`2\gamma` the misfit is as large as before. A symmetric positive covariance has :math:`\gamma \ge 1`. MMPS,
+  whose covariance is the network's own, is multiplied by :math:`\gamma` clamped to [0, 1]; PiGDM, whose r exceeds the
+  data's covariance in some directions, by :math:`2\gamma` clamped to [0, 1] (measured: :math:`\gamma` would double its
+  distance to the posterior of 16 numbers, 8 of them measured).
+* **A bound in units of the noise.** x_t is x_0 with noise of std sigma on each of D values, so that a score has a norm
+  of about :math:`\sqrt D/\sigma`. A term longer than ``bound`` times that is shortened to it; a term that is not finite
+  is left out.
 """
 
 import math
@@ -62,21 +62,21 @@ from .measurement import Measurement
 from .pc import Sampler
 
 Pull = Callable[[Tensor], Tensor]
-"""v (B, *) to J^T v."""
+"""A map from v (B, *) to J^T v."""
 
 BOUND = 5.0
-"""The default of the longest term: five times the norm of the noise's own score."""
+"""The default bound of a term: five times the norm of the noise's own score."""
 
 
 @dataclass(frozen=True)
 class State:
-    """x_t, what the score says of it, and what a guidance may use.
+    """The samples x_t with the quantities that a guidance needs.
 
     Attributes:
         x, score, denoised: (B, *).
         alpha, sigma, g: (B,) of x's type.
-        pull: J^T v.
-        T: where time ends.
+        pull: the map from v to J^T v.
+        T: the SDE's last time.
     """
 
     x: Tensor
@@ -90,7 +90,7 @@ class State:
 
 
 def state(sde: SDE, score: ScoreFn, x: Tensor, t: Tensor) -> State:
-    """The state of x (B, *) at t (B,), with a graph behind its denoised x."""
+    """Returns the state of x (B, *) at t (B,), whose denoised x can be differentiated."""
     alpha, sigma, g = (each.to(x.dtype) for each in (sde.alpha(t), sde.sigma(t), sde.g(t)))
     with torch.enable_grad():
         x = x.detach().requires_grad_()
@@ -114,7 +114,7 @@ def bounded(term: Tensor, state: State, bound: float | None) -> Tensor:
 
 
 def without_overshoot(term: Tensor, state: State, measurement: Measurement, most: float) -> Tensor:
-    """Multiplies each sample's term (B, *) by ``most`` times gamma, cut to [0, 1]; see the module's text."""
+    """Multiplies each sample's term (B, *) by ``most`` times gamma, clamped to [0, 1]; see the module's text."""
     residual = measurement.residual(state.denoised).flatten(1)
     moved = measurement.operator(per_sample(state.sigma.square() / state.alpha, term) * term).flatten(1)
     length = moved.square().sum(1)
@@ -130,17 +130,18 @@ def check_bound(bound: float | None) -> None:
 class Guidance(Conditioner):
     """A conditioner that adds a term to the score; every sampler runs on the sum.
 
-    ``bound`` is the longest term in units of sqrt(D)/sigma, None for any.
+    Attributes:
+        bound: the largest norm of the term in units of sqrt(D)/sigma, None for no bound.
     """
 
     bound: float | None = None
 
     @abstractmethod
     def term(self, state: State, measurement: Measurement) -> Tensor:
-        """The gradient of log p(y | x_t), (B, *)."""
+        """Returns the gradient of log p(y | x_t), (B, *)."""
 
     def check(self, sampler: Sampler, measurement: Measurement) -> None:
-        """Raises a ValueError for a sampler or a measurement that it cannot take."""
+        """Raises a ValueError for a sampler or a measurement that the guidance does not work with."""
 
     def condition(
         self, sampler: Sampler, sde: SDE, score: ScoreFn, measurement: Measurement
@@ -151,7 +152,7 @@ class Guidance(Conditioner):
 
 @dataclass(frozen=True, eq=False)
 class Posterior:
-    """The posterior's score: that of the prior and a guidance's term."""
+    """The posterior's score: the prior's score plus a guidance's term."""
 
     guidance: Guidance
     sde: SDE
@@ -159,28 +160,28 @@ class Posterior:
     measurement: Measurement
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
-        """The score at x (B, *) and t (B,), of x's shape."""
+        """Returns the score at x (B, *) and t (B,), of x's shape."""
         here = state(self.sde, self.score, x, t)
         return here.score + bounded(self.guidance.term(here, self.measurement), here, self.guidance.bound)
 
     def under(self, sde: SDE, other: SDE) -> "Posterior":
-        """The same posterior's under another SDE."""
+        """Returns the same posterior's score under another SDE."""
         return replace(self, sde=other, score=under(sde, self.score, other))
 
     def of_rows(self, rows: Tensor) -> "Posterior":
-        """That of some samples, by their numbers (b,)."""
+        """Returns the score of some samples, by their numbers (b,)."""
         return replace(self, score=of_rows(self.score, rows), measurement=self.measurement.rows(rows))
 
 
 @dataclass(frozen=True)
 class DPS(Guidance):
-    """Diffusion posterior sampling (arXiv 2209.14687): x_0 given x_t is taken for the one point E[x_0 | x_t].
+    """Diffusion posterior sampling (arXiv 2209.14687): assumes that x_0 given x_t is the point E[x_0 | x_t].
 
     Arguments:
         rule: ``published``, the step of its algorithm; ``gaussian``, the likelihood N(y; A x_hat, s^2 I), for s > 0.
-        scale: zeta of the published rule; a factor of the gaussian's term, 1 for the likelihood itself.
-        steps: N, how many steps the published zeta is for.
-        bound: the longest term in units of sqrt(D)/sigma; None, as published, for any.
+        scale: zeta of the published rule; of the gaussian rule a factor of the term, 1 for the likelihood itself.
+        steps: N, the number of steps that the published zeta is for.
+        bound: the largest norm of the term in units of sqrt(D)/sigma; None, as published, for no bound.
     """
 
     rule: Literal["published", "gaussian"] = "published"
@@ -198,8 +199,8 @@ class DPS(Guidance):
     def check(self, sampler: Sampler, measurement: Measurement) -> None:
         if self.rule == "published" and hasattr(sampler, "rtol"):
             raise ValueError(
-                f"conditioner=dps is a step of one length to and fro, which {type(sampler).__name__} with its error "
-                f"control would follow for ever; type sampler=ancestral, or conditioner=pigdm"
+                f"conditioner=dps moves x back and forth by steps of one length, which {type(sampler).__name__} with "
+                f"its error control would follow for ever; type sampler=ancestral, or conditioner=pigdm"
             )
         if self.rule == "gaussian" and not measurement.noise > 0:
             raise ValueError(
@@ -221,8 +222,9 @@ class PiGDM(Guidance):
     """Pseudoinverse guidance (Song, Vahdat, Mardani and Kautz, ICLR 2023): x_0 given x_t has the covariance r I.
 
     Arguments:
-        sigma_data: q, the std of data N(0, q^2 I) for which that is so; published 1.
-        bound: the longest term in units of sqrt(D)/sigma; None, as published, for any, also one that overshoots.
+        sigma_data: q, the std of the data N(0, q^2 I) for which this is exact; published 1.
+        bound: the largest norm of the term in units of sqrt(D)/sigma; None, as published, for terms of any norm, which
+            may overshoot.
     """
 
     sigma_data: float = 1.0
@@ -233,7 +235,7 @@ class PiGDM(Guidance):
         check_sigma_data(self.sigma_data)
 
     def variance(self, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """r."""
+        """Returns r of each sample."""
         return (self.sigma_data * sigma).square() / ((self.sigma_data * alpha).square() + sigma.square())
 
     def term(self, state: State, measurement: Measurement) -> Tensor:
@@ -252,9 +254,11 @@ class MMPS(Guidance):
     """Moment-matching posterior sampling (arXiv 2405.13712): x_0 given x_t has its own covariance, sigma^2/alpha J.
 
     Arguments:
-        iterations: of conjugate gradients at most; as many as y has values are exact, for a score that is a gradient.
-        tolerance: the residual, relative to its start, at which a sample's iterations end.
-        bound: the longest term in units of sqrt(D)/sigma; None, as published, for any, also one that overshoots.
+        iterations: the most iterations of conjugate gradients; as many as y has values are exact, for a score that is
+            a gradient.
+        tolerance: the residual, relative to the first, at which a sample's iterations end.
+        bound: the largest norm of the term in units of sqrt(D)/sigma; None, as published, for terms of any norm, which
+            may overshoot.
     """
 
     iterations: int = 5
@@ -272,10 +276,10 @@ class MMPS(Guidance):
         A, factor = measurement.operator, per_sample(state.sigma.square() / state.alpha, state.x)
 
         def covariance(v: Tensor) -> Tensor:
-            """(A V A^T + s^2 I) v."""
+            """Returns (A V A^T + s^2 I) v."""
             return A(factor * state.pull(A.transpose(v))) + measurement.noise**2 * v
 
-        # a y may hold what A cannot say (rows that depend on one another, a mask's unknown values): leave it out
+        # remove the part of y outside A's range (rows of A that depend on one another, a mask's unknown values)
         residual = A(measurement.operator.pseudo_inverse(measurement.residual(state.denoised)))
         v = conjugate_gradients(covariance, residual, self.iterations, self.tolerance)
         term = state.pull(A.transpose(v))
@@ -283,7 +287,7 @@ class MMPS(Guidance):
 
 
 def conjugate_gradients(product: Pull, b: Tensor, iterations: int, tolerance: float) -> Tensor:
-    """v with M v = b for a symmetric positive M, each sample by itself; b and v (B, *).
+    """Solves M v = b for a symmetric positive M, each sample by itself; b and v (B, *).
 
     A sample ends at the tolerance, or where its curvature is not positive: a network's Jacobian is not quite symmetric.
     """
@@ -310,7 +314,7 @@ def conjugate_gradients(product: Pull, b: Tensor, iterations: int, tolerance: fl
 
 @dataclass(frozen=True, eq=False)
 class ExactPosterior(Guidance):
-    r"""The posterior of a mixture of isotropic Gaussians in closed form, whatever the score: the ruler for the others.
+    r"""The posterior of a mixture of isotropic Gaussians in closed form, for any score: the reference for the others.
 
     .. math::
         x_0 \mid x_t, k \sim N(m_k, v_k I), \qquad
@@ -332,7 +336,7 @@ class ExactPosterior(Guidance):
             )
 
     def parts(self, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """log w (K,), mu (K, *) and s^2 (K,), of the type of ``like`` (B, *)."""
+        """Returns log w (K,), mu (K, *) and s^2 (K,), of the type of ``like`` (B, *)."""
         weights, means, stds = (torch.as_tensor(each).to(like) for each in self.components)
         return (weights / weights.sum()).log(), means.reshape(-1, *like.shape[1:]), stds.square()
 
@@ -353,8 +357,8 @@ class ExactPosterior(Guidance):
             return torch.autograd.grad(log_prob.sum(), x)[0]
 
     def draw(self, measurement: Measurement, generator: torch.Generator | None = None) -> Tensor:
-        """One exact draw from p(x_0 | y) for each row of a measurement, (B, *): a component by its share, then the
-        component's draw corrected for what it would have measured.
+        """Draws exactly from p(x_0 | y), once for each row of a measurement, (B, *): a component by its share, then a
+        sample of the component, corrected by the residual of its measurement.
         """
         y, B = measurement.y, len(measurement.y)
         like = y.new_zeros(B, *measurement.operator.shape)

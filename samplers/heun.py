@@ -1,24 +1,24 @@
 r"""EDM's second-order steps, for any SDE (arXiv 2206.00364, algorithm 2).
 
-In y = x/alpha and kappa = sigma/alpha the probability flow of every SDE is one and the same ODE,
+In y = x/alpha and kappa = sigma/alpha the probability flow of every SDE is the same ODE,
 
 .. math:: \frac{dy}{d\kappa} = \frac{y - D}{\kappa} = -\sigma\,s_\theta(x, t), \qquad
     D = \frac{x + \sigma^2 s_\theta(x, t)}{\alpha},
 
-D the denoised x. Heun's step goes to x' by the slope at t and corrects it by the mean of the slopes at both ends,
+with the denoised D. Heun's step goes to x' by the slope at t and corrects it by the mean of the slopes at both ends,
 
 .. math::
     x' &= \tfrac{\alpha_s}{\alpha_t}\,x + \alpha_s(\kappa_t - \kappa_s)\,\sigma_t\,s_\theta(x, t), \\
     x_s &= \tfrac12\bigl[x' + \tfrac{\alpha_s}{\alpha_t}\,x
         + \alpha_s(\kappa_t - \kappa_s)\,\sigma_s\,s_\theta(x', s)\bigr].
 
-Churning puts noise back before the step: from kappa up to (1 + gamma) kappa, and the step starts there,
+Churning adds noise before the step, from kappa up to (1 + gamma) kappa, and the step starts there,
 
 .. math:: \hat x = a\,x + S_{noise}\,b\,z, \qquad \gamma = \min(S_{churn}/N,\ \sqrt2 - 1)
     \text{ while } S_{min} \le \kappa \le S_{max},
 
-(a, b) the SDE's own transition from t to the time at which its kappa is (1 + gamma) kappa, T at most. The grid ends at
-eps, where kappa is not 0, so the last step is corrected too.
+where (a, b) is the SDE's own transition from t to the time at which its kappa is (1 + gamma) kappa, at most T. The grid
+ends at eps, where kappa is not 0, so the last step is corrected too.
 """
 
 from dataclasses import dataclass
@@ -35,12 +35,12 @@ Descent = tuple[float, float, float, float, float, float]
 
 
 def noise_ratio(sde: SDE, t: Tensor) -> Tensor:
-    """kappa = sigma/alpha."""
+    """Returns kappa = sigma/alpha."""
     return torch.exp(-sde.half_log_snr(t))
 
 
 def descents(sde: SDE, t: Tensor, s: Tensor) -> list[Descent]:
-    """The rows of Heun's steps t -> s."""
+    """Returns the rows of Heun's steps t -> s."""
     ratio = sde.alpha(s) / sde.alpha(t)
     fall = sde.alpha(s) * (noise_ratio(sde, t) - noise_ratio(sde, s))
     columns = t, s, ratio, fall * sde.sigma(t), ratio / 2, fall * sde.sigma(s) / 2
@@ -48,7 +48,7 @@ def descents(sde: SDE, t: Tensor, s: Tensor) -> list[Descent]:
 
 
 def descend(row: Descent, score: Affine, x: Tensor) -> Tensor:
-    """x_s from x_t by one of Heun's steps."""
+    """Returns x_s from x_t by one of Heun's steps."""
     t, s, A, C, half, correction = row
     return torch.add(score(score(x, t, A, C), s, 0.5, correction), x, alpha=half)
 
@@ -58,10 +58,10 @@ class Heun(Step):
     """A step of EDM's sampler; without churn it is deterministic and of second order.
 
     Arguments:
-        churn: S_churn, how much noise N steps put back and take off again; 0 for none. Published for ImageNet: 40.
-        churn_min, churn_max: S_min and S_max, the levels of sigma/alpha between which it does so, null for no bound;
-            published 0.05 and 50.
-        noise: S_noise, the std of that noise; published 1.003, for a network that takes off too much.
+        churn: S_churn, the amount of noise that N steps add and remove again; 0 for none. Published for ImageNet: 40.
+        churn_min, churn_max: S_min and S_max, the levels of sigma/alpha between which noise is added, null for no
+            bound; published 0.05 and 50.
+        noise: S_noise, the std of that noise; published 1.003, for a network that removes too much.
     """
 
     churn: float = 0.0
@@ -78,13 +78,13 @@ class Heun(Step):
             )
         if self.churn_max is not None and not self.churn_max > self.churn_min:
             raise ValueError(
-                f"`churn_max`={self.churn_max} must be above churn_min={self.churn_min}; "
+                f"`churn_max`={self.churn_max} must be above `churn_min`={self.churn_min}; "
                 f"type `churn_max`=null for no bound"
             )
         check_noise(self.noise)
 
     def starts(self, sde: SDE, grid: Tensor) -> Tensor:
-        """The times that the steps start from, after churning, shape (N,)."""
+        """Returns the times that the steps start from, after churning, shape (N,)."""
         t, kappa = grid[:-1], noise_ratio(sde, grid[:-1])
         gamma = min(self.churn / len(t), 2**0.5 - 1)
         churned = (kappa >= self.churn_min) & (kappa <= (torch.inf if self.churn_max is None else self.churn_max))
@@ -92,7 +92,7 @@ class Heun(Step):
         return torch.where(churned & (gamma > 0), torch.maximum(up, t).clamp_max(sde.T), t)
 
     def prepare(self, sde: SDE, grid: Tensor) -> list[tuple[float, float, Descent]]:
-        """(a, S_noise b, descent) for each step; b is 0 where nothing is churned."""
+        """Returns (a, S_noise b, descent) for each step; b is 0 for steps without churning."""
         starts = self.starts(sde, grid)
         a, b = sde.transition(grid[:-1], starts)
         return list(zip(a.tolist(), (self.noise * b).tolist(), descents(sde, starts, grid[1:]), strict=True))
@@ -110,7 +110,7 @@ class Heun(Step):
     def __call__(
         self, row: tuple[float, float, Descent], score: Affine, x: Tensor, z: list[Tensor], memory: None
     ) -> tuple[Tensor, Tensor, None]:
-        """The noise comes before the evaluations, none after: mean is x_s itself."""
+        """The noise comes before the evaluations and none after them, so that mean is x_s itself."""
         a, b, down = row
         if z:
             x = torch.add(x * a, z[0], alpha=b)

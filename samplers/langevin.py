@@ -1,11 +1,11 @@
-r"""Plain Langevin dynamics at one noise level: no way from noise to data, only a walk that has p as its limit.
+r"""Plain Langevin dynamics at one noise level: a walk whose limit is p_t, and no way from noise to data.
 
 .. math:: x \leftarrow x + \varepsilon\,s_\theta(x, t) + \sqrt{2\varepsilon}\,z
 
 (Song and Ermon, arXiv 1907.05600, eq. 4, with alpha_i = 2 epsilon). For small epsilon and many steps x has the law p_t.
-How many is another matter: modes that are far apart keep the shares that the start gave them (section 3.2.2 there),
-which is why noise is annealed. The finite step's own bias is known for a Gaussian of variance v: the walk's variance is
-v/(1 - epsilon/(2 v)).
+The number of steps that this takes may be out of reach: modes that are far apart keep the shares that the start gave
+them (section 3.2.2 there), which is why annealed Langevin dynamics lowers the noise in steps. The bias of a finite step
+on a Gaussian of variance v is exact: the walk's variance is v/(1 - epsilon/(2 v)).
 """
 
 import math
@@ -23,16 +23,16 @@ from .pc import Film, OnStep, Sampler
 
 @dataclass(frozen=True)
 class LangevinDynamics(Sampler):
-    """A number of Langevin steps at one time, from the prior's draws.
+    """A number of Langevin steps at one time, from draws of the prior.
 
     Arguments:
-        steps: how many steps.
+        steps: the number of steps.
         size: epsilon, in the square of model units; below the square of the data's finest detail, or the walk diverges.
         noise_to_signal: sigma/alpha of the level to walk at; None for eps.
         start: the std of the Gaussian to start from, in model units; None for the SDE's prior.
 
     Attributes:
-        one_level: it asks the score at one noise level alone.
+        one_level: True, since the score is evaluated at one noise level only.
     """
 
     one_level: ClassVar[bool] = True
@@ -52,7 +52,7 @@ class LangevinDynamics(Sampler):
                 raise ValueError(f"`{key}`={value} must be positive and finite, or null")
 
     def time(self, sde: SDE) -> float:
-        """The time of the level; ValueError if the SDE does not reach it."""
+        """Returns the time of the level; raises a ValueError if the SDE does not reach it."""
         if self.noise_to_signal is None:
             return sde.eps
         return sde.time_of(self.noise_to_signal, "sampler.noise_to_signal")

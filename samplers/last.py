@@ -1,7 +1,7 @@
-r"""The last step, from eps to the data: what is done about the noise that is left on a sample.
+r"""The last step, from eps to the data: three ways to treat the noise that is left on a sample.
 
-With kappa = sigma/alpha at eps, x/alpha follows the data blurred by N(0, kappa^2 I). Three answers, and what each makes
-of the std s of Gaussian data, with r = kappa^2/s^2:
+With kappa = sigma/alpha at eps, x/alpha has the law of the data blurred by N(0, kappa^2 I). For Gaussian data of std s
+the three steps give samples of the following std, with r = kappa^2/s^2:
 
 ===========  =========================================  ==============================================  ==============
 ``last``     x_0                                        std over s                                      for small r
@@ -11,11 +11,11 @@ of the std s of Gaussian data, with r = kappa^2/s^2:
 ``none``     x itself, at eps                           :math:`\sqrt{1 + r}`                            1 + r/2
 ===========  =========================================  ==============================================  ==============
 
-In y = x/alpha and v = (sigma/alpha)^2 the probability flow of every SDE is dy/dv = -(alpha/2) s_theta. ``flow`` is its
-one Euler step from v = kappa^2 to 0: the law of the data up to second order, from the same evaluation. ``tweedie``, the
-published choice, is the posterior mean E[x_0 | x], from which the posterior's own spread is missing: the sharpest
-picture, and a law that is too narrow in first order. A step of the flow goes beyond the data where the noise at eps is
-larger than their detail: at r = 0.5 by 2 %, at r = 4 by 34 %.
+In y = x/alpha and v = (sigma/alpha)^2 the probability flow of every SDE is dy/dv = -(alpha/2) s_theta. ``flow`` is one
+Euler step of it from v = kappa^2 to 0: its law is that of the data up to second order, at the same single evaluation.
+``tweedie``, the published choice, is the posterior mean E[x_0 | x], which lacks the posterior's own spread: the picture
+is the sharpest, and the law is too narrow in first order. Where the noise at eps is larger than the data's detail,
+``flow`` makes samples too wide: by 2 % at r = 0.5, by 34 % at r = 4.
 """
 
 import math
@@ -30,13 +30,13 @@ Last = Literal["flow", "tweedie", "none"]
 
 
 def check_last(last: str) -> None:
-    """Raises a ValueError for a word that is not one of the three."""
+    """Raises a ValueError for a name that is not one of the three."""
     if last not in get_args(Last):
         raise ValueError(f"`last`={last} must be one of {', '.join(get_args(Last))}; type `last`=flow")
 
 
 def finish(last: Last, sde: SDE, score: ScoreFn, x: Tensor) -> Tensor:
-    """Takes the last step of samples x (B, *) at eps, by one evaluation of the score, or none."""
+    """Takes the last step of samples x (B, *) at eps, with one evaluation of the score, or none for ``none``."""
     if last == "none":
         return x
     step = sde.flow_to_data if last == "flow" else sde.denoise
@@ -44,6 +44,6 @@ def finish(last: Last, sde: SDE, score: ScoreFn, x: Tensor) -> Tensor:
 
 
 def width(last: Last, r: float) -> float:
-    """Returns the std of samples of Gaussian data over the data's own, for r = kappa^2/s^2 at eps."""
+    """Returns the std of samples over that of the data, for Gaussian data and r = kappa^2/s^2 at eps."""
     factor = {"flow": 1 + r / 2, "tweedie": 1.0, "none": 1 + r}
     return factor[last] / math.sqrt(1 + r)

@@ -1,8 +1,8 @@
-r"""Measurements that know some values of a sample and nothing of the others: A is diagonal, y is x where it is known.
+r"""Measurements of some values of a sample and not of the others: A is diagonal, y is x where it is measured.
 
 .. math:: A = \mathrm{diag}(w), \qquad w_i = 0 \text{ where } x_i \text{ is unknown}, 1 \text{ elsewhere}.
 
-(After a change of the columns' units w holds their scales.) y keeps the shape of x, with 0 where nothing is known.
+(After a change of the columns' units w holds their scales.) y has the shape of x, with 0 where x is unknown.
 """
 
 from abc import abstractmethod
@@ -32,7 +32,7 @@ class Masking(Operator):
 
     @property
     def seen(self) -> Tensor:
-        """Which values are known, (1, *) or (B, *), booleans."""
+        """True for values that are known, (1, *) or (B, *)."""
         return self.weights != 0
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -71,7 +71,7 @@ class Mask(Masking):
 
 @dataclass(frozen=True, eq=False)
 class Missing(Masking):
-    """What is NaN in the user's own points is unknown; of held-out data the second half of every sample.
+    """Values that are NaN in the user's own points are unknown; in held-out data the second half of every sample is.
 
     Arguments:
         shape: of one sample.
@@ -91,11 +91,11 @@ class Missing(Masking):
 
 @dataclass(frozen=True, eq=False)
 class Half(Masking):
-    """One half of a picture is known; of a vector, its first or last columns. Of an odd number the larger half.
+    """One half of a picture is known, or the first or last columns of a vector; of an odd number the larger half.
 
     Arguments:
         shape: of one sample.
-        known: which half; of vectors left or right.
+        known: the half that is known; for vectors left or right.
         noise: std of the noise on the known values.
     """
 
@@ -106,7 +106,7 @@ class Half(Masking):
     def __post_init__(self):
         check_noise(self.noise)
         if len(self.shape) == 1 and self.known in ("top", "bottom"):
-            raise ValueError(f"`known`={self.known}: vectors have columns alone; type `known`=left or right")
+            raise ValueError(f"`known`={self.known}: vectors have columns only; type `known`=left or right")
         if self.shape[self.axis] < 2:
             raise ValueError(
                 f"operator=half cannot cut samples of shape {tuple(self.shape)} in two; type operator=random"
@@ -127,12 +127,12 @@ class Half(Masking):
 
 @dataclass(frozen=True, eq=False)
 class Box(Masking):
-    """A rectangle in the middle of a picture is unknown, or all that is round it.
+    """A rectangle in the middle of a picture is unknown, or everything around it.
 
     Arguments:
         shape: of one sample, (C, H, W).
         size: the rectangle's sides as a share of the picture's.
-        unknown: what is to be filled in.
+        unknown: the part that is unknown.
         noise: std of the noise on the known values.
     """
 
@@ -163,12 +163,12 @@ class Box(Masking):
 
 @dataclass(frozen=True, eq=False)
 class Random(Masking):
-    """Values known at random, other ones in each sample; of a picture whole pixels.
+    """Random values are known, different ones in each sample; of a picture whole pixels.
 
     Arguments:
         shape: of one sample.
         share: the probability that a value is known.
-        seed: of the masks.
+        seed: the seed of the masks.
         noise: std of the noise on the known values.
     """
 
@@ -184,11 +184,11 @@ class Random(Masking):
 
     @property
     def weights(self) -> Tensor:
-        """Of sample 0."""
+        """The mask of sample 0."""
         return self.drawn([0])
 
     def drawn(self, numbers: list[int]) -> Tensor:
-        """The masks of samples by their numbers, each from a seed of its own."""
+        """Returns the masks of samples by their numbers, each from a seed of its own."""
         size = self.shape if len(self.shape) == 1 else (1, *self.shape[1:])
         uniform = [
             torch.rand(size, generator=torch.Generator().manual_seed(seed_of(self.seed, "mask", number)))
@@ -238,14 +238,14 @@ class Columns(Masking):
             else:
                 has = f"they are {', '.join(names)}, or 0" if names else "their numbers are 0"
                 raise ValueError(
-                    f"operator.known={list(self.known)}: there is no column {column!r}; {has} to {self.shape[0] - 1}"
+                    f"`known`={list(self.known)}: there is no column {column!r}; {has} to {self.shape[0] - 1}"
                 )
         return weights
 
 
 @dataclass(frozen=True, eq=False)
 class MaskFile(Masking):
-    """The mask of a .npy file, other than 0 where a value is known.
+    """The mask of a .npy file: a value is known where the file is not 0.
 
     Arguments:
         shape: of one sample.
@@ -260,11 +260,11 @@ class MaskFile(Masking):
     def __post_init__(self):
         check_noise(self.noise)
         if not bool(self.weights.any()):
-            raise ValueError(f"`path`={self.path} holds zeros alone: nothing is known; type task=sample")
+            raise ValueError(f"`path`={self.path} holds only zeros, so that no value is known; type task=sample")
         if not self.noise and bool(self.weights.all()):
             raise ValueError(
-                f"`path`={self.path} holds no zero: all is known, and nothing to be filled in; write 0 where a "
-                f"value is unknown, or type the std of noise to be taken off, `noise`=0.1"
+                f"`path`={self.path} holds no zero, so that no value is unknown; write 0 where a value is unknown, or "
+                f"type the std of the noise to be removed, `noise`=0.1"
             )
 
     @cached_property
@@ -277,7 +277,7 @@ class MaskFile(Masking):
         if values.shape[1:] == shape:
             return values
         raise ValueError(
-            f"operator.path={self.path} has shape {tuple(values.shape)}; a mask of samples of shape {shape} has "
+            f"`path`={self.path} has shape {tuple(values.shape)}; a mask of samples of shape {shape} has "
             f"{shape}{f', {shape[1:]}' if len(shape) == 3 else ''} or (N, {', '.join(map(str, shape))})"
         )
 

@@ -1,9 +1,9 @@
-r"""A measurement y of every sample in a batch, in model units, and what Gaussians say of it.
+r"""A measurement y of every sample in a batch, in model units, and its law for Gaussian x_0.
 
-.. math:: y = A x_0 + s\,n, \qquad x_0 \sim N(m, r I) \;\Rightarrow\; y \sim N(A m,\ r A A^T + s^2 I),
+.. math:: y = A x_0 + s\,n, \qquad x_0 \sim N(m, r I) \;\Rightarrow\; y \sim N(A m,\ r A A^T + s^2 I) .
 
-which is what every method here stands on: PiGDM takes m = E[x_0 | x_t] and an r, an isotropic component of a mixture
-has its own, and r = 0 is the likelihood of x_0 = m itself.
+Every conditioner here uses it: PiGDM takes m = E[x_0 | x_t] and an r, an isotropic component of a mixture has its own m
+and r, and r = 0 gives the likelihood of x_0 = m itself.
 """
 
 from dataclasses import dataclass, replace
@@ -16,13 +16,13 @@ from .operators import Operator, along
 
 @dataclass(frozen=True, eq=False)
 class Measurement:
-    """What was measured of the samples of a batch.
+    """The measurement of the samples of a batch.
 
     Attributes:
         operator: A.
         y: (B, *measured).
         noise: the std s.
-        draws: how many samples in a row share one y: they are draws from one posterior.
+        draws: the number of consecutive samples with the same y: they are draws from one posterior.
     """
 
     operator: Operator
@@ -31,21 +31,23 @@ class Measurement:
     draws: int = 1
 
     def rows(self, rows: Tensor) -> "Measurement":
-        """That of some samples, by their numbers (b,)."""
+        """Returns the measurement of some samples, by their numbers (b,)."""
         return replace(self, operator=self.operator.rows(rows), y=self.y[rows], draws=1)
 
     def residual(self, x: Tensor) -> Tensor:
-        """y - A x, shape (B, *) to (B, *measured)."""
+        """Returns y - A x, shape (B, *) to (B, *measured)."""
         return self.y - self.operator(x)
 
     def pull(self, residual: Tensor, r: Tensor) -> Tensor:
-        """A^T (r A A^T + s^2 I)^{-1} of a residual, shape (B, *measured) and r (B,) to (B, *)."""
+        """Returns A^T (r A A^T + s^2 I)^{-1} of a residual, shape (B, *measured) and r (B,) to (B, *)."""
         return self.operator.function(
             lambda e: torch.where(e > 0, 1 / (along(r, e) * e + self.noise**2), 0.0), self.operator.transpose(residual)
         )
 
     def log_prob(self, m: Tensor, r: Tensor) -> Tensor:
-        """log N(y; A m, r A A^T + s^2 I) in nats, less what depends on neither m nor r; (B, *) and (B,) to (B,)."""
+        """Returns log N(y; A m, r A A^T + s^2 I) in nats without the terms that depend on neither m nor r; (B, *) and
+        (B,) to (B,).
+        """
 
         def root(e: Tensor) -> Tensor:
             return torch.where(e > 0, (e * (along(r, e) * e + self.noise**2)).rsqrt(), 0.0)
@@ -55,10 +57,10 @@ class Measurement:
         return -0.5 * (whitened.flatten(1).square().sum(1) + log_det)
 
     def replace(self, x: Tensor, target: Tensor, alpha: float, sigma: float, z: Tensor) -> Tensor:
-        """x with what A sees of it as if measured at a time: alpha A^+ y + sigma z, ``target`` being A^+ y.
+        """Returns x with its part in the row space of A replaced by alpha A^+ y + sigma z, ``target`` being A^+ y.
 
-        Under noise, A^+ y is x_0 with noise of std s/sqrt(lambda) already, and so much less is added; where it has more
-        noise than x itself, x stays.
+        A measurement with noise has noise of std s/sqrt(lambda) in A^+ y, so that as much less is added; in a direction
+        in which A^+ y has more noise than x, x stays.
         """
 
         def added(e: Tensor) -> Tensor:
@@ -73,7 +75,7 @@ class Measurement:
         return self.operator.pseudo_inverse(self.y)
 
     def hold(self, x: Tensor) -> Tensor:
-        """The nearest x that agrees with an exact measurement; under noise x itself."""
+        """Returns the nearest x that agrees with an exact measurement; for a measurement with noise x itself."""
         return x if self.noise else x + self.operator.pseudo_inverse(self.residual(x))
 
 
@@ -86,13 +88,13 @@ def in_model_units(
     device: torch.device | str,
     draws: int = 1,
 ) -> Measurement:
-    """The measurement of r = scale x + shift in data units, as one of x.
+    """Returns a measurement of data scale x + shift, given in data units, as one of x in model units.
 
     Arguments:
         operator: A, with its noise, in data units.
         y: in data units, float64.
         shift, scale: of the data, numbers or of the shape of one sample.
-        draws: how many samples in a row share one y.
+        draws: the number of consecutive samples with the same y.
     """
     origin = operator(shift.to(y).expand(1, *operator.shape))
     y = y - origin.to(y)

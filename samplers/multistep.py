@@ -1,12 +1,12 @@
-r"""What the multistep solvers have in common: a step is linear in x, the predictions at the last times, and the noise.
+r"""The common form of the multistep solvers: a step is linear in x, the predictions at the last times, and the noise.
 
 .. math::
     x_s = c\,x_t + \sum_{j<m} w_j\,y_j + N\,z, \qquad y_j = A_j\,x_{t_j} + C_j\,s_\theta(x_{t_j}, t_j)
 
-t_0 = t is where the step starts; t_1, t_2, ... are where the steps before it started. y is what the score says of the
-data, of the noise or of the velocity, remembered from step to step, so that a step costs one evaluation whatever the
-order. Over :math:`\tau = (u - u_t)/h` with the method's own clock u and :math:`h = u_s - u_t`, the probability flow's
-solution from t to s is an integral over y alone:
+The step starts at t_0 = t, the steps before it started at t_1, t_2, ... y is the score's prediction of the data, of the
+noise or of the velocity. It is kept from step to step, so that a step costs one evaluation at every order. Over
+:math:`\tau = (u - u_t)/h` with the method's own clock u and :math:`h = u_s - u_t`, the probability flow's solution from
+t to s needs an integral over y only:
 
 .. math:: x_s = c\,x_t + q_s \int_0^1 k(\tau)\,y\,d\tau, \qquad S = \sqrt{\alpha^2 + \sigma^2}
 
@@ -19,12 +19,13 @@ velocity  :math:`-(x/S + S\,s)\,\sigma/\alpha`        :math:`S_s/S_t`           
 ========  ==========================================  ==========================  ======  ===================  =========
 
 with the half log-SNR :math:`\lambda = \log(\alpha/\sigma)` and the angle :math:`\theta = \arctan(\sigma/\alpha)`. A
-solver puts the polynomial through the last values in y's place. In units of q_s its weights depend on the grid's lambda
-alone, which is why one implementation serves every SDE.
+solver replaces y by the polynomial through its last values. In units of q_s its weights depend only on the grid's
+lambda, so that one implementation serves every SDE.
 
-The start: with fewer values than its order asks for, a method of order p would begin with steps of error h^2, and end
-at order 2. So each of these steps goes over the way once more, from where it began, with the polynomial that is known
-by then; since everything is linear this changes the weights and costs nothing. What remains is an error of h^3.
+The start: with fewer values than its order needs, a method of order p would begin with steps of error h^2, and have
+order 2 in the end. So each of these first steps is integrated again from T, with the polynomial through all values that
+exist by then. Since everything is linear, this changes only the weights and costs no evaluation. The error that remains
+is of order h^3.
 """
 
 from abc import abstractmethod
@@ -40,8 +41,8 @@ from .step import Step
 
 
 class Row(NamedTuple):
-    """One step: y = A x + C score at t, then c x + sum w_j y_j + N z; ``weights[m - 1]`` holds the w_j when m values of
-    y are known. Without weights y itself is the mean of x_s.
+    """One step: y = A x + C score at t, then c x + sum w_j y_j + N z; ``weights[m - 1]`` holds the w_j for m values of
+    y. Without weights y itself is the mean of x_s.
     """
 
     t: float
@@ -53,32 +54,32 @@ class Row(NamedTuple):
 
 
 class Multistep(Step):
-    """A linear multistep method; ``depth`` is how many values of y it goes by."""
+    """A linear multistep method; ``depth`` is the number of values of y that it uses."""
 
     normals = 0
     depth: int
 
     @abstractmethod
     def coefficients(self, sde: SDE, t: Tensor, s: Tensor) -> tuple[Tensor, ...]:
-        """(A, C, c, q_s, N) of the steps t -> s, in the shape of t."""
+        """Returns (A, C, c, q_s, N) of the steps t -> s, in the shape of t."""
 
     def clock(self, sde: SDE, grid: Tensor) -> Tensor:
-        """u at the times of the grid: the half log-SNR lambda, if the method does not say otherwise."""
+        """Returns u at the times of the grid: the half log-SNR lambda, unless the method overrides it."""
         return sde.half_log_snr(grid)
 
     @abstractmethod
     def exponent(self, h: Tensor) -> Tensor:
-        """H of the steps h: what x holds in units of q fades by e^{-H} over a step."""
+        """Returns H of the steps h: x in units of q falls by the factor e^{-H} over a step."""
 
     @abstractmethod
     def integrate(self, tau: Tensor, h: Tensor) -> Tensor:
-        """The weights of int_0^1 k y dtau for the polynomial y through values at the nodes tau; shapes (N, m) and (N,)
-        to (N, m).
+        """Returns the weights of int_0^1 k y dtau for the polynomial y through values at the nodes tau; shapes (N, m)
+        and (N,) to (N, m).
         """
 
     def weights(self, clock: Tensor, m: int) -> Tensor:
-        """The weights, in units of q_s, of the last m values of y, the newest first; shape (N - m + 1, m), row i
-        belonging to the step that starts at time m - 1 + i of the grid.
+        """Returns the weights, in units of q_s, of the last m values of y, the newest first; shape (N - m + 1, m), row
+        i for the step that starts at time m - 1 + i of the grid.
         """
         if m == self.depth:
             return self.again(clock, m, 0)
@@ -90,8 +91,8 @@ class Multistep(Step):
         return whole - torch.exp(-self.exponent(clock.diff())[m - 1 :, None]) * pad(done, (1, 0))
 
     def again(self, clock: Tensor, m: int, back: int) -> Tensor:
-        """The weights of the polynomial through the last m values over the step ``back`` steps ago, as they arrive at s
-        today; shape (N - m + 1, m).
+        """Returns the weights of the polynomial through the last m values over the step ``back`` steps ago, carried to
+        the end of the present step; shape (N - m + 1, m).
         """
         steps = clock.diff()
         H, newest = self.exponent(steps), torch.arange(m - 1, len(steps))
@@ -104,14 +105,14 @@ class Multistep(Step):
     def prepare(self, sde: SDE, grid: Tensor) -> list[Row]:
         A, C, c, q, N = (column.tolist() for column in self.coefficients(sde, grid[:-1], grid[1:]))
         times, clock = grid.tolist(), self.clock(sde, grid)
-        known: list[list[list[float]]] = [[] for _ in A]
+        weights: list[list[list[float]]] = [[] for _ in A]
         for m in range(1, min(self.depth, len(A)) + 1):
             for n, each in enumerate(self.weights(clock, m).tolist(), start=m - 1):
-                known[n].append([q[n] * w for w in each])
+                weights[n].append([q[n] * w for w in each])
         if self.depth > 1:
-            return [Row(*row) for row in zip(times[:-1], A, C, c, known, N, strict=True)]
-        # One value alone needs no memory: its weight folds into A and C, and the step is one affine evaluation.
-        w = [each[0][0] for each in known]
+            return [Row(*row) for row in zip(times[:-1], A, C, c, weights, N, strict=True)]
+        # a single value needs no memory: its weight is folded into A and C, and the step is one affine evaluation
+        w = [each[0][0] for each in weights]
         return [Row(times[n], c[n] + w[n] * A[n], w[n] * C[n], c[n], [], N[n]) for n in range(len(A))]
 
     def __call__(

@@ -1,9 +1,9 @@
-r"""Sampling by the probability-flow ODE (arXiv 2011.13456, eq. 13): noise in, samples out, no randomness on the way.
+r"""Sampling by the probability-flow ODE (arXiv 2011.13456, eq. 13), which draws no noise after the start.
 
 .. math:: \frac{dx}{dt} = f(t)\,x - \tfrac12 g(t)^2\,\nabla_x\log p_t(x), \qquad \text{from } T \text{ to } eps
 
 ``clock=angle`` solves it as the cosine SDE's, in theta = arctan(sigma/alpha) and y = x/sqrt(alpha^2 + sigma^2), where
-it is smooth (:mod:`scoresde.sde_lib.frame`); ``clock=t`` as it stands.
+it is smooth (:mod:`scoresde.sde_lib.frame`); ``clock=t`` solves it in t and x.
 """
 
 from collections.abc import Callable

@@ -1,14 +1,14 @@
 r"""Linear measurements y = A x + s n of a sample x, n standard normal, and the functions of A^T A that posteriors need.
 
-With the singular values of A on its row space, :math:`A^T A = \sum_i \lambda_i v_i v_i^T`, and
+With the eigenvalues :math:`\lambda_i` and eigenvectors :math:`v_i` of :math:`A^T A`,
 
 .. math:: f(A^T A)\,x = \sum_i f(\lambda_i)\,v_i v_i^T x,
 
-f(0) acting on all that A does not see. Everything that conditioning asks of A is of this form, and exact:
+where f(0) acts on the null space of A. Everything that conditioning needs of A is of this form, and exact:
 
 ==================================================  =====================================================
 :math:`A^+ y`                                        :math:`f(A^T A)\,A^T y`, f = 1/lambda, f(0) = 0
-the row space's projection                           f = 1, f(0) = 0
+projection on the row space                          f = 1, f(0) = 0
 :math:`A^T (r A A^T + s^2 I)^{-1} v`                 :math:`f(A^T A)\,A^T v`, f = 1/(r lambda + s^2)
 :math:`\log\det(r A A^T + s^2 I)` on A's range       trace of f = log(r lambda + s^2)
 ==================================================  =====================================================
@@ -20,10 +20,8 @@ A                         y                      closed form of A^T A
 ``Colourise``             (1, H, W)              A A^T = c I
 ``Superresolve``          (C, H/k, W/k)          A A^T = c I
 ``Deblur``                (C, H, W)              diagonal after a Fourier transform
-``Matrix``, ``Dense``     (m,)                   its singular values, once
+``Matrix``, ``Dense``     (m,)                   a singular value decomposition, computed once
 ========================  =====================  =============================================================
-
-
 """
 
 import math
@@ -38,15 +36,15 @@ import torch
 from torch import Tensor
 
 Function = Callable[[Tensor], Tensor]
-"""f(lambda), elementwise. lambda has one axis a sample first; :func:`along` views a number of each sample likewise."""
+"""f(lambda), elementwise. The first axis of lambda is the samples'; :func:`along` views a number of each sample so."""
 
-LARGEST = 4096  # values a sample, of an operator that is known as a matrix
-SMALLEST = 1e-3  # of the largest singular value of a blur: what is less is not seen, or float32 noise would be divided
-SMALLEST_OF_MATRIX = 1e-6
+LARGEST = 4096  # the most values of a sample for which an operator becomes a matrix
+SMALLEST = 1e-3  # smaller singular values of a blur, over the largest, count as 0: they would amplify float32 rounding
+SMALLEST_OF_MATRIX = 1e-6  # the same for matrices
 
 
 def along(r: Tensor, eigenvalues: Tensor) -> Tensor:
-    """One number a sample, (B,), as it goes with eigenvalues: (B, 1, ..., 1), of their type."""
+    """Returns one number for each sample, (B,), in the shape that broadcasts over eigenvalues, (B, 1, ..., 1)."""
     return r.to(eigenvalues.dtype).reshape(-1, *[1] * (eigenvalues.ndim - 1))
 
 
@@ -61,7 +59,7 @@ class Operator(ABC):
 
     @abstractmethod
     def __call__(self, x: Tensor) -> Tensor:
-        """A x, shape (B, *) to (B, *measured)."""
+        """Returns A x, shape (B, *) to (B, *measured)."""
 
     @property
     @abstractmethod
@@ -70,31 +68,31 @@ class Operator(ABC):
 
     @abstractmethod
     def transpose(self, y: Tensor) -> Tensor:
-        """A^T y, shape (B, *measured) to (B, *)."""
+        """Returns A^T y, shape (B, *measured) to (B, *)."""
 
     @abstractmethod
     def function(self, f: Function, x: Tensor) -> Tensor:
-        """f(A^T A) x, shape (B, *) to (B, *)."""
+        """Returns f(A^T A) x, shape (B, *) to (B, *)."""
 
     @abstractmethod
     def trace(self, f: Function, like: Tensor) -> Tensor:
-        """The sum of f over the eigenvalues of A^T A above 0, shape (1,) or (B,), of the type of ``like``."""
+        """Returns the sum of f over the eigenvalues of A^T A above 0, shape (1,) or (B,), of the type of ``like``."""
 
     def rows(self, rows: Tensor) -> "Operator":
-        """The operator of some samples, by their numbers (b,): its own, where it is the same for all."""
+        """Returns the operator of some samples, by their numbers (b,); itself if it is the same for all."""
         return self
 
     def columns(self, scale: Tensor) -> "Operator":
-        """A diag(scale), scale of the shape of x."""
+        """Returns the operator A diag(scale), scale of the shape of x."""
         return Dense(self.shape, self.noise, dense(self) * scale.flatten())
 
     def pseudo_inverse(self, y: Tensor) -> Tensor:
-        """A^+ y, the smallest x with A x = y, or nearest to it."""
+        """Returns A^+ y, the smallest x with A x = y, or with A x nearest to y."""
         return self.function(lambda e: torch.where(e > 0, 1 / e, 0.0), self.transpose(y))
 
 
 def dense(operator: Operator) -> Tensor:
-    """The matrix of A, (m, D), float64."""
+    """Returns the matrix of A, (m, D), float64."""
     dim = math.prod(operator.shape)
     if dim > LARGEST:
         raise ValueError(f"operator: a matrix for samples of {dim} values is too large; at most {LARGEST} are possible")
@@ -107,7 +105,7 @@ def check_noise(noise: float) -> None:
 
 
 def need_images(shape: tuple[int, ...], what: str, instead: str) -> tuple[int, ...]:
-    """(C, H, W), or a ValueError that says what fits vectors."""
+    """Returns (C, H, W); raises a ValueError for vectors, with what to type ``instead``."""
     if len(shape) != 3:
         raise ValueError(f"operator={what} is for images, and the data are vectors of {math.prod(shape)}; {instead}")
     return tuple(shape)
@@ -117,12 +115,12 @@ def need_images(shape: tuple[int, ...], what: str, instead: str) -> tuple[int, .
 
 
 class Linear(Operator):
-    """Any matrix (m, D), by its singular values."""
+    """An operator given by any matrix (m, D), through its singular value decomposition."""
 
     @property
     @abstractmethod
     def matrix(self) -> Tensor:
-        """(m, D), float64."""
+        """The matrix, (m, D), float64."""
 
     @property
     def measured(self) -> tuple[int, ...]:
@@ -132,8 +130,8 @@ class Linear(Operator):
     def spectrum(self) -> tuple[Tensor, Tensor]:
         """The eigenvalues of A^T A above 0, (1, R), and their directions (R, D)."""
         _, singular, directions = torch.linalg.svd(self.matrix, full_matrices=False)
-        seen = singular > SMALLEST_OF_MATRIX * singular.max()
-        return singular[seen].square()[None], directions[seen]
+        positive = singular > SMALLEST_OF_MATRIX * singular.max()
+        return singular[positive].square()[None], directions[positive]
 
     def __call__(self, x: Tensor) -> Tensor:
         return x.flatten(1) @ self.matrix.to(x).T
@@ -182,37 +180,37 @@ class Matrix(Linear):
 
     def __post_init__(self):
         check_noise(self.noise)
-        self.matrix  # noqa: B018 (a bad file is told now)
+        self.matrix  # noqa: B018 (a bad file is refused now)
 
     @cached_property
     def matrix(self) -> Tensor:
         values, dim = read_array(self.path, "operator=matrix"), math.prod(self.shape)
         if values.ndim != 2 or values.shape[1] != dim or not len(values):
             raise ValueError(
-                f"operator.path={self.path} has shape {values.shape}; a sample of shape {tuple(self.shape)} needs a "
+                f"`path`={self.path} has shape {values.shape}; a sample of shape {tuple(self.shape)} needs a "
                 f"matrix of shape (m, {dim})"
             )
         if not np.abs(values).max() > 0:
-            raise ValueError(f"operator.path={self.path} holds zeros alone: nothing is measured")
+            raise ValueError(f"`path`={self.path} holds only zeros, so that nothing is measured")
         return torch.from_numpy(values)
 
 
 def read_array(path: str | None, what: str) -> np.ndarray:
-    """The finite numbers of a .npy file, float64."""
+    """Returns the numbers of a .npy file, float64; raises a ValueError if they are not finite."""
     if not path:
-        raise ValueError(f"operator.path is not set: {what} reads a .npy file; type operator.path=FILE.npy")
+        raise ValueError(f"`path` is not set: {what} reads a .npy file; type `path`=FILE.npy")
     file = Path(path).expanduser()
     if not file.is_file():
-        raise FileNotFoundError(f"operator.path={path}: there is no file {file.absolute()}")
+        raise FileNotFoundError(f"`path`={path}: there is no file {file.absolute()}")
     try:
         values = np.load(file, allow_pickle=False)  # a pickle could run any code
         values = values.astype(np.float64)
     except (ValueError, TypeError, EOFError, OSError):
         raise ValueError(
-            f"operator.path={path} is not a plain numpy array of numbers: save one with np.save(path, array)"
+            f"`path`={path} is not a plain numpy array of numbers: save one with np.save(path, array)"
         ) from None
     if not np.isfinite(values).all():
-        raise ValueError(f"operator.path={path} holds values that are missing, NaN or infinite; {what} needs numbers")
+        raise ValueError(f"`path`={path} holds values that are missing, NaN or infinite; {what} needs numbers")
     return values
 
 
@@ -220,7 +218,7 @@ def read_array(path: str | None, what: str) -> np.ndarray:
 
 
 class Tight(Operator):
-    """Rows that are orthogonal and of one length: A A^T = c I, so that A^T A / c is a projection."""
+    """An operator whose rows are orthogonal and of one length: A A^T = c I, so that A^T A / c is a projection."""
 
     @property
     @abstractmethod
@@ -241,7 +239,7 @@ class Colourise(Tight):
 
     Arguments:
         shape: of one sample, (C, H, W).
-        weights: of the channels, C numbers; None for their mean. A television's: [0.299,0.587,0.114].
+        weights: of the channels, C numbers; None for their mean. Those of television: [0.299,0.587,0.114].
         noise: std of the measurement's noise.
     """
 
@@ -280,7 +278,7 @@ class Colourise(Tight):
 
 @dataclass(frozen=True)
 class Superresolve(Tight):
-    """A picture of fewer pixels, each the mean of a block.
+    """A picture of lower resolution, each of whose pixels is the mean of a block.
 
     Arguments:
         shape: of one sample, (C, H, W).
@@ -326,11 +324,11 @@ class Superresolve(Tight):
 class Deblur(Operator):
     """A circular convolution, each channel with the same kernel of sum 1.
 
-    Frequencies that the kernel weakens below a thousandth are not seen at all.
+    Frequencies that the kernel weakens below a thousandth count as not measured.
 
     Arguments:
         shape: of one sample, (C, H, W).
-        std: of the Gaussian kernel, in pixels.
+        std: that of the Gaussian kernel, in pixels.
         path: a .npy file with another kernel, (h, w), its centre in the middle; None for the Gaussian.
         noise: std of the measurement's noise.
     """
@@ -345,11 +343,11 @@ class Deblur(Operator):
         need_images(self.shape, "deblur", "type operator=half")
         if not 0 < self.std < math.inf:
             raise ValueError(f"`std`={self.std} must be positive, in pixels; type `std`=1")
-        self.response  # noqa: B018 (a bad file is told now)
+        self.response  # noqa: B018 (a bad file is refused now)
 
     @cached_property
     def response(self) -> Tensor:
-        """The kernel's Fourier transform, (H, W), complex128, 0 where nothing is seen."""
+        """The kernel's Fourier transform, (H, W), complex128, 0 at frequencies that count as not measured."""
         _, height, width = self.shape
         if self.path is None:
             axes = [(torch.arange(n, dtype=torch.float64) + n // 2) % n - n // 2 for n in (height, width)]
@@ -359,7 +357,7 @@ class Deblur(Operator):
             values = torch.from_numpy(read_array(self.path, "operator=deblur"))
             if values.ndim != 2 or values.shape[0] > height or values.shape[1] > width or not abs(values.sum()) > 0:
                 raise ValueError(
-                    f"operator.path={self.path} has shape {tuple(values.shape)}; a kernel has two axes, at most "
+                    f"`path`={self.path} has shape {tuple(values.shape)}; a kernel has two axes, at most "
                     f"{height} x {width}, and a sum that is not 0"
                 )
             kernel = torch.zeros(height, width, dtype=torch.float64)

@@ -1,8 +1,8 @@
-r"""The bookkeeping of weighted particles: groups, their noise, and systematic resampling.
+r"""Groups of weighted particles: their noise, their weights, and systematic resampling.
 
-Every ``draws`` rows of a batch are draws from one posterior, a group. Each row has ``copies`` particles, which stand
-together, so that particle p of a group belongs to draw p // copies. The noise of a particle is that of its row: it does
-not depend on how rows are cut into batches, as long as groups stay whole.
+Every ``draws`` consecutive rows of a batch are draws from one posterior, a group. Each row has ``copies`` particles,
+which are consecutive, so that particle p of a group belongs to draw p // copies. The noise of a particle is that of its
+row: it does not depend on how rows are divided into batches, as long as groups stay whole.
 """
 
 from collections.abc import Callable
@@ -16,13 +16,13 @@ class Particles:
 
     Arguments:
         x: (B, *), a row for each draw; whole groups.
-        draws: rows of a group.
-        copies: particles of a row.
+        draws: the number of rows of a group.
+        copies: the number of particles of a row.
         randn_like: the source of standard normals of x's shape.
 
     Attributes:
-        groups: how many groups there are.
-        count: particles of a group.
+        groups: the number of groups.
+        count: the number of particles of a group.
         rows: (B copies,), the row of each particle.
     """
 
@@ -40,7 +40,7 @@ class Particles:
         return self.randn_like(self.like)[:: self.draws].repeat_interleave(self.count, 0)
 
     def start(self, x: Tensor, std: float) -> Tensor:
-        """Returns the particles at T, (B copies, *): x itself and fresh draws from N(0, std^2 I) beside it."""
+        """Returns the particles at T, (B copies, *): of each row x itself and fresh draws from N(0, std^2 I)."""
         fresh = (self.randn_like(x) * std for _ in range(self.copies - 1))
         return torch.stack([x, *fresh], 1).flatten(0, 1)
 
@@ -50,8 +50,8 @@ class Particles:
         return torch.special.ndtr(first).clamp_max(1 - 1e-12)
 
     def weights(self, log_weights: Tensor) -> Tensor:
-        """Returns normalised weights, (groups, count), float64: 0 for a particle whose logarithm is no number, and
-        equal ones for a group without any other.
+        """Returns normalised weights, (groups, count), float64: 0 for a particle whose log-weight is NaN or infinite,
+        and equal weights for a group in which every particle is such.
         """
         log_weights = log_weights.double()
         log_weights = torch.where(log_weights.isnan() | log_weights.isposinf(), -torch.inf, log_weights)
@@ -59,8 +59,8 @@ class Particles:
         return torch.softmax(torch.where(alive, log_weights, 0.0), 1)
 
     def choose(self, log_weights: Tensor, count: int) -> Tensor:
-        """Returns the numbers of ``count`` particles of each group in proportion to their weights, (groups count,), by
-        one uniform number for all of them (systematic resampling).
+        """Draws ``count`` particles of each group in proportion to their weights, with one uniform number for each
+        group (systematic resampling); returns their numbers, (groups count,).
         """
         share = self.weights(log_weights).cumsum(1)
         places = (torch.arange(count, device=share.device) + self.uniform()[:, None]) / count
@@ -68,10 +68,10 @@ class Particles:
         return (chosen + self.count * torch.arange(self.groups, device=share.device)[:, None]).flatten()
 
     def resample(self, log_weights: Tensor, share: float) -> tuple[Tensor, Tensor]:
-        """Draws the particles of a group anew where fewer than ``share`` of them carry its weight.
+        """Resamples the groups whose effective number of particles is below ``share`` of their number.
 
         Returns:
-            the number of the particle that takes each place, (B copies,), and the weights' logarithms from then on.
+            the number of the particle that takes each place, (B copies,), and the log-weights after resampling.
         """
         weights, chosen = self.weights(log_weights), self.choose(log_weights, self.count)
         poor = 1 / weights.square().sum(1) < share * self.count

@@ -1,12 +1,12 @@
 r"""Predictor-corrector sampling (arXiv 2011.13456, algorithm 1).
 
 From x_T ~ N(0, sigma(T)^2 I), every step of the grid moves x from t to s with the predictor, then pulls it towards
-p_s with the corrector. Without a corrector it *is* Euler-Maruyama (or ancestral, or reverse-diffusion) sampling;
-with a predictor that only rescales it is annealed Langevin dynamics (Song and Ermon, arXiv 1907.05600, algorithm
-1), the grid being its ladder of noise levels. (The published code corrects first and predicts second; the order
-printed in the paper is the one here, so that the last corrector works at eps, where the samples are read.)
+p_s with the corrector. Without a corrector it is Euler-Maruyama (or ancestral, or reverse-diffusion) sampling. With a
+predictor that only rescales it is annealed Langevin dynamics (Song and Ermon, arXiv 1907.05600, algorithm 1), and the
+grid is its ladder of noise levels. (The published code corrects first and predicts second. The order here is the one
+printed in the paper, so that the last corrector works at eps, where the samples are read.)
 
-The steps end at eps, where the noise sigma(eps) is still on; ``last`` says how the sample goes from there to the data
+The steps end at eps, where x still has noise of std sigma(eps); ``last`` is the step from there to the data
 (:mod:`scoresde.samplers.last`).
 """
 
@@ -24,13 +24,13 @@ from .last import Last, check_last, finish
 from .step import Step
 
 OnStep = Callable[[float], None]
-"""on_step(share of the way done), for progress bars."""
+"""A function that a sampler calls with the share of the way that is done, for progress bars."""
 
 
 class Film:
     """The states of the first ``rows`` samples at ``frames`` moments spread evenly over the way, both ends included.
 
-    ``times`` and ``states`` are filled by the sampler; watching changes no sample.
+    The sampler fills ``times`` and ``states``. A film changes no sample.
     """
 
     def __init__(self, rows: int = 8, frames: int = 11):
@@ -61,13 +61,13 @@ class Sampler(ABC):
         on_step: OnStep | None = None,
         film: Film | None = None,
     ) -> Tensor:
-        """Samples of shape (B, *) in model units.
+        """Returns samples of shape (B, *) in model units.
 
         Arguments:
             score: any callable (x, t) -> score.
             x: draws from the prior N(0, sigma(T)^2 I), shape (B, *).
             randn_like: the source of standard normals, called once for each that is needed.
-            on_step: told of the progress.
+            on_step: called with the share of the way that is done.
             film: keeps some states on the way.
         """
 
@@ -77,9 +77,9 @@ class PredictorCorrector(Sampler):
     """A grid, a predictor, a corrector; see the module's text.
 
     Arguments:
-        grid: how the steps are spaced.
-        steps: how many steps N.
-        predictor: the step t -> s, or None for a corrector alone.
+        grid: the spacing of the steps.
+        steps: the number of steps N.
+        predictor: the step t -> s, or None to use only a corrector.
         corrector: the step at s, or None.
         last: the step from eps to the data, ``flow``, ``tweedie`` or ``none``; see :mod:`scoresde.samplers.last`.
     """

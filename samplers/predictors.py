@@ -1,4 +1,4 @@
-r"""One-step solvers of the reverse SDE, side by side.
+r"""One-step solvers of the reverse SDE.
 
 Each is linear in x, the score s_theta(x, t) and the noise z:
 
@@ -12,11 +12,11 @@ ReverseDiffusion    :math:`2 - a`            :math:`b^2`         :math:`b`
 Ancestral           :math:`1/a`              :math:`b^2/a`       :math:`b\,\sigma(s)/\sigma(t)`
 ==================  =======================  ==================  ===================================
 
-f and g are taken at t; (a, b) is the transition x_t | x_s ~ N(a x_s, b^2 I). Reverse diffusion reads the
-discretised forward step x_t = x_s + (a - 1) x_s + b z backwards (arXiv 2011.13456, eq. 45 and 46), ancestral
-sampling draws from the Gaussian posterior q(x_s | x_t, x_0) at the denoised x_0 (arXiv 2011.13456, appendix F). Its
-noise is the posterior's, right for data at one point; ``variance=forward`` has the forward step's, b, right for data
-N(0, I) and the published one for VP (eq. 4 there; arXiv 2006.11239, section 3.2).
+f and g are taken at t; (a, b) is the transition x_t | x_s ~ N(a x_s, b^2 I). Reverse diffusion reverses the discretised
+forward step x_t = x_s + (a - 1) x_s + b z (arXiv 2011.13456, eq. 45 and 46). Ancestral sampling draws from the Gaussian
+posterior q(x_s | x_t, x_0) at the denoised x_0 (arXiv 2011.13456, appendix F). Its noise is the posterior's, which is
+exact for data at one point; ``variance=forward`` takes that of the forward step, b, which is exact for data N(0, I) and
+is the published choice for VP (eq. 4 there; arXiv 2006.11239, section 3.2).
 """
 
 from abc import abstractmethod
@@ -35,11 +35,11 @@ Row = tuple[float, float, float, float]
 
 
 class Predictor(Step):
-    """x_s = A x + C score + N z."""
+    """A step x_s = A x + C score + N z."""
 
     @abstractmethod
     def coefficients(self, sde: SDE, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(A, C, N) of the steps t -> s, in the shape of t."""
+        """Returns (A, C, N) of the steps t -> s, in the shape of t."""
 
     def prepare(self, sde: SDE, grid: Tensor) -> list[Row]:
         t, s = grid[:-1], grid[1:]
@@ -64,7 +64,7 @@ class EulerMaruyama(Predictor):
 
 @dataclass(frozen=True)
 class ReverseDiffusion(Predictor):
-    """The forward step's own discretisation, reversed (arXiv 2011.13456, eq. 46)."""
+    """The discretised forward step, reversed (arXiv 2011.13456, eq. 46)."""
 
     def coefficients(self, sde: SDE, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         a, b = sde.transition(s, t)
@@ -76,7 +76,7 @@ class Ancestral(Predictor):
     """The posterior of x_s given x_t and the denoised x_0 (arXiv 2011.13456, eq. 47, for any SDE).
 
     Arguments:
-        variance: of the noise, ``posterior`` or ``forward``; see the module's text.
+        variance: the variance of the noise, ``posterior`` or ``forward``; see the module's text.
     """
 
     variance: Literal["posterior", "forward"] = "posterior"
@@ -93,10 +93,10 @@ class Ancestral(Predictor):
 
 @dataclass(frozen=True)
 class Rescale(Step):
-    """x_s = x_t / a: follows the kernel's mean from t to s and does nothing else, at no evaluation.
+    """The step x_s = x_t / a, which follows the kernel's mean from t to s without an evaluation.
 
-    For annealed Langevin dynamics under an SDE whose alpha falls: in x/alpha it leaves the sample where it is, as the
-    ladder of Song and Ermon (arXiv 1907.05600, algorithm 1) does, where alpha is 1.
+    It serves annealed Langevin dynamics under an SDE whose alpha falls: it leaves x/alpha as it is, as the algorithm of
+    Song and Ermon (arXiv 1907.05600, algorithm 1) does between its levels, where alpha is 1.
     """
 
     normals = 0

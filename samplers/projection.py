@@ -1,27 +1,27 @@
-r"""Replacement: what is measured of x_t is set to what it would be, :math:`A^+ y` noised to t; the score does the rest.
+r"""Replacement: the measured part of x_t is set to :math:`A^+ y` with the noise of t; the score determines the rest.
 
 .. math:: x \leftarrow (I - P)\,x + \alpha\,A^+ y + \sigma\,P z, \qquad P = A^+ A
 
-after every step of a predictor and every step of a corrector (arXiv 2011.13456: inpainting, where P x is
-the known pixels, and colourisation, where P x is the grey picture, their "decoupled" coordinate). Here, and not so in
-the published code:
+after every step of a predictor and every step of a corrector (arXiv 2011.13456: inpainting, where P x is the known
+pixels, and colourisation, where P x is the grey picture, their "decoupled" coordinate). It differs from the published
+code:
 
 * x is replaced at the time s that a step has reached, with that time's alpha and sigma;
-* the start at T is replaced too, by noised values and not by clean ones;
-* what is measured is replaced in the row space of A, for the start as well;
-* nothing is noised again after the sampler's last step, and the samples hold the measurement exactly.
+* the start at T is replaced too, by values with noise and not by clean ones;
+* the replacement is in the row space of A, at the start as well;
+* no noise is added after the sampler's last step, and the samples agree with the measurement exactly.
 
-Replacement draws the measured part without regard to the rest, so that its samples are not quite the posterior's, nor
-with ever smaller steps. Going back up and down again (RePaint, arXiv 2201.09865: ``rounds``) lets the two parts agree,
+Replacement draws the measured part independently of the rest. So its samples do not have quite the posterior's law, at
+any step size. Steps back up and down again (RePaint, arXiv 2201.09865: ``rounds``) bring the two parts into agreement,
 and so do more steps of a corrector.
 
-A sampler without noise of its own has no fresh z to take: its measured part keeps the z it started with, and goes along
+A sampler that draws no noise has no fresh z: its measured part keeps the z of the start and follows
 :math:`\alpha A^+ y + \sigma P z`. That is the flow of the score
 
 .. math:: (I - P)\,s_\theta + P\,(\alpha A^+ y - x)/\sigma^2,
 
-the score of data that are A^+ y in the row space, on which such samplers (and the adaptive SDE, whose samples have
-their own times) are run.
+the score of data that are A^+ y in the row space. Such samplers run on this score, and so does the adaptive SDE, whose
+samples have their own times.
 """
 
 from collections.abc import Callable
@@ -53,13 +53,13 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Replaced(Step):
-    """A step, with what is measured replaced after it.
+    """A step that is followed by a replacement of the measured part.
 
     Attributes:
         step: any step.
-        measurement, target: of the batch, and its A^+ y.
-        rounds: how often.
-        back: whether x goes back up to t between the rounds; otherwise they follow each other at s.
+        measurement, target: the batch's measurement, and its A^+ y.
+        rounds: how often the step is taken.
+        back: True if x goes back up to t between the rounds; otherwise all rounds are at s.
     """
 
     step: Step
@@ -77,7 +77,9 @@ class Replaced(Step):
         return self.step.times(sde, grid)
 
     def draws(self, row: Row) -> int:
-        """The step's own and one for the measured part, a round; one for each way back."""
+        """Returns the number of normals: the step's own and one for the measured part in each round, and one for each
+        way back.
+        """
         return self.rounds * (self.step.draws(row.inner) + 1) + (self.rounds - 1) * self.back
 
     def __call__(self, row: Row, score: Affine, x: Tensor, z: list[Tensor], memory: Any) -> tuple[Tensor, Tensor, Any]:
@@ -87,15 +89,14 @@ class Replaced(Step):
                 x = torch.add(x * row.a, next(fresh), alpha=row.b)
             own = [next(fresh) for _ in range(self.step.draws(row.inner))]
             x, mean, memory = self.step(row.inner, score, x, own, memory)
-            known = next(fresh)
-            x = self.measurement.replace(x, self.target, row.alpha, row.sigma, known)
+            x = self.measurement.replace(x, self.target, row.alpha, row.sigma, next(fresh))
         mean = self.measurement.replace(mean, self.target, row.alpha, 0.0, torch.zeros_like(mean))
         return x, mean, memory
 
 
 @dataclass(frozen=True, eq=False)
 class Bridge:
-    """The score of data that are A^+ y where A sees them: the prior's outside, exact inside."""
+    """The score of data that are A^+ y in the row space of A: exact there, the prior's in the null space."""
 
     sde: SDE
     score: ScoreFn
@@ -103,7 +104,7 @@ class Bridge:
     target: Tensor
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
-        """The score at x (B, *) and t (B,), of x's shape."""
+        """Returns the score at x (B, *) and t (B,), of x's shape."""
         value = self.score(x, t)
         alpha, sigma = (per_sample(each.to(x.dtype), x) for each in (self.sde.alpha(t), self.sde.sigma(t)))
         inside = (alpha * self.target - x) / sigma.square()
@@ -120,7 +121,7 @@ class Bridge:
 
 @dataclass(frozen=True, eq=False)
 class Started(Sampler):
-    """A sampler whose start has its measured part shifted to alpha(T) A^+ y, noise left on."""
+    """A sampler whose start has its measured part moved to alpha(T) A^+ y, with the noise of T."""
 
     sampler: Sampler
     measurement: Measurement
@@ -145,7 +146,7 @@ class Projection(Conditioner):
     """Replacement, for every sampler; see the module's text.
 
     Arguments:
-        rounds: how often each step is taken, with the way back up between; 1 is the published inpainter, 10 is
+        rounds: how often each step is taken, with a step back up in between; 1 is the published inpainting, 10 is
             RePaint's.
     """
 
@@ -175,18 +176,18 @@ class Projection(Conditioner):
         predictor, corrector = sampler.predictor, sampler.corrector
         if predictor is not None:
             predictor = Replaced(predictor, measurement, target, self.rounds)
-        if corrector is not None:  # its steps one by one, each with a replacement after it
+        if corrector is not None:  # a replacement follows each of its steps
             count = getattr(corrector, "count", 1)
             single = replace(corrector, count=1) if count > 1 else corrector
             corrector = Replaced(single, measurement, target, count, back=False)
         return replace(sampler, predictor=predictor, corrector=corrector)
 
     def refuse(self, name: str, measurement: Measurement) -> None:
-        """What only steps with noise can do."""
+        """Raises a ValueError for a task that a sampler without noise cannot do."""
         if measurement.noise:
             raise ValueError(
-                f"conditioner=projection with a sampler that draws no noise at its steps ({name}) holds exact "
-                f"measurements alone, and operator.noise is not 0; type conditioner=pigdm, or sampler=pc"
+                f"conditioner=projection with a sampler that draws no noise at its steps ({name}) works only with "
+                f"exact measurements, and operator.noise is not 0; type conditioner=pigdm, or sampler=pc"
             )
         if self.rounds > 1:
             raise ValueError(

@@ -1,9 +1,9 @@
 r"""Replacement with weighted particles: SMCDiff (arXiv 2206.04119), for any linear measurement, with or without noise.
 
 In :math:`w = x/\alpha` and :math:`\tau = (\sigma/\alpha)^2` the forward process of every SDE here only adds noise of
-variance :math:`\tau`. A measurement with noise, :math:`A^+ y`, is then what the forward process makes of x_0 in the row
-space of A, stopped at the variance :math:`\mu = s^2/\lambda` of each of its directions. So one forward path from there
-to T is drawn, backwards and once for all P particles of a measurement,
+variance :math:`\tau`. A measurement with noise, :math:`A^+ y`, then has the law of the forward process in the row space
+of A, stopped in each direction at the variance :math:`\mu = s^2/\lambda`. So we draw one forward path from there to T,
+backwards and once for all P particles of a measurement,
 
 .. math::
     w^y_s \sim N\Bigl(A^+y + \tfrac{\tau_s - \mu}{\tau_t - \mu}(w^y_t - A^+y),\
@@ -16,18 +16,18 @@ and each particle takes the reverse process's step given its denoised :math:`\ha
     V = \tfrac{\tau_s(\tau_t - \tau_s)}{\tau_t} + \Bigl(1 - \tfrac{\tau_s}{\tau_t}\Bigr)^2 r, \qquad
     r = \frac{q^2 \tau_t}{q^2 + \tau_t}
 
-(V is exact for data N(0, q^2 I)). It is weighted by the density of the path's point under that step, and its measured
-part becomes that point. A direction whose :math:`\mu` lies between :math:`\tau_t` and :math:`\tau_s` is weighted and
-replaced at :math:`\mu`, and goes on from there to :math:`\tau_s` unmeasured.
+(V is exact for data N(0, q^2 I)). The particle is weighted by the density of the path's point under that step, and its
+measured part becomes that point. A direction whose :math:`\mu` lies between :math:`\tau_t` and :math:`\tau_s` is
+weighted and replaced at :math:`\mu`, and continues from there to :math:`\tau_s` unmeasured.
 
-The path's noise tells nothing of the rest of x_0, so that the particles are draws from :math:`p(x_0 \mid y)` itself as
-their number and that of the steps grow: no likelihood is approximated, no gradient is taken, and the network is asked
-only about points that forward noise makes of data. That is what keeps draws sane where data have heavy tails, whose
-score's Jacobian a guidance would multiply by.
+The path's noise is independent of the rest of x_0. So the particles are draws from :math:`p(x_0 \mid y)` itself in the
+limit of many particles and steps: no likelihood is approximated, no gradient is taken, and the network is evaluated
+only at data with forward noise. That keeps draws bounded for data with heavy tails, where a guidance multiplies by the
+large Jacobian of the score.
 
-Particles are drawn anew where fewer than ``share`` of them carry the weight. At every time their law is
+Particles are resampled where their effective number is below ``share`` of them. At every time their law is
 :math:`p_s(x \mid w^y_s)`, and its score in the null space of A is the prior's: a Langevin corrector that moves x there
-leaves the law as it is, and takes apart particles that resampling has made equal.
+leaves the law as it is, and separates particles that resampling has made equal.
 """
 
 from collections.abc import Callable
@@ -52,12 +52,12 @@ from .step import Step
 
 @dataclass(frozen=True)
 class Path:
-    """What a measurement's path asks of a step of the variance of the noise in w from t to s, s < t.
+    """The forward path of a measurement, and the particles' steps along it; t and s < t are values of tau.
 
     Attributes:
         operator: A of every particle.
         target: A^+ y.
-        variance: s^2, of the measurement's noise.
+        variance: s^2 of the measurement's noise.
         q: the std of the data.
     """
 
@@ -67,29 +67,31 @@ class Path:
     q: float
 
     def mu(self, e: Tensor) -> Tensor:
-        """The variance of A^+ y in the direction of an eigenvalue."""
+        """Returns the variance of A^+ y in the direction of an eigenvalue."""
         return self.variance / torch.where(e > 0, e, 1.0)
 
     def measured(self, e: Tensor, tau: float) -> Tensor:
-        """Whether a direction is on the path at tau."""
+        """Returns 1 for directions that are on the path at tau, else 0."""
         return ((e > 0) & (self.mu(e) < tau)).to(e.dtype)
 
     def r(self, t: float) -> float:
-        """The variance of x_0 given w_t, of data N(0, q^2)."""
+        """Returns the variance of x_0 given w_t, for data N(0, q^2)."""
         return self.q**2 * t / (self.q**2 + t)
 
     def spread(self, t: float, s: Tensor | float) -> Tensor | float:
-        """V."""
+        """Returns V."""
         return s * (t - s) / t + (1 - s / t) ** 2 * self.r(t)
 
     def start(self, w: Tensor, tau: float, z: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
-        """The path and the particles at T, from the prior's w: ``z`` is the path's noise, ``own`` the particles'."""
+        """Returns the path and the particles at T, from draws w of the prior; ``z`` is the path's noise, ``own`` the
+        particles'.
+        """
         f = self.operator.function
         path = self.target + f(lambda e: (tau - self.mu(e)).clamp_min(0).sqrt(), z)
         w = w + f(lambda e: self.measured(e, tau), path - w)
         if not self.variance:
             return path, w
-        # more noise than x_T has: y moves the prior's draw by what little it says
+        # directions with more noise in y than in x_T: the draw of the prior is conditioned on y
         unseen = lambda e: ((e > 0) & (self.mu(e) >= tau)).to(e.dtype)  # noqa: E731
         drawn = f(lambda e: unseen(e) * tau / self.mu(e).clamp_min(tau), self.target)
         drawn = drawn + f(lambda e: unseen(e) * (tau - tau**2 / self.mu(e).clamp_min(tau)).sqrt(), own)
@@ -98,14 +100,16 @@ class Path:
     def step(
         self, w: Tensor, path: Tensor, denoised: Tensor, t: float, s: float, z: Tensor, own: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """(w, path, log-weights' change) at s; ``z`` is the path's noise, ``own`` the particles', (B, *) each."""
+        """Returns (w, path, change of the log-weights) at s; ``z`` is the path's noise, ``own`` the particles', (B, *)
+        each.
+        """
         f, mean = self.operator.function, denoised + s / t * (w - denoised)
 
         def on(e: Tensor) -> Tensor:
             return self.measured(e, s)
 
         def left(e: Tensor) -> Tensor:
-            """The share of the way to A^+ y that is left at s."""
+            """Returns the share of the way to A^+ y that is left at s."""
             return on(e) * (s - self.mu(e)) / (t - self.mu(e)).clamp_min(torch.finfo(e.dtype).tiny)
 
         path = self.target + f(left, path - self.target) + f(lambda e: (left(e) * (t - s)).sqrt(), z)
@@ -117,32 +121,32 @@ class Path:
             return new, path, change
 
         def off(e: Tensor) -> Tensor:
-            """Directions whose measurement lies between t and s."""
+            """Returns 1 for directions whose mu lies between t and s, else 0."""
             return self.measured(e, t) - on(e)
 
         def stop(e: Tensor) -> Tensor:
             return self.mu(e).clamp(s, t)
 
         def spread(e: Tensor) -> Tensor:
-            """V of the step from t to mu."""
+            """Returns V of the step from t to mu."""
             return self.spread(t, stop(e)).clamp_min(1e-6 * t)
 
         def left_open(e: Tensor) -> Tensor:
-            """The variance of x_0 given w_t and w_mu."""
+            """Returns the variance of x_0 given w_t and w_mu."""
             return self.r(t) * (stop(e) * (t - stop(e)) / t).clamp_min(0) / spread(e)
 
         away = f(lambda e: off(e) / spread(e).sqrt(), self.target - denoised)
         away = away - f(lambda e: off(e) / spread(e).sqrt() * stop(e) / t, w - denoised)
         change = change - 0.5 * away.flatten(1).square().sum(1)
-        told = denoised + f(lambda e: off(e) * (1 - stop(e) / t) * self.r(t) / spread(e).sqrt(), away)
-        beyond = told + f(lambda e: s / stop(e), self.target - told)
+        updated = denoised + f(lambda e: off(e) * (1 - stop(e) / t) * self.r(t) / spread(e).sqrt(), away)
+        beyond = updated + f(lambda e: s / stop(e), self.target - updated)
         beyond = beyond + f(
             lambda e: (s * (stop(e) - s) / stop(e) + (1 - s / stop(e)) ** 2 * left_open(e)).clamp_min(0).sqrt(), own
         )
         return new + f(off, beyond - new), path, change
 
     def held(self, x: Tensor, tau: float, own: Tensor) -> Tensor:
-        """x_0 with what is still on the path at the last tau drawn as the measurement has it, N(A^+ y, mu)."""
+        """Returns x_0 with the directions that are still on the path at the last tau drawn from N(A^+ y, mu)."""
         f = self.operator.function
         noise = f(lambda e: self.measured(e, tau) * self.mu(e).sqrt(), own) if self.variance else 0.0
         return x + f(lambda e: self.measured(e, tau), self.target - x) + noise
@@ -153,11 +157,11 @@ class ReplacedParticles(Sampler):
     """Weighted steps for groups of ``measurement.draws`` samples; see the module's text.
 
     Attributes:
-        grid, steps: of the sampler that is conditioned.
-        corrector: its corrector, one step at a time, or None; ``count`` times after each step.
-        measurement: of the batch, whole groups of draws.
-        copies: particles for each draw.
-        share: of the particles that must carry weight.
+        grid, steps: those of the sampler that is conditioned.
+        corrector: one step of its corrector, taken ``count`` times after each step, or None.
+        measurement: the batch's measurement, whole groups of draws.
+        copies: the number of particles for each draw.
+        share: the effective share of particles below which they are resampled.
         q: the std of the data.
         last: the particles' step from eps to the data; see :mod:`scoresde.samplers.last`.
     """
@@ -225,14 +229,13 @@ class ReplacedParticles(Sampler):
 class SMCDiff(Conditioner):
     """Replacement with weighted particles, on the grid of any sampler; see the module's text.
 
-    Of the sampler it takes the grid (equal steps in log-SNR from one without a grid), the number of steps where that is
-    above ``steps``, the corrector and the last step. The steps between are its own, since a weight needs their
-    density.
+    It takes the sampler's grid (equal steps in log-SNR if it has none), its number of steps if that is above ``steps``,
+    its corrector and its last step. The steps themselves are the conditioner's own, since a weight needs their density.
 
     Arguments:
-        particles: how many a measurement; at least as many as are drawn of it.
+        particles: the number of particles for a measurement; at least as many as are drawn of it.
         steps: the least number of steps.
-        share: of the particles that must carry weight, or they are drawn anew.
+        share: the effective share of particles below which they are resampled.
         sigma_data: q, the std of the data for which a step's variance is exact.
     """
 
@@ -272,7 +275,7 @@ class SMCDiff(Conditioner):
         return Held(weighted, measurement), score
 
     def plan(self, sampler: Sampler) -> tuple[Grid, int, Step | None]:
-        """The grid, the number of steps and the corrector that a sampler lends."""
+        """Returns the grid, the number of steps and the corrector to use with a sampler."""
         sampler = sampler.choice if isinstance(sampler, Auto) else sampler
         if isinstance(sampler, PredictorCorrector):
             return sampler.grid, max(self.steps, sampler.steps), sampler.corrector

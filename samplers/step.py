@@ -1,4 +1,4 @@
-"""What a predictor and a corrector have in common: a step from t to s, its coefficients computed before the loop."""
+"""The interface of predictors and correctors: a step from t to s, with coefficients computed before the loop."""
 
 from abc import ABC, abstractmethod
 from typing import Any
@@ -11,30 +11,35 @@ from scoresde.sde_lib import SDE, Affine
 class Step(ABC):
     """A pure function over the interval t -> s, s < t.
 
-    ``normals`` is how many standard normals of x's shape each step takes; where that depends on the row, ``draws(row)``
-    says so. ``memory`` is a multistep method's history, None at first, handed back and forth.
+    Attributes:
+        normals: the number of standard normals of x's shape that each step takes; where it depends on the row,
+            ``draws(row)`` returns it.
     """
 
     normals: int = 1
 
     @abstractmethod
     def prepare(self, sde: SDE, grid: Tensor) -> list[Any]:
-        """The rows of all N steps of a falling grid of N + 1 times (float64): plain numbers, so that the loop computes
-        none.
+        """Returns a row of coefficients for each of the N steps of a falling grid of N + 1 times (float64), as plain
+        numbers.
         """
 
     def times(self, sde: SDE, grid: Tensor) -> list[float]:
-        """The times at which the steps evaluate the score; a step that looks inside the interval says so here."""
+        """Returns the times at which the steps evaluate the score; steps with evaluations inside (s, t) override it."""
         return grid.tolist()
 
     def draws(self, row: Any) -> int:
-        """How many normals the step of a row takes."""
+        """Returns the number of normals that the step of a row takes."""
         return self.normals
 
     @abstractmethod
     def __call__(self, row: Any, score: Affine, x: Tensor, z: list[Tensor], memory: Any) -> tuple[Tensor, Tensor, Any]:
-        """(x_s, mean, memory) from x (B, *) and the normals z; mean is x_s less its last noise.
+        """Returns (x_s, mean, memory) from x (B, *); mean is x_s without its last noise.
 
-        ``score(x, t, A, C)`` is A x + C score(x, t) at a plain number t, the same for all samples; see
-        :func:`scoresde.sde_lib.affine`.
+        Arguments:
+            row: the step's coefficients.
+            score: ``score(x, t, A, C)`` is A x + C score(x, t) at a plain number t, the same for all samples; see
+                :func:`scoresde.sde_lib.affine`.
+            z: standard normals of x's shape, ``draws(row)`` of them.
+            memory: a multistep method's history, as the last step returned it; None at the first.
         """

@@ -1,28 +1,28 @@
 r"""Temperature: samples that are more alike, or less, from the same network.
 
 A temperature tau multiplies, on data N(m, s^2 I), the standard deviation of the samples: their density is then
-p^{1/tau^2}. (So in normalising flows, whose noise tau multiplies; arXiv 1807.03039.) Beyond a Gaussian nothing that
-works with the score of p_t alone samples from p^{1/tau^2}, since the score of its perturbed density is another
-function. What can be had:
+p^{1/tau^2}. (Normalising flows do so by multiplying their noise by tau; arXiv 1807.03039.) For other data no method
+that uses only the score of p_t samples from p^{1/tau^2}, since the score of its perturbed density is another function.
+Two approximations are possible:
 
 * :class:`TemperedNoise` multiplies the noise, that of the start and that of every step. With an ODE the codes are
   scaled; with a reverse SDE each of its normals. On N(0, s^2 I) every solver with fixed steps is linear in its noise,
-  so that its samples are tau times what they were, exactly. Elsewhere a reverse SDE makes each mode about tau times as
-  wide and shifts some weight to those whose codes lie in the middle; a deterministic flow narrows modes by less.
-* :class:`TemperedScore` replaces the score by that of N(m, (tau s)^2 I), read off the score of N(m, s^2 I),
+  so that its samples are exactly tau times the untempered ones. On other data a reverse SDE makes each mode about tau
+  times as wide and shifts some weight to modes whose codes lie in the middle; a deterministic flow narrows modes less.
+* :class:`TemperedScore` replaces the score by that of N(m, (tau s)^2 I), computed from the score of N(m, s^2 I),
 
   .. math:: \tilde s(x, t) = \frac{\alpha^2 s^2 + \sigma^2}{\alpha^2 \tau^2 s^2 + \sigma^2}\; s_\theta(x, t),
 
-  (arXiv 2510.01184 rescales so.) Exact on a Gaussian under every solver, the noise being what it is without. Where the
-  data are separate modes of one width s, each becomes tau times as wide and keeps its weight: a local temperature,
-  where p^{1/tau^2} would move nearly all weight to the highest modes. s is the width of what is to be sharpened. The
-  data's own std, the default, is right for one mode; for data of several it is far too large, and they shrink too far.
+  (arXiv 2510.01184 rescales so.) It is exact on a Gaussian under every solver, and the noise is unchanged. If the data
+  are separate modes of one width s, each becomes tau times as wide and keeps its weight: a local temperature, whereas
+  p^{1/tau^2} would move nearly all weight to the highest modes. s is the width of the modes to sharpen. The default is
+  the data's own std, which is right for one mode; for several modes it is far too large, and they shrink too much.
 
 `python -m benchmarks.temperature` measures all of this on a mixture.
 
-What is often written, the score divided by T and everything else unchanged, has neither density: under VE from a wide
-prior the reverse SDE's variance is then s^2 T/(2 - T) and the flow's std sigma(T) (s/sigma(T))^{1/T}, which depends on
-where the SDE begins. It is not offered.
+A common rule divides the score by T and changes nothing else. It gives neither density: under VE from a wide prior the
+reverse SDE's variance is then s^2 T/(2 - T) and the flow's std sigma(T) (s/sigma(T))^{1/T}, which depends on the start
+of the SDE. We do not offer it.
 """
 
 import math
@@ -37,21 +37,21 @@ from scoresde.sde_lib import SDE, Affine, ScoreFn, affine, combinations, of_rows
 
 
 class Tempering(ABC):
-    """What a temperature does to a sampler's inputs; at temperature 1 nothing, bit for bit."""
+    """Changes a sampler's score and noise for a temperature; at temperature 1 they stay bit for bit the same."""
 
     temperature: float
 
     @property
     def noise(self) -> float:
-        """The factor of all normals, the start's included."""
+        """The factor of all normals, including those of the start."""
         return 1.0
 
     @abstractmethod
     def score(self, sde: SDE, score: ScoreFn) -> ScoreFn:
-        """The score that the sampler is given in place of another."""
+        """Returns the score for the sampler to use in place of ``score``."""
 
     def randn_like(self, source: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-        """A sampler's source of normals, scaled."""
+        """Returns a sampler's source of normals, scaled."""
         return source if self.noise == 1 else lambda x: self.noise * source(x)
 
 
@@ -62,7 +62,7 @@ def check_temperature(temperature: float) -> None:
 
 @dataclass(frozen=True)
 class TemperedNoise(Tempering):
-    """The noise times the temperature; see the module's text.
+    """Multiplies the noise by the temperature; see the module's text.
 
     Arguments:
         temperature: tau; 1 for the model's own samples.
@@ -83,7 +83,7 @@ class TemperedNoise(Tempering):
 
 @dataclass(frozen=True)
 class TemperedScore(Tempering):
-    """The score of data of another width; see the module's text.
+    """Replaces the score by that of data of another width; see the module's text.
 
     Arguments:
         temperature: tau; 1 for the model's own samples.
@@ -102,13 +102,13 @@ class TemperedScore(Tempering):
         return score if self.temperature == 1 else Rescaled(sde, score, self)
 
     def factor(self, sde: SDE, t: Tensor) -> Tensor:
-        """The score's factor, in the shape of t; between 1, where all is noise, and 1/tau^2, where there is none."""
+        """Returns the score's factor, in the shape of t; it goes from 1 at much noise to 1/tau^2 without noise."""
         own, noise = (sde.alpha(t) * self.sigma_data).square(), sde.sigma(t).square()
         return (own + noise) / (self.temperature**2 * own + noise)
 
 
 class Rescaled:
-    """A score times a factor of the time, with the score's own short cuts (:mod:`scoresde.sde_lib.affine`)."""
+    """A score times a factor of the time, which keeps the score's own fast paths (:mod:`scoresde.sde_lib.affine`)."""
 
     def __init__(self, sde: SDE, score: ScoreFn, tempering: TemperedScore):
         self.sde, self.inner, self.tempering = sde, score, tempering
@@ -122,15 +122,15 @@ class Rescaled:
         return per_sample(self.factor(t), x).to(x.dtype) * self.inner(x, t)
 
     def under(self, sde: SDE, other: SDE) -> "Rescaled":
-        """The same under another SDE: the factor depends on sigma/alpha alone."""
+        """Returns the same score under another SDE: the factor depends only on sigma/alpha."""
         return Rescaled(other, under(sde, self.inner, other), self.tempering)
 
     def affine(self, times: Iterable[float]) -> Affine:
         times = list(times)
-        inner, known = affine(self.inner, times), dict(zip(times, self.factors(times), strict=True))
+        inner, cache = affine(self.inner, times), dict(zip(times, self.factors(times), strict=True))
 
         def evaluate(x: Tensor, t: float, A: float = 0.0, C: float = 1.0) -> Tensor:
-            factor = known[t] if t in known else self.factors([t])[0]
+            factor = cache[t] if t in cache else self.factors([t])[0]
             return inner(x, t, A, C * factor)
 
         return evaluate

@@ -1,16 +1,16 @@
-r"""The twisted diffusion sampler (arXiv 2306.17775): guided draws, weighted so that many of them are the posterior.
+r"""The twisted diffusion sampler (arXiv 2306.17775): guided particles, weighted so that many have the posterior's law.
 
-P particles a measurement. Each takes the predictor's step on the guided score (PiGDM's), and is weighted for what that
-changed. With the twist :math:`\tilde p_t(y \mid x) = N(y;\, A\hat x(x),\ r A A^T + s^2 I)`,
+Each measurement has P particles. Each particle takes the predictor's step on the guided score (PiGDM's), and its weight
+corrects for the guidance. With the twist :math:`\tilde p_t(y \mid x) = N(y;\, A\hat x(x),\ r A A^T + s^2 I)`,
 
 .. math::
     w \leftarrow w\;\frac{\tilde p_s(y \mid x_s)}{\tilde p_t(y \mid x_t)}\;
     \frac{N(x_s;\ A x_t + C s_\theta,\ N^2)}{N(x_s;\ A x_t + C (s_\theta + \nabla\log\tilde p_t),\ N^2)},
 
-and where few particles carry the weight (an effective number below ``share`` P), they are drawn anew in proportion to
-it, by one uniform number for all (systematic resampling). At the end the draws are picked by their weight. With P
-growing they are exact draws from what the predictor's own steps make of the prior, conditioned on y; no approximation
-of the posterior's score is left but in how fast P must grow.
+and where the effective number of particles is below ``share`` P, they are resampled in proportion to their weights, by
+one uniform number for all (systematic resampling). At the end the draws are picked in proportion to the weights. In the
+limit of large P they are exact draws from the law of the predictor's own steps, conditioned on y. The approximation of
+the posterior's score then matters only for the P that is needed.
 """
 
 from collections.abc import Callable
@@ -33,7 +33,7 @@ from .predictors import Predictor
 
 @dataclass(frozen=True)
 class Particle:
-    """What a weighted step asks of x_t: the score, the twist's gradient and its logarithm."""
+    """The values at x_t that a weighted step needs: the score, the gradient of the log-twist, and the log-twist."""
 
     score: Tensor
     term: Tensor
@@ -45,12 +45,12 @@ class TwistedSampler(Sampler):
     """Weighted steps of one predictor for groups of ``measurement.draws`` samples; see the module's text.
 
     Attributes:
-        grid, steps, predictor: of the sampler that is conditioned.
-        measurement: of the batch, whole groups of draws.
+        grid, steps, predictor: those of the sampler that is conditioned.
+        measurement: the batch's measurement, whole groups of draws.
         twist: the guidance of the particles.
-        bound: the longest term of the guidance, in units of sqrt(D)/sigma, or None.
-        copies: particles for each draw.
-        share: of the particles that must carry weight.
+        bound: the largest norm of the guidance's term in units of sqrt(D)/sigma, or None.
+        copies: the number of particles for each draw.
+        share: the effective share of particles below which they are resampled.
         last: the particles' step from eps to the data; see :mod:`scoresde.samplers.last`.
     """
 
@@ -97,7 +97,7 @@ class TwistedSampler(Sampler):
             noise, pushed = N * cloud.normals(), C * term
             state_now = A * here + C * score_now + pushed + noise
             now = look(state_now, float(grid[n + 1]))
-            # the step's own density over the guided one's, and the twists
+            # the density of the step without guidance over that with it, and the ratio of the twists
             ratio = (noise.square() - (noise + pushed).square()).flatten(1).sum(1) / (2 * N**2)
             log_weights = log_weights + (now.log_twist - twist + ratio).double().reshape(log_weights.shape)
             if n + 1 in frames:
@@ -113,10 +113,10 @@ class TDS(Conditioner):
     """The twisted diffusion sampler, on the steps of a sampler with one predictor and no corrector.
 
     Arguments:
-        particles: how many a measurement; at least as many as are drawn of it.
-        share: of the particles that must carry weight, or they are drawn anew.
-        sigma_data: of the twist, as in :class:`PiGDM`.
-        bound: the longest term of the guidance in units of sqrt(D)/sigma; the weights know what was added.
+        particles: the number of particles for a measurement; at least as many as are drawn of it.
+        share: the effective share of particles below which they are resampled.
+        sigma_data: that of the twist, as in :class:`PiGDM`.
+        bound: the largest norm of the guidance's term in units of sqrt(D)/sigma; the weights account for it.
     """
 
     particles: int = 64

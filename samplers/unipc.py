@@ -1,23 +1,23 @@
 r"""UniPC: an exponential predictor and an exponential corrector on one evaluation a step (arXiv 2302.04867).
 
 The predictor of order p is :class:`scoresde.samplers.Exponential`'s at eta = 0: the integral of the polynomial through
-the last p denoised values. Once D is known at the predicted x_s, the corrector of order p + 1 repeats the step that led
-there with this value as one more node, tau = 1. The next step starts from the corrected x, and D is not evaluated anew,
-so that N steps cost N evaluations; the last prediction stays as it is.
+the last p denoised values. Once D is evaluated at the predicted x_s, the corrector of order p + 1 repeats the step that
+led there with this value as one more node, tau = 1. The next step starts from the corrected x, and D is not evaluated
+there, so that N steps cost N evaluations; the last prediction is not corrected.
 
-Both are linear, and the correction is a combination of denoised values alone,
+Both are linear, and the correction is a combination of denoised values,
 
 .. math::
     x^{corr}_t = x_t + \alpha_t \sum_j (w^{corr}_j - w^{pred}_j)\,D_j, \qquad
     x_s = \frac{\sigma_s}{\sigma_t} x^{corr}_t + \alpha_s \sum_j w^{next}_j\,D_j,
 
-so that the two collapse into one linear multistep formula in the predictions, with the weights
+so that the two together are one linear multistep formula in the predictions, with the weights
 
 .. math:: w_j = w^{next}_j + e^{-h}\,(w^{corr}_j - w^{pred}_j) \quad \text{in units of } \alpha_s .
 
 This is data prediction with the paper's B(h) = e^h - 1 in the half log-SNR's step (its sign is that of the
-prediction). B drops out of the published linear system wherever that is solved in full; it counts with two nodes, a
-value and its neighbour, where the published weight is one half.
+prediction). B drops out of the published linear system wherever the system is solved in full. It matters only with two
+nodes, a value and its neighbour, where the published weight is one half.
 """
 
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ class UniPC(Multistep):
     """A predictor of order p and a corrector of order p + 1 at one evaluation a step.
 
     Arguments:
-        order: p, 2 or 3. On the mixture oracle 3 is the better from about 20 steps on.
+        order: p, 2 or 3. On the mixture oracle 3 is better from about 20 steps on.
     """
 
     order: int = 3
@@ -69,6 +69,6 @@ class UniPC(Multistep):
         return following + corrected - torch.exp(-h) * pad(self.predictor(clock[:-1], m - 1), (1, 0))
 
     def predictor(self, clock: Tensor, m: int) -> Tensor:
-        """The predictor's weights when m values are known, of which it takes the newest ``order``."""
+        """Returns the predictor's weights for m values, of which it uses the newest ``order``."""
         used = min(m, self.order)
         return pad(self.again(clock, used, back=0)[m - used :], (0, m - used))

@@ -58,8 +58,8 @@ SMALLEST = {  # arguments, the rows of numbers that are printed at least, and wh
 
 
 @pytest.fixture(autouse=True)
-def alone():
-    """A benchmark sets torch's threads and its global generator."""
+def restored():
+    """Restores torch's threads and its global generator, which a benchmark sets."""
     threads, state = torch.get_num_threads(), torch.get_rng_state()
     yield
     torch.set_num_threads(threads)

@@ -24,7 +24,7 @@ def ridge(tmp_path):
     return [f"data.path={path}", "data=arrays"]
 
 
-def told(caplog, *words: str, check=compatibility.detail) -> list[str]:
+def warnings_of(caplog, *words: str, check=compatibility.detail) -> list[str]:
     """The warnings of a run that is not trained."""
     cfg = compose(*words)
     data = assemble.build_data(cfg)
@@ -37,7 +37,7 @@ def told(caplog, *words: str, check=compatibility.detail) -> list[str]:
 
 @pytest.mark.parametrize("name", SDES)
 def test_the_warning_names_a_key_that_does(name, ridge, caplog):
-    found = told(caplog, *ridge, f"sde={name}")
+    found = warnings_of(caplog, *ridge, f"sde={name}")
     if name == "subvp":  # whose noise at eps is 1.1e-4 already
         assert not found
         return
@@ -45,11 +45,11 @@ def test_the_warning_names_a_key_that_does(name, ridge, caplog):
     assert "in 1 of 3 directions" in message and "0.71 age" in message and "0.71 height" in message
     (typed,) = re.findall(r"type (sde\.\S+),", message)
     assert typed.startswith("sde.sigma_min=" if name == "ve" else "sde.eps=")
-    assert told(caplog, *ridge, f"sde={name}", typed) == []
+    assert warnings_of(caplog, *ridge, f"sde={name}", typed) == []
 
 
 def test_the_numbers_of_the_warning(ridge, caplog):
-    (message,) = told(caplog, *ridge, "sde=edm")
+    (message,) = warnings_of(caplog, *ridge, "sde=edm")
     noise, least = 0.002, float(re.findall(r"down to (\S+) \(", message)[0])
     assert least == pytest.approx(2e-3 / 2**0.5, rel=0.1) and "sde.eps=0.002 has the std 0.002" in message
     stretched = float(re.findall(r"samples is (\S+) times", message)[0])
@@ -67,7 +67,7 @@ def test_the_numbers_of_the_warning(ridge, caplog):
     ],
 )
 def test_who_is_warned(words, warns, ridge, caplog):
-    assert len(told(caplog, *ridge, *words)) == warns
+    assert len(warnings_of(caplog, *ridge, *words)) == warns
 
 
 STARTS = {  # an SDE that ends with too little noise, and whether a key of its own helps
@@ -79,41 +79,45 @@ STARTS = {  # an SDE that ends with too little noise, and whether a key of its o
 
 
 @pytest.mark.parametrize("name", STARTS)
-def test_noise_at_T_that_the_data_reach_beyond_is_told(name, caplog):
+def test_noise_at_T_that_the_data_reach_beyond_is_warned_of(name, caplog):
     """Samples start from N(0, sigma(T)^2 I), which is then no p_T; under what the warning says to type they do."""
     word, helps = STARTS[name]
-    (message,) = told(caplog, "data=moons", f"sde={name}", word, check=compatibility.start)
+    (message,) = warnings_of(caplog, "data=moons", f"sde={name}", word, check=compatibility.start)
     typed = re.findall(r"type (sde\.\S+),", message)
     assert bool(typed) == helps
     for key in typed:
-        assert told(caplog, "data=moons", f"sde={name}", word, key, check=compatibility.start) == []
-    assert told(caplog, "data=moons", f"sde={name}", word, "task=likelihood", check=compatibility.start) == []
+        assert warnings_of(caplog, "data=moons", f"sde={name}", word, key, check=compatibility.start) == []
+    assert warnings_of(caplog, "data=moons", f"sde={name}", word, "task=likelihood", check=compatibility.start) == []
 
 
 @pytest.mark.parametrize("name", SDES)
 @pytest.mark.parametrize("data", ["moons", "digits"])
 def test_default_noise_at_T_is_not_complained_of(name, data, caplog):
-    assert told(caplog, f"data={data}", f"sde={name}", check=compatibility.start) == []
+    assert warnings_of(caplog, f"data={data}", f"sde={name}", check=compatibility.start) == []
 
 
-def test_a_far_mean_is_told_in_plain_numbers(tmp_path, caplog):
+def test_a_far_mean_is_warned_of_in_plain_numbers(tmp_path, caplog):
     np.save(
         tmp_path / "far.npy",
         np.full((40, 3, 64, 64), 250, np.uint8) + np.arange(40, dtype=np.uint8).reshape(-1, 1, 1, 1) % 5,
     )
-    (message,) = told(caplog, "data=arrays", f"data.path={tmp_path}/far.npy", "sde=ve", check=compatibility.start)
+    (message,) = warnings_of(
+        caplog, "data=arrays", f"data.path={tmp_path}/far.npy", "sde=ve", check=compatibility.start
+    )
     assert re.search(r"a mean 10\d from 0.*type sde\.sigma_max=5\d0,", message) and len(message) < 300, message
 
 
 def test_noise_at_T_is_compared_without_a_covariance_of_pictures(caplog, monkeypatch):
     """The covariance of 20,000 pictures of 64 x 64 pixels takes gigabytes, which pictures that end in a mean spare."""
     monkeypatch.setattr("scoresde.data.base.Data.moments", None)
-    assert told(caplog, "data=digits") == [] and told(caplog, "data=digits", check=compatibility.start) == []
+    assert (
+        warnings_of(caplog, "data=digits") == [] and warnings_of(caplog, "data=digits", check=compatibility.start) == []
+    )
 
 
 def test_broad_data_and_pictures_are_left_alone(caplog):
-    assert told(caplog, "data=moons") == []
-    assert told(caplog, "data=digits") == []
+    assert warnings_of(caplog, "data=moons") == []
+    assert warnings_of(caplog, "data=digits") == []
 
 
 def test_a_column_that_others_determine(tmp_path, caplog):
@@ -121,7 +125,7 @@ def test_a_column_that_others_determine(tmp_path, caplog):
     draws = torch.randn(300, 2, dtype=torch.float64)
     rows = "\n".join(f"{a!r},{b!r},{a + b!r}" for a, b in draws.tolist())
     (tmp_path / "sum.csv").write_text(f"a,b,sum\n{rows}\n")
-    (message,) = told(caplog, "data=arrays", f"data.path={tmp_path}/sum.csv")
+    (message,) = warnings_of(caplog, "data=arrays", f"data.path={tmp_path}/sum.csv")
     assert "no sde.eps helps" in message and "leave out a column" in message and "type sde" not in message
 
 

@@ -127,12 +127,12 @@ def test_the_film_shows_every_level():
 @pytest.mark.parametrize(
     "wrong, message",
     [
-        (lambda: LangevinDynamics(steps=0), "sampler.steps=0 must be at least 1"),
-        (lambda: LangevinDynamics(size=-1.0), "sampler.size=-1.0 must be positive"),
-        (lambda: LangevinDynamics(start=0.0), "sampler.start=0.0 must be positive"),
-        (lambda: AnnealedLangevin(levels=1), "sampler.levels=1 must be at least 2"),
-        (lambda: AnnealedLangevin(count=0), "sampler.count=0 must be at least 1"),
-        (lambda: AnnealedLangevin(size=1.5), "sampler.size=1.5 must lie between 0 and 1"),
+        (lambda: LangevinDynamics(steps=0), "`steps`=0 must be at least 1"),
+        (lambda: LangevinDynamics(size=-1.0), "`size`=-1.0 must be positive"),
+        (lambda: LangevinDynamics(start=0.0), "`start`=0.0 must be positive"),
+        (lambda: AnnealedLangevin(levels=1), "`levels`=1 must be at least 2"),
+        (lambda: AnnealedLangevin(count=0), "`count`=0 must be at least 1"),
+        (lambda: AnnealedLangevin(size=1.5), "`size`=1.5 must lie between 0 and 1"),
     ],
 )
 def test_bad_values_name_the_key(wrong, message):

@@ -147,7 +147,7 @@ def test_the_divergence_from_the_standard_normal():
 
 @pytest.mark.parametrize("name", [*SDES, "wide"])
 def test_the_cross_entropy_of_the_exact_score_is_the_closed_form(name):
-    """Of codes N(0, s^2 I): their entropy at eps, and the divergence of their law at T from the prior there."""
+    """For codes N(0, s^2 I) it is their entropy at eps plus the divergence of their law at T from the prior there."""
     sde, std, dim = WIDE if name == "wide" else make_sde(name), 0.6, 3
     prior = prior_of(sde, GaussianScore(sde, 0.0, std), dim)
     z = std * torch.randn(20_000, dim, dtype=torch.float64)
@@ -164,7 +164,7 @@ def test_the_cross_entropy_of_the_exact_score_is_the_closed_form(name):
 
 
 def flowing(sde, std: float) -> Normal:
-    """What the probability flow of the exact score of codes N(0, std^2) makes of the prior at T, as a law of codes."""
+    """The law of codes at the end of the probability flow from the prior at T, with the score of codes N(0, std^2)."""
     ends = torch.tensor([sde.eps, sde.T], dtype=torch.float64)
     at_eps, at_T = (sde.alpha(ends) * std).square() + sde.sigma(ends).square()
     return Normal(torch.zeros((), dtype=torch.float64), sde.prior_std * (at_eps / at_T).sqrt() / sde.alpha(ends)[0])
@@ -180,8 +180,8 @@ def test_codes_are_x_at_eps_over_alpha():
 
 
 def test_both_fits_to_a_score_prior_are_closed_forms():
-    """Of posteriors N(m, 0.5^2) whose codes together are N(0, 1): the cross-entropy of the flow, and of the SDE,
-    both less the entropy of the blurred posterior; the noise levels of a point are one in each part.
+    """For posteriors N(m, 0.5^2) whose codes together are N(0, 1): the cross-entropy of the flow, and of the SDE, both
+    less the entropy of the blurred posterior; the noise levels of a point are stratified.
     """
     model = VAE((3,), 3, Dense(depth=0), Gaussian(0.1), prior_of(WIDE, GaussianScore(WIDE, 0.0, 1.0), 3)).double()
     with torch.no_grad():
@@ -205,7 +205,7 @@ def test_both_fits_to_a_score_prior_are_closed_forms():
 
 @pytest.mark.parametrize("name", ["ve", "vp"])
 def test_the_cross_entropy_of_a_mixture(name):
-    """Of the oracle's own codes it is minus their log-density, which the ODE finds too; N(0, I) is a worse prior."""
+    """For the oracle's own codes it is minus their log-density, as by the ODE; N(0, I) is a worse prior."""
     sde, components = make_sde(name), mixture((2,))
     oracle = Oracle(sde, components).double()
     prior = prior_of(sde, oracle)
@@ -368,11 +368,11 @@ def test_the_loss_under_a_score_prior():
     found = Bound(beta=0.5)(None, model, x, draws)
     mean, log_std = model.encode(x)
     z = mean + log_std.exp() * draws.normal("code", mean)
-    told = model.reconstruction(x, z + model.prior.blur * draws.normal("blur", z))
+    reconstruction = model.reconstruction(x, z + model.prior.blur * draws.normal("blur", z))
     divergence = model.prior.cross_entropy(z, draws=draws) - Normal(
         mean, (log_std.exp() ** 2 + model.prior.blur**2).sqrt()
     ).entropy().sum(1)
-    torch.testing.assert_close(found, (0.5 * divergence - told) / 2)
+    torch.testing.assert_close(found, (0.5 * divergence - reconstruction) / 2)
 
 
 def test_a_prior_is_matched_to_codes_and_leaves_the_rest_alone():
@@ -398,7 +398,7 @@ def test_a_prior_is_matched_to_codes_and_leaves_the_rest_alone():
 
 
 def test_the_game_has_the_gradients_of_both_players():
-    """Of one sum: the discriminator's of L_D alone, the generator's of L_G alone."""
+    """The gradient of the sum is that of L_D for the discriminator and that of L_G for the generator."""
     torch.manual_seed(1)
     model, x = GAN((2,), 3, Dense(8, 1)).double(), torch.randn(6, 2, dtype=torch.float64)
     draws = Draws(5, len(x))
@@ -445,18 +445,18 @@ def test_the_wasserstein_loss_is_the_error_and_the_penalty():
 @pytest.mark.parametrize(
     "make, message",
     [
-        (lambda: Dense(width=0), "networks.width=0 must be at least 1"),
-        (lambda: Dense(depth=-1), "networks.depth=-1 must be at least 0"),
-        (lambda: Convolutional(()), "networks.channels=.. must hold numbers of at least 1"),
+        (lambda: Dense(width=0), "`width`=0 must be at least 1"),
+        (lambda: Dense(depth=-1), "`depth`=-1 must be at least 0"),
+        (lambda: Convolutional(()), "`channels`=.. must be numbers of at least 1"),
         (lambda: Convolutional().encoder((2,), 3), "takes images of shape"),
-        (lambda: Gaussian(0.0), "observation.std=0.0 must be positive"),
+        (lambda: Gaussian(0.0), "`std`=0.0 must be positive"),
         (lambda: DiscretisedLogistic([0, 1, 1]), "at least 2 levels"),
-        (lambda: DiscretisedLogistic([8.5, 8.5, 17], 0), "observation.mixture=0 must be at least 1"),
-        (lambda: VAE((2,), 0, Dense(), Gaussian(), StandardNormal()), "model.latent=0 must be at least 1"),
+        (lambda: DiscretisedLogistic([8.5, 8.5, 17], 0), "`mixture`=0 must be at least 1"),
+        (lambda: VAE((2,), 0, Dense(), Gaussian(), StandardNormal()), "`latent`=0 must be at least 1"),
         (lambda: VAE((2,), 3, Dense(), Gaussian(), prior_of(make_sde("vp"), torch.nn.Identity())), "number of latents"),
-        (lambda: Bound(beta=-1.0), "loss.beta=-1.0 must be at least 0"),
-        (lambda: Adversarial(-1.0), "loss.penalty=-1.0 must be at least 0"),
-        (lambda: WassersteinLoss(math.inf), "loss.penalty=inf must be at least 0 and finite"),
+        (lambda: Bound(beta=-1.0), "`beta`=-1.0 must be at least 0"),
+        (lambda: Adversarial(-1.0), "`penalty`=-1.0 must be at least 0"),
+        (lambda: WassersteinLoss(math.inf), "`penalty`=inf must be at least 0 and finite"),
     ],
 )
 def test_mistakes_are_named(make, message):

@@ -43,8 +43,8 @@ def few_shown():
 
 
 def composed(*words: str, late: tuple[str, ...] = ("store=", "data.path=", "task.batch=")) -> dict:
-    """As compose; what begins with one of ``late``, to which no other key refers, is put into a configuration that is
-    composed once, which is most of a short run's time.
+    """Returns what ``compose`` returns, in less time: words that begin with one of ``late``, to which no other key
+    refers, are put into a configuration that is composed once.
     """
     put = [word for word in words if word.lstrip("~+").startswith(late)]
     cfg = compose(*[word for word in words if word not in put])
@@ -133,7 +133,7 @@ def test_the_bound_of_integers_of_any_shape(tmp_path, shape):
 
 
 def test_scaled_columns_are_scored_in_their_own_units(tmp_path):
-    """The same numbers times ten: the same model of them, and a density lower by log 10 a column."""
+    """Ten times the numbers give the same model of them, and a log-density lower by log 10 for each column."""
     x = np.random.default_rng(0).normal(size=(200, 3))
     found = []
     for factor in (1.0, 10.0):
@@ -365,7 +365,7 @@ def test_mistakes_are_named(tmp_path, overrides, message):
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         cfg = composed(f"store={tmp_path}/store", *overrides, late=LATE)
         run(cfg, CHOICES, tmp_path / "run")
-    assert not list(tmp_path.glob("store/*/step-*")), "a network was trained before the mistake was told"
+    assert not list(tmp_path.glob("store/*/step-*")), "a network was trained before the mistake was found"
 
 
 def test_models_that_do_not_fit_each_other():

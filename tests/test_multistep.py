@@ -482,15 +482,15 @@ def test_grids_are_even_in_their_own_variable(sde, grid, label):
 @pytest.mark.parametrize(
     "make, message",
     [
-        (lambda: Exponential(order=5), "sampler.predictor.order=5 must be 1, 2 or 3"),
-        (lambda: Exponential(order=0), "sampler.predictor.order=0 must be 1, 2 or 3"),
-        (lambda: Exponential(eta=-1.0), "sampler.predictor.eta=-1.0 must be at least 0"),
-        (lambda: Exponential(eta=math.nan), "sampler.predictor.eta=nan must be at least 0"),
-        (lambda: UniPC(order=4), "sampler.predictor.order=4 must be 2 or 3"),
-        (lambda: DEIS(order=0), "sampler.predictor.order=0 must be at least 1"),
-        (lambda: AdamsBashforth(order=0), "sampler.predictor.order=0 must be at least 1"),
-        (lambda: Centred(0.0), "sampler.grid.width=0.0 must be positive and finite"),
-        (lambda: Centred(math.inf), "sampler.grid.width=inf must be positive and finite"),
+        (lambda: Exponential(order=5), "`order`=5 must be 1, 2 or 3"),
+        (lambda: Exponential(order=0), "`order`=0 must be 1, 2 or 3"),
+        (lambda: Exponential(eta=-1.0), "`eta`=-1.0 must be at least 0"),
+        (lambda: Exponential(eta=math.nan), "`eta`=nan must be at least 0"),
+        (lambda: UniPC(order=4), "`order`=4 must be 2 or 3"),
+        (lambda: DEIS(order=0), "`order`=0 must be at least 1"),
+        (lambda: AdamsBashforth(order=0), "`order`=0 must be at least 1"),
+        (lambda: Centred(0.0), "`width`=0.0 must be positive and finite"),
+        (lambda: Centred(math.inf), "`width`=inf must be positive and finite"),
     ],
 )
 def test_mistakes_are_named(make, message):

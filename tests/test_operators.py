@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from scoresde.conf import schema
 from scoresde.samplers import (
     Box,
     Colourise,
@@ -154,38 +155,56 @@ def test_masks_and_matrices_of_files(tmp_path):
     "build, message",
     [
         (lambda p: Superresolve((2,)), "operator=superresolve is for images, and the data are vectors of 2"),
-        (lambda p: Superresolve(PICTURE, 4), "operator.factor=4 must be at least 2 and divide pictures of 8 x 6; type"),
+        (lambda p: Superresolve(PICTURE, 4), "`factor`=4 must be at least 2 and divide pictures of 8 x 6; type"),
         (lambda p: Superresolve((1, 7, 5)), "no factor does"),
         (lambda p: Colourise((1, 8, 8)), "needs at least two channels"),
-        (lambda p: Colourise(PICTURE, [1.0]), r"operator.weights=\[1.0\] must be 3 numbers"),
-        (lambda p: Deblur(PICTURE, 0.0), "operator.std=0.0 must be positive"),
+        (lambda p: Colourise(PICTURE, [1.0]), r"`weights`=\[1.0\] must be 3 numbers"),
+        (lambda p: Deblur(PICTURE, 0.0), "`std`=0.0 must be positive"),
         (lambda p: Deblur((3,)), "operator=deblur is for images"),
-        (lambda p: Half((2,), "top"), "operator.known=top: vectors have columns alone"),
+        (lambda p: Half((2,), "top"), "`known`=top: vectors have columns only"),
         (lambda p: Half((1,)), "cannot cut"),
         (lambda p: Box((2,)), "operator=box is for images"),
         (lambda p: Box(PICTURE, 0.01), "leaves nothing unknown"),
-        (lambda p: Random(PICTURE, 1.0), "operator.share=1.0 must lie between 0 and 1"),
+        (lambda p: Random(PICTURE, 1.0), "`share`=1.0 must lie between 0 and 1"),
         (lambda p: Columns((3,), ["d"], ["a", "b", "c"]), "there is no column 'd'; they are a, b, c, or 0 to 2"),
         (lambda p: Columns((3,), [0, 1, 2]), "must leave some of 3 columns unknown"),
-        (lambda p: Half((2,), noise=-1.0), "operator.noise=-1.0 must be at least 0"),
-        (lambda p: Matrix((2,)), "operator.path is not set"),
+        (lambda p: Half((2,), noise=-1.0), "`noise`=-1.0 must be at least 0"),
+        (lambda p: Matrix((2,)), "`path` is not set"),
         (lambda p: Matrix((2,), p), r"has shape \(4, 7\); a sample of shape \(2,\) needs a matrix of shape \(m, 2\)"),
         (lambda p: MaskFile((2,), p), r"has shape \(4, 7\); a mask of samples of shape \(2,\) has"),
-        (lambda p: MaskFile((2,), "nowhere.npy"), "operator.path=nowhere.npy: there is no file"),
+        (lambda p: MaskFile((2,), "nowhere.npy"), "`path`=nowhere.npy: there is no file"),
         (lambda p: dense(Half((1, 100, 100))), "a matrix for samples of 10000 values is too large"),
     ],
 )
-def test_mistakes_are_told(tmp_path, build, message):
+def test_mistakes_are_named(tmp_path, build, message):
     path = str(tmp_path / "a.npy")
     np.save(path, WIDE.numpy())
     with pytest.raises((ValueError, OSError), match=message):
         build(path)
 
 
-def test_masks_that_leave_nothing_to_do_are_told(tmp_path):
+@pytest.mark.parametrize("target", ["samplers.Matrix", "samplers.MaskFile", "samplers.Deblur"])
+def test_messages_of_files_name_the_key_at_its_place(tmp_path, target):
+    for content in (None, b"no array", np.zeros(PICTURE), np.ones((4, 7)), np.full(PICTURE, math.nan)):
+        path = tmp_path / "a.npy"
+        path.unlink(missing_ok=True)
+        if isinstance(content, bytes):
+            path.write_bytes(content)
+        elif content is not None:
+            np.save(path, content)
+        with pytest.raises((ValueError, OSError), match=rf"^a\.b\.path={path}[: ]") as caught:
+            schema.build({"_target_": target, "shape": list(PICTURE), "path": str(path)}, "a.b")
+        assert "`" not in str(caught.value)
+    with pytest.raises(ValueError, match=r"^a\.b\.known=\['d'\]: there is no column 'd'"):
+        schema.build({"_target_": "samplers.Columns", "shape": [3], "known": ["d"]}, "a.b")
+
+
+def test_masks_that_leave_nothing_to_do_are_refused(tmp_path):
     path = str(tmp_path / "a.npy")
     np.save(path, np.ones(2))
-    with pytest.raises(ValueError, match="holds no zero: all is known, .* write 0 where a value is unknown"):
+    with pytest.raises(
+        ValueError, match="holds no zero, so that no value is unknown; write 0 where a value is unknown"
+    ):
         MaskFile((2,), path)
     assert bool(MaskFile((2,), path, noise=0.1).seen.all()), "what is noisy can be made better"
     np.save(path, np.array(1.0))
@@ -203,5 +222,5 @@ def test_files_that_are_no_numbers(tmp_path):
         Matrix((2,), str(path))
     np.save(path, np.zeros((1, 2)))
     for build in (Matrix, MaskFile):
-        with pytest.raises(ValueError, match="zeros alone"):
+        with pytest.raises(ValueError, match="holds only zeros"):
             build((2,), str(path))

@@ -288,9 +288,11 @@ def test_a_sample_does_not_depend_on_its_batch(sampler, conditioner):
     measurement, _ = two_conditions(8, torch.float64)
     together = run(conditioner, sampler, sde, Oracle(sde, components), measurement)
     for n in (1, 6):
-        alone, score = conditioner.condition(sampler, sde, Oracle(sde, components), measurement.rows(torch.tensor([n])))
+        single, score = conditioner.condition(
+            sampler, sde, Oracle(sde, components), measurement.rows(torch.tensor([n]))
+        )
         start, noise = (BlockNoise(0, n, 1, (2,), torch.float64, stream=s) for s in ("prior", "sampler"))
-        assert torch.allclose(alone(sde, score, start() * sde.prior_std, noise)[0], together[n], atol=1e-9)
+        assert torch.allclose(single(sde, score, start() * sde.prior_std, noise)[0], together[n], atol=1e-9)
 
 
 def test_a_counted_score_of_rows_counts():
@@ -383,12 +385,12 @@ def test_noisy_measurements_are_replaced_while_they_know_more_than_x():
     found = measurement.replace(x, measurement.target, 0.8, 0.6, z)
     assert abs(float(found[:, 0].std()) - 0.6) < 0.015 and bool((found[:, 1] == 7).all())
     assert torch.equal(measurement.replace(x, measurement.target, 0.8, 0.3, z), x)
-    with pytest.raises(ValueError, match="holds exact measurements alone.*conditioner=pigdm"):
+    with pytest.raises(ValueError, match="works only with exact measurements.*conditioner=pigdm"):
         Projection().condition(ProbabilityFlow(), VP(), GaussianScore(VP()), measurement)
 
 
 def test_going_back_up_helps():
-    """Replacement alone ends at a variance that is too large; ten rounds come near the conditional."""
+    """One round ends at a variance that is too large; ten rounds come near the conditional."""
     count, sde = 1500, VP()
     measurement, x_1 = two_conditions(count)
     off = []
@@ -429,15 +431,15 @@ def test_particles_are_drawn_within_their_measurement():
     sampler = PredictorCorrector(Karras(), 30, Ancestral())
     x = run(TDS(particles=40), sampler, sde, score, measurement)
     assert torch.allclose(x[:, 0], x_0[:, 0].repeat_interleave(10), atol=1e-12) and x.shape == (20, 2)
-    alone = Measurement(measurement.operator, measurement.y[10:], 0.0, 10)
-    sampler, score = TDS(particles=40).condition(sampler, sde, score, alone)
+    second = Measurement(measurement.operator, measurement.y[10:], 0.0, 10)
+    sampler, score = TDS(particles=40).condition(sampler, sde, score, second)
     start, noise = (BlockNoise(0, 10, 10, (2,), torch.float64, stream=s) for s in ("prior", "sampler"))
     assert torch.allclose(sampler(sde, score, start() * sde.prior_std, noise), x[10:], atol=1e-9)
 
 
 @pytest.mark.parametrize("predictor", [EulerMaruyama(), ReverseDiffusion(), Ancestral()], ids=str)
 def test_weights_do_not_change_what_is_right_already(predictor):
-    """Of one Gaussian the guided steps are exact but for their length: the particles' law is the conditional's."""
+    """For one Gaussian the guided steps are exact except for their length: the particles have the conditional's law."""
     sde, draws = VP(), 1000
     measurement = measure(Half((2,), noise=0.5), torch.tensor([[1.0, 0.0]]), draws)
     sampler = PredictorCorrector(Karras(), 80, predictor)
@@ -448,7 +450,7 @@ def test_weights_do_not_change_what_is_right_already(predictor):
 
 
 def test_particles_end_at_what_they_and_the_measurement_say_of_x_0():
-    """E[x_0 | x_eps, y], where eps is so late that x_eps alone says little: its mean is the conditional's."""
+    """E[x_0 | x_eps, y] for an eps with so much noise that x_eps determines little: its mean is the conditional's."""
     sde, draws = VP(eps=0.3), 600
     measurement = measure(Half((2,), noise=0.5), torch.tensor([[1.0, 0.0]], dtype=torch.float64), draws)
     sampler = PredictorCorrector(Karras(), 30, Ancestral())
@@ -462,31 +464,31 @@ def test_particles_end_at_what_they_and_the_measurement_say_of_x_0():
 @pytest.mark.parametrize(
     "build, message",
     [
-        (lambda: DPS(scale=0.0), "conditioner.scale=0.0 must be positive"),
-        (lambda: DPS(steps=0), "conditioner.steps=0 must be at least 1"),
-        (lambda: PiGDM(0.0), "conditioner.sigma_data=0.0 must be positive"),
-        (lambda: PiGDM(bound=0.0), "conditioner.bound=0.0 must be positive, or null for none"),
-        (lambda: MMPS(bound=-1.0), "conditioner.bound=-1.0 must be positive"),
-        (lambda: DPS(bound=float("inf")), "conditioner.bound=inf must be positive"),
-        (lambda: TDS(bound=0.0), "conditioner.bound=0.0 must be positive"),
-        (lambda: SMCDiff(particles=1), "conditioner.particles=1 must be at least 2"),
-        (lambda: SMCDiff(steps=0), "conditioner.steps=0 must be at least 1"),
-        (lambda: SMCDiff(share=1.5), "conditioner.share=1.5 must be above 0"),
-        (lambda: SMCDiff(sigma_data=0.0), "conditioner.sigma_data=0.0 must be positive"),
-        (lambda: MMPS(iterations=0), "conditioner.iterations=0 must be at least 1"),
-        (lambda: MMPS(tolerance=1.0), "conditioner.tolerance=1.0 must be at least 0"),
-        (lambda: Projection(0), "conditioner.rounds=0 must be at least 1"),
-        (lambda: TDS(particles=1), "conditioner.particles=1 must be at least 2"),
-        (lambda: TDS(share=0.0), "conditioner.share=0.0 must be above 0"),
+        (lambda: DPS(scale=0.0), "`scale`=0.0 must be positive"),
+        (lambda: DPS(steps=0), "`steps`=0 must be at least 1"),
+        (lambda: PiGDM(0.0), "`sigma_data`=0.0 must be positive"),
+        (lambda: PiGDM(bound=0.0), "`bound`=0.0 must be positive, or null for none"),
+        (lambda: MMPS(bound=-1.0), "`bound`=-1.0 must be positive"),
+        (lambda: DPS(bound=float("inf")), "`bound`=inf must be positive"),
+        (lambda: TDS(bound=0.0), "`bound`=0.0 must be positive"),
+        (lambda: SMCDiff(particles=1), "`particles`=1 must be at least 2"),
+        (lambda: SMCDiff(steps=0), "`steps`=0 must be at least 1"),
+        (lambda: SMCDiff(share=1.5), "`share`=1.5 must be above 0"),
+        (lambda: SMCDiff(sigma_data=0.0), "`sigma_data`=0.0 must be positive"),
+        (lambda: MMPS(iterations=0), "`iterations`=0 must be at least 1"),
+        (lambda: MMPS(tolerance=1.0), "`tolerance`=1.0 must be at least 0"),
+        (lambda: Projection(0), "`rounds`=0 must be at least 1"),
+        (lambda: TDS(particles=1), "`particles`=1 must be at least 2"),
+        (lambda: TDS(share=0.0), "`share`=0.0 must be above 0"),
         (lambda: ExactPosterior(None), "conditioner=exact needs data whose density is a mixture"),
     ],
 )
-def test_mistakes_are_told(build, message):
+def test_mistakes_are_named(build, message):
     with pytest.raises(ValueError, match=message):
         build()
 
 
-def test_what_does_not_go_together_is_told():
+def test_what_does_not_go_together_is_refused():
     exact, score = measure(Half((2,)), torch.zeros(2, 2)), GaussianScore(VP())
     for conditioner, sampler, message in [
         (DPS(rule="gaussian"), make_sampler("em"), "divides by the measurement's noise, operator.noise=0"),

@@ -383,8 +383,8 @@ def test_particles_are_drawn_anew_before_few_of_them_carry_all():
 
 @pytest.mark.parametrize("conditioner, most", [(PiGDM, 2.0), (MMPS, 1.0)], ids=["pigdm", "mmps"])
 def test_guidance_does_not_overshoot(conditioner, most):
-    """Where the network's Jacobian is larger than a covariance, the denoised x moves at most to y by MMPS, and at most
-    until it is as far from y as before by PiGDM.
+    """The denoised x moves at most to y by MMPS, and at most until it is as far from y as before by PiGDM, although the
+    network's Jacobian is larger than a covariance.
     """
     from scoresde.samplers.guidance import state
 

@@ -202,7 +202,7 @@ def test_the_adaptive_solver_keeps_a_narrow_law_at_its_default_tolerances():
 
 
 def test_a_narrow_component_would_be_missed():
-    """What the battery is for: Tweedie's mean, and too few steps, are seen."""
+    """The battery detects Tweedie's mean, and too few steps."""
     score = Full(make_sde("vp"), *PROBLEMS["ridge"])
     for words in ({"last": "tweedie"}, {"steps": 12}):
         sampler = replace(make_sampler("unipc"), **words)
@@ -216,11 +216,11 @@ def test_a_ridge_of_1e4_to_1(sde_name):
     parts = two([0.97, 0.03], [[0.1, -0.1], [-1.6, 1.7]], [[1.0, 1e-4], [0.3, 3e-5]])
     coarse = make_sde(sde_name)
     found = {}
-    for label, sde in (("default", coarse), ("told", make("sde", f"sde={sde_name}", coarse.reaching(1e-5)))):
+    for label, sde in (("default", coarse), ("remedy", make("sde", f"sde={sde_name}", coarse.reaching(1e-5)))):
         score = Full(sde, *parts)
         x = make_sampler("unipc", steps=80)(sde, score, score.start(COUNT), torch.randn_like)
         found[label] = max(map(abs, score.pulls(x).values()))
-    assert found["told"] < 4 < found["default"]
+    assert found["remedy"] < 4 < found["default"]
 
 
 def test_what_reaches_a_level(sde):
@@ -229,8 +229,8 @@ def test_what_reaches_a_level(sde):
         word = sde.reaching(level)
         assert re.fullmatch(r"sde\.(eps|sigma_min)=\S+", word)
         key, _, value = word.removeprefix("sde.").partition("=")
-        told = replace(sde, **{key: float(value)})
-        assert 0.8 * level < math.exp(-float(told.ends()[1])) <= level * (1 + 1e-6)
+        changed = replace(sde, **{key: float(value)})
+        assert 0.8 * level < math.exp(-float(changed.ends()[1])) <= level * (1 + 1e-6)
 
 
 def test_churn_and_correctors_leave_narrow_laws_alone():

@@ -1,4 +1,4 @@
-"""task=impute and task=restore: what is measured, what is drawn, and what is said of it."""
+"""task=impute and task=restore: measurements, draws and metrics."""
 
 import json
 

@@ -71,7 +71,7 @@ def short(name: str, **keys):
 
 
 def draws_of(sde, sampler) -> int:
-    """How many normals a run takes."""
+    """Returns the number of normals that a run takes."""
     if isinstance(sampler, AnnealedLangevin):
         return sampler.levels * sampler.count
     if not isinstance(sampler, PredictorCorrector):
@@ -133,7 +133,7 @@ class Diagonal:
 
 
 def relative_errors(sde, sampler, score) -> tuple[float, float]:
-    """Of the mean, in stds, and of the variance at eps, started from the exact law at T."""
+    """Returns the errors of the mean, in stds, and of the variance at eps, from the exact law at T."""
     (m_T, v_T), (m, v) = (tuple(map(float, score.moments(t))) for t in (sde.T, sde.eps))
     mean, variance = law(sde, sampler, score, m_T, v_T)
     return (mean - m) / v**0.5, variance / v - 1
@@ -261,7 +261,7 @@ def lags(sampler) -> bool:
 
 @pytest.mark.parametrize("name", ["ve", "toy"])
 def test_langevin_alone_converges_with_its_number_of_steps(name):
-    """To its own stationary law, v / (1 - e/(2v)), which is p_eps up to e ~ sigma(eps)^2."""
+    """The variance converges to that of its stationary law, v / (1 - e/(2v)), which is p_eps up to e ~ sigma(eps)^2."""
     sde = make_sde(name)
     score, errors = GaussianScore(sde, 0.3, 0.8), []
     for count in (1, 5, 25):
@@ -378,9 +378,7 @@ def test_norm_rules_survive_a_score_of_zero(shape):
 
 
 def test_sample_norms_are_wrong_in_two_dimensions():
-    """Where a score happens to be small the step is huge: samples far out, and none with the kernel's rule. (As the
-    module warns.)
-    """
+    """The step is huge where a score happens to be small and sends samples far out; the kernel's rule sends none."""
     sde = make_sde("ve")
     score, count = GaussianScore(sde, 0.0, 1.0), 4000
     far = {}
@@ -429,7 +427,7 @@ def test_constant_images_are_the_oracle(sde):
 
 
 def labels(x: Tensor, components) -> Tensor:
-    """Which component each sample belongs to: the nearest mean."""
+    """Returns the component of each sample, the one with the nearest mean."""
     weights, means, stds = components
     return (x.double().flatten(1)[:, None] - means).square().sum(-1).argmin(1)
 
@@ -467,8 +465,8 @@ def test_vectors_of_a_mixture(name, sde_name):
 
 @pytest.mark.parametrize("name, sde_name", in_turn([name for name in SAMPLERS if not lags(make_sampler(name))], SDES))
 def test_images_of_a_mixture(name, sde_name):
-    """The same of images 3 x 8 x 6, each sampler under one SDE, started from p_T: constant images lie sqrt(D) times as
-    far apart, beyond some priors.
+    """The same test for images 3 x 8 x 6, each sampler under one SDE. It starts from p_T, since constant images lie
+    sqrt(D) times as far apart, beyond some priors.
     """
     sde, shape = make_sde(sde_name), (3, 8, 6)
     components, sampler, count = mixture(shape), make_sampler(name, steps=200), 600
@@ -486,7 +484,7 @@ def test_images_of_a_mixture(name, sde_name):
 
 
 def run_in_batches(sde, sampler, score, shape, count: int, batch: int) -> Tensor:
-    """As a task does: the prior and the steps have a stream each."""
+    """Runs a sampler as a task does: the prior and the steps have a stream each."""
     parts = []
     for first in range(0, count, batch):
         size = min(batch, count - first)
@@ -597,7 +595,7 @@ def test_width_is_the_table_of_last():
     ],
 )
 def test_an_unknown_last_step_is_refused(make_one):
-    with pytest.raises(ValueError, match="sampler.last=denoise must be one of flow, tweedie, none"):
+    with pytest.raises(ValueError, match="`last`=denoise must be one of flow, tweedie, none"):
         make_one("denoise")
 
 
@@ -646,7 +644,7 @@ def test_probability_flow_takes_no_noise():
 
 @pytest.mark.parametrize("name", [name for name in SAMPLERS if isinstance(make_sampler(name), PredictorCorrector)])
 def test_parts_can_be_swapped(name):
-    """What a sampler's yaml says of one part is not said to another in its place."""
+    """The keys that a sampler's yaml sets for one part are not passed to another part in its place."""
     found = make("sampler", f"sampler={name}", "sampler/grid=uniform", "sampler/predictor=ancestral")
     assert (found.grid, found.predictor) == (Uniform(), Ancestral())
 
@@ -722,18 +720,18 @@ def test_published_settings():
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda: PredictorCorrector(Uniform(), 0, Ancestral()), "sampler.steps=0"),
+        (lambda: PredictorCorrector(Uniform(), 0, Ancestral()), "`steps`=0"),
         (lambda: PredictorCorrector(Uniform(), 10), "sampler/predictor"),
-        (lambda: Langevin(snr=0.0), "sampler.corrector.snr=0.0"),
-        (lambda: Langevin(snr=math.nan), "sampler.corrector.snr=nan"),
-        (lambda: Langevin(count=0), "sampler.corrector.count=0"),
-        (lambda: Langevin(rule="norms"), "sampler.corrector.rule=norms"),
-        (lambda: Karras(0.0), "sampler.grid.rho=0.0"),
-        (lambda: Karras(math.nan), "sampler.grid.rho=nan"),
-        (lambda: ProbabilityFlow(method="euler"), "sampler.method=euler"),
-        (lambda: ProbabilityFlow(rtol=0.0), "sampler.rtol=0.0"),
-        (lambda: ProbabilityFlow(atol=-1.0), "sampler.atol=-1.0"),
-        (lambda: ProbabilityFlow(steps=0), "sampler.steps=0"),
+        (lambda: Langevin(snr=0.0), "`snr`=0.0"),
+        (lambda: Langevin(snr=math.nan), "`snr`=nan"),
+        (lambda: Langevin(count=0), "`count`=0"),
+        (lambda: Langevin(rule="norms"), "`rule`=norms"),
+        (lambda: Karras(0.0), "`rho`=0.0"),
+        (lambda: Karras(math.nan), "`rho`=nan"),
+        (lambda: ProbabilityFlow(method="euler"), "`method`=euler"),
+        (lambda: ProbabilityFlow(rtol=0.0), "`rtol`=0.0"),
+        (lambda: ProbabilityFlow(atol=-1.0), "`atol`=-1.0"),
+        (lambda: ProbabilityFlow(steps=0), "`steps`=0"),
     ],
 )
 def test_bad_arguments_name_the_key(call, message):
@@ -764,5 +762,5 @@ def test_auto_spends_its_budget(nfe, predictor):
 
 
 def test_auto_refuses_a_budget_of_nothing():
-    with pytest.raises(ValueError, match="sampler.nfe=2"):
+    with pytest.raises(ValueError, match="`nfe`=2"):
         Auto(nfe=2)

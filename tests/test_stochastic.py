@@ -75,7 +75,7 @@ def flow(name: str) -> tuple[SDE, Oracle, Tensor, Tensor]:
 @pytest.mark.parametrize("grid", [Karras(), LogSNR()])
 @pytest.mark.parametrize("name", THREE)
 def test_heun_is_of_order_two(name, grid):
-    """To the probability flow, by step halving; the median, since a sample on a ridge may fall to either side."""
+    """Step halving converges to the probability flow; the median, since a sample on a ridge may fall to either side."""
     sde, score, x, exact = flow(name)
     errors = {}
     for n in (40, 80, 160, 320):
@@ -254,7 +254,7 @@ def test_a_constant_remainder_is_integrated_exactly(sde, step, eta):
 @pytest.mark.parametrize("step, eta, order", [(SEA, 1.0, 2), (SEA, 0.5, 1), (ShARK, 1.0, 2), (ShARK, 0.5, 2)])
 @pytest.mark.parametrize("name", THREE)
 def test_weak_order_on_a_gaussian(name, step, eta, order):
-    """Of the mean and the variance at eps."""
+    """The errors of the mean and of the variance at eps fall with the weak order."""
     sde, errors = make_sde(name), {}
     for n in (80, 160, 320):
         sampler = PredictorCorrector(Karras(), n, step(eta), last="none")
@@ -384,7 +384,7 @@ FLOOR = 3.0  # of 1/sqrt(count): what the shares of the modes, drawn at random, 
 
 @pytest.mark.parametrize("d", [1, 2, 8, 64])
 def test_distance_falls_with_the_tolerance(d):
-    """Down to the sampling floor, in few dimensions as in many."""
+    """The distance falls to the sampling floor, in few dimensions as in many."""
     coarse, fine = (distance_at("vp", d, tolerance, COUNTS[d]) for tolerance in (0.5, 0.02))
     floor = FLOOR / math.sqrt(COUNTS[d])
     assert fine < floor and coarse > 1.5 * fine
@@ -392,11 +392,11 @@ def test_distance_falls_with_the_tolerance(d):
 
 def test_fresh_noise_after_a_rejection_would_be_seen(monkeypatch):
     """The published algorithm's bias: with rejected increments forgotten, no tolerance brings the distance down."""
-    monkeypatch.setattr(adaptive.Memory, "put_back", lambda *_: None)
+    monkeypatch.setattr(adaptive.NoiseStack, "put_back", lambda *_: None)
     assert all(distance_at("vp", 1, tolerance, 8000) > 1.3 * FLOOR / math.sqrt(8000) for tolerance in (0.05, 0.02))
 
 
-def walk(memory: adaptive.Memory, count: int, reject) -> tuple[Tensor, Tensor]:
+def walk(memory: adaptive.NoiseStack, count: int, reject) -> tuple[Tensor, Tensor]:
     """Brownian motions on [1, 0] in steps of random size, rejected by a rule that looks at their noise: W(0) and how
     often a sample was rejected.
     """
@@ -425,7 +425,9 @@ def large(increment: Tensor, span: Tensor) -> Tensor:
 def test_rejections_leave_brownian_motion_alone():
     """After many rejections that look at the noise, W is still N(0, t): its mean, its variance and its tails."""
     count = 20_000
-    total, rejections = walk(adaptive.Memory(torch.zeros(count, 1, dtype=torch.float64), torch.float64), count, large)
+    total, rejections = walk(
+        adaptive.NoiseStack(torch.zeros(count, 1, dtype=torch.float64), torch.float64), count, large
+    )
     assert float(rejections.mean()) > 5
     assert abs(float(total.mean())) < 4 / math.sqrt(count)
     assert abs(float(total.var()) - 1) < 4 * math.sqrt(2 / count)
@@ -434,15 +436,15 @@ def test_rejections_leave_brownian_motion_alone():
 
 
 def test_forgotten_rejections_would_be_seen(monkeypatch):
-    monkeypatch.setattr(adaptive.Memory, "put_back", lambda *_: None)
+    monkeypatch.setattr(adaptive.NoiseStack, "put_back", lambda *_: None)
     count = 4000
-    total, _ = walk(adaptive.Memory(torch.zeros(count, 1, dtype=torch.float64), torch.float64), count, large)
+    total, _ = walk(adaptive.NoiseStack(torch.zeros(count, 1, dtype=torch.float64), torch.float64), count, large)
     assert abs(float(total.mean())) > 10 / math.sqrt(count)
 
 
 def test_bridges_by_hand():
     """A rejected increment comes back in pieces that add up to it, each from the Brownian bridge."""
-    memory = adaptive.Memory(torch.zeros(50_000, 1, dtype=torch.float64), torch.float64)
+    memory = adaptive.NoiseStack(torch.zeros(50_000, 1, dtype=torch.float64), torch.float64)
     ones = torch.ones(50_000, dtype=torch.float64)
     z = torch.randn(4, 50_000, 1, dtype=torch.float64)
     whole = memory.take(ones, 0.8 * ones, z[0])
@@ -455,7 +457,7 @@ def test_bridges_by_hand():
     torch.testing.assert_close(memory.take(ones, 0.2 * ones, z[2]), part)
     assert bool((memory.end(0.0) == 0.2).all())
     torch.testing.assert_close(memory.take(ones, 0.6 * ones, z[3]), whole - part)
-    assert not bool(memory.known.any())
+    assert not bool(memory.filled.any())
 
 
 def test_the_adaptive_solver_is_exact_on_its_gaussian(sde, shape, dtype):
@@ -599,23 +601,23 @@ def test_a_network_and_its_plain_score_agree():
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda: Heun(churn=-1.0), "sampler.predictor.churn=-1.0"),
-        (lambda: Heun(churn=math.nan), "sampler.predictor.churn=nan"),
-        (lambda: Heun(churn_min=-1.0), "sampler.predictor.churn_min=-1.0"),
-        (lambda: Heun(churn_min=2.0, churn_max=1.0), "sampler.predictor.churn_max=1.0"),
-        (lambda: Heun(noise=0.0), "sampler.predictor.noise=0.0"),
-        (lambda: Restart(noise=-1.0), "sampler.predictor.noise=-1.0"),
-        (lambda: Restart(rho=0.0), "sampler.predictor.rho=0.0"),
-        (lambda: Restart(intervals=((0.3, 0.06, 2, 2),)), "sampler.predictor.intervals"),
-        (lambda: Restart(intervals=((0.06, 0.3, 0, 2),)), "sampler.predictor.intervals"),
-        (lambda: Restart(intervals=((0.06, 0.3, 2, 0),)), "sampler.predictor.intervals"),
-        (lambda: SEA(eta=-1.0), "sampler.predictor.eta=-1.0"),
-        (lambda: ShARK(sigma_data=math.nan), "sampler.predictor.sigma_data=nan"),
-        (lambda: AdaptiveSDE(rtol=0.0), "sampler.rtol=0.0"),
-        (lambda: AdaptiveSDE(atol=2.0), "sampler.atol=2.0"),
-        (lambda: AdaptiveSDE(safety=1.0), "sampler.safety=1.0"),
-        (lambda: AdaptiveSDE(exponent=0.0), "sampler.exponent=0.0"),
-        (lambda: AdaptiveSDE(sigma_data=0.0), "sampler.sigma_data=0.0"),
+        (lambda: Heun(churn=-1.0), "`churn`=-1.0"),
+        (lambda: Heun(churn=math.nan), "`churn`=nan"),
+        (lambda: Heun(churn_min=-1.0), "`churn_min`=-1.0"),
+        (lambda: Heun(churn_min=2.0, churn_max=1.0), "`churn_max`=1.0"),
+        (lambda: Heun(noise=0.0), "`noise`=0.0"),
+        (lambda: Restart(noise=-1.0), "`noise`=-1.0"),
+        (lambda: Restart(rho=0.0), "`rho`=0.0"),
+        (lambda: Restart(intervals=((0.3, 0.06, 2, 2),)), "`intervals`"),
+        (lambda: Restart(intervals=((0.06, 0.3, 0, 2),)), "`intervals`"),
+        (lambda: Restart(intervals=((0.06, 0.3, 2, 0),)), "`intervals`"),
+        (lambda: SEA(eta=-1.0), "`eta`=-1.0"),
+        (lambda: ShARK(sigma_data=math.nan), "`sigma_data`=nan"),
+        (lambda: AdaptiveSDE(rtol=0.0), "`rtol`=0.0"),
+        (lambda: AdaptiveSDE(atol=2.0), "`atol`=2.0"),
+        (lambda: AdaptiveSDE(safety=1.0), "`safety`=1.0"),
+        (lambda: AdaptiveSDE(exponent=0.0), "`exponent`=0.0"),
+        (lambda: AdaptiveSDE(sigma_data=0.0), "`sigma_data`=0.0"),
     ],
 )
 def test_bad_arguments_name_the_key(call, message):

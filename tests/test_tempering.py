@@ -1,4 +1,4 @@
-"""What a temperature does to a Gaussian, exactly, under every sampler; and to modes."""
+"""The exact effect of a temperature on a Gaussian, under every sampler, and its effect on modes."""
 
 import json
 import math
@@ -75,8 +75,8 @@ def test_temperature_1_changes_no_bit():
 
 @pytest.mark.parametrize("T", [0.5, 0.8])
 def test_a_score_divided_by_T_is_neither_density(T):
-    """What the module's text says of it: variance s^2 T/(2 - T) by the reverse SDE, and a std that depends on sigma(T)
-    by the flow.
+    """It gives a variance s^2 T/(2 - T) by the reverse SDE, and by the flow a std that depends on sigma(T), as the
+    module's text says.
     """
     sde = VE(sigma_max=50.0)
     exact = GaussianScore(sde, 0.0, S)
