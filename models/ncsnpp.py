@@ -24,6 +24,7 @@ they are told the log of sigma/2 here.
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -128,6 +129,64 @@ class Combine(nn.Module):
         return self.conv(image) + h if self.method == "sum" else torch.cat([self.conv(image), h], dim=1)
 
 
+@dataclass(frozen=True)
+class Layers:
+    """Makes the layers of a network that all its levels share the options of.
+
+    Arguments:
+        noise: the length of the noise level's features; 0 for none.
+        rescale: whether sums are divided by sqrt(2).
+        scale: the variance at which a branch's last layer starts.
+        residual: the kind of block, ``biggan`` or ``ddpm``.
+        learnt: whether ``ddpm`` blocks are resampled by a convolution.
+    """
+
+    noise: int
+    dropout: float
+    rescale: bool
+    scale: float
+    heads: int
+    groups: int | None
+    resample: Resample
+    residual: str
+    learnt: bool
+
+    def block(self, inside: int, outside: int, direction: Literal["same", "down", "up"] = "same") -> Residual:
+        """Returns a residual block."""
+        return Residual(
+            inside, outside, self.noise, self.dropout, self.rescale, self.scale, self.resample, direction, self.groups
+        )
+
+    def attention(self, channels: int) -> Attention:
+        """Returns self-attention over a feature map."""
+        if channels % self.heads:
+            raise ValueError(f"`heads`={self.heads} must divide the {channels} channels of every level with attention")
+        return Attention(channels, self.heads, self.rescale, self.scale, self.groups)
+
+    def halving(self, channels: int) -> nn.Module:
+        """Returns what leads from one level to the next coarser one."""
+        if self.residual == "biggan":
+            return self.block(channels, channels, "down")
+        return Down(channels, channels, self.resample, self.learnt)
+
+    def doubling(self, channels: int) -> nn.Module:
+        """Returns what leads from one level to the next finer one."""
+        if self.residual == "biggan":
+            return self.block(channels, channels, "up")
+        return Up(channels, channels, self.resample, self.learnt)
+
+
+def noise_features(
+    embedding: str, width: int, fourier_scale: float, data_range: float, clock: Clock | None
+) -> nn.Module | None:
+    """Returns the embedding of the noise level; None for ``none``."""
+    if embedding == "fourier":
+        return RandomFourier(width, fourier_scale, data_range)
+    if embedding == "positional":
+        return Positional(width, clock)
+    return NoiseEmbedding(width) if embedding == "smooth" else None
+
+
 class NCSNpp(nn.Module):
     """F(x, c) for images of any height, width and number of channels.
 
@@ -200,84 +259,91 @@ class NCSNpp(nn.Module):
         self.taps = None if fir_kernel is None else [float(each) for each in fir_kernel]
         self.weight = math.sqrt(0.5) if skip_rescale else 1.0
         noise = 0 if embedding == "none" and not condition else 4 * width
-        self.features = {
-            "fourier": lambda: RandomFourier(width, fourier_scale, data_range),
-            "positional": lambda: Positional(width, clock),
-            "smooth": lambda: NoiseEmbedding(width),
-            "none": lambda: None,
-        }[embedding]()
+        self.features = noise_features(embedding, width, fourier_scale, data_range, clock)
         if self.features is not None:
-            told = 2 * width if embedding == "fourier" else width
-            self.noise = nn.Sequential(start(nn.Linear(told, noise)), nn.SiLU(), start(nn.Linear(noise, noise)))
+            inside = 2 * width if embedding == "fourier" else width
+            self.noise = nn.Sequential(start(nn.Linear(inside, noise)), nn.SiLU(), start(nn.Linear(noise, noise)))
 
-        resample = Resample(fir_kernel)
-        channels, levels = [width * each for each in multipliers], len(multipliers)
-        self.channels = channels
-        sides = [math.ceil(max(shape[1:]) / 2**level) for level in range(levels)]
+        # The order in which layers are made decides the random numbers of their weights.
+        self.resample, self.channels = Resample(fir_kernel), [width * each for each in multipliers]
+        layers = Layers(
+            noise, dropout, skip_rescale, init_scale, heads, groups, self.resample, residual, resample_with_conv
+        )
+        sides = [math.ceil(max(shape[1:]) / 2**level) for level in range(len(multipliers))]
         attends = [side in tuple(attention) for side in sides]
-
-        def block(inside: int, outside: int, direction: str = "same") -> Residual:
-            return Residual(inside, outside, noise, dropout, skip_rescale, init_scale, resample, direction, groups)
-
-        def attend(size: int) -> Attention:
-            if size % heads:
-                raise ValueError(f"`heads`={heads} must divide the {size} channels of every level with attention")
-            return Attention(size, heads, skip_rescale, init_scale, groups)
-
-        self.resample = resample
         self.first = start(nn.Conv2d(shape[0], width, 3, padding=1))
-        skips, now, image = [width], width, shape[0]
-        self.down = nn.ModuleList()
-        for level in range(levels):
-            stage = nn.ModuleDict({"blocks": nn.ModuleList(), "attention": nn.ModuleList()})
-            for _ in range(blocks):
-                stage["blocks"].append(block(now, channels[level]))
-                now = channels[level]
-                if attends[level]:
-                    stage["attention"].append(attend(now))
-                skips.append(now)
-            if level < levels - 1:
-                stage["reduce"] = (
-                    block(now, now, "down") if residual == "biggan" else Down(now, now, resample, resample_with_conv)
-                )
-                if progressive_input == "input_skip":
-                    stage["join"] = Combine(image, now, combine)
-                    now *= 2 if combine == "cat" else 1
-                elif progressive_input == "residual":
-                    stage["join"] = Down(image, now, resample, True)
-                    image = now
-                skips.append(now)
-            self.down.append(stage)
-        self.middle = nn.ModuleList([block(now, now), attend(now), block(now, now)])
-        self.up = nn.ModuleList()
-        for level in reversed(range(levels)):
-            stage = nn.ModuleDict({"blocks": nn.ModuleList(), "attention": nn.ModuleList()})
-            for i in range(blocks + 1):
-                stage["blocks"].append(block(now + skips.pop(), channels[level]))
-                now = channels[level]
-                if attends[level] and (i == blocks or attention_up == "all"):
-                    stage["attention"].append(attend(now))
-            if progressive == "output_skip" or progressive == "residual" and level == levels - 1:
-                stage["norm"] = group_norm(now, groups)
-                image = shape[0] if progressive == "output_skip" else now
-                stage["image"] = start(
-                    nn.Conv2d(now, image, 3, padding=1), init_scale if progressive == "output_skip" else 1
-                )
-            elif progressive == "residual":
-                stage["image"] = Up(image, now, resample, True)
-                image = now
-            if level:
-                stage["enlarge"] = (
-                    block(now, now, "up") if residual == "biggan" else Up(now, now, resample, resample_with_conv)
-                )
-            self.up.append(stage)
+        self.down, skips = self.way_down(layers, shape[0], width, attends)
+        now = skips[-1]
+        self.middle = nn.ModuleList([layers.block(now, now), layers.attention(now), layers.block(now, now)])
+        self.up = self.way_up(layers, shape[0], skips, attends)
         if progressive != "output_skip":
-            self.last_norm = group_norm(now, groups)
-            self.last = start(nn.Conv2d(now, shape[0], 3, padding=1), init_scale)
+            self.last_norm = group_norm(self.channels[0], groups)
+            self.last = start(nn.Conv2d(self.channels[0], shape[0], 3, padding=1), init_scale)
         for module in self.modules():
             if isinstance(module, Down | Up) and module.conv is not None:
                 start(module.conv)
         self.known = ConditionEmbedding(condition, noise) if condition else None
+
+    def way_down(self, layers: Layers, image: int, now: int, attends: list[bool]) -> tuple[nn.ModuleList, list[int]]:
+        """Returns the stages from the finest resolution to the coarsest, and the channels of the skips from them.
+
+        Arguments:
+            image: the channels of the image.
+            now: the channels after the first layer.
+            attends: for each level, whether it has attention.
+        """
+        skips, stages = [now], nn.ModuleList()
+        for level, channels in enumerate(self.channels):
+            stage = nn.ModuleDict({"blocks": nn.ModuleList(), "attention": nn.ModuleList()})
+            for _ in range(self.blocks):
+                stage["blocks"].append(layers.block(now, channels))
+                now = channels
+                if attends[level]:
+                    stage["attention"].append(layers.attention(now))
+                skips.append(now)
+            if level < len(self.channels) - 1:
+                stage["reduce"] = layers.halving(now)
+                if self.progressive_input == "input_skip":
+                    stage["join"] = Combine(image, now, self.combine)
+                    now *= 2 if self.combine == "cat" else 1
+                elif self.progressive_input == "residual":
+                    stage["join"] = Down(image, now, self.resample, True)
+                    image = now
+                skips.append(now)
+            stages.append(stage)
+        return stages, skips
+
+    def way_up(self, layers: Layers, image: int, skips: list[int], attends: list[bool]) -> nn.ModuleList:
+        """Returns the stages from the coarsest resolution to the finest.
+
+        Arguments:
+            image: the channels of the image.
+            skips: the channels of the skips, which are taken from the end.
+            attends: for each level, whether it has attention.
+        """
+        now, output, stages = skips[-1], image, nn.ModuleList()
+        for level in reversed(range(len(self.channels))):
+            stage = nn.ModuleDict({"blocks": nn.ModuleList(), "attention": nn.ModuleList()})
+            for i in range(self.blocks + 1):
+                stage["blocks"].append(layers.block(now + skips.pop(), self.channels[level]))
+                now = self.channels[level]
+                if attends[level] and (i == self.blocks or self.attention_up == "all"):
+                    stage["attention"].append(layers.attention(now))
+            coarsest = level == len(self.channels) - 1
+            if self.progressive == "output_skip":
+                stage["norm"] = group_norm(now, self.groups)
+                stage["image"] = start(nn.Conv2d(now, output, 3, padding=1), layers.scale)
+            elif self.progressive == "residual" and coarsest:
+                stage["norm"] = group_norm(now, self.groups)
+                stage["image"] = start(nn.Conv2d(now, now, 3, padding=1))
+                image = now
+            elif self.progressive == "residual":
+                stage["image"] = Up(image, now, self.resample, True)
+                image = now
+            if level:
+                stage["enlarge"] = layers.doubling(now)
+            stages.append(stage)
+        return stages
 
     def parts(self) -> Iterator[nn.Module]:
         """The modules with weights in the order in which x meets them, for :mod:`scoresde.models.published`."""
