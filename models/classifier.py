@@ -113,9 +113,9 @@ class MLPClassifier(nn.Module):
             raise ValueError(
                 f"classifier=mlp takes vectors of shape (D,), the data have {tuple(shape)}; type classifier=unet"
             )
-        at_least_one(width=width, depth=depth)
-        if fourier < 0:
-            raise ValueError(f"`fourier`={fourier} must be at least 0")
+        for key, value, least in (("width", width, 1), ("depth", depth, 1), ("fourier", fourier, 0)):
+            if value < least:
+                raise ValueError(f"`{key}`={value} must be at least {least}")
         self.features, self.noise = FourierFeatures(shape[0], fourier, fourier_scale), NoiseEmbedding(32)
         self.layers = nn.ModuleList(nn.Linear(self.features.width if i == 0 else width, width) for i in range(depth))
         self.shifts = nn.ModuleList(nn.Linear(32, width, bias=False) for _ in range(depth))
@@ -174,9 +174,3 @@ class UNetClassifier(nn.Module):
             for block in level:
                 h = block(h, noise)
         return self.logits(self.last(h).mean((2, 3)))
-
-
-def at_least_one(**values: int) -> None:
-    for key, value in values.items():
-        if value < 1:
-            raise ValueError(f"classifier.{key}={value} must be at least 1")

@@ -219,7 +219,7 @@ def test_the_table_of_a_file():
 
 
 def test_what_no_table_has():
-    with pytest.raises(ValueError, match="task.scales=1 must be at least 2"):
+    with pytest.raises(ValueError, match="`scales`=1 must be at least 2"):
         Export(scales=1)
 
 

@@ -302,7 +302,7 @@ def test_what_cannot_be_written(tmp_path, words, says):
     assert not (tmp_path / "store").exists()  # told before anything is trained
 
 
-@pytest.mark.parametrize("keys, says", [({"step": -5}, "task.step=-5"), ({"ema": 7.0}, "task.ema=7.0")])
+@pytest.mark.parametrize("keys, says", [({"step": -5}, "`step`=-5"), ({"ema": 7.0}, "`ema`=7.0")])
 def test_what_no_training_has_is_not_noted(keys, says):
     with pytest.raises(ValueError, match=f"{says} must"):
         Export(**keys)
@@ -384,8 +384,8 @@ def test_diffusers_trains_and_its_folder_is_read(tmp_path):
     [
         ({"shape": (2,)}, "model=diffusers takes images"),
         ({"block_out_channels": (8,)}, "must be of one length, a value a level"),
-        ({"norm_num_groups": 3}, "model.norm_num_groups=3 must divide .*; type model.norm_num_groups=8"),
-        ({"block_out_channels": (48, 96), "norm_num_groups": 32}, "must divide .*; type model.norm_num_groups=24"),
+        ({"norm_num_groups": 3}, "`norm_num_groups`=3 must divide .*; type `norm_num_groups`=8"),
+        ({"block_out_channels": (48, 96), "norm_num_groups": 32}, "must divide .*; type `norm_num_groups`=24"),
         ({"down_block_types": ("Typo", "DownBlock2D")}, "diffusers refuses these keys"),
     ],
 )

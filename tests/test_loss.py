@@ -200,9 +200,9 @@ def test_a_blend_is_the_sum_of_its_parts(sde, dtype):
 
 def test_a_blend_has_some_of_both():
     for share in (0.0, 1.0):
-        with pytest.raises(ValueError, match=r"levels.share=.* must lie between 0 and 1; type .*share=0.75"):
+        with pytest.raises(ValueError, match=r"`share`=.* must lie between 0 and 1; type `share`=0.75"):
             levels.Blend(share)
-    with pytest.raises(ValueError, match=r"levels.std=0.0 must be positive"):
+    with pytest.raises(ValueError, match=r"`std`=0.0 must be positive"):
         levels.Blend(0.5, std=0.0)
 
 
@@ -211,7 +211,7 @@ def test_clean_and_one_level(sde, dtype):
     assert torch.equal(levels.Clean().times(sde, unit), torch.full_like(unit, sde.eps))
     t = levels.One(0.3).times(sde, unit)
     torch.testing.assert_close(sde.sigma(t) / sde.alpha(t), torch.full_like(t, 0.3), rtol=1e-3, atol=0)
-    with pytest.raises(ValueError, match=r"noise_to_signal=1000000000.0 lies outside the SDE's levels"):
+    with pytest.raises(ValueError, match=r"`noise_to_signal`=1000000000.0 lies outside the SDE's levels"):
         levels.One(1e9).times(sde, unit)
 
 
@@ -248,7 +248,7 @@ def test_log_normal_levels_have_their_law():
     assert float(logs.mean()) == pytest.approx(-1.2, abs=1e-3) and float(logs.std()) == pytest.approx(1.2, abs=2e-3)
     twice = levels.LogNormal(-1.2, 1.2, sigma_data=1.0).times(sde, torch.tensor([0.5], dtype=torch.float64))
     assert float(twice.log()) == pytest.approx(-1.2 + math.log(2), abs=1e-3)
-    with pytest.raises(ValueError, match=r"levels.mean=15.0 and .*put no level between"):
+    with pytest.raises(ValueError, match=r"`mean`=15.0 and `std`=0.1 put no level between"):
         levels.LogNormal(15.0, 0.1).times(sde, torch.rand(3))
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from scoresde.conf import schema
 from scoresde.models import EDM, MLP, Denoiser, EnergyGradient, Noise, Oracle, Score, ScoreModel, UNet, Velocity
 from scoresde.models.embedding import FourierFeatures, NoiseEmbedding
 from scoresde.sde_lib import Counted, affine
@@ -359,18 +360,18 @@ def test_energy_without_and_with_gradients():
     "call, message",
     [
         (lambda: MLP((1, 8, 8)), "model=unet"),
-        (lambda: MLP((2,), width=0), "model.width=0"),
-        (lambda: MLP((2,), depth=0), "model.depth=0"),
-        (lambda: MLP((2,), fourier=-1), "model.fourier=-1"),
-        (lambda: MLP((2,), dropout=1.0), "model.dropout=1.0"),
+        (lambda: MLP((2,), width=0), "`width`=0"),
+        (lambda: MLP((2,), depth=0), "`depth`=0"),
+        (lambda: MLP((2,), fourier=-1), "`fourier`=-1"),
+        (lambda: MLP((2,), dropout=1.0), "`dropout`=1.0"),
         (lambda: UNet((2,)), "model=mlp"),
-        (lambda: UNet((1, 8, 8), channels=[]), "model.channels="),
-        (lambda: UNet((1, 8, 8), blocks=0), "model.blocks=0"),
-        (lambda: UNet((1, 8, 8), dropout=-0.1), "model.dropout=-0.1"),
-        (lambda: UNet((1, 8, 8), heads=3), "model.heads=3"),
-        (lambda: UNet((1, 8, 8), heads=0), "model.heads=0"),
-        (lambda: EDM(0.0), "parameterisation.sigma_data=0.0"),
-        (lambda: EDM(math.nan), "parameterisation.sigma_data=nan"),
+        (lambda: UNet((1, 8, 8), channels=[]), "`channels`="),
+        (lambda: UNet((1, 8, 8), blocks=0), "`blocks`=0"),
+        (lambda: UNet((1, 8, 8), dropout=-0.1), "`dropout`=-0.1"),
+        (lambda: UNet((1, 8, 8), heads=3), "`heads`=3"),
+        (lambda: UNet((1, 8, 8), heads=0), "`heads`=0"),
+        (lambda: EDM(0.0), "`sigma_data`=0.0"),
+        (lambda: EDM(math.nan), "`sigma_data`=nan"),
     ],
 )
 def test_bad_arguments_name_the_key(call, message):
@@ -380,3 +381,39 @@ def test_bad_arguments_name_the_key(call, message):
 
 def test_the_rows_by_name():
     assert {kind.__name__ for kind in KINDS} >= {kind.__name__ for kind in (Score, Noise, Denoiser, Velocity, EDM)}
+
+
+IMAGE, POINT = {"shape": [1, 8, 8]}, {"shape": [2]}
+
+
+@pytest.mark.parametrize(
+    "target, keys, key",
+    [
+        *(("MLP", POINT | {name: -1}, name) for name in ("width", "depth", "fourier", "dropout")),
+        ("MLP", POINT | {"embedding": "fourier"}, "embedding"),
+        *(("UNet", IMAGE | {name: value}, name) for name, value in [("channels", []), ("blocks", 0), ("heads", 3)]),
+        ("UNet", IMAGE | {"dropout": 1.0}, "dropout"),
+        ("UNet", IMAGE | {"pixel_features": [0.0]}, "pixel_features"),
+        ("UNet", IMAGE | {"pixel_unit": 0.0}, "pixel_unit"),
+        *(("ADM", IMAGE | {name: value}, name) for name, value in [("channels", []), ("head_channels", 0)]),
+        ("ADM", IMAGE | {"dropout": 1.0}, "dropout"),
+        *(("DiT", IMAGE | {name: 0}, name) for name in ("patch", "depth", "heads", "width", "ratio")),
+        ("RefineNet", IMAGE | {"channels": 0}, "channels"),
+        *(("NCSNpp", IMAGE | {name: -1}, name) for name in ("width", "blocks", "heads", "dropout", "init_scale")),
+        *(("NCSNpp", IMAGE | {name: -1}, name) for name in ("groups", "data_range")),
+        *(("NCSNpp", IMAGE | {name: []}, name) for name in ("multipliers", "fir_kernel")),
+        ("NCSNpp", IMAGE | {"width": 6, "heads": 5, "attention": [8]}, "heads"),
+        ("NCSNpp", IMAGE | {"clock": {"_target_": "models.Clock", "sde": {"_target_": "sde_lib.VP"}}}, "clock"),
+        *(("MLPClassifier", POINT | {"classes": 3, name: -1}, name) for name in ("width", "depth", "fourier")),
+        ("UNetClassifier", IMAGE | {"classes": 3, "channels": []}, "channels"),
+        ("UNetClassifier", IMAGE | {"classes": 3, "dropout": 1.0}, "dropout"),
+        ("FeatureCNN", IMAGE | {"classes": 3, "channels": []}, "channels"),
+        ("FeatureCNN", IMAGE | {"classes": 3, "dropout": 1.0}, "dropout"),
+        *(("FeatureMLP", POINT | {"classes": 3, name: -1}, name) for name in ("width", "depth", "dropout")),
+        ("EDM", {"sigma_data": 0.0}, "sigma_data"),
+    ],
+)
+def test_a_refusal_names_the_key_in_full(target, keys, key):
+    with pytest.raises(ValueError, match=rf"a\.b\.{key}\b") as caught:
+        schema.build({"_target_": f"models.{target}", **keys}, "a.b")
+    assert "`" not in str(caught.value)

@@ -265,9 +265,9 @@ def test_a_network_is_named_by_its_optimiser_and_adam_by_none():
 @pytest.mark.parametrize(
     "keys, message",
     [
-        ({"optimiser": "sgd"}, "training.optimiser=sgd must be adam or muon"),
-        ({"momentum": 1.0}, r"training.momentum=1.0 must lie in \[0, 1\); type training.momentum=0.95"),
-        ({"momentum": -0.1}, "training.momentum=-0.1 must lie in"),
+        ({"optimiser": "sgd"}, "`optimiser`=sgd must be adam or muon"),
+        ({"momentum": 1.0}, r"`momentum`=1.0 must lie in \[0, 1\); type `momentum`=0.95"),
+        ({"momentum": -0.1}, "`momentum`=-0.1 must lie in"),
     ],
 )
 def test_bad_keys_are_refused(keys, message):

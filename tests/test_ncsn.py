@@ -81,7 +81,7 @@ def test_it_can_be_an_energy():
 def test_mistakes_are_named():
     with pytest.raises(ValueError, match="model=ncsn takes images of shape"):
         RefineNet((2,))
-    with pytest.raises(ValueError, match="model.channels=0 must be at least 1"):
+    with pytest.raises(ValueError, match="`channels`=0 must be at least 1"):
         RefineNet((1, 8, 8), 0)
 
 

@@ -384,15 +384,15 @@ def test_y_reaches_the_output():
     "keys, says",
     [
         ({"shape": (2,)}, "model=ncsnpp takes images"),
-        ({"width": 7}, "model.width=7 must be even and at least 4"),
-        ({"multipliers": []}, r"model.multipliers=\[\] must be whole numbers from 1"),
-        ({"blocks": 0}, "model.blocks=0 must be at least 1"),
-        ({"heads": 3}, "model.heads=3 must divide the 16 channels"),
-        ({"dropout": 1.0}, r"model.dropout=1.0 must lie in \[0, 1\)"),
-        ({"init_scale": -1.0}, "model.init_scale=-1.0 must not be negative"),
-        ({"data_range": 0.0}, "model.data_range=0.0 must be positive"),
-        ({"fir_kernel": [1.0]}, r"model.fir_kernel=\[1.0\] must be two taps or more"),
-        ({"clock": Clock(make_sde("vp"))}, "model.clock is for model.embedding=positional, and this is fourier"),
+        ({"width": 7}, "`width`=7 must be even and at least 4"),
+        ({"multipliers": []}, r"`multipliers`=\[\] must be whole numbers from 1"),
+        ({"blocks": 0}, "`blocks`=0 must be at least 1"),
+        ({"heads": 3}, "`heads`=3 must divide the 16 channels"),
+        ({"dropout": 1.0}, r"`dropout`=1.0 must lie in \[0, 1\)"),
+        ({"init_scale": -1.0}, "`init_scale`=-1.0 must not be negative"),
+        ({"data_range": 0.0}, "`data_range`=0.0 must be positive"),
+        ({"fir_kernel": [1.0]}, r"`fir_kernel`=\[1.0\] must be two taps or more"),
+        ({"clock": Clock(make_sde("vp"))}, "`clock` is for `embedding`=positional, and this is fourier"),
     ],
 )
 def test_mistakes(keys, says):
@@ -416,6 +416,6 @@ def test_what_the_published_layout_does_not_know(keys, says):
 @pytest.mark.parametrize("width, groups", [(4, 32), (48, 32), (32, 5), (32, 64), (6, 9), (30, 7)])
 def test_the_width_that_a_refusal_names_is_accepted(width, groups):
     keys = {"shape": (1, 4, 4), "multipliers": (1,), "blocks": 1, "embedding": "positional", "groups": groups}
-    with pytest.raises(ValueError, match=f"model.groups={groups} must divide model.width={width}") as caught:
+    with pytest.raises(ValueError, match=f"`groups`={groups} must divide `width`={width}") as caught:
         NCSNpp(**keys, width=width)
-    NCSNpp(**keys, width=int(str(caught.value).split("Type model.width=")[1].split(",")[0]))
+    NCSNpp(**keys, width=int(str(caught.value).split("Type `width`=")[1].split(",")[0]))

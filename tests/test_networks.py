@@ -214,13 +214,16 @@ def test_places_are_all_different():
     "make, says",
     [
         (lambda: ADM((2,)), "model=adm takes images"),
-        (lambda: ADM((1, 8, 8), channels=()), r"model.channels=\[\]"),
-        (lambda: ADM((1, 8, 8), channels=(48,), head_channels=32), "head_channels=32 must divide .*head_channels=48"),
-        (lambda: ADM((1, 8, 8), dropout=1.0), r"model.dropout=1.0 must lie in \[0, 1\)"),
+        (lambda: ADM((1, 8, 8), channels=()), r"`channels`=\[\]"),
+        (
+            lambda: ADM((1, 8, 8), channels=(48,), head_channels=32),
+            "`head_channels`=32 must divide .*type `head_channels`=48",
+        ),
+        (lambda: ADM((1, 8, 8), dropout=1.0), r"`dropout`=1.0 must lie in \[0, 1\)"),
         (lambda: DiT((2,)), "model=dit takes images"),
-        (lambda: DiT((1, 8, 8), width=10), "model.width=10 must be a multiple of 4 and of model.heads=4"),
-        (lambda: DiT((1, 8, 8), patch=0), "model.patch=0 must be at least 1"),
-        (lambda: DiT((1, 8, 8), ratio=0.0), "model.ratio=0.0 must be positive"),
+        (lambda: DiT((1, 8, 8), width=10), "`width`=10 must be a multiple of 4 and of `heads`=4"),
+        (lambda: DiT((1, 8, 8), patch=0), "`patch`=0 must be at least 1"),
+        (lambda: DiT((1, 8, 8), ratio=0.0), "`ratio`=0.0 must be positive"),
     ],
 )
 def test_mistakes(make, says):
@@ -271,9 +274,9 @@ def test_auto_is_for_integers():
             "cpu",
         )
     for keys, message in (
-        ({"pixel_features": (0.0,)}, r"model.pixel_features=\[0.0\] must lie in \(0, 1e6\]"),
-        ({"pixel_features": (1e39,)}, "model.pixel_features"),
-        ({"pixel_unit": 0.0}, "model.pixel_unit=0.0 must be positive"),
+        ({"pixel_features": (0.0,)}, r"`pixel_features`=\[0.0\] must lie in \(0, 1e6\]"),
+        ({"pixel_features": (1e39,)}, "`pixel_features`"),
+        ({"pixel_unit": 0.0}, "`pixel_unit`=0.0 must be positive"),
     ):
         with pytest.raises(ValueError, match=message):
             UNet((1, 8, 8), channels=(8,), **keys)

@@ -153,7 +153,7 @@ def test_ranks_of_uneven_shares_have_the_gradient_of_one(cuts):
 
 
 def test_a_loss_that_compares_a_batch_is_not_cut():
-    with pytest.raises(ValueError, match="training.accumulate=2: this loss compares the samples of a whole batch.*=1"):
+    with pytest.raises(ValueError, match="`accumulate`=2: this loss compares .* whole batch.*type `accumulate`=1"):
         Trainer(WassersteinLoss(), accumulate=2)
 
 

@@ -326,11 +326,11 @@ def test_what_cannot_be_had_is_refused():
         Trainer(ImplicitScoreMatching(), steps=1, compile=True).fit(VE(), network(), planar())
     with pytest.raises(ValueError, match="training.precision=tf32 is of NVIDIA GPUs, and device=cpu; type"):
         fit(network(), planar(), precision="tf32")
-    with pytest.raises(ValueError, match="training.precision=half must be auto, float32, tf32 or bf16"):
+    with pytest.raises(ValueError, match="`precision`=half must be auto, float32, tf32 or bf16"):
         trainer(precision="half")
-    with pytest.raises(ValueError, match="training.accumulate=0 must be at least 1"):
+    with pytest.raises(ValueError, match="`accumulate`=0 must be at least 1"):
         trainer(accumulate=0)
-    with pytest.raises(ValueError, match="training.accumulate=17 must be at most 16"):
+    with pytest.raises(ValueError, match="`accumulate`=17 must be at most 16"):
         trainer(accumulate=17)
 
 

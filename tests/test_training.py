@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from scoresde.conf import schema
 from scoresde.data import Data, Digits, Mixture
 from scoresde.models import EDM, MLP, Oracle, ScoreModel
 from scoresde.sde_lib import VE, VP, SubVP, Toy
@@ -274,11 +275,11 @@ def test_gradients_are_clipped_to_the_given_norm():
 @pytest.mark.parametrize(
     "keys, message",
     [
-        ({"steps": 0}, "training.steps=0 must be at least 1"),
-        ({"batch": 0}, "training.batch=0"),
-        ({"rate": 0.0}, "training.rate=0.0 must be positive and finite"),
-        ({"ema": 1.0}, r"training.ema=1.0 must lie in \[0, 1\)"),
-        ({"schedule": "step"}, "training.schedule=step must be cosine or constant"),
+        ({"steps": 0}, "`steps`=0 must be at least 1"),
+        ({"batch": 0}, "`batch`=0"),
+        ({"rate": 0.0}, "`rate`=0.0 must be positive and finite"),
+        ({"ema": 1.0}, r"`ema`=1.0 must lie in \[0, 1\)"),
+        ({"schedule": "step"}, "`schedule`=step must be cosine or constant"),
     ],
 )
 def test_bad_settings_are_refused(keys, message):
@@ -290,3 +291,51 @@ def test_checkpoints_come_with_time_and_not_with_steps(tmp_path):
     started = time.monotonic()
     trainer(save_seconds=3600.0).fit(VE(), network(), planar(), tmp_path)
     assert [path.name for path in tmp_path.glob("step-*")] == ["step-00000012"] and time.monotonic() - started < 60
+
+
+LOSS = {"_target_": "training.DenoisingScoreMatching"}
+
+
+@pytest.mark.parametrize(
+    "target, keys, key",
+    [
+        *(
+            ("Trainer", {"loss": LOSS, name: value}, name)
+            for name, value in [
+                ("steps", 10**10),
+                ("batch", 0),
+                ("warmup", -1),
+                ("rate", math.inf),
+                ("clip", 0.0),
+                ("save_seconds", 0.0),
+                ("betas", [0.9, 1.0]),
+                ("optimiser", "sgd"),
+                ("momentum", 1.0),
+                ("ema", 1.0),
+                ("drop", 1.0),
+                ("schedule", "step"),
+                ("dequantise", "some"),
+                ("precision", "half"),
+                ("accumulate", 257),
+                ("evaluate", -1),
+                ("seed", 2**63),
+            ]
+        ),
+        ("BinaryLoss", {"weighting": "none"}, "weighting"),
+        ("ImplicitScoreMatching", {"chunk": 0}, "chunk"),
+        ("SlicedScoreMatching", {"directions": 0}, "directions"),
+        ("SlicedScoreMatching", {"law": "cauchy"}, "law"),
+        ("levels.LogNormal", {"std": 0.0}, "std"),
+        ("levels.LogNormal", {"mean": 21.0}, "mean"),
+        ("levels.LogNormal", {"sigma_data": 0.0}, "sigma_data"),
+        ("levels.Blend", {"share": 1.0}, "share"),
+        ("levels.Blend", {"std": 0.0}, "std"),
+        ("levels.Ladder", {"count": 1}, "count"),
+        ("levels.Chain", {"count": 1}, "count"),
+        ("levels.One", {"noise_to_signal": 0.0}, "noise_to_signal"),
+    ],
+)
+def test_a_refusal_names_the_key_in_full(target, keys, key):
+    with pytest.raises(ValueError, match=rf"a\.b\.{key}\b") as caught:
+        schema.build({"_target_": f"training.{target}", **keys}, "a.b")
+    assert "`" not in str(caught.value)
