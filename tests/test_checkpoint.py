@@ -259,14 +259,6 @@ def test_a_damaged_config_is_refused_and_written_anew_by_the_run_that_trained_it
     assert (folder / "config.yaml").read_text() == whole
 
 
-def test_a_network_of_an_earlier_version_is_refused(tmp_path):
-    obtain(tmp_path)
-    folder = Store(tmp_path).folder(IDENTITY, "moons")
-    older = folder.rename(folder.with_name(f"moons-{store.digest(IDENTITY, store.VERSION - 1)}"))
-    with pytest.raises(ValueError, match="trained by an earlier version of this code, whose networks differ"):
-        store.read(older)
-
-
 def test_a_changed_value_in_a_config_is_refused(tmp_path):
     obtain(tmp_path)
     folder = Store(tmp_path).folder(IDENTITY, "moons")

@@ -147,7 +147,7 @@ def broken(path: Path, how: str) -> None:
         ("cut", "is no file of torch.save, or it is cut off"),
         ("empty", "is no file of torch.save, or it is cut off"),
         ("flipped", r"is damaged \("),
-        ("short", r"its moving average has \d+ tensors, and \d+ of its weights are trained"),
+        ("short", r"its moving average has \d+ tensors, but \d+ of its weights are trained"),
         ("shapes", r"not in the order of its weights: all_modules.1.weight is \[32, 16\] and the average .* is \[32\]"),
         ("permuted", r"in the place of all_modules.4.Conv_1.weight stands the average of all_modules.5.Conv_1.weight"),
         ("renamed", r"another architecture: .*differ are all_modules.4.Conv_7.weight .*in the file and all_modules.4."),

@@ -99,7 +99,7 @@ def test_a_resumed_training_sees_the_same_mirrored_images(tmp_path, stop):
 
 def test_rows_that_come_ahead_are_the_same_rows():
     plain, ahead = (Batches(pictures(flip=True), 7, 4, CPU) for _ in range(2))
-    ahead.aside = ThreadPoolExecutor(1)
+    ahead.thread = ThreadPoolExecutor(1)
     for step in (0, 1, 2, 9, 10, 4):  # also where the next step is not the one that was prepared
         torch.manual_seed(step)
         expected = plain(step)
@@ -324,7 +324,7 @@ def test_what_auto_stands_for(monkeypatch, device, images, half, energy, loss, e
 def test_what_cannot_be_had_is_refused():
     with pytest.raises(ValueError, match="training.compile=true: what is trained here is differentiated twice"):
         Trainer(ImplicitScoreMatching(), steps=1, compile=True).fit(VE(), network(), planar())
-    with pytest.raises(ValueError, match="training.precision=tf32 is of NVIDIA GPUs, and device=cpu; type"):
+    with pytest.raises(ValueError, match="training.precision=tf32 needs an NVIDIA GPU, and device=cpu; type"):
         fit(network(), planar(), precision="tf32")
     with pytest.raises(ValueError, match="`precision`=half must be auto, float32, tf32 or bf16"):
         trainer(precision="half")

@@ -70,7 +70,7 @@ class TrainingState:
         return Checkpoint(step, groups, state)
 
     def restore(self, found: Checkpoint) -> None:
-        """Puts back what :meth:`capture` took, except for ``powers``."""
+        """Restores the values of a checkpoint, except for ``powers``."""
         self.model.load_state_dict(found.tensors["model"])
         self.ema.model.load_state_dict(found.tensors["ema"])
         self.ema.updates = found.state["ema_updates"]

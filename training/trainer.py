@@ -1,9 +1,9 @@
-r"""The training loop, one page read from top to bottom.
+r"""The training loop.
 
-A run is a pure function of its configuration and ``seed``: every random number is a function of the seed, its use, the
-step and the row (:class:`scoresde.sde_lib.Draws`), and no generator has a state that matters. Stopping and resuming, in
-the middle of an epoch too, gives bit for bit the weights of an uninterrupted run (on one machine, with one number of
-threads). Cutting the batch into parts changes its gradient by rounding errors only.
+A training is a pure function of its configuration and ``seed``: every random number is a function of the seed, its use,
+the step and the row (:class:`scoresde.sde_lib.Draws`), and the state of no generator matters. A training that is
+stopped and resumed, also in the middle of an epoch, ends in bit for bit the same weights as an uninterrupted one (on
+the same machine, with the same number of threads). Splitting the batch changes its gradient by rounding errors only.
 """
 
 import logging
@@ -39,7 +39,7 @@ from .stop import stopping
 log = logging.getLogger(__name__)
 
 Log = Callable[[dict], None]
-"""Receives an event of the run, a flat dictionary with ``step``, ``loss`` and the like."""
+"""Receives an event of the training, a flat dictionary with ``step`` and values such as ``loss``."""
 
 
 @dataclass(frozen=True)
@@ -47,29 +47,29 @@ class Trainer:
     """Fits a score model to data.
 
     Arguments:
-        loss: what is minimised.
-        steps: the number of updates; the whole budget, since the rate's schedule knows its end.
-        batch: samples an update.
-        optimiser: ``adam``, or ``muon`` for what is a matrix among the weights and Adam for the rest; see
+        loss: the objective.
+        steps: the number of updates. It cannot be extended later, because the schedule of the rate depends on it.
+        batch: the number of samples in an update.
+        optimiser: ``adam``, or ``muon`` for Muon on weight matrices and Adam on the other weights; see
             :mod:`scoresde.training.muon`.
-        rate: the learning rate after the warm-up; the size of Muon's steps is made that of Adam's.
-        warmup: the updates over which the rate rises linearly from 0.
-        schedule: ``cosine`` lets the rate fall to 0 at the last step, ``constant`` keeps it.
-        betas: Adam's decays of the first and second moment.
+        rate: the learning rate after the warm-up, for both optimisers.
+        warmup: the number of updates over which the rate rises linearly from 0.
+        schedule: ``cosine`` lowers the rate to 0 at the last step, ``constant`` keeps it.
+        betas: Adam's decays of the first and the second moment.
         momentum: Muon's decay of its momentum.
-        clip: the largest gradient norm; longer gradients are shortened to it.
-        ema: the decay of the weights' moving average, which is what is used afterwards.
-        seed: of the weights' start, the order of the data and the noise.
-        dequantise: where integers stand: ``uniform``, anywhere in their bins, afresh in every batch, or ``none``, at
-            the bins' centres, which fits truncated-normal dequantisation of the likelihood.
-        drop: of data of p(x | y), the share of examples whose y is withheld, so that the network learns p(x) too, as
-            classifier-free guidance needs.
-        evaluate: how often in the run the held-out loss is measured.
-        save_seconds: the time between checkpoints.
-        compile, precision, channels_last: how fast an update is; ``auto`` is off on a CPU. See
+        clip: the largest norm of the gradient; longer gradients are scaled down to it.
+        ema: the decay of the moving average of the weights, which is the result of the training.
+        seed: of the initial weights, the order of the data and the noise.
+        dequantise: ``uniform`` puts integers at random places in their bins, anew in every batch; ``none`` puts them at
+            the centres of their bins, as truncated-normal dequantisation of the likelihood needs.
+        drop: for data with a condition y, the share of examples whose y is withheld, so that the network also learns
+            p(x), which classifier-free guidance needs.
+        evaluate: the number of times that the held-out loss is measured.
+        save_seconds: the wall time between checkpoints.
+        compile, precision, channels_last: options that make an update faster; ``auto`` is off on a CPU. See
             :mod:`scoresde.training.speed`.
-        accumulate: into how many parts a batch is cut, one after the other through the network, their gradients added:
-            for batches that the memory does not hold.
+        accumulate: the number of parts into which a batch is split. They pass through the network one after another and
+            their gradients are added, for batches that do not fit into memory.
     """
 
     loss: Loss
@@ -111,7 +111,7 @@ class Trainer:
             raise ValueError(f"`momentum`={self.momentum} must lie in [0, 1); type `momentum`=0.95")
         if not 0 <= self.ema < 1:
             raise ValueError(f"`ema`={self.ema} must lie in [0, 1); type `ema`=0.999, or 0 for the last weights")
-        if not 0 <= self.drop < 1:  # at 1 no y is ever told
+        if not 0 <= self.drop < 1:  # at 1 the network never sees a y
             raise ValueError(f"`drop`={self.drop} must lie in [0, 1); type `drop`=0.1")
         if self.schedule not in ("cosine", "constant"):
             raise ValueError(f"`schedule`={self.schedule} must be cosine or constant")
@@ -121,8 +121,8 @@ class Trainer:
             raise ValueError(f"`precision`={self.precision} must be auto, float32, tf32 or bf16")
         if self.accumulate > 1 and getattr(self.loss, "of_batch", False):
             raise ValueError(
-                f"`accumulate`={self.accumulate}: this loss compares the samples of a whole batch, and in parts "
-                f"it would be another loss; type `accumulate`=1"
+                f"`accumulate`={self.accumulate}: this loss compares the samples of a whole batch, and would be "
+                f"another loss in parts; type `accumulate`=1"
             )
 
     def fit(
@@ -218,7 +218,7 @@ class Trainer:
         return TrainingState(model, EMA(model, self.ema), optimiser)
 
     def reports_at(self, done: int) -> bool:
-        """Returns whether the loss is reported after ``done`` updates: about 200 times in the training."""
+        """Returns whether the loss is reported after ``done`` updates, which happens about 200 times if not each time."""
         return done % max(1, self.steps // 200) == 0 or done == self.steps
 
     def evaluates_at(self, done: int) -> bool:
@@ -228,14 +228,14 @@ class Trainer:
     def gradient(
         self, sde: SDE, model: nn.Module, batches: Batches, step: int, speed: Speed, masks: Masks | None = None
     ) -> Tensor:
-        """The mean loss of the batch of one step, its gradient left in the parameters.
+        """Returns the mean loss of the batch of one step, and adds its gradient to the parameters.
 
         Arguments:
-            masks: those of the model's dropout; None to leave them to torch's global generator.
+            masks: the masks of the model's dropout; None to draw them from torch's global generator.
         """
         draws, y = batches.draws(step), batches.condition(step)
         y = None if y is None else withheld(y, self.drop, draws)
-        scores = [told(model, part) for part in parts_of(y, self.accumulate)]
+        scores = [conditioned_on(model, part) for part in parts_of(y, self.accumulate)]
         x = speed.laid_out(batches(step))
         total, first = x.new_zeros(()), 0
         for score, part in zip(scores, parts_of(x, self.accumulate), strict=True):
@@ -252,14 +252,14 @@ class Trainer:
         return total
 
     def rate_at(self, step: int) -> float:
-        """The learning rate of the update after ``step`` updates."""
+        """Returns the learning rate of the update after ``step`` updates."""
         warm = min(1.0, (step + 1) / (self.warmup + 1))
         fall = 0.5 * (1 + math.cos(math.pi * step / self.steps)) if self.schedule == "cosine" else 1.0
         return self.rate * warm * fall
 
     @torch.no_grad()
     def held_out(self, sde: SDE, model: nn.Module, data: Data, count: int = 1024) -> float:
-        """The loss on held-out data, with noise that is the same at every call."""
+        """Returns the loss on held-out data, with the same noise at every call."""
         device = next(model.parameters()).device
         r = data.test[:count].to(device)
         draws = Draws(self.seed, len(r), purpose="held out")
@@ -271,14 +271,15 @@ class Trainer:
             reseed(generators, self.seed, "elsewhere", "held out")
             for i in range(0, len(x), 256):
                 part = x[i : i + 256]
-                score = told(model, None if y is None else y[i : i + 256])
+                score = conditioned_on(model, None if y is None else y[i : i + 256])
                 losses.append(self.loss(sde, score, part, draws.part(i, len(part))))
         return float(torch.cat(losses).mean())
 
     @contextmanager
     def seeded(self) -> Iterator[None]:
-        """Within it torch's, numpy's and Python's global generators are seeded, for the weights of a network that is
-        built there; afterwards they are as they were.
+        """A context for drawing a network's initial weights.
+
+        It seeds torch's, numpy's and Python's global generators, and restores their states afterwards.
         """
         python, numpy = random.getstate(), np.random.get_state()
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
@@ -293,15 +294,15 @@ class Trainer:
 
 
 class Run:
-    """The losses and the checkpoints of one training on its way.
+    """The losses and the checkpoints of one training.
 
     Arguments:
-        trainer: whose training it is.
-        state: what is saved.
+        trainer: the trainer.
+        state: the state to save.
         batches: the training data.
-        readings: the losses of the updates.
-        folder: where checkpoints are kept; None for none.
-        found: the checkpoint that the training is resumed from; None for a new training.
+        readings: the losses and gradient norms of the updates.
+        folder: the folder of the checkpoints; None for none.
+        found: the checkpoint from which the training is resumed; None for a new training.
 
     Attributes:
         loss: the smoothed loss, None before the first reading.
@@ -334,7 +335,7 @@ class Run:
         return self.batches.waited / max(self.seconds, 1e-9)
 
     def read(self, readings: list[Reading]) -> None:
-        """Smooths losses as they come in.
+        """Adds losses to the smoothed loss.
 
         Raises:
             FloatingPointError: a loss or a gradient is not finite.
@@ -397,19 +398,19 @@ class Run:
             checkpoint.save(self.folder, Checkpoint(done, tensors, {"loss": self.loss}), kind="power")
 
 
-def told(model: nn.Module, y: Tensor | None) -> nn.Module:
-    """The model given y (B, condition); itself where it takes no y."""
+def conditioned_on(model: nn.Module, y: Tensor | None) -> nn.Module:
+    """Returns the model with its condition set to y (B, condition); the model itself if it takes none."""
     return model if y is None or not getattr(model, "conditional", False) else model.given(y)
 
 
 def withheld(y: Tensor, share: float, draws: Draws) -> Tensor:
-    """y (B, condition), a random share of the rows replaced by zeros, which say that y is not known."""
+    """Returns y (B, condition) with a random share of the rows replaced by zeros, which stand for an unknown y."""
     return y * (draws.uniform("condition", y, (1,)) >= share) if share else y
 
 
 @contextmanager
 def kept_generators(device: torch.device) -> Iterator[list[torch.Generator]]:
-    """torch's global generators for a device, whose states are put back afterwards."""
+    """A context that yields torch's global generators for a device, and restores their states afterwards."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         generators = [torch.default_generator]
         if device.type == "cuda":
@@ -419,23 +420,23 @@ def kept_generators(device: torch.device) -> Iterator[list[torch.Generator]]:
 
 
 def reseed(generators: list[torch.Generator], *parts: object) -> None:
-    """Seeds generators by a hash of the parts."""
+    """Seeds generators with a hash of the parts."""
     for generator in generators:
         generator.manual_seed(seed_of(*parts))
 
 
 def parts_of(values: Tensor | None, count: int) -> list[Tensor | None]:
-    """The rows in so many parts, of equal size but for the last ones."""
+    """Splits the rows into ``count`` parts of equal size, up to one row."""
     return [None] * count if values is None else list(values.tensor_split(count))
 
 
 def works_ahead(device: torch.device) -> bool:
-    """Whether the device is given work that the loop does not wait for."""
+    """Returns whether the device works while the loop goes on."""
     return device.type == "cuda"
 
 
 def bar(total: int, start: int) -> tqdm:
-    """A progress bar of updates; where nobody looks on, a line every now and then."""
+    """Returns a progress bar of updates; without a terminal it prints a line at most every 15 s."""
     return tqdm(
         total=total,
         initial=start,
