@@ -95,7 +95,7 @@ def test_each_layer_keeps_magnitudes():
     assert mean_square(magnitude.blend(a, torch.randn_like(a), 0.3)) == pytest.approx(1, abs=0.01)
     assert mean_square(magnitude.normalised(3 * a, [1])) == pytest.approx(1, abs=0.001)
     for t in (0.5, 0.2):
-        both = magnitude.beside(a, b, t)
+        both = magnitude.concatenated(a, b, t)
         assert mean_square(both) == pytest.approx(1, abs=0.01)
         shares = both[:, 32:].square().sum() / both.square().sum()
         assert float(shares) == pytest.approx(t**2 / (t**2 + (1 - t) ** 2), abs=0.01)
