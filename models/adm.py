@@ -228,7 +228,7 @@ class ADM(nn.Module):
         return block(*inputs)
 
     def forward(self, x: Tensor, c: Tensor, y: Tensor | None = None) -> Tensor:
-        """x (B, C, H, W) and the noise level c (B,) to (B, C, H, W); y (1 or B, condition)."""
+        """Maps x (B, C, H, W), the noise level c (B,) and y (1 or B, condition) to (B, C, H, W)."""
         features = add_condition(self.known, self.mix(self.noise(c)), y)
         if self.preserving:
             features = magnitude.silu(magnitude.normalised(features, [1]))

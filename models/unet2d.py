@@ -116,7 +116,7 @@ def groups_of(net: NCSNpp, attends: list[bool], ncsnpp: bool) -> int | None:
     return 32 if min(net.channels) >= 128 else None
 
 
-def told_steps(net: nn.Module) -> bool:
+def takes_step_number(net: nn.Module) -> bool:
     """Whether the network is of a kind that is told a step number, whose output its scheduler explains."""
     return isinstance(net, DiffusersUNet) or isinstance(getattr(net, "features", None), Positional)
 
@@ -125,7 +125,7 @@ def check_output(net: nn.Module, sign: int) -> None:
     """ValueError for a network whose output a scheduler of diffusers does not take for the noise; see
     :mod:`scoresde.models.convention` for the sign.
     """
-    if told_steps(net) and sign > 0:
+    if takes_step_number(net) and sign > 0:
         raise ValueError(
             "networks of diffusers that are told a step give the noise, and this one sigma times the score: choose it "
             "with experiment=score_sde/vp_steps, or model.embedding=fourier"

@@ -145,14 +145,14 @@ def positional(sde, **keys) -> NCSNpp:
             STEPS,
             VP(),
             Score(),
-            "a VP or sub-VP network of other codes takes x as that SDE leaves it and gives the noise",
+            "a VP or sub-VP network of other codes takes x at the scale of its SDE and predicts the noise",
         ),
         (STEPS, VP(), Velocity(), "gives the noise: type parameterisation=noise"),
-        (STEPS, VE(), Score(VE()), "a VP or sub-VP network of other codes takes x as that SDE leaves it"),
-        (FOURIER, VP(), Noise(), "a VE network of other codes takes data plus noise as they are"),
+        (STEPS, VE(), Score(VE()), "a VP or sub-VP network of other codes takes x at the scale of its SDE"),
+        (FOURIER, VP(), Noise(), "a VE network of other codes takes data plus noise, unscaled,"),
         (FOURIER, VE(), Noise(VE()), "and gives sigma times the score: type parameterisation=score"),
-        (FOURIER, VE(), Score(), "a VE network of other codes takes data plus noise as they are"),
-        (FOURIER, VE(), EDMRow(), "a VE network of other codes takes data plus noise as they are"),
+        (FOURIER, VE(), Score(), "a VE network of other codes takes data plus noise, unscaled,"),
+        (FOURIER, VE(), EDMRow(), "a VE network of other codes takes data plus noise, unscaled,"),
         (positional(SubVP()), SubVP(), Noise(), "for sub-VP with parameterisation.input"),
         (positional(VE(), scale=-999, offset=999), VE(), Noise(VE()), "a VE network of other codes takes data plus"),
         (ours(DDPMPP | {"conditional": False}), VP(), Score(), "a VP or sub-VP network of other codes takes x as"),
@@ -235,7 +235,7 @@ def test_a_folder_read_needs_a_clock(tmp_path, score):
     row = Score() if score else Noise()
     assert from_elsewhere(str(folder), ScoreModel(sde, net, row), sde).net is net
     net.features.clock = None
-    with pytest.raises(ValueError, match="is a folder of diffusers: other codes count the steps"):
+    with pytest.raises(ValueError, match="is a folder of diffusers: other codes count the step numbers"):
         from_elsewhere(str(folder), ScoreModel(sde, net, row), sde)
 
 

@@ -283,11 +283,11 @@ def test_what_diffusers_does_not_know(keys, says):
     [
         (["model=oracle", "data=mixture", "data.count=10"], "task=export writes a network, and this score is none"),
         (["data=moons", "data.count=50", "model.width=8"], "model=MLP has no published layout"),
-        (["model=ncsnpp", "parameterisation=edm", *TINY], "a VE network of other codes takes data plus noise as they"),
         (
-            ["model=ddpmpp", "parameterisation=noise", "sde=vp", *TINY],
-            "count the steps that a network is told along its",
+            ["model=ncsnpp", "parameterisation=edm", *TINY],
+            "a VE network of other codes takes data plus noise, unscaled",
         ),
+        (["model=ddpmpp", "parameterisation=noise", "sde=vp", *TINY], "count the step numbers of a network along its"),
         (
             ["model=ddpm", *TINY],
             "model.groups=32 must divide model.width=8: .* Type model.width=32, or model.groups=null",

@@ -14,7 +14,7 @@ from scoresde.conf.schema import build
 from scoresde.data import Data
 from scoresde.models import ADM, DiT, NCSNpp, UNet, magnitude
 from scoresde.models.adm import MagnitudeAttention, MagnitudeBlock
-from scoresde.models.dit import Block, places
+from scoresde.models.dit import Block, positions
 from scoresde.models.embedding import PixelFeatures
 from scoresde.models.magnitude import Map
 
@@ -203,7 +203,7 @@ def test_a_block_of_dit_by_its_formula():
 
 
 def test_places_are_all_different():
-    found = places(5, 7, 16)
+    found = positions(5, 7, 16)
     assert found.shape == (35, 16)
     assert float((torch.cdist(found, found) + 9 * torch.eye(35)).min()) > 0.1
     assert torch.equal(found[0], torch.tensor([0.0] * 4 + [1.0] * 4 + [0.0] * 4 + [1.0] * 4))

@@ -218,7 +218,7 @@ class Trainer:
         return TrainingState(model, EMA(model, self.ema), optimiser)
 
     def reports_at(self, done: int) -> bool:
-        """Returns whether the loss is reported after ``done`` updates: about 200 times, or always if there are fewer."""
+        """Returns whether the loss is reported after ``done`` updates, about 200 times in a training."""
         return done % max(1, self.steps // 200) == 0 or done == self.steps
 
     def evaluates_at(self, done: int) -> bool:
