@@ -39,7 +39,7 @@ class ConditionEmbedding(nn.Module):
 
 
 def add_condition(embedding: ConditionEmbedding | None, features: Tensor, y: Tensor | None) -> Tensor:
-    """Adds the features of y (1 or B, condition) to those of the noise level (1 or B, width) in a conditional network."""
+    """Adds the features of y (1 or B, condition) to the noise level's (1 or B, width) if there is an embedding of y."""
     if embedding is None:
         return features
     if y is None:

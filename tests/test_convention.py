@@ -181,14 +181,14 @@ PLAIN = {"residual": "ddpm", "fir_kernel": None, "skip_rescale": False, "progres
         ({"clock": Clock(EDM(), -999 / 80, 999)}, {}, "and model.clock counts otherwise: choose the network with exp"),
         ({"multipliers": (1, 1, 1, 1, 1)}, {}, "halves images of 8 x 8 pixels 4 times, which must divide evenly"),
         ({"shape": (3, 8, 7)}, {}, "sides are multiples of 2"),
-        ({"groups": 8}, {}, r"min\(C/4, 32\) groups of C channels and DDPM 32, and this network 8 of 8: type model.gr"),
+        ({"groups": 8}, {}, r"min\(C/4, 32\) groups of C channels and DDPM 32, but this network 8 of 8: type model.gr"),
         (
             PLAIN | {"groups": 4, "clock": Clock(VP())},
             {},
             "model.groups=null, or model.groups=32 with a multiple of 32",
         ),
         ({"width": 34}, {}, r"min\(34/4, 32\) does not divide the 34 channels of a level here"),
-        (PLAIN | {"width": 32, "groups": 32, "embedding": "none"}, {}, "the published DDPM is told the noise level"),
+        (PLAIN | {"width": 32, "groups": 32, "embedding": "none"}, {}, "DDPM takes the noise level as input"),
     ],
 )
 def test_a_file_that_would_be_another_function_there_is_not_written(net, keys, says):
@@ -251,5 +251,5 @@ def test_a_step_number_of_ve_is_not_diffusers():
         residual="ddpm", fir_kernel=None, skip_rescale=False, progressive_input="none", groups=32,
         clock=ours(published_network.DDPM | {"scale_by_sigma": True}).features.clock,
     )  # fmt: skip
-    with pytest.raises(ValueError, match="networks of diffusers that are told a step give the noise"):
+    with pytest.raises(ValueError, match="networks of diffusers that take a step number predict the noise"):
         Export(format="diffusers").check_network(VE(), ScoreModel(VE(), net, Score(VE())))

@@ -146,9 +146,9 @@ def test_narrow_networks_are_those_of_diffusers(tmp_path, kind, width, keys, gro
 @pytest.mark.parametrize(
     "kind, keys, says",
     [
-        ("ncsnpp", {"attention": (8,)}, "32 groups of channels in the attention of its levels, and this network min"),
-        ("ncsnpp", {"attention": (), "groups": 8}, r"min\(C/4, 32\) groups of C channels and this network 8 of 64"),
-        ("ddpm", {}, r"as many groups of channels everywhere and this network \[8, 16, 24, 32\]: type model.groups=32"),
+        ("ncsnpp", {"attention": (8,)}, "32 groups of channels in the attention of its levels, but this network min"),
+        ("ncsnpp", {"attention": (), "groups": 8}, r"min\(C/4, 32\) groups of C channels, but this network 8 of 64"),
+        ("ddpm", {}, r"one number of groups everywhere, but this network has \[8, 16, 24, 32\]: type model.groups=32"),
         ("ncsnpp", {"attention": (), "data_range": 4.0}, r"model.data_range=4.0: a UNet2DModel has images in \[0, 1\]"),
         (
             "ncsnpp",
@@ -264,9 +264,9 @@ def test_spoilt_folders(tmp_path, how, says):
 @pytest.mark.parametrize(
     "keys, says",
     [
-        ({"attention_up": "last"}, "this network is no UNet2DModel: that knows model=ddpm model.attention_up=all"),
+        ({"attention_up": "last"}, "this network is no UNet2DModel: those are model=ddpm model.attention_up=all"),
         ({"embedding": "smooth", "clock": None}, "type model.embedding=fourier for model=ncsnpp, positional for"),
-        ({"width": 32}, r"as many groups of channels everywhere and this network \[8, 16\]: type model.groups=32"),
+        ({"width": 32}, r"one number of groups everywhere, but this network has \[8, 16\]: type model.groups=32"),
         ({"multipliers": (1, 2), "heads": 2, "attention": (16, 8)}, "several heads has as many channels"),
         ({"condition": 3}, "this network is no UNet2DModel"),
     ],
@@ -283,10 +283,7 @@ def test_what_diffusers_does_not_know(keys, says):
     [
         (["model=oracle", "data=mixture", "data.count=10"], "task=export writes a network, and this score is none"),
         (["data=moons", "data.count=50", "model.width=8"], "model=MLP has no published layout"),
-        (
-            ["model=ncsnpp", "parameterisation=edm", *TINY],
-            "a VE network of other codes takes data plus noise, unscaled",
-        ),
+        (["model=ncsnpp", "parameterisation=edm", *TINY], "of other codes takes data plus noise, unscaled"),
         (["model=ddpmpp", "parameterisation=noise", "sde=vp", *TINY], "count the step numbers of a network along its"),
         (
             ["model=ddpm", *TINY],

@@ -403,9 +403,9 @@ def test_mistakes(keys, says):
 @pytest.mark.parametrize(
     "keys, says",
     [
-        ({"condition": 2}, "the published layout knows no labels"),
-        ({"embedding": "smooth"}, "knows no model.embedding=smooth"),
-        ({"heads": 2}, "knows one attention head"),
+        ({"condition": 2}, "the published layout has no conditional networks"),
+        ({"embedding": "smooth"}, "has no model.embedding=smooth"),
+        ({"heads": 2}, "has one attention head"),
     ],
 )
 def test_what_the_published_layout_does_not_know(keys, says):

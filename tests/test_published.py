@@ -311,7 +311,7 @@ def test_another_architecture_is_told(file, tmp_path):
     "words, says",
     [
         (["task=overfitting"], "is another code's and keeps nothing of its training, which this task asks for"),
-        (["data.condition=labels", "data=digits", "guidance=3"], "the published layout knows no labels"),
+        (["data.condition=labels", "data=digits", "guidance=3"], "the published layout has no conditional networks"),
         (["model.shape=[3,8,10]"], r"model.shape=\[3, 8, 10\] is not the data's, \[3, 8, 8\]"),
     ],
 )
