@@ -86,7 +86,7 @@ class ScoreModel(nn.Module):
 
     @property
     def conditional(self) -> bool:
-        """Whether the network takes a condition y."""
+        """True if the network takes a condition y."""
         return bool(getattr(self.net, "condition", 0))
 
     @property

@@ -180,14 +180,12 @@ class Trainer:
                     done = step + 1
 
                     # reports
-                    reported, evaluated = self.reports_at(done), self.evaluates_at(done)
-                    if reported or evaluated:
-                        run.read_rest()
                     if step - start == 20:  # the first updates are slower
                         log.info("the training will take about %.0f s", run.seconds / 21 * (self.steps - done))
-                    if reported:
+                    if self.reports_at(done):
                         record(run.report(step, progress))
-                    if evaluated:
+                    if self.evaluates_at(done):
+                        run.read_rest()
                         record({"step": done, "held_out_loss": self.held_out(sde, state.ema.model, data)})
 
                     # checkpoints; averages come before any later step-*, so that a resumed training has them all
@@ -363,6 +361,7 @@ class Run:
 
     def report(self, step: int, progress: tqdm) -> dict:
         """Shows the smoothed loss at the progress bar, and returns the event of the update after ``step`` updates."""
+        self.read_rest()
         waiting = self.waiting
         progress.set_postfix_str(f"loss {self.loss:.4f}, waited for data {waiting:.1%}", refresh=False)
         rate = self.trainer.rate_at(step)
