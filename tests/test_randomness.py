@@ -1,4 +1,4 @@
-"""A training's random numbers are its own: parts of a batch, ranks, resumes and other users of torch change nothing."""
+"""Tests that parts of a batch, ranks, resuming and other users of torch do not change a training's random numbers."""
 
 import os
 import random
@@ -106,11 +106,11 @@ KINDS = {
 
 
 def update(kind: str, accumulate: int = 1, disturbance: int = 0) -> tuple[float, torch.Tensor]:
-    """The loss and the gradient of one step in the middle of a training, in float64 where nothing is cast."""
+    """Returns the loss and the gradient of one step in the middle of a training, in float64 where nothing is cast."""
     sde, loss, build, make = KINDS[kind]
     torch.manual_seed(0)
     model = build()
-    for parameter in model.parameters():  # last layers start at zero, and hide the dropout before them
+    for parameter in model.parameters():  # last layers start at zero, which would hide the dropout before them
         parameter.data += 0.1 * torch.randn_like(parameter)
     torch.manual_seed(disturbance)
     fitter = Trainer(loss, steps=100, batch=16, accumulate=accumulate, drop=0.4)
@@ -136,7 +136,7 @@ def test_an_update_does_not_depend_on_parts_nor_on_torchs_generator(kind):
 
 @pytest.mark.parametrize("cuts", [[0, 1, 16], [0, 9, 11, 16], list(range(17))], ids=str)
 def test_ranks_of_uneven_shares_have_the_gradient_of_one(cuts):
-    """Each rank draws for its own rows alone, in a process of its own."""
+    """Each rank draws the numbers of its own rows only, in its own process."""
     sde, loss, build, make = KINDS["denoising"]
     x = Batches(make(), 16, 0, CPU)(3)
     total = []
@@ -173,7 +173,7 @@ def stir(seed: int) -> None:
 
 @pytest.mark.parametrize("parts", [1, 3])
 def test_a_training_leaves_the_global_generators_and_is_left_by_them(parts):
-    """From the network's first weights to the last update, held-out losses included."""
+    """All of a training is independent: initial weights, updates and held-out losses."""
     found = []
     for seed in (1, 2):
         stir(seed)
@@ -203,7 +203,7 @@ def test_seeded_is_left_where_it_fails():
 
 
 class Foreign(nn.Module):
-    """A network of somebody else, which draws from torch's generator."""
+    """A user's network, which draws from torch's generator."""
 
     def __init__(self):
         super().__init__()
@@ -230,7 +230,7 @@ def test_what_draws_from_torch_is_resumed_too(tmp_path):
 
 
 def test_the_held_out_loss_is_one_number(monkeypatch):
-    """At every call, whatever torch's generator does, and of all rows as of their parts."""
+    """The held-out loss is the same at every call, for every state of torch's generator, whole or in parts."""
     torch.manual_seed(0)
     model, data = network().eval(), planar(50)
     data.test = torch.randn(300, 2)
@@ -263,7 +263,7 @@ ONE_SENTENCE = "was trained by an earlier version of this code, whose networks d
 
 @pytest.fixture
 def older(tmp_path, monkeypatch):
-    """Writes checkpoints as the version before did."""
+    """Writes checkpoints like the previous version of the code."""
 
     def write(folder, identity=None, name="moons", step=12):
         with monkeypatch.context() as patch:
@@ -295,7 +295,7 @@ def test_an_older_training_is_not_resumed(tmp_path, older):
 @pytest.mark.parametrize("name", ["as it was named", "renamed", "step", "kept"])
 def test_an_older_network_is_refused_by_name(tmp_path, older, name):
     folder = older(None, IDENTITY)
-    if name == "renamed":  # its name says nothing then
+    if name == "renamed":  # then its name contains no hash
         folder = folder.rename(tmp_path / "mine")
     path = {"step": folder / "step-00000012", "kept": folder / "kept-00000012"}.get(name, folder)
     for read in (store.read, reload.load):
@@ -305,7 +305,7 @@ def test_an_older_network_is_refused_by_name(tmp_path, older, name):
 
 @dataclass(frozen=True)
 class Counting:
-    """A loss that notes the numbers that it is given."""
+    """A loss that records its draws."""
 
     seen: list
     differentiates = False

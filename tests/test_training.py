@@ -1,4 +1,4 @@
-"""The loss is the paper's, the average follows, and stopping changes nothing."""
+"""Tests of the loss, the moving average, the batches and the training loop, which can be stopped and resumed."""
 
 import math
 import os
@@ -45,9 +45,7 @@ def weights(model: nn.Module) -> torch.Tensor:
 
 @pytest.mark.parametrize("sde", SDES, ids=lambda sde: type(sde).__name__)
 def test_likelihood_weighting_is_g_squared_integrated_over_time(sde):
-    """2 * (range of lambda) * loss = int g^2 ||s + z/sigma||^2 dt / D, for the score of a Gaussian whose residual is
-    known.
-    """
+    """2 * (range of lambda) * loss = int g^2 ||s + z/sigma||^2 dt / D, for a score with a residual in closed form."""
     s_d = 0.5
 
     def wrong_score(x, t):  # the score of N(0, 2 s_d^2): a residual that is not zero at any time
@@ -178,7 +176,7 @@ def test_stop_and_resume_is_bitwise_the_uninterrupted_run(tmp_path, stop):
         try:
             return weights(trainer().fit(VE(), model, planar(), folder, record)), weights(model), events
         except KeyboardInterrupt:
-            torch.manual_seed(99)  # a new process would not be where the old one was
+            torch.manual_seed(99)  # a new process has another state of the generator
             resumed = run(folder, None)
             return *resumed[:2], events + resumed[2]
 
@@ -223,7 +221,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(tmp_path, bad):
 
 def test_a_gradient_that_is_not_finite_stops_too_and_the_last_checkpoint_stays(tmp_path):
     class Trap(nn.Module):
-        """The square root's gradient at zero is infinite, its value is not."""
+        """A module with a finite value and an infinite gradient, from a square root at zero."""
 
         def __init__(self):
             super().__init__()
