@@ -127,8 +127,8 @@ class PixelFeatures(nn.Module):
 
     .. math:: e^{-(2\pi f k)^2/2}\,[\cos(2\pi f u/\gamma),\ \sin(2\pi f u/\gamma)], \qquad k = \sigma/\alpha = e^{4c}
 
-    for n frequencies f in periods per unit of the data at the SDE's scale. u = c_in x is the network's input, and gamma
-    is the value of c_in where there is hardly any noise. Values of 256 greys lie on a grid. If the noise is smaller
+    for n frequencies f, in periods per model unit. u = c_in x is the network's input, and gamma is the value of c_in
+    where there is hardly any noise. Values of 256 greys lie on a grid. If the noise is smaller
     than a grey, the distance of a value from the grid is all that distinguishes noise from data, and a convolution
     would have to amplify x some hundred times to see it. Features with f of one period per grey show it (Kingma et al.,
     arXiv 2107.00630, section 3.4). The factor is the expected remainder of a feature under noise of std k, so that the

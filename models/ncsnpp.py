@@ -193,8 +193,8 @@ class NCSNpp(nn.Module):
 
     Arguments:
         shape: the shape (C, H, W) of one image.
-        width: the channels at the finest resolution, times the first multiplier.
-        multipliers: of the width, one number for each resolution from the finest to the coarsest.
+        width: the channels of the first layer.
+        multipliers: the channels at each resolution divided by ``width``, from the finest to the coarsest.
         blocks: residual blocks at each resolution on the way down (one more on the way up).
         attention: the resolutions with self-attention, named by the longer side of the feature map in pixels.
         heads: the number of attention heads; published: 1.

@@ -3,7 +3,7 @@ r"""Averages of the weights whose length is chosen after the training (post-hoc 
 An average with a power profile gives the weights theta(tau) of time tau a share proportional to tau^gamma,
 
 .. math:: \hat\theta_\gamma(t) = \int_0^t p_{\gamma,t}(\tau)\,\theta(\tau)\,d\tau, \qquad
-          p_{\gamma,t}(\tau) = \frac{\gamma + 1}{t^{\gamma+1}}\,\tau^\gamma \quad\text{on } [0, t]:
+          p_{\gamma,t}(\tau) = \frac{\gamma + 1}{t^{\gamma+1}}\,\tau^\gamma \quad\text{on } [0, t].
 
 The averaging window grows with the training, and the initial random weights have no share. With theta constant
 within each update the average obeys exactly

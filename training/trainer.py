@@ -52,7 +52,7 @@ class Trainer:
         batch: the number of samples in an update.
         optimiser: ``adam``, or ``muon`` for Muon on weight matrices and Adam on the other weights; see
             :mod:`scoresde.training.muon`.
-        rate: the learning rate after the warm-up, for both optimisers.
+        rate: the learning rate after the warm-up; Muon's steps are scaled to the size of Adam's.
         warmup: the number of updates over which the rate rises linearly from 0.
         schedule: ``cosine`` lowers the rate to 0 at the last step, ``constant`` keeps it.
         betas: Adam's decays of the first and the second moment.
