@@ -239,14 +239,14 @@ def spoil(folder: Path, how: str) -> None:
 @pytest.mark.parametrize(
     "how, says",
     [
-        ("kind", "is a UNet2DConditionModel of diffusers; UNet2DModel is the one that is read"),
+        ("kind", "is a UNet2DConditionModel of diffusers; only UNet2DModel can be read"),
         ("config", "another architecture than this run's network:\n  flip_sin_to_cos: True there, False in this run"),
         ("missing", "is of another architecture: it has .* the first that differ are"),
         ("shape", r"conv_out.bias \[2\] in the file and conv_out.bias \[1\] here"),
-        ("json", "its config.json is no text of JSON"),
+        ("json", "its config.json is not valid JSON"),
         ("cut", "is damaged"),
         ("gone", "holds no weights, neither diffusion_pytorch_model.safetensors nor"),
-        ("words", "its config.json holds no keys of a network"),
+        ("words", "its config.json is not an object with keys"),
         ("pickled", "conv_in.weight is a str and no tensor"),
         ("numbered", "is of another architecture: it has .* the first that differ are 5"),
         ("nan", "conv_out.bias is not finite"),
@@ -265,7 +265,7 @@ def test_spoilt_folders(tmp_path, how, says):
         ({"attention_up": "last"}, "this network is no UNet2DModel: those are model=ddpm model.attention_up=all"),
         ({"embedding": "smooth", "clock": None}, "type model.embedding=fourier for model=ncsnpp, positional for"),
         ({"width": 32}, r"one number of groups everywhere, but this network has \[8, 16\]: type model.groups=32"),
-        ({"multipliers": (1, 2), "heads": 2, "attention": (16, 8)}, "several heads has as many channels"),
+        ({"multipliers": (1, 2), "heads": 2, "attention": (16, 8)}, "several heads has the same channels"),
         ({"condition": 3}, "this network is no UNet2DModel"),
     ],
 )
@@ -378,7 +378,7 @@ def test_diffusers_trains_and_its_folder_is_read(tmp_path):
     "keys, says",
     [
         ({"shape": (2,)}, "model=diffusers takes images"),
-        ({"block_out_channels": (8,)}, "must be of one length, a value a level"),
+        ({"block_out_channels": (8,)}, "must have the same length, one value for each level"),
         ({"norm_num_groups": 3}, "`norm_num_groups`=3 must divide .*; type `norm_num_groups`=8"),
         ({"block_out_channels": (48, 96), "norm_num_groups": 32}, "must divide .*; type `norm_num_groups`=24"),
         ({"down_block_types": ("Typo", "DownBlock2D")}, "diffusers refuses these keys"),

@@ -100,8 +100,8 @@ class DenoisingScoreMatching(ScoreMatching):
     def __post_init__(self):
         if not self.levels.noise:
             raise ValueError(
-                "training/loss/levels=clean adds no noise, so there is nothing to denoise: type "
-                "training/loss=implicit, sliced, sliced_vr or explicit with it"
+                "training/loss/levels=clean has no noise to take off: type training/loss=implicit, sliced, "
+                "sliced_vr or explicit with it"
             )
 
     def objective(
