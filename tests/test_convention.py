@@ -155,7 +155,12 @@ def positional(sde, **keys) -> NCSNpp:
         (FOURIER, VE(), EDMRow(), "a VE network of other codes takes data plus noise, unscaled,"),
         (positional(SubVP()), SubVP(), Noise(), "for sub-VP with parameterisation.input"),
         (positional(VE(), scale=-999, offset=999), VE(), Noise(VE()), "a VE network of other codes takes data plus"),
-        (ours(DDPMPP | {"conditional": False}), VP(), Score(), "a VP or sub-VP network of other codes takes x as"),
+        (
+            ours(DDPMPP | {"conditional": False}),
+            VP(),
+            Score(),
+            "a VP or sub-VP network of other codes takes x at the scale",
+        ),
         (NCSNpp((3, 8, 8), 8, (1, 2), 1, (4,), embedding="positional"), VP(), Noise(), "and model.clock is null"),
     ],
 )
