@@ -1,4 +1,4 @@
-"""The score: networks, what their output means, and the exact score of a mixture."""
+"""Score models: networks, their parameterisations, and the exact score of a mixture."""
 
 if __name__ == "models":  # a checkout's former name for this package
     from scoresde.checkout import former

@@ -1,12 +1,14 @@
-r"""A U-Net F(x, c) of today: adaptive group normalisation, attention of several heads, residual blocks that resample.
+r"""ADM and EDM2: a U-Net F(x, c) with adaptive group normalisation, multi-head attention and resampling blocks.
 
-ADM (Dhariwal and Nichol, arXiv 2105.05233, section 3): blocks that halve and double resample both their branches; the
-noise level, and y, scale and shift what is normalised; attention at several resolutions, heads of one width everywhere.
+ADM (Dhariwal and Nichol, arXiv 2105.05233, section 3): the blocks that halve or double the resolution resample both
+their branches. The noise level and y scale and shift the normalised features. Attention is used at several resolutions,
+with heads of the same width everywhere.
 
-With ``magnitude_preserving`` the same plan is built of layers that keep magnitudes (:mod:`scoresde.models.magnitude`),
-as in EDM2 (Karras et al., arXiv 2312.02696): no group normalisation and no bias; each branch is blended in with 0.3;
-the noise level multiplies channels by 1 + g times its features, with g from 0; queries, keys and values are normalised;
-an image gets a channel of ones; a scalar g from 0 multiplies the output.
+With ``magnitude_preserving`` the same architecture consists of layers that preserve magnitudes
+(:mod:`scoresde.models.magnitude`), as in EDM2 (Karras et al., arXiv 2312.02696). It has no group normalisation and no
+biases. A branch is blended in with weight 0.3. The noise level multiplies the channels by 1 + g times its features,
+where g starts at 0. Queries, keys and values are normalised. The image gets an additional channel of ones. The output
+is multiplied by a scalar that starts at 0.
 """
 
 import math
@@ -27,32 +29,46 @@ from .unet import group_norm, zero
 
 
 class Block(nn.Module):
-    """A residual block that may resample both its branches, and attention after it."""
+    """A residual block, which may resample both its branches, followed by attention if ``attend``.
+
+    Arguments:
+        features: the length of the noise level's features.
+        width: the channels of one attention head.
+        resample: ``down``, ``up``, or empty for neither.
+    """
 
     def __init__(
-        self, inside: int, outside: int, told: int, dropout: float, width: int, resample: str = "", attend: bool = False
+        self,
+        inside: int,
+        outside: int,
+        features: int,
+        dropout: float,
+        width: int,
+        resample: str = "",
+        attend: bool = False,
     ):
         super().__init__()
-        self.resample, self.plan = resample, Resample(None)
+        self.resample, self.resampler = resample, Resample(None)
         self.norm_1, self.norm_2 = group_norm(inside), group_norm(outside)
         self.conv_1 = nn.Conv2d(inside, outside, 3, padding=1)
-        self.told = nn.Linear(told, 2 * outside)
+        self.told = nn.Linear(features, 2 * outside)
         self.dropout = Dropout(dropout) if dropout else nn.Identity()
         self.conv_2 = zero(nn.Conv2d(outside, outside, 3, padding=1))
         self.shortcut = nn.Conv2d(inside, outside, 1) if inside != outside else nn.Identity()
         self.attention = Attention(outside, width) if attend else nn.Identity()
 
-    def forward(self, x: Tensor, told: Tensor, size: torch.Size | None = None) -> Tensor:
+    def forward(self, x: Tensor, features: Tensor, size: torch.Size | None = None) -> Tensor:
+        """x (B, C, H, W) and the features (1 or B, features) of the noise level; ``size`` after doubling."""
         h = functional.silu(self.norm_1(x))
-        h, x = resampled(self.plan, self.resample, h, x, size)
+        h, x = resampled(self.resampler, self.resample, h, x, size)
         h = self.conv_1(h)
-        scale, shift = self.told(told)[:, :, None, None].chunk(2, dim=1)
+        scale, shift = self.told(features)[:, :, None, None].chunk(2, dim=1)
         h = functional.silu(torch.addcmul(shift, self.norm_2(h), 1 + scale))
         return self.attention(self.shortcut(x) + self.conv_2(self.dropout(h)))
 
 
 class Attention(nn.Module):
-    """x + self-attention over its pixels, in heads of so many channels."""
+    """x + self-attention over its pixels, in heads of ``width`` channels."""
 
     def __init__(self, channels: int, width: int):
         super().__init__()
@@ -66,13 +82,17 @@ class Attention(nn.Module):
 
 
 class MagnitudeBlock(nn.Module):
-    """The same of layers that keep magnitudes; on the way down the shortcut comes first and is normalised."""
+    """The block of EDM2, of layers that preserve magnitudes. In the encoder it normalises the shortcut first.
+
+    Arguments:
+        decoder: whether the block is on the way up; the others are as in :class:`Block`.
+    """
 
     def __init__(
         self,
         inside: int,
         outside: int,
-        told: int,
+        features: int,
         dropout: float,
         width: int,
         resample: str = "",
@@ -80,21 +100,22 @@ class MagnitudeBlock(nn.Module):
         decoder: bool = False,
     ):
         super().__init__()
-        self.resample, self.decoder, self.plan = resample, decoder, Resample(None)
+        self.resample, self.decoder, self.resampler = resample, decoder, Resample(None)
         self.conv_1 = Map(inside if decoder else outside, outside, 3)
-        self.told, self.gain = Map(told, outside), nn.Parameter(torch.zeros(()))
+        self.told, self.gain = Map(features, outside), nn.Parameter(torch.zeros(()))
         self.dropout = Dropout(dropout) if dropout else nn.Identity()
         self.conv_2 = Map(outside, outside, 3)
         self.shortcut = Map(inside, outside, 1) if inside != outside else None
         self.attention = MagnitudeAttention(outside, width) if attend else nn.Identity()
 
-    def forward(self, x: Tensor, told: Tensor, size: torch.Size | None = None) -> Tensor:
-        x, _ = resampled(self.plan, self.resample, x, x, size)
+    def forward(self, x: Tensor, features: Tensor, size: torch.Size | None = None) -> Tensor:
+        """As in :class:`Block`."""
+        x, _ = resampled(self.resampler, self.resample, x, x, size)
         if not self.decoder:
             x = x if self.shortcut is None else self.shortcut(x)
             x = magnitude.normalised(x, [1])
         h = self.conv_1(magnitude.silu(x))
-        h = magnitude.silu(h * (1 + self.told(told, self.gain)[:, :, None, None]))
+        h = magnitude.silu(h * (1 + self.told(features, self.gain)[:, :, None, None]))
         h = self.conv_2(self.dropout(h))
         if self.decoder and self.shortcut is not None:
             x = self.shortcut(x)
@@ -102,7 +123,7 @@ class MagnitudeBlock(nn.Module):
 
 
 class MagnitudeAttention(nn.Module):
-    """Attention whose queries, keys and values are of length sqrt(channels of a head)."""
+    """Self-attention whose queries, keys and values have length sqrt(channels of a head)."""
 
     def __init__(self, channels: int, width: int):
         super().__init__()
@@ -114,13 +135,15 @@ class MagnitudeAttention(nn.Module):
         return magnitude.blend(x, self.out(attend_pixels(q, k, v, x)))
 
 
-def resampled(plan: Resample, direction: str, h: Tensor, x: Tensor, size: torch.Size | None) -> tuple[Tensor, Tensor]:
-    """Both branches halved, doubled or left alone; computed once where they are one tensor."""
+def resampled(
+    resampler: Resample, direction: str, h: Tensor, x: Tensor, size: torch.Size | None
+) -> tuple[Tensor, Tensor]:
+    """Halves or doubles both branches, if ``direction`` says so; computes it once if they are the same tensor."""
     if not direction:
         return h, x
 
     def change(each: Tensor) -> Tensor:
-        return plan.down(each) if direction == "down" else plan.up(each, size)
+        return resampler.down(each) if direction == "down" else resampler.up(each, size)
 
     first = change(h)
     return first, first if x is h else change(x)
@@ -134,11 +157,11 @@ class ADM(nn.Module):
         channels: the channels at each resolution, from the finest to the coarsest.
         blocks: residual blocks at each resolution on the way down (one more on the way up).
         attention: the resolutions with self-attention, named by the longer side of the feature map in pixels.
-        head_channels: the channels of one attention head; fewer channels are one head.
+        head_channels: the channels of one attention head; a level with fewer channels has one head.
         dropout: the share of values dropped inside a block in training.
-        magnitude_preserving: EDM2's layers; see the module's text.
-        checkpointing: compute blocks once more on the way back instead of keeping what is inside them: a fraction of
-            the memory for a third more time.
+        magnitude_preserving: use the layers of EDM2; see the module's docstring.
+        checkpointing: recompute the blocks in the backward pass instead of storing their inner values, for a fraction
+            of the memory and a third more time.
         condition: the length of y, for a network F(x, c, y) of p(x | y); 0 for none. See
             :mod:`scoresde.data.condition`.
     """
@@ -159,20 +182,20 @@ class ADM(nn.Module):
         channels = list(channels)
         check(shape, channels, blocks, head_channels, dropout)
         self.preserving, self.checkpointing, self.condition = magnitude_preserving, checkpointing, condition
-        told = 4 * channels[0]
+        features = 4 * channels[0]
         levels = len(channels)
         attends = [math.ceil(max(shape[1:]) / 2**level) in tuple(attention) for level in range(levels)]
 
         def block(inside: int, outside: int, resample: str = "", attend: bool = False, up: bool = False) -> nn.Module:
-            keys = inside, outside, told, dropout, head_channels, resample, attend
+            keys = inside, outside, features, dropout, head_channels, resample, attend
             return MagnitudeBlock(*keys, decoder=up) if magnitude_preserving else Block(*keys)
 
-        self.noise = NoiseEmbedding(told)
+        self.noise = NoiseEmbedding(features)
         if magnitude_preserving:
-            self.mix = Map(told, told)
+            self.mix = Map(features, features)
             self.first = Map(shape[0] + 1, channels[0], 3)
         else:
-            self.mix = nn.Linear(told, told)
+            self.mix = nn.Linear(features, features)
             self.first = nn.Conv2d(shape[0], channels[0], 3, padding=1)
         skips, now = [channels[0]], channels[0]
         self.down = nn.ModuleList()
@@ -196,40 +219,41 @@ class ADM(nn.Module):
             self.last, self.gain = Map(now, shape[0], 3), nn.Parameter(torch.zeros(()))
         else:
             self.last = nn.Sequential(group_norm(now), nn.SiLU(), zero(nn.Conv2d(now, shape[0], 3, padding=1)))
-        self.known = ConditionEmbedding(condition, told) if condition else None
+        self.known = ConditionEmbedding(condition, features) if condition else None
 
     def run(self, block: nn.Module, *inputs: Tensor | torch.Size | None) -> Tensor:
-        """A block's output; in training with ``checkpointing`` what is inside it is not kept."""
+        """Returns a block's output, without storing its inner values in training with ``checkpointing``."""
         if self.checkpointing and self.training and torch.is_grad_enabled():
             return recomputed(block, block, *inputs)
         return block(*inputs)
 
     def forward(self, x: Tensor, c: Tensor, y: Tensor | None = None) -> Tensor:
-        """x (B, C, H, W) and the noise level c (B,) to (B, C, H, W); y (1 or B, condition)."""
-        told = add_condition(self.known, self.mix(self.noise(c)), y)
+        """Maps x (B, C, H, W), the noise level c (B,) and y (1 or B, condition) to (B, C, H, W)."""
+        features = add_condition(self.known, self.mix(self.noise(c)), y)
         if self.preserving:
-            told = magnitude.silu(magnitude.normalised(told, [1]))
+            features = magnitude.silu(magnitude.normalised(features, [1]))
             h = self.first(torch.cat([x, torch.ones_like(x[:, :1])], dim=1))
         else:
-            told = functional.silu(told)
+            features = functional.silu(features)
             h = self.first(x)
         skips = [h]
         for block in self.down:
-            h = self.run(block, h, told)
+            h = self.run(block, h, features)
             skips.append(h)
         for block in self.middle:
-            h = self.run(block, h, told)
+            h = self.run(block, h, features)
         for block in self.up:
             if block.resample:
-                h = self.run(block, h, told, skips[-1].shape[-2:])
+                h = self.run(block, h, features, skips[-1].shape[-2:])
                 continue
             skip = skips.pop()
-            h = self.run(block, magnitude.beside(h, skip) if self.preserving else torch.cat([h, skip], dim=1), told)
+            both = magnitude.concatenated(h, skip) if self.preserving else torch.cat([h, skip], dim=1)
+            h = self.run(block, both, features)
         return self.last(h, self.gain) if self.preserving else self.last(h)
 
 
 def check(shape: tuple[int, ...], channels: list[int], blocks: int, head_channels: int, dropout: float) -> None:
-    """ValueError for what no network can be made of."""
+    """Raises a ValueError if no network can be made with these arguments."""
     if len(shape) != 3:
         raise ValueError(
             f"model=adm takes images of shape (C, H, W), the data have shape {tuple(shape)}; type model=mlp"

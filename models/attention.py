@@ -1,17 +1,17 @@
-"""Attention over the pixels of a feature map, from queries, keys and values that stand in one tensor."""
+"""Attention over the pixels of a feature map, with queries, keys and values in one tensor."""
 
 from torch import Tensor
 from torch.nn import functional
 
 
 def heads_of(qkv: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
-    """(B, 3C, H, W) to queries, keys and values, each (B, heads, HW, C / heads)."""
+    """Splits (B, 3C, H, W) into queries, keys and values, each (B, heads, HW, C / heads)."""
     batch, channels, height, width = qkv.shape
     parts = qkv.reshape(batch, 3, heads, channels // 3 // heads, height * width)
     return parts.transpose(-1, -2).unbind(1)
 
 
 def attend_pixels(q: Tensor, k: Tensor, v: Tensor, like: Tensor) -> Tensor:
-    """softmax(q k^T / sqrt(C / heads)) v of heads (B, heads, HW, C / heads), in the shape of ``like`` (B, C, H, W)."""
+    """Returns softmax(q k^T / sqrt(C / heads)) v for (B, heads, HW, C / heads), reshaped as ``like`` (B, C, H, W)."""
     h = functional.scaled_dot_product_attention(q, k, v)
     return h.transpose(-1, -2).reshape(like.shape)

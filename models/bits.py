@@ -1,11 +1,12 @@
-r"""A network read as a belief about bits: the log-odds of each bit of x_0 being 1, given the noisy row x_n of -1 and 1.
+r"""The parameterisation of the binomial chain: log-odds that each bit of x_0 is 1, given the noisy x_n of -1 and 1.
 
-By Bayes' rule the log-odds are those from all *other* bits of x_n, and what the bit itself says,
+By Bayes' rule the log-odds are the sum of the log-odds given all *other* bits of x_n and of a term for the bit itself,
 
 .. math:: \log\frac{P(x_0^i = 1 \mid x_n)}{P(x_0^i = -1 \mid x_n)}
           = F_\theta(x_n, c)^i + \log\frac{1 + \alpha}{1 - \alpha}\,x_n^i, \qquad \alpha = k_n
 
-of the binomial chain (:mod:`scoresde.sde_lib.binary`): the second term is large where there is little noise, and known.
+of the binomial chain (:mod:`scoresde.sde_lib.binary`). The second term is large if there is little noise, and it has a
+closed form.
 """
 
 from dataclasses import dataclass
@@ -21,10 +22,10 @@ from .parameterisation import Parameterisation
 
 @dataclass(frozen=True)
 class Bits(Parameterisation):
-    """The network predicts what the other bits say of each.
+    """The network predicts the log-odds of each bit given the other bits.
 
     Attributes:
-        process: the forward process that it is for.
+        process: the class of the forward process.
     """
 
     process: ClassVar[type] = BinaryChain

@@ -4,8 +4,8 @@ r"""A classifier of noisy data, and guidance by it (Dhariwal and Nichol, arXiv 2
 .. math:: \nabla\log p_t(x \mid y) = \nabla\log p_t(x) + \nabla\log p_t(y \mid x), \qquad
           \tilde s = s(x, t) + w\,\nabla\log p_\phi(y \mid x, t)
 
-The first is Bayes' rule, exact with w = 1 and the exact classifier of *noisy* x: with it a network of p(x) alone draws
-from p(x | y). As a score model, the classifier sees x/sqrt(alpha^2 + sigma^2) and log(sigma/alpha)/4.
+The first equation is Bayes' rule. With w = 1 and the exact classifier of *noisy* x, a network of p(x) draws samples of
+p(x | y). Like a score model, the classifier takes x/sqrt(alpha^2 + sigma^2) and log(sigma/alpha)/4.
 """
 
 from collections.abc import Callable
@@ -22,33 +22,35 @@ from .unet import Residual, group_norm
 
 
 class Classifier(nn.Module):
-    """log p(k | x, t) of K classes, from a network of x and the noise level.
+    """The classifier log p(k | x, t) of K classes, from a network of x and the noise level.
 
     Arguments:
         sde: the forward SDE.
         net: maps x (B, *) and c_noise (B,) to logits (B, K).
     """
 
-    conditional = True  # training gives it a y
+    conditional = True  # training sets its y
 
     def __init__(self, sde: SDE, net: nn.Module):
         super().__init__()
         self.sde, self.net = sde, net
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        """log p(k | x, t) at x (B, *) and t (B,), shape (B, K), nats."""
+        """Returns log p(k | x, t) at x (B, *) and t (B,), shape (B, K), nats."""
         alpha, sigma = self.sde.alpha(t), self.sde.sigma(t)
         scale = per_sample((alpha.square() + sigma.square()).rsqrt().to(x.dtype), x)
         return self.net(scale * x, ((sigma / alpha).log() / 4).to(x.dtype)).log_softmax(1)
 
     def given(self, y: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
-        """log p(y | x, t), (B, *) and (B,) to (B,), for the classes y (B, K + 1) as networks are told them; one row of
-        y is every sample's.
+        """Returns the function log p(y | x, t), (B, *) and (B,) to (B,).
+
+        Arguments:
+            y: the encoded class labels (B, K + 1), or (1, K + 1) for one label of all samples.
         """
         return lambda x, t: (self(x, t) * y[:, :-1]).sum(1)
 
     def under(self, sde: SDE, other: SDE) -> "Classifier":
-        """The same network read under another SDE."""
+        """Returns the same network under another SDE."""
         return Classifier(other, self.net)
 
 
@@ -56,13 +58,13 @@ class GuidedByClassifier(nn.Module):
     """The score s(x, t) + w grad log p(y | x, t).
 
     Arguments:
-        score: s, of p(x), or of p(x | y), which is then guided further.
-        classifier: has :meth:`Classifier.given` and :meth:`Classifier.under`.
-        y: (B, K + 1), or (1, K + 1).
-        guidance: w.
+        score: s, the score of p(x), or that of p(x | y) for additional guidance.
+        classifier: has the methods :meth:`Classifier.given` and :meth:`Classifier.under`.
+        y: the encoded class labels (B, K + 1), or (1, K + 1).
+        guidance: the guidance scale w.
     """
 
-    cost = 2  # the score and the classifier, counted alike
+    cost = 2  # evaluations a call: the score and the classifier
 
     def __init__(self, score: ScoreFn, classifier: nn.Module, y: Tensor, guidance: float = 1.0):
         super().__init__()
@@ -70,7 +72,7 @@ class GuidedByClassifier(nn.Module):
         self.register_buffer("y", y, persistent=False)
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        """The guided score at x (B, *) and t (B,); differentiable wherever gradients are on."""
+        """Returns the guided score at x (B, *) and t (B,); it is differentiable if gradients are on."""
         differentiable, log_prob = torch.is_grad_enabled(), self.classifier.given(self.y)
         with torch.enable_grad():
             at = x if x.requires_grad else x.detach().requires_grad_()
@@ -78,24 +80,24 @@ class GuidedByClassifier(nn.Module):
         return self.score(at if differentiable else x, t) + self.guidance * pull
 
     def of_rows(self, rows: Tensor) -> "GuidedByClassifier":
-        """The same for some rows of the batch; see :mod:`scoresde.sde_lib.rows`."""
+        """Returns the score for some rows of the batch; see :mod:`scoresde.sde_lib.rows`."""
         y = self.y if len(self.y) == 1 else self.y[rows]
         return GuidedByClassifier(of_rows(self.score, rows), self.classifier, y, self.guidance)
 
     def under(self, sde: SDE, other: SDE) -> "GuidedByClassifier":
-        """The same read under another SDE."""
+        """Returns the guided score under another SDE."""
         return GuidedByClassifier(
             under(sde, self.score, other), self.classifier.under(sde, other), self.y, self.guidance
         )
 
 
 class MLPClassifier(nn.Module):
-    """Logits of vectors: hidden layers of one width, shifted by the noise level.
+    """A multilayer perceptron for the logits of vectors; the noise level shifts each layer's input to its nonlinearity.
 
     Arguments:
         shape: the shape (D,) of one vector.
-        classes: K.
-        width, depth: of the hidden layers.
+        classes: the number K of classes.
+        width, depth: the width and the number of the hidden layers.
         fourier, fourier_scale: as in :class:`scoresde.models.MLP`.
     """
 
@@ -113,16 +115,16 @@ class MLPClassifier(nn.Module):
             raise ValueError(
                 f"classifier=mlp takes vectors of shape (D,), the data have {tuple(shape)}; type classifier=unet"
             )
-        at_least_one(width=width, depth=depth)
-        if fourier < 0:
-            raise ValueError(f"`fourier`={fourier} must be at least 0")
+        for key, value, least in (("width", width, 1), ("depth", depth, 1), ("fourier", fourier, 0)):
+            if value < least:
+                raise ValueError(f"`{key}`={value} must be at least {least}")
         self.features, self.noise = FourierFeatures(shape[0], fourier, fourier_scale), NoiseEmbedding(32)
         self.layers = nn.ModuleList(nn.Linear(self.features.width if i == 0 else width, width) for i in range(depth))
         self.shifts = nn.ModuleList(nn.Linear(32, width, bias=False) for _ in range(depth))
         self.last = nn.Linear(width, classes)
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        """x (B, D) and the noise level c (B,) to logits (B, K)."""
+        """Maps x (B, D) and the noise level c (B,) to logits (B, K)."""
         h, noise = self.features(x), self.noise(c)
         for layer, shift in zip(self.layers, self.shifts, strict=True):
             h = functional.silu(layer(h) + shift(noise))
@@ -130,11 +132,11 @@ class MLPClassifier(nn.Module):
 
 
 class UNetClassifier(nn.Module):
-    """Logits of images: the way down of a U-Net, and the mean over what is left.
+    """The encoder of a U-Net for the logits of images, from the mean over the pixels of its last level.
 
     Arguments:
         shape: the shape (C, H, W) of one image.
-        classes: K.
+        classes: the number K of classes.
         channels: the channels at each resolution, from the finest to the coarsest.
         dropout: the share of values dropped inside a block in training.
     """
@@ -166,7 +168,7 @@ class UNetClassifier(nn.Module):
         self.logits = nn.Linear(channels[-1], classes)
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        """x (B, C, H, W) and the noise level c (B,) to logits (B, K)."""
+        """Maps x (B, C, H, W) and the noise level c (B,) to logits (B, K)."""
         noise, h = self.noise(c), self.first(x)
         for depth, level in enumerate(self.blocks):
             if depth:
@@ -174,9 +176,3 @@ class UNetClassifier(nn.Module):
             for block in level:
                 h = block(h, noise)
         return self.logits(self.last(h).mean((2, 3)))
-
-
-def at_least_one(**values: int) -> None:
-    for key, value in values.items():
-        if value < 1:
-            raise ValueError(f"classifier.{key}={value} must be at least 1")

@@ -1,4 +1,4 @@
-"""What becomes a score once y is given."""
+"""The family of scores of p(x | y), one for each y."""
 
 from torch import Tensor, nn
 
@@ -8,11 +8,11 @@ from .classifier import GuidedByClassifier
 
 
 class ConditionalScore(nn.Module):
-    """The scores of p(x | y), guided or not, for a y yet to be said.
+    """The scores of p(x | y), with or without guidance. :meth:`given` returns the score of one y.
 
     Arguments:
-        score: of p(x | y), with a method ``given(y, guidance)``; or of p(x), with a classifier.
-        guidance: w of :mod:`scoresde.models.given`, or of :mod:`scoresde.models.classifier`.
+        score: the score of p(x | y), with a method ``given(y, guidance)``; with a classifier, the score of p(x).
+        guidance: the scale w of :mod:`scoresde.models.given`, or of :mod:`scoresde.models.classifier`.
         classifier: p(y | x, t); None for classifier-free guidance.
     """
 
@@ -21,17 +21,17 @@ class ConditionalScore(nn.Module):
         self.score, self.guidance, self.classifier = score, guidance, classifier
 
     def given(self, y: Tensor) -> ScoreFn:
-        """The score of y (B, condition), or of one y that all samples share, (1, condition)."""
+        """Returns the score of p(x | y) for y (B, condition), or (1, condition) for one y of all samples."""
         if self.classifier is None:
             return self.score.given(y, self.guidance)
-        if self.guidance == 0:  # the classifier would be evaluated for nothing
+        if self.guidance == 0:  # no need to evaluate the classifier
             return self.score
         return GuidedByClassifier(self.score, self.classifier, y, self.guidance)
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        raise TypeError("these are the scores of p(x | y): say which y, score.given(y)(x, t)")
+        raise TypeError("these are the scores of p(x | y): choose y with score.given(y)(x, t)")
 
     def under(self, sde: SDE, other: SDE) -> "ConditionalScore":
-        """The same under another SDE."""
+        """Returns the scores under another SDE."""
         classifier = self.classifier and self.classifier.under(sde, other)
         return ConditionalScore(self.score.under(sde, other), self.guidance, classifier)

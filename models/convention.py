@@ -1,15 +1,15 @@
-r"""What the codes that a network comes from tell it, and what they take its output for.
+r"""The conventions of other codes for the inputs and the output of a network.
 
-Weights are a function F(x, c) only beside three conventions, which no file holds: which x the network is given, which
-number it is told of the noise level, and what its output means. The published codes have two sets of them:
+Weights define a function F(x, c) only together with three conventions, which no file contains: the scale of x, the
+number that stands for the noise level, and the meaning of the output. The published codes have two sets of them:
 
-* a VE network, told log sigma or a step number that counts from the largest noise down, is given x as data plus noise
-  and gives sigma times the score;
-* a VP or sub-VP network, told a number that counts along its SDE's time, is given x as that SDE leaves it and gives the
-  noise, minus sigma times the score.
+* a VE network takes data plus noise as x, and log sigma or a step number that counts from the largest noise down. It
+  predicts sigma times the score;
+* a VP or sub-VP network takes x at the scale of its SDE, and a step number that is linear in the SDE's time. It
+  predicts the noise, which is minus sigma times the score.
 
-A run that reads such a network, or writes one, must use it in the same way. Under another SDE than the network's own,
-x is scaled to what it would be there (``parameterisation.input``), so that the conventions are checked under its own.
+A run that reads or writes such a network must use it in the same way. Under another SDE x is scaled to what it would be
+under the network's own SDE (``parameterisation.input``), so the conventions are checked under the network's own SDE.
 """
 
 import math
@@ -25,33 +25,33 @@ from .score import ScoreModel
 
 
 def clock_of(score: ScoreModel) -> Clock | None:
-    """The clock of the network's step number; None for a network without one."""
+    """Returns the clock of the network's step number; None for a network without one."""
     features = getattr(score.net, "features", None)
     return getattr(score.net if features is None else features, "clock", None)
 
 
-def told_a_step(score: ScoreModel) -> bool:
-    """Whether the network is told a step number, with a clock or without."""
+def takes_step_number(score: ScoreModel) -> bool:
+    """Returns whether the network takes a step number, with or without a clock."""
     features = getattr(score.net, "features", None)
     return hasattr(score.net if features is None else features, "clock")
 
 
 def keeps_data(sde: SDE) -> bool:
-    """Whether an SDE adds noise to the data and does not shrink them."""
+    """Returns whether an SDE adds noise to the data without shrinking them."""
     return float(sde.alpha(torch.tensor(sde.T, dtype=torch.float64))) == 1
 
 
 def check_clock(score: ScoreModel) -> None:
-    """ValueError for a network that is told a step number along no SDE: no other code counts so."""
-    if told_a_step(score) and clock_of(score) is None:
+    """Raises a ValueError for a network that takes a step number but has no clock, which no other code has."""
+    if takes_step_number(score) and clock_of(score) is None:
         raise ValueError(
-            "other codes count the steps that a network is told along its SDE, and model.clock is null: choose the "
+            "other codes count the step numbers of a network along its SDE, and model.clock is null: choose the "
             "network with experiment=score_sde/..., or model.embedding=fourier"
         )
 
 
 def convention(score: ScoreModel) -> int:
-    """1 for a VE network, whose output is sigma times the score; -1 for a VP one, whose output is the noise.
+    """Returns 1 for a VE network, which predicts sigma times the score; -1 for a VP network, which predicts the noise.
 
     Raises:
         ValueError: the run uses the network in neither of the published ways.
@@ -62,7 +62,7 @@ def convention(score: ScoreModel) -> int:
     own = score.sde if clock is None else clock.sde
     t = torch.linspace(own.eps, own.T, 33, dtype=torch.float64)
     alpha, sigma = own.alpha(t), own.sigma(t)
-    if fourier:  # data plus noise, whatever SDE the run reads it under
+    if fourier:  # x is data plus noise under every SDE
         alpha, sigma = torch.ones_like(alpha), sigma / alpha
     sign = 1 if fourier or keeps_data(own) else -1
     c_skip, c_out, c_in = score.parameterisation.coefficients(alpha, sigma)
@@ -74,10 +74,10 @@ def convention(score: ScoreModel) -> int:
     ):
         kind = "VE" if sign > 0 else "VP or sub-VP"
         wanted = (
-            "takes data plus noise as they are and gives sigma times the score: type parameterisation=score with "
+            "takes data plus noise, unscaled, and predicts sigma times the score: type parameterisation=score with "
             "parameterisation.input an SDE that keeps the data, as experiment=score_sde/ve_continuous has it"
             if sign > 0
-            else "takes x as that SDE leaves it and gives the noise: type parameterisation=noise, for sub-VP with "
+            else "takes x at the scale of its SDE and predicts the noise: type parameterisation=noise, for sub-VP with "
             "parameterisation.input, as experiment=score_sde/vp_continuous or subvp_continuous has it"
         )
         raise ValueError(f"a {kind} network of other codes {wanted}; this run's parameterisation is another")
@@ -85,14 +85,19 @@ def convention(score: ScoreModel) -> int:
 
 
 def table(score: ScoreModel, sign: int, data_range: float, scales: int) -> Tensor:
-    """The noise levels that a file of score_sde lists, (scales,), from the largest to the smallest, in units of the
-    data's range; those of a VP network are never used.
+    """Returns the table of noise levels in a file of score_sde, from the largest to the smallest, shape (scales,).
+
+    They are in units of the data's range. Those of a VP network are never used.
+
+    Arguments:
+        sign: of :func:`convention`.
+        data_range: the width of the data's range in model units.
 
     Raises:
         ValueError: a VE network counts its steps along other levels.
     """
     if sign < 0:
-        largest, smallest = 50.0, 0.01  # the published configuration's
+        largest, smallest = 50.0, 0.01  # as in the published configuration
     else:
         clock = clock_of(score)
         own = score.sde if clock is None else clock.sde

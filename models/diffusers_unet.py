@@ -1,4 +1,4 @@
-"""The U-Net of the library diffusers as a network F(x, c), where it is installed."""
+"""The U-Net of the library diffusers as a network F(x, c); it needs the package diffusers."""
 
 import math
 
@@ -12,9 +12,9 @@ from .given import ConditionEmbedding, add_condition
 
 
 class DiffusersUNet(nn.Module):
-    """A ``diffusers.UNet2DModel`` that is told a step number, for images of any height and width.
+    """A ``diffusers.UNet2DModel``, which takes a step number, for images of any height and width.
 
-    Images are padded, by repeating their border, to sizes that can be halved as often as it has levels.
+    Images are padded, by repeating their border, to a size that can be halved once for each level but the first.
 
     Arguments:
         shape: the shape (C, H, W) of one image.
@@ -44,7 +44,7 @@ class DiffusersUNet(nn.Module):
     ):
         super().__init__()
         try:
-            from diffusers import UNet2DModel  # here, since it takes seconds that other networks need not spend
+            from diffusers import UNet2DModel  # here, because the import takes seconds
         except ImportError as error:
             raise ImportError("model=diffusers needs the package diffusers: pip install -e .[diffusers]") from error
         if len(shape) != 3:
@@ -55,13 +55,13 @@ class DiffusersUNet(nn.Module):
         if len(lengths) > 1:
             raise ValueError(
                 f"`block_out_channels`={list(block_out_channels)}, `down_block_types` and `up_block_types` "
-                f"must be of one length, a value a level"
+                f"must have the same length, one value for each level"
             )
         if norm_num_groups is not None and norm_num_groups < 1:
             raise ValueError(f"`norm_num_groups`={norm_num_groups} must be at least 1; diffusers: 32")
         if norm_num_groups is not None and any(each % norm_num_groups for each in block_out_channels):
             common = math.gcd(*block_out_channels)
-            fits = max(each for each in range(1, 33) if common % each == 0)  # more than 32 are groups of few channels
+            fits = max(each for each in range(1, 33) if common % each == 0)  # more groups have few channels
             raise ValueError(
                 f"`norm_num_groups`={norm_num_groups} must divide `block_out_channels`="
                 f"{list(block_out_channels)}; type `norm_num_groups`={fits}"
@@ -81,9 +81,9 @@ class DiffusersUNet(nn.Module):
             "flip_sin_to_cos": flip_sin_to_cos,
             "dropout": dropout,
         }
-        told = {"class_embed_type": "identity"} if condition else {}  # y comes embedded
+        labels = {"class_embed_type": "identity"} if condition else {}  # y is embedded here
         try:
-            self.unet = UNet2DModel(**self.keys, **told)
+            self.unet = UNet2DModel(**self.keys, **labels)
         except (ValueError, TypeError, AttributeError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ValueError(f"model=diffusers: diffusers refuses these keys ({reason})") from None
@@ -104,13 +104,13 @@ class DiffusersUNet(nn.Module):
             ValueError: the network is conditional, in a way that diffusers does not have.
         """
         if self.known is not None:
-            raise ValueError("a network that is told labels in our way is no UNet2DModel; leave data.condition out")
+            raise ValueError("a conditional network of this code is no UNet2DModel; leave data.condition out")
         return {"sample_size": list(self.size), "time_embedding_type": "positional", **self.keys}
 
     def forward(self, x: Tensor, c: Tensor, y: Tensor | None = None) -> Tensor:
-        """x (B, C, H, W) and the noise level c (B,) to (B, C, H, W); y (1 or B, condition)."""
+        """Maps x (B, C, H, W), the noise level c (B,) and y (1 or B, condition) to (B, C, H, W)."""
         height, width = x.shape[-2:]
         n = 250 * (c + 2.5) if self.clock is None else self.clock(c)
-        told = None if self.known is None else add_condition(self.known, x.new_zeros(len(x), 1), y)
-        wide = functional.pad(x, (0, -width % self.factor, 0, -height % self.factor), mode="replicate")
-        return self.unet(wide, n, told, return_dict=False)[0][..., :height, :width]
+        embedded = None if self.known is None else add_condition(self.known, x.new_zeros(len(x), 1), y)
+        padded = functional.pad(x, (0, -width % self.factor, 0, -height % self.factor), mode="replicate")
+        return self.unet(padded, n, embedded, return_dict=False)[0][..., :height, :width]

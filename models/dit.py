@@ -1,14 +1,14 @@
-r"""A diffusion transformer F(x, c): patches as tokens, told the noise level by adaptive normalisation.
+r"""A diffusion transformer F(x, c) of image patches, in which adaptive normalisation carries the noise level.
 
-DiT (Peebles and Xie, arXiv 2212.09748): an image is cut into patches of p x p pixels, each a token with a sinusoidal
-embedding of its place; blocks of attention and a two-layer perceptron,
+DiT (Peebles and Xie, arXiv 2212.09748): an image is cut into patches of p x p pixels. Each patch is a token, to which a
+sinusoidal embedding of its position is added. The tokens pass through blocks of attention and a two-layer perceptron,
 
 .. math::
     h \leftarrow h + g_1\,\text{attention}(s_1 \circ n(h) + b_1), \qquad
     h \leftarrow h + g_2\,\text{perceptron}(s_2 \circ n(h) + b_2),
 
-n a layer normalisation without weights; shifts b, scales s - 1 and gates g are linear in the features of the noise
-level (and of y), from 0, so that every block starts as the identity ("adaLN-Zero").
+where n is a layer normalisation without weights. The shifts b, scales s - 1 and gates g are linear in the features of
+the noise level (and of y). Their weights start at 0, so that every block starts as the identity ("adaLN-Zero").
 """
 
 import torch
@@ -23,7 +23,7 @@ from .unet import zero
 
 
 class Block(nn.Module):
-    """Attention and a perceptron, each told the noise level."""
+    """Attention and a perceptron, each with adaptive normalisation."""
 
     def __init__(self, width: int, heads: int, ratio: float, dropout: float):
         super().__init__()
@@ -37,13 +37,14 @@ class Block(nn.Module):
             nn.Linear(inner, width),
         )
 
-    def forward(self, h: Tensor, told: Tensor) -> Tensor:
-        """h (B, tokens, width), told (1 or B, width)."""
-        shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = self.told(told)[:, None].chunk(6, dim=2)
+    def forward(self, h: Tensor, features: Tensor) -> Tensor:
+        """Maps tokens h (B, tokens, width) and the noise level's features (1 or B, width) to (B, tokens, width)."""
+        shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = self.told(features)[:, None].chunk(6, dim=2)
         h = h + gate_1 * self.attention(adapted(h, shift_1, scale_1))
         return h + gate_2 * self.perceptron(adapted(h, shift_2, scale_2))
 
     def attention(self, h: Tensor) -> Tensor:
+        """Returns self-attention over the tokens, (B, tokens, width)."""
         batch, tokens, width = h.shape
         qkv = self.qkv(h).reshape(batch, tokens, 3, self.heads, width // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
@@ -52,13 +53,15 @@ class Block(nn.Module):
 
 
 def adapted(h: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """A layer normalisation whose scale and shift are told."""
+    """Returns the layer normalisation of h, times 1 + scale, plus shift."""
     return torch.addcmul(shift, functional.layer_norm(h, h.shape[-1:], eps=1e-6), 1 + scale)
 
 
-def places(rows: int, columns: int, width: int) -> Tensor:
-    """Sinusoidal embeddings of the places of a grid, (rows columns, width): a half of each says the column, the other
-    the row, in sines and cosines of frequencies 1 ... 1/10000.
+def positions(rows: int, columns: int, width: int) -> Tensor:
+    """Returns sinusoidal embeddings of the positions in a grid, (rows columns, width).
+
+    The first half of each embeds the column and the second half the row, by sines and cosines of frequencies
+    1 ... 1/10000.
     """
     frequencies = 1e4 ** -(torch.arange(width // 4, dtype=torch.float64) / (width // 4))
     r, c = torch.meshgrid(torch.arange(rows).double(), torch.arange(columns).double(), indexing="ij")
@@ -74,11 +77,11 @@ class DiT(nn.Module):
         patch: the side p of a patch, in pixels.
         width: the length of a token, a multiple of 4.
         depth: the number of blocks.
-        heads: attention heads, which divide the width.
-        ratio: the perceptrons' inner width over the width.
+        heads: the number of attention heads, which must divide the width.
+        ratio: the inner width of the perceptrons divided by the width.
         dropout: the share of inner values dropped in training.
-        checkpointing: compute blocks once more on the way back instead of keeping what is inside them: a fraction of
-            the memory for a third more time.
+        checkpointing: recompute the blocks in the backward pass instead of storing their inner values, for a fraction
+            of the memory and a third more time.
         condition: the length of y, for a network F(x, c, y) of p(x | y); 0 for none. See
             :mod:`scoresde.data.condition`.
     """
@@ -110,7 +113,7 @@ class DiT(nn.Module):
         self.patch, self.checkpointing, self.condition = patch, checkpointing, condition
         self.rows, self.columns = (-(-side // patch) for side in shape[1:])
         self.first = nn.Conv2d(shape[0], width, patch, stride=patch)
-        self.register_buffer("places", places(self.rows, self.columns, width), persistent=False)
+        self.register_buffer("places", positions(self.rows, self.columns, width), persistent=False)
         self.noise = nn.Sequential(NoiseEmbedding(width), nn.Linear(width, width))
         self.blocks = nn.ModuleList(Block(width, heads, ratio, dropout) for _ in range(depth))
         self.told = zero(nn.Linear(width, 2 * width))
@@ -122,18 +125,18 @@ class DiT(nn.Module):
         self.known = ConditionEmbedding(condition, width) if condition else None
 
     def forward(self, x: Tensor, c: Tensor, y: Tensor | None = None) -> Tensor:
-        """x (B, C, H, W) and the noise level c (B,) to (B, C, H, W); y (1 or B, condition)."""
+        """Maps x (B, C, H, W), the noise level c (B,) and y (1 or B, condition) to (B, C, H, W)."""
         batch, channels, height, width = x.shape
         p = self.patch
-        told = functional.silu(add_condition(self.known, self.noise(c), y))
+        features = functional.silu(add_condition(self.known, self.noise(c), y))
         x = functional.pad(x, (0, -width % p, 0, -height % p), mode="replicate") if height % p or width % p else x
         h = self.first(x).flatten(2).transpose(1, 2) + self.places.to(x.dtype)
         for block in self.blocks:
             if self.checkpointing and self.training and torch.is_grad_enabled():
-                h = recomputed(block, block, h, told)
+                h = recomputed(block, block, h, features)
             else:
-                h = block(h, told)
-        shift, scale = self.told(told)[:, None].chunk(2, dim=2)
+                h = block(h, features)
+        shift, scale = self.told(features)[:, None].chunk(2, dim=2)
         h = self.last(adapted(h, shift, scale)).reshape(batch, self.rows, self.columns, channels, p, p)
         return h.permute(0, 3, 1, 4, 2, 5).reshape(batch, channels, self.rows * p, self.columns * p)[
             ..., :height, :width

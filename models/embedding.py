@@ -1,17 +1,17 @@
-r"""Features of a number or a vector that a network can tell apart more finely than the number itself.
+r"""Fourier features of numbers and vectors, which resolve finer differences than the raw values.
 
 .. math:: \gamma(u) = [\cos(2\pi W u),\ \sin(2\pi W u)]
 
-With the rows of W drawn from a Gaussian these are the random Fourier features of Tancik et al. (arXiv 2006.10739);
-with a geometric ladder of frequencies they are the sinusoidal embedding of a step or a noise level (arXiv
+If the rows of W are drawn from a Gaussian, these are the random Fourier features of Tancik et al. (arXiv 2006.10739).
+With frequencies in geometric progression they are the sinusoidal embedding of a step or a noise level (arXiv
 2006.11239).
 
-A network is told c = log(sigma/alpha)/4 and never a step. The step embedding of DDPM,
+The networks take c = log(sigma/alpha)/4 and not a step number. The step embedding of DDPM,
 
 .. math:: [\cos(w_k n),\ \sin(w_k n)], \qquad w_k = 10000^{-k/(K - 1)}, \quad k = 0 \ldots K - 1
 
-for steps n = 0 ... 1000, is therefore applied to n = 250 (c + 2.5): the levels of the usual SDEs, and of a chain of
-1000 steps, then lie between 0 and 1000.
+for steps n = 0 ... 1000, is therefore applied to n = 250 (c + 2.5). The noise levels of the usual SDEs, and of a chain
+of 1000 steps, then lie between 0 and 1000.
 """
 
 import math
@@ -23,30 +23,31 @@ from .clock import Clock
 
 
 class NoiseEmbedding(nn.Module):
-    """Sinusoidal features of c_noise = log(sigma/alpha)/4, and a layer that mixes them: (B,) to (B, width).
+    """Sinusoidal features of c_noise = log(sigma/alpha)/4 and a linear layer with SiLU: (B,) to (B, width).
 
-    The levels of the usual SDEs lie in [-2.3, 1], and the periods of the ladder go from 16 down to 2: the finest
-    feature turns not twice from one end to the other. Finer ones teach the network nothing, and one that changes faster
-    with the noise than the data ask for costs the ODE's solvers half as many evaluations again (docs/results.md).
+    The levels of the usual SDEs lie in [-2.3, 1], and the periods of the ``smooth`` features lie between 16 and 2, so
+    that the fastest one goes through less than two periods. Faster features do not improve the network, and a network
+    that changes faster with the noise than the data require costs an ODE solver half as many evaluations again
+    (docs/results.md).
 
     Arguments:
         width: the length of the result.
-        kind: ``smooth`` for that ladder, ``steps`` for DDPM's embedding of a step; see the module's text.
-        features: how many cosines and sines.
+        kind: ``smooth`` for these features, ``steps`` for DDPM's embedding of a step; see the module's docstring.
+        features: the number of cosines and sines together.
     """
 
     def __init__(self, width: int, kind: str = "smooth", features: int = 32):
         super().__init__()
         if kind not in ("smooth", "steps"):
             raise ValueError(f"`embedding`={kind} must be smooth or steps")
-        # Saved with the weights, which mean nothing beside other frequencies.
+        # Saved with the weights, which are of use with these frequencies only.
         smooth = 2 * math.pi * torch.logspace(-4, -1, features // 2, base=2.0)
         self.register_buffer("frequencies", smooth if kind == "smooth" else 250 * step_frequencies(features // 2))
         self.start = 0.0 if kind == "smooth" else -2.5
         self.mix = nn.Linear(features, width)
 
     def forward(self, c: Tensor) -> Tensor:
-        if c.stride(0) == 0:  # one level expanded to the batch: embedded once, (1, width), to be broadcast
+        if c.stride(0) == 0:  # one level expanded to the batch is embedded once, (1, width), and broadcast
             c = c[:1]
         angle = (c - self.start if self.start else c)[:, None] * self.frequencies
         return nn.functional.silu(self.mix(torch.cat([angle.cos(), angle.sin()], dim=1)))
@@ -57,13 +58,13 @@ class Positional(nn.Module):
 
     Arguments:
         width: the length of the result, even.
-        clock: n of a noise level; None for the n of the module's text.
+        clock: the step number of a noise level; None for n = 250 (c + 2.5).
     """
 
     def __init__(self, width: int, clock: Clock | None = None):
         super().__init__()
         self.clock = clock
-        frequencies = torch.logspace(0, -4, width // 2, dtype=torch.float64)  # as step_frequencies, to the last digit
+        frequencies = torch.logspace(0, -4, width // 2, dtype=torch.float64)  # step_frequencies in float64
         self.register_buffer("frequencies", frequencies.float(), persistent=False)
 
     def forward(self, c: Tensor) -> Tensor:
@@ -77,18 +78,18 @@ class RandomFourier(nn.Module):
 
     .. math:: [\sin(2\pi W \log\sigma),\ \cos(2\pi W \log\sigma)], \qquad W \sim N(0, scale^2 I)
 
-    with sigma/alpha, as c has it, for sigma, in units of the data's range.
+    where sigma stands for sigma/alpha in units of the data's range.
 
     Arguments:
-        width: how many frequencies.
-        scale: their std.
+        width: the number of frequencies.
+        scale: the std of the frequencies.
         data_range: the width of the data's range in model units.
     """
 
     def __init__(self, width: int, scale: float, data_range: float = 2.0):
         super().__init__()
         self.shift = math.log(data_range)
-        # A buffer and not a parameter: drawn once, saved with the weights, never trained.
+        # A buffer: drawn once and saved with the weights, but not trained.
         self.register_buffer("frequencies", scale * torch.randn(width))
 
     def forward(self, c: Tensor) -> Tensor:
@@ -97,23 +98,23 @@ class RandomFourier(nn.Module):
 
 
 def step_frequencies(count: int) -> Tensor:
-    """w_k = 10000^{-k/(K - 1)}, k = 0 ... K - 1, shape (K,), K at least 2."""
+    """Returns w_k = 10000^{-k/(K - 1)}, k = 0 ... K - 1, shape (K,), K at least 2."""
     return torch.logspace(0, -4, count)
 
 
 class FourierFeatures(nn.Module):
-    """Random Fourier features of a vector: (B, D) to (B, D + 2 count), the vector itself kept beside them.
+    """A vector and its random Fourier features: (B, D) to (B, D + 2 count).
 
     Arguments:
         dim: the length D of the vector.
-        count: how many random directions; none for 0.
-        scale: the std of a direction's frequency along a unit vector, in turns per unit of the input.
+        count: the number of random directions.
+        scale: the std of a direction's frequency along a unit vector, in periods per unit of the input.
     """
 
     def __init__(self, dim: int, count: int, scale: float):
         super().__init__()
         self.width = dim + 2 * count
-        # A buffer and not a parameter: drawn once, saved with the weights, never trained.
+        # A buffer: drawn once and saved with the weights, but not trained.
         self.register_buffer("directions", 2 * math.pi * scale * torch.randn(dim, count))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -122,20 +123,21 @@ class FourierFeatures(nn.Module):
 
 
 class PixelFeatures(nn.Module):
-    r"""An image beside Fourier features of its values: (B, C, H, W) to (B, C (1 + 2n), H, W).
+    r"""An image and Fourier features of its values: (B, C, H, W) to (B, C (1 + 2n), H, W).
 
     .. math:: e^{-(2\pi f k)^2/2}\,[\cos(2\pi f u/\gamma),\ \sin(2\pi f u/\gamma)], \qquad k = \sigma/\alpha = e^{4c}
 
-    for n frequencies f, in turns a unit of the data as the SDE has them, of the network's input u = c_in x, gamma being
-    c_in where there is hardly any noise. Values of 256 greys lie on a grid; where the noise is smaller than a grey, how
-    far a value is from the grid is all that is left to tell of it, and a convolution would have to enlarge x some
-    hundred times to see that. With f of one turn a grey the features say it (Kingma et al., arXiv 2107.00630, section
-    3.4). The factor is what noise of std k leaves of a feature on average, so that a network is not shown noise alone.
-    Features alone cannot tell values apart that are a whole turn of the slowest one away from each other, and a network
-    that normalises its channels hardly sees x itself so finely: slow frequencies belong beside the fast ones.
+    for n frequencies f, in periods per model unit. u = c_in x is the network's input, and gamma is the value of c_in
+    where there is hardly any noise. Values of 256 greys lie on a grid. If the noise is smaller
+    than a grey, the distance of a value from the grid is all that distinguishes noise from data, and a convolution
+    would have to amplify x some hundred times to see it. Features with f of one period per grey show it (Kingma et al.,
+    arXiv 2107.00630, section 3.4). The factor is the expected remainder of a feature under noise of std k, so that the
+    network does not see features that are pure noise. Features cannot distinguish values that are a whole period of the
+    slowest one apart, and a network that normalises its channels hardly resolves x itself so finely: combine fast
+    frequencies with slow ones.
 
     Arguments:
-        frequencies: f, positive; none leaves the image as it is.
+        frequencies: f, positive; an empty list leaves the image unchanged.
         unit: gamma.
     """
 
@@ -146,12 +148,12 @@ class PixelFeatures(nn.Module):
         if not 0 < unit < math.inf:
             raise ValueError(f"`pixel_unit`={unit} must be positive and finite; type `pixel_unit`=auto")
         self.count, self.unit = 1 + 2 * len(frequencies), unit
-        # Not saved: the configuration says them.
+        # Not saved, since the configuration contains them.
         turns = 2 * math.pi * torch.tensor(list(frequencies), dtype=torch.float64)[:, None, None, None]
         self.register_buffer("turns", turns.float(), persistent=False)
 
     def forward(self, u: Tensor, c: Tensor) -> Tensor:
-        """u (B, C, H, W) and the noise level c (B,)."""
+        """Maps u (B, C, H, W) and the noise level c (B,) to (B, C (1 + 2n), H, W)."""
         if self.count == 1:
             return u
         left = torch.exp(-0.5 * (self.turns * torch.exp(4 * c)[:, None, None, None, None]).square())

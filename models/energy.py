@@ -1,11 +1,11 @@
-r"""A scalar energy whose gradient is the network: a score that is a gradient field by construction.
+r"""A network that is the gradient of a scalar energy, so that the score is a gradient field by construction.
 
 .. math::
     F(x, c) = -\nabla_x E(x, c), \qquad
     E(x, c) = \tfrac1{\sqrt D}\bigl(\tfrac12\|N(x, c)\|^2 - \langle x, N(x, c)\rangle\bigr)
 
-for any network N, vectors or images: the form ties E to a network without a scalar head, and starts at E = 0 where
-N starts at zero. Training differentiates twice, so a network must be smooth (SiLU, not ReLU).
+for any network N of vectors or images. N needs no scalar head, and E = 0 at the start if N starts at zero. Training
+differentiates twice, so the network must be smooth (SiLU, not ReLU).
 """
 
 import math
@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 
 class EnergyGradient(nn.Module):
-    """Makes the negative gradient of an energy look like a network F(x, c).
+    """The network F(x, c) that is the negative gradient of an energy.
 
     Arguments:
-        net: the network N, mapping x (B, *), c (B,) and y, if it has one, to (B, *).
+        net: the network N, which maps x (B, *), c (B,) and, if it is conditional, y to (B, *).
     """
 
     def __init__(self, net: nn.Module):
@@ -26,12 +26,12 @@ class EnergyGradient(nn.Module):
         self.net, self.condition = net, getattr(net, "condition", 0)
 
     def energy(self, x: Tensor, c: Tensor, y: Tensor | None = None) -> Tensor:
-        """E(x, c), shape (B, *) and (B,) to (B,); of a conditional network with its y (1 or B, condition)."""
+        """Returns E(x, c), (B, *) and (B,) to (B,); a conditional network also takes y (1 or B, condition)."""
         value = self.net(x, c, y)
         return (0.5 * value.square() - x * value).flatten(1).sum(1) / math.sqrt(x[0].numel())
 
     def forward(self, x: Tensor, c: Tensor, y: Tensor | None = None) -> Tensor:
-        """-dE/dx at x (B, *), of x's shape; differentiable wherever gradients are on."""
+        """Returns -dE/dx at x (B, *), in the shape of x; it is differentiable if gradients are on."""
         differentiable = torch.is_grad_enabled()
         with torch.enable_grad():
             if not x.requires_grad:

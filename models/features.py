@@ -1,10 +1,10 @@
-r"""Small classifiers of clean data, whose last hidden layer is what samples are compared in.
+r"""Small classifiers of clean data, whose last hidden layer gives the features in which samples are compared.
 
 .. math:: x \mapsto h(x) \mapsto \log p_\phi(k \mid x) = \log\mathrm{softmax}(W h + b)_k
 
-Trained on the run's own data they know what tells these data apart, as a network of another data set's pictures does
-not, and need nobody's weights. Their distances are their own: they say which of two samplers is nearer to these data,
-and compare with no other network's, so that a metric's name names the network.
+They are trained on the run's own data. So they learn the features that matter for these data, unlike a network trained
+on another data set, and no weights need be downloaded. Their distances tell which of two samplers is nearer to these
+data, but cannot be compared with the distances of another network. Therefore a metric's name contains the network.
 """
 
 from collections.abc import Callable
@@ -20,19 +20,19 @@ from .unet import group_norm
 
 
 class FeatureCNN(nn.Module):
-    """Features of images of any height, width and number of channels.
+    """The classifier of images of any height, width and number of channels.
 
-    Two convolutions at each resolution, the second one residual; the mean over what is left is h(x).
+    It has two convolutions at each resolution, the second one residual; h(x) is the mean over the remaining pixels.
 
     Arguments:
         shape: the shape (C, H, W) of one image.
-        classes: K.
+        classes: the number K of classes.
         channels: the channels at each resolution, from the finest to the coarsest; the last is the length of h.
         dropout: the share of features dropped in training.
 
     Attributes:
-        title: what a metric calls it.
-        conditional: training gives it a y.
+        title: the network's name in metrics.
+        conditional: True, so that training sets its y.
     """
 
     title: ClassVar[str] = "cnn"
@@ -71,7 +71,7 @@ class FeatureCNN(nn.Module):
         self.last = nn.Linear(channels[-1], classes)
 
     def features(self, x: Tensor) -> Tensor:
-        """h(x), (B, C, H, W) to (B, F)."""
+        """Returns h(x), (B, C, H, W) to (B, F)."""
         h = self.first(x)
         for level in self.levels:
             h = functional.avg_pool2d(h, 2, ceil_mode=True, count_include_pad=False)
@@ -80,29 +80,29 @@ class FeatureCNN(nn.Module):
         return functional.silu(self.norm(h)).mean((2, 3))
 
     def log_prob(self, features: Tensor) -> Tensor:
-        """log p(k | x) in nats from h(x), (B, F) to (B, K)."""
+        """Returns log p(k | x) in nats from h(x), (B, F) to (B, K)."""
         return self.last(self.dropout(features)).log_softmax(1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """log p(k | x) in nats, (B, C, H, W) to (B, K)."""
+        """Returns log p(k | x) in nats, (B, C, H, W) to (B, K)."""
         return self.log_prob(self.features(x))
 
     def given(self, y: Tensor) -> Callable[[Tensor], Tensor]:
-        """log p(y | x) of the classes y (B, K + 1) as networks are told them: (B, C, H, W) to (B,)."""
+        """Returns the function log p(y | x), (B, C, H, W) to (B,), of the encoded class labels y (B, K + 1)."""
         return lambda x: (self(x) * y[:, :-1]).sum(1)
 
 
 class FeatureMLP(nn.Module):
-    """Features of vectors.
+    """The classifier of vectors.
 
     Arguments:
         shape: the shape (D,) of one vector.
-        classes: K.
-        width, depth: of the hidden layers; the last is h(x).
+        classes: the number K of classes.
+        width, depth: the width and the number of the hidden layers; the last gives h(x).
         dropout: the share of features dropped in training.
 
     Attributes:
-        title, conditional: as above.
+        title, conditional: as in :class:`FeatureCNN`.
     """
 
     title: ClassVar[str] = "mlp"
@@ -122,21 +122,21 @@ class FeatureMLP(nn.Module):
         self.last = nn.Linear(width, classes)
 
     def features(self, x: Tensor) -> Tensor:
-        """h(x), (B, D) to (B, F)."""
+        """Returns h(x), (B, D) to (B, F)."""
         for layer in self.layers:
             x = functional.silu(layer(x))
         return x
 
     def log_prob(self, features: Tensor) -> Tensor:
-        """log p(k | x) in nats from h(x), (B, F) to (B, K)."""
+        """Returns log p(k | x) in nats from h(x), (B, F) to (B, K)."""
         return self.last(self.dropout(features)).log_softmax(1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """log p(k | x) in nats, (B, D) to (B, K)."""
+        """Returns log p(k | x) in nats, (B, D) to (B, K)."""
         return self.log_prob(self.features(x))
 
     def given(self, y: Tensor) -> Callable[[Tensor], Tensor]:
-        """log p(y | x) of the classes y (B, K + 1) as networks are told them: (B, D) to (B,)."""
+        """Returns the function log p(y | x), (B, D) to (B,), of the encoded class labels y (B, K + 1)."""
         return lambda x: (self(x) * y[:, :-1]).sum(1)
 
 

@@ -1,7 +1,7 @@
-"""A tensor of another code's network, and the tensor here that holds it.
+"""The correspondence of a tensor of another code's network to a tensor here.
 
-Other codes keep the same numbers in other shapes: a linear map of the channels is a matrix (in, out) in one, (out, in)
-in another, and a convolution of 1 x 1 pixels (out, in, 1, 1) here; queries, keys and values are three maps there and
+Other codes store the same weights in other shapes. A linear map of the channels is a matrix (in, out) in one code,
+(out, in) in another, and a 1 x 1 convolution (out, in, 1, 1) here. Queries, keys and values are three maps there and
 one convolution here.
 """
 
@@ -13,20 +13,20 @@ import torch
 from torch import Tensor, nn
 
 Form = Literal["same", "matrix", "transposed"]
-"""As it is, or of a convolution of 1 x 1 pixels the matrix (out, in), or (in, out)."""
+"""The form in another code: unchanged, or the matrix (out, in) or (in, out) of a 1 x 1 convolution."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One tensor.
+    """One tensor of another code.
 
     Arguments:
-        name: what it is called there.
-        own: the name of the tensor here that holds it; None for one that the other code keeps and never uses.
+        name: its name there.
+        own: the name of the tensor here that contains it; None for a tensor that the other code stores but never uses.
         shape: its shape there.
-        part: which third of our tensor's rows it is; None for the whole.
-        form: how it is written there.
-        trained: whether it is a trained one, and so in a moving average.
+        part: the third of the rows of our tensor that it is; None for all rows.
+        form: its form there.
+        trained: whether it is trained, and so part of a moving average.
     """
 
     name: str
@@ -37,34 +37,34 @@ class Entry:
     trained: bool = True
 
     def take(self, own: Tensor) -> Tensor:
-        """Our tensor as it is written there."""
+        """Returns our tensor in the form of the other code."""
         own = own if self.part is None else own.chunk(3)[self.part]
         matrix = own if self.form == "same" else own[:, :, 0, 0]
         return (matrix.T if self.form == "transposed" else matrix).contiguous()
 
     def put(self, own: Tensor, theirs: Tensor) -> None:
-        """Writes their tensor into ours."""
+        """Writes a tensor of the other code into ours."""
         place = own if self.part is None else own.chunk(3)[self.part]
         matrix = theirs.T if self.form == "transposed" else theirs
         place.copy_(matrix if self.form == "same" else matrix[:, :, None, None])
 
 
 def entry(state: Mapping[str, Tensor], name: str, own: str, part: int | None = None, form: Form = "same") -> Entry:
-    """An entry with the shape that our tensor gives it."""
+    """Returns an entry whose shape follows from our tensor."""
     whole = state[own] if part is None else state[own].chunk(3)[part]
     shape = tuple(whole.shape) if form == "same" else tuple(whole.shape[:2])
     return Entry(name, own, shape[::-1] if form == "transposed" else shape, part, form)
 
 
 def take(net: nn.Module, entries: list[Entry]) -> dict[str, Tensor]:
-    """The network's weights by their names there, in their order; zeros for what is never used."""
+    """Returns the network's weights by their names there, in their order; zeros for tensors that are never used."""
     state = net.state_dict()
     return {e.name: torch.zeros(e.shape) if e.own is None else e.take(state[e.own]) for e in entries}
 
 
 @torch.no_grad()
 def put(net: nn.Module, entries: list[Entry], tensors: Mapping[str, Tensor]) -> None:
-    """Puts weights into the network; their names and shapes have been checked against the entries."""
+    """Writes weights into the network. Their names and shapes must match the entries."""
     state = net.state_dict()
     for each in entries:
         if each.own is not None:

@@ -1,15 +1,15 @@
-r"""Layers that keep magnitudes: what is of mean square one at their input is so, in expectation, at their output.
+r"""Layers that preserve magnitudes: if the input has mean square one, so has the output in expectation.
 
-Of EDM2 (Karras et al., arXiv 2312.02696):
+The layers of EDM2 (Karras et al., arXiv 2312.02696):
 
-* a learnt map divides each output's weights by their length, :math:`w/\|w\|`, and in training the stored weights are
-  brought to length :math:`\sqrt{n}` as well, so that the learning rate means the same all along;
+* a learnt map divides the weights of each output by their length, :math:`w/\|w\|`. In training the stored weights are
+  scaled to length :math:`\sqrt{n}` as well, so that the learning rate has the same effect all along;
 * :math:`\text{silu}(x)/0.596`, whose mean square is one for normal x;
-* a blend :math:`\frac{(1 - t)\,a + t\,b}{\sqrt{(1 - t)^2 + t^2}}` in place of a sum;
-* channels side by side, each part with its share of the mean square;
-* a pixel's channels divided by their root mean square.
+* a blend :math:`\frac{(1 - t)\,a + t\,b}{\sqrt{(1 - t)^2 + t^2}}` instead of a sum;
+* a concatenation of channels in which each part has a set share of the mean square;
+* a division of a pixel's channels by their root mean square.
 
-There are no biases and no group normalisation: a layer has nothing with which to change the scale of what passes.
+There are no biases and no group normalisation, so that no layer can change the scale of its input.
 """
 
 import math
@@ -20,34 +20,34 @@ from torch.nn import functional
 
 
 def normalised(x: Tensor, dim: list[int], eps: float = 1e-4) -> Tensor:
-    """x divided by its root mean square over some dimensions, of which ``eps`` is added."""
+    """Divides x by its root mean square over some dimensions, plus ``eps``."""
     size = torch.linalg.vector_norm(x, dim=dim, keepdim=True)
     count = math.prod(x.shape[each] for each in dim)
     return x / (eps + size / math.sqrt(count))
 
 
 def silu(x: Tensor) -> Tensor:
-    """SiLU over the root of its mean square under N(0, 1)."""
+    """Returns SiLU divided by the root of its mean square under N(0, 1)."""
     return functional.silu(x) / 0.596
 
 
 def blend(a: Tensor, b: Tensor, t: float = 0.3) -> Tensor:
-    """(1 - t) a + t b at the magnitude of independent a and b."""
+    """Returns (1 - t) a + t b, scaled to the magnitude of independent a and b."""
     return torch.lerp(a, b, t) / math.hypot(1 - t, t)
 
 
-def beside(a: Tensor, b: Tensor, t: float = 0.5) -> Tensor:
-    """The channels of a (B, N, H, W) and b (B, M, H, W), with shares 1 - t and t of the mean square of N + M."""
+def concatenated(a: Tensor, b: Tensor, t: float = 0.5) -> Tensor:
+    """Concatenates the channels of a (B, N, H, W) and b (B, M, H, W), weighted 1 - t and t, at mean square one."""
     n, m = a.shape[1], b.shape[1]
     size = math.sqrt((n + m) / ((1 - t) ** 2 + t**2))
     return torch.cat([a * (size * (1 - t) / math.sqrt(n)), b * (size * t / math.sqrt(m))], dim=1)
 
 
 class Map(nn.Module):
-    """A convolution, or for ``kernel=0`` a linear map of vectors, that keeps magnitudes.
+    """A convolution, or for ``kernel=0`` a linear map of vectors, that preserves magnitudes.
 
     Arguments:
-        kernel: its side in pixels, odd.
+        kernel: the side of the kernel in pixels, odd.
     """
 
     def __init__(self, inside: int, outside: int, kernel: int = 0):

@@ -14,18 +14,18 @@ from .given import ConditionEmbedding, add_condition
 class MLP(nn.Module):
     """Hidden layers of one width; the noise level shifts each layer's input to its nonlinearity.
 
-    Random Fourier features of the input let a small network draw sharp edges. They also start it off where
-    preconditioning leaves a symmetric data set no linear or quadratic signal: without them 8gaussians and pinwheel
-    stay a single Gaussian for tens of thousands of steps.
+    Random Fourier features of the input let a small network represent sharp edges. They also speed up the start of the
+    training on symmetric data, for which preconditioning leaves no linear or quadratic signal: without them 8gaussians
+    and pinwheel stay a single Gaussian for tens of thousands of steps.
 
     Arguments:
         shape: the shape (D,) of one vector.
         width: the width of the hidden layers.
         depth: the number of hidden layers.
-        fourier: how many random directions of the input are added as cosine and sine; 0 for none.
-        fourier_scale: the std of their frequencies, in turns per unit of the (unit-variance) input.
+        fourier: the number of random directions of the input whose cosine and sine are added.
+        fourier_scale: the std of their frequencies, in periods per unit of the (unit-variance) input.
         dropout: the share of hidden values dropped in training.
-        embedding: of the noise level, ``smooth`` or ``steps``; see :mod:`scoresde.models.embedding`.
+        embedding: the embedding of the noise level, ``smooth`` or ``steps``; see :mod:`scoresde.models.embedding`.
         condition: the length of y, for a network F(x, c, y) of p(x | y); 0 for none. See
             :mod:`scoresde.data.condition`.
     """
@@ -55,7 +55,7 @@ class MLP(nn.Module):
         self.depth = depth
         self.features = FourierFeatures(dim, fourier, fourier_scale)
         self.noise = NoiseEmbedding(32, embedding)
-        self.shifts = nn.Linear(32, width * depth, bias=False)  # of all layers at once: one call instead of depth
+        self.shifts = nn.Linear(32, width * depth, bias=False)  # for all layers in one call
         self.layers = nn.ModuleList(nn.Linear(self.features.width if i == 0 else width, width) for i in range(depth))
         self.dropout = Dropout(dropout) if dropout else nn.Identity()
         self.last = nn.Linear(width, dim)
@@ -65,7 +65,7 @@ class MLP(nn.Module):
         self.known = ConditionEmbedding(condition, width * depth) if condition else None
 
     def forward(self, x: Tensor, c: Tensor, y: Tensor | None = None) -> Tensor:
-        """x (B, D) and the noise level c (B,) to (B, D); y (1 or B, condition)."""
+        """Maps x (B, D), the noise level c (B,) and y (1 or B, condition) to (B, D)."""
         h = self.features(x)
         shifts = add_condition(self.known, self.shifts(self.noise(c)), y).chunk(self.depth, dim=1)
         for layer, shift in zip(self.layers, shifts, strict=True):

@@ -1,29 +1,29 @@
 r"""NCSN++, DDPM++ and DDPM: one U-Net with the options of the paper (Song et al., arXiv 2011.13456, appendix H).
 
-Residual blocks at falling and rising resolution with a skip from every block, attention at one resolution, and
+It has residual blocks at falling and rising resolution with a skip from every block, attention at one resolution, and
 
-* ``residual=biggan``: a block resamples both its branches (Brock et al., arXiv 1809.11096); ``ddpm``: a convolution
-  does it between blocks (Ho et al., arXiv 2006.11239);
+* ``residual``: with ``biggan`` a block resamples both its branches (Brock et al., arXiv 1809.11096), with ``ddpm`` a
+  convolution resamples between blocks (Ho et al., arXiv 2006.11239);
 * ``skip_rescale``: sums of two branches are divided by sqrt(2);
 * ``fir_kernel``: the filter of :mod:`scoresde.models.resample`, or none;
-* ``progressive_input``: the image itself, halved again and again, joins each level; ``progressive``: each level adds
-  to an image that is doubled again and again (Karras et al., arXiv 1912.04958).
+* ``progressive_input``: the image, halved repeatedly, joins each level on the way down; ``progressive``: each level on
+  the way up adds to an image, which is doubled repeatedly (Karras et al., arXiv 1912.04958).
 
-NCSN++ is biggan with the filter and progressive_input=residual, DDPM++ is biggan without either, DDPM has the ddpm
+NCSN++ is biggan with the filter and progressive_input=residual. DDPM++ is biggan without either. DDPM has the ddpm
 blocks and no rescaling.
 
-Group normalisation takes its epsilon of 1e-6 from all of them and its number of groups from two rules: NCSN++ and
-DDPM++ have min(C/4, 32) groups of C channels, DDPM has 32 whatever C is (``groups``). From 128 channels on the rules
-agree; on fewer, the same weights compute two functions.
+The epsilon of group normalisation is 1e-6 in all three. The number of groups differs: NCSN++ and DDPM++ have
+min(C/4, 32) groups for C channels, DDPM always has 32 (``groups``). The rules agree from 128 channels on; with fewer
+channels the same weights compute two functions.
 
-The published networks are told log sigma through random Fourier features, or a step number through a sinusoidal
-embedding (:mod:`scoresde.models.clock`), and take x as their SDE leaves it (``parameterisation.input``). Their images
-lie in a range of one, [0, 1], when they are told sigma; in model units, [-1, 1], every sigma is twice as large, so that
-they are told the log of sigma/2 here.
+The published networks take log sigma through random Fourier features, or a step number through a sinusoidal embedding
+(:mod:`scoresde.models.clock`), and x at the scale of their SDE (``parameterisation.input``). Networks that take sigma
+have images in [0, 1]. In model units, [-1, 1], every sigma is twice as large, so that they take log(sigma/2) here.
 """
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -40,17 +40,17 @@ from .resample import Down, Resample, Up
 
 
 def group_norm(channels: int, groups: int | None = None) -> nn.GroupNorm:
-    """Group normalisation of (B, channels, H, W).
+    """Returns the group normalisation of (B, channels, H, W).
 
     Arguments:
-        groups: the number of groups; None for a quarter of the channels, at most 32, and fewer where these do not
-            divide the channels.
+        groups: the number of groups; None for a quarter of the channels, at most 32, or the greatest common divisor of
+            that number and the channels.
     """
     return nn.GroupNorm(groups or math.gcd(channels, max(1, min(channels // 4, 32))), channels, eps=1e-6)
 
 
 def start(module: nn.Module, scale: float = 1.0) -> nn.Module:
-    """Uniform weights of variance scale / (mean of fan-in and fan-out), zero biases; a scale of 0 means 0 here."""
+    """Draws uniform weights of variance scale / (mean of fan-in and fan-out), and sets the biases to zero."""
     nn.init.xavier_uniform_(module.weight, gain=math.sqrt(scale))
     nn.init.zeros_(module.bias)
     return module
@@ -104,7 +104,7 @@ class Attention(nn.Module):
         super().__init__()
         self.heads, self.weight = heads, math.sqrt(0.5) if rescale else 1.0
         self.norm = group_norm(channels, groups)
-        # One convolution for queries, keys and values, each a part of its own with the published start of 0.1.
+        # One convolution for queries, keys and values; each third has its own published initialisation of scale 0.1.
         self.qkv = nn.Conv2d(channels, 3 * channels, 1)
         with torch.no_grad():
             for part in self.qkv.weight.split(channels):
@@ -118,7 +118,7 @@ class Attention(nn.Module):
 
 
 class Combine(nn.Module):
-    """The features of the halved image beside those of the level, added or as channels of their own."""
+    """Combines the features of the halved image with those of the level, by a sum or by concatenation."""
 
     def __init__(self, inside: int, outside: int, method: Literal["sum", "cat"]):
         super().__init__()
@@ -128,37 +128,97 @@ class Combine(nn.Module):
         return self.conv(image) + h if self.method == "sum" else torch.cat([self.conv(image), h], dim=1)
 
 
+@dataclass(frozen=True)
+class Layers:
+    """Makes the layers of one network from the options that all its levels share.
+
+    Arguments:
+        noise: the length of the noise level's features; 0 for none.
+        dropout, heads, groups: as in :class:`NCSNpp`.
+        rescale: whether sums are divided by sqrt(2).
+        scale: the initial variance of a branch's last layer, relative to that of the other layers.
+        resample: the filter.
+        residual: the kind of block, ``biggan`` or ``ddpm``.
+        learnt: whether a convolution resamples between ``ddpm`` blocks.
+    """
+
+    noise: int
+    dropout: float
+    rescale: bool
+    scale: float
+    heads: int
+    groups: int | None
+    resample: Resample
+    residual: str
+    learnt: bool
+
+    def block(self, inside: int, outside: int, direction: Literal["same", "down", "up"] = "same") -> Residual:
+        """Returns a residual block."""
+        return Residual(
+            inside, outside, self.noise, self.dropout, self.rescale, self.scale, self.resample, direction, self.groups
+        )
+
+    def attention(self, channels: int) -> Attention:
+        """Returns self-attention over a feature map."""
+        if channels % self.heads:
+            raise ValueError(f"`heads`={self.heads} must divide the {channels} channels of every level with attention")
+        return Attention(channels, self.heads, self.rescale, self.scale, self.groups)
+
+    def halving(self, channels: int) -> nn.Module:
+        """Returns the module that leads from one level to the next coarser one."""
+        if self.residual == "biggan":
+            return self.block(channels, channels, "down")
+        return Down(channels, channels, self.resample, self.learnt)
+
+    def doubling(self, channels: int) -> nn.Module:
+        """Returns the module that leads from one level to the next finer one."""
+        if self.residual == "biggan":
+            return self.block(channels, channels, "up")
+        return Up(channels, channels, self.resample, self.learnt)
+
+
+def noise_features(
+    embedding: str, width: int, fourier_scale: float, data_range: float, clock: Clock | None
+) -> nn.Module | None:
+    """Returns the embedding of the noise level; None for ``none``."""
+    if embedding == "fourier":
+        return RandomFourier(width, fourier_scale, data_range)
+    if embedding == "positional":
+        return Positional(width, clock)
+    return NoiseEmbedding(width) if embedding == "smooth" else None
+
+
 class NCSNpp(nn.Module):
     """F(x, c) for images of any height, width and number of channels.
 
     Arguments:
         shape: the shape (C, H, W) of one image.
-        width: the channels at the finest resolution, times the first multiplier.
-        multipliers: of the width, a number a resolution from the finest to the coarsest.
+        width: the channels of the first layer.
+        multipliers: the channels at each resolution divided by ``width``, from the finest to the coarsest.
         blocks: residual blocks at each resolution on the way down (one more on the way up).
         attention: the resolutions with self-attention, named by the longer side of the feature map in pixels.
-        heads: attention heads; published: 1.
-        attention_up: on the way up, attention after the ``last`` block of a level, as published, or after ``all``, as
+        heads: the number of attention heads; published: 1.
+        attention_up: attention on the way up after the ``last`` block of a level, as published, or after ``all``, as
             in DDPM's own network (arXiv 2006.11239).
         dropout: the share of values dropped inside a block in training.
-        embedding: of the noise level: ``fourier``, of log sigma; ``positional``, of a step number; ``smooth``, which
-            costs an ODE's solver fewer evaluations (:mod:`scoresde.models.embedding`); ``none``, a network that is not
-            told it.
-        fourier_scale: the std of the random Fourier features' frequencies.
-        data_range: the width of the data's range in model units; sigma is told in units of it.
-        clock: the step number of a noise level; null for the steps of :mod:`scoresde.models.embedding`.
+        embedding: the embedding of the noise level: ``fourier`` of log sigma, ``positional`` of a step number,
+            ``smooth`` for fewer evaluations by an ODE solver (:mod:`scoresde.models.embedding`), or ``none`` for a
+            network without the noise level as input.
+        fourier_scale: the std of the frequencies of the random Fourier features.
+        data_range: the width of the data's range in model units, which is the unit of sigma in the embedding.
+        clock: the step number of a noise level; None for the steps of :mod:`scoresde.models.embedding`.
         residual: the kind of block, ``biggan`` or ``ddpm``.
-        groups: the groups of every normalisation, which must divide ``width``; None for min(C/4, 32) of C channels.
-            Published: 32 for DDPM, None for NCSN++ and DDPM++.
-        fir_kernel: the filter's taps; null for means of four pixels and nearest neighbours.
-        resample_with_conv: whether ``ddpm`` blocks are resampled by a convolution.
+        groups: the number of groups of every normalisation, which must divide ``width``; None for min(C/4, 32) for C
+            channels. Published: 32 for DDPM, None for NCSN++ and DDPM++.
+        fir_kernel: the filter's taps; None for means of four pixels and nearest neighbours.
+        resample_with_conv: whether a convolution resamples between ``ddpm`` blocks.
         skip_rescale: whether sums are divided by sqrt(2).
         progressive: the image that is built on the way up: ``none``, ``output_skip`` or ``residual``.
         progressive_input: the image that joins on the way down: ``none``, ``input_skip`` or ``residual``.
-        combine: how it joins with ``input_skip``: ``sum`` or ``cat``.
-        init_scale: the variance, over that of the other layers, at which a branch's last layer starts.
-        checkpointing: compute blocks once more on the way back instead of keeping what is inside them: a fraction of
-            the memory for a third more time.
+        combine: the way in which it joins with ``input_skip``: ``sum`` or ``cat``.
+        init_scale: the initial variance of a branch's last layer, relative to that of the other layers.
+        checkpointing: recompute the blocks in the backward pass instead of storing their inner values, for a fraction
+            of the memory and a third more time.
         condition: the length of y, for a network F(x, c, y) of p(x | y); 0 for none. See
             :mod:`scoresde.data.condition`.
     """
@@ -200,87 +260,94 @@ class NCSNpp(nn.Module):
         self.taps = None if fir_kernel is None else [float(each) for each in fir_kernel]
         self.weight = math.sqrt(0.5) if skip_rescale else 1.0
         noise = 0 if embedding == "none" and not condition else 4 * width
-        self.features = {
-            "fourier": lambda: RandomFourier(width, fourier_scale, data_range),
-            "positional": lambda: Positional(width, clock),
-            "smooth": lambda: NoiseEmbedding(width),
-            "none": lambda: None,
-        }[embedding]()
+        self.features = noise_features(embedding, width, fourier_scale, data_range, clock)
         if self.features is not None:
-            told = 2 * width if embedding == "fourier" else width
-            self.noise = nn.Sequential(start(nn.Linear(told, noise)), nn.SiLU(), start(nn.Linear(noise, noise)))
+            inside = 2 * width if embedding == "fourier" else width
+            self.noise = nn.Sequential(start(nn.Linear(inside, noise)), nn.SiLU(), start(nn.Linear(noise, noise)))
 
-        resample = Resample(fir_kernel)
-        channels, levels = [width * each for each in multipliers], len(multipliers)
-        self.channels = channels
-        sides = [math.ceil(max(shape[1:]) / 2**level) for level in range(levels)]
+        # The order in which layers are made decides the random numbers of their weights.
+        self.resample, self.channels = Resample(fir_kernel), [width * each for each in multipliers]
+        layers = Layers(
+            noise, dropout, skip_rescale, init_scale, heads, groups, self.resample, residual, resample_with_conv
+        )
+        sides = [math.ceil(max(shape[1:]) / 2**level) for level in range(len(multipliers))]
         attends = [side in tuple(attention) for side in sides]
-
-        def block(inside: int, outside: int, direction: str = "same") -> Residual:
-            return Residual(inside, outside, noise, dropout, skip_rescale, init_scale, resample, direction, groups)
-
-        def attend(size: int) -> Attention:
-            if size % heads:
-                raise ValueError(f"`heads`={heads} must divide the {size} channels of every level with attention")
-            return Attention(size, heads, skip_rescale, init_scale, groups)
-
-        self.resample = resample
         self.first = start(nn.Conv2d(shape[0], width, 3, padding=1))
-        skips, now, image = [width], width, shape[0]
-        self.down = nn.ModuleList()
-        for level in range(levels):
-            stage = nn.ModuleDict({"blocks": nn.ModuleList(), "attention": nn.ModuleList()})
-            for _ in range(blocks):
-                stage["blocks"].append(block(now, channels[level]))
-                now = channels[level]
-                if attends[level]:
-                    stage["attention"].append(attend(now))
-                skips.append(now)
-            if level < levels - 1:
-                stage["reduce"] = (
-                    block(now, now, "down") if residual == "biggan" else Down(now, now, resample, resample_with_conv)
-                )
-                if progressive_input == "input_skip":
-                    stage["join"] = Combine(image, now, combine)
-                    now *= 2 if combine == "cat" else 1
-                elif progressive_input == "residual":
-                    stage["join"] = Down(image, now, resample, True)
-                    image = now
-                skips.append(now)
-            self.down.append(stage)
-        self.middle = nn.ModuleList([block(now, now), attend(now), block(now, now)])
-        self.up = nn.ModuleList()
-        for level in reversed(range(levels)):
-            stage = nn.ModuleDict({"blocks": nn.ModuleList(), "attention": nn.ModuleList()})
-            for i in range(blocks + 1):
-                stage["blocks"].append(block(now + skips.pop(), channels[level]))
-                now = channels[level]
-                if attends[level] and (i == blocks or attention_up == "all"):
-                    stage["attention"].append(attend(now))
-            if progressive == "output_skip" or progressive == "residual" and level == levels - 1:
-                stage["norm"] = group_norm(now, groups)
-                image = shape[0] if progressive == "output_skip" else now
-                stage["image"] = start(
-                    nn.Conv2d(now, image, 3, padding=1), init_scale if progressive == "output_skip" else 1
-                )
-            elif progressive == "residual":
-                stage["image"] = Up(image, now, resample, True)
-                image = now
-            if level:
-                stage["enlarge"] = (
-                    block(now, now, "up") if residual == "biggan" else Up(now, now, resample, resample_with_conv)
-                )
-            self.up.append(stage)
+        self.down, skips = self.way_down(layers, shape[0], width, attends)
+        now = skips[-1]
+        self.middle = nn.ModuleList([layers.block(now, now), layers.attention(now), layers.block(now, now)])
+        self.up = self.way_up(layers, shape[0], skips, attends)
         if progressive != "output_skip":
-            self.last_norm = group_norm(now, groups)
-            self.last = start(nn.Conv2d(now, shape[0], 3, padding=1), init_scale)
+            self.last_norm = group_norm(self.channels[0], groups)
+            self.last = start(nn.Conv2d(self.channels[0], shape[0], 3, padding=1), init_scale)
         for module in self.modules():
             if isinstance(module, Down | Up) and module.conv is not None:
                 start(module.conv)
         self.known = ConditionEmbedding(condition, noise) if condition else None
 
+    def way_down(self, layers: Layers, image: int, now: int, attends: list[bool]) -> tuple[nn.ModuleList, list[int]]:
+        """Returns the stages from the finest resolution to the coarsest, and the channels of the skips from them.
+
+        Arguments:
+            image: the channels of the image.
+            now: the channels after the first layer.
+            attends: for each level, whether it has attention.
+        """
+        skips, stages = [now], nn.ModuleList()
+        for level, channels in enumerate(self.channels):
+            stage = nn.ModuleDict({"blocks": nn.ModuleList(), "attention": nn.ModuleList()})
+            for _ in range(self.blocks):
+                stage["blocks"].append(layers.block(now, channels))
+                now = channels
+                if attends[level]:
+                    stage["attention"].append(layers.attention(now))
+                skips.append(now)
+            if level < len(self.channels) - 1:
+                stage["reduce"] = layers.halving(now)
+                if self.progressive_input == "input_skip":
+                    stage["join"] = Combine(image, now, self.combine)
+                    now *= 2 if self.combine == "cat" else 1
+                elif self.progressive_input == "residual":
+                    stage["join"] = Down(image, now, self.resample, True)
+                    image = now
+                skips.append(now)
+            stages.append(stage)
+        return stages, skips
+
+    def way_up(self, layers: Layers, image: int, skips: list[int], attends: list[bool]) -> nn.ModuleList:
+        """Returns the stages from the coarsest resolution to the finest.
+
+        Arguments:
+            image: the channels of the image.
+            skips: the channels of the skips, which are taken from the end.
+            attends: for each level, whether it has attention.
+        """
+        now, output, stages = skips[-1], image, nn.ModuleList()
+        for level in reversed(range(len(self.channels))):
+            stage = nn.ModuleDict({"blocks": nn.ModuleList(), "attention": nn.ModuleList()})
+            for i in range(self.blocks + 1):
+                stage["blocks"].append(layers.block(now + skips.pop(), self.channels[level]))
+                now = self.channels[level]
+                if attends[level] and (i == self.blocks or self.attention_up == "all"):
+                    stage["attention"].append(layers.attention(now))
+            coarsest = level == len(self.channels) - 1
+            if self.progressive == "output_skip":
+                stage["norm"] = group_norm(now, self.groups)
+                stage["image"] = start(nn.Conv2d(now, output, 3, padding=1), layers.scale)
+            elif self.progressive == "residual" and coarsest:
+                stage["norm"] = group_norm(now, self.groups)
+                stage["image"] = start(nn.Conv2d(now, now, 3, padding=1))
+                image = now
+            elif self.progressive == "residual":
+                stage["image"] = Up(image, now, self.resample, True)
+                image = now
+            if level:
+                stage["enlarge"] = layers.doubling(now)
+            stages.append(stage)
+        return stages
+
     def parts(self) -> Iterator[nn.Module]:
-        """The modules with weights in the order in which x meets them, for :mod:`scoresde.models.published`."""
+        """Yields the modules with weights in the order of the forward pass, for :mod:`scoresde.models.published`."""
         if self.features is not None:
             yield self.features
             yield self.noise[0]
@@ -306,13 +373,13 @@ class NCSNpp(nn.Module):
             yield self.last
 
     def run(self, block: nn.Module, *inputs: Tensor | torch.Size | None) -> Tensor:
-        """A block's output; in training with ``checkpointing`` what is inside it is not kept."""
+        """Returns a block's output, without storing its inner values in training with ``checkpointing``."""
         if self.checkpointing and self.training and torch.is_grad_enabled():
             return recomputed(block, block, *inputs)
         return block(*inputs)
 
     def forward(self, x: Tensor, c: Tensor, y: Tensor | None = None) -> Tensor:
-        """x (B, C, H, W) and the noise level c (B,) to (B, C, H, W); y (1 or B, condition)."""
+        """Maps x (B, C, H, W), the noise level c (B,) and y (1 or B, condition) to (B, C, H, W)."""
         noise = None
         if self.features is not None:
             c = c[:1] if c.stride(0) == 0 else c  # one level expanded to the batch is embedded once
@@ -377,7 +444,7 @@ def check(
     data_range: float,
     groups: int | None,
 ) -> None:
-    """ValueError for what no network can be made of."""
+    """Raises a ValueError if no network can be made with these arguments."""
     if len(shape) != 3:
         raise ValueError(
             f"model=ncsnpp takes images of shape (C, H, W), the data have shape {tuple(shape)}; type model=mlp"

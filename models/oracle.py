@@ -7,8 +7,7 @@ r"""The exact score of a mixture of isotropic Gaussians under any linear SDE.
     \nabla_x\log p_t(x) = \sum_k r_k(x)\,\frac{\alpha\mu_k - x}{v_k}, \qquad
     r_k = \mathrm{softmax}_k\bigl[\log w_k + \log N(x; \alpha\mu_k, v_k I)\bigr].
 
-With it the error of a solver and the error of a model can be told apart: every sampler and every likelihood is
-tested on it.
+It separates the error of a solver from the error of a model: every sampler and every likelihood is tested on it.
 """
 
 import math
@@ -23,16 +22,17 @@ from scoresde.sde_lib import SDE, of_rows
 
 
 class Oracle(nn.Module):
-    """score(x, t) of the mixture's marginal at t; it has no parameters.
+    """The score(x, t) of the mixture's marginal at t; it has no parameters.
 
     Arguments:
         sde: the forward SDE.
         components: weights (K,), means (K, D) and stds (K,) of the mixture in model units; ``auto`` in the yaml
             takes the data's.
-        evidence: of data of p(x | y), log p(y | k) up to a constant, y (B, width) to (B, K); ``auto`` takes the data's.
+        evidence: for data with a condition y, the function log p(y | k) up to a constant, y (B, width) to (B, K);
+            ``auto`` takes the data's.
 
     Attributes:
-        exact: it is a score as it is, and is not trained.
+        exact: True, since the score is exact and is not trained.
     """
 
     exact: ClassVar[bool] = True
@@ -50,10 +50,10 @@ class Oracle(nn.Module):
         self.register_buffer("variances", stds.square())
 
     def _terms(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """log(w_k N(x; alpha mu_k, v_k I)) (B, K), v_k (B, K), and alpha (B, 1)."""
+        """Returns log(w_k N(x; alpha mu_k, v_k I)) (B, K), v_k (B, K), and alpha (B, 1)."""
         alpha, sigma = self.sde.alpha(t)[:, None].to(x.dtype), self.sde.sigma(t)[:, None].to(x.dtype)
         variances = alpha.square() * self.variances + sigma.square()
-        means = alpha[..., None] * self.means  # (B, K, D): the differences and not the squares, which would cancel
+        means = alpha[..., None] * self.means  # (B, K, D); differences first, since expanded squares would cancel
         distances = (x.flatten(1)[:, None] - means).square().sum(-1)
         dim = self.means.shape[1]
         return (
@@ -63,28 +63,29 @@ class Oracle(nn.Module):
         )
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        """The score at x (B, *) and t (B,), of x's shape."""
+        """Returns the score at x (B, *) and t (B,), in the shape of x."""
         terms, variances, alpha = self._terms(x, t)
         pull = torch.softmax(terms, dim=1) / variances  # r_k / v_k
         return (alpha * (pull @ self.means) - pull.sum(1, keepdim=True) * x.flatten(1)).reshape(x.shape)
 
     def given(self, y: Tensor | None, guidance: float = 1.0) -> "Oracle | Line":
-        """The exact score of p(x | y), whose components are those of p(x) with the weights p(k | y); None for p(x).
+        """Returns the exact score of p(x | y), which has the components of p(x) with the weights p(k | y).
 
         Arguments:
-            y: (B, width), or (1, width) for one that all samples share, as :class:`scoresde.data.Condition` encodes it.
-            guidance: see :mod:`scoresde.models.given`; of scores that are exact.
+            y: (B, width), or (1, width) for one y of all samples, as :class:`scoresde.data.Condition` encodes it; None
+                for p(x).
+            guidance: the guidance scale w of :mod:`scoresde.models.given`, applied to the exact scores.
         """
         if y is None or guidance == 0:
             return self
-        told = copy(self)
-        told._buffers = dict(self._buffers)
-        told.log_weights = (self.log_weights + self.evidence(y.to(self.log_weights))).log_softmax(1)
-        return told if guidance == 1 else Line(self, told, guidance)
+        conditional = copy(self)
+        conditional._buffers = dict(self._buffers)
+        conditional.log_weights = (self.log_weights + self.evidence(y.to(self.log_weights))).log_softmax(1)
+        return conditional if guidance == 1 else Line(self, conditional, guidance)
 
     @property
     def of_rows(self) -> Callable[[Tensor], "Oracle"]:
-        """of_rows(rows), where each sample has a y of its own; see :mod:`scoresde.sde_lib.rows`."""
+        """The function of_rows(rows), if each sample has its own y; see :mod:`scoresde.sde_lib.rows`."""
         if self.log_weights.ndim == 1 or len(self.log_weights) == 1:
             raise AttributeError("one score for all rows")
 
@@ -97,47 +98,47 @@ class Oracle(nn.Module):
         return some
 
     def classifier(self) -> "ExactClassifier":
-        """p(k | x, t) of the components."""
+        """Returns p(k | x, t) of the components."""
         return ExactClassifier(self)
 
     def under(self, sde: SDE, other: SDE) -> "Oracle":
-        """The same mixture's score under another SDE."""
+        """Returns the score of the same mixture under another SDE."""
         twin = copy(self)
         twin.sde = other
         return twin
 
     def log_prob(self, x: Tensor, t: Tensor) -> Tensor:
-        """log p_t(x) in nats and model units, shape (B, *) and (B,) to (B,)."""
+        """Returns log p_t(x) in nats and model units, (B, *) and (B,) to (B,)."""
         return torch.logsumexp(self._terms(x, t)[0], dim=1)
 
     def log_density(self, x: Tensor, t: Tensor) -> Tensor:
-        """:meth:`log_prob` by the name that an energy network's unnormalised one has."""
+        """Returns :meth:`log_prob`, by the name that the unnormalised log-density of an energy network has."""
         return self.log_prob(x, t)
 
 
 class Line(nn.Module):
-    """s + w (s_y - s) of two exact scores: classifier-free guidance; see :mod:`scoresde.models.given`."""
+    """Classifier-free guidance s + w (s_y - s) with two exact scores; see :mod:`scoresde.models.given`."""
 
     cost = 2
 
-    def __init__(self, plain: Oracle, told: Oracle, guidance: float):
+    def __init__(self, without_y: Oracle, with_y: Oracle, guidance: float):
         super().__init__()
-        self.plain, self.told, self.guidance = plain, told, guidance
+        self.without_y, self.with_y, self.guidance = without_y, with_y, guidance
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        return torch.lerp(self.plain(x, t), self.told(x, t), self.guidance)
+        return torch.lerp(self.without_y(x, t), self.with_y(x, t), self.guidance)
 
     def of_rows(self, rows: Tensor) -> "Line":
-        """The same for some rows of the batch; see :mod:`scoresde.sde_lib.rows`."""
-        return Line(self.plain, of_rows(self.told, rows), self.guidance)
+        """Returns the score for some rows of the batch; see :mod:`scoresde.sde_lib.rows`."""
+        return Line(self.without_y, of_rows(self.with_y, rows), self.guidance)
 
     def under(self, sde: SDE, other: SDE) -> "Line":
-        """The same under another SDE."""
-        return Line(self.plain.under(sde, other), self.told.under(sde, other), self.guidance)
+        """Returns the score under another SDE."""
+        return Line(self.without_y.under(sde, other), self.with_y.under(sde, other), self.guidance)
 
 
 class ExactClassifier(nn.Module):
-    r"""log p(k | x, t) of a mixture's components, log r_k of the module's text; and of any y that they are told by,
+    r"""The classifier log p(k | x, t) of a mixture's components, log r_k of the module's docstring, and of any y,
 
     .. math:: \log p_t(y \mid x) = \log\sum_k r_k(x)\, p(y \mid k) .
     """
@@ -147,14 +148,14 @@ class ExactClassifier(nn.Module):
         self.oracle = oracle
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        """Shape (B, *) and (B,) to (B, K), nats."""
+        """Returns log p(k | x, t) in nats, (B, *) and (B,) to (B, K)."""
         return self.oracle._terms(x, t)[0].log_softmax(1)
 
     def given(self, y: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
-        """log p(y | x, t) up to a constant, (B, *) and (B,) to (B,), for y (1 or B, width)."""
-        told = self.oracle.evidence(y.to(self.oracle.log_weights))
-        return lambda x, t: torch.logsumexp(self(x, t) + told.to(x), dim=1)
+        """Returns the function log p(y | x, t) up to a constant, (B, *) and (B,) to (B,), for y (1 or B, width)."""
+        evidence = self.oracle.evidence(y.to(self.oracle.log_weights))
+        return lambda x, t: torch.logsumexp(self(x, t) + evidence.to(x), dim=1)
 
     def under(self, sde: SDE, other: SDE) -> "ExactClassifier":
-        """The same under another SDE."""
+        """Returns the classifier under another SDE."""
         return ExactClassifier(self.oracle.under(sde, other))

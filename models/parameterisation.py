@@ -1,4 +1,4 @@
-r"""What the network predicts: a row of coefficients that turn its output into the score.
+r"""Parameterisations: the coefficients that turn the output of a network into the score.
 
 .. math:: \nabla_x\log p_t(x) = c_{skip}\,x + c_{out}\,F_\theta(c_{in}\,x,\ c_{noise})
 
@@ -15,15 +15,15 @@ Velocity       :math:`-1/V`          :math:`-\alpha/(\sigma\sqrt V)`            
 EDM            :math:`-1/V_d`        :math:`\alpha s_d/(\sigma\sqrt{V_d})`        :math:`1/\sqrt{V_d}`
 =============  ====================  ===========================================  ======================
 
-The first three may have another c_in: the networks of arXiv 2011.13456 take x as the SDE leaves it that they were
-trained under (``input``). Under that SDE c_in is 1; under any other x is scaled to what it would be there at the same
-noise-to-signal ratio, :math:`c_{in} = \alpha'/\alpha`.
+The first three rows can have another c_in: the networks of arXiv 2011.13456 take x at the scale of the SDE that they
+were trained under (``input``). Under that SDE c_in is 1. Under another SDE x is scaled to what it would be under the
+first one at the same noise-to-signal ratio, :math:`c_{in} = \alpha'/\alpha`.
 
-Each row follows from Tweedie's formula, score = (alpha D - x)/sigma^2, by putting in the D that the output stands
-for: the noise z = (x - alpha D)/sigma; the velocity (alpha z - sigma D)/sqrt(V) of Salimans and Ho (arXiv
-2202.00512), of unit size under every SDE; the preconditioned denoiser of Karras et al. (arXiv 2206.00364, table 1),
-written there for alpha = 1. All coefficients but a common factor depend on sigma/alpha alone, so a network trained
-under one SDE can be read under another.
+Each row follows from Tweedie's formula, score = (alpha D - x)/sigma^2, with the D that the output determines: from the
+noise z = (x - alpha D)/sigma; from the velocity (alpha z - sigma D)/sqrt(V) of Salimans and Ho (arXiv 2202.00512), of
+unit size under every SDE; or from the preconditioned denoiser of Karras et al. (arXiv 2206.00364, table 1), stated
+there for alpha = 1. Up to a common factor all coefficients depend on sigma/alpha only, so a network that was trained
+under one SDE can be used under another.
 """
 
 from abc import ABC, abstractmethod
@@ -40,11 +40,11 @@ class Parameterisation(ABC):
 
     @abstractmethod
     def coefficients(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(c_skip, c_out, c_in) in the shape of alpha and sigma."""
+        """Returns (c_skip, c_out, c_in) in the shape of alpha and sigma."""
 
 
 def input_factor(alpha: Tensor, sigma: Tensor, sde: SDE | None) -> Tensor:
-    """c_in: for unit variance, or so that the network meets x as this SDE leaves it at the same level."""
+    """Returns c_in for inputs of unit variance, or for inputs at the scale of an SDE at the same noise level."""
     if sde is None:
         return torch.rsqrt(alpha.square() + sigma.square())
     return sde.alpha(sde.time((alpha / sigma).log())) / alpha
@@ -52,10 +52,10 @@ def input_factor(alpha: Tensor, sigma: Tensor, sde: SDE | None) -> Tensor:
 
 @dataclass(frozen=True)
 class Unscaled(Parameterisation):
-    """The network predicts the score of x/alpha itself, as plain score matching has it; it must span all its sizes.
+    """The network predicts the score of x/alpha, as in plain score matching; its outputs span many magnitudes.
 
     Arguments:
-        input: the SDE whose x the network takes as it is; None for x at unit variance.
+        input: the SDE at whose scale the network takes x; None for x of unit variance.
     """
 
     input: SDE | None = None
@@ -69,7 +69,7 @@ class Score(Parameterisation):
     """The network predicts sigma times the score.
 
     Arguments:
-        input: the SDE whose x the network takes as it is; None for x at unit variance.
+        input: the SDE at whose scale the network takes x; None for x of unit variance.
     """
 
     input: SDE | None = None
@@ -83,7 +83,7 @@ class Noise(Parameterisation):
     """The network predicts the noise z (arXiv 2006.11239).
 
     Arguments:
-        input: the SDE whose x the network takes as it is; None for x at unit variance.
+        input: the SDE at whose scale the network takes x; None for x of unit variance.
     """
 
     input: SDE | None = None
@@ -94,7 +94,7 @@ class Noise(Parameterisation):
 
 @dataclass(frozen=True)
 class Denoiser(Parameterisation):
-    """The network predicts the clean data x_0. Its score is a small difference of large numbers at low noise."""
+    """The network predicts the clean data x_0. At low noise the score is then a small difference of large numbers."""
 
     def coefficients(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         variance = sigma.square()

@@ -1,13 +1,13 @@
-r"""Where the weights of the published NCSN++, DDPM++ and DDPM (arXiv 2011.13456) lie in ours.
+r"""The correspondence of the published weights of NCSN++, DDPM++ and DDPM (arXiv 2011.13456) to the weights here.
 
-The published code keeps all modules of a network in one list, in the order in which x meets them, and its own names in
-each: ``all_modules.5.Conv_0.weight``. Its linear maps of the channels ("NIN") are matrices W (in, out). Its moving
-average is a list of tensors without names, those of all trained parameters in that order. A network that takes no noise
-level keeps the layers of the noise, ``Dense_0``, which it never uses.
+The published code keeps all modules of a network in one list, in the order of the forward pass, with its own names in
+each module: ``all_modules.5.Conv_0.weight``. Its linear maps of the channels ("NIN") are matrices W (in, out). Its
+moving average is a list of tensors without names, of all trained parameters in that order. A network without the noise
+level as input still has the layers ``Dense_0`` for it, which it never uses.
 
-Names and shapes do not tell everything: ``model.name=ddpm`` has 32 groups of channels in every normalisation, and
-``model.name=ncsnpp`` with the same blocks has min(C/4, 32) of C channels. :func:`settings` says which configuration of
-the published code computes what a network here does.
+Names and shapes do not determine the function: ``model.name=ddpm`` has 32 groups of channels in every normalisation,
+while ``model.name=ncsnpp`` with the same blocks has min(C/4, 32) for C channels. :func:`settings` returns the
+configuration of the published code that computes the same function as a network here.
 """
 
 import dataclasses
@@ -22,35 +22,39 @@ from .ncsnpp import Attention, Combine, NCSNpp, Residual
 from .resample import Down, Up
 
 Row = tuple[str, str | None, int | None, Form]
-"""Their name, our name (None for what is never used), which third of it, and how it is written there."""
+"""Their name, our name (None for a tensor that is never used), the third of our tensor, and the form there."""
 
 
 def layout(net: nn.Module) -> list[Entry]:
-    """The published tensors of a network in their order; ValueError for one that the published code does not have."""
+    """Returns the published tensors of a network in their order.
+
+    Raises:
+        ValueError: the published code has no such network.
+    """
     if not isinstance(net, NCSNpp):
         raise ValueError(
             f"model={type(net).__name__} has no published layout; type model=ncsnpp, model=ddpmpp or model=ddpm"
         )
     if net.known is not None:
-        raise ValueError("the published layout knows no labels; leave data.condition out")
+        raise ValueError("the published layout has no conditional networks; leave data.condition out")
     if isinstance(net.features, NoiseEmbedding):
         raise ValueError(
-            "the published layout knows no model.embedding=smooth; type model.embedding=fourier or positional"
+            "the published layout has no model.embedding=smooth; type model.embedding=fourier or positional"
         )
     if any(module.heads > 1 for module in net.modules() if isinstance(module, Attention)):
-        raise ValueError("the published layout knows one attention head; type model.heads=1")
+        raise ValueError("the published layout has one attention head; type model.heads=1")
     if net.attention_up == "all":
-        raise ValueError("the published layout has one attention a level; type model.attention_up=last")
+        raise ValueError("the published layout has one attention per level; type model.attention_up=last")
     name_of(net)
     state, names = net.state_dict(), {module: name for name, module in net.named_modules()}
     entries, index = [], 0
     for part in net.parts():
         rows = list(rows_of(part, net.residual))
-        if not rows and not isinstance(part, Down | Up):  # a sinusoidal embedding is a function there
+        if not rows and not isinstance(part, Down | Up):  # a sinusoidal embedding is a function there, not a module
             continue
         for theirs, ours, third, form in rows:
             name = f"all_modules.{index}.{theirs}"
-            if ours is None:  # from the noise level's 4 width numbers to the block's channels
+            if ours is None:  # from the 4 width features of the noise level to the block's channels
                 shape = (part.conv_1.out_channels, 4 * net.first.out_channels)[: 2 if "weight" in name else 1]
                 entries.append(Entry(name, None, shape))
                 continue
@@ -61,30 +65,30 @@ def layout(net: nn.Module) -> list[Entry]:
 
 
 def name_of(net: NCSNpp) -> str:
-    """``ncsnpp`` or ``ddpm``, the published class that normalises as the network does; ValueError for neither."""
+    """Returns ``ncsnpp`` or ``ddpm``, the published class with the network's normalisations; ValueError for neither."""
     sizes = {module.num_channels: module.num_groups for module in net.modules() if isinstance(module, nn.GroupNorm)}
     if all(groups == min(size // 4, 32) for size, groups in sizes.items()):
         return "ncsnpp"
     plain = net.residual == "ddpm" and net.taps is None and net.weight == 1
     plain = plain and net.progressive == net.progressive_input == "none" and not isinstance(net.features, RandomFourier)
     if plain and set(sizes.values()) == {32} and net.features is None:
-        raise ValueError("the published DDPM is told the noise level; type model.embedding=positional")
+        raise ValueError("the published DDPM takes the noise level as input; type model.embedding=positional")
     if plain and set(sizes.values()) == {32}:
         return "ddpm"
     size = next(size for size, groups in sizes.items() if groups != min(size // 4, 32))
     rule = "the published NCSN++ and DDPM++ normalise min(C/4, 32) groups of C channels and DDPM 32"
     if sizes[size] == net.groups:
         other = ", or model.groups=32 with a multiple of 32 for model.width" if plain else ""
-        raise ValueError(f"{rule}, and this network {net.groups} of {size}: type model.groups=null{other}")
+        raise ValueError(f"{rule}, but this network {net.groups} of {size}: type model.groups=null{other}")
     raise ValueError(
-        f"{rule}, and min({size}/4, 32) does not divide the {size} channels of a level here: choose model.width and "
-        f"model.multipliers so that every level, and every two that meet, have a multiple of 4 channels up to 128 and "
-        f"of 32 above"
+        f"{rule}, but min({size}/4, 32) does not divide the {size} channels of a level here: choose model.width and "
+        f"model.multipliers so that each level, and each concatenation of two, has a multiple of 4 channels up to 128 "
+        f"and of 32 above"
     )
 
 
 def settings(net: NCSNpp) -> dict[str, Any]:
-    """The keys of ``config.model`` of the published code, and ``data.image_size``, for a network of its layout."""
+    """Returns the keys of the published code's ``config.model``, and ``data.image_size``, for a network."""
     name, fourier, sides = name_of(net), isinstance(net.features, RandomFourier), [net.size[1]]
     for _ in net.channels[1:]:
         sides.append(-(-sides[-1] // 2))
@@ -113,7 +117,7 @@ def settings(net: NCSNpp) -> dict[str, Any]:
 
 
 def rows_of(part: nn.Module, residual: str) -> Iterator[Row]:
-    """The tensors of a part, in their order."""
+    """Yields the tensors of a module, in their order."""
     if isinstance(part, RandomFourier):
         yield "W", "frequencies", None, "same"
     elif isinstance(part, Residual):
@@ -145,10 +149,12 @@ def rows_of(part: nn.Module, residual: str) -> Iterator[Row]:
 
 
 def plain(theirs: str, ours: str) -> Iterator[Row]:
+    """Yields the weight and the bias of a module with the same form here and there."""
     for each in ("weight", "bias"):
         yield f"{theirs}.{each}", f"{ours}.{each}", None, "same"
 
 
 def linear(theirs: str, ours: str, third: int | None = None) -> Iterator[Row]:
+    """Yields the matrix and the bias of a linear map of the channels."""
     yield f"{theirs}.W", f"{ours}.weight", third, "transposed"
     yield f"{theirs}.b", f"{ours}.bias", third, "same"

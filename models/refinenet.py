@@ -1,15 +1,16 @@
-r"""The network of NCSN: a RefineNet whose every normalisation is told the noise level (arXiv 1907.05600, appendix A).
+r"""The network of NCSN: a RefineNet with normalisations that depend on the noise level (arXiv 1907.05600, appendix A).
 
-Four stages of residual blocks, the last two dilated instead of halved once more, and four refinement blocks (Lin et
-al., arXiv 1611.06612) that carry the coarse features back up. Between them stands **conditional InstanceNorm++**,
+It has four stages of residual blocks, of which the last two are dilated instead of halved, and four refinement blocks
+(Lin et al., arXiv 1611.06612) that bring the coarse features back to the full resolution. All use **conditional
+InstanceNorm++**,
 
 .. math::
     z_k = \gamma_k\,\frac{x_k - \mu_k}{s_k} + \beta_k + \alpha_k\,\frac{\mu_k - m}{v},
 
-with mu_k, s_k the mean and the std of channel k over its pixels, and m, v those of the means mu over the channels: the
-last term gives back what instance normalisation takes away, the means of the channels. gamma, beta and alpha depend on
-the noise level; in the paper they are looked up by its number, here they are linear in the features of c_noise, so that
-one network serves any ladder, and any SDE.
+where mu_k and s_k are the mean and the std of channel k over its pixels, and m and v those of the means mu over the
+channels. The last term restores the means of the channels, which instance normalisation removes. gamma, beta and alpha
+depend on the noise level. The paper looks them up by the number of the level; here they are linear in the features of
+c_noise, so that one network serves any set of levels and any SDE.
 """
 
 import torch
@@ -19,11 +20,11 @@ from torch.nn import functional as F
 from .embedding import NoiseEmbedding
 from .given import ConditionEmbedding, add_condition
 
-WIDTH = 64  # of the noise features
+WIDTH = 64  # the length of the noise features
 
 
 class InstanceNormPlus(nn.Module):
-    """Conditional InstanceNorm++ of C channels; the noise features are (1 or B, WIDTH)."""
+    """Conditional InstanceNorm++ of C channels, with noise features (1 or B, WIDTH)."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -42,7 +43,7 @@ class InstanceNormPlus(nn.Module):
 
 
 class Unit(nn.Module):
-    """Normalise, bend, convolve."""
+    """Normalisation, ELU and a 3 x 3 convolution."""
 
     def __init__(self, inside: int, outside: int, dilation: int = 1):
         super().__init__()
@@ -70,7 +71,7 @@ class Residual(nn.Module):
 
 
 class Adapt(nn.Module):
-    """``blocks`` residual units of ``depth`` convolutions without biases: RefineNet's RCU."""
+    """``blocks`` residual branches of ``depth`` units each: the RCU of RefineNet."""
 
     def __init__(self, channels: int, blocks: int, depth: int):
         super().__init__()
@@ -88,7 +89,7 @@ class Adapt(nn.Module):
 
 
 class Refine(nn.Module):
-    """Adapts its inputs, brings them to one resolution and adds them, pools in a chain, and adapts once more."""
+    """A refinement block: adapts its inputs, adds them at one resolution, applies chained pooling and adapts again."""
 
     def __init__(self, inputs: tuple[int, ...], channels: int, last: bool = False):
         super().__init__()
@@ -119,8 +120,8 @@ class RefineNet(nn.Module):
 
     Arguments:
         shape: the shape (C, H, W) of one image.
-        channels: of the first stage; the others have twice as many. Published: 128.
-        embedding: ``smooth`` or ``steps``; see :mod:`scoresde.models.embedding`.
+        channels: the channels of the first stage; the others have twice as many. Published: 128.
+        embedding: the embedding of the noise level, ``smooth`` or ``steps``; see :mod:`scoresde.models.embedding`.
         condition: the length of y, for a network F(x, c, y) of p(x | y); 0 for none. See
             :mod:`scoresde.data.condition`.
     """
@@ -156,7 +157,7 @@ class RefineNet(nn.Module):
         self.known = ConditionEmbedding(condition, WIDTH) if condition else None
 
     def forward(self, x: Tensor, c: Tensor, y: Tensor | None = None) -> Tensor:
-        """x (B, C, H, W) and the noise level c (B,) to (B, C, H, W); y (1 or B, condition)."""
+        """Maps x (B, C, H, W), the noise level c (B,) and y (1 or B, condition) to (B, C, H, W)."""
         noise, h, features = add_condition(self.known, self.noise(c), y), self.first(x), []
         for stage in self.stages:
             for block in stage:

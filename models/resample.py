@@ -1,16 +1,16 @@
 r"""Halving and doubling feature maps of any height and width.
 
-A map of h x w pixels is halved to ceil(h/2) x ceil(w/2): an odd last row or column is repeated first. Doubled maps are
-cut to the size that is asked for. With a filter k of m taps, sum one, in each direction,
+A map of h x w pixels is halved to ceil(h/2) x ceil(w/2), where an odd last row or column is first repeated. Doubled
+maps are cropped to the requested size. With a filter k of m taps and sum one in each direction,
 
 .. math::
     \text{down:}\quad y_i = \sum_n k_{2i + \lfloor m/2\rfloor - n}\,x_n, \qquad
     \text{up:}\quad y_i = 2\sum_n k_{i + m - 2 - \lfloor (m-1)/2\rfloor - 2n}\,x_n
 
 with zeros beyond the border: the FIR filters of StyleGAN2 (Karras et al., arXiv 1912.04958) as NCSN++ places them
-(arXiv 2011.13456, appendix H.1), k = [1, 3, 3, 1]/8. Without a filter a pixel of the half size is the mean of four, and
-a pixel of the double size the nearest one. A grouped convolution does it, in every precision and to any order of
-derivative.
+(arXiv 2011.13456, appendix H.1), k = [1, 3, 3, 1]/8. Without a filter halving takes means of four pixels and doubling
+repeats the nearest pixel. The filter is a grouped convolution, which works in every precision and has derivatives of
+any order.
 """
 
 import torch
@@ -19,22 +19,23 @@ from torch.nn import functional
 
 
 def even(x: Tensor) -> Tensor:
-    """x (B, C, H, W) with its last row and column repeated where H and W are odd."""
+    """Repeats the last row of x (B, C, H, W) if H is odd, and the last column if W is odd."""
     height, width = x.shape[-2:]
     return functional.pad(x, (0, width % 2, 0, height % 2), mode="replicate") if height % 2 or width % 2 else x
 
 
 def filter_of(taps: list[float] | tuple[float, ...]) -> Tensor:
-    """The filter in two directions from its taps in one: (m, m), sum one."""
+    """Returns the filter in two directions (m, m), with sum one, from its taps in one direction."""
     k = torch.tensor(taps, dtype=torch.float32)
     return torch.outer(k, k) / k.sum().square()
 
 
 class Resample(nn.Module):
-    """Halves and doubles, with a FIR filter or without.
+    """Halves and doubles feature maps, with a FIR filter or without.
 
     Arguments:
-        taps: the filter's, at least two, which are divided by their sum; None for means and nearest neighbours.
+        taps: the taps of the filter, at least two, which are divided by their sum; None for means and nearest
+            neighbours.
     """
 
     def __init__(self, taps: list[float] | tuple[float, ...] | None):
@@ -42,15 +43,15 @@ class Resample(nn.Module):
         if taps is not None and (len(taps) < 2 or sum(taps) == 0):
             raise ValueError(f"`fir_kernel`={list(taps)} must be two taps or more of a sum that is not 0")
         self.taps = len(taps) if taps is not None else 0
-        # Not saved: the configuration says it.
+        # Not saved, since the configuration contains it.
         self.register_buffer("filter", None if taps is None else filter_of(taps), persistent=False)
 
     def grouped(self, x: Tensor, gain: float = 1.0) -> Tensor:
-        """The filter once for each channel of x, (C, 1, m, m)."""
+        """Returns the filter once for each channel of x, (C, 1, m, m)."""
         return (gain * self.filter.to(x.dtype)).expand(x.shape[1], 1, self.taps, self.taps)
 
     def smooth(self, x: Tensor, before: int, after: int, stride: int = 1, gain: float = 1.0) -> Tensor:
-        """x (B, C, H, W), padded with zeros, convolved with the filter."""
+        """Pads x (B, C, H, W) with zeros and convolves it with the filter."""
         padding = before
         if before != after:
             x, padding = functional.pad(x, (before, after, before, after)), 0
@@ -58,14 +59,14 @@ class Resample(nn.Module):
         return functional.conv2d(x, weight, stride=stride, padding=padding, groups=x.shape[1])
 
     def down(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, C, ceil(H/2), ceil(W/2))."""
+        """Halves (B, C, H, W) to (B, C, ceil(H/2), ceil(W/2))."""
         x = even(x)
         if not self.taps:
             return functional.avg_pool2d(x, 2)
         return self.smooth(x, (self.taps - 1) // 2, (self.taps - 2) // 2, stride=2)
 
     def up(self, x: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
-        """(B, C, h, w) to (B, C, *size), where h = ceil(H/2) and w = ceil(W/2)."""
+        """Doubles (B, C, h, w) to ``size`` (H, W), where h = ceil(H/2) and w = ceil(W/2)."""
         if self.taps:
             padding = self.taps - 2 - (self.taps - 1) // 2
             weight = self.grouped(x, gain=4.0)
@@ -76,7 +77,7 @@ class Resample(nn.Module):
 
 
 class Down(nn.Module):
-    """Halves the pixels, and may change the channels, by a convolution: 3 x 3 with stride 2, after the filter."""
+    """Halves a feature map; if ``learnt``, by a 3 x 3 convolution with stride 2, after the filter if there is one."""
 
     def __init__(self, inside: int, outside: int, resample: Resample, learnt: bool):
         super().__init__()
@@ -94,8 +95,10 @@ class Down(nn.Module):
 
 
 class Up(nn.Module):
-    """Doubles the pixels, and may change the channels, by a convolution 3 x 3: of the nearest neighbours, or, with a
-    filter, of the pixels with zeros between them, before the filter.
+    """Doubles a feature map; if ``learnt``, with a 3 x 3 convolution.
+
+    Without a filter the convolution follows the doubling by nearest neighbours. With a filter it acts on the pixels
+    with zeros between them, before the filter.
     """
 
     def __init__(self, inside: int, outside: int, resample: Resample, learnt: bool):
@@ -108,8 +111,7 @@ class Up(nn.Module):
             return self.resample.up(x, size)
         if not self.resample.taps:
             return self.conv(self.resample.up(x, size))
-        # Correlation with the weight over a grid with zeros between the pixels is the transposed convolution with it
-        # turned.
+        # On a grid with zeros between the pixels, correlation is the transposed convolution with the flipped weight.
         weight = self.conv.weight.flip(2, 3).transpose(0, 1)
         x = functional.conv_transpose2d(x, weight, stride=2)  # 2h + 1
         missing = self.resample.taps - 4

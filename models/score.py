@@ -1,11 +1,11 @@
-r"""One time-conditioned network, read as the score of any SDE.
+r"""The score of an SDE from a network that is conditioned on the noise level.
 
 .. math::
     s_\theta(x, t) = c_{skip}\,x + c_{out}\,F_\theta(c_{in}\,x,\ c_{noise}), \qquad
     c_{noise} = \tfrac14\log(\sigma/\alpha)
 
-The coefficients are a row of :mod:`scoresde.models.parameterisation`. The network is told the noise-to-signal ratio and
-never t: the ratio means the same under every SDE, t does not.
+The coefficients are those of :mod:`scoresde.models.parameterisation`. The network takes the noise-to-signal ratio and
+not t, because the ratio means the same under every SDE.
 """
 
 from collections.abc import Callable, Iterable
@@ -21,12 +21,12 @@ from .parameterisation import Parameterisation
 
 
 class ScoreModel(nn.Module):
-    """score(x, t) of an SDE, from a network F(x, c).
+    """The score(x, t) of an SDE, from a network F(x, c).
 
     Arguments:
-        sde: the forward SDE whose score this is.
+        sde: the forward SDE.
         net: maps x (B, *) and c_noise (B,) to (B, *).
-        parameterisation: what the network's output means.
+        parameterisation: the meaning of the network's output.
     """
 
     def __init__(self, sde: SDE, net: nn.Module, parameterisation: Parameterisation):
@@ -34,16 +34,17 @@ class ScoreModel(nn.Module):
         self.sde, self.net, self.parameterisation = sde, net, parameterisation
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        """The score at x (B, *) and t (B,), of x's shape."""
+        """Returns the score at x (B, *) and t (B,), in the shape of x."""
         c_skip, c_out, c_in, c_noise = (c.to(x.dtype) for c in self.coefficients(per_sample(t, x)))
         return torch.addcmul(c_skip * x, c_out, self.net(c_in * x, c_noise.flatten()))
 
     def log_density(self, x: Tensor, t: Tensor) -> Tensor:
-        r"""An unnormalised log-density u with grad u = score, shape (B, *) and (B,) to (B,), of a network F = -grad E:
+        r"""Returns an unnormalised log-density u with grad u = score, (B, *) and (B,) to (B,), for F = -grad E:
 
         .. math:: u(x, t) = \tfrac12 c_{skip}\,\|x\|^2 - \frac{c_{out}}{c_{in}}\,E(c_{in}\,x,\ c_{noise}) .
 
-        NotImplementedError for a network without an energy.
+        Raises:
+            NotImplementedError: the network has no energy.
         """
         energy = getattr(self.net, "energy", None)
         if energy is None:
@@ -52,12 +53,12 @@ class ScoreModel(nn.Module):
         return 0.5 * c_skip * x.flatten(1).square().sum(1) - c_out / c_in * energy(per_sample(c_in, x) * x, c_noise)
 
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """(c_skip, c_out, c_in, c_noise), each in the shape of t."""
+        """Returns (c_skip, c_out, c_in, c_noise), each in the shape of t."""
         alpha, sigma = self.sde.alpha(t), self.sde.sigma(t)
         return *self.parameterisation.coefficients(alpha, sigma), (sigma / alpha).log() / 4
 
     def combinations(self, t: Tensor, A: Tensor, C: Tensor, dtype: torch.dtype) -> list[Callable[[Tensor], Tensor]]:
-        """A_i x + C_i score(x, t_i) for all i, as :func:`scoresde.sde_lib.affine.combinations`."""
+        """Returns the functions A_i x + C_i score(x, t_i), as :func:`scoresde.sde_lib.affine.combinations`."""
         c_skip, c_out, c_in, c_noise = self.coefficients(t)
         table = torch.stack([A + C * c_skip, C * c_out, c_in, c_noise], dim=1).to(dtype)
 
@@ -73,37 +74,40 @@ class ScoreModel(nn.Module):
         return [combination(row) for row in table]
 
     def given(self, y: Tensor | None, guidance: float = 1.0) -> "ScoreModel":
-        """The score of p(x | y) from a network F(x, c, y): y (B, condition), or (1, condition) for one that all samples
-        share, as :class:`scoresde.data.Condition` encodes it; None for p(x). For ``guidance`` see
-        :mod:`scoresde.models.given`.
+        """Returns the score of p(x | y) from a network F(x, c, y).
+
+        Arguments:
+            y: (B, condition), or (1, condition) for one y of all samples, as :class:`scoresde.data.Condition` encodes
+                it; None for p(x).
+            guidance: the guidance scale w of :mod:`scoresde.models.given`.
         """
         y = torch.zeros(1, self.net.condition) if y is None else y
         return ScoreModel(self.sde, Given(self.net, y.to(next(self.net.parameters())), guidance), self.parameterisation)
 
     @property
     def conditional(self) -> bool:
-        """Whether the network takes a y."""
+        """True if the network takes a condition y."""
         return bool(getattr(self.net, "condition", 0))
 
     @property
     def cost(self) -> int:
-        """Network evaluations a call."""
+        """The number of network evaluations in a call."""
         return getattr(self.net, "cost", 1)
 
     @property
     def of_rows(self) -> Callable[[Tensor], "ScoreModel"]:
-        """of_rows(rows), where the network holds a y for each sample; see :mod:`scoresde.sde_lib.rows`."""
-        pick = self.net.of_rows  # an AttributeError without one: then this has none either
+        """The function of_rows(rows), if the network has a y for each sample; see :mod:`scoresde.sde_lib.rows`."""
+        pick = self.net.of_rows  # if this raises an AttributeError, the score has no of_rows either
         return lambda rows: ScoreModel(self.sde, pick(rows), self.parameterisation)
 
     def under(self, sde: SDE, other: SDE) -> "ScoreModel":
-        """The same network read under another SDE."""
+        """Returns the same network under another SDE."""
         twin = copy(self)
         twin.sde = other
         return twin
 
     def affine(self, times: Iterable[float]) -> Affine:
-        """A x + C score(x, t), its coefficients computed for all times at once; see :func:`scoresde.sde_lib.affine`."""
+        """Returns A x + C score(x, t), with coefficients for all times at once; see :func:`scoresde.sde_lib.affine`."""
         rows: dict[float, list[float]] = {}
 
         def add(times: list[float]) -> None:

@@ -15,12 +15,12 @@ from .given import ConditionEmbedding, add_condition
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """At most 32 groups of at least 4 channels, as many as divide the channels."""
+    """Returns a group normalisation with at most 32 groups of at least 4 channels."""
     return nn.GroupNorm(math.gcd(channels, min(32, max(1, channels // 4))), channels, eps=1e-6)
 
 
 def zero(module: nn.Module) -> nn.Module:
-    """A block whose last layer starts at zero starts as the identity."""
+    """Sets a block's last layer to zero, so that the block starts as the identity, and returns the layer."""
     nn.init.zeros_(module.weight)
     if module.bias is not None:
         nn.init.zeros_(module.bias)
@@ -48,7 +48,7 @@ class Residual(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention over the pixels of a feature map."""
+    """x + self-attention over the pixels of a feature map."""
 
     def __init__(self, channels: int, heads: int):
         super().__init__()
@@ -62,23 +62,23 @@ class Attention(nn.Module):
 
 
 class UNet(nn.Module):
-    """Residual blocks at falling and rising resolution, with skips; attention at chosen resolutions.
+    """A U-Net of residual blocks, with attention at chosen resolutions.
 
-    Heights and widths need no common factor: a level of h x w pixels is followed by one of ceil(h/2) x ceil(w/2),
-    and the way up returns to the size of the skip it meets.
+    Images may have any size: a level of h x w pixels is followed by one of ceil(h/2) x ceil(w/2), and the way up
+    returns to the sizes of the skips.
 
     Arguments:
         shape: the shape (C, H, W) of one image.
         channels: the channels at each resolution, from the finest to the coarsest.
         blocks: residual blocks at each resolution on the way down (one more on the way up).
         attention: the resolutions with self-attention, named by the longer side of the feature map in pixels.
-        heads: attention heads.
+        heads: the number of attention heads.
         dropout: the share of values dropped inside a block in training.
-        embedding: of the noise level, ``smooth`` or ``steps``; see :mod:`scoresde.models.embedding`.
+        embedding: the embedding of the noise level, ``smooth`` or ``steps``; see :mod:`scoresde.models.embedding`.
         pixel_features, pixel_unit: Fourier features of the image's values; see
             :class:`scoresde.models.embedding.PixelFeatures`.
-        checkpointing: compute blocks once more on the way back instead of keeping what is inside them: a fraction of
-            the memory for a third more time.
+        checkpointing: recompute the blocks in the backward pass instead of storing their inner values, for a fraction
+            of the memory and a third more time.
         condition: the length of y, for a network F(x, c, y) of p(x | y); 0 for none. See
             :mod:`scoresde.data.condition`.
     """
@@ -146,19 +146,18 @@ class UNet(nn.Module):
         self.last = nn.Sequential(
             group_norm(now + skips[0]), nn.SiLU(), zero(nn.Conv2d(now + skips[0], shape[0], 3, padding=1))
         )
-        self.known = (
-            ConditionEmbedding(condition, noise) if condition else None
-        )  # last: its weights are drawn after all others
+        # Last, so that the other weights are the same with and without a condition.
+        self.known = ConditionEmbedding(condition, noise) if condition else None
 
     def run(self, block: nn.ModuleList, h: Tensor, noise: Tensor) -> Tensor:
-        """A block's output; in training with ``checkpointing`` what is inside it is not kept."""
+        """Returns a block's output, without storing its inner values in training with ``checkpointing``."""
         residual, attention = block
         if self.checkpointing and self.training and torch.is_grad_enabled():
             return recomputed(lambda h, noise: attention(residual(h, noise)), block, h, noise)
         return attention(residual(h, noise))
 
     def forward(self, x: Tensor, c: Tensor, y: Tensor | None = None) -> Tensor:
-        """x (B, C, H, W) and the noise level c (B,) to (B, C, H, W); y (1 or B, condition)."""
+        """Maps x (B, C, H, W), the noise level c (B,) and y (1 or B, condition) to (B, C, H, W)."""
         noise = add_condition(self.known, self.noise(c), y)
         h = self.first(self.pixels(x, c))
         skips = [h]

@@ -1,14 +1,14 @@
-"""Where the weights of diffusers' UNet2DModel lie in ours, and the configuration that makes one.
+"""The correspondence of the weights of diffusers' UNet2DModel to the weights here, and the configuration of one.
 
-Two of its kinds are networks here: DDPM's, with attention after every block on the way up (``model=ddpm
-model.attention_up=all``), and NCSN++ with ``progressive=output_skip progressive_input=input_skip`` and the filter.
-Linear maps of the channels are matrices (out, in). A third is diffusers' own class
-(:mod:`scoresde.models.diffusers_unet`), whose tensors keep their names.
+Two kinds of UNet2DModel exist as networks here: DDPM with attention after every block on the way up (``model=ddpm
+model.attention_up=all``), and NCSN++ with the filter and ``progressive=output_skip progressive_input=input_skip``.
+Their linear maps of the channels are matrices (out, in). Networks of diffusers' own class
+(:mod:`scoresde.models.diffusers_unet`) keep the names of its tensors.
 
-``norm_num_groups`` is the number of groups of every normalisation of DDPM's kind, ``model.groups`` here. NCSN++'s kind
-has min(C/4, 32) groups of C channels in its blocks whatever the key says, but 32 in the attention of its levels, and
-null for the key stands for that rule in the middle and at the end: with attention on a level of fewer than 128
-channels it computes something else than NCSN++.
+In the kind of DDPM ``norm_num_groups`` is the number of groups of every normalisation, ``model.groups`` here. The kind
+of NCSN++ always has min(C/4, 32) groups for C channels in its blocks and 32 in the attention of its levels; null for
+the key gives min(C/4, 32) in the middle and at the end. With attention on a level of fewer than 128 channels it
+therefore computes another function than NCSN++.
 """
 
 import math
@@ -25,37 +25,51 @@ from .ncsnpp import NCSNpp, Residual
 FIR = [1.0, 3.0, 3.0, 1.0]
 
 
-def config(net: nn.Module) -> dict[str, Any]:
-    """The keys of a UNet2DModel that computes what this network does; ValueError where there is none."""
-    if isinstance(net, DiffusersUNet):
-        return net.config()
-    if not isinstance(net, NCSNpp):
-        raise ValueError(f"model={type(net).__name__} is no UNet2DModel; type model=ddpm model.attention_up=all")
+def is_ncsnpp(net: NCSNpp) -> bool:
+    """Returns True for a UNet2DModel of NCSN++'s kind and False for one of DDPM's kind.
+
+    Raises:
+        ValueError: the network is neither.
+    """
     skips = (net.progressive, net.progressive_input) == ("output_skip", "input_skip")
     plain = (net.progressive, net.progressive_input) == ("none", "none")
     ddpm = plain and net.residual == "ddpm" and net.taps is None and net.weight == 1 and net.attention_up == "all"
     ncsnpp = skips and net.residual == "biggan" and net.taps == FIR and net.weight < 1 and net.attention_up == "last"
     if not (ddpm or ncsnpp) or net.known is not None:
         raise ValueError(
-            "this network is no UNet2DModel: that knows model=ddpm model.attention_up=all, and model=ncsnpp "
-            "model.progressive=output_skip model.progressive_input=input_skip, without labels"
+            "this network is no UNet2DModel: those are model=ddpm model.attention_up=all, and model=ncsnpp "
+            "model.progressive=output_skip model.progressive_input=input_skip, without a condition"
         )
     if ncsnpp and not isinstance(net.features, RandomFourier) or ddpm and not isinstance(net.features, Positional):
         raise ValueError(
             "this network is no UNet2DModel: type model.embedding=fourier for model=ncsnpp, positional for model=ddpm"
         )
     if ncsnpp and net.first.in_channels != 3 and len(net.channels) > 1:
-        raise ValueError("a UNet2DModel of this kind takes images of three channels alone")
+        raise ValueError("a UNet2DModel of this kind takes images of three channels only")
     if ncsnpp and net.data_range not in (1, 2):
         raise ValueError(
             f"model.data_range={net.data_range}: a UNet2DModel has images in [0, 1] or in [-1, 1]; type "
             f"model.data_range=2 or 1"
         )
+    return ncsnpp
+
+
+def config(net: nn.Module) -> dict[str, Any]:
+    """Returns the keys of a UNet2DModel that computes the same function as a network.
+
+    Raises:
+        ValueError: there is no such UNet2DModel.
+    """
+    if isinstance(net, DiffusersUNet):
+        return net.config()
+    if not isinstance(net, NCSNpp):
+        raise ValueError(f"model={type(net).__name__} is no UNet2DModel; type model=ddpm model.attention_up=all")
+    ncsnpp = is_ncsnpp(net)
     factor = 2 ** (len(net.channels) - 1)
     if any(side % factor for side in net.size):
         raise ValueError(
             f"a UNet2DModel halves images of {net.size[0]} x {net.size[1]} pixels {len(net.channels) - 1} times, which "
-            f"must divide evenly: type model.multipliers=[...] of fewer levels, or choose data whose sides are "
+            f"must divide evenly: type model.multipliers=[...] with fewer levels, or choose data whose sides are "
             f"multiples of {factor}"
         )
     attends = [bool(len(stage["attention"])) for stage in net.down]
@@ -65,7 +79,7 @@ def config(net: nn.Module) -> dict[str, Any]:
     up = [f"Attn{kind}UpBlock2D" if each else f"{kind}UpBlock2D" for each in reversed(attends)]
     heads = net.middle[1].heads
     if heads > 1 and len({net.channels[i] for i, each in enumerate(attends) if each} | {net.channels[-1]}) > 1:
-        raise ValueError("a UNet2DModel of several heads has as many channels in each attention; type model.heads=1")
+        raise ValueError("a UNet2DModel of several heads has the same channels in each attention; type model.heads=1")
     return {
         "sample_size": net.size[0] if net.size[0] == net.size[1] else list(net.size),
         "in_channels": net.first.in_channels,
@@ -90,12 +104,12 @@ def config(net: nn.Module) -> dict[str, Any]:
 
 
 def groups_of(net: NCSNpp, attends: list[bool], ncsnpp: bool) -> int | None:
-    """``norm_num_groups`` of a UNet2DModel that normalises as the network does; ValueError where there is none."""
+    """Returns ``norm_num_groups`` of a UNet2DModel with the network's normalisations; ValueError if there is none."""
     sizes = {module.num_channels: module.num_groups for module in net.modules() if isinstance(module, nn.GroupNorm)}
     if not ncsnpp:
         if len(set(sizes.values())) > 1:
             raise ValueError(
-                f"a UNet2DModel of DDPM's kind normalises as many groups of channels everywhere and this network "
+                f"a UNet2DModel of DDPM's kind has one number of groups everywhere, but this network has "
                 f"{sorted(set(sizes.values()))}: type model.groups=32 with a multiple of 32 for model.width, or "
                 f"another number that divides it"
             )
@@ -103,37 +117,39 @@ def groups_of(net: NCSNpp, attends: list[bool], ncsnpp: bool) -> int | None:
     bad = [size for size, groups in sizes.items() if groups != min(size // 4, 32)]
     if bad:
         raise ValueError(
-            f"a UNet2DModel of NCSN++'s kind normalises min(C/4, 32) groups of C channels and this network "
+            f"a UNet2DModel of NCSN++'s kind normalises min(C/4, 32) groups of C channels, but this network "
             f"{sizes[bad[0]]} of {bad[0]}: type model.groups=null, and choose model.width and model.multipliers so "
-            f"that min(C/4, 32) divides the channels C of every level, and of every two that meet"
+            f"that min(C/4, 32) divides the channels C of each level, and of each concatenation of two"
         )
     narrow = [size for size, each in zip(net.channels, attends, strict=True) if each and size < 128]
     if narrow:
         raise ValueError(
-            f"a UNet2DModel of NCSN++'s kind normalises 32 groups of channels in the attention of its levels, and this "
+            f"a UNet2DModel of NCSN++'s kind normalises 32 groups of channels in the attention of its levels, but this "
             f"network min(C/4, 32) of {narrow[0]}: type model.attention=[], or model.width=128"
         )
     return 32 if min(net.channels) >= 128 else None
 
 
-def told_steps(net: nn.Module) -> bool:
-    """Whether the network is of a kind that is told a step number, whose output its scheduler explains."""
+def takes_step_number(net: nn.Module) -> bool:
+    """Returns whether the network takes a step number; diffusers' scheduler then defines the meaning of its output."""
     return isinstance(net, DiffusersUNet) or isinstance(getattr(net, "features", None), Positional)
 
 
 def check_output(net: nn.Module, sign: int) -> None:
-    """ValueError for a network whose output a scheduler of diffusers does not take for the noise; see
-    :mod:`scoresde.models.convention` for the sign.
+    """Raises a ValueError for a network that takes a step number and does not predict the noise.
+
+    Arguments:
+        sign: of :func:`scoresde.models.convention.convention`.
     """
-    if told_steps(net) and sign > 0:
+    if takes_step_number(net) and sign > 0:
         raise ValueError(
-            "networks of diffusers that are told a step give the noise, and this one sigma times the score: choose it "
-            "with experiment=score_sde/vp_steps, or model.embedding=fourier"
+            "networks of diffusers that take a step number predict the noise, but this one sigma times the score: "
+            "choose it with experiment=score_sde/vp_steps, or model.embedding=fourier"
         )
 
 
 def layout(net: nn.Module) -> list[Entry]:
-    """The tensors of that UNet2DModel; ValueError where there is none."""
+    """Returns the tensors of the UNet2DModel of :func:`config`; ValueError if there is none."""
     config(net)
     state = net.state_dict()
     if isinstance(net, DiffusersUNet):
@@ -146,11 +162,11 @@ def layout(net: nn.Module) -> list[Entry]:
 
 
 Row = tuple[str, str, int | None, bool]
-"""Their module, our module, which third of it, and whether it is a matrix there."""
+"""Their module, our module, the third of our module, and whether it is a matrix there."""
 
 
 def modules(net: NCSNpp) -> Iterator[Row]:
-    """The modules with weights."""
+    """Yields the modules with weights."""
 
     def residual(theirs: str, ours: str, block: Residual) -> Iterator[Row]:
         for there, here in (
@@ -184,7 +200,7 @@ def modules(net: NCSNpp) -> Iterator[Row]:
                 yield f"{theirs}.{sampler}.0.conv", f"{ours}.{last}.conv", None, False
             if "join" in stage:
                 yield f"{theirs}.skip_conv", f"{ours}.join.conv", None, False
-            if "norm" in stage:  # the finest level's are the network's last there
+            if "norm" in stage:  # those of the finest level are the last layers of the network there
                 whole = "norm", "image"
                 names = (
                     ("conv_norm_out", "conv_out")
@@ -202,11 +218,11 @@ def modules(net: NCSNpp) -> Iterator[Row]:
 
 
 OLDER = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
-"""What the maps of an attention were called before diffusers 0.15; the files on the Hub still say so."""
+"""The names of the maps of an attention before diffusers 0.15, which files on the Hub still use."""
 
 
 def present(name: str) -> str:
-    """A tensor's name as diffusers has it now."""
+    """Returns a tensor's name in today's diffusers."""
     words = name.split(".")
     if len(words) > 2 and "attentions" in words:
         words[-2] = OLDER.get(words[-2], words[-2])

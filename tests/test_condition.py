@@ -1,4 +1,4 @@
-"""p(x | y): what networks are told, what is exact about it, and guidance, against closed forms."""
+"""Tests of p(x | y): encoded conditions, exact scores and likelihoods, and guidance, against closed forms."""
 
 import json
 import math
@@ -36,7 +36,7 @@ SMALL = ("data.count=5000", "data.test_count=400")
 
 
 def job(folder, *overrides: str) -> tuple[dict, dict]:
-    """A job in this process: its metrics, and the arrays that it left."""
+    """Runs a job in this process, and returns its metrics and the arrays that it wrote."""
     run(compose(f"store={folder}/store", *overrides), CHOICES, folder / "run")
     found = {path.stem: dict(np.load(path)) for path in (folder / "run").glob("*.npz")}
     return json.loads((folder / "run" / "metrics.json").read_text()), found
@@ -50,7 +50,7 @@ def oracle(data, sde) -> Oracle:
     return Oracle(sde, data.components(), data.evidence)
 
 
-# What is known of the examples
+# Conditions of the examples
 
 
 def test_columns_become_y_and_leave_x():
@@ -74,7 +74,7 @@ def test_labels_become_unit_vectors():
 
 @pytest.mark.parametrize("joint, parts", [(EightGaussians, 8), (Moons, 2), (TwoSpirals, 2)])
 def test_labels_of_shapes_are_their_parts(joint, parts):
-    """Each point lies nearer to the part that it is of."""
+    """Each point lies nearest to its own part."""
     data = joint(count=400, test_count=50)
     assert data.train_labels.unique().tolist() == list(range(parts))
     if parts == 8:
@@ -112,7 +112,7 @@ def labelled_table(folder, words=("no", "yes", "2")) -> str:
 
 @pytest.mark.parametrize("suffix", [".csv", ".npy", ".npz", ".parquet"])
 def test_a_file_may_say_which_labels(tmp_path, suffix):
-    """Words, and numbers in any spelling; of several columns the one called y."""
+    """Labels are words or numbers in any spelling; of several columns y is read."""
     known = Conditional(Arrays(labelled_table(tmp_path), labels="kind"), "labels").condition
     path = tmp_path / f"asked{suffix}"
     if suffix == ".csv":
@@ -176,7 +176,7 @@ def test_what_condition_may_not_say(key, value, message):
 
 
 def measured(tmp_path, ages=(18.0, 80.0)) -> Conditional:
-    """Heights given a mass, an age and a year, of units of their own."""
+    """Returns heights conditioned on a mass, an age and a year, each in its own unit."""
     rng = np.random.default_rng(0)
     columns = [rng.normal(6.7e4, 7e3, 400), np.linspace(*ages, 400), rng.uniform(2010.31, 2010.33, 400)]
     x = np.column_stack([*columns, np.full(400, 1 / 3), rng.normal(size=400)])
@@ -345,7 +345,7 @@ def test_a_network_whose_file_is_gone_still_knows_the_units_of_y(tmp_path, key):
     assert torch.equal(gone.encode(y), there.encode(y))
 
 
-# What is exact
+# Exact scores and densities
 
 
 def test_the_conditional_of_a_gaussian_is_the_closed_form():
@@ -375,9 +375,9 @@ def test_conditional_densities_are_normalised(key):
 
 @pytest.mark.parametrize("key, value", [("labels", 1), ([0], 0.5)])
 def test_of_one_y_the_data_are_those_of_p_of_x_given_y(key, value):
-    """So that every task that compares with what is known compares with the law that it was asked for."""
+    """Tasks that compare with the true density then compare with p(x | y)."""
     data = Conditional(three(count=300, test_count=100), key)
-    assert data.true_log_prob(data.test.double()) is None  # of which y?
+    assert data.true_log_prob(data.test.double()) is None  # no y was chosen
     whole = data.components()
     asked = data.asking(value)
     weights, means, stds = asked.components()
@@ -392,7 +392,7 @@ def test_of_one_y_the_data_are_those_of_p_of_x_given_y(key, value):
 
 @pytest.mark.parametrize("key", ["labels", [0]])
 def test_the_oracle_given_y_is_the_gradient_of_the_exact_density(sde, key):
-    """Of p_t(x | y), by autograd of log p(x, y) of the joint mixture's own formula, perturbed in x alone."""
+    """It is the gradient of log p_t(x | y), by autograd of log p(x, y) of the joint mixture, perturbed in x only."""
     data = Conditional(three(count=50, test_count=20), key)
     y = data.condition.test[:6]
     score = oracle(data, sde).double().given(data.condition.encode(y))
@@ -416,7 +416,7 @@ def test_the_oracle_given_y_is_the_gradient_of_the_exact_density(sde, key):
 
 @pytest.mark.parametrize("key", ["labels", [0]])
 def test_bayes_rule_makes_the_classifier_guided_score_exact(sde, key):
-    """s(x) + grad log p(y | x), and at w = 0 and 3 the line through both scores."""
+    """It is s(x) + grad log p(y | x); at w = 0 and 3 it lies on the line through both scores."""
     data = Conditional(three(count=50, test_count=20), key)
     y = data.condition.encode(data.condition.test[:6])
     score = oracle(data, sde).double()
@@ -434,7 +434,7 @@ def test_bayes_rule_makes_the_classifier_guided_score_exact(sde, key):
 
 @pytest.mark.parametrize("name", SDES)
 def test_likelihoods_given_y_are_exact(tmp_path, name):
-    """Of the exact score each point's log p(x | y) is the closed form's, but for the prior that stands for p_T."""
+    """With the exact score log p(x | y) of each point is the closed form, up to the prior in place of p_T."""
     metrics, found = job(
         tmp_path,
         "data=mixture",
@@ -455,8 +455,8 @@ def test_likelihoods_given_y_are_exact(tmp_path, name):
 
 @pytest.mark.parametrize("name, key", in_turn(SAMPLERS, ["labels", [0]]))
 def test_samples_are_of_their_own_y(name, key):
-    """Each sample's x lies under its own y's law, as its quantiles there show; batches and rows do not mix the y. (The
-    quantiles under another y's law are those of points tens of standard deviations away.)
+    """Each sample follows the distribution of its own y, by its quantiles; batches and rows do not mix the y. (Under
+    another y the same points lie tens of standard deviations away.)
     """
     sde, data, count = make_sde("vp"), Conditional(three(count=3000, test_count=50), key), 600
     y = data.condition.drawn(count, seed=0)
@@ -501,7 +501,7 @@ def test_networks_take_a_y_for_each_sample_or_one_for_all(which):
         apart = torch.cat([model.given(y[i : i + 1])(x[i : i + 1], t[i : i + 1]) for i in range(3)])
         together = model.given(y)
         assert torch.allclose(together(x, t), apart, atol=1e-10)
-        assert not torch.allclose(model.given(y[:1])(x, t)[1:], apart[1:], atol=1e-3)  # y is heard
+        assert not torch.allclose(model.given(y[:1])(x, t)[1:], apart[1:], atol=1e-3)  # the output depends on y
         rows = torch.tensor([2, 0])
         assert torch.allclose(of_rows(together, rows)(x[rows], t[rows]), apart[rows], atol=1e-10)
         nothing = model.given(None)
@@ -521,7 +521,7 @@ def test_networks_take_a_y_for_each_sample_or_one_for_all(which):
 
 
 def test_a_network_without_condition_draws_the_weights_it_always_drew():
-    """The layers for y come last, so that they change nothing of the others' start."""
+    """The layers for y are made last, so that the initial weights of the others do not change."""
     for build in (
         lambda c: MLP((2,), width=16, condition=c),
         lambda c: UNet((1, 5, 7), channels=[8, 8], condition=c),
@@ -544,9 +544,7 @@ def test_withheld_labels_are_the_share_that_was_asked_for():
 
 
 def test_a_network_learns_the_conditional_of_a_gaussian(tmp_path):
-    """The one that scientists want most, and where everything is known: its density within its error and 0.02 nats, the
-    mean and the std of samples at two y.
-    """
+    """The density agrees within its error and 0.02 nats, and so do the mean and the std of samples at two y."""
     keys = (
         "data=gaussian",
         "data.count=20000",
@@ -568,14 +566,14 @@ def test_a_network_learns_the_conditional_of_a_gaussian(tmp_path):
 
 
 def doubt(found: dict, data: Mixture) -> float:
-    """The mean of -log p(y | x) of the samples, by the exact densities."""
+    """Returns the mean of -log p(y | x) of the samples, by the exact densities."""
     x, y = torch.from_numpy(found["samples"]["x"]), torch.from_numpy(found["samples"]["y"])
     densities = torch.stack([data.class_log_prob(x, torch.full_like(y, k)) for k in range(3)], 1)
     return -float((data.weights.log() + densities).log_softmax(1).gather(1, y[:, None]).mean())
 
 
 def test_guidance_takes_doubt_away(tmp_path):
-    """Of exact scores: overlapping classes, told apart the better the larger w is."""
+    """With exact scores overlapping classes are separated better for a larger w."""
     keys = ("data=mixture", "data.stds=[1.5,1.5,1.5]", *SMALL, "model=oracle", "data.condition=labels", "sampler=ode")
     doubts = []
     for w in (0, 1, 3):
@@ -616,7 +614,7 @@ def test_labels_are_learnt_and_judged(tmp_path):
 
 
 def test_cross_entropy_is_least_for_the_exact_classifier(sde):
-    """-log p(y | x_t, t): the exact one's is below that of one which sees less, and gradients reach a network."""
+    """The exact classifier has a smaller loss than one that sees less, and gradients reach a network."""
     data = Conditional(three(count=4000, test_count=50), "labels")
     x, y = data.encode(data.train.double()), data.condition.encode(data.condition.train)
     exact = oracle(data, sde).double().classifier()
@@ -641,7 +639,7 @@ def test_a_trained_classifier_comes_near_the_exact_one_and_guides(tmp_path):
     best = float((exact.argmax(1) == data.condition.test[:2000]).double().mean())
     assert metrics["label_accuracy"] > best - 0.01
     assert metrics["cross_entropy_noise_nats"] == pytest.approx(metrics["cross_entropy_of_shares_nats"], abs=0.05)
-    # guidance by it, of the exact score of p(x): the exact classifier stands in its place where the score has one
+    # With the exact score of p(x) the exact classifier guides in place of the trained one.
     guided, _ = job(tmp_path, *keys, "model=oracle", "classifier=auto", "condition=1", "count=500")
     assert guided["label_accuracy"] > 0.98 and guided["sliced_wasserstein"] < 0.2
     both, _ = job(tmp_path, *keys, "model=mlp", "classifier=auto", "condition=1", "count=500")
@@ -698,7 +696,7 @@ def test_guidance_by_a_classifier_reads_under_another_sde():
         (("data=mixture", "data.condition=labels", "training/loss=explicit"), "training/loss=explicit compares"),
         (("data=moons", "data.condition=labels", "task=overfitting"), "takes none of p"),
         (("data=moons", "data.condition=labels", "task=elbo"), "takes none of p"),
-        (("data=moons", "task=train_classifier", "condition=1"), "trained on all labels"),
+        (("data=moons", "task=train_classifier", "condition=1"), "a classifier is trained on all; leave condition out"),
         (("data=moons", "data.condition=labels", "model.condition=0"), "model.condition=0 is not the length of y, 3"),
         (("data=moons", "data.condition=[0]", "condition={0:[1,2]}"), "must give each name one number"),
         (("data=moons", "data.condition=labels", "training.drop=1"), r"training.drop=1.0 must lie in \[0, 1\)"),
@@ -731,7 +729,7 @@ def test_held_out_loss_gives_each_example_its_own_y():
 
 
 def test_training_gives_each_example_its_own_y():
-    """Also past the end of an epoch, and across the cut of a batch."""
+    """This holds past the end of an epoch and in each part of a split batch."""
     data = Conditional(Gaussian([[1.0, 0.0], [0.0, 1.0]], [0.0, 0.0], count=10, test_count=10), [1])
     data.train, seen = data.condition.train.float(), []  # x is its own y
 

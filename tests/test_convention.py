@@ -1,5 +1,5 @@
-"""Networks of other codes are used as there: the score that the published code makes of a file is that of a run that
-reads it, what a run writes is read there as the same score, and any other use is refused by name.
+"""Tests that networks of other codes are used as there, in files that are read and written, and that other uses are
+refused.
 """
 
 import logging
@@ -61,15 +61,15 @@ def model_of(words: list[str]) -> tuple[ScoreModel, object]:
 
 
 def published_score(config: dict, weights: dict, sde, x: torch.Tensor, t: torch.Tensor, label) -> torch.Tensor:
-    """What the published code makes of its network, in model units."""
+    """Returns the score that the published code computes with its network, in model units."""
     labels = label(t)
-    if config["scale_by_sigma"]:  # in [0, 1], where the score is twice as long
+    if config["scale_by_sigma"]:  # for images in [0, 1] the score is twice as long
         return published_network.network(config, weights, (x + 1) / 2, labels) / 2
     return -published_network.network(config, weights, x, labels) / sde.sigma(t)[:, None, None, None]
 
 
 def times(name: str, sde) -> torch.Tensor:
-    """Times at which each code has a level: whole steps where it counts them."""
+    """Returns times at which both codes have a level: those of whole steps if it counts steps."""
     whole = torch.tensor([7, 500, 950], dtype=torch.float64)
     return {"vp_steps": whole, "ve_steps": 1 - whole / 999}.get(name, torch.tensor([0.01, 0.4, 0.97]).double())
 
@@ -90,7 +90,7 @@ def test_a_run_makes_the_published_score_of_a_file(tmp_path, case):
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case[0]} {case[1]['name']}")
 def test_the_published_code_makes_the_same_score_of_an_exported_file(tmp_path, case, caplog):
-    """With the configuration that the export logs."""
+    """The published code computes the same score with the configuration that the export logs."""
     name, config, label, more = case
     model, sde = model_of(words_of(name, config, *more))
     score = ScoreModel(sde, randomised(model.net), model.parameterisation)
@@ -118,7 +118,7 @@ UNTOLD = [i for i in range(len(OPTIONS)) if not narrow(i)["conditional"]]
 
 @pytest.mark.parametrize("i", UNTOLD[:3])
 def test_a_network_that_takes_no_noise_level_leaves_the_layers_of_the_noise_alone(i):
-    """Zeros go out, whatever comes in is not used, and the average keeps the published length."""
+    """The unused layers are written as zeros and ignored when read, and the average has the published length."""
     config = narrow(i)
     net = ours(config)
     unused = [entry.name for entry in layout(net) if entry.own is None]
@@ -133,7 +133,7 @@ FOURIER, STEPS = ours(NCSNPP), ours(DDPMPP)
 
 
 def positional(sde, **keys) -> NCSNpp:
-    """A network that is told a step number of an SDE."""
+    """Returns a network that takes a step number of an SDE."""
     clock = Clock(sde, **keys)
     return NCSNpp((3, 8, 8), 8, (1, 2), 1, (4,), embedding="positional", clock=clock)
 
@@ -145,22 +145,27 @@ def positional(sde, **keys) -> NCSNpp:
             STEPS,
             VP(),
             Score(),
-            "a VP or sub-VP network of other codes takes x as that SDE leaves it and gives the noise",
+            "a VP or sub-VP network of other codes takes x at the scale of its SDE and predicts the noise",
         ),
-        (STEPS, VP(), Velocity(), "gives the noise: type parameterisation=noise"),
-        (STEPS, VE(), Score(VE()), "a VP or sub-VP network of other codes takes x as that SDE leaves it"),
-        (FOURIER, VP(), Noise(), "a VE network of other codes takes data plus noise as they are"),
-        (FOURIER, VE(), Noise(VE()), "and gives sigma times the score: type parameterisation=score"),
-        (FOURIER, VE(), Score(), "a VE network of other codes takes data plus noise as they are"),
-        (FOURIER, VE(), EDMRow(), "a VE network of other codes takes data plus noise as they are"),
+        (STEPS, VP(), Velocity(), "predicts the noise: type parameterisation=noise"),
+        (STEPS, VE(), Score(VE()), "a VP or sub-VP network of other codes takes x at the scale of its SDE"),
+        (FOURIER, VP(), Noise(), "a VE network of other codes takes data plus noise, unscaled,"),
+        (FOURIER, VE(), Noise(VE()), "and predicts sigma times the score: type parameterisation=score"),
+        (FOURIER, VE(), Score(), "a VE network of other codes takes data plus noise, unscaled,"),
+        (FOURIER, VE(), EDMRow(), "a VE network of other codes takes data plus noise, unscaled,"),
         (positional(SubVP()), SubVP(), Noise(), "for sub-VP with parameterisation.input"),
         (positional(VE(), scale=-999, offset=999), VE(), Noise(VE()), "a VE network of other codes takes data plus"),
-        (ours(DDPMPP | {"conditional": False}), VP(), Score(), "a VP or sub-VP network of other codes takes x as"),
+        (
+            ours(DDPMPP | {"conditional": False}),
+            VP(),
+            Score(),
+            "a VP or sub-VP network of other codes takes x at the scale",
+        ),
         (NCSNpp((3, 8, 8), 8, (1, 2), 1, (4,), embedding="positional"), VP(), Noise(), "and model.clock is null"),
     ],
 )
 def test_another_use_than_the_published_one_is_refused(tmp_path, net, sde, row, says):
-    """Before a training and before the file is read: its names and shapes would fit."""
+    """It is refused before a training and before the file is read, though names and shapes would fit."""
     score = ScoreModel(sde, net, row)
     with pytest.raises(ValueError, match=says):
         Export().check_network(sde, score)
@@ -181,14 +186,14 @@ PLAIN = {"residual": "ddpm", "fir_kernel": None, "skip_rescale": False, "progres
         ({"clock": Clock(EDM(), -999 / 80, 999)}, {}, "and model.clock counts otherwise: choose the network with exp"),
         ({"multipliers": (1, 1, 1, 1, 1)}, {}, "halves images of 8 x 8 pixels 4 times, which must divide evenly"),
         ({"shape": (3, 8, 7)}, {}, "sides are multiples of 2"),
-        ({"groups": 8}, {}, r"min\(C/4, 32\) groups of C channels and DDPM 32, and this network 8 of 8: type model.gr"),
+        ({"groups": 8}, {}, r"min\(C/4, 32\) groups of C channels and DDPM 32, but this network 8 of 8: type model.gr"),
         (
             PLAIN | {"groups": 4, "clock": Clock(VP())},
             {},
             "model.groups=null, or model.groups=32 with a multiple of 32",
         ),
         ({"width": 34}, {}, r"min\(34/4, 32\) does not divide the 34 channels of a level here"),
-        (PLAIN | {"width": 32, "groups": 32, "embedding": "none"}, {}, "the published DDPM is told the noise level"),
+        (PLAIN | {"width": 32, "groups": 32, "embedding": "none"}, {}, "DDPM takes the noise level as input"),
     ],
 )
 def test_a_file_that_would_be_another_function_there_is_not_written(net, keys, says):
@@ -203,14 +208,14 @@ def test_a_file_that_would_be_another_function_there_is_not_written(net, keys, s
 
 @pytest.mark.parametrize("sde", [VE(), VP(), SubVP(), Chain(), EDM()], ids=lambda sde: type(sde).__name__)
 def test_the_use_is_the_networks_and_not_the_runs(sde):
-    """Read under any SDE a network is used as under its own: at equal noise its score of x/alpha is the same."""
+    """Under another SDE a network is used as under its own: at equal noise its score of x/alpha is the same."""
     nets = ours(narrow(0) | {"centered": False}), ours(published_network.DDPM)
     assert convention(ScoreModel(sde, nets[0], Score(VE()))) == 1
     assert convention(ScoreModel(sde, nets[1], Noise())) == -1
 
 
 def test_the_table_of_a_file():
-    """The published one of a VE run, as long as asked for; of a run from no noise at all, from its smallest level."""
+    """A VE run has the published table at any length; an SDE without noise at t = 0 starts at its smallest level."""
     score = ScoreModel(VE(0.02, 100.0), ours(NCSNPP), Score(VE()))
     torch.testing.assert_close(table(score, 1, 2.0, 1000), published_network.sigmas(NCSNPP))
     assert len(table(score, 1, 2.0, 2000)) == 2000
@@ -219,7 +224,7 @@ def test_the_table_of_a_file():
 
 
 def test_what_no_table_has():
-    with pytest.raises(ValueError, match="task.scales=1 must be at least 2"):
+    with pytest.raises(ValueError, match="`scales`=1 must be at least 2"):
         Export(scales=1)
 
 
@@ -228,14 +233,14 @@ def test_what_no_table_has():
 
 @pytest.mark.parametrize("score", [True, False])
 def test_a_folder_read_needs_a_clock(tmp_path, score):
-    """What a network of diffusers predicts is its scheduler's; the number that it is told is not."""
+    """The scheduler defines what a network of diffusers predicts, but the step number needs a clock."""
     net = ddpm()
     folder = written(net, tmp_path / "net")
     sde = make_sde("chain")
     row = Score() if score else Noise()
     assert from_foreign(str(folder), ScoreModel(sde, net, row), sde).net is net
     net.features.clock = None
-    with pytest.raises(ValueError, match="is a folder of diffusers: other codes count the steps"):
+    with pytest.raises(ValueError, match="is a folder of diffusers: other codes count the step numbers"):
         from_foreign(str(folder), ScoreModel(sde, net, row), sde)
 
 
@@ -251,5 +256,5 @@ def test_a_step_number_of_ve_is_not_diffusers():
         residual="ddpm", fir_kernel=None, skip_rescale=False, progressive_input="none", groups=32,
         clock=ours(published_network.DDPM | {"scale_by_sigma": True}).features.clock,
     )  # fmt: skip
-    with pytest.raises(ValueError, match="networks of diffusers that are told a step give the noise"):
+    with pytest.raises(ValueError, match="networks of diffusers that take a step number predict the noise"):
         Export(format="diffusers").check_network(VE(), ScoreModel(VE(), net, Score(VE())))

@@ -1,6 +1,4 @@
-"""Networks written for other codes and read again: score_sde's file, diffusers' folder, and diffusers' own class
-computing the same from them; that class as a network here.
-"""
+"""Tests of networks that are written for score_sde and diffusers and read again, and of diffusers' own class."""
 
 import json
 import shutil
@@ -33,7 +31,7 @@ def job(folder: Path, *words: str, place: str = "out"):
 
 @pytest.mark.parametrize("preset", ["ve_steps", "vp_steps", "subvp_continuous"])
 def test_a_trained_network_goes_out_and_comes_back(tmp_path, preset):
-    """Trained here, written as the published code would, read as a file: the same samples."""
+    """A trained network that is written and read as a published file draws the same samples."""
     words = [f"experiment=score_sde/{preset}", "data=digits", *TINY, *SHORT, "dtype=float64"]
     words += ["training.dequantise=uniform", "training.rate=0.05"]
     draw = ["task=sample", "count=2", "sampler=ddim", "sampler.steps=2"]
@@ -48,7 +46,7 @@ def test_a_trained_network_goes_out_and_comes_back(tmp_path, preset):
 
 
 def ddpm(**keys) -> tuple[NCSNpp, dict]:
-    """Ho's network, and how diffusers is asked for it: the step n - 1 of level n."""
+    """Returns Ho's network, which takes the step number n - 1 of level n as in diffusers."""
     clock = Clock(make_sde("chain"), 1.0, -1.0)
     keys = {"multipliers": (1, 1), "blocks": 1, "attention": (8,), "attention_up": "all"} | keys
     net = NCSNpp(
@@ -84,7 +82,7 @@ def test_diffusers_computes_what_ddpms_network_does(tmp_path, heads):
 
 
 def test_diffusers_computes_what_ncsnpp_does(tmp_path):
-    """Theirs takes images in [0, 1] and divides by sigma itself."""
+    """The UNet2DModel takes images in [0, 1] and divides its output by sigma."""
     net = ncsnpp()
     theirs = UNet2DModel.from_pretrained(written(net, tmp_path / "net")).eval()
     sigma, x = torch.tensor([0.02, 0.3, 40.0]), torch.rand(3, 3, 16, 16)
@@ -94,7 +92,7 @@ def test_diffusers_computes_what_ncsnpp_does(tmp_path):
 
 
 def narrow(kind: str, width: int, **keys) -> NCSNpp:
-    """A network of either kind with fewer channels than 128."""
+    """Returns a network of either kind with fewer than 128 channels."""
     own = {"multipliers": (1, 2), "blocks": 1} | keys
     if kind == "ncsnpp":
         own |= {"progressive": "output_skip", "progressive_input": "input_skip"}
@@ -118,8 +116,8 @@ NARROW = [
 
 @pytest.mark.parametrize("kind, width, keys, groups", NARROW)
 def test_narrow_networks_are_those_of_diffusers(tmp_path, kind, width, keys, groups):
-    """Weights of ours in a UNet2DModel, and a UNet2DModel's own weights in ours: the same functions in float64, up to
-    the step's embedding, which diffusers has in float32.
+    """Our weights in a UNet2DModel, and a UNet2DModel's weights here, compute the same functions in float64, up to the
+    embedding of the step, which diffusers computes in float32.
     """
     net, chain = randomised(narrow(kind, width, **keys)), make_sde("chain")
     folder, exact = written(net.float(), tmp_path / "ours"), 1e-9 if kind == "ncsnpp" else 3e-5
@@ -146,9 +144,9 @@ def test_narrow_networks_are_those_of_diffusers(tmp_path, kind, width, keys, gro
 @pytest.mark.parametrize(
     "kind, keys, says",
     [
-        ("ncsnpp", {"attention": (8,)}, "32 groups of channels in the attention of its levels, and this network min"),
-        ("ncsnpp", {"attention": (), "groups": 8}, r"min\(C/4, 32\) groups of C channels and this network 8 of 64"),
-        ("ddpm", {}, r"as many groups of channels everywhere and this network \[8, 16, 24, 32\]: type model.groups=32"),
+        ("ncsnpp", {"attention": (8,)}, "32 groups of channels in the attention of its levels, but this network min"),
+        ("ncsnpp", {"attention": (), "groups": 8}, r"min\(C/4, 32\) groups of C channels, but this network 8 of 64"),
+        ("ddpm", {}, r"one number of groups everywhere, but this network has \[8, 16, 24, 32\]: type model.groups=32"),
         ("ncsnpp", {"attention": (), "data_range": 4.0}, r"model.data_range=4.0: a UNet2DModel has images in \[0, 1\]"),
         (
             "ncsnpp",
@@ -164,7 +162,7 @@ def test_narrow_networks_that_diffusers_does_not_have(kind, keys, says):
 
 @pytest.mark.parametrize("groups, wide, same", [(None, True, True), (16, True, False), (32, False, False)])
 def test_null_groups_are_32_of_wide_networks(tmp_path, groups, wide, same):
-    """As the published NCSN++ on the Hub say it: min(C/4, 32) of C channels."""
+    """null stands for min(C/4, 32) groups of C channels, as in the published NCSN++ on the Hub."""
     net = ncsnpp() if wide else narrow("ncsnpp", 32, attention=()).float()
     config = written(net, tmp_path) / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"norm_num_groups": groups}))
@@ -185,7 +183,7 @@ def test_a_folder_comes_back(tmp_path, make):
 
 
 def test_folders_of_the_hub_are_read(tmp_path):
-    """Attention by its older names, weights in a pickle, keys left out that are the defaults, a pipeline's part."""
+    """They have older names of attention, weights in a pickle, missing keys for defaults, or belong to a pipeline."""
     net, older = ddpm(), {new: old for old, new in unet2d.OLDER.items()}
     folder = written(net, tmp_path / "pipeline" / "unet")
 
@@ -241,14 +239,14 @@ def spoil(folder: Path, how: str) -> None:
 @pytest.mark.parametrize(
     "how, says",
     [
-        ("kind", "is a UNet2DConditionModel of diffusers; UNet2DModel is the one that is read"),
+        ("kind", "is a UNet2DConditionModel of diffusers; only UNet2DModel can be read"),
         ("config", "another architecture than this run's network:\n  flip_sin_to_cos: True there, False in this run"),
         ("missing", "is of another architecture: it has .* the first that differ are"),
         ("shape", r"conv_out.bias \[2\] in the file and conv_out.bias \[1\] here"),
-        ("json", "its config.json is no text of JSON"),
+        ("json", "its config.json is not valid JSON"),
         ("cut", "is damaged"),
         ("gone", "holds no weights, neither diffusion_pytorch_model.safetensors nor"),
-        ("words", "its config.json holds no keys of a network"),
+        ("words", "its config.json is not an object with keys"),
         ("pickled", "conv_in.weight is a str and no tensor"),
         ("numbered", "is of another architecture: it has .* the first that differ are 5"),
         ("nan", "conv_out.bias is not finite"),
@@ -264,10 +262,10 @@ def test_spoilt_folders(tmp_path, how, says):
 @pytest.mark.parametrize(
     "keys, says",
     [
-        ({"attention_up": "last"}, "this network is no UNet2DModel: that knows model=ddpm model.attention_up=all"),
+        ({"attention_up": "last"}, "this network is no UNet2DModel: those are model=ddpm model.attention_up=all"),
         ({"embedding": "smooth", "clock": None}, "type model.embedding=fourier for model=ncsnpp, positional for"),
-        ({"width": 32}, r"as many groups of channels everywhere and this network \[8, 16\]: type model.groups=32"),
-        ({"multipliers": (1, 2), "heads": 2, "attention": (16, 8)}, "several heads has as many channels"),
+        ({"width": 32}, r"one number of groups everywhere, but this network has \[8, 16\]: type model.groups=32"),
+        ({"multipliers": (1, 2), "heads": 2, "attention": (16, 8)}, "several heads has the same channels"),
         ({"condition": 3}, "this network is no UNet2DModel"),
     ],
 )
@@ -283,11 +281,8 @@ def test_what_diffusers_does_not_know(keys, says):
     [
         (["model=oracle", "data=mixture", "data.count=10"], "task=export writes a network, and this score is none"),
         (["data=moons", "data.count=50", "model.width=8"], "model=MLP has no published layout"),
-        (["model=ncsnpp", "parameterisation=edm", *TINY], "a VE network of other codes takes data plus noise as they"),
-        (
-            ["model=ddpmpp", "parameterisation=noise", "sde=vp", *TINY],
-            "count the steps that a network is told along its",
-        ),
+        (["model=ncsnpp", "parameterisation=edm", *TINY], "of other codes takes data plus noise, unscaled"),
+        (["model=ddpmpp", "parameterisation=noise", "sde=vp", *TINY], "count the step numbers of a network along its"),
         (
             ["model=ddpm", *TINY],
             "model.groups=32 must divide model.width=8: .* Type model.width=32, or model.groups=null",
@@ -299,10 +294,10 @@ def test_what_cannot_be_written(tmp_path, words, says):
     short = [] if "model=oracle" in words else ["training.steps=1", "training.batch=4", "training.evaluate=0"]
     with pytest.raises(ValueError, match=says):
         job(tmp_path, *words, "task=export", *short)
-    assert not (tmp_path / "store").exists()  # told before anything is trained
+    assert not (tmp_path / "store").exists()  # refused before anything is trained
 
 
-@pytest.mark.parametrize("keys, says", [({"step": -5}, "task.step=-5"), ({"ema": 7.0}, "task.ema=7.0")])
+@pytest.mark.parametrize("keys, says", [({"step": -5}, "`step`=-5"), ({"ema": 7.0}, "`ema`=7.0")])
 def test_what_no_training_has_is_not_noted(keys, says):
     with pytest.raises(ValueError, match=f"{says} must"):
         Export(**keys)
@@ -327,7 +322,7 @@ def small(**keys) -> DiffusersUNet:
 
 @pytest.mark.parametrize("name", SDES)
 def test_diffusers_is_told_the_step(name):
-    """On images that need no padding it is UNet2DModel at the clock's number."""
+    """For images that need no padding it is the UNet2DModel at the clock's step number."""
     sde = make_sde(name)
     net = randomised(small(shape=(2, 8, 6), clock=Clock(sde, 10.0, 3.0)))
     t = torch.linspace(sde.eps, sde.T, 3, dtype=torch.float64)
@@ -351,7 +346,7 @@ def test_diffusers_takes_any_size_and_y():
 ])  # fmt: skip
 @pytest.mark.parametrize("own", [True, False])
 def test_what_a_folder_says_beyond_our_keys_is_compared(tmp_path, key, value, own):
-    """Weights of the same shapes mean something else under another key."""
+    """Weights of the same shapes compute another function with another key."""
     kinds = {"down_block_types": ("DownBlock2D",), "up_block_types": ("UpBlock2D",)}
     net = ddpm() if own else DiffusersUNet((1, 8, 8), (8,), norm_num_groups=4, **kinds)
     config = written(net, tmp_path) / "config.json"
@@ -383,9 +378,9 @@ def test_diffusers_trains_and_its_folder_is_read(tmp_path):
     "keys, says",
     [
         ({"shape": (2,)}, "model=diffusers takes images"),
-        ({"block_out_channels": (8,)}, "must be of one length, a value a level"),
-        ({"norm_num_groups": 3}, "model.norm_num_groups=3 must divide .*; type model.norm_num_groups=8"),
-        ({"block_out_channels": (48, 96), "norm_num_groups": 32}, "must divide .*; type model.norm_num_groups=24"),
+        ({"block_out_channels": (8,)}, "must have the same length, one value for each level"),
+        ({"norm_num_groups": 3}, "`norm_num_groups`=3 must divide .*; type `norm_num_groups`=8"),
+        ({"block_out_channels": (48, 96), "norm_num_groups": 32}, "must divide .*; type `norm_num_groups`=24"),
         ({"down_block_types": ("Typo", "DownBlock2D")}, "diffusers refuses these keys"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Every objective has the score it should have as its minimiser, at the levels it should see."""
+"""Tests of the minimisers of the objectives, and of the noise levels."""
 
 import math
 
@@ -19,7 +19,7 @@ from scoresde.training import (
 
 from .conftest import SHAPES, GaussianScore, choices, draw_mixture, make, make_sde, mixture, per_sample
 
-LOSSES = [name for name in choices("training/loss") if name != "binary"]  # that of a chain of bits, which has no score
+LOSSES = [name for name in choices("training/loss") if name != "binary"]  # a chain of bits has no score
 LEVELS = choices("training/loss/levels")
 SLICED = {
     f"{law}-{'vr' if reduced else 'plain'}": SlicedScoreMatching(levels.Clean(), law=law, variance_reduced=reduced)
@@ -73,7 +73,7 @@ def test_implicit_finds_the_clean_score_exactly(shape):
 
 @pytest.mark.parametrize("name", SLICED)
 def test_sliced_finds_the_clean_score(name):
-    """Of a linear score with random signs the variance-reduced form has no variance at all; the others have theirs."""
+    """For a linear score and random signs the variance-reduced form has no variance; the others have."""
     x, std = gaussian_data(40_000, (3,), 0.5), 0.5
     close = 1e-9 if name == "rademacher-vr" else 0.06
     assert best_slope(SLICED[name], VE(), x) == pytest.approx(1 / std**2, rel=close)
@@ -81,7 +81,7 @@ def test_sliced_finds_the_clean_score(name):
 
 @pytest.mark.parametrize("k", [0.1, 0.5, 2.0])
 def test_denoising_finds_the_noisy_score(k):
-    """At one level the minimiser on N(0, s^2) data is the score of N(0, s^2 + k^2), and not of the data's."""
+    """At one level the minimiser for data from N(0, s^2) is the score of N(0, s^2 + k^2), not that of the data."""
     x, std = gaussian_data(200_000, (1,), 0.5), 0.5
     found = best_slope(DenoisingScoreMatching(levels.One(k)), VE(), x)
     assert found == pytest.approx(1 / (std**2 + k**2), rel=0.03)
@@ -115,7 +115,7 @@ def test_implicit_is_explicit_less_a_constant():
 
 @pytest.mark.parametrize("shape", [(2,), (2, 3, 2)], ids=SHAPES)
 def test_sliced_is_implicit_in_the_mean(shape):
-    """Over many directions the sliced loss of one batch of a network is the implicit one's, within its own error."""
+    """With many directions the sliced loss of a batch equals the implicit loss, within its standard error."""
     sde, x = VP(), torch.randn(4, *shape)
     net = MLP(shape, width=16, depth=2) if len(shape) == 1 else UNet(shape, channels=(4,), attention=())
     for parameter in net.parameters():
@@ -136,10 +136,10 @@ def test_sliced_is_implicit_in_the_mean(shape):
 @pytest.mark.parametrize("name", [name for name in LOSSES if name != "explicit"])
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_the_exact_score_minimises_every_loss(name, shape):
-    """A score that is off by three per cent either way is worse, with the same random numbers."""
+    """Scores that are three per cent too large or too small have a larger loss, with the same random numbers."""
     sde, overrides = make_sde("vp"), ["training.loss.directions=8"] if "sliced" in name else []
     loss = make_loss(name, "vp", shape, *overrides)
-    # Where few backward passes go a long way: the exact divergence of a picture costs D of them.
+    # Eight directions suffice; the exact divergence of an image costs D backward passes.
     count = 60 if name == "implicit" and len(shape) == 3 else 4000
     x, oracle = draw_mixture(mixture(shape), count, shape), Oracle(sde, mixture(shape)).double()
 
@@ -170,7 +170,7 @@ def test_explicit_is_the_distance_to_the_truth(shape, sde):
 
 @pytest.mark.parametrize("name", [name for name in LEVELS if name not in ("one", "clean", "blend")])
 def test_levels_are_within_reach_and_monotone(sde, name, dtype):
-    """Quantiles rise or fall together, and lie in [eps, T]."""
+    """The quantile function is monotone, and its values lie in [eps, T]."""
     unit = torch.linspace(0, 1 - torch.finfo(dtype).eps, 1001, dtype=dtype)
     t = make_levels(name).times(sde, unit)
     assert t.dtype == dtype and float(t.min()) >= sde.eps * (1 - 1e-6) and float(t.max()) <= sde.T * (1 + 1e-6)
@@ -179,7 +179,7 @@ def test_levels_are_within_reach_and_monotone(sde, name, dtype):
 
 
 def test_a_blend_is_the_sum_of_its_parts(sde, dtype):
-    """The mean over its quantiles of weight times any function; at a share of one half and of a tenth."""
+    """The mean over the quantiles of the weight times a function is the mixture of two means, for two shares."""
     unit = ((torch.arange(8_000, dtype=torch.float64) + 0.5) / 8_000).to(dtype)
 
     def mean(law) -> float:
@@ -200,9 +200,9 @@ def test_a_blend_is_the_sum_of_its_parts(sde, dtype):
 
 def test_a_blend_has_some_of_both():
     for share in (0.0, 1.0):
-        with pytest.raises(ValueError, match=r"levels.share=.* must lie between 0 and 1; type .*share=0.75"):
+        with pytest.raises(ValueError, match=r"`share`=.* must lie between 0 and 1; type `share`=0.75"):
             levels.Blend(share)
-    with pytest.raises(ValueError, match=r"levels.std=0.0 must be positive"):
+    with pytest.raises(ValueError, match=r"`std`=0.0 must be positive"):
         levels.Blend(0.5, std=0.0)
 
 
@@ -211,12 +211,12 @@ def test_clean_and_one_level(sde, dtype):
     assert torch.equal(levels.Clean().times(sde, unit), torch.full_like(unit, sde.eps))
     t = levels.One(0.3).times(sde, unit)
     torch.testing.assert_close(sde.sigma(t) / sde.alpha(t), torch.full_like(t, 0.3), rtol=1e-3, atol=0)
-    with pytest.raises(ValueError, match=r"noise_to_signal=1000000000.0 lies outside the SDE's levels"):
+    with pytest.raises(ValueError, match=r"`noise_to_signal`=1000000000.0 lies outside the SDE's levels"):
         levels.One(1e9).times(sde, unit)
 
 
 def test_the_ladder_is_geometric(sde):
-    """Every rung as often as the others, and the ratio of neighbours constant (arXiv 1907.05600)."""
+    """All levels are equally frequent, and neighbours have a constant ratio (arXiv 1907.05600)."""
     t = levels.Ladder(10).times(sde, (torch.arange(1000, dtype=torch.float64) + 0.5) / 1000)
     k = (sde.sigma(t) / sde.alpha(t)).unique_consecutive()
     assert len(k) == 10
@@ -227,7 +227,7 @@ def test_the_ladder_is_geometric(sde):
 
 
 def test_published_ladder():
-    """10 levels from 1 to 0.01: the sigmas of arXiv 1907.05600, section 5."""
+    """The levels are the 10 sigmas from 1 to 0.01 of arXiv 1907.05600, section 5."""
     sde = VE(sigma_min=0.01, sigma_max=1.0, eps=1e-9)
     t = levels.Ladder(10).times(sde, (torch.arange(10, dtype=torch.float64) + 0.5) / 10)
     expected = torch.logspace(0, -2, 10, dtype=torch.float64)
@@ -248,7 +248,7 @@ def test_log_normal_levels_have_their_law():
     assert float(logs.mean()) == pytest.approx(-1.2, abs=1e-3) and float(logs.std()) == pytest.approx(1.2, abs=2e-3)
     twice = levels.LogNormal(-1.2, 1.2, sigma_data=1.0).times(sde, torch.tensor([0.5], dtype=torch.float64))
     assert float(twice.log()) == pytest.approx(-1.2 + math.log(2), abs=1e-3)
-    with pytest.raises(ValueError, match=r"levels.mean=15.0 and .*put no level between"):
+    with pytest.raises(ValueError, match=r"`mean`=15.0 and `std`=0.1 put no level between"):
         levels.LogNormal(15.0, 0.1).times(sde, torch.rand(3))
 
 
@@ -264,7 +264,7 @@ def test_edm_loss_is_the_published_one():
     denoised = x_t + per_sample(sigma**2, x) * score(x_t, sigma)
     weight = (sigma**2 + s**2) / (sigma * s) ** 2
     torch.testing.assert_close(found, weight * (denoised - x).square().flatten(1).mean(1), rtol=1e-9, atol=0)
-    # at initialisation an EDM network has unit loss at every level, whatever the level
+    # at initialisation an EDM network has loss 1 at every level
     network = ScoreModel(sde, MLP((2,)), EDM(s)).double()
     points = gaussian_data(20_000, (2,), s)
     for k in (0.01, 0.5, 20.0):
@@ -287,7 +287,7 @@ def test_stratified_times_cover_each_share_once(name):
 
 
 def test_ncsn_loss_is_of_like_size_at_every_level():
-    """lambda = sigma^2: of a network before training the largest level's loss is below three times the smallest's."""
+    """With lambda = sigma^2 an untrained network's loss at the largest level is below 3 times that at the smallest."""
     sde, loss = VE(), make_loss("ncsn")
     score, x = ScoreModel(sde, MLP((2,)), Score()).double(), torch.randn(4000, 2, dtype=torch.float64)
     torch.nn.init.normal_(last_weight(score), std=0.1)

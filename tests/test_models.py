@@ -1,4 +1,4 @@
-"""Networks and what their output means: a network that returns the exact target gives the exact score."""
+"""Tests of parameterisations, with networks that return the exact target, and of the MLP, the U-Net and energies."""
 
 import dataclasses
 import math
@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from scoresde.conf import schema
 from scoresde.models import EDM, MLP, Denoiser, EnergyGradient, Noise, Oracle, Score, ScoreModel, UNet, Velocity
 from scoresde.models.embedding import FourierFeatures, NoiseEmbedding
 from scoresde.sde_lib import Counted, affine
@@ -17,13 +18,13 @@ KINDS = [type(make("parameterisation", f"parameterisation={name}")) for name in 
 
 
 def row(kind, sigma_data=0.6):
-    """A row of the table, with a s_d that is not 1 where it has one."""
+    """Returns a parameterisation, with an s_d other than 1 if it has one."""
     return kind(
         **({"sigma_data": sigma_data} if "sigma_data" in {field.name for field in dataclasses.fields(kind)} else {})
     )
 
 
-# What the output of each row stands for, from the clean data D, the noise z, alpha, sigma, and s_d (arXiv 2006.11239,
+# The target of each parameterisation, from the clean data D, the noise z, alpha, sigma and s_d (arXiv 2006.11239,
 # 2202.00512, 2206.00364).
 TARGETS = {
     "Unscaled": lambda D, z, alpha, sigma, s_d: -alpha * z / sigma,  # the score of x/alpha
@@ -42,7 +43,7 @@ TARGETS = {
 
 
 class Exact(nn.Module):
-    """The network that returns the exact target at (x, t); it notes what it was given."""
+    """A network that returns the exact target at (x, t), and records its inputs."""
 
     def __init__(self, sde, oracle, name, s_d, x, t):
         super().__init__()
@@ -81,7 +82,7 @@ def test_the_exact_target_gives_the_exact_score(sde, shape, kind):
 
 @pytest.mark.parametrize("kind, unit", [(Score, 1.0), (Noise, 1.0), (Velocity, 1.0), (EDM, 0.6)])
 def test_input_and_target_have_unit_variance(sde, kind, unit):
-    """On data of std s_d: what is preconditioning for."""
+    """For data of std s_d the input and the target of the network have unit variance."""
     t = torch.linspace(sde.eps, sde.T, 5, dtype=torch.float64)[:, None].expand(5, 20000)
     D, z = unit * torch.randn(5, 20000, dtype=torch.float64), torch.randn(5, 20000, dtype=torch.float64)
     alpha, sigma = sde.alpha(t), sde.sigma(t)
@@ -99,7 +100,7 @@ def networks(shape):
 
 
 def trained(net: nn.Module, seed=0) -> nn.Module:
-    """A network whose zero initialisation is gone: every weight is random."""
+    """Returns a network whose weights are all random, also those that are initialised with zeros."""
     generator = torch.Generator().manual_seed(seed)
     for parameter in net.parameters():
         parameter.data = (
@@ -112,7 +113,7 @@ def trained(net: nn.Module, seed=0) -> nn.Module:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("other", [name for name in SDES if name != "ve"])
 def test_one_network_under_two_sdes(shape, kind, other):
-    """At one noise-to-signal ratio the two SDEs' x differ by the factor alpha alone, and the denoised data are the
+    """At one noise-to-signal ratio the x of two SDEs differ by the factor alpha only, and the denoised data are the
     same.
     """
     net, first, second = networks(shape), make_sde("ve"), make_sde(other)
@@ -130,7 +131,7 @@ def test_one_network_under_two_sdes(shape, kind, other):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("precision", [torch.float32, torch.float64])
 def test_expanded_times(sde, shape, kind, precision):
-    """A sampler's one time for the whole batch, expanded, is read as the same number for each sample."""
+    """One time that is expanded to the batch gives the same score as a separate time for each sample."""
     model = ScoreModel(sde, networks(shape).to(precision), row(kind))
     x = torch.randn(5, *shape, dtype=precision)
     for share in (0.01, 0.4, 1.0):
@@ -183,7 +184,7 @@ def test_the_initial_edm_model_is_the_gaussian_score(sde, shape, dtype, energy):
 
 @pytest.mark.parametrize("name", [name for name in choices("model") if name != "oracle"])
 def test_every_network_starts_as_the_gaussian_score(name):
-    """The same of every yaml, with its own sizes."""
+    """The same for the network of every yaml, with its own sizes."""
     for shape in ((2,), (3, 8, 6)):
         if name == "auto" or (len(shape) == 1) == ("mlp" in name):
             sde = make_sde("vp")
@@ -206,9 +207,9 @@ def test_unet_of_any_size_treats_each_image_by_itself(size, attention):
     assert whole.shape == x.shape
     for i in range(5):
         torch.testing.assert_close(net(x[i : i + 1], c[i : i + 1])[0], whole[i], rtol=1e-10, atol=1e-10)
-    assert float((whole[0] - net(x, c.flip(0))[0]).detach().abs().max()) > 1e-6  # it hears the noise level
+    assert float((whole[0] - net(x, c.flip(0))[0]).detach().abs().max()) > 1e-6  # the output depends on the noise level
     (gradient,) = torch.autograd.grad(net(x.requires_grad_(), c)[0, 0, 0, 0], x)
-    assert float(gradient[0].abs().max()) > 0 and float(gradient[1:].abs().max()) == 0  # and no batch mate
+    assert float(gradient[0].abs().max()) > 0 and float(gradient[1:].abs().max()) == 0  # and on no other sample
 
 
 def test_mlp_treats_each_vector_by_itself():
@@ -222,7 +223,7 @@ def test_mlp_treats_each_vector_by_itself():
 
 
 def test_mlp_by_hand():
-    """The formula of the module, written out: h <- silu(W h + b + shift(c)), features [x, cos, sin]."""
+    """The network computes h <- silu(W h + b + shift(c)) from the features [x, cos, sin]."""
     net = trained(MLP((2,), width=6, depth=2, fourier=3))
     x, c = torch.randn(4, 2, dtype=torch.float64), torch.linspace(-1, 1, 4, dtype=torch.float64)
     silu = nn.functional.silu
@@ -237,7 +238,7 @@ def test_mlp_by_hand():
 
 
 def test_attention_stands_where_its_resolution_is():
-    """Named by the longer side: of 8 x 6 the levels are 8, 4 and 2 pixels long."""
+    """Attention is chosen by the longer side: images of 8 x 6 have levels of length 8, 4 and 2."""
     from scoresde.models.unet import Attention
 
     for attention, expected in (((8,), {8}), ((4,), {4}), ((2,), {2}), ((6, 3), set()), ((8, 2), {8, 2})):
@@ -252,7 +253,7 @@ def test_attention_stands_where_its_resolution_is():
 
 
 def test_attention_by_hand():
-    """softmax(q k / sqrt(d)) v over the pixels, a head at a time."""
+    """Attention computes softmax(q k / sqrt(d)) v over the pixels for each head."""
     from scoresde.models.unet import Attention
 
     layer = trained(Attention(8, 2))
@@ -282,15 +283,15 @@ def test_fourier_features():
     features = FourierFeatures(3, 20000, 0.5)
     std = features.directions.std() / (2 * math.pi)
     assert float(std) == pytest.approx(0.5, rel=0.02) and features.width == 3 + 40000
-    assert "directions" in features.state_dict()  # drawn once: it belongs to the checkpoint
+    assert "directions" in features.state_dict()  # random, and so saved in checkpoints
 
 
 def test_noise_levels_are_told_apart():
-    """Smoothly: periods of c_noise = log(sigma)/4 from 16 to 2, and still 1 % of sigma is felt, in double precision."""
+    """The periods of c_noise = log(sigma)/4 lie between 16 and 2, and the features resolve 1 % of sigma in float64."""
     embedding = NoiseEmbedding(8).double()
     assert float(embedding.frequencies.max()) == pytest.approx(2 * math.pi / 2, rel=1e-6)
     assert float(embedding.frequencies.min()) == pytest.approx(2 * math.pi / 16, rel=1e-6)
-    assert "frequencies" in embedding.state_dict()  # the weights mean nothing beside others
+    assert "frequencies" in embedding.state_dict()  # the weights are of use with these frequencies only
     levels = torch.linspace(-2.3, 1, 4 * 330, dtype=torch.float64)
     angle = levels[:, None] * embedding.frequencies
     features = torch.cat([angle.cos(), angle.sin()], dim=1)
@@ -332,7 +333,7 @@ def test_energy_gradient(size):
 
 
 def test_energy_without_and_with_gradients():
-    """The same values under no_grad, no graph left over there; with gradients on, gradients of weights."""
+    """Under no_grad the values are the same and have no graph; with gradients on, the weights get gradients."""
     net = EnergyGradient(trained(MLP((2,), width=8)))
     x, c = torch.randn(3, 2, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
     with torch.no_grad():
@@ -359,18 +360,18 @@ def test_energy_without_and_with_gradients():
     "call, message",
     [
         (lambda: MLP((1, 8, 8)), "model=unet"),
-        (lambda: MLP((2,), width=0), "model.width=0"),
-        (lambda: MLP((2,), depth=0), "model.depth=0"),
-        (lambda: MLP((2,), fourier=-1), "model.fourier=-1"),
-        (lambda: MLP((2,), dropout=1.0), "model.dropout=1.0"),
+        (lambda: MLP((2,), width=0), "`width`=0"),
+        (lambda: MLP((2,), depth=0), "`depth`=0"),
+        (lambda: MLP((2,), fourier=-1), "`fourier`=-1"),
+        (lambda: MLP((2,), dropout=1.0), "`dropout`=1.0"),
         (lambda: UNet((2,)), "model=mlp"),
-        (lambda: UNet((1, 8, 8), channels=[]), "model.channels="),
-        (lambda: UNet((1, 8, 8), blocks=0), "model.blocks=0"),
-        (lambda: UNet((1, 8, 8), dropout=-0.1), "model.dropout=-0.1"),
-        (lambda: UNet((1, 8, 8), heads=3), "model.heads=3"),
-        (lambda: UNet((1, 8, 8), heads=0), "model.heads=0"),
-        (lambda: EDM(0.0), "parameterisation.sigma_data=0.0"),
-        (lambda: EDM(math.nan), "parameterisation.sigma_data=nan"),
+        (lambda: UNet((1, 8, 8), channels=[]), "`channels`="),
+        (lambda: UNet((1, 8, 8), blocks=0), "`blocks`=0"),
+        (lambda: UNet((1, 8, 8), dropout=-0.1), "`dropout`=-0.1"),
+        (lambda: UNet((1, 8, 8), heads=3), "`heads`=3"),
+        (lambda: UNet((1, 8, 8), heads=0), "`heads`=0"),
+        (lambda: EDM(0.0), "`sigma_data`=0.0"),
+        (lambda: EDM(math.nan), "`sigma_data`=nan"),
     ],
 )
 def test_bad_arguments_name_the_key(call, message):
@@ -380,3 +381,39 @@ def test_bad_arguments_name_the_key(call, message):
 
 def test_the_rows_by_name():
     assert {kind.__name__ for kind in KINDS} >= {kind.__name__ for kind in (Score, Noise, Denoiser, Velocity, EDM)}
+
+
+IMAGE, POINT = {"shape": [1, 8, 8]}, {"shape": [2]}
+
+
+@pytest.mark.parametrize(
+    "target, keys, key",
+    [
+        *(("MLP", POINT | {name: -1}, name) for name in ("width", "depth", "fourier", "dropout")),
+        ("MLP", POINT | {"embedding": "fourier"}, "embedding"),
+        *(("UNet", IMAGE | {name: value}, name) for name, value in [("channels", []), ("blocks", 0), ("heads", 3)]),
+        ("UNet", IMAGE | {"dropout": 1.0}, "dropout"),
+        ("UNet", IMAGE | {"pixel_features": [0.0]}, "pixel_features"),
+        ("UNet", IMAGE | {"pixel_unit": 0.0}, "pixel_unit"),
+        *(("ADM", IMAGE | {name: value}, name) for name, value in [("channels", []), ("head_channels", 0)]),
+        ("ADM", IMAGE | {"dropout": 1.0}, "dropout"),
+        *(("DiT", IMAGE | {name: 0}, name) for name in ("patch", "depth", "heads", "width", "ratio")),
+        ("RefineNet", IMAGE | {"channels": 0}, "channels"),
+        *(("NCSNpp", IMAGE | {name: -1}, name) for name in ("width", "blocks", "heads", "dropout", "init_scale")),
+        *(("NCSNpp", IMAGE | {name: -1}, name) for name in ("groups", "data_range")),
+        *(("NCSNpp", IMAGE | {name: []}, name) for name in ("multipliers", "fir_kernel")),
+        ("NCSNpp", IMAGE | {"width": 6, "heads": 5, "attention": [8]}, "heads"),
+        ("NCSNpp", IMAGE | {"clock": {"_target_": "models.Clock", "sde": {"_target_": "sde_lib.VP"}}}, "clock"),
+        *(("MLPClassifier", POINT | {"classes": 3, name: -1}, name) for name in ("width", "depth", "fourier")),
+        ("UNetClassifier", IMAGE | {"classes": 3, "channels": []}, "channels"),
+        ("UNetClassifier", IMAGE | {"classes": 3, "dropout": 1.0}, "dropout"),
+        ("FeatureCNN", IMAGE | {"classes": 3, "channels": []}, "channels"),
+        ("FeatureCNN", IMAGE | {"classes": 3, "dropout": 1.0}, "dropout"),
+        *(("FeatureMLP", POINT | {"classes": 3, name: -1}, name) for name in ("width", "depth", "dropout")),
+        ("EDM", {"sigma_data": 0.0}, "sigma_data"),
+    ],
+)
+def test_a_refusal_names_the_key_in_full(target, keys, key):
+    with pytest.raises(ValueError, match=rf"a\.b\.{key}\b") as caught:
+        schema.build({"_target_": f"models.{target}", **keys}, "a.b")
+    assert "`" not in str(caught.value)

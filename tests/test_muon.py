@@ -1,4 +1,4 @@
-"""Muon's step is the polynomial of the singular values, moves what is a matrix, and stops and resumes as Adam does."""
+"""Tests of Muon: its step, the weights that it moves, and trainings that are stopped and resumed."""
 
 import math
 import os
@@ -27,7 +27,7 @@ def weights(model: nn.Module) -> torch.Tensor:
 
 
 def by_singular_values(u: torch.Tensor) -> torch.Tensor:
-    """p(p(...)) of the singular values over their root sum of squares, in float64."""
+    """Returns p(p(...)) of the singular values over their root sum of squares, in float64."""
     a, b, c = COEFFICIENTS
     left, s, right = torch.linalg.svd(u.double(), full_matrices=False)
     s = s / s.square().sum().sqrt()
@@ -39,7 +39,7 @@ def by_singular_values(u: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("rows, columns", [(16, 16), (16, 144), (144, 16), (96, 864), (40, 33)])
 @pytest.mark.parametrize("decay", [0.0, 3.0, 6.0], ids=["even", "1e-3", "1e-6"])
 def test_the_polynomial_acts_on_singular_values(rows, columns, decay):
-    """Singular values of one order, or falling by three and six decades, whose squares float32 loses."""
+    """Matrices with singular values of one magnitude, or falling by 3 and 6 decades, whose squares float32 loses."""
     generator = torch.Generator().manual_seed(0)
     u = torch.randn(rows, columns, generator=generator)
     left, _, right = torch.linalg.svd(u, full_matrices=False)
@@ -137,7 +137,7 @@ def test_it_is_torchs_muon_where_torch_has_one():
         step = (ours.detach() - before).square().mean().sqrt()
         assert float(step) == pytest.approx(0.2 * 0.01, rel=0.25), "of Adam's size"
     moved = (ours.detach() - start).norm()
-    assert float((ours - theirs).detach().norm() / moved) < 0.02  # theirs is rounded to bfloat16
+    assert float((ours - theirs).detach().norm() / moved) < 0.02  # torch rounds to bfloat16
     assert float(moved) > 0.02
 
 
@@ -265,9 +265,9 @@ def test_a_network_is_named_by_its_optimiser_and_adam_by_none():
 @pytest.mark.parametrize(
     "keys, message",
     [
-        ({"optimiser": "sgd"}, "training.optimiser=sgd must be adam or muon"),
-        ({"momentum": 1.0}, r"training.momentum=1.0 must lie in \[0, 1\); type training.momentum=0.95"),
-        ({"momentum": -0.1}, "training.momentum=-0.1 must lie in"),
+        ({"optimiser": "sgd"}, "`optimiser`=sgd must be adam or muon"),
+        ({"momentum": 1.0}, r"`momentum`=1.0 must lie in \[0, 1\); type `momentum`=0.95"),
+        ({"momentum": -0.1}, "`momentum`=-0.1 must lie in"),
     ],
 )
 def test_bad_keys_are_refused(keys, message):

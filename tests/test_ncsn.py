@@ -1,4 +1,4 @@
-"""NCSN: its network, its ladder, and what is said of both."""
+"""Tests of NCSN's network and its ladder of noise levels."""
 
 import math
 
@@ -25,7 +25,7 @@ def network(shape: tuple[int, ...], channels: int = 4) -> RefineNet:
 
 
 def test_instance_norm_plus_is_the_formula():
-    """Channel by channel, from the definition (arXiv 1907.05600, appendix A)."""
+    """Computes the normalisation channel by channel from its definition (arXiv 1907.05600, appendix A)."""
     norm, noise = InstanceNormPlus(3).double(), torch.randn(2, WIDTH, dtype=torch.float64)
     x = 10 * torch.randn(2, 3, 4, 5, dtype=torch.float64) + torch.tensor([30.0, -20.0, 5.0])[:, None, None]
     found, terms = norm(x, noise), norm.terms(noise)
@@ -39,7 +39,7 @@ def test_instance_norm_plus_is_the_formula():
 
 
 def test_the_means_of_the_channels_are_seen():
-    """Plain instance normalisation cannot tell x from x + a constant a channel; this one can."""
+    """Unlike instance normalisation it distinguishes x from x plus a constant in each channel."""
     norm, x, noise = InstanceNormPlus(3), torch.randn(1, 3, 4, 4), torch.zeros(1, WIDTH)
     shifted = x + torch.tensor([1.0, -2.0, 0.5])[:, None, None]
     assert not torch.allclose(norm(x, noise), norm(shifted, noise), atol=0.1)
@@ -47,13 +47,13 @@ def test_the_means_of_the_channels_are_seen():
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 8, 6), (2, 7, 5), (1, 3, 2)], ids=str)
 def test_any_shape_and_no_batch_mates(shape):
-    """A picture's output depends on nothing but itself and its level, whatever the size."""
+    """The output of an image depends only on the image and its noise level, at any size."""
     net, x, c = network(shape), torch.randn(3, *shape, dtype=torch.float64), torch.tensor([-1.0, 0.0, 0.5]).double()
     together = net(x, c)
     assert together.shape == x.shape
     for i in range(3):
         torch.testing.assert_close(net(x[i : i + 1], c[i : i + 1])[0], together[i], rtol=1e-9, atol=1e-10)
-    one = net(x, c[:1].expand(3))  # one level for the batch takes a shorter way
+    one = net(x, c[:1].expand(3))  # one level for the whole batch is embedded once
     torch.testing.assert_close(one, net(x, c[:1].repeat(3)), rtol=1e-9, atol=1e-10)
     assert not torch.allclose(together[0], one[1])
 
@@ -81,7 +81,7 @@ def test_it_can_be_an_energy():
 def test_mistakes_are_named():
     with pytest.raises(ValueError, match="model=ncsn takes images of shape"):
         RefineNet((2,))
-    with pytest.raises(ValueError, match="model.channels=0 must be at least 1"):
+    with pytest.raises(ValueError, match="`channels`=0 must be at least 1"):
         RefineNet((1, 8, 8), 0)
 
 
@@ -89,7 +89,7 @@ def test_mistakes_are_named():
 
 
 def by_simulation(ratio: float, dim: int) -> float:
-    """How often noise of size 1 has a norm within three standard deviations (of size ratio) of the neighbour's mean."""
+    """Returns how often the norm of noise of std 1 lies within 3 stds of the mean norm of noise of std ``ratio``."""
     norms = torch.randn(50_000, dim).norm(dim=1)
     return float(((norms - math.sqrt(dim) * ratio).abs() < 3 * ratio / math.sqrt(2)).double().mean())
 
@@ -100,7 +100,7 @@ def test_overlap_is_what_noise_shows(ratio, dim):
 
 
 def test_the_published_ladders():
-    """CIFAR-10's 232 levels overlap by a half and a little; the first ladder of 10 not at all (arXiv 2006.09011)."""
+    """CIFAR-10's 232 levels overlap by slightly more than 1/2, the first ladder of 10 not at all (arXiv 2006.09011)."""
     assert 0.5 < overlap(5000 ** (1 / 231), 3072) < 0.6
     assert overlap(100 ** (1 / 9), 3072) < 1e-12
     said = levels.Ladder(232).describe(VE(sigma_min=0.01, sigma_max=50.0), 3072)

@@ -49,7 +49,7 @@ def settled(name: str, *words: str, shape=(3, 32, 32)) -> dict:
 
 
 def preset_network(name: str, shape=(3, 32, 32)) -> NCSNpp:
-    """The network of a preset without memory for its weights."""
+    """Returns the network of a preset, without memory for its weights."""
     with torch.device("meta"):  # on which a clock could not check its SDE; it holds no weights
         return schema.build(settled(f"score_sde/{name}", shape=shape)["model"] | {"clock": None}, "model")
 
@@ -74,7 +74,7 @@ def test_large_networks_have_the_published_sizes(name):
 
 @pytest.mark.parametrize(
     "name, attention, ends",
-    [  # the published indices of the attention and of what resamples
+    [  # the published indices of attention and resampling
         ("ve/cifar10_ncsnpp_continuous", {11, 13, 15, 17, 31, 50}, {9, 19, 25}),
         ("vp/cifar10_ddpmpp_continuous", {9, 11, 13, 15, 27, 46}, set()),
         ("vp/cifar10_ddpm", {7, 9, 17, 30}, {5, 10, 13, 22, 26, 31}),
@@ -90,7 +90,7 @@ def test_modules_stand_at_their_published_places(name, attention, ends):
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_is_a_run(name):
-    """Its keys fit their constructors, the network has the published layout, and x reaches it as it was in training."""
+    """A preset fits its constructors and the published layout, and x reaches the network at the scale of training."""
     cfg = settled(name)
     for key in ("sde", "parameterisation", "training", "sampler", "model"):
         schema.check(cfg[key], key)
@@ -108,7 +108,7 @@ def test_every_preset_is_a_run(name):
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_tell_the_published_number(name):
-    """999 t, a step n - 1 of 1000, 999 (1 - t) of the discrete VE, and sigma in units of the data's range."""
+    """Step numbers are 999 t, n - 1 of 1000, or 999 (1 - t) for discrete VE; sigma is in units of the data's range."""
     cfg = settled(name)
     if cfg["model"]["clock"] is None:
         assert cfg["model"]["embedding"] == "fourier" and cfg["model"]["data_range"] == 2
@@ -139,11 +139,11 @@ OPTIONS = [
     )
     if pyramid == "input_skip" or combine == "sum"
 ]  # fmt: skip
-KERNELS = [1, 3, 3, 1], [1, 2, 1], [1, 2, 4, 1], [1, 4, 6, 4, 1], [1, 1]  # sums of which float32 knows the inverse
+KERNELS = [1, 3, 3, 1], [1, 2, 1], [1, 2, 4, 1], [1, 4, 6, 4, 1], [1, 1]  # sums whose inverse is exact in float32
 
 
 def narrow(i: int) -> dict:
-    """The i-th combination of the options, at a small width and with other choices that no name or shape shows."""
+    """Returns the i-th combination of the options, with a small width and choices that change no name or shape."""
     draw = random.Random(i)
     config = OPTIONS[i] | {
         "nf": draw.choice([4, 8, 12, 16, 20, 32]),
@@ -173,7 +173,7 @@ DDPMS = [
 
 
 def ours(config: dict, **keys) -> NCSNpp:
-    """The network of a published configuration."""
+    """Returns the network of a published configuration."""
     clock = Clock(VE(0.02, 100.0), -999.0, 999.0) if config["scale_by_sigma"] else Clock(VP())
     embedding = config.get("embedding_type", "positional") if config["conditional"] else "none"
     own = {"residual": "ddpm", "fir_kernel": None, "skip_rescale": False, "progressive_input": "none", "groups": 32}
@@ -191,7 +191,7 @@ def ours(config: dict, **keys) -> NCSNpp:
 
 
 def both(net: NCSNpp, config: dict, weights: dict, size: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:
-    """Our output and the published one, sigma times the score or the noise, of the same images and noise levels."""
+    """Returns our output and the published one for the same images and noise levels."""
     size = size or (config["image_size"],) * 2
     x = torch.rand(2, config["num_channels"], *size, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     n = torch.tensor([30, 950])
@@ -210,7 +210,7 @@ def both(net: NCSNpp, config: dict, weights: dict, size: tuple[int, int] | None 
 
 
 def agree(config: dict, seed: int, size: tuple[int, int] | None = None) -> None:
-    """A published state dict read here computes the same function, and goes out again as it was, under its names."""
+    """A published state dict computes the same function here, and is exported unchanged under its names."""
     net, weights = ours(config).double().eval(), published_network.weights(config, seed)
     entries = layout(net)
     assert [(entry.name, entry.shape) for entry in entries] == published_network.shapes(config)
@@ -223,14 +223,14 @@ def agree(config: dict, seed: int, size: tuple[int, int] | None = None) -> None:
 
 @pytest.mark.parametrize("i", range(12))
 def test_the_network_is_the_published_one(i):
-    """All combinations of the options at small widths, in twelve tests: our output is the second implementation's."""
+    """For all combinations of the options the output equals that of the second implementation; in twelve tests."""
     for j in range(i, len(OPTIONS), 12):
         agree(narrow(j), j)
 
 
 @pytest.mark.parametrize("config", DDPMS, ids=lambda config: f"{config['nf']} x {config['ch_mult']}")
 def test_narrow_ddpm_is_the_published_one(config):
-    """32 groups of channels in every normalisation, whatever the width."""
+    """DDPM has 32 groups of channels in every normalisation for every width."""
     agree(config, 0)
 
 
@@ -241,14 +241,14 @@ def test_images_that_are_not_square(config):
 
 @pytest.mark.parametrize("config", [narrow(0), narrow(70), narrow(191), *DDPMS[:2]], ids=range(5))
 def test_a_network_names_its_published_configuration(config):
-    """The keys that :func:`settings` gives are those that make the published code compute the same."""
+    """With the keys of :func:`settings` the published code computes the same function."""
     found = settings(ours(config))
     unused = {"fir_kernel": None} if config.get("fir") is False else {}
     assert found == {key: config[key] for key in found} | unused
 
 
 def randomised(net: nn.Module, seed: int = 0) -> nn.Module:
-    """Every weight drawn, those that start at zero too; float64."""
+    """Draws all weights, also those that start at zero, in float64."""
     generator = torch.Generator().manual_seed(seed)
     net = net.double().eval()
     for parameter in net.parameters():
@@ -270,7 +270,7 @@ def test_weights_go_to_the_published_names_and_back():
 @pytest.mark.parametrize("fir", [[1.0, 3.0, 3.0, 1.0], None])
 @pytest.mark.parametrize("residual", ["biggan", "ddpm"])
 def test_any_height_and_width(size, fir, residual):
-    """And every pixel of the output depends on every pixel of the input, also those of an odd last row."""
+    """Every output pixel depends on every input pixel, also on those of an odd last row."""
     net = randomised(
         NCSNpp((2, *size), width=8, multipliers=(1, 1, 2), blocks=1, attention=(4, 2), residual=residual,
                fir_kernel=fir, progressive="output_skip", progressive_input="input_skip", embedding="smooth")
@@ -285,7 +285,7 @@ def test_any_height_and_width(size, fir, residual):
 
 @pytest.mark.parametrize("taps", [[1, 3, 3, 1], [1, 1], [1, 2, 1], [1, 4, 6, 4, 1], [3, 1, 1, 2]])
 def test_filters_are_scipys_convolutions(taps):
-    """Zeros between pixels, the filter in both directions, every second pixel: at the places of StyleGAN2."""
+    """Resampling inserts zeros, filters in both directions and takes every second pixel, aligned as in StyleGAN2."""
     resample, x = Resample(taps), torch.randn(1, 2, 6, 4, dtype=torch.float64)
     k = np.outer(taps, taps) / sum(taps) ** 2
     m, (small, large) = len(taps), (resample.down(x), resample.up(x, (12, 8)))
@@ -336,7 +336,7 @@ def test_embeddings_by_their_formulas():
 @pytest.mark.parametrize("row", [Score, Noise])
 @pytest.mark.parametrize("trained", ["ve", "subvp"])
 def test_x_reaches_the_network_as_its_own_sde_leaves_it(sde, row, trained):
-    """Under any other SDE x_t at the same level is scaled to what it is there: alpha' x_0 + sigma' z."""
+    """Under another SDE x_t is scaled to alpha' x_0 + sigma' z at the same noise level."""
     own = make_sde(trained)
     seen = {}
 
@@ -354,7 +354,7 @@ def test_x_reaches_the_network_as_its_own_sde_leaves_it(sde, row, trained):
 
 
 def test_checkpointing_changes_no_gradient():
-    """Blocks computed once more on the way back: the same dropout, the same gradients, bit for bit."""
+    """Recomputed blocks have the same dropout and, bit for bit, the same gradients."""
     x, gradients = torch.randn(2, 1, 8, 8), []
     for checkpointing in (False, True):
         torch.manual_seed(3)
@@ -384,15 +384,15 @@ def test_y_reaches_the_output():
     "keys, says",
     [
         ({"shape": (2,)}, "model=ncsnpp takes images"),
-        ({"width": 7}, "model.width=7 must be even and at least 4"),
-        ({"multipliers": []}, r"model.multipliers=\[\] must be whole numbers from 1"),
-        ({"blocks": 0}, "model.blocks=0 must be at least 1"),
-        ({"heads": 3}, "model.heads=3 must divide the 16 channels"),
-        ({"dropout": 1.0}, r"model.dropout=1.0 must lie in \[0, 1\)"),
-        ({"init_scale": -1.0}, "model.init_scale=-1.0 must not be negative"),
-        ({"data_range": 0.0}, "model.data_range=0.0 must be positive"),
-        ({"fir_kernel": [1.0]}, r"model.fir_kernel=\[1.0\] must be two taps or more"),
-        ({"clock": Clock(make_sde("vp"))}, "model.clock is for model.embedding=positional, and this is fourier"),
+        ({"width": 7}, "`width`=7 must be even and at least 4"),
+        ({"multipliers": []}, r"`multipliers`=\[\] must be whole numbers from 1"),
+        ({"blocks": 0}, "`blocks`=0 must be at least 1"),
+        ({"heads": 3}, "`heads`=3 must divide the 16 channels"),
+        ({"dropout": 1.0}, r"`dropout`=1.0 must lie in \[0, 1\)"),
+        ({"init_scale": -1.0}, "`init_scale`=-1.0 must not be negative"),
+        ({"data_range": 0.0}, "`data_range`=0.0 must be positive"),
+        ({"fir_kernel": [1.0]}, r"`fir_kernel`=\[1.0\] must be two taps or more"),
+        ({"clock": Clock(make_sde("vp"))}, "`clock` is for `embedding`=positional, and this is fourier"),
     ],
 )
 def test_mistakes(keys, says):
@@ -403,9 +403,9 @@ def test_mistakes(keys, says):
 @pytest.mark.parametrize(
     "keys, says",
     [
-        ({"condition": 2}, "the published layout knows no labels"),
-        ({"embedding": "smooth"}, "knows no model.embedding=smooth"),
-        ({"heads": 2}, "knows one attention head"),
+        ({"condition": 2}, "the published layout has no conditional networks"),
+        ({"embedding": "smooth"}, "has no model.embedding=smooth"),
+        ({"heads": 2}, "has one attention head"),
     ],
 )
 def test_what_the_published_layout_does_not_know(keys, says):
@@ -416,6 +416,6 @@ def test_what_the_published_layout_does_not_know(keys, says):
 @pytest.mark.parametrize("width, groups", [(4, 32), (48, 32), (32, 5), (32, 64), (6, 9), (30, 7)])
 def test_the_width_that_a_refusal_names_is_accepted(width, groups):
     keys = {"shape": (1, 4, 4), "multipliers": (1,), "blocks": 1, "embedding": "positional", "groups": groups}
-    with pytest.raises(ValueError, match=f"model.groups={groups} must divide model.width={width}") as caught:
+    with pytest.raises(ValueError, match=f"`groups`={groups} must divide `width`={width}") as caught:
         NCSNpp(**keys, width=width)
-    NCSNpp(**keys, width=int(str(caught.value).split("Type model.width=")[1].split(",")[0]))
+    NCSNpp(**keys, width=int(str(caught.value).split("Type `width`=")[1].split(",")[0]))

@@ -1,4 +1,4 @@
-"""The U-Nets and DiT: what each promises of its layers, any size, y, checkpointing and the memory that it saves."""
+"""Tests of the U-Nets and DiT: their layers, images of any size, y, and the memory that checkpointing saves."""
 
 import math
 
@@ -14,7 +14,7 @@ from scoresde.conf.schema import build
 from scoresde.data import Data
 from scoresde.models import ADM, DiT, NCSNpp, UNet, magnitude
 from scoresde.models.adm import MagnitudeAttention, MagnitudeBlock
-from scoresde.models.dit import Block, places
+from scoresde.models.dit import Block, positions
 from scoresde.models.embedding import PixelFeatures
 from scoresde.models.magnitude import Map
 
@@ -40,7 +40,7 @@ SMALL = {
 @pytest.mark.parametrize("name", SMALL)
 @pytest.mark.parametrize("size", [(8, 6), (7, 5), (1, 9)])
 def test_any_height_and_width(name, size):
-    """And each image by itself; every pixel depends on every other."""
+    """Each output pixel depends on every pixel of its own image, and on no other image."""
     net = randomised(SMALL[name]((2, *size)))
     x = torch.randn(2, 2, *size, dtype=torch.float64, requires_grad=True)
     c = torch.tensor([-0.5, 0.4], dtype=torch.float64)
@@ -63,7 +63,7 @@ def test_y_reaches_the_output(name):
 
 @pytest.mark.parametrize("name", SMALL)
 def test_checkpointing_changes_no_gradient(name):
-    """Blocks computed once more on the way back, with the same dropout: the same gradients, and less is kept."""
+    """Recomputed blocks have the same dropout and gradients, and store less."""
     gradients, kept = [], []
     for checkpointing in (False, True):
         torch.manual_seed(3)
@@ -78,7 +78,7 @@ def test_checkpointing_changes_no_gradient(name):
         gradients.append([parameter.grad for parameter in net.parameters()])
         kept.append(sum(sizes))
     for a, b in zip(*gradients, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)  # EDM2 normalises its weights once more
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)  # EDM2 normalises its weights again
     assert kept[1] < 0.6 * kept[0]
 
 
@@ -95,13 +95,13 @@ def test_each_layer_keeps_magnitudes():
     assert mean_square(magnitude.blend(a, torch.randn_like(a), 0.3)) == pytest.approx(1, abs=0.01)
     assert mean_square(magnitude.normalised(3 * a, [1])) == pytest.approx(1, abs=0.001)
     for t in (0.5, 0.2):
-        both = magnitude.beside(a, b, t)
+        both = magnitude.concatenated(a, b, t)
         assert mean_square(both) == pytest.approx(1, abs=0.01)
         shares = both[:, 32:].square().sum() / both.square().sum()
         assert float(shares) == pytest.approx(t**2 / (t**2 + (1 - t) ** 2), abs=0.01)
     for layer, x in ((Map(32, 64, 3), a), (Map(32, 64, 1), a), (Map(32, 64), a[:, :, 0, 0])):
         with torch.no_grad():
-            layer.weight *= 7  # no matter
+            layer.weight *= 7  # has no effect
         y = layer(x)[..., 1:-1, 1:-1] if x.ndim == 4 else layer(x)
         assert mean_square(y) == pytest.approx(1, abs=0.1)
 
@@ -122,7 +122,7 @@ def test_weights_are_brought_to_length_in_training_alone():
 
 
 def test_gradients_stand_at_right_angles_to_their_weights():
-    """The length of a weight changes nothing, and so gets no gradient."""
+    """The output does not depend on the length of a weight, whose gradient therefore is 0 along it."""
     layer = Map(6, 5, 3).eval()
     layer(torch.randn(2, 6, 4, 4)).pow(3).sum().backward()
     along = (layer.weight.grad * layer.weight).flatten(1).sum(1)
@@ -131,7 +131,7 @@ def test_gradients_stand_at_right_angles_to_their_weights():
 
 
 def test_magnitudes_stay_through_the_whole_network():
-    """However deep: of random weights, every block's output has a mean square near one."""
+    """With random weights the output of every block has a mean square near one, at any depth."""
     net = ADM((3, 16, 16), channels=(32, 64), blocks=3, attention=(8,), magnitude_preserving=True).eval()
     found = {}
     for name, module in net.named_modules():
@@ -148,7 +148,7 @@ def test_a_magnitude_network_has_no_bias_and_no_norm():
 
 
 def test_a_magnitude_block_by_its_formula():
-    """A decoder's block of another width, doubled: everything written out."""
+    """A decoder block that changes the width and doubles the resolution, against its formulas."""
     block = randomised(MagnitudeBlock(4, 6, 5, 0.0, 64, "up", decoder=True))
     x, told = torch.randn(2, 4, 3, 3, dtype=torch.float64), torch.randn(2, 5, dtype=torch.float64)
 
@@ -168,7 +168,7 @@ def test_a_magnitude_block_by_its_formula():
 
 
 def test_patches_go_in_and_come_out_in_place():
-    """Tokens that pass unchanged come out as the patches that they were."""
+    """Tokens that are not changed become their own patches again."""
     net = DiT((2, 4, 6), patch=2, width=8, depth=1, heads=1).double()
     with torch.no_grad():
         net.places.zero_()
@@ -203,7 +203,7 @@ def test_a_block_of_dit_by_its_formula():
 
 
 def test_places_are_all_different():
-    found = places(5, 7, 16)
+    found = positions(5, 7, 16)
     assert found.shape == (35, 16)
     assert float((torch.cdist(found, found) + 9 * torch.eye(35)).min()) > 0.1
     assert torch.equal(found[0], torch.tensor([0.0] * 4 + [1.0] * 4 + [0.0] * 4 + [1.0] * 4))
@@ -214,13 +214,16 @@ def test_places_are_all_different():
     "make, says",
     [
         (lambda: ADM((2,)), "model=adm takes images"),
-        (lambda: ADM((1, 8, 8), channels=()), r"model.channels=\[\]"),
-        (lambda: ADM((1, 8, 8), channels=(48,), head_channels=32), "head_channels=32 must divide .*head_channels=48"),
-        (lambda: ADM((1, 8, 8), dropout=1.0), r"model.dropout=1.0 must lie in \[0, 1\)"),
+        (lambda: ADM((1, 8, 8), channels=()), r"`channels`=\[\]"),
+        (
+            lambda: ADM((1, 8, 8), channels=(48,), head_channels=32),
+            "`head_channels`=32 must divide .*type `head_channels`=48",
+        ),
+        (lambda: ADM((1, 8, 8), dropout=1.0), r"`dropout`=1.0 must lie in \[0, 1\)"),
         (lambda: DiT((2,)), "model=dit takes images"),
-        (lambda: DiT((1, 8, 8), width=10), "model.width=10 must be a multiple of 4 and of model.heads=4"),
-        (lambda: DiT((1, 8, 8), patch=0), "model.patch=0 must be at least 1"),
-        (lambda: DiT((1, 8, 8), ratio=0.0), "model.ratio=0.0 must be positive"),
+        (lambda: DiT((1, 8, 8), width=10), "`width`=10 must be a multiple of 4 and of `heads`=4"),
+        (lambda: DiT((1, 8, 8), patch=0), "`patch`=0 must be at least 1"),
+        (lambda: DiT((1, 8, 8), ratio=0.0), "`ratio`=0.0 must be positive"),
     ],
 )
 def test_mistakes(make, says):
@@ -232,7 +235,7 @@ def test_mistakes(make, says):
 
 
 def test_features_of_pixels_are_what_the_noise_leaves_on_average():
-    """E cos(2 pi f (x + k z)) over z, by Gauss and Hermite's rule of 60 nodes; and the image itself first."""
+    """The features are the image and E cos(2 pi f (x + k z)) over z, by Gauss-Hermite quadrature with 60 nodes."""
     features = PixelFeatures([0.7, 2.0], unit=1.6).double()
     x, k = torch.linspace(-1, 1, 24, dtype=torch.float64).reshape(2, 2, 3, 2), torch.tensor([0.05, 0.3])
     found = features(1.6 * x, k.double().log() / 4)
@@ -247,7 +250,7 @@ def test_features_of_pixels_are_what_the_noise_leaves_on_average():
 
 @pytest.mark.parametrize("words", [(row,) for row in PARAMETERISATIONS] + [("noise", "parameterisation.input=${sde}")])
 def test_auto_is_one_turn_a_bin_whatever_the_network_is_given(words):
-    """Every grey has the same finest feature, its neighbours opposite ones of the next."""
+    """All greys share the finest feature, and neighbouring greys have opposite values of the next."""
     greys = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16)
     data = Data(torch.cat([greys, greys.flip(2)]), greys, 128, 128, levels=256, shuffle=False)
     cfg = compose("data=digits", "sde.sigma_max=auto", f"parameterisation={words[0]}", *words[1:])
@@ -271,9 +274,9 @@ def test_auto_is_for_integers():
             "cpu",
         )
     for keys, message in (
-        ({"pixel_features": (0.0,)}, r"model.pixel_features=\[0.0\] must lie in \(0, 1e6\]"),
-        ({"pixel_features": (1e39,)}, "model.pixel_features"),
-        ({"pixel_unit": 0.0}, "model.pixel_unit=0.0 must be positive"),
+        ({"pixel_features": (0.0,)}, r"`pixel_features`=\[0.0\] must lie in \(0, 1e6\]"),
+        ({"pixel_features": (1e39,)}, "`pixel_features`"),
+        ({"pixel_unit": 0.0}, "`pixel_unit`=0.0 must be positive"),
     ):
         with pytest.raises(ValueError, match=message):
             UNet((1, 8, 8), channels=(8,), **keys)
@@ -287,10 +290,10 @@ def test_keys_that_decide_no_weight_rename_no_network():
         return identity_of(cfg, data)["model"]
 
     keys = {"_target_", "shape", "channels", "blocks", "attention", "heads", "dropout"}
-    assert set(named()) == keys  # as before the younger keys
+    assert set(named()) == keys  # without the keys that were added later
     assert named("model.checkpointing=true") == named("model.pixel_unit=7") == named()
     assert named("model=energy_unet", "model.net.checkpointing=true") == named("model=energy_unet")
-    for model in ("adm", "dit", "ncsnpp"):  # whose key is as old as they are
+    for model in ("adm", "dit", "ncsnpp"):  # which have had the key from the start
         assert named(f"model={model}")["checkpointing"] is False
         assert named(f"model={model}", "model.checkpointing=true") == named(f"model={model}")
     assert set(named("model.pixel_features=[4]")) == keys | {"pixel_features", "pixel_unit"}

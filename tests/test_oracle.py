@@ -1,4 +1,4 @@
-"""The exact score of a mixture against torch.distributions and autograd: everything else is tested against this."""
+"""Tests of the exact score of a mixture against torch.distributions and autograd."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ SHARES = [0.0, 0.01, 0.1, 0.5, 1.0]
 
 
 def perturbed(sde, components, t) -> MixtureSameFamily:
-    """p_t by torch.distributions: every component pushed through x_t = alpha x_0 + sigma z."""
+    """Returns p_t as a distribution of torch, each component transformed by x_t = alpha x_0 + sigma z."""
     weights, means, stds = components
     alpha, sigma = sde.alpha(t), sde.sigma(t)
     std = (alpha**2 * stds**2 + sigma**2).sqrt()[:, None].expand_as(means)
@@ -34,7 +34,7 @@ def test_log_prob(sde, shape, share):
 
 @pytest.mark.parametrize("share", SHARES)
 def test_score_is_the_gradient(sde, shape, share):
-    """The gradient of torch.distributions' density, and of the oracle's own."""
+    """The score is the gradient of the density of torch.distributions, and of the oracle's own log_prob."""
     t = torch.tensor(sde.eps + share * (sde.T - sde.eps), dtype=torch.float64)
     x = points(sde, shape, 20, t).requires_grad_()
     oracle = Oracle(sde, mixture(shape))
@@ -66,7 +66,7 @@ def test_images_are_flattened_vectors(sde):
 
 
 def test_float32(sde, shape):
-    """The oracle moves to float32 as a network does; its error is that of float32."""
+    """The oracle can be converted to float32, with the error of float32."""
     t = torch.linspace(sde.eps + 0.05 * (sde.T - sde.eps), sde.T, 20).float()
     x = sde.perturb(draw_mixture(mixture(shape), 20, shape).float(), t, torch.randn(20, *shape))
     exact, found = Oracle(sde, mixture(shape)), Oracle(sde, mixture(shape)).float()

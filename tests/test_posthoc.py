@@ -1,6 +1,4 @@
-"""Any length of the weights' average afterwards: the mathematics in closed form, the averages against their own sums,
-the training that keeps them, and the task that chooses.
-"""
+"""Tests of post-hoc averages: the profiles in closed form, the averages against direct sums, and the task."""
 
 import json
 import math
@@ -28,7 +26,7 @@ from .test_training import network, planar, trainer, weights
 
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 6.94, 16.97, 200.0])
 def test_the_width_is_the_standard_deviation_of_the_profile(gamma):
-    """tau/t has the law Beta(gamma + 1, 1)."""
+    """tau/t has the distribution Beta(gamma + 1, 1)."""
     assert width_of(gamma) == pytest.approx(stats.beta(gamma + 1, 1).std(), rel=1e-12)
     assert gamma_of(width_of(gamma)) == pytest.approx(gamma, rel=1e-8, abs=1e-6)
 
@@ -85,18 +83,18 @@ def test_a_profile_that_was_kept_is_given_back():
 
 
 def walk(steps: int) -> torch.Tensor:
-    """Weights (steps, 6) as trainings have them: they drift ever more slowly, and tremble."""
+    """Draws weights (steps, 6) like those of a training: a drift that slows down, and noise."""
     generator = torch.Generator().manual_seed(0)
     drift = torch.randn(6, generator=generator, dtype=torch.float64) * (torch.arange(steps) + 30.0)[:, None].log()
     return drift + 0.3 * torch.randn(steps, 6, generator=generator, dtype=torch.float64)
 
 
 def follow(folder, steps: int, count: int, widths: tuple[float, ...] = (0.07, 0.15)):
-    """The averages of the walk at those widths, followed directly; and what was kept of the other two."""
+    """Returns the averages of the walk at some widths, computed directly, and the snapshots of the usual two."""
     model = nn.Linear(5, 1).double()
     model.register_buffer("fixed", torch.rand(3))
     with torch.no_grad():
-        model.weight.fill_(1e3), model.bias.fill_(1e3)  # the start must leave no trace
+        model.weight.fill_(1e3), model.bias.fill_(1e3)  # the initial weights must have no share
     direct, kept, paths = PowerAverages(model, widths), PowerAverages(model), {}
     snapshots = {round((i + 1) * steps / count) for i in range(count)}
     for t, values in enumerate(walk(steps), start=1):
@@ -109,7 +107,7 @@ def follow(folder, steps: int, count: int, widths: tuple[float, ...] = (0.07, 0.
 
 
 def test_the_average_is_the_integral(tmp_path):
-    """Each update's share is the profile's integral over its unit of time."""
+    """The share of an update is the integral of the profile over its unit of time."""
     steps, (gamma,) = 40, (gamma_of(0.07),)
     direct, _, _ = follow(tmp_path, steps, 1)
     k = torch.arange(1, steps + 1, dtype=torch.float64)
@@ -169,7 +167,7 @@ def test_snapshots_survive_interruption_and_change_nothing(tmp_path, stop):
             return weights(trainer().fit(VE(), model, planar(), folder, record, snapshots=snapshots))
         except KeyboardInterrupt:
             torch.manual_seed(99)
-            return fit(folder, ())  # the checkpoint knows what was asked for
+            return fit(folder, ())  # the checkpoint contains the numbers of the snapshots
 
     plain = fit(tmp_path / "a", ())
     assert torch.equal(plain, fit(tmp_path / "b", (5, 9, 12)))
@@ -308,5 +306,5 @@ def test_a_checkpoint_without_its_way_is_refused(tmp_path):
 
 
 def test_the_task_by_itself():
-    with pytest.raises(ValueError, match="task.by=both must be likelihood or loss"):
+    with pytest.raises(ValueError, match="`by`=both must be likelihood or loss"):
         EMALength(Likelihood(), by="both")

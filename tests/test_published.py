@@ -1,6 +1,4 @@
-"""Files of the published code: read by name, average and all, refused where they are not what they should be, and used
-by a run as any other network.
-"""
+"""Tests of files of the published code: they are read by name, refused if they are wrong, and used by runs."""
 
 import copy
 import os
@@ -35,7 +33,7 @@ def tiny(seed: int = 0) -> NCSNpp:
 
 
 def content(net, average=None, rate=None) -> dict:
-    """What the published code saves: a wrapped model, a list of averages, the table of sigmas, numpy's rate."""
+    """Returns what the published code saves: a wrapped model, a list of averages, a table of sigmas, a numpy number."""
     weights, averages = take(net, layout(net)), take(average or net, layout(net))
     sigmas = torch.exp(torch.linspace(np.log(50), np.log(0.01), 1000, dtype=torch.float64))
     moments = {1: {"step": 7, "exp_avg": torch.ones(3), "exp_avg_sq": torch.ones(3)}}
@@ -54,7 +52,7 @@ def content(net, average=None, rate=None) -> dict:
 
 @pytest.fixture
 def file(tmp_path):
-    """A file whose average is near its weights, as those of a training are."""
+    """Writes a file whose average is near its weights, as after a training."""
     net = tiny()
     average = copy.deepcopy(net)
     for parameter in average.parameters():
@@ -75,7 +73,7 @@ def test_the_average_is_read_by_name(file):
 
 
 def test_a_number_of_numpy_1_is_read(file, tmp_path):
-    """The published files name numpy's function by the place that it had until numpy 2."""
+    """The published files contain the name that numpy's function had before numpy 2."""
     path, _ = file
     old = tmp_path / "old.pth"
     with zipfile.ZipFile(path) as source, zipfile.ZipFile(old, "w") as target:
@@ -87,7 +85,7 @@ def test_a_number_of_numpy_1_is_read(file, tmp_path):
 
 
 class Evil:
-    """Pickled, it asks for a command to be run."""
+    """An object whose pickle runs a command."""
 
     def __init__(self, command):
         self.command = command
@@ -103,7 +101,7 @@ def test_code_in_a_file_is_not_run(tmp_path):
     with pytest.raises(ValueError, match=r"asks to run code \(\w+.system\) when it is read, which is refused"):
         published.read(path, layout(tiny()))
     assert not trace.exists()
-    pickle.loads(pickle.dumps(Evil(f"touch {trace}")))  # and it would have
+    pickle.loads(pickle.dumps(Evil(f"touch {trace}")))  # without protection it runs
     assert trace.exists()
 
 
@@ -128,7 +126,7 @@ def broken(path: Path, how: str) -> None:
             shadow.pop()
         elif how == "shapes":
             shadow[0], shadow[1] = shadow[1], shadow[0]
-        elif how == "permuted":  # two of one shape
+        elif how == "permuted":  # two tensors of the same shape
             i, j = (names.index(f"all_modules.{k}.Conv_1.weight") for k in (4, 5))
             assert shadow[i].shape == shadow[j].shape
             shadow[i], shadow[j] = shadow[j], shadow[i]
@@ -147,7 +145,7 @@ def broken(path: Path, how: str) -> None:
         ("cut", "is no file of torch.save, or it is cut off"),
         ("empty", "is no file of torch.save, or it is cut off"),
         ("flipped", r"is damaged \("),
-        ("short", r"its moving average has \d+ tensors, and \d+ of its weights are trained"),
+        ("short", r"its moving average has \d+ tensors, but \d+ of its weights are trained"),
         ("shapes", r"not in the order of its weights: all_modules.1.weight is \[32, 16\] and the average .* is \[32\]"),
         ("permuted", r"in the place of all_modules.4.Conv_1.weight stands the average of all_modules.5.Conv_1.weight"),
         ("renamed", r"another architecture: .*differ are all_modules.4.Conv_7.weight .*in the file and all_modules.4."),
@@ -163,7 +161,7 @@ def test_spoilt_files(file, how, says):
 
 
 class Named:
-    """Pickled, it names a function, what it is called with, and a state."""
+    """An object whose pickle contains a function, its arguments and a state."""
 
     def __init__(self, *parts):
         self.parts = parts
@@ -194,7 +192,7 @@ def test_numpys_names_are_for_numbers_alone(tmp_path, rate):
 
 
 def test_the_flags_of_a_dtype_are_not_believed(tmp_path):
-    """Or numpy takes the bytes for a pointer, and the address of the bytes for the number."""
+    """Otherwise numpy would read the bytes as a pointer, or the address of the bytes as the number."""
     number = Named(SCALAR, (POINTER, np.float64(0.5).tobytes()))
     torch.save({"rate": number, "whole": np.int64(-3), "yes": np.bool_(True)}, tmp_path / "odd.pth")
     assert published.load(tmp_path / "odd.pth") == {"rate": 0.5, "whole": -3, "yes": True}
@@ -245,7 +243,7 @@ def test_a_file_that_is_not_there(tmp_path):
 
 
 def test_an_average_of_zeros_has_no_order(tmp_path):
-    """Tensors that are equal, as new biases are, are nobody else's."""
+    """Equal tensors, such as new biases, are accepted in their own places."""
     net = NCSNpp((3, 8, 8), width=8, multipliers=(1, 1), blocks=1, attention=(4,))
     torch.save(content(net), tmp_path / "new.pth")
     published.read(tmp_path / "new.pth", layout(net))
@@ -258,10 +256,10 @@ def job(folder: Path, *words: str) -> dict:
 
 
 def test_a_run_draws_from_a_file(file, tmp_path):
-    """The samples are those of the reverse SDE with the score that the published code makes of these weights."""
+    """The samples are those of the reverse SDE with the published code's score for these weights."""
     path, average = file
     words = [*WORDS, f"checkpoint={path}", "count=3", "sampler=ddim", "sampler.steps=3", "dtype=float64"]
-    words.append("sde.sigma_max=0.6")  # or a network of random weights leaves the pixels' range
+    words.append("sde.sigma_max=0.6")  # with more noise a network of random weights leaves the range of the pixels
     x = job(tmp_path, *words)["x"]
 
     cfg = schema.settle(compose(*words), (3, 8, 8), standard((3, 8, 8)))
@@ -280,8 +278,8 @@ def test_a_run_draws_from_a_file(file, tmp_path):
 
 
 def test_a_file_is_scored(tmp_path):
-    """Without the data that the network learnt from. The flow of a score of 0 is the identity: log p is that of the
-    prior, N(0, (sigma_max^2 + std^2) I), in the data's units.
+    """A file is scored without its training data. The flow of a score of 0 is the identity, so that log p is that of
+    the prior, N(0, (sigma_max^2 + std^2) I), in the data's units.
     """
     net = tiny()
     torch.nn.init.zeros_(net.last.weight)
@@ -311,7 +309,7 @@ def test_another_architecture_is_told(file, tmp_path):
     "words, says",
     [
         (["task=overfitting"], "is another code's and keeps nothing of its training, which this task asks for"),
-        (["data.condition=labels", "data=digits", "guidance=3"], "the published layout knows no labels"),
+        (["data.condition=labels", "data=digits", "guidance=3"], "the published layout has no conditional networks"),
         (["model.shape=[3,8,10]"], r"model.shape=\[3, 8, 10\] is not the data's, \[3, 8, 8\]"),
     ],
 )
@@ -329,7 +327,7 @@ def test_noise_that_the_network_never_met_is_told(file, tmp_path, caplog):
 
 
 def test_the_table_of_a_vp_network_says_nothing(tmp_path, caplog):
-    """Files of VP networks have the table too, of noise that those never met; the clock says what they are told."""
+    """Files of VP networks have a table of sigmas too, which is not used; the clock gives their step numbers."""
     words = ["experiment=score_sde/vp/cifar10_ddpmpp_continuous", "data=unseen", "data.shape=[3,8,8]", *TINY, "sde=ve"]
     cfg = schema.settle(compose(*words), (3, 8, 8), standard((3, 8, 8)))
     net = randomised(schema.build(cfg["model"], "model")).float()

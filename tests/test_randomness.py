@@ -1,4 +1,4 @@
-"""A training's random numbers are its own: parts of a batch, ranks, resumes and other users of torch change nothing."""
+"""Tests that parts of a batch, ranks, resuming and other users of torch do not change a training's random numbers."""
 
 import os
 import random
@@ -25,7 +25,6 @@ from scoresde.training import (
     ImplicitScoreMatching,
     Recognition,
     SlicedScoreMatching,
-    Store,
     Trainer,
     checkpoint,
     levels,
@@ -107,11 +106,11 @@ KINDS = {
 
 
 def update(kind: str, accumulate: int = 1, disturbance: int = 0) -> tuple[float, torch.Tensor]:
-    """The loss and the gradient of one step in the middle of a training, in float64 where nothing is cast."""
+    """Returns the loss and the gradient of one step in the middle of a training, in float64 where nothing is cast."""
     sde, loss, build, make = KINDS[kind]
     torch.manual_seed(0)
     model = build()
-    for parameter in model.parameters():  # last layers start at zero, and hide the dropout before them
+    for parameter in model.parameters():  # last layers start at zero, which would hide the dropout before them
         parameter.data += 0.1 * torch.randn_like(parameter)
     torch.manual_seed(disturbance)
     fitter = Trainer(loss, steps=100, batch=16, accumulate=accumulate, drop=0.4)
@@ -137,7 +136,7 @@ def test_an_update_does_not_depend_on_parts_nor_on_torchs_generator(kind):
 
 @pytest.mark.parametrize("cuts", [[0, 1, 16], [0, 9, 11, 16], list(range(17))], ids=str)
 def test_ranks_of_uneven_shares_have_the_gradient_of_one(cuts):
-    """Each rank draws for its own rows alone, in a process of its own."""
+    """Each rank draws the numbers of its own rows only, in its own process."""
     sde, loss, build, make = KINDS["denoising"]
     x = Batches(make(), 16, 0, CPU)(3)
     total = []
@@ -153,7 +152,7 @@ def test_ranks_of_uneven_shares_have_the_gradient_of_one(cuts):
 
 
 def test_a_loss_that_compares_a_batch_is_not_cut():
-    with pytest.raises(ValueError, match="training.accumulate=2: this loss compares the samples of a whole batch.*=1"):
+    with pytest.raises(ValueError, match="`accumulate`=2: this loss compares .* whole batch.*type `accumulate`=1"):
         Trainer(WassersteinLoss(), accumulate=2)
 
 
@@ -174,7 +173,7 @@ def stir(seed: int) -> None:
 
 @pytest.mark.parametrize("parts", [1, 3])
 def test_a_training_leaves_the_global_generators_and_is_left_by_them(parts):
-    """From the network's first weights to the last update, held-out losses included."""
+    """All of a training is independent: initial weights, updates and held-out losses."""
     found = []
     for seed in (1, 2):
         stir(seed)
@@ -204,7 +203,7 @@ def test_seeded_is_left_where_it_fails():
 
 
 class Foreign(nn.Module):
-    """A network of somebody else, which draws from torch's generator."""
+    """A user's network, which draws from torch's generator."""
 
     def __init__(self):
         super().__init__()
@@ -231,7 +230,7 @@ def test_what_draws_from_torch_is_resumed_too(tmp_path):
 
 
 def test_the_held_out_loss_is_one_number(monkeypatch):
-    """At every call, whatever torch's generator does, and of all rows as of their parts."""
+    """The held-out loss is the same at every call, for every state of torch's generator, whole or in parts."""
     torch.manual_seed(0)
     model, data = network().eval(), planar(50)
     data.test = torch.randn(300, 2)
@@ -264,13 +263,14 @@ ONE_SENTENCE = "was trained by an earlier version of this code, whose networks d
 
 @pytest.fixture
 def older(tmp_path, monkeypatch):
-    """Writes checkpoints as the version before did."""
+    """Writes checkpoints like the previous version of the code."""
 
     def write(folder, identity=None, name="moons", step=12):
         with monkeypatch.context() as patch:
             patch.setattr(checkpoint, "VERSION", checkpoint.VERSION - 1)
+            patch.setattr(store, "VERSION", checkpoint.VERSION)
             if identity is not None:
-                folder = tmp_path / f"{name}-{store.digest(identity, store.VERSION - 1)}"
+                folder = tmp_path / f"{name}-{store.digest(identity)}"
             found = Checkpoint(step, {"ema": {"weight": torch.zeros(1, 1)}}, {"loss": 0.0})
             checkpoint.save(folder, found)
             checkpoint.save(folder, found, kind="kept")
@@ -295,7 +295,7 @@ def test_an_older_training_is_not_resumed(tmp_path, older):
 @pytest.mark.parametrize("name", ["as it was named", "renamed", "step", "kept"])
 def test_an_older_network_is_refused_by_name(tmp_path, older, name):
     folder = older(None, IDENTITY)
-    if name == "renamed":  # its name says nothing then
+    if name == "renamed":  # then its name contains no hash
         folder = folder.rename(tmp_path / "mine")
     path = {"step": folder / "step-00000012", "kept": folder / "kept-00000012"}.get(name, folder)
     for read in (store.read, reload.load):
@@ -303,22 +303,9 @@ def test_an_older_network_is_refused_by_name(tmp_path, older, name):
             read(path)
 
 
-def test_an_older_folder_in_the_store_is_named_once(tmp_path, older, caplog):
-    folder = older(None, IDENTITY)
-
-    def train(own):
-        checkpoint.save(own, Checkpoint(12, {"ema": {"weight": torch.ones(1, 1)}}, {}))
-        return nn.Linear(1, 1)
-
-    for _ in range(2):
-        Store(tmp_path).obtain(IDENTITY, "moons", 12, train, lambda found: found)
-    said = [record.message for record in caplog.records if str(folder) in record.message]
-    assert len(said) == 1 and "earlier version of this code" in said[0] and "you may remove the old folder" in said[0]
-
-
 @dataclass(frozen=True)
 class Counting:
-    """A loss that notes the numbers that it is given."""
+    """A loss that records its draws."""
 
     seen: list
     differentiates = False

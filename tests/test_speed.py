@@ -1,5 +1,5 @@
-"""However fast it goes, a training ends in what it would have ended in: parts of a batch, late readings, layouts,
-compiled networks, rows that come ahead, and images mirrored by the step.
+"""Tests that options for speed do not change the result of a training: parts of a batch, late readings, memory layouts,
+compilation and prefetched rows.
 """
 
 import math
@@ -99,8 +99,8 @@ def test_a_resumed_training_sees_the_same_mirrored_images(tmp_path, stop):
 
 def test_rows_that_come_ahead_are_the_same_rows():
     plain, ahead = (Batches(pictures(flip=True), 7, 4, CPU) for _ in range(2))
-    ahead.aside = ThreadPoolExecutor(1)
-    for step in (0, 1, 2, 9, 10, 4):  # also where the next step is not the one that was prepared
+    ahead.thread = ThreadPoolExecutor(1)
+    for step in (0, 1, 2, 9, 10, 4):  # 9 and 4 were not prefetched
         torch.manual_seed(step)
         expected = plain(step)
         torch.manual_seed(step)
@@ -127,7 +127,7 @@ def test_the_share_of_waiting_is_told(tmp_path, caplog):
 
 @dataclass(frozen=True)
 class Quiet(Loss):
-    """Without noise of its own: the batch decides it."""
+    """A loss without noise, which depends on the batch only."""
 
     def __call__(self, sde: SDE, score: ScoreFn, x_0: torch.Tensor, draws: Draws | None = None) -> torch.Tensor:
         t = torch.full((len(x_0),), 0.3)
@@ -136,7 +136,7 @@ class Quiet(Loss):
 
 @pytest.mark.parametrize("parts", [2, 3, 16])
 def test_a_batch_in_parts_has_the_gradient_of_the_whole(parts):
-    """Also where the parts are not of one size (16 in 3)."""
+    """Parts of different sizes (16 rows in 3 parts) give the gradient of the whole batch."""
 
     def gradient(accumulate):
         torch.manual_seed(0)
@@ -182,7 +182,7 @@ def test_each_part_is_given_its_own_y():
 
 @pytest.fixture
 def ahead(monkeypatch):
-    """As on a GPU, which is given work ahead: losses are read one update later."""
+    """Losses are read one update later, as on a GPU."""
     monkeypatch.setattr(scoresde.training.trainer, "works_ahead", lambda device: True)
 
 
@@ -200,7 +200,7 @@ def test_late_readings_change_nothing(tmp_path, monkeypatch):
 
 
 def poisoned(batch: int, step: int) -> Data:
-    """Data of which the one that is not a number is met first after so many updates."""
+    """Returns data with one NaN, which is first in a batch after some number of updates."""
     data = planar()
     order = Batches(data, batch, 0, CPU)
     before = {int(i) for k in range(step) for i in order.rows(k)}
@@ -261,7 +261,7 @@ class Noiseless(Quiet):
 
 
 def test_the_layout_is_no_part_of_the_result():
-    """Of a loss without noise, whose order in memory differs: the weights agree to rounding."""
+    """The weights agree up to rounding; the loss is without noise, whose order in memory would differ."""
     found = []
     for layout in (False, True):
         data = pictures()
@@ -324,13 +324,13 @@ def test_what_auto_stands_for(monkeypatch, device, images, half, energy, loss, e
 def test_what_cannot_be_had_is_refused():
     with pytest.raises(ValueError, match="training.compile=true: what is trained here is differentiated twice"):
         Trainer(ImplicitScoreMatching(), steps=1, compile=True).fit(VE(), network(), planar())
-    with pytest.raises(ValueError, match="training.precision=tf32 is of NVIDIA GPUs, and device=cpu; type"):
+    with pytest.raises(ValueError, match="training.precision=tf32 needs an NVIDIA GPU, and device=cpu; type"):
         fit(network(), planar(), precision="tf32")
-    with pytest.raises(ValueError, match="training.precision=half must be auto, float32, tf32 or bf16"):
+    with pytest.raises(ValueError, match="`precision`=half must be auto, float32, tf32 or bf16"):
         trainer(precision="half")
-    with pytest.raises(ValueError, match="training.accumulate=0 must be at least 1"):
+    with pytest.raises(ValueError, match="`accumulate`=0 must be at least 1"):
         trainer(accumulate=0)
-    with pytest.raises(ValueError, match="training.accumulate=17 must be at most 16"):
+    with pytest.raises(ValueError, match="`accumulate`=17 must be at most 16"):
         trainer(accumulate=17)
 
 

@@ -1,4 +1,4 @@
-"""The loss is the paper's, the average follows, and stopping changes nothing."""
+"""Tests of the loss, the moving average, the batches and the training loop, which can be stopped and resumed."""
 
 import math
 import os
@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from scoresde.conf import schema
 from scoresde.data import Data, Digits, Mixture
 from scoresde.models import EDM, MLP, Oracle, ScoreModel
 from scoresde.sde_lib import VE, VP, SubVP, Toy
@@ -44,9 +45,7 @@ def weights(model: nn.Module) -> torch.Tensor:
 
 @pytest.mark.parametrize("sde", SDES, ids=lambda sde: type(sde).__name__)
 def test_likelihood_weighting_is_g_squared_integrated_over_time(sde):
-    """2 * (range of lambda) * loss = int g^2 ||s + z/sigma||^2 dt / D, for the score of a Gaussian whose residual is
-    known.
-    """
+    """2 * (range of lambda) * loss = int g^2 ||s + z/sigma||^2 dt / D, for a score with a residual in closed form."""
     s_d = 0.5
 
     def wrong_score(x, t):  # the score of N(0, 2 s_d^2): a residual that is not zero at any time
@@ -177,7 +176,7 @@ def test_stop_and_resume_is_bitwise_the_uninterrupted_run(tmp_path, stop):
         try:
             return weights(trainer().fit(VE(), model, planar(), folder, record)), weights(model), events
         except KeyboardInterrupt:
-            torch.manual_seed(99)  # a new process would not be where the old one was
+            torch.manual_seed(99)  # a new process has another state of the generator
             resumed = run(folder, None)
             return *resumed[:2], events + resumed[2]
 
@@ -222,7 +221,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(tmp_path, bad):
 
 def test_a_gradient_that_is_not_finite_stops_too_and_the_last_checkpoint_stays(tmp_path):
     class Trap(nn.Module):
-        """The square root's gradient at zero is infinite, its value is not."""
+        """A module with a finite value and an infinite gradient, from a square root at zero."""
 
         def __init__(self):
             super().__init__()
@@ -274,11 +273,11 @@ def test_gradients_are_clipped_to_the_given_norm():
 @pytest.mark.parametrize(
     "keys, message",
     [
-        ({"steps": 0}, "training.steps=0 must be at least 1"),
-        ({"batch": 0}, "training.batch=0"),
-        ({"rate": 0.0}, "training.rate=0.0 must be positive and finite"),
-        ({"ema": 1.0}, r"training.ema=1.0 must lie in \[0, 1\)"),
-        ({"schedule": "step"}, "training.schedule=step must be cosine or constant"),
+        ({"steps": 0}, "`steps`=0 must be at least 1"),
+        ({"batch": 0}, "`batch`=0"),
+        ({"rate": 0.0}, "`rate`=0.0 must be positive and finite"),
+        ({"ema": 1.0}, r"`ema`=1.0 must lie in \[0, 1\)"),
+        ({"schedule": "step"}, "`schedule`=step must be cosine or constant"),
     ],
 )
 def test_bad_settings_are_refused(keys, message):
@@ -290,3 +289,51 @@ def test_checkpoints_come_with_time_and_not_with_steps(tmp_path):
     started = time.monotonic()
     trainer(save_seconds=3600.0).fit(VE(), network(), planar(), tmp_path)
     assert [path.name for path in tmp_path.glob("step-*")] == ["step-00000012"] and time.monotonic() - started < 60
+
+
+LOSS = {"_target_": "training.DenoisingScoreMatching"}
+
+
+@pytest.mark.parametrize(
+    "target, keys, key",
+    [
+        *(
+            ("Trainer", {"loss": LOSS, name: value}, name)
+            for name, value in [
+                ("steps", 10**10),
+                ("batch", 0),
+                ("warmup", -1),
+                ("rate", math.inf),
+                ("clip", 0.0),
+                ("save_seconds", 0.0),
+                ("betas", [0.9, 1.0]),
+                ("optimiser", "sgd"),
+                ("momentum", 1.0),
+                ("ema", 1.0),
+                ("drop", 1.0),
+                ("schedule", "step"),
+                ("dequantise", "some"),
+                ("precision", "half"),
+                ("accumulate", 257),
+                ("evaluate", -1),
+                ("seed", 2**63),
+            ]
+        ),
+        ("BinaryLoss", {"weighting": "none"}, "weighting"),
+        ("ImplicitScoreMatching", {"chunk": 0}, "chunk"),
+        ("SlicedScoreMatching", {"directions": 0}, "directions"),
+        ("SlicedScoreMatching", {"law": "cauchy"}, "law"),
+        ("levels.LogNormal", {"std": 0.0}, "std"),
+        ("levels.LogNormal", {"mean": 21.0}, "mean"),
+        ("levels.LogNormal", {"sigma_data": 0.0}, "sigma_data"),
+        ("levels.Blend", {"share": 1.0}, "share"),
+        ("levels.Blend", {"std": 0.0}, "std"),
+        ("levels.Ladder", {"count": 1}, "count"),
+        ("levels.Chain", {"count": 1}, "count"),
+        ("levels.One", {"noise_to_signal": 0.0}, "noise_to_signal"),
+    ],
+)
+def test_a_refusal_names_the_key_in_full(target, keys, key):
+    with pytest.raises(ValueError, match=rf"a\.b\.{key}\b") as caught:
+        schema.build({"_target_": f"training.{target}", **keys}, "a.b")
+    assert "`" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""Estimating the score: losses, the loop, checkpoints and the store."""
+"""Training: losses, the training loop, checkpoints and the store."""
 
 if __name__ == "training":  # a checkout's former name for this package
     from scoresde.checkout import former

@@ -1,11 +1,11 @@
-r"""What a network of the binomial chain is trained on: its variational bound, a random step at a time.
+r"""The loss of a network of the binomial chain: its variational bound, at one random step of the chain.
 
 .. math::
     L = T\,\mathbb E_n\,KL\bigl(q(x_{n-1}|x_n, x_0)\,\|\,p(x_{n-1}|x_n)\bigr)
 
-is the bound of :mod:`scoresde.likelihood.binary` less its constant, in nats a bit of data (arXiv 1503.03585). ``bits``
-leaves the steps' weights away, as DDPM's simple loss does for the Gaussian chain: the cross-entropy of the bits of x_0,
-whose minimiser is the same.
+is the bound of :mod:`scoresde.likelihood.binary` without its constant (arXiv 1503.03585), divided by the number of
+bits of a sample, in nats. ``bits`` drops the weights of the steps, as DDPM's simple loss does for the Gaussian chain:
+it is the cross-entropy of the bits of x_0, which has the same minimiser.
 """
 
 from dataclasses import dataclass
@@ -22,13 +22,13 @@ from .loss import Loss, given
 
 @dataclass(frozen=True)
 class BinaryLoss(Loss):
-    """The bound, or the unweighted cross-entropy, of each sample's bits, divided by their number.
+    """The bound, or the unweighted cross-entropy, of each sample, divided by its number of bits.
 
     Arguments:
-        weighting: ``bound`` or ``bits``; see the module's text.
+        weighting: ``bound`` or ``bits``; see the module's docstring.
 
     Attributes:
-        process: the forward process that it is for.
+        process: the class of the forward process.
     """
 
     weighting: Literal["bound", "bits"] = "bound"

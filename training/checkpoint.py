@@ -1,15 +1,15 @@
-"""Checkpoints on disk: written atomically, verified when read, and nothing in them is ever executed.
+"""Checkpoints on disk: written atomically and verified when read; nothing in them is executed.
 
     FOLDER/config.yaml               what was trained
-    FOLDER/step-00012000/            one checkpoint; the newest two are there
-    FOLDER/kept-00003000/            the average after so many updates, kept for good where a task asked for it
+    FOLDER/step-00012000/            a checkpoint to resume from; the newest two are kept
+    FOLDER/kept-00003000/            the moving average after 3000 updates, which a task asked for; never removed
         NAME.safetensors             tensors: model, ema and optimiser
         state.json                   everything else, with the version of the code
         manifest.json                the sha256 of each file above
 
-A checkpoint is written under a temporary name, flushed to the disk and then renamed, so that at any moment, a kill
-or a power cut included, each ``step-*`` folder is whole or absent. A flipped bit passes the formats' own checks,
-the sum catches it: then the checkpoint before is read instead, and a warning says so.
+A checkpoint is written under a temporary name, flushed to the disk and then renamed, so that each ``step-*`` folder is
+whole or absent, even after a kill or a power cut. The checksums find flipped bits, which the file formats do not
+notice; then the previous checkpoint is read instead, with a warning.
 """
 
 import contextlib
@@ -38,11 +38,11 @@ VERSION = 3
 
 
 class Damaged(ValueError):
-    """A checkpoint that is not what was written."""
+    """The error of a checkpoint that is not what was written."""
 
 
 class Outdated(ValueError):
-    """A checkpoint of another version of this code."""
+    """The error of a checkpoint that another version of this code wrote."""
 
     def __init__(self, what: object, version: int | None = None):
         which = "an earlier" if version is None or version < VERSION else "a later"
@@ -63,13 +63,15 @@ class Checkpoint:
 
 
 def save(folder: Path, checkpoint: Checkpoint, kind: str = "step") -> Path:
-    """Writes FOLDER/KIND-N atomically, and removes all but the newest two of ``step-*``. OSError, the last good one
-    kept, where it cannot.
+    """Writes FOLDER/KIND-N atomically, and removes all but the newest two of ``step-*``.
+
+    Raises:
+        OSError: it cannot be written. Earlier checkpoints are still there.
     """
     final, partial = folder / f"{kind}-{checkpoint.step:08d}", folder / f".partial-{os.getpid()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for stale in folder.glob(".partial-*"):  # a killed writer's; the store's lock admits one writer at a time
+        for stale in folder.glob(".partial-*"):  # of a killed process; the store's lock admits one writer at a time
             shutil.rmtree(stale)
         partial.mkdir()
         for name, tensors in checkpoint.tensors.items():
@@ -86,7 +88,7 @@ def save(folder: Path, checkpoint: Checkpoint, kind: str = "step") -> Path:
             shutil.rmtree(final)
         os.rename(partial, final)
         flush(folder)
-    except (OSError, SafetensorError) as error:  # safetensors has an error of its own for a full disk
+    except (OSError, SafetensorError) as error:  # safetensors raises its own error if the disk is full
         shutil.rmtree(partial, ignore_errors=True)
         reason = getattr(error, "strerror", None) or error
         raise OSError(
@@ -100,12 +102,14 @@ def save(folder: Path, checkpoint: Checkpoint, kind: str = "step") -> Path:
 
 
 def load(path: Path) -> Checkpoint:
-    """The checkpoint in a ``step-*`` folder, every file of its manifest checked against its sum, other files ignored.
+    """Returns the checkpoint in a folder, once each file of its manifest has the right checksum.
+
+    Other files in the folder are ignored.
 
     Raises:
-        Damaged: a file is missing or does not fit.
+        Damaged: a file is missing or differs from its checksum.
         Outdated: another version of the code wrote it.
-        OSError: it cannot be read, which says nothing of what it holds.
+        OSError: it cannot be read; it may still be whole.
     """
     try:
         sums = json.loads((path / "manifest.json").read_text())
@@ -131,8 +135,7 @@ def load(path: Path) -> Checkpoint:
 
 
 def load_newest(folder: Path) -> Checkpoint | None:
-    """The newest undamaged checkpoint, or None; each damaged one that is passed over is named in a warning and set
-    aside.
+    """Returns the newest undamaged checkpoint, or None. Damaged ones are renamed ``damaged-*``, with a warning.
 
     Raises:
         Outdated: another version of the code wrote it.
@@ -144,13 +147,13 @@ def load_newest(folder: Path) -> Checkpoint | None:
             aside = path.with_name(f"damaged-{path.name}")
             log.warning("%s; it is set aside as %s and the checkpoint before it is used", error, aside.name)
             shutil.rmtree(aside, ignore_errors=True)
-            with contextlib.suppress(OSError):  # another process may have been quicker, or the store be read-only
+            with contextlib.suppress(OSError):  # another process may have renamed it, or the store may be read-only
                 path.rename(aside)
     return None
 
 
 def sha256(path: Path) -> str:
-    """The hexadecimal sha256 of a file."""
+    """Returns the sha256 of a file in hexadecimal digits."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):
@@ -159,7 +162,7 @@ def sha256(path: Path) -> str:
 
 
 def flush(path: Path) -> None:
-    """Forces a file, or a folder's list of files, to the disk."""
+    """Forces a file, or a folder's list of files, to be written to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,9 +1,11 @@
-r"""Training a classifier of noisy data, or of clean ones.
+r"""The losses of classifiers of noisy data and of clean data.
+
+A classifier that guides a sampler is trained by
 
 .. math:: -\log p_\phi(y \mid x_t, t), \qquad x_t = \alpha x_0 + \sigma z
 
-averaged over the levels of noise that a score is learnt at (arXiv 2105.05233): the classifier's gradient is
-wanted at all of them. Of clean data, for the features in which samples are compared, -log p(y | x_0) alone.
+averaged over the noise levels at which the score is learnt, since its gradient is needed at all of them (arXiv
+2105.05233). A classifier whose features compare samples is trained on clean data, by -log p(y | x_0).
 """
 
 from collections.abc import Callable
@@ -19,7 +21,7 @@ from .loss import Loss, given
 
 @dataclass(frozen=True)
 class CrossEntropy(Loss):
-    """(sde, log_prob, x_0, draws) -> -log p(y | x_t, t) in nats, one a sample, of a classifier whose y is given.
+    """The cross-entropy -log p(y | x_t, t) of each sample in nats; ``score`` is log p(y | x, t) for the samples' y.
 
     Arguments:
         levels, stratified: as in :class:`scoresde.training.DenoisingScoreMatching`.
@@ -38,7 +40,7 @@ class CrossEntropy(Loss):
 
 @dataclass(frozen=True)
 class Recognition(Loss):
-    """(no SDE, log_prob, x_0, draws) -> -log p(y | x_0) in nats, one an example, of a classifier whose y is given."""
+    """The cross-entropy -log p(y | x_0) of each example in nats; ``score`` is log p(y | x) for the examples' y."""
 
     def __call__(
         self, sde: SDE | None, score: Callable[[Tensor], Tensor], x_0: Tensor, draws: Draws | None = None

@@ -1,7 +1,7 @@
-"""Networks as the library diffusers keeps them: a folder with config.json and the weights, as safetensors.
+"""Networks in the format of the library diffusers: a folder with config.json and the weights as safetensors.
 
-Which configuration and which tensors a network has is told by the caller (:mod:`scoresde.models.unet2d`). Older files,
-weights in a pickle, are read as :mod:`scoresde.training.published` reads one: nothing in them is executed.
+The caller gives the network's configuration and tensors (:mod:`scoresde.models.unet2d`). Older folders hold the weights
+in a pickle, which is read as in :mod:`scoresde.training.published`: nothing in it is executed.
 """
 
 import json
@@ -39,14 +39,14 @@ DEFAULTS = {
     "add_attention": True,
     "class_embed_type": None,
 }
-"""What diffusers takes for a key that a file, or a network here, leaves out, as older files do."""
+"""The defaults of diffusers, for keys that a file or a network here leaves out."""
 
 FREE = ("sample_size", "dropout")
-"""Keys that change nothing of what the weights mean."""
+"""Keys that do not change what the weights compute."""
 
 
 def folder_of(path: Path | str) -> Path | None:
-    """The folder of a network of diffusers: this one, or the part ``unet`` of a pipeline's; None if it is neither."""
+    """Returns the folder of a network of diffusers, the path or its subfolder ``unet`` as in a pipeline; else None."""
     for folder in (Path(path), Path(path) / "unet"):
         if (folder / "config.json").is_file():
             return folder
@@ -60,25 +60,27 @@ def read(
     present: Callable[[str], str] = str,
     key: str = "checkpoint",
 ) -> dict[str, Tensor]:
-    """The weights of a folder by name.
+    """Reads the weights of a folder, by name.
 
     Arguments:
-        config: the configuration that they must be for.
-        entries: the tensors that they must be.
-        present: a tensor's name today, for files of older versions.
+        config: the configuration that the folder must have.
+        entries: the tensors that the folder must have.
+        present: maps a tensor's name in an older version of diffusers to its name today.
+        key: the configuration key that gave the folder, for messages.
 
     Raises:
-        FileNotFoundError, ValueError: there are none; they are damaged, or of another architecture.
+        FileNotFoundError: there are no weights.
+        ValueError: they are damaged or of another architecture.
     """
     where = f"{key}={folder}"
     try:
         found = json.loads((folder / "config.json").read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{where}: its config.json is no text of JSON ({error}): copy it once more") from None
+        raise ValueError(f"{where}: its config.json is not valid JSON ({error}): copy it once more") from None
     if not isinstance(found, dict):
-        raise ValueError(f"{where}: its config.json holds no keys of a network: copy it once more")
+        raise ValueError(f"{where}: its config.json is not an object with keys: copy it once more")
     if (kind := found.get("_class_name")) != KIND:
-        raise ValueError(f"{where} is a {kind} of diffusers; {KIND} is the one that is read here")
+        raise ValueError(f"{where} is a {kind} of diffusers; only {KIND} can be read")
     found = same_groups(DEFAULTS | found)
     lines = [
         f"{name}: {found.get(name)} there, {value} in this run"
@@ -88,7 +90,7 @@ def read(
     if lines:
         raise ValueError(f"{where} is of another architecture than this run's network:\n  " + "\n  ".join(lines))
     tensors = {present(str(name)): tensor for name, tensor in weights(folder, where).items()}
-    published.mind_the_tensors(tensors, where)
+    published.check_tensors(tensors, where)
     published.compare(
         sorted((name, tuple(tensor.shape)) for name, tensor in tensors.items()),
         sorted(entries, key=lambda each: each.name),
@@ -98,20 +100,23 @@ def read(
 
 
 def same_groups(config: dict[str, Any]) -> dict[str, Any]:
-    """The configuration with 32 groups for null where the two are one: null is min(C/4, 32) of C channels."""
+    """Returns the configuration with 32 for ``norm_num_groups=null`` where both mean the same.
+
+    null stands for min(C/4, 32) groups of C channels.
+    """
     channels = config.get("block_out_channels")
     wide = isinstance(channels, list) and all(isinstance(each, int) and each >= 128 for each in channels)
     return config | {"norm_num_groups": 32} if wide and config["norm_num_groups"] is None else config
 
 
 def alike(theirs: Any, ours: Any) -> bool:
-    """Whether two values of a configuration are one, up to rounding."""
+    """Returns whether two values of a configuration are equal up to rounding."""
     numbers = all(isinstance(each, int | float) and not isinstance(each, bool) for each in (theirs, ours))
     return abs(theirs - ours) <= 1e-4 * abs(ours) if numbers else theirs == ours
 
 
 def weights(folder: Path, where: str) -> dict[str, Tensor]:
-    """The tensors of a folder."""
+    """Reads the tensors of a folder."""
     safe, older = folder / f"{WEIGHTS}.safetensors", folder / f"{WEIGHTS}.bin"
     if safe.is_file():
         try:
@@ -124,7 +129,7 @@ def weights(folder: Path, where: str) -> dict[str, Tensor]:
 
 
 def write(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-    """A folder that ``UNet2DModel.from_pretrained`` reads; OSError where it cannot be written."""
+    """Writes a folder that ``UNet2DModel.from_pretrained`` reads; OSError if it cannot be written."""
     partial = {name: folder / f".partial-{os.getpid()}-{name}" for name in (f"{WEIGHTS}.safetensors", "config.json")}
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -132,7 +137,7 @@ def write(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> N
         save_file(tensors, weights, metadata={"format": "pt"})
         whole = {"_class_name": KIND, "_diffusers_version": "0.35.0", **config}
         text.write_text(json.dumps(whole, indent=2) + "\n")
-        for name, path in partial.items():  # both are whole before either takes its place
+        for name, path in partial.items():  # both files are whole before one is renamed
             path.replace(folder / name)
     except (OSError, SafetensorError) as error:
         raise OSError(f"{folder} could not be written ({getattr(error, 'strerror', None) or error})") from error

@@ -1,4 +1,4 @@
-"""An exponential moving average of the weights: a deep copy that follows."""
+"""An exponential moving average of a model's weights, in a copy of the model."""
 
 import copy
 
@@ -7,13 +7,17 @@ from torch import nn
 
 
 class EMA:
-    """Follows a model: w_ema <- d w_ema + (1 - d) w, with d = min(decay, (1 + n)/(10 + n)) after n updates.
+    """The moving average w_ema <- d w_ema + (1 - d) w, with d = min(decay, (1 + n)/(10 + n)) after n updates.
 
-    The warm-up of d forgets the first, random weights quickly.
+    Because d is small at first, the average forgets the initial random weights quickly.
 
     Arguments:
-        model: the model to follow; :attr:`model` is the copy, in evaluation mode and without gradients.
+        model: the model to average.
         decay: the final d.
+
+    Attributes:
+        model: the copy with the averaged weights, in evaluation mode and without gradients.
+        updates: n.
     """
 
     def __init__(self, model: nn.Module, decay: float):
@@ -24,7 +28,7 @@ class EMA:
 
     @torch.no_grad()
     def update(self) -> None:
-        """One step after the model's."""
+        """Updates the average after an update of the model."""
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         self.updates += 1
         torch._foreach_lerp_(*self._pairs, 1 - decay)

@@ -1,16 +1,16 @@
-r"""Which noise levels a loss is trained at, and what each counts beside sigma^2.
+r"""The noise levels at which a loss is trained, and the weight of each.
 
 Every objective of :mod:`scoresde.training.loss` is an average over levels, :math:`\int p(t)\,w(t)\,\sigma(t)^2 \ldots
-dt`, and the road from score matching to score SDEs differs in p and w alone:
+dt`. The methods from score matching to score SDEs differ in p and w:
 
 ===========  ====================================================  =========  ========================================
 levels       t                                                     w          source
 ===========  ====================================================  =========  ========================================
-Uniform      even in t                                             1          2011.13456, eq. 7
-LogSNR       even in log(alpha/sigma): likelihood weighting        1          2101.09258, theorem 1
+Uniform      uniform in t                                          1          2011.13456, eq. 7
+LogSNR       uniform in log(alpha/sigma): likelihood weighting     1          2101.09258, theorem 1
 LogNormal    log(sigma/alpha) normal, k = sigma/alpha              (k^2 +     2206.00364, table 1
                                                                    s^2)/s^2
-Blend        LogSNR, for a share of the batch LogNormal            see there
+Blend        LogNormal for a share of the batch, else LogSNR       see there
 Ladder       a geometric ladder in sigma/alpha                     1          1907.05600, eq. 5 and 6
 Chain        T n/N, the N steps of a discrete chain                1          2006.11239, eq. 14
 One          one sigma/alpha                                       1          Vincent 2011
@@ -29,9 +29,11 @@ from scoresde.sde_lib import SDE
 
 
 class Levels(ABC):
-    """A law of noise levels: its quantile function, and a weight.
+    """A distribution of noise levels, by its quantile function, and a weight.
 
-    ``noise`` says whether data are perturbed at all, ``everywhere`` whether the network is of use from T down to eps.
+    Attributes:
+        noise: whether the data are perturbed.
+        everywhere: whether the network learns the levels from T down to eps, and not one level only.
     """
 
     noise: bool = True
@@ -39,24 +41,25 @@ class Levels(ABC):
 
     @abstractmethod
     def times(self, sde: SDE, unit: Tensor) -> Tensor:
-        """The times in [eps, T] at the quantiles ``unit`` in [0, 1), shape (B,) to (B,)."""
+        """Returns the times in [eps, T] at the quantiles ``unit`` in [0, 1), shape (B,) to (B,)."""
 
     def weight(self, sde: SDE, t: Tensor) -> Tensor:
-        """w(t) beside sigma^2, in the shape of t."""
+        """Returns w(t), without the factor sigma^2, in the shape of t."""
         return torch.ones_like(t)
 
     def describe(self, sde: SDE, dim: int) -> str | None:
-        """What a user should know of the levels in D = dim dimensions, in a line; None for nothing."""
+        """Returns a line for the log about the levels in D = ``dim`` dimensions; None for no line."""
         return None
 
 
 def time(sde: SDE, half_log_snr: Tensor) -> Tensor:
+    """Returns the times of log(alpha/sigma), limited to [eps, T]."""
     return sde.time(half_log_snr).clamp(sde.eps, sde.T)
 
 
 @dataclass(frozen=True)
 class Uniform(Levels):
-    """Even in t, or in the variable that the SDE prefers (``SDE.even``)."""
+    """Uniform in t, or in the variable that the SDE prefers (``SDE.even``)."""
 
     def times(self, sde: SDE, unit: Tensor) -> Tensor:
         return sde.even(1 - unit).clamp(sde.eps, sde.T)
@@ -64,7 +67,7 @@ class Uniform(Levels):
 
 @dataclass(frozen=True)
 class LogSNR(Levels):
-    """Even in log(alpha/sigma)."""
+    """Uniform in log(alpha/sigma)."""
 
     def times(self, sde: SDE, unit: Tensor) -> Tensor:
         start, stop = sde.ends(unit)
@@ -73,13 +76,15 @@ class LogSNR(Levels):
 
 @dataclass(frozen=True)
 class LogNormal(Levels):
-    """log(sigma/alpha) ~ N(mean + log(2 s), std^2), cut to [eps, T]; w = (k^2 + s^2)/s^2 (arXiv 2206.00364, table 1).
+    """log(sigma/alpha) ~ N(mean + log(2 s), std^2), truncated to [eps, T]; w = (k^2 + s^2)/s^2 with k = sigma/alpha.
 
-    The weight is that of unit loss at every level for a network of the EDM parameterisation before training.
+    With this weight an untrained network of the EDM parameterisation has loss 1 at every level (arXiv 2206.00364,
+    table 1).
 
     Arguments:
-        mean, std: of the logarithm for data of std 0.5. Published: -1.2 and 1.2.
-        sigma_data: s, the std of the data in model units, with which the levels move; ``auto`` in the yaml measures it.
+        mean, std: the mean and the std of the logarithm for data of std 0.5. Published: -1.2 and 1.2.
+        sigma_data: s, the std of the data in model units, in which the levels are measured; ``auto`` in the yaml
+            measures it.
     """
 
     mean: float = -1.2
@@ -100,8 +105,8 @@ class LogNormal(Levels):
         return self.mean + math.log(2 * self.sigma_data)
 
     def cut(self, sde: SDE) -> tuple[float, float]:
-        """The normal's distribution function at eps and at T."""
-        # lambda = -log k falls in t: T has the largest k
+        """Returns the normal's distribution function at eps and at T."""
+        # log(alpha/sigma) = -log k falls in t: T has the largest k
         low, high = (float(torch.special.ndtr((-end - self.centre) / self.std)) for end in sde.ends()[::-1])
         if not high - low > 1e-6:
             raise ValueError(
@@ -116,7 +121,7 @@ class LogNormal(Levels):
         return time(sde, -k).to(unit.dtype)
 
     def density(self, sde: SDE, t: Tensor) -> Tensor:
-        """The density of log(sigma/alpha) at t, in the shape of t."""
+        """Returns the density of log(sigma/alpha) at t, in the shape of t."""
         low, high = self.cut(sde)
         z = (-sde.half_log_snr(t) - self.centre) / self.std
         return torch.exp(-0.5 * z.square()) / (math.sqrt(2 * math.pi) * self.std * (high - low))
@@ -127,17 +132,18 @@ class LogNormal(Levels):
 
 @dataclass(frozen=True)
 class Blend(Levels):
-    r"""Likelihood weighting, and EDM's levels for a share of the batch: with the densities p of log(sigma/alpha),
+    r"""A mixture of likelihood weighting and of EDM's levels. With the densities p of log(sigma/alpha),
 
     .. math:: p = (1 - a)\,p_{LogSNR} + a\,p_{LogNormal}, \qquad
               w = \frac{(1 - a)\,p_{LogSNR} + a\,p_{LogNormal}\,w_{LogNormal}}{p},
 
-    so that the loss is (1 - a) that of LogSNR and a that of LogNormal. Bits are decided at all levels alike, what a
-    picture shows at those where it appears out of the noise: one network for both. The quantiles are those of LogSNR up
-    to 1 - a and those of LogNormal from there, so that a stratified batch is spread over either.
+    so that the loss is (1 - a) times that of LogSNR plus a times that of LogNormal. The likelihood depends on all
+    levels alike, the quality of an image mostly on those where it emerges from the noise: this trains one network
+    for both. The quantiles up to 1 - a are those of LogSNR and the others those of LogNormal, so that a stratified
+    batch is spread over both.
 
     Arguments:
-        share: a, of LogNormal.
+        share: a, the share of LogNormal.
         mean, std, sigma_data: as in :class:`LogNormal`.
     """
 
@@ -150,12 +156,13 @@ class Blend(Levels):
         if not 0 < self.share < 1:
             raise ValueError(
                 f"`share`={self.share} must lie between 0 and 1; type `share`=0.75, or "
-                f"training/loss/levels=log_snr for none of it and log_normal for all"
+                f"training/loss/levels=log_snr for a share of 0 and log_normal for 1"
             )
         LogNormal(self.mean, self.std, self.sigma_data)  # checks its keys
 
     @property
     def normal(self) -> LogNormal:
+        """The levels of the share a."""
         return LogNormal(self.mean, self.std, self.sigma_data)
 
     def times(self, sde: SDE, unit: Tensor) -> Tensor:
@@ -173,7 +180,7 @@ class Blend(Levels):
 
 @dataclass(frozen=True)
 class Ladder(Levels):
-    """sigma/alpha at ``count`` levels in geometric progression from T to eps, each as often as the others.
+    """``count`` levels of sigma/alpha in geometric progression from T to eps, all equally frequent.
 
     Arguments:
         count: L. Published: 10 from sigma 1 to 0.01 (arXiv 1907.05600), 232 from 50 to 0.01 (arXiv 2006.09011).
@@ -204,7 +211,7 @@ class Ladder(Levels):
 
 @dataclass(frozen=True)
 class Chain(Levels):
-    """t = T n/N, n = 1 ... N, each as often as the others; what would lie below eps is eps.
+    """t = T n/N, n = 1 ... N, all equally frequent; times below eps become eps.
 
     Arguments:
         count: N. Published: 1000 (arXiv 2006.11239).
@@ -243,9 +250,9 @@ class One(Levels):
 
 @dataclass(frozen=True)
 class Clean(Levels):
-    """The data as they are, read as t = eps: the score of the clean density, which needs no noise to be defined.
+    """The unperturbed data at t = eps, for the score of the density of the data themselves.
 
-    w = 1/sigma(eps)^2 takes the weight sigma^2 of the objectives away again.
+    w = 1/sigma(eps)^2 cancels the factor sigma^2 of the objectives.
     """
 
     noise = False
@@ -259,9 +266,9 @@ class Clean(Levels):
 
 
 def overlap(ratio: float, dim: int) -> float:
-    r"""How much of a level's noise lies where that of its neighbour, ``ratio`` times as large, mostly lies.
+    r"""Returns the overlap of two neighbouring noise levels, one ``ratio`` times as large as the other.
 
-    The norm of noise in D dimensions is about N(sqrt(D) sigma, sigma^2/2); the probability that it is within three
+    The norm of noise in D dimensions is about N(sqrt(D) sigma, sigma^2/2). The probability that it lies within three
     standard deviations of the neighbour's mean,
 
     .. math:: \Phi\bigl(\sqrt{2D}(\gamma - 1) + 3\gamma\bigr) - \Phi\bigl(\sqrt{2D}(\gamma - 1) - 3\gamma\bigr),
@@ -274,5 +281,6 @@ def overlap(ratio: float, dim: int) -> float:
 
 
 def check_count(value: int, least: int, published: int) -> None:
+    """Raises a ValueError if a number of levels is out of bounds."""
     if not least <= value <= 10**6:
         raise ValueError(f"`count`={value} must lie in [{least}, 1000000]; published: `count`={published}")

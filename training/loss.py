@@ -1,4 +1,4 @@
-r"""Four ways to estimate a score, and the levels of noise they are averaged over.
+r"""Four objectives that estimate a score, each averaged over noise levels.
 
 .. math::
     \text{explicit}\quad & \|s_\theta(x) - \nabla\log p(x)\|^2 \\
@@ -7,19 +7,19 @@ r"""Four ways to estimate a score, and the levels of noise they are averaged ove
     \text{denoising}\quad & \|s_\theta(x_t, t) + z/\sigma\|^2, \qquad x_t = \alpha x_0 + \sigma z
 
 Their expectations differ by constants (Hyvarinen 2005, JMLR 6, theorem 1; Song et al., arXiv 1905.07088, eq. 7 and 8;
-Vincent 2011, doi 10.1162/NECO_a_00142), so that all have the score of the law of x as their minimiser. What that law
-is makes the difference: the first three can take the *clean* data (levels ``clean``) and find their score; denoising
-always finds that of the *perturbed* data, and needs no derivative of the network.
+Vincent 2011, doi 10.1162/NECO_a_00142), so the minimiser of each is the score of the distribution of x. The first three
+can be applied to the *clean* data (levels ``clean``) and then find the score of the data. Denoising always finds the
+score of the *perturbed* data, and needs no derivative of the network.
 
-Each is multiplied by sigma(t)^2, which gives all levels a like size, and by the levels' own weight
-(:mod:`scoresde.training.levels`). Likelihood weighting, lambda = g^2, for which the denoising loss bounds the
-Kullback-Leibler divergence of the model from the data (arXiv 2101.09258, theorem 1), is a choice of levels: since
-g^2/sigma^2 = -2 d(lambda)/dt with lambda the half log-SNR, drawing t *uniformly in log-SNR* turns the weight into
-sigma^2 again,
+Each objective is multiplied by sigma(t)^2, so that all levels contribute on the same scale, and by the weight of the
+level (:mod:`scoresde.training.levels`). With the weight g^2 (likelihood weighting) the denoising loss bounds the
+Kullback-Leibler divergence of the model from the data (arXiv 2101.09258, theorem 1). This weighting is a choice of
+levels: since g^2/sigma^2 = -2 d(lambda)/dt, with lambda the half log-SNR, drawing t *uniformly in log-SNR* turns the
+weight g^2 into sigma^2,
 
 .. math:: \int_{eps}^T g^2\,\|s_\theta + z/\sigma\|^2\,dt = 2\int \|\sigma s_\theta + z\|^2\,d\lambda,
 
-with low variance under every SDE and no table of an importance density (section 5.1 there).
+which has low variance under every SDE and needs no table of an importance density (section 5.1 there).
 """
 
 from abc import ABC, abstractmethod
@@ -35,11 +35,11 @@ from .levels import Levels, LogSNR
 
 
 class Loss(ABC):
-    """(sde, score, x_0, draws) -> one loss a sample.
+    """A function (sde, score, x_0, draws) -> loss of each sample.
 
     Attributes:
-        differentiates: whether it takes derivatives of the score by x, which are then differentiated once more.
-        of_batch: whether a sample's loss depends on the other samples, so that a batch cannot be cut into parts.
+        differentiates: whether the loss contains derivatives of the score by x, so that training differentiates twice.
+        of_batch: whether the loss of a sample depends on the other samples, so that the batch cannot be split.
     """
 
     differentiates: ClassVar[bool] = False
@@ -47,18 +47,18 @@ class Loss(ABC):
 
     @abstractmethod
     def __call__(self, sde: SDE, score: ScoreFn, x_0: Tensor, draws: Draws | None = None) -> Tensor:
-        """The loss of each sample of x_0 (B, *), shape (B,).
+        """Returns the loss of each sample of x_0 (B, *), shape (B,).
 
         Arguments:
-            draws: the random numbers of these rows; None for fresh ones, with a seed from torch's global generator.
+            draws: the random numbers of these rows; None for new ones, with a seed from torch's global generator.
         """
 
 
 class ScoreMatching(Loss):
-    """An objective at levels of noise. Losses are means over the D values of a sample.
+    """An objective at random noise levels. Losses are means over the D values of a sample.
 
-    A concrete one is a frozen dataclass with the fields ``levels`` and ``stratified``, whether the levels of a batch
-    are spread evenly, at the quantiles (i + u)/B with one shared u: the same expectation with less variance (arXiv
+    Subclasses are frozen dataclasses with the fields ``levels`` and ``stratified``. The levels of a stratified batch
+    lie at the quantiles (i + u)/B with one shared u, which has the same expectation and less variance (arXiv
     2107.00630, appendix I.1).
     """
 
@@ -69,10 +69,10 @@ class ScoreMatching(Loss):
     def objective(
         self, sde: SDE, score: ScoreFn, x: Tensor, t: Tensor, z: Tensor, draws: Draws | None = None
     ) -> Tensor:
-        """sigma^2 times the objective at x (B, *), perturbed by sigma(t) z, divided by D: shape (B,)."""
+        """Returns sigma^2 times the objective divided by D, shape (B,), at x (B, *), which sigma(t) z has perturbed."""
 
     def times(self, sde: SDE, x_0: Tensor, draws: Draws | None = None) -> Tensor:
-        """Times (B,) for the samples of x_0 (B, *)."""
+        """Draws times (B,) for the samples of x_0 (B, *)."""
         return self.levels.times(sde, given(draws, x_0).spread("times", x_0, self.stratified))
 
     def __call__(self, sde: SDE, score: ScoreFn, x_0: Tensor, draws: Draws | None = None) -> Tensor:
@@ -84,10 +84,10 @@ class ScoreMatching(Loss):
 
 @dataclass(frozen=True)
 class DenoisingScoreMatching(ScoreMatching):
-    """The squared error of sigma times the score, which is that of a prediction of the noise z.
+    """The squared error of sigma times the score, which is the squared error of a prediction of the noise z.
 
-    Under likelihood weighting the integral above is D times twice the range of lambda times this loss, which is left at
-    unit size so that one clipping threshold and one learning rate fit every SDE.
+    Under likelihood weighting the integral above is this loss times D times twice the range of lambda. The loss omits
+    that factor, so that one clipping threshold and one learning rate suit every SDE.
 
     Arguments:
         levels: the noise levels; see :mod:`scoresde.training.levels`.
@@ -113,10 +113,10 @@ class DenoisingScoreMatching(ScoreMatching):
 
 @dataclass(frozen=True)
 class ExplicitScoreMatching(ScoreMatching):
-    """The squared distance to the true score, where it is known: what the other objectives stand in for.
+    """The squared distance to the true score, for data whose score has a closed form.
 
     Arguments:
-        truth: the exact score; ``models.Oracle`` of the data's components in the yaml.
+        truth: the exact score; in the yaml ``models.Oracle`` of the data's components.
         levels, stratified: as in :class:`DenoisingScoreMatching`.
     """
 
@@ -135,11 +135,11 @@ class ExplicitScoreMatching(ScoreMatching):
 
 @dataclass(frozen=True)
 class ImplicitScoreMatching(ScoreMatching):
-    """Hyvarinen's objective with the exact divergence: D backward passes, themselves differentiated.
+    """Hyvarinen's objective with the exact divergence, which takes D backward passes and differentiates them.
 
     Arguments:
         levels, stratified: as in :class:`DenoisingScoreMatching`.
-        chunk: how many of the D passes run at once; memory grows with it.
+        chunk: the number of passes that run at once; memory grows with it.
     """
 
     differentiates: ClassVar[bool] = True
@@ -161,15 +161,13 @@ class ImplicitScoreMatching(ScoreMatching):
 
 @dataclass(frozen=True)
 class SlicedScoreMatching(ScoreMatching):
-    """The implicit objective along random directions v: one backward pass a direction.
-
-    With ``variance_reduced`` E (v's)^2 is taken as |s|^2, which it is (arXiv 1905.07088, eq. 8 and section 3.2).
+    """The implicit objective along random directions v, with one backward pass for each direction.
 
     Arguments:
         levels, stratified: as in :class:`DenoisingScoreMatching`.
-        directions: how many v a sample.
-        law: ``rademacher``, random signs, or ``gaussian``, standard normals.
-        variance_reduced: see above.
+        directions: the number of directions v for each sample.
+        law: the distribution of v: ``rademacher`` for random signs, ``gaussian`` for standard normals.
+        variance_reduced: replaces (v's)^2 by its expectation |s|^2 (arXiv 1905.07088, eq. 8 and section 3.2).
     """
 
     differentiates: ClassVar[bool] = True
@@ -201,10 +199,10 @@ class SlicedScoreMatching(ScoreMatching):
 
 
 def given(draws: Draws | None, x_0: Tensor) -> Draws:
-    """The draws, or fresh ones for the rows of x_0 (B, *)."""
+    """Returns the draws; for None new ones for the rows of x_0 (B, *)."""
     return Draws.afresh(len(x_0)) if draws is None else draws
 
 
 def track(x: Tensor) -> Tensor:
-    """x as a leaf: where gradients are on, the divergence there can be differentiated too."""
+    """Returns x as a leaf of the graph, so that the divergence can be differentiated if gradients are on."""
     return x.detach().requires_grad_(torch.is_grad_enabled())

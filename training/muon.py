@@ -1,16 +1,17 @@
-r"""Muon: momentum whose matrices are made orthogonal before they move the weights.
+r"""Muon: momentum SGD whose updates of matrices are orthogonalised.
 
-Adam gives every weight a step of its own; a layer's weights, though, are one linear map, and what its step does to the
-layer's output is measured by singular values. For the weights W of a layer as a matrix (out, in), a convolution's with
-all that one output sums as its row, with the gradient G and momentum mu (Jordan et al. 2024; arXiv 2502.16982):
+Adam scales the step of every weight separately. The weights of a layer are one linear map, though, and the effect of a
+step on the layer's output is measured by singular values. Let W be the weights of a layer as a matrix (out, in), where
+a row of a convolution holds all weights of one output. With the gradient G and the momentum mu (Jordan et al. 2024;
+arXiv 2502.16982):
 
 .. math:: M \leftarrow \mu M + (1 - \mu) G, \qquad U = \mu M + (1 - \mu) G, \qquad
           W \leftarrow W - 0.2\,\eta\,\sqrt{\max(out, in)}\; \mathrm{polar}(U),
 
-where polar(U) = A B^T of U = A S B^T, nearly: five steps of an odd polynomial bring all singular values above a
-thousandth of |U| to between 0.68 and 1.21. The root makes the step's root mean square at most about 0.2 eta, whatever
-the shape, and near it where no direction is missing from U: Adam's is of that size at the same rate. The U-Net
-of MNIST was trained at one rate for the matrices and, by Adam, for the rest; a small MLP wanted three to ten times it.
+where polar(U) = A B^T for U = A S B^T. It is computed approximately: five steps of an odd polynomial bring all singular
+values above a thousandth of |U| to between 0.68 and 1.21. The root limits the root mean square of a step to about
+0.2 eta for every shape, and it comes near this if U has full rank; Adam's steps are of this size at the same rate. The
+U-Net of MNIST was trained with one learning rate for both optimisers; a small MLP needed three to ten times that rate.
 """
 
 import math
@@ -22,7 +23,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 LEAST = 16
-"""A matrix with a side below it is Adam's: the last layer of a picture of few channels, the first one of points."""
+"""The shortest side of a matrix that Muon moves. Adam moves smaller ones: the last layer of an image of few channels,
+the first layer of vectors.
+"""
 
 COEFFICIENTS = 3.4445, -4.7750, 2.0315
 """a, b, c of p(s) = a s + b s^3 + c s^5, steepest at 0 with p^5 between 0.7 and 1.2 (Jordan et al. 2024)."""
@@ -30,27 +33,27 @@ COEFFICIENTS = 3.4445, -4.7750, 2.0315
 STEPS = 5
 
 SMALLEST = 1e-7
-"""|U| below which a step shrinks with U: a gradient that is gone moves nothing for long."""
+"""The |U| below which a step shrinks with U, so that a vanished gradient soon stops moving the weights."""
 
 
 def is_matrix(weight: Tensor) -> bool:
-    """Whether Muon moves it: at least two dimensions, and both sides of the matrix at least ``LEAST`` long."""
+    """Returns whether Muon moves a tensor: one that is a matrix with both sides at least ``LEAST`` long."""
     rows, columns = size_of(weight)
     return weight.ndim >= 2 and min(rows, columns) >= LEAST
 
 
 def size_of(weight: Tensor) -> tuple[int, int]:
-    """A layer's weights as a matrix: its outputs, and all that one of them sums."""
+    """Returns the size (out, in) of a layer's weights as a matrix."""
     rows = len(weight) if weight.ndim else 1
     return rows, weight.numel() // max(1, rows)
 
 
 def orthogonal(u: Tensor) -> Tensor:
-    """Nearly the orthogonal factor of each matrix's polar decomposition, (N, R, C) to (N, R, C), float32.
+    """Approximates the orthogonal factor of each matrix's polar decomposition, (N, R, C) to (N, R, C), float32.
 
-    The polynomials of U U^T commute, so that their product Q is followed in the smaller side's square matrices, and
-    U itself is met twice: for U U^T, and for Q U. Squares of small singular values are rounded, which costs up to 2e-3
-    in the spectral norm; bfloat16, in which this is usually computed, costs more. Zeros stay zeros.
+    The polynomials of U U^T commute, so their product Q is accumulated in square matrices of the smaller side, and U
+    occurs in two products only, U U^T and Q U. Rounding the squares of small singular values costs up to 2e-3 in the
+    spectral norm; bfloat16, the usual precision for this, costs more. Zero matrices stay zero.
     """
     if u.shape[1] > u.shape[2]:
         return orthogonal(u.mT).mT
@@ -65,7 +68,7 @@ def orthogonal(u: Tensor) -> Tensor:
 
 
 def even(gram: Tensor) -> Tensor:
-    """p(s)/s of each matrix U U^T, a I + b U U^T + c (U U^T)^2."""
+    """Returns p(s)/s of each matrix U U^T, a I + b U U^T + c (U U^T)^2."""
     a, b, c = COEFFICIENTS
     found = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
     found.diagonal(dim1=1, dim2=2).add_(a)
@@ -73,7 +76,7 @@ def even(gram: Tensor) -> Tensor:
 
 
 class Muon(Optimizer):
-    """Moves matrices, and anything of which :func:`is_matrix` holds.
+    """The optimiser of weights for which :func:`is_matrix` holds.
 
     Arguments:
         parameters: the weights.
@@ -81,7 +84,7 @@ class Muon(Optimizer):
         momentum: mu.
 
     Attributes:
-        found_inf: where it is set, a number on the weights' device: an update at which it is not 0 changes nothing.
+        found_inf: a number on the weights' device, or None. An update at which it is not 0 changes nothing.
     """
 
     found_inf: Tensor | None = None
@@ -102,7 +105,7 @@ class Muon(Optimizer):
             gradients = [w.grad for w in weights]
             new = torch._foreach_lerp(moments, gradients, 1 - group["momentum"])
             ahead = torch._foreach_lerp(gradients, new, group["momentum"])
-            together: dict[tuple[int, int], list[int]] = {}  # matrices of one size are orthogonalised at once
+            together: dict[tuple[int, int], list[int]] = {}  # matrices of one size are orthogonalised together
             for i, w in enumerate(weights):
                 together.setdefault(size_of(w), []).append(i)
             with exact_products():
@@ -115,6 +118,7 @@ class Muon(Optimizer):
                 m.copy_(n if self.found_inf is None else torch.where(self.found_inf > 0, m, n))
 
     def move(self, weight: Tensor, step: Tensor) -> None:
+        """Adds a step to a weight, unless ``found_inf`` forbids it."""
         if self.found_inf is not None:
             step = torch.where(self.found_inf > 0, 0.0, step)
         weight.add_(step)
@@ -122,7 +126,7 @@ class Muon(Optimizer):
 
 @contextmanager
 def exact_products():
-    """Within it no matrix product is rounded to TF32: five steps of the polynomial enlarge its errors 10^5 times."""
+    """A context without TF32 in matrix products: the polynomial amplifies rounding errors 10^5 times."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:

@@ -1,4 +1,4 @@
-"""What takes an update: Adam of all weights, or Muon of the matrices and Adam of the rest, as one optimiser."""
+"""The optimiser of a training: Adam for all weights, or Muon for the matrices and Adam for the rest."""
 
 import torch
 from torch import Tensor, nn
@@ -8,10 +8,10 @@ from .muon import Muon, is_matrix
 
 
 class Optimiser:
-    """One or several optimisers as one, each of parameters of its own.
+    """Several optimisers of disjoint parameters, used as one.
 
     Arguments:
-        parts: in the order in which their parameters are numbered in :meth:`state_dict`.
+        parts: the optimisers, in the order in which :meth:`state_dict` numbers their parameters.
     """
 
     def __init__(self, *parts: Optimizer):
@@ -26,7 +26,7 @@ class Optimiser:
             part.zero_grad(set_to_none=True)
 
     def step(self, broken: Tensor | None = None) -> None:
-        """One update; none where ``broken``, a number on the device, is not 0."""
+        """Makes one update, unless ``broken``, a number on the device, is not 0."""
         for part in self.parts:
             if broken is not None:
                 part.found_inf = broken
@@ -37,7 +37,7 @@ class Optimiser:
         return {weight: state for part in self.parts for weight, state in part.state.items()}
 
     def state_dict(self) -> dict:
-        """As an optimiser's, the parameters numbered one part after the other."""
+        """Returns the state in the layout of one optimiser, the parameters numbered one part after the other."""
         state, groups, first = {}, [], 0
         for part in self.parts:
             own = part.state_dict()
@@ -47,7 +47,7 @@ class Optimiser:
         return {"state": state, "param_groups": groups}
 
     def load_state_dict(self, found: dict) -> None:
-        """Raises ValueError for the state of another optimiser, or of other weights."""
+        """Restores a state; ValueError if it is that of another optimiser or of other weights."""
         groups, first = list(found["param_groups"]), 0
         if list(map(kind_of, groups)) != list(map(kind_of, self.param_groups)):
             raise ValueError(
@@ -66,16 +66,16 @@ class Optimiser:
 
 
 def kind_of(group: dict) -> tuple[bool, int]:
-    """Whether a group of weights is Muon's, and how many they are."""
+    """Returns whether Muon moves a group of weights, and the number of weights in it."""
     return "momentum" in group, len(group["params"])
 
 
 def optimiser_of(
     model: nn.Module, kind: str, rate: float, betas: tuple[float, float], momentum: float, fused: bool
 ) -> Optimiser:
-    """Adam of all weights, or Muon of the matrices and Adam of the rest."""
-    taken = [w for w in model.parameters() if kind == "muon" and is_matrix(w)]
-    known = set(map(id, taken))
-    rest = [w for w in model.parameters() if id(w) not in known]
+    """Returns Adam for all weights, or for ``kind=muon`` Muon for the matrices and Adam for the rest."""
+    matrices = [w for w in model.parameters() if kind == "muon" and is_matrix(w)]
+    ids = set(map(id, matrices))
+    rest = [w for w in model.parameters() if id(w) not in ids]
     parts = [torch.optim.Adam(rest, lr=rate, betas=betas, fused=fused)] if rest else []
-    return Optimiser(*parts, *([Muon(taken, rate, momentum)] if taken else []))
+    return Optimiser(*parts, *([Muon(matrices, rate, momentum)] if matrices else []))

@@ -1,28 +1,28 @@
-r"""Averages of the weights over any length of the training, chosen after it (post-hoc EMA, arXiv 2312.02696,
-section 3).
+r"""Averages of the weights whose length is chosen after the training (post-hoc EMA, arXiv 2312.02696, section 3).
 
-An average with a power profile weighs the weights theta(tau) at time tau by tau^gamma,
+An average with a power profile gives the weights theta(tau) of time tau a share proportional to tau^gamma,
 
 .. math:: \hat\theta_\gamma(t) = \int_0^t p_{\gamma,t}(\tau)\,\theta(\tau)\,d\tau, \qquad
-          p_{\gamma,t}(\tau) = \frac{\gamma + 1}{t^{\gamma+1}}\,\tau^\gamma \quad\text{on } [0, t]:
+          p_{\gamma,t}(\tau) = \frac{\gamma + 1}{t^{\gamma+1}}\,\tau^\gamma \quad\text{on } [0, t].
 
-the shape of its memory grows with the training, and the first, random weights have no share. With theta constant
-within each update it is followed exactly by
+The averaging window grows with the training, and the initial random weights have no share. With theta constant
+within each update the average obeys exactly
 
 .. math:: \hat\theta_\gamma(t) = \beta\,\hat\theta_\gamma(t-1) + (1 - \beta)\,\theta(t), \qquad
           \beta = (1 - 1/t)^{\gamma+1}.
 
-Its length is told as a share of the training, the profile's standard deviation over t,
+Its length is stated as a share of the training, the standard deviation of the profile over t,
 
 .. math:: \sigma_{rel} = \sqrt{\frac{\gamma + 1}{(\gamma + 2)^2\,(\gamma + 3)}} .
 
-Two such averages are followed along the training, and kept now and then. Any other is then nearly a combination
-sum_i w_i of what was kept: the w_i that minimise the squared distance of the profiles, whose inner products are known,
+Two such averages are computed along the training, and snapshots of them are kept. Any other average is approximated by
+a linear combination of the snapshots. Its weights w_i minimise the squared distance of the profiles, whose inner
+products are
 
 .. math:: \int p_{a,s}\,p_{b,t}\,d\tau = \frac{(a + 1)(b + 1)}{a + b + 1}\,\frac{(s/t)^b}{t}, \qquad s \le t.
 
-Here the w_i sum to one besides, so that what does not change along a training is given back as it is. How far the
-combination is from what was asked for is known as well: the distance of the profiles over the norm of the wanted one.
+Here the w_i also sum to one, so that a tensor that does not change along the training is reproduced. The error of the
+combination is the distance of the profiles over the norm of the wanted one.
 """
 
 import copy
@@ -40,20 +40,21 @@ from . import store
 from .checkpoint import Checkpoint, save
 
 WIDTHS = (0.05, 0.10)
-"""sigma_rel of the two averages that are followed, those of the paper."""
+"""sigma_rel of the two averages that are computed along the training, as in the paper."""
 
 WIDEST = 1 / math.sqrt(12)
 """sigma_rel of the plain mean, gamma = 0."""
 
 
 def width_of(gamma: float) -> float:
-    """sigma_rel of the profile tau^gamma, gamma > -1."""
+    """Returns sigma_rel of the profile tau^gamma, gamma > -1."""
     return math.sqrt((gamma + 1) / (gamma + 3)) / (gamma + 2)
 
 
 def gamma_of(width: float) -> float:
-    """The gamma >= 0 whose profile has sigma_rel = width, 0 < width <= WIDEST: the largest root of
-    width^2 (gamma + 2)^2 (gamma + 3) = gamma + 1.
+    """Returns the gamma >= 0 whose profile has sigma_rel = width, 0 < width <= WIDEST.
+
+    It is the largest root of width^2 (gamma + 2)^2 (gamma + 3) = gamma + 1.
     """
     if not 0 < width <= WIDEST * (1 + 1e-12):
         raise ValueError(
@@ -65,15 +66,21 @@ def gamma_of(width: float) -> float:
 
 
 def inner(gamma: np.ndarray, t: np.ndarray, other: np.ndarray, s: np.ndarray) -> np.ndarray:
-    """The inner products of the profiles (gamma, t) and (other, s), arrays that broadcast."""
+    """Returns the inner products of the profiles (gamma, t) and (other, s), arrays that broadcast."""
     low, high = np.minimum(t, s), np.maximum(t, s)
-    of_longer = np.where(t <= s, other, gamma)
-    return (gamma + 1) * (other + 1) / (gamma + other + 1) * (low / high) ** of_longer / high
+    exponent = np.where(t <= s, other, gamma)  # of the longer profile
+    return (gamma + 1) * (other + 1) / (gamma + other + 1) * (low / high) ** exponent / high
 
 
 def combination(kept: Sequence[tuple[float, float]], wanted: tuple[float, float]) -> tuple[np.ndarray, float]:
-    """The weights w (n,), which sum to one, of the profiles that were kept whose sum is nearest to the wanted one, and
-    their distance over the norm of the wanted one. A profile is a pair (gamma, t).
+    """Returns the weights of the linear combination that is nearest to a wanted profile, and its error.
+
+    Arguments:
+        kept: the profiles of the snapshots, pairs (gamma, t).
+        wanted: a pair (gamma, t).
+
+    Returns:
+        w (n,), which sum to one, and the distance over the norm of the wanted profile.
     """
     gamma, t = np.array(kept, dtype=np.float64).T
     size = np.sqrt(inner(gamma, t, gamma, t))
@@ -90,57 +97,57 @@ def combination(kept: Sequence[tuple[float, float]], wanted: tuple[float, float]
 
 
 class PowerAverages:
-    """Averages of a model's weights with power profiles, followed update by update.
+    """Averages of a model's weights with power profiles, updated along the training.
 
     Arguments:
-        model: the model to follow, before its first update or with :meth:`load` to follow.
-        widths: their sigma_rel.
+        model: the model to average, before its first update. For a later start call :meth:`load`.
+        widths: sigma_rel of each average.
     """
 
     def __init__(self, model: nn.Module, widths: Sequence[float] = WIDTHS):
         self.gammas = {width: gamma_of(width) for width in widths}
         self.models = {width: copy.deepcopy(model).eval().requires_grad_(False) for width in widths}
-        self._theirs = [p.detach() for p in model.parameters()], list(model.buffers())
+        self._sources = [p.detach() for p in model.parameters()], list(model.buffers())
 
     @torch.no_grad()
     def update(self, t: int) -> None:
-        """One step after the model's update number t, counted from 1."""
-        parameters, buffers = self._theirs
-        for width, mine in self.models.items():
+        """Updates the averages after the model's update number t, counted from 1."""
+        parameters, buffers = self._sources
+        for width, average in self.models.items():
             share = -math.expm1((self.gammas[width] + 1) * math.log1p(-1 / t)) if t > 1 else 1.0
-            torch._foreach_lerp_(list(mine.parameters()), parameters, share)
-            for own, theirs in zip(mine.buffers(), buffers, strict=True):
-                own.copy_(theirs)
+            torch._foreach_lerp_(list(average.parameters()), parameters, share)
+            for buffer, source in zip(average.buffers(), buffers, strict=True):
+                buffer.copy_(source)
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
-        """The averages as the groups of a checkpoint."""
+        """Returns the averages as groups of a checkpoint."""
         return {group(width): model.state_dict() for width, model in self.models.items()}
 
     def load(self, tensors: Mapping[str, dict[str, Tensor]]) -> None:
-        """Goes on from a checkpoint's groups."""
+        """Restores the averages from the groups of a checkpoint."""
         for width, model in self.models.items():
             model.load_state_dict(tensors[group(width)])
 
     @staticmethod
     def within(tensors: Mapping[str, Any], widths: Sequence[float] = WIDTHS) -> bool:
-        """Whether a checkpoint has them."""
+        """Returns whether a checkpoint has the averages."""
         return all(group(width) in tensors for width in widths)
 
 
 def group(width: float) -> str:
-    """What the average of a width is called in a checkpoint."""
+    """Returns the name of an average's group in a checkpoint."""
     return f"power-{width:.2f}"
 
 
 @dataclass(frozen=True)
 class Snapshots:
-    """What was kept of both averages along one training: any other length is made of it.
+    """The snapshots of both averages along one training, from which an average of any length is made.
 
     Arguments:
-        paths: the checkpoints that were kept, by the number of updates.
-        network: makes a network of a state.
-        described: the network's identity, to be kept beside an average that is written.
-        widths: sigma_rel of the averages in them.
+        paths: the checkpoints ``power-*`` by their numbers of updates.
+        network: makes a network from a state.
+        described: the network's identity, which is written beside an average.
+        widths: sigma_rel of the averages in the checkpoints.
     """
 
     paths: dict[int, Path]
@@ -150,16 +157,17 @@ class Snapshots:
 
     @property
     def steps(self) -> int:
-        """The updates at the end of the training."""
+        """The number of updates of the whole training."""
         return max(self.paths)
 
     def error(self, width: float) -> float:
-        """How far the profile of this sigma_rel at the end is from the nearest that can be had, a share of its norm."""
+        """Returns the distance of the profile of this sigma_rel from its approximation, as a share of its norm."""
         return self._solve(width)[1]
 
     def state(self, width: float) -> dict[str, Tensor]:
-        """The average of this sigma_rel at the end of the training: summed in float64, returned in the weights' own
-        precision.
+        """Returns the average of this sigma_rel at the end of the training.
+
+        It is summed in float64 and returned in the precision of the weights.
         """
         weights, total, last, still = iter(self._solve(width)[0]), {}, {}, None
         for step in sorted(self.paths):
@@ -178,7 +186,7 @@ class Snapshots:
         return combination(kept, (gamma_of(width), float(self.steps)))
 
     def write(self, folder: Path, state: dict[str, Tensor], note: dict[str, Any]) -> Path:
-        """Keeps a state as a network's folder, which ``checkpoint=`` reads."""
+        """Writes a state as a network's folder, which ``checkpoint=`` reads."""
         save(folder, Checkpoint(self.steps, {"ema": state}, note))
         store.write_config(folder, self.described)
         return folder

@@ -1,13 +1,13 @@
 r"""Checkpoints of the published code of arXiv 2011.13456, read and written.
 
-Such a file is torch's archive of a dictionary: ``model``, the weights by name, each after ``module.``, with a table
-``sigmas`` beside them; ``ema``, whose ``shadow_params`` are the moving average of the trained ones, a list without
-names in the order of ``model``; ``optimizer``; ``step``. Which names and shapes a network has is told by the caller
-(:mod:`scoresde.models.published`).
+Such a file is torch's archive of a dictionary with four entries. ``model`` holds the weights by name, each with the
+prefix ``module.``, and a table ``sigmas``. ``ema`` holds the moving average of the trained weights as
+``shadow_params``, a list without names in the order of ``model``. The others are ``optimizer`` and ``step``. The caller
+gives the names and shapes of the network's tensors (:mod:`scoresde.models.published`).
 
-Nothing in a file is executed: of its pickle tensors, plain values and numpy's numbers are admitted, and the checksum of
-each part is compared. The average's names are found by its order, and the order by the weights beside it: an average
-lies near its own weights and far from others of the same shape.
+Nothing in a file is executed: its pickle may contain tensors, plain values and numpy's numbers only, and the checksum
+of each part is verified. The tensors of the average get their names by their order. The order is checked against the
+weights: an average lies near its own weights and far from others of the same shape.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ from torch import Tensor
 
 
 class Named(Protocol):
-    """What is to be known of a published tensor."""
+    """The name and the shape of a published tensor, and whether it is trained."""
 
     name: str
     shape: tuple[int, ...]
@@ -38,9 +38,9 @@ class Published:
     """The weights of a file by their published names.
 
     Attributes:
-        average: the moving average, with the untrained tensors beside it.
-        step: the updates they have seen.
-        sigmas: the noise levels of the file's configuration, in units of the data's range; None without.
+        average: the moving average of the trained tensors, and the untrained tensors.
+        step: the number of updates.
+        sigmas: the noise levels of the file's configuration, in units of the data's range; None if it has none.
     """
 
     average: dict[str, Tensor]
@@ -49,27 +49,28 @@ class Published:
 
 
 def read(path: Path | str, entries: list[Named], key: str = "checkpoint") -> Published:
-    """The weights of a file, each of which must be one of ``entries``, in their order.
+    """Reads a file whose weights must be the ``entries``, in their order.
 
     Raises:
-        FileNotFoundError, ValueError: there is no such file; it is cut off or damaged; it would run code; it is of
-            another kind or another architecture; its average does not fit its weights.
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, would run code, is of another kind or architecture, or its average does not fit its
+            weights.
     """
     where, content = f"{key}={path}", load(path, key)
     weights, average = content.get("model"), content.get("ema")
     shadow = average.get("shadow_params") if isinstance(average, dict) else None
     if not isinstance(weights, dict) or not isinstance(shadow, list) or "step" not in content:
         held = ", ".join(map(str, content)) or "nothing"
-        raise ValueError(f"{where} is no checkpoint of score_sde: it holds {held}, and not model, ema and step")
+        raise ValueError(f"{where} is no checkpoint of score_sde: it holds {held}, not model, ema and step")
     weights = {str(name).removeprefix("module."): tensor for name, tensor in weights.items()}
-    mind_the_tensors(weights, f"{where}, model")
-    mind_the_tensors({str(i): tensor for i, tensor in enumerate(shadow)}, f"{where}, ema, shadow_params")
+    check_tensors(weights, f"{where}, model")
+    check_tensors({str(i): tensor for i, tensor in enumerate(shadow)}, f"{where}, ema, shadow_params")
     step, sigmas = updates(content["step"], where), weights.pop("sigmas", None)
     compare([(name, tuple(tensor.shape)) for name, tensor in weights.items()], entries, where)
     trained = [entry for entry in entries if entry.trained]
     if len(shadow) != len(trained):
         raise ValueError(
-            f"{where}: its moving average has {len(shadow)} tensors, and {len(trained)} of its weights are trained: "
+            f"{where}: its moving average has {len(shadow)} tensors, but {len(trained)} of its weights are trained: "
             f"the file is not what the published code writes"
         )
     for entry, tensor in zip(trained, shadow, strict=True):
@@ -78,13 +79,13 @@ def read(path: Path | str, entries: list[Named], key: str = "checkpoint") -> Pub
                 f"{where}: its moving average is not in the order of its weights: {entry.name} is {list(entry.shape)} "
                 f"and the average in its place is {list(tensor.shape)}"
             )
-    mind_the_order(weights, trained, shadow, where)
+    check_order(weights, trained, shadow, where)
     named = dict(zip((entry.name for entry in trained), shadow, strict=True))
     return Published({e.name: named.get(e.name, weights[e.name]) for e in entries}, step, sigmas)
 
 
 def updates(step: Any, where: str) -> int:
-    """The number of updates that a file tells; ValueError for what is none."""
+    """Returns the number of updates in a file; ValueError if the value is no such number."""
     found = step.item() if isinstance(step, Tensor) and step.numel() == 1 else step
     if isinstance(found, bool) or not isinstance(found, int | float) or not 0 <= found < 2**63 or found != int(found):
         raise ValueError(
@@ -93,8 +94,8 @@ def updates(step: Any, where: str) -> int:
     return int(found)
 
 
-def mind_the_tensors(tensors: Mapping[str, Any], where: str) -> None:
-    """ValueError for what are no weights: each is a dense tensor of finite numbers, all of them there."""
+def check_tensors(tensors: Mapping[str, Any], where: str) -> None:
+    """Raises a ValueError unless each value is a dense, complete tensor of finite floating-point numbers."""
     for name, tensor in tensors.items():
         if not isinstance(tensor, Tensor):
             fault = f"a {type(tensor).__name__} and no tensor"
@@ -103,7 +104,7 @@ def mind_the_tensors(tensors: Mapping[str, Any], where: str) -> None:
                 f"a tensor of {tensor.dtype}, {tensor.layout} on {tensor.device}, and no dense one of floating point"
             )
         elif tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-            fault = f"a tensor {list(tensor.shape)} of which the file holds a part"
+            fault = f"a tensor {list(tensor.shape)} of which the file holds only a part"
         elif not tensor.numel():
             fault = "empty"
         elif not tensor.isfinite().all():
@@ -114,7 +115,7 @@ def mind_the_tensors(tensors: Mapping[str, Any], where: str) -> None:
 
 
 def load(path: Path | str, key: str = "checkpoint") -> dict[Any, Any]:
-    """The dictionary in a file of torch's, in plain values; nothing of it is executed."""
+    """Returns the dictionary in a file of torch.save, in plain values; nothing in it is executed."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{key}={path} does not exist (looked at {path.absolute()})")
@@ -126,7 +127,7 @@ def load(path: Path | str, key: str = "checkpoint") -> dict[Any, Any]:
             packed = any(part.compress_type != zipfile.ZIP_STORED for part in parts)
             if packed or sum(part.file_size for part in parts) > path.stat().st_size:
                 raise ValueError(
-                    f"{key}={path} is no file of torch.save, which packs nothing: unpacked its parts take more memory "
+                    f"{key}={path} is no file of torch.save, which packs nothing: its parts are compressed, or larger "
                     f"than the file"
                 )
             bad = archive.testzip()
@@ -139,7 +140,7 @@ def load(path: Path | str, key: str = "checkpoint") -> dict[Any, Any]:
         what = f"({found[1]}) " if found else ""
         raise ValueError(
             f"{key}={path} asks to run code {what}when it is read, which is refused; nothing of it was run. A "
-            f"checkpoint needs tensors and numbers alone"
+            f"checkpoint needs tensors and numbers only"
         ) from None
     except (
         zipfile.BadZipFile,
@@ -158,23 +159,23 @@ def load(path: Path | str, key: str = "checkpoint") -> dict[Any, Any]:
 
 
 class Kind:
-    """What stands for numpy's dtype of a number in a file: its letter and size, such as f8."""
+    """The stand-in for numpy's dtype of a number: its letter and size, such as f8."""
 
     def __init__(self, name: Any, *_: Any):
         if not isinstance(name, str) or not re.fullmatch(r"[fiu][248]|[iub]1", name):
-            raise pickle.UnpicklingError("a dtype of numpy that is none of a number")
+            raise pickle.UnpicklingError("a dtype of numpy that is not one of numbers")
         self.name = name
 
     def __setstate__(self, state: Any) -> None:
-        """Of its flags and its fields nothing is believed."""
+        """Checks the byte order, and ignores the flags and fields, which are untrusted."""
         if not isinstance(state, tuple) or len(state) < 2 or state[1] not in ("<", "|", "="):
-            raise pickle.UnpicklingError("a dtype of numpy in another order of bytes")
+            raise pickle.UnpicklingError("a dtype of numpy with another byte order")
 
 
 def number(kind: Any = None, content: Any = None, *_: Any) -> float | int | bool:
-    """What stands for numpy's function that makes a number of its bytes."""
+    """The stand-in for numpy's function that makes a number from bytes."""
     if not isinstance(kind, Kind) or not isinstance(content, bytes) or len(content) != int(kind.name[1:]):
-        raise pickle.UnpicklingError("a number of numpy that is none")
+        raise pickle.UnpicklingError("a number of numpy that cannot be read")
     return np.frombuffer(content, f"<{kind.name}")[0].item()
 
 
@@ -183,13 +184,13 @@ PLAIN = [
     (number, "numpy._core.multiarray.scalar"),
     (Kind, "numpy.dtype"),
 ]
-"""What a file may name beside tensors: the published learning rate is a number of numpy's. Numpy's own are not called,
-whose dtypes take flags from a file that say where an object's memory is.
+"""Stand-ins for the names that a pickle may contain besides tensors: the published learning rate is a number of numpy.
+Numpy's own functions are not called, because its dtypes accept flags from the file about the memory of objects.
 """
 
 
 def compare(found: list[tuple[str, tuple[int, ...]]], entries: list[Named], where: str) -> None:
-    """ValueError that shows the first difference between a file's tensors and a network's."""
+    """Raises a ValueError with the first difference between a file's tensors and a network's."""
     wanted = [(entry.name, tuple(entry.shape)) for entry in entries]
     if found == wanted:
         return
@@ -203,8 +204,8 @@ def compare(found: list[tuple[str, tuple[int, ...]]], entries: list[Named], wher
             )
 
 
-def mind_the_order(weights: dict[str, Tensor], trained: list[Named], shadow: list[Tensor], where: str) -> None:
-    """ValueError if an average is nearer by far to weights of another name, of the same shape, than to its own."""
+def check_order(weights: dict[str, Tensor], trained: list[Named], shadow: list[Tensor], where: str) -> None:
+    """Raises a ValueError if an average lies far nearer to other weights of its shape than to its own."""
     alike = defaultdict(list)
     for entry, tensor in zip(trained, shadow, strict=True):
         alike[entry.shape].append((entry.name, tensor))
@@ -213,7 +214,7 @@ def mind_the_order(weights: dict[str, Tensor], trained: list[Named], shadow: lis
         averages = torch.stack([tensor.float().flatten() for _, tensor in group])
         distance = torch.cdist(averages, torch.stack([weights[name].float().flatten() for name in names]))
         nearest, which = distance.min(dim=1)
-        own = distance.diagonal()  # of equal tensors, what the subtraction's rounding leaves
+        own = distance.diagonal()  # for equal tensors not 0 but the rounding error of cdist
         far = (own > 0.1 * averages.norm(dim=1)) & (nearest < 0.1 * own)
         for i in far.nonzero().flatten().tolist():
             raise ValueError(
@@ -225,16 +226,17 @@ def mind_the_order(weights: dict[str, Tensor], trained: list[Named], shadow: lis
 def write(
     path: Path | str, weights: dict[str, Tensor], average: list[Tensor], sigmas: Tensor, step: int, decay: float
 ) -> None:
-    """A file of the published layout that the published code can read, written in one go.
+    """Writes a file that the published code can read, whole or not at all.
 
     Arguments:
         weights: by published name, without ``module.``.
-        average: of those that are trained.
-        sigmas: from the largest to the smallest, in units of the data's range.
-        decay: of the moving average.
+        average: the moving average of the trained weights.
+        sigmas: the noise levels from the largest to the smallest, in units of the data's range.
+        step: the number of updates.
+        decay: the decay of the moving average.
     """
     path = Path(path)
-    count = len(average)  # and the published optimiser holds the untrained table of frequencies as well
+    count = len(average)  # the published optimiser also holds the untrained table of frequencies
     frozen = sum(name.endswith(".W") and tensor.ndim == 1 for name, tensor in weights.items())
     group = {"lr": 2e-4, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0, "amsgrad": False}
     content = {

@@ -1,4 +1,4 @@
-"""A model beside the trainer that it is trained by: what a task asks for that trains several models of its own."""
+"""A model with its trainer, for tasks that train several models of their own."""
 
 from dataclasses import dataclass
 
@@ -9,13 +9,13 @@ from .trainer import Trainer
 
 @dataclass(frozen=True)
 class Recipe:
-    """A model, how it is trained, and what it starts from.
+    """A model, its trainer and the model that it starts from.
 
     Arguments:
-        model: any module that the trainer's loss knows.
+        model: any module that the trainer's loss takes.
         training: its trainer.
-        start: the name of another recipe of the same task, earlier in it, whose trained weights it takes over; None for
-            none.
+        start: the name of an earlier recipe of the same task, whose trained weights the model begins with; None to
+            begin with random weights.
     """
 
     model: nn.Module

@@ -1,13 +1,13 @@
-r"""How fast an update is: precision, memory layout and compilation, and reading its loss without waiting for it.
+r"""The speed of an update: precision, memory layout, compilation, and losses that are read without waiting.
 
-None of it changes what is minimised. On a CPU everything is off by default: on most of them half precision is emulated
-and many times slower than float32, the rest is measured in docs/results.md. On a GPU images are trained under bfloat16
-autocast with channels last, weights and moments staying float32, and networks are compiled where they are not
-differentiated twice. Matrix products in float32 may there use TF32 unless ``precision=float32`` is asked for.
+These options do not change the objective. On a CPU all are off by default: most CPUs emulate half precision, many times
+slower than float32; docs/results.md has measurements of the others. On a GPU images are trained under bfloat16 autocast
+with channels last, while weights and moments stay float32, and networks are compiled unless they are differentiated
+twice. Float32 matrix products on a GPU may use TF32, unless ``precision=float32`` is asked for.
 
-A loop that reads its loss at every step makes a GPU wait for the CPU and back. So there each update's loss and gradient
-norm are read one update later. An update whose loss or gradient is not finite is not taken all the same: the optimiser
-is told on the device, and from then on leaves the weights as they are until the loop has read why.
+Reading the loss at every step would make GPU and CPU wait for each other. On a GPU the loss and the gradient norm of an
+update are therefore read one update later. An update whose loss or gradient is not finite is skipped nevertheless: a
+flag on the device makes the optimiser leave the weights unchanged from then on, until the loop reads the loss.
 """
 
 import logging
@@ -26,12 +26,13 @@ Precision = Literal["float32", "tf32", "bf16"]
 
 @dataclass(frozen=True)
 class Speed:
-    """What was decided for one training.
+    """The precision, memory layout and compilation of one training.
 
     Arguments:
         compile: whether the network is compiled.
-        precision: ``float32``; ``tf32``, float32 with matrix products of 10 bits on a GPU; ``bf16``, autocast.
-        channels_last: whether images and the weights of convolutions lie in memory pixel by pixel.
+        precision: ``float32``; ``tf32`` for float32 with matrix products of 10-bit mantissas on a GPU; ``bf16`` for
+            autocast.
+        channels_last: whether images and convolutions have the memory layout ``torch.channels_last``.
     """
 
     compile: bool
@@ -40,7 +41,7 @@ class Speed:
 
     @contextmanager
     def applied(self, model: nn.Module, device: torch.device):
-        """Within it the model is trained so; :meth:`autocast` goes round each loss."""
+        """A context in which the model is trained with these options; use :meth:`autocast` around each loss."""
         if self.channels_last:
             model.to(memory_format=torch.channels_last)
         if self.compile:
@@ -57,11 +58,11 @@ class Speed:
             torch.backends.cudnn.allow_tf32 = before[1]
 
     def autocast(self, device: torch.device):
-        """A context in which matrix products and convolutions are in the chosen precision."""
+        """A context in which matrix products and convolutions have the chosen precision."""
         return torch.autocast(device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()
 
     def laid_out(self, x: Tensor) -> Tensor:
-        """A batch in the layout of the network."""
+        """Returns a batch in the memory layout of the network."""
         return x.contiguous(memory_format=torch.channels_last) if self.channels_last and x.ndim == 4 else x
 
 
@@ -74,11 +75,14 @@ def decide(
     precision: Literal["auto", "float32", "tf32", "bf16"],
     channels_last: bool | Literal["auto"],
 ) -> Speed:
-    """What ``auto`` stands for here, and whether what was asked for can be had.
+    """Resolves ``auto``, and refuses options that the device or the model does not support.
 
     Arguments:
         images: whether the data are images, (C, H, W) each.
         differentiates: whether the loss differentiates the network by its input.
+
+    Raises:
+        ValueError: an option is not supported.
     """
     gpu = device.type == "cuda"
     half = gpu and images and torch.cuda.is_bf16_supported()
@@ -89,16 +93,16 @@ def decide(
         raise ValueError(f"training.compile=true: what is trained here {why}; type training.compile=auto")
     if precision == "tf32" and not gpu:
         raise ValueError(
-            f"training.precision=tf32 is of NVIDIA GPUs, and device={device.type}; type training.precision=auto"
+            f"training.precision=tf32 needs an NVIDIA GPU, and device={device.type}; type training.precision=auto"
         )
     if precision == "bf16" and not gpu:
         log.warning(
             "training.precision=bf16 on device=%s: processors with instructions for it were measured 1.5 times as fast "
-            "as with float32, those without ten times slower; training.precision=auto takes it on GPUs alone",
+            "as with float32, those without ten times slower; training.precision=auto takes it on GPUs only",
             device.type,
         )
     if precision == "bf16" and gpu and not torch.cuda.is_bf16_supported():
-        raise ValueError("training.precision=bf16: this GPU has none; type training.precision=auto")
+        raise ValueError("training.precision=bf16: this GPU does not support it; type training.precision=auto")
     if precision == "auto":
         precision = "bf16" if half else "tf32" if gpu and images else "float32"
     return Speed(
@@ -122,14 +126,14 @@ class Reading:
 
 
 class Readings:
-    """The losses and gradient norms of updates, read at once, or on a GPU one update later.
+    """The losses and gradient norms of updates, read at once or one update later.
 
     Arguments:
-        late: whether to read late.
+        late: whether to read one update later.
 
     Attributes:
-        broken: 1 on the device from the first update on whose loss or gradient is not finite, 0 before: what a fused
-            optimiser takes as ``found_inf``. None where readings come at once.
+        broken: a number on the device for a fused optimiser's ``found_inf``: 1 from the first update on whose loss or
+            gradient is not finite, 0 before. None if readings come at once.
     """
 
     def __init__(self, device: torch.device, late: bool):
@@ -137,12 +141,12 @@ class Readings:
         self._waiting: tuple[int, Tensor, torch.cuda.Event | None] | None = None
 
     def add(self, step: int, loss: Tensor, norm: Tensor) -> list[Reading]:
-        """Takes the values of one update, and returns those that are known now."""
+        """Takes the values of one update, and returns the readings that are available now."""
         values = torch.stack([loss.detach(), norm])
         if not self.late:
             return [Reading(step, *values.tolist())]
         self.broken = torch.maximum(self.broken, (~values.isfinite().all()).to(self.broken))
-        known, event = self.rest(), None
+        available, event = self.rest(), None
         if values.is_cuda:
             host = torch.empty(2, dtype=values.dtype, pin_memory=True)
             host.copy_(values, non_blocking=True)
@@ -150,10 +154,10 @@ class Readings:
             event.record()
             values = host
         self._waiting = step, values, event
-        return known
+        return available
 
     def rest(self) -> list[Reading]:
-        """Those that were not known yet."""
+        """Waits for the readings that are still missing, and returns them."""
         if self._waiting is None:
             return []
         (step, values, event), self._waiting = self._waiting, None

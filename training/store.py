@@ -1,9 +1,9 @@
-"""The store: every network that was ever trained here, found by what it is.
+"""The store of trained networks, each in a folder that its configuration names.
 
-A network's identity is the resolved configuration that decides its weights. Its hash names a folder of the store; a
-run that needs a network looks there, loads it if it is finished, resumes it if it was interrupted, and trains it if
-it is absent. A lock on the folder makes concurrent runs wait for one trainer; the operating system frees it when
-its holder dies.
+A network's identity is the resolved configuration that decides its weights. The identity's hash names a folder of the
+store. A run that needs a network loads it from there if it is finished, resumes its training if that was interrupted,
+and trains it otherwise. A lock on the folder lets one process train while others wait; the operating system releases
+the lock when its holder dies.
 """
 
 import contextlib
@@ -30,23 +30,23 @@ Identity = dict[str, Any]
 """Plain nested values: data, sde, model, parameterisation and training."""
 
 
-def digest(identity: Identity, version: int = VERSION) -> str:
-    """Ten hexadecimal digits that name an identity."""
-    return hashlib.sha256(json.dumps([version, identity], sort_keys=True).encode()).hexdigest()[:10]
+def digest(identity: Identity) -> str:
+    """Returns ten hexadecimal digits that name an identity under this version of the code."""
+    return hashlib.sha256(json.dumps([VERSION, identity], sort_keys=True).encode()).hexdigest()[:10]
 
 
 class Store:
     """A folder of trained networks.
 
     Arguments:
-        root: the folder; made when the first network is.
+        root: the folder, which is made with the first network.
     """
 
     def __init__(self, root: Path | str):
         self.root = Path(root)
 
     def folder(self, identity: Identity, name: str) -> Path:
-        """Where the network of this identity is, or will be; ``name`` makes the folder's name readable."""
+        """Returns the folder of a network; ``name`` makes the folder's name readable."""
         return self.root / f"{name}-{digest(identity)}"
 
     def obtain(
@@ -58,40 +58,32 @@ class Store:
         load: Callable[[Checkpoint], nn.Module],
         source: dict[str, Any] | None = None,
     ) -> nn.Module:
-        """The trained network of an identity.
+        """Returns the trained network of an identity, and trains it first if need be.
 
         Arguments:
-            steps: the updates after which the network is finished.
-            train: trains it, or goes on training it, in the folder given.
-            load: makes it from a finished checkpoint.
-            source: noted beside the identity and no part of it: where the data were.
+            steps: the number of updates after which the network is finished.
+            train: begins or resumes the training in a folder, and returns the network.
+            load: makes the network from a finished checkpoint.
+            source: where the data were. It is saved with the identity but is no part of it.
         """
         folder = self.folder(identity, name)
         described = {**identity, "source": source} if source else identity
         if finished := self.finished(folder, steps):
-            with contextlib.suppress(OSError):  # a store that is only read keeps the text it has
+            with contextlib.suppress(OSError):  # a read-only store keeps its text
                 write_config(folder, described)
             return load(finished)
         lock = self.lock(folder)
         try:
-            if finished := self.finished(folder, steps):  # by the process that was waited for
+            if finished := self.finished(folder, steps):  # by the process that held the lock
                 return load(finished)
             write_config(folder, described)
-            for older in (self.root / f"{name}-{digest(identity, version)}" for version in range(1, VERSION)):
-                if older.exists():
-                    log.warning(
-                        "%s holds this network as an earlier version of this code trained it, from other random "
-                        "numbers: it is trained anew in %s, and you may remove the old folder",
-                        older,
-                        folder.name,
-                    )
             log.info("training %s, %s updates, once: later runs load it from %s", name, f"{steps:,}", folder)
             return train(folder)
         finally:
             lock.release()
 
     def lock(self, folder: Path) -> FileLock:
-        """The lock on a network's folder, acquired; another process' training is waited for."""
+        """Acquires the lock on a network's folder; waits while another process trains there."""
         try:
             folder.mkdir(parents=True, exist_ok=True)
             lock = FileLock(folder / ".lock")
@@ -110,13 +102,13 @@ class Store:
     def kept(
         self, folder: Path, steps: Iterable[int], again: Callable[[Path], nn.Module], kind: str = "kept"
     ) -> dict[int, Path]:
-        """Where the averages after so many updates are kept, of a network that is trained.
+        """Returns the paths of the averages after some numbers of updates of a trained network.
 
-        Those that its training did not keep cost another one, in a folder beside its checkpoints, which ends in the
-        same weights and is resumed as any other.
+        If its training did not keep them, the training is repeated in the subfolder ``again``. The repetition ends in
+        the same weights, and is resumed if it is interrupted.
 
         Arguments:
-            again: trains the network once more in the folder given, and keeps them.
+            again: trains the network once more in a folder, and keeps the averages there.
             kind: ``kept``, the network's own average, or ``power``, those of :mod:`scoresde.training.posthoc`.
         """
         paths = {step: folder / f"{kind}-{step:08d}" for step in sorted(steps)}
@@ -124,11 +116,11 @@ class Store:
             return paths
         lock = self.lock(folder)
         try:
-            if all(path.exists() for path in paths.values()):  # by the process that was waited for
+            if all(path.exists() for path in paths.values()):  # by the process that held the lock
                 return paths
             log.info(
-                "this task looks back along the training of %s, which kept nothing on its way: the training is "
-                "repeated once, to the same weights, and keeps what the task needs",
+                "this task needs earlier averages of %s, which its training did not keep: the training is repeated "
+                "once, to the same weights, and keeps what the task needs",
                 folder,
             )
             aside = folder / "again"
@@ -137,7 +129,7 @@ class Store:
             if own and not all(torch.equal(weights[key].cpu(), tensor) for key, tensor in own.tensors["ema"].items()):
                 log.warning(
                     "the second training of %s ended in other weights (another machine, torch or number of threads): "
-                    "what is kept along the way is the second one's",
+                    "the averages kept are those of the second one",
                     folder,
                 )
             for path in aside.glob(f"{kind}-*"):
@@ -150,7 +142,7 @@ class Store:
         return paths
 
     def finished(self, folder: Path, steps: int) -> Checkpoint | None:
-        """The finished checkpoint in a folder, or None."""
+        """Returns the finished checkpoint in a folder; None without one."""
         if not (folder / f"step-{steps:08d}").exists():
             return None
         found = checkpoint.load_newest(folder)
@@ -161,27 +153,31 @@ class Store:
 
 
 def put_weights(model: nn.Module, found: Checkpoint, where: Path | str) -> nn.Module:
-    """The model with a checkpoint's moving average as its weights, frozen; ValueError if they do not fit."""
+    """Loads a checkpoint's moving average into the model, freezes it and returns it.
+
+    Raises:
+        ValueError: the weights do not fit.
+    """
     try:
         model.load_state_dict(found.tensors["ema"])
     except (RuntimeError, KeyError) as error:
         raise ValueError(
-            f"{where}: its weights do not fit the network that its config.yaml describes: another version of the code "
-            f"wrote it. Move the folder away to train anew ({str(error).splitlines()[-1].strip()})"
+            f"{where}: its weights do not fit the network that its config.yaml describes, so another version of the "
+            f"code wrote it. Move the folder away to train anew ({str(error).splitlines()[-1].strip()})"
         ) from None
     return model.eval().requires_grad_(False)
 
 
 def load_kept(path: Path) -> Checkpoint:
-    """A checkpoint that was kept; ValueError where it is damaged."""
+    """Returns a checkpoint ``kept-*`` or ``power-*``; ValueError if it is damaged."""
     try:
         return checkpoint.load(path)
     except Damaged as error:
-        raise ValueError(f"{error}; remove {path}, and the same command trains once more to have it anew") from None
+        raise ValueError(f"{error}; remove {path} and run the same command, which trains once more") from None
 
 
 def write_config(folder: Path, described: dict[str, Any]) -> None:
-    """Keeps an identity, and where its data were, beside its checkpoints as text."""
+    """Writes an identity, and where its data were, beside the checkpoints as text."""
     target, partial, text = folder / "config.yaml", folder / ".config.yaml", yaml.safe_dump(described, sort_keys=False)
     if not target.exists() or target.read_bytes() != text.encode():
         partial.write_text(text)
@@ -189,14 +185,15 @@ def write_config(folder: Path, described: dict[str, Any]) -> None:
 
 
 def read(path: Path | str, key: str = "checkpoint") -> tuple[Identity, Checkpoint]:
-    """The identity and the newest checkpoint of a network's folder, or of one ``step-*`` or ``kept-*`` folder in it.
+    """Returns the identity and a checkpoint of a network.
 
     Arguments:
-        key: which key of the configuration named it, for messages.
+        path: the network's folder, for its newest checkpoint, or one ``step-*`` or ``kept-*`` folder in it. A
+            checkpoint that is asked for by name is never replaced by an older one.
+        key: the configuration key that gave the path, for messages.
 
     Raises:
-        FileNotFoundError, ValueError: there is none, or it is damaged. A checkpoint asked for by name is never
-            replaced by an older one.
+        FileNotFoundError, ValueError: there is no such checkpoint, or it is damaged.
     """
     path = Path(path)
     if not path.exists():
@@ -208,27 +205,32 @@ def read(path: Path | str, key: str = "checkpoint") -> tuple[Identity, Checkpoin
             f"{key}={path} holds no trained network; name a folder of the store like "
             f"checkpoints/digits-ve-unet_small-0123456789, with a config.yaml and step-* folders"
         )
+    asked = path if folder != path else steps[-1]
     try:
-        identity = yaml.safe_load((folder / "config.yaml").read_text())
-        whole = {key: value for key, value in identity.items() if key != "source"}
-        named = re.search(r"-([0-9a-f]{10})$", folder.name)  # a folder that was renamed has no sum to check
-        damage = named is not None and named[1] != digest(whole)
-        older = damage and named[1] in (digest(whole, version) for version in range(1, VERSION))
-        missing = [key for key in ("data", "sde", "model", "parameterisation", "training") if key not in whole]
-    except (yaml.YAMLError, UnicodeDecodeError, AttributeError, TypeError):
-        damage, older, missing = True, False, []
-    if older:
-        raise Outdated(f"{key}={path}")
-    if damage or missing:
+        found = checkpoint.load(asked)  # first: a network of another version has another hash as well
+    except Outdated as error:
+        raise Outdated(f"{key}={path}", error.version) from None
+    except Damaged as error:
+        others = [step.name for step in steps if step != asked]
+        hint = f"; try {key}={folder / others[-1]}" if others else ""
+        raise ValueError(f"{key}={path} is damaged: {error}{hint}") from None
+    identity = read_config(folder)
+    if identity is None:
         raise ValueError(
             f"{key}={path}: its config.yaml is not what was written; run the command that trained the network "
             f"once more, which writes it anew, or restore it from a copy"
         )
+    return identity, found
+
+
+def read_config(folder: Path) -> Identity | None:
+    """Returns the identity in a network's folder, with ``source``; None if the text is not what was written."""
     try:
-        return identity, checkpoint.load(path if folder != path else steps[-1])
-    except Outdated as error:
-        raise Outdated(f"{key}={path}", error.version) from None
-    except Damaged as error:
-        others = [step.name for step in steps if step != (path if folder != path else steps[-1])]
-        hint = f"; try {key}={folder / others[-1]}" if others else ""
-        raise ValueError(f"{key}={path} is damaged: {error}{hint}") from None
+        identity = yaml.safe_load((folder / "config.yaml").read_text())
+        whole = {key: value for key, value in identity.items() if key != "source"}
+        named = re.search(r"-([0-9a-f]{10})$", folder.name)  # a renamed folder has no hash to compare with
+        if named is not None and named[1] != digest(whole):
+            return None
+    except (yaml.YAMLError, UnicodeDecodeError, AttributeError, TypeError):
+        return None
+    return identity if whole.keys() >= {"data", "sde", "model", "parameterisation", "training"} else None

@@ -1,4 +1,4 @@
-"""On how many CPU threads a network is trained."""
+"""The number of CPU threads on which a network is trained."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
