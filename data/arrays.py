@@ -64,8 +64,9 @@ class Arrays(Data):
         fraction("test_fraction", test_fraction)
         at_least("seed", seed, 0, 0)
         labels = None if labels is None else str(labels)
-        source = open_file(path, "data.path", header, names_in(key) + ([] if labels is None else [labels]), labels)
-        values, names, table, notes = numbers_of(source, key, leave=labels, choice="data.key")
+        names = names_in(key) + ([] if labels is None else [labels])
+        source = open_file(path, "`path`", header, names, labels, header_key="`header`")
+        values, names, table, notes = numbers_of(source, key, leave=labels, choice="`key`")
         self._file, self._whole, self._header = source.file, key is None, header
         self._taken, self._content, where = names_in(key), sha256(source.file), source.where
         self._left = labels
@@ -140,7 +141,9 @@ class Arrays(Data):
         for each in (
             [[str(key) for key in keys]] if table else keys
         ):  # a table's columns at once, an archive's one by one
-            source = open_file(str(self._file), "data.path", self._header, [str(key) for key in keys])
+            source = open_file(
+                str(self._file), "data.path", self._header, [str(key) for key in keys], header_key="data.header"
+            )
             values, columns, _, _ = numbers_of(source, each, choice="data.condition")
             if values.ndim > 2:
                 raise ValueError(

@@ -50,17 +50,17 @@ def in_words(axes: str) -> str:
 def check_shape(values: np.ndarray, shape: list[int], axes: str | None, where: str) -> None:
     """Raises a ValueError unless examples (N, *) may be reshaped to the shape."""
     if len(shape) not in (1, 3) or min(shape) < 1:
-        raise ValueError(f"data.shape={list(shape)} must be [D] or [C,H,W]: type data.shape=[1,28,28]")
+        raise ValueError(f"`shape`={list(shape)} must be [D] or [C,H,W]: type `shape`=[1,28,28]")
     if math.prod(values.shape[1:]) != math.prod(shape):
         raise ValueError(
-            f"data.shape={list(shape)} has {math.prod(shape)} values, a row of {where} has "
+            f"`shape`={list(shape)} has {math.prod(shape)} values, a row of {where} has "
             f"{math.prod(values.shape[1:])} (the file's shape is {values.shape})"
         )
     if len(shape) == 3 and values.ndim == 4 and min(values.shape[1:]) > 1:
         raise ValueError(
-            f"data.shape={list(shape)} is not the shape {list(values.shape[1:])} of an example of {where}"
-            f"{f' with data.axes={axes}' if axes else ''}: leave data.shape out, and name the file's axes, "
-            f"data.axes=nhwc"
+            f"`shape`={list(shape)} is not the shape {list(values.shape[1:])} of an example of {where}"
+            f"{f' with `axes`={axes}' if axes else ''}: leave `shape` out, and name the file's axes, "
+            f"`axes`=nhwc"
         )
 
 
@@ -69,13 +69,12 @@ def ordered(values: np.ndarray, axes: str, where: str) -> np.ndarray:
     kept = next((order for order in ORDERS if sorted(order) == sorted(axes)), None)
     if kept is None:
         raise ValueError(
-            f"data.axes={axes} must be the letters of {', '.join(ORDERS)} in the file's order, n for the examples, c "
-            f"for channels or columns, h and w for height and width: type data.axes=nhwc"
+            f"`axes`={axes} must be the letters of {', '.join(ORDERS)} in the file's order, n for the examples, c "
+            f"for channels or columns, h and w for height and width: type `axes`=nhwc"
         )
     if len(axes) != values.ndim:
         raise ValueError(
-            f"data.axes={axes} is for files of {len(axes)} axes, {where} has the shape {values.shape}: type "
-            f"data.axes=null"
+            f"`axes`={axes} is for files of {len(axes)} axes, {where} has the shape {values.shape}: type `axes`=null"
         )
     values = values.transpose([axes.index(letter) for letter in kept])
     return values[:, None] if kept in ("n", "nhw") else values
@@ -101,7 +100,7 @@ def by_sizes(values: np.ndarray, where: str) -> str:
     if values.ndim <= 2:
         return ORDERS[values.ndim - 1]
     if values.ndim > 4:
-        raise ValueError(f"{where} has shape {shape}, more than four axes: type data.shape=[D] or [C,H,W]")
+        raise ValueError(f"{where} has shape {shape}, more than four axes: type `shape`=[D] or [C,H,W]")
     if values.ndim == 3:
         if shape[0] == shape[1] < shape[2]:
             refuse(where, shape, {"nhw": (shape[0], shape[1:]), "hwn": (shape[2], shape[:2])})
@@ -137,7 +136,7 @@ def signs(channels: int, sides: tuple[int, ...]) -> tuple[bool, bool, bool]:
 def refuse(where: str, shape: tuple[int, ...], readings: dict[str, tuple[int, tuple[int, ...]]]) -> None:
     """Raises the ValueError that names the readings of a shape."""
     said = [
-        f"data.axes={order} ({count} examples of {' x '.join(map(str, example))})"
+        f"`axes`={order} ({count} examples of {' x '.join(map(str, example))})"
         for order, (count, example) in readings.items()
     ]
     raise ValueError(

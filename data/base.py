@@ -252,10 +252,10 @@ def typed(key: str, names: list[str]) -> str:
 def at_least(key: str, value: float, bound: float, instead: float) -> None:
     """Raises a ValueError that names the key, the value, the bound and what to type unless value >= bound."""
     if not value >= bound:  # so written, a NaN is refused too
-        raise ValueError(f"data.{key}={value} must be at least {bound}: type data.{key}={instead}")
+        raise ValueError(f"`{key}`={value} must be at least {bound}: type `{key}`={instead}")
 
 
 def fraction(key: str, value: float) -> None:
     """Raises a ValueError unless the value lies strictly between 0 and 1."""
     if not 0 < value < 1:
-        raise ValueError(f"data.{key}={value} must lie strictly between 0 and 1: type data.{key}=0.1")
+        raise ValueError(f"`{key}`={value} must lie strictly between 0 and 1: type `{key}`=0.1")

@@ -38,6 +38,7 @@ class CsvTable:
         names: names that the user asks for, as evidence of a header.
         text: name or number of the column whose cells are kept as text, that of the labels; True for all columns.
         gaps: whether cells may be empty.
+        header_key: the config key of ``header``, for messages; None where no key sets it.
 
     Attributes:
         names: of the columns; their numbers where there is no header.
@@ -56,8 +57,9 @@ class CsvTable:
         names: list[str] | None = None,
         text: str | bool | None = None,
         gaps: bool = False,
+        header_key: str | None = None,
     ):
-        self.file, self.where = file, where
+        self.file, self.where, self.header_key = file, where, header_key
         self.cache: dict[int, tuple[np.ndarray, str, int | None]] = {}
         self.skipped, self.comments, sample, self.whole = self.opening()
         self.delimiter = delimiter_of(sample, self.whole)
@@ -226,8 +228,10 @@ class CsvTable:
             found = is_header(first, body, values, self.quotes(sample), asked, decimal)
             if found is None:
                 remedy = "give the columns names that are words, or those of the data"
-                if self.where.startswith("data."):
-                    remedy = "type data.header=true if it holds names, data.header=false if it is an example"
+                if self.header_key:
+                    remedy = (
+                        f"type {self.header_key}=true if it holds names, {self.header_key}=false if it is an example"
+                    )
                 raise ValueError(
                     f"{self.where}: the first row ({', '.join(first[:6])}) may hold the columns' names or an example: "
                     f"{remedy}"

@@ -92,12 +92,12 @@ def agree(name: str, first: Any, other_name: str, other: Any, wanted: Wanted) ->
     """Raises a ValueError unless a picture has the first one's colours, size and depth."""
     if wanted.channels == "auto" and other.colour != first.colour:
         raise ValueError(
-            f"{name} is {first.colour} and {other_name} is {other.colour}: type data.channels=rgb or data.channels=grey"
+            f"{name} is {first.colour} and {other_name} is {other.colour}: type `channels`=rgb or `channels`=grey"
         )
     if wanted.size is None and other.size != first.size:
         raise ValueError(
             f"{name} is {first.size[0]} x {first.size[1]} pixels and {other_name} is {other.size[0]} x "
-            f"{other.size[1]}: type data.size={min(*other.size, *first.size)} to crop and resize every image"
+            f"{other.size[1]}: type `size`={min(*other.size, *first.size)} to crop and resize every image"
         )
     if (other.top > 255) != (first.top > 255):
         raise ValueError(

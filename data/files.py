@@ -48,20 +48,23 @@ def open_file(
     names: list[str] | None = None,
     text: str | bool | None = None,
     gaps: bool = False,
+    header_key: str | None = None,
 ) -> Source:
     """The reader of a .npy, .npz, .csv or .parquet file.
 
     Arguments:
         path: the file.
         option: the key that the user typed the path for, such as data.path; it opens every error.
-        header, names, text, gaps: of a csv file; see :class:`scoresde.data.csv_table.CsvTable`.
+        header, names, text, gaps, header_key: of a csv file; see :class:`scoresde.data.csv_table.CsvTable`.
     """
     file = existing_file(path, option)
     where, suffix = f"{option}={file}", file.suffix.lower()
     if header not in ("auto", "named") and suffix != ".csv":
-        raise ValueError(f"data.header={str(header).lower()} is for .csv files, {file} is none: type data.header=auto")
+        raise ValueError(
+            f"{header_key}={str(header).lower()} is for .csv files, {file} is none: type {header_key}=auto"
+        )
     if suffix == ".csv":
-        return CsvTable(file, where, header, names, text, gaps)
+        return CsvTable(file, where, header, names, text, gaps, header_key)
     return ParquetTable(file, where) if suffix == ".parquet" else NumpyFile(file, where)
 
 
@@ -125,7 +128,9 @@ def columns_of(
         wrong = next(iter(faults))
         numeric = [name for j, name in enumerate(source.names) if name not in left and source.fault(j) is None]
         remedy = chosen_by(choice, numeric) if numeric else "no column of it is numeric"
-        remedy += "" if choice is None else f"; if it is a label, data.labels={source.names[wrong]}"
+        if choice is not None:
+            labels = "`labels`" if choice.startswith("`") else "data.labels"
+            remedy += f"; if it is a label, {labels}={source.names[wrong]}"
         raise ValueError(f"{source.where}: column {source.names[wrong]!r} is not numeric ({faults[wrong]}): {remedy}")
     values = source.numbers(columns)
     if values.dtype.kind == "f" and isinstance(source, CsvTable):

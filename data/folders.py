@@ -122,7 +122,7 @@ def walk(
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:
-        raise ValueError(f"data.path: the folder {folder} cannot be read ({error.strerror})") from error
+        raise ValueError(f"`path`: the folder {folder} cannot be read ({error.strerror})") from error
     for entry in entries:
         path, local = Path(entry.path), "/".join((*folders, entry.name))
         try:
@@ -214,12 +214,12 @@ def parts(files: list[File], tables: bool, split: str | None, test_split: str | 
         held_out = next(filter(None, found), [])
     if not training:
         raise ValueError(
-            f"data.path={folder} holds {listed(groups)} to be held out and nothing to train on: type "
-            f"data.split={next(iter(groups))} to train on it, or data.split=null if no name means a split"
+            f"`path`={folder} holds {listed(groups)} to be held out and nothing to train on: type "
+            f"`split`={next(iter(groups))} to train on it, or `split`=null if no name means a split"
         )
     if shared := set(training) & set(held_out):
         raise ValueError(
-            f"data.split={split} and data.test_split={test_split} both name {listed(sorted(shared))} in {folder}: type "
+            f"`split`={split} and `test_split`={test_split} both name {listed(sorted(shared))} in {folder}: type "
             f"names that have nothing in common"
         )
     notes = []
@@ -256,8 +256,8 @@ def folder_groups(files: list[File], asked: dict[str, str], folder: Path) -> tup
                 missing(key, name, sorted({each for file in files for each in file.folders}), folder)
         if depth is None:
             raise ValueError(
-                f"data.split={asked['split']} and data.test_split={asked['test_split']}: these folders of {folder} lie "
-                f"at different depths: name the folder that holds both in data.path"
+                f"`split`={asked['split']} and `test_split`={asked['test_split']}: these folders of {folder} lie "
+                f"at different depths: name the folder that holds both in `path`"
             )
     else:
         depth = split_depth(files, folder)
@@ -288,15 +288,15 @@ def table_groups(files: list[File], asked: dict[str, str], folder: Path) -> tupl
 def missing(key: str, name: str, names: list[str], folder: Path) -> None:
     holds = f"it holds {listed(names, 5)}" if names else "it holds no folders"
     raise ValueError(
-        f"data.{key}={name}: no file or subfolder of {folder} is called so; {holds}: type "
-        f"data.{key}={'NAME, the start of a name' if names else 'auto' if key == 'split' else 'null'}"
+        f"`{key}`={name}: no file or subfolder of {folder} is called so; {holds}: type "
+        f"`{key}`={'NAME, the start of a name' if names else 'auto' if key == 'split' else 'null'}"
     )
 
 
 def unclear(names: Collection[str], folder: Path) -> None:
     raise ValueError(
-        f"data.path={folder} holds {listed(names, 8)}, some of which are named like splits: type data.split=NAME "
-        f"and data.test_split=NAME to say which are, or data.split=null if none is"
+        f"`path`={folder} holds {listed(names, 8)}, some of which are named like splits: type `split`=NAME "
+        f"and `test_split`=NAME to say which are, or `split`=null if none is"
     )
 
 

@@ -35,9 +35,14 @@ class Gaussian(Synthetic):
     ):
         dim = len(covariance)
         if dim < 1 or any(len(row) != dim for row in covariance):
-            raise ValueError(f"`covariance`={covariance} must be D rows of D numbers: type [[1.0,0.8],[0.8,1.0]]")
+            raise ValueError(
+                f"`covariance`={covariance} must be D rows of D numbers: type `covariance`=[[1.0,0.8],[0.8,1.0]]"
+            )
         if mean is not None and len(mean) != dim:
-            raise ValueError(f"`mean`={mean} must have {dim} numbers, one for each row of `covariance`")
+            zeros = "[" + ",".join(["0.0"] * dim) + "]"
+            raise ValueError(
+                f"`mean`={mean} must have {dim} numbers, one for each row of `covariance`: type `mean`={zeros}"
+            )
         self.mean = torch.tensor(mean or [0.0] * dim, dtype=torch.float64)
         self.covariance = torch.tensor(covariance, dtype=torch.float64)
         root, failed = torch.linalg.cholesky_ex(self.covariance)

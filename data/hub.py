@@ -38,8 +38,8 @@ def from_hub(
     except Exception as error:  # the Hub, the network and the data set's files each have errors of their own
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise FileNotFoundError(
-            f"data.path={name} is neither a folder ({Path(name).absolute()}) nor could it be had from the Hub: "
-            f"{reason}; type data.path=FOLDER, a folder with a copy of its parquet files, or come back with a network "
+            f"`path`={name} is neither a folder ({Path(name).absolute()}) nor could it be had from the Hub: "
+            f"{reason}; type `path`=FOLDER, a folder with a copy of its parquet files, or come back with a network "
             f"(and logged in, where the Hub asks for terms to be accepted). Samples of a checkpoint need no data: "
             f"data=unseen data.shape=[3,32,32]"
         ) from error
@@ -51,9 +51,9 @@ def from_hub(
     held_out = next(found, None) if test_split is None else there.get(test_split.lower())
     for key, part, asked in (("split", training, split), ("test_split", held_out, test_split)):
         if part is None and asked is not None:
-            raise ValueError(f"data.{key}={asked}: {name} has no such split, it has {', '.join(splits)}")
+            raise ValueError(f"`{key}`={asked}: {name} has no such split, it has {', '.join(splits)}")
     if training == held_out:
-        raise ValueError(f"data.split={split} and data.test_split={test_split} are the same: type another name")
+        raise ValueError(f"`split`={split} and `test_split`={test_split} are the same: type another name")
     notes = [f"trained on: {training}"] + ([f"held out: {held_out}"] if held_out else [])
     left = [each for each in splits if each not in (training, held_out)]
     notes += [f"left out: {listed(left)}"] if left else []
@@ -61,12 +61,12 @@ def from_hub(
     def encoded(part: str) -> Encoded:
         rows = splits[part]
         holds_images = [key for key, feature in rows.features.items() if isinstance(feature, datasets.Image)]
-        chosen = image_column(column, holds_images, rows.column_names, f"data.path={name}")
-        named = label_column(labels, rows.column_names, f"data.path={name}")
+        chosen = image_column(column, holds_images, rows.column_names, f"`path`={name}")
+        named = label_column(labels, rows.column_names, f"`path`={name}")
         known = None
         if named is not None:
             values = rows.select_columns(named).with_format("arrow")[:][named]
-            known, reason = classes([values], named, labels is not None, f"data.path={name}")
+            known, reason = classes([values], named, labels is not None, f"`path`={name}")
             note = f"classes: the column {named}" if known is not None else f"no classes: {reason}"
             if note not in notes:
                 notes.append(note)
@@ -79,9 +79,9 @@ def from_hub(
                 block.clear()
                 block[k] = rows[1000 * k : 1000 * (k + 1)][chosen].to_pylist()
             cell = block[k][j]
-            where = f"data.path={name}: row {i} of {part} ({cell['path'] or chosen})" if cell else ""
+            where = f"`path`={name}: row {i} of {part} ({cell['path'] or chosen})" if cell else ""
             if cell is None or (cell["bytes"] is None and cell["path"] is None):
-                raise ValueError(f"data.path={name}: row {i} of {part} holds no bytes of an image: leave it out")
+                raise ValueError(f"`path`={name}: row {i} of {part} holds no bytes of an image: leave it out")
             content = Path(cell["path"]).read_bytes() if cell["bytes"] is None else cell["bytes"]
             return where, content, None
 

@@ -111,7 +111,7 @@ class Images(Data):
         if folder.exists():
             train, test, self._content, notes = from_files(folder, split, test_split, column, labels)
         elif path.startswith((".", "/", "~")) or path.count("/") > 1 or looks_like_a_file(folder):
-            raise FileNotFoundError(f"data.path={path}: there is no folder {folder}")
+            raise FileNotFoundError(f"`path`={path}: there is no folder {folder}")
         else:
             train, test, self._content, notes = from_hub(path, subset, split, test_split, column, labels)
 
@@ -184,7 +184,7 @@ def from_files(
         the training images; the held-out ones if they have files of their own; a hash of all these files; and what was
         understood and left out, a clause each.
     """
-    where = f"data.path={folder}"
+    where = f"`path`={folder}"
     found = listing(folder, suffixes)
     tables = bool(found.tables)
     if tables and found.pictures:
@@ -197,7 +197,7 @@ def from_files(
         )
     if labels is not None and not tables:
         raise ValueError(
-            f"data.labels={labels}: {where} holds image files, whose classes are their subfolders: leave it out"
+            f"`labels`={labels}: {where} holds image files, whose classes are their subfolders: leave it out"
         )
     two = parts(found.tables if tables else found.pictures, tables, split, test_split, folder)
     if tables:

@@ -32,7 +32,7 @@ def read_labels(source: Source, name: str, count: int) -> tuple[np.ndarray, list
     Raises:
         ValueError: with data.labels and the file.
     """
-    said = f"data.labels={name}"
+    said = f"`labels`={name}"
     if not source.table and source.single:
         raise ValueError(f"{said}: {source.file} holds one array without a name; save x and labels as an .npz")
     if source.names.count(name) != 1:

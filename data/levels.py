@@ -15,21 +15,22 @@ def as_levels(values: np.ndarray, levels: int | None, where: str, points: bool =
     values = values.astype(np.uint8) if values.dtype.kind == "b" else values
     if levels is None:
         return values
+    key = "data.levels" if points else "`levels`"
     if not 2 <= levels <= 65536:
-        raise ValueError(f"data.levels={levels} must be in 2 ... 65536: type data.levels=256")
+        raise ValueError(f"{key}={levels} must be in 2 ... 65536: type {key}=256")
     own = f"give points of whole numbers 0 ... {levels - 1}, as the data are"
     if values.dtype.kind == "f" and not (whole := values == np.floor(values)).all():
         raise ValueError(
-            f"{where} holds {values[~whole][0]}, data.levels={levels} allows integers only: "
-            + (own if points else "type data.levels=null to take the values as continuous")
+            f"{where} holds {values[~whole][0]}, {key}={levels} allows integers only: "
+            + (own if points else f"type {key}=null to take the values as continuous")
         )
     low, high = values.min(), values.max()
     if low < 0 or high > levels - 1:
         remedy = "shift the values to start at 0"
         if low >= 0:
-            remedy = f"type data.levels={int(high) + 1 if high < 65536 else 'null to take the values as continuous'}"
+            remedy = f"type {key}={int(high) + 1 if high < 65536 else 'null to take the values as continuous'}"
         raise ValueError(
-            f"{where} holds values {low} ... {high}, data.levels={levels} allows 0 ... {levels - 1}: "
+            f"{where} holds values {low} ... {high}, {key}={levels} allows 0 ... {levels - 1}: "
             + (own if points else remedy)
         )
     return values

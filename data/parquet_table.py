@@ -23,7 +23,7 @@ class ParquetTable:
     table = named = True
 
     def __init__(self, file: Path, where: str):
-        self.file, self.where, parquet = file, where, import_parquet(where)
+        self.file, self.where, parquet = file, where, import_parquet()
         import pyarrow
 
         try:
@@ -136,11 +136,11 @@ def index_of(schema) -> set[str]:
     return found | {name for name in index if isinstance(name, str)}
 
 
-def import_parquet(where: str) -> ModuleType:
+def import_parquet() -> ModuleType:
     """The module pyarrow.parquet, or an error that says how to install it."""
     try:
         import pyarrow.parquet
 
         return pyarrow.parquet
     except ImportError as error:
-        raise ImportError(f"{where}: reading parquet needs pyarrow: pip install -e .[images]") from error
+        raise ImportError("reading parquet needs pyarrow: pip install -e .[images]") from error

@@ -204,13 +204,13 @@ def read(opened: Opened, number: int, wanted: Wanted, done: Counter, single: boo
                 raise EOFError(f"it has {image.n_frames} pages and stands for one example")
     if top > 255 and wanted.levels is None:
         raise ValueError(
-            f"{name} has more than 8 bits a channel, values up to {top}: type data.levels={min(top + 1, 2**16)} to "
+            f"{name} has more than 8 bits a channel, values up to {top}: type `levels`={min(top + 1, 2**16)} to "
             f"keep them, or convert it to 8 bits"
         )
     if top <= 255 and wanted.levels is not None and wanted.levels > 256:
         raise ValueError(
-            f"data.levels={wanted.levels} is for pictures of more than 8 bits a channel, and {name} has values up to "
-            f"{top}: type data.levels=null"
+            f"`levels`={wanted.levels} is for pictures of more than 8 bits a channel, and {name} has values up to "
+            f"{top}: type `levels`=null"
         )
     own = wanted.levels not in (None, 256)  # the file's numbers, which PIL would spread over 0 ... 255
 
@@ -220,8 +220,8 @@ def read(opened: Opened, number: int, wanted: Wanted, done: Counter, single: boo
         palette = image.mode in ("P", "PA")
         if palette and own:
             raise ValueError(
-                f"data.levels={wanted.levels}: the numbers of {name} are places in a palette of colours: save it as "
-                f"grey or rgb, or type data.levels=null"
+                f"`levels`={wanted.levels}: the numbers of {name} are places in a palette of colours: save it as "
+                f"grey or rgb, or type `levels`=null"
             )
         with naming(name):
             image = upright(image, done)
@@ -308,8 +308,7 @@ def centre(size: tuple[int, int], shape: Any, name: str) -> tuple[int, int, int,
     height, width = shape
     if size[0] < width or size[1] < height:
         raise ValueError(
-            f"data.crop={[height, width]}: {name} has {size[1]} x {size[0]} pixels: type a smaller data.crop, "
-            f"or leave it out"
+            f"`crop`={[height, width]}: {name} has {size[1]} x {size[0]} pixels: type a smaller `crop`, or leave it out"
         )
     left, top = (size[0] - width) // 2, (size[1] - height) // 2
     return left, top, left + width, top + height
@@ -522,8 +521,8 @@ def fits(values: np.ndarray, levels: int, name: str) -> None:
         wrong = low if low < 0 else high
         remedy = "save all as one array for data=arrays"
         if low >= 0 and high < 2**16:
-            remedy = f"type data.levels={2 ** math.ceil(math.log2(high + 1))}" + " or null" * (high < 256)
-        raise ValueError(f"{name} holds the value {wrong}, data.levels={levels} allows 0 ... {levels - 1}: {remedy}")
+            remedy = f"type `levels`={2 ** math.ceil(math.log2(high + 1))}" + " or null" * (high < 256)
+        raise ValueError(f"{name} holds the value {wrong}, `levels`={levels} allows 0 ... {levels - 1}: {remedy}")
 
 
 def recoloured(values: np.ndarray, channels: str) -> np.ndarray:

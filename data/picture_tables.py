@@ -24,7 +24,7 @@ def from_tables(files: list[File], column: str | None, labels: str | None, where
     Returns:
         the pictures, and what was left out, a clause each.
     """
-    pyarrow = import_arrow(where)
+    pyarrow = import_arrow()
     schema = schema_of(files[0], where)
     named = label_column(labels, schema.names, where)
     column = image_column(column, [f.name for f in schema if holds_pictures(f.type)], schema.names, where)
@@ -83,18 +83,18 @@ def from_tables(files: list[File], column: str | None, labels: str | None, where
     return Encoded(count, read, known, len(files)), notes
 
 
-def import_arrow(where: str) -> Any:
+def import_arrow() -> Any:
     """Returns the module pyarrow with its parquet files, or raises an ImportError that says where to get it."""
     try:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
-        raise ImportError(f"{where}: reading parquet needs pyarrow: pip install -e .[images]") from error
+        raise ImportError("reading parquet needs pyarrow: pip install -e .[images]") from error
     return pyarrow
 
 
 def schema_of(file: File, where: str) -> Any:
-    pyarrow = import_arrow(where)
+    pyarrow = import_arrow()
     try:
         return pyarrow.parquet.read_schema(file.path)
     except (pyarrow.ArrowException, OSError) as error:
@@ -120,7 +120,7 @@ def label_column(labels: str | None, names: list[str], where: str) -> str | None
     if labels is None:
         return "label" if "label" in names else None
     if labels not in names:
-        raise ValueError(f"data.labels={labels}: {where} has no such column, it has {listed(names, 50)}")
+        raise ValueError(f"`labels`={labels}: {where} has no such column, it has {listed(names, 50)}")
     return labels
 
 
@@ -147,13 +147,13 @@ def classes(columns: list[Any], name: str, asked: bool, where: str) -> tuple[np.
         total = sum(map(len, columns))
         reason = f"{missing} of {total} rows have nothing in the column {name}"
         if asked:
-            raise ValueError(f"data.labels={name}: {reason} of {where}: leave those rows out")
+            raise ValueError(f"`labels`={name}: {reason} of {where}: leave those rows out")
         return None, reason
     kinds = {part.dtype.kind for part in parts if part is not None}
     if any(part is None for part in parts) or len(kinds) > 1:
         if asked:
             raise ValueError(
-                f"data.labels={name}: this column of {where} holds neither whole numbers nor truths nor words: name a "
+                f"`labels`={name}: this column of {where} holds neither whole numbers nor truths nor words: name a "
                 f"column that does"
             )
         return None, f"the column {name} holds neither whole numbers nor truths nor words"
@@ -194,10 +194,10 @@ def class_values(column: Any) -> np.ndarray | None:
 def image_column(column: str | None, holds_images: list[str], names: list[str], where: str) -> str:
     """Returns the column of images: the one asked for, or the only one there is."""
     if column is not None and column not in names:
-        raise ValueError(f"data.column={column}: {where} has the columns {', '.join(names)}: type one of them")
+        raise ValueError(f"`column`={column}: {where} has the columns {', '.join(names)}: type one of them")
     if column is not None and column not in holds_images:
-        raise ValueError(f"data.column={column} of {where} holds no images; those that do: {holds_images or 'none'}")
+        raise ValueError(f"`column`={column} of {where} holds no images; those that do: {holds_images or 'none'}")
     if column is None and len(holds_images) != 1:
         found = f"the columns {', '.join(holds_images)} hold images" if holds_images else "no column holds images"
-        raise ValueError(f"{where}: {found} (of {', '.join(names)}): type data.column=NAME")
+        raise ValueError(f"{where}: {found} (of {', '.join(names)}): type `column`=NAME")
     return column or holds_images[0]

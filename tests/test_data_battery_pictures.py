@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from scoresde.conf.schema import build
 from scoresde.data import Images
 from scoresde.data.picture import Opened, resized
 
@@ -243,7 +244,7 @@ def test_held_out_is_what_lies_there(tmp_path):
 
 def fails(message, path, **keys):
     with pytest.raises(ValueError, match=message) as caught:
-        Images(path, **keys)
+        build({"_target_": "data.Images", "path": path} | keys, "data")
     assert "\n" not in str(caught.value)
 
 

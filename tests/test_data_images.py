@@ -11,6 +11,7 @@ import torch
 import scoresde.data.images
 from scoresde.conf.assemble import build_data, settle
 from scoresde.conf.identity import identity_of
+from scoresde.conf.schema import build
 from scoresde.data import Images
 from scoresde.data.hub import reachable
 from scoresde.data.order import order
@@ -64,7 +65,7 @@ def channels_first(images):
 
 def fails(message, path, kind=ValueError, **arguments):
     with pytest.raises(kind, match=message) as caught:
-        Images(path=path, **arguments)
+        build({"_target_": "data.Images", "path": path} | arguments, "data")
     assert "\n" not in str(caught.value)
 
 

@@ -8,11 +8,17 @@ import numpy as np
 import pytest
 import torch
 
+from scoresde.conf.schema import build
 from scoresde.data import Arrays, Condition, Conditional
 from scoresde.tasks.conditions import as_written
 
 COUNT = 40
 X = np.random.default_rng(0).normal(size=(COUNT, 3))
+
+
+def built(path, **keys):
+    """The data of a configuration, whose errors name its keys in full."""
+    return build({"_target_": "data.Arrays", "path": path} | keys, "data")
 
 
 def npz(folder, y):
@@ -176,7 +182,7 @@ def test_a_file_asks_for_odd_labels(case, suffix, tmp_path):
 def test_what_is_no_label_names_the_key_and_the_file(kind, y, says, tmp_path):
     path = WRITERS[kind](tmp_path, y)
     with pytest.raises(ValueError, match=says) as caught:
-        Arrays(path, labels="y")
+        built(path, labels="y")
     assert str(caught.value).startswith("data.labels=y") and path in str(caught.value)
     assert "\n" not in str(caught.value)
 
