@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from scoresde.data.picture import Opened, Wanted, quiet, read
+from scoresde.data.picture import Wanted, read
+from scoresde.data.picture_file import Opened
+from scoresde.data.pillow import quiet
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,10 @@ from scoresde.data.encoded import Encoded, decode
 from scoresde.data.files import sha256
 from scoresde.data.folders import File, classes, counted, listed, listing, once, parts
 from scoresde.data.hub import from_hub
-from scoresde.data.picture import MODES, TIFF, Opened, Wanted, quiet, suffixes
+from scoresde.data.picture import MODES, Wanted
+from scoresde.data.picture_file import TIFF, Opened
 from scoresde.data.picture_tables import from_tables
+from scoresde.data.pillow import quiet, suffixes
 
 
 class Images(Data):

@@ -14,7 +14,8 @@ import torch
 
 from scoresde.conf.schema import build
 from scoresde.data import Images
-from scoresde.data.picture import Opened, resized
+from scoresde.data.picture_file import Opened
+from scoresde.data.picture_size import resized
 
 Image = pytest.importorskip("PIL.Image")
 arrow = pytest.importorskip("pyarrow")
