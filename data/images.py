@@ -96,18 +96,11 @@ class Images(Data):
     ):
         if path is None:
             raise ValueError("`path` is not set: type `path`=FOLDER or a name on the Hub, `path`=ylecun/mnist")
-        if channels not in ("auto", *MODES):
-            raise ValueError(f"`channels`={channels} must be auto, rgb or grey: type `channels`=auto")
         fraction("test_fraction", test_fraction)
         at_least("seed", seed, 0, 0)
         if limit is not None:
             at_least("limit", limit, 1, 1000)
-        if levels is not None and not 2 <= levels <= 65536:
-            raise ValueError(f"`levels`={levels} must be in 2 ... 65536: type `levels`=65536 for 16 bits a channel")
-        size, crop = ((side, side) if isinstance(side, int) else side for side in (size, crop))
-        for key, sides in (("size", size), ("crop", crop)):
-            if sides is not None and (len(sides) != 2 or min(sides) < 1):
-                raise ValueError(f"`{key}`={sides} must be one side or [height,width], at least 1: type `{key}`=32")
+        wanted = wanted_of(channels, crop, size, levels)
 
         folder = Path(path).expanduser().absolute()
         if folder.exists():
@@ -116,52 +109,98 @@ class Images(Data):
             raise FileNotFoundError(f"`path`={path}: there is no folder {folder}")
         else:
             train, test, self._content, notes = from_hub(path, subset, split, test_split, column, labels)
-
         files = train.files + (0 if test is None else test.files)
         total = train.count + (0 if test is None else test.count)
-        rng = np.random.default_rng(seed)
-        rows = rng.permutation(train.count)
-        if test is None:
-            if train.count < 2:
-                raise ValueError(
-                    f"`path`={path} holds {train.count} image: one to train on and one to hold out are the least"
-                )
-            held_out = min(max(1, round(train.count * test_fraction)), train.count - 1)
-            test, rows, test_rows = train, rows[held_out:], rows[:held_out]
-        else:
-            test_rows = rng.permutation(test.count)
-        rows, test_rows = np.sort(rows[:limit]), np.sort(test_rows[:limit])  # files are read fastest in their order
 
-        known = (None, None)
-        for part, name in ((train, "training"), (test, "held-out")):
-            if part.labels is not None and part.labels.dtype.kind == "i" and (part.labels < 0).all():
-                notes.append(f"the {name} images' labels are withheld (all {part.labels[0]})")
-                train, test = replace(train, labels=None), replace(test, labels=None)
-        if train.labels is not None and test.labels is not None and train.labels.dtype.kind == test.labels.dtype.kind:
-            picked = train.labels[rows], test.labels[test_rows]
-            if train.labels.dtype.kind == "U":
-                words, numbers = np.unique(np.concatenate(picked), return_inverse=True)
-                self.class_names, picked = words.tolist(), np.split(numbers.astype(np.int64), [len(rows)])
-            known = map(torch.from_numpy, picked)
-        elif train.labels is not None or test.labels is not None:
-            notes.append("no classes: the training and the held-out images do not both have some of one kind")
+        test, rows, test_rows = drawn_rows(train, test, test_fraction, limit, seed, path)
+        train, test, withheld = without_withheld(train, test)
+        labels_of_parts, self.class_names, unlike = labels_of(train, test, rows, test_rows)
         images = [(train, int(i)) for i in rows] + [(test, int(i)) for i in test_rows]
-        wanted = Wanted(channels, crop, size, levels)
-        shown = [self._content, split, test_split, column, size, crop, channels, test_fraction, limit, seed, levels]
-        pixels, done = decoded_once(cache, json.dumps(shown), lambda: decode(images, wanted))
+        crop, size = wanted.crop, wanted.size
+        key = [self._content, split, test_split, column, size, crop, channels, test_fraction, limit, seed, levels]
+        pixels, done = decoded_once(cache, json.dumps(key), lambda: decode(images, wanted))
         pixels = torch.from_numpy(pixels)
         levels = levels or 256
-        super().__init__(pixels[: len(rows)], pixels[len(rows) :], levels / 2, levels / 2, levels, *known)
+        super().__init__(pixels[: len(rows)], pixels[len(rows) :], levels / 2, levels / 2, levels, *labels_of_parts)
         self.flip = flip
         part = f"{len(images)} of " * (len(images) < total)
         taken = part + counted(total, f"{'grey' if pixels.shape[1] == 1 else 'rgb'} image")
         whole = f"{taken} of {pixels.shape[3]} x {pixels.shape[2]} pixels"
         if levels != 256:
             done = [f"values {int(pixels.min())} ... {int(pixels.max())} of {levels} levels", *done]
-        self.notes = (f"{whole} from {counted(files, 'file')}", *notes, *done, *copies(self.train, self.test))
+        notes = [*notes, *withheld, *unlike, *done, *copies(self.train, self.test)]
+        self.notes = (f"{whole} from {counted(files, 'file')}", *notes)
 
     def fingerprint(self) -> str:
         return self._content
+
+
+def wanted_of(channels: str, crop: int | list[int] | None, size: int | list[int] | None, levels: int | None) -> Wanted:
+    """Checks the keys and returns what pictures are converted to, with ``crop`` and ``size`` as [height, width]."""
+    if channels not in ("auto", *MODES):
+        raise ValueError(f"`channels`={channels} must be auto, rgb or grey: type `channels`=auto")
+    if levels is not None and not 2 <= levels <= 65536:
+        raise ValueError(f"`levels`={levels} must be in 2 ... 65536: type `levels`=65536 for 16 bits a channel")
+    size, crop = ((side, side) if isinstance(side, int) else side for side in (size, crop))
+    for key, sides in (("size", size), ("crop", crop)):
+        if sides is not None and (len(sides) != 2 or min(sides) < 1):
+            raise ValueError(f"`{key}`={sides} must be one side or [height,width], at least 1: type `{key}`=32")
+    return Wanted(channels, crop, size, levels)
+
+
+def drawn_rows(
+    train: Encoded, test: Encoded | None, test_fraction: float, limit: int | None, seed: int, path: str
+) -> tuple[Encoded, np.ndarray, np.ndarray]:
+    """Draws which pictures are trained on and which are held out.
+
+    Arguments:
+        test: the held-out pictures; None to hold out a part of the training pictures.
+        limit: the largest number of each part; None for all.
+        path: as the user typed it, for the error.
+
+    Returns:
+        the source of the held-out pictures, and the numbers of the pictures of each part in ascending order, in which
+        files are read fastest.
+    """
+    rng = np.random.default_rng(seed)
+    rows = rng.permutation(train.count)
+    if test is None:
+        if train.count < 2:
+            raise ValueError(
+                f"`path`={path} holds {train.count} image: one to train on and one to hold out are the least"
+            )
+        held_out = min(max(1, round(train.count * test_fraction)), train.count - 1)
+        test, rows, test_rows = train, rows[held_out:], rows[:held_out]
+    else:
+        test_rows = rng.permutation(test.count)
+    return test, np.sort(rows[:limit]), np.sort(test_rows[:limit])
+
+
+def without_withheld(train: Encoded, test: Encoded) -> tuple[Encoded, Encoded, list[str]]:
+    """Returns both parts, without labels where all of one part's are negative, which marks withheld ones; and notes."""
+    notes = []
+    for part, name in ((train, "training"), (test, "held-out")):
+        if part.labels is not None and part.labels.dtype.kind == "i" and (part.labels < 0).all():
+            notes.append(f"the {name} images' labels are withheld (all {part.labels[0]})")
+            train, test = replace(train, labels=None), replace(test, labels=None)
+    return train, test, notes
+
+
+def labels_of(
+    train: Encoded, test: Encoded, rows: np.ndarray, test_rows: np.ndarray
+) -> tuple[tuple[Tensor | None, Tensor | None], list[str] | None, list[str]]:
+    """Returns the class labels of the chosen pictures of both parts, the names of classes that are words, and notes."""
+    if train.labels is not None and test.labels is not None and train.labels.dtype.kind == test.labels.dtype.kind:
+        picked, names = [train.labels[rows], test.labels[test_rows]], None
+        if train.labels.dtype.kind == "U":
+            words, numbers = np.unique(np.concatenate(picked), return_inverse=True)
+            names, picked = words.tolist(), np.split(numbers.astype(np.int64), [len(rows)])
+        train_labels, test_labels = (torch.from_numpy(each) for each in picked)
+        return (train_labels, test_labels), names, []
+    notes = []
+    if train.labels is not None or test.labels is not None:
+        notes = ["no classes: the training and the held-out images do not both have some of one kind"]
+    return (None, None), None, notes
 
 
 def looks_like_a_file(path: Path) -> bool:

@@ -1,6 +1,7 @@
 """Pictures in the cells of parquet files, and the classes beside them."""
 
 from bisect import bisect_right
+from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
@@ -17,35 +18,85 @@ def from_tables(files: list[File], column: str | None, labels: str | None, where
 
     Arguments:
         files: parquet files with the same columns.
-        column: that of pictures, bytes or a pair {bytes, path}; None for the only one there is.
-        labels: that of classes; None for the one called label, where it holds classes.
+        column: the column of pictures, bytes or a pair {bytes, path}; None for the only one there is.
+        labels: the column of classes; None for the one called label, where it holds classes.
         where: what the user typed, for messages.
 
     Returns:
         the pictures, and what was left out, a clause each.
     """
-    pyarrow = import_arrow()
     schema = schema_of(files[0], where)
     named = label_column(labels, schema.names, where)
     column = image_column(column, [f.name for f in schema if holds_pictures(f.type)], schema.names, where)
     wanted = list(dict.fromkeys([column, *([named] if named else [])]))
-    tables = []
-    for file in files:
-        lacking = [name for name in wanted if name not in schema_of(file, where).names]
-        if lacking:
-            raise ValueError(f"{where}: {file.local} has no column {lacking[0]!r}, and {files[0].local} has one")
-        try:
-            stored = pyarrow.parquet.ParquetFile(file.path)
-            pieces = [stored.read_row_group(k, columns=wanted) for k in range(stored.num_row_groups)]
-            tables.append(pyarrow.concat_tables([stored.schema_arrow.empty_table().select(wanted), *pieces]))
-        except (pyarrow.ArrowException, OSError) as error:
-            raise ValueError(
-                f"{where}: {file.local} is not a parquet file, or a damaged one ({reason_of(error)})"
-            ) from error
+    tables = [columns_of(file, wanted, files[0], where) for file in files]
     count = sum(map(len, tables))
     if count == 0:
         raise ValueError(f"{where}: {files[0].local} holds no rows")
+    cells = cells_of(files, tables, column, where)
 
+    found, notes = None, []
+    if named is not None:
+        found, reason = classes([table[named] for table in tables], named, labels is not None, where)
+        notes.append(f"classes: the column {named}" if found is not None else f"no classes: {reason}")
+    others = [name for name in schema.names if name not in wanted]
+    if others:
+        notes.append(f"{counted(len(others), 'other column')} left out ({listed(others)})")
+    return Encoded(count, cells, found, len(files)), notes
+
+
+def columns_of(file: File, wanted: list[str], first: File, where: str) -> Any:
+    """Returns some columns of a file as a table of pyarrow; ``first`` is the file that has them, for the error."""
+    pyarrow = import_arrow()
+    lacking = [name for name in wanted if name not in schema_of(file, where).names]
+    if lacking:
+        raise ValueError(f"{where}: {file.local} has no column {lacking[0]!r}, and {first.local} has one")
+    try:
+        stored = pyarrow.parquet.ParquetFile(file.path)
+        pieces = [stored.read_row_group(k, columns=wanted) for k in range(stored.num_row_groups)]
+        return pyarrow.concat_tables([stored.schema_arrow.empty_table().select(wanted), *pieces])
+    except (pyarrow.ArrowException, OSError) as error:
+        raise ValueError(
+            f"{where}: {file.local} is not a parquet file, or a damaged one ({reason_of(error)})"
+        ) from error
+
+
+@dataclass(frozen=True)
+class Cells:
+    """The cells of a column of pictures; called with a row's number, gives the cell's name and bytes.
+
+    Attributes:
+        column: the column's name.
+        where: what the user typed, for messages.
+        chunks: the cells' bytes, in pieces.
+        paths: the cells' paths, piece by piece; None where they have none.
+        origins: the file of each piece, and the row there with which it begins.
+        starts: the number of the first row of each piece, all files counted, and of the end.
+    """
+
+    column: str
+    where: str
+    chunks: list[Any]
+    paths: list[Any]
+    origins: list[tuple[str, int]]
+    starts: list[int]
+
+    def __call__(self, i: int) -> tuple[str, Any, None]:
+        k = bisect_right(self.starts, i) - 1
+        j = i - self.starts[k]
+        cell, path = self.chunks[k][j], None if self.paths[k] is None else self.paths[k][j].as_py()
+        table, row = self.origins[k]
+        name = f"{self.where}: row {row + j} of {table} ({path or self.column})"
+        if not cell.is_valid:
+            raise ValueError(
+                f"{name}: row {row + j} of column {self.column!r} holds no bytes of an image: leave it out"
+            )
+        return name, cell.as_buffer(), None
+
+
+def cells_of(files: list[File], tables: list[Any], column: str, where: str) -> Cells:
+    """Returns the cells of a column of pictures, of all files; ``tables`` are the files' contents."""
+    pyarrow = import_arrow()
     chunks, paths, origins = [], [], []
     for file, table in zip(files, tables):
         if not holds_pictures(table.schema.field(column).type):
@@ -61,26 +112,7 @@ def from_tables(files: list[File], column: str | None, labels: str | None, where
             paths.append(chunk.field("path") if pair and chunk.type.get_field_index("path") >= 0 else None)
             origins.append((file.local, row))
             row += len(chunk)
-    starts = list(accumulate(map(len, chunks), initial=0))
-
-    def read(i: int) -> tuple[str, Any, None]:
-        k = bisect_right(starts, i) - 1
-        j = i - starts[k]
-        cell, path = chunks[k][j], None if paths[k] is None else paths[k][j].as_py()
-        table, row = origins[k]
-        name = f"{where}: row {row + j} of {table} ({path or column})"
-        if not cell.is_valid:
-            raise ValueError(f"{name}: row {row + j} of column {column!r} holds no bytes of an image: leave it out")
-        return name, cell.as_buffer(), None
-
-    known, notes = None, []
-    if named is not None:
-        known, reason = classes([table[named] for table in tables], named, labels is not None, where)
-        notes.append(f"classes: the column {named}" if known is not None else f"no classes: {reason}")
-    others = [name for name in schema.names if name not in wanted]
-    if others:
-        notes.append(f"{counted(len(others), 'other column')} left out ({listed(others)})")
-    return Encoded(count, read, known, len(files)), notes
+    return Cells(column, where, chunks, paths, origins, list(accumulate(map(len, chunks), initial=0)))
 
 
 def import_arrow() -> Any:

@@ -31,7 +31,7 @@ def suffixes() -> frozenset[str]:
 
 @contextmanager
 def quiet() -> Iterator[list]:
-    """Collects PIL's warnings and lifts its limit on sizes; :func:`scoresde.data.picture_size.plausible` replaces that."""
+    """Collects PIL's warnings and lifts its limit on sizes, which :func:`.picture_size.plausible` replaces."""
     Image, _ = pillow()
     limit, log = Image.MAX_IMAGE_PIXELS, logging.getLogger("PIL")
     Image.MAX_IMAGE_PIXELS, level = None, log.level
