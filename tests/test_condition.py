@@ -698,7 +698,7 @@ def test_guidance_by_a_classifier_reads_under_another_sde():
         (("data=mixture", "data.condition=labels", "training/loss=explicit"), "training/loss=explicit compares"),
         (("data=moons", "data.condition=labels", "task=overfitting"), "takes none of p"),
         (("data=moons", "data.condition=labels", "task=elbo"), "takes none of p"),
-        (("data=moons", "task=train_classifier", "condition=1"), "trained on all labels"),
+        (("data=moons", "task=train_classifier", "condition=1"), "names one label, and a classifier is trained on all"),
         (("data=moons", "data.condition=labels", "model.condition=0"), "model.condition=0 is not the length of y, 3"),
         (("data=moons", "data.condition=[0]", "condition={0:[1,2]}"), "must give each name one number"),
         (("data=moons", "data.condition=labels", "training.drop=1"), r"training.drop=1.0 must lie in \[0, 1\)"),
