@@ -7,6 +7,8 @@ number with leading zeros, such as ``007``, is a code and no number either.
 import re
 from decimal import Decimal
 
+import numpy as np
+
 MISSING = {"", "na", "n/a", "<na>", "null", "none", "nan"}  # cells, in lower case, that mean "no value"
 POINT = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 COMMA = re.compile(r"[+-]?(?:[0-9]+,?[0-9]*|,[0-9]+)(?:[eE][+-]?[0-9]+)?")
@@ -58,6 +60,29 @@ def mark_of(cells: list[str], delimiter: str) -> str | None:
     plain = [cell for cell in filled if "," not in cell]
     smaller = bool(plain) and all(abs(number(cell, ",")) < 1000 for cell in plain)
     return None if delimiter == "," or smaller else ","
+
+
+def may_mark_thousands(values: np.ndarray) -> bool:
+    """Returns whether the points in a column may mark thousands, by its values (N,): 950, 1.020, 870 are whole numbers.
+
+    Whatever writes 950 for 950.000 writes 1.02 for 1.020. So points mark thousands where each is followed by three
+    digits, some of which end in 0 (:func:`written_as_thousands`), and stands among whole numbers below 1000 that reach
+    above it. They mark decimals where thousands would leave a gap of a factor 10, and the whole numbers reach little
+    further than the others: 1.250, 2.500, 3.
+    """
+    values = np.abs(values[np.isfinite(values)])
+    marked = values != np.floor(values)
+    if marked.all() or not marked.any():
+        return False
+    whole = values[~marked].max()
+    if not values[marked].max() < whole < 1000 or (np.abs(values * 1000 % 1 - 0.5) < 0.49).any():
+        return False
+    return not (whole <= 2 * values[marked].max() and 10 * whole <= 1000 * values[marked].min())
+
+
+def written_as_thousands(cells: list[str]) -> bool:
+    """Returns whether each cell has a point with three digits after it, and some end in 0."""
+    return all(POINTS.fullmatch(cell) for cell in cells) and any(cell.endswith("0") for cell in cells)
 
 
 def fault_of(cell: str) -> str:
