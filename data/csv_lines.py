@@ -41,8 +41,8 @@ class CsvLines:
         return open(self.file, newline="", encoding="utf-8-sig")
 
     def opening(self) -> tuple[int, list[str], list[str], bool]:
-        """Returns the number of lines up to the last comment above the first row, these comments, the lines of the first
-        rows, and whether the file ends there.
+        """Returns the number of lines up to the last comment above the first row, these comments, the first rows and
+        whether the file ends there.
         """
         with open(self.file, "rb") as stream:
             start = stream.read(4096)
@@ -86,8 +86,9 @@ class CsvLines:
         )
 
     def filled(self, stream: TextIO) -> Iterator[str]:
-        """Yields the lines from the first row on that are not blank, and updates ``at`` and ``blank``. A line of tabs is
-        a row where tabs separate the cells.
+        """Yields the lines from the first row on that are not blank, and updates ``at`` and ``blank``.
+
+        A line of tabs is a row where tabs separate the cells.
         """
         self.blank, blank, begun = 0, 0, False
         for self.at, line in enumerate(stream, 1):

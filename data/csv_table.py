@@ -161,7 +161,8 @@ class CsvTable:
             if key := self.header_key:
                 remedy = f"type {key}=true if it holds names, {key}=false if it is an example"
             raise ValueError(
-                f"{self.where}: the first row ({', '.join(first[:6])}) may hold the columns' names or an example: {remedy}"
+                f"{self.where}: the first row ({', '.join(first[:6])}) may hold the columns' names or an example: "
+                f"{remedy}"
             )
         return found
 
