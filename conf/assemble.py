@@ -98,7 +98,7 @@ def ask(cfg: dict, data: Data, task: Task) -> Data:
     if value is not None:
         data = data.asking(value)
     known = data.condition
-    if task.conditions == "one" and (known.alone is None or not known.classes):
+    if task.conditions == "one" and (known.single is None or not known.classes):
         raise ValueError(
             f"this task, {type(task).__name__}, is for one law, "
             + (

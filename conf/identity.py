@@ -21,7 +21,7 @@ def identity_of(cfg: dict, data: Any) -> dict:
         training.pop("dequantise", None)  # networks older than the key keep their names; continuous data have no bins
     fingerprint = data.fingerprint()
     told = cfg["model"].get("classes") or any(node.get("condition") for node in tree(cfg["model"]))
-    beside = (*BESIDE, *data.held_out_keys, *(() if told else data.told_keys))
+    beside = (*BESIDE, *data.held_out_keys, *(() if told else data.conditional_keys))
     beside += () if fingerprint is None else ("path",)
     described = without({key: value for key, value in cfg["data"].items() if key not in beside}, YOUNGER_DATA)
     if described.get("condition") is None or described["condition"] == "labels" and not told:

@@ -168,7 +168,7 @@ class Networks:
         model = network.model
         if isinstance(model, ConditionalScore) and self.task.conditions != "each":
             known = self.asked.condition
-            model = model.given(known.encode(known.alone).float())
+            model = model.given(known.encode(known.single).float())
         return replace(network, model=placed(self.cfg, model))
 
 

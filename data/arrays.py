@@ -122,13 +122,13 @@ class Arrays(Data):
             return None
         return super().given(columns)
 
-    def known(self, keys: list[str | int]) -> tuple[Tensor, Tensor, list[str], list[int]]:
+    def condition_values(self, keys: list[str | int]) -> tuple[Tensor, Tensor, list[str], list[int]]:
         """Columns of the examples, or else columns and arrays of the file that are no part of them."""
         if self._file.suffix.lower() == ".npy" or len(self.shape) == 1 and self._whole:
-            return super().known(keys)
+            return super().condition_values(keys)
         inside = [str(key) for key in keys if str(key) in self._taken]
         if inside and len(self.shape) == 1 and len(inside) == len(keys) and self._labels:
-            return super().known(keys)
+            return super().condition_values(keys)
         if inside:
             raise ValueError(
                 f"data.condition={keys}: {', '.join(inside)} {'are' if len(inside) > 1 else 'is'} in "

@@ -51,7 +51,7 @@ class Data:
     class_names: list[str] | None = None
     condition: Any = None
     held_out_keys: ClassVar[tuple[str, ...]] = ()  # of the constructor: those that no training example depends on
-    told_keys: ClassVar[tuple[str, ...]] = ()  # and those that matter to a network that is told its y alone
+    conditional_keys: ClassVar[tuple[str, ...]] = ()  # and those that matter to a network that is told its y alone
     flip: bool = False  # whether training mirrors its images left to right, by chance
 
     notes: tuple[str, ...] = ()
@@ -142,7 +142,7 @@ class Data:
         """The exact log-density of the examples of class k (B,) at r (B, *), (B,) nats; None where nobody knows it."""
         return None
 
-    def known(self, keys: list[str | int]) -> tuple[Tensor, Tensor, list[str], list[int]]:
+    def condition_values(self, keys: list[str | int]) -> tuple[Tensor, Tensor, list[str], list[int]]:
         """Numbers that stand beside the examples, by name or by number of column.
 
         Returns:

@@ -177,7 +177,7 @@ class Condition:
         return torch.tensor(rows, dtype=torch.float64)
 
     @property
-    def alone(self) -> Tensor | None:
+    def single(self) -> Tensor | None:
         """The one y that is asked for, (1,) or (1, C); None for several or none."""
         return None if self.asked is None or not bool((self.asked == self.asked[:1]).all()) else self.asked[:1]
 
@@ -210,7 +210,7 @@ class Conditional(Data):
     def __init__(self, joint: Data, key: str | int | list[str | int]):
         self.joint, self.columns = joint, None
         self.class_names, self.notes = joint.class_names, joint.notes
-        self.held_out_keys, self.told_keys, self.flip = joint.held_out_keys, joint.told_keys, joint.flip
+        self.held_out_keys, self.conditional_keys, self.flip = joint.held_out_keys, joint.conditional_keys, joint.flip
         self.names = joint.labels()
         same = {"train_labels": joint.train_labels, "test_labels": joint.test_labels, "shuffle": False}
         if key == LABELS:
@@ -220,7 +220,7 @@ class Conditional(Data):
         keys = key if isinstance(key, list) else [key]
         if not keys:
             raise ValueError("data.condition=[] names no columns; type data.condition=[NAME], or leave it out")
-        train, test, names, self.columns = joint.known(keys)
+        train, test, names, self.columns = joint.condition_values(keys)
         if joint.notes:
             self.notes = (*joint.notes, f"y is {', '.join(names)}")
         kept = [j for j in range(joint.dim) if j not in self.columns] if self.columns else None
@@ -274,7 +274,7 @@ class Conditional(Data):
         asked for where none is given; None where nobody knows it.
         """
         if y is None:
-            if (y := self.alone) is None:
+            if (y := self.single) is None:
                 return None
             y = y.expand(len(r), *y.shape[1:])
         if self.condition.classes:
@@ -289,9 +289,9 @@ class Conditional(Data):
         return self.joint.true_log_prob(whole) - below
 
     @property
-    def alone(self) -> Tensor | None:
+    def single(self) -> Tensor | None:
         """The y that was asked for, (1,) or (1, C), where it was one."""
-        return self.condition.alone
+        return self.condition.single
 
     def components(self) -> tuple[Tensor, Tensor, Tensor] | None:
         """Those of p(x), the joint's, of the columns that are x; or of p(x | y), where one y was asked for."""
@@ -300,8 +300,8 @@ class Conditional(Data):
             return None
         weights, means, stds = found
         means = means if self.condition.classes else means[:, self.kept]
-        if self.alone is not None:
-            weights = (weights.log() + self.evidence(self.condition.encode(self.alone))[0]).softmax(0)
+        if self.single is not None:
+            weights = (weights.log() + self.evidence(self.condition.encode(self.single))[0]).softmax(0)
             found = weights > 0
             weights, means, stds = weights[found], means[found], stds[found]
         return weights, means, stds

@@ -74,7 +74,7 @@ class Images(Data):
         FileNotFoundError, ValueError: with the key to change and what to type, or the file that cannot be read.
     """
 
-    told_keys: ClassVar[tuple[str, ...]] = ("labels",)
+    conditional_keys: ClassVar[tuple[str, ...]] = ("labels",)
 
     def __init__(
         self,

@@ -117,9 +117,9 @@ def test_every_row_has_its_label_and_every_class_can_be_asked_for(case, tmp_path
     assert f"labels from y: {len(classes)} classes" in data.describe()
     told = Conditional(data, "labels").condition
     for name in classes:
-        assert told.name_of(told.asking(name).alone[0]) == name
+        assert told.name_of(told.asking(name).single[0]) == name
         if name in ("1e+30", "1e30", "2e+30", "2e30"):  # as a command line reads it
-            assert told.name_of(told.asking(float(name)).alone[0]) == name
+            assert told.name_of(told.asking(float(name)).single[0]) == name
     held = as_written(told, told.train)["y"]
     assert [str(v) for v in held.tolist()] == [names[i] for i in data._rows[0].tolist()]
     assert held.dtype.kind == "i" or set(map(str, held.tolist())) == set(classes)
@@ -189,7 +189,7 @@ def test_what_is_no_label_names_the_key_and_the_file(kind, y, says, tmp_path):
 
 def test_a_command_lines_numbers_find_their_labels(tmp_path):
     told = Conditional(Arrays(csv(tmp_path, cycle(1, 2)), labels="y"), "labels").condition
-    assert told.name_of(told.asking(1.0).alone[0]) == "1"
+    assert told.name_of(told.asking(1.0).single[0]) == "1"
     told = Conditional(Arrays(csv(tmp_path, cycle("1_11", "3")), labels="y"), "labels")
     with pytest.raises(ValueError, match=r"111 is no label.*type one of 1_11, 3.*condition=\"'1_11'\""):
         told.asking(111)
