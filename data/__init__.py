@@ -1,4 +1,4 @@
-"""Data sets, and the units they are in: one class and one yaml of conf/data/ each."""
+"""Data sets and their units; each has a class here and a yaml in conf/data/."""
 
 if __name__ == "data":  # a checkout's former name for this package
     from scoresde.checkout import former

@@ -1,11 +1,11 @@
 r"""The user's own numbers: vectors or images from a .npy, .npz, .csv or .parquet file.
 
-Vectors have units of their own in every column (centimetres beside counts), so that m and s are the training part's
-mean and standard deviation column by column. Pixels share one unit: continuous images have one m and one s. Integers
-of L levels, after uniform dequantisation in [0, L), are carried to [-1, 1) by m = s = L/2.
+The columns of vectors have units of their own (centimetres beside counts): m and s are the training part's mean and
+standard deviation, column by column. Pixels share one unit: continuous images have one m and one s. Integers of L
+levels, after uniform dequantisation in [0, L), are mapped to [-1, 1) by m = s = L/2.
 
 Values are kept as float32, or as float64 where a column varies so little around a large mean (times in seconds, say)
-that float32 would not show it: they are centred before they become float32.
+that float32 would not show it; they are centred before they become float32.
 """
 
 from typing import Any, Literal
@@ -24,24 +24,24 @@ from scoresde.data.levels import as_levels, as_tensor, integers
 class Arrays(Data):
     """Vectors (N, D) or images (N, C, H, W) from a file, with a random part of the rows held out.
 
-    One axis is N vectors of one number; two are vectors; three are grey images (N, H, W). Four axes are
-    (N, C, H, W) or (N, H, W, C), as :func:`scoresde.data.axes.by_sizes` finds; where both are possible, `axes` must
-    say. `shape` reads each row of the file as an example of that shape instead.
+    An array of one axis holds N vectors of one number, of two axes vectors, of three axes grey images (N, H, W). Four
+    axes are (N, C, H, W) or (N, H, W, C), as :func:`scoresde.data.axes.by_sizes` finds; where both are possible,
+    ``axes`` must decide. ``shape`` reads each row of the file as an example of that shape instead.
 
     Arguments:
         path: the file.
-        key: name of the array in an .npz that holds several; names of columns of a .csv or .parquet, by default all.
-        test_fraction: part of the rows that is held out, above 0 and below 1.
-        seed: seed of the split.
-        levels: number L of levels if the values are integers 0 ... L-1; by default 256 for images of uint8, 2 for
-            images of booleans, and None for everything else, which is then taken as continuous.
-        shape: shape of one example, [D] or [C, H, W]; by default what the file's axes say.
+        key: the name of the array in an .npz of several; names of columns of a .csv or .parquet, by default all.
+        test_fraction: the held-out part of the rows, above 0 and below 1.
+        seed: the seed of the split.
+        levels: the number L of levels if the values are integers 0 ... L-1; by default 256 for images of uint8, 2 for
+            images of booleans, and None, which is continuous, for everything else.
+        shape: the shape of one example, [D] or [C, H, W]; by default the file's.
         axes: the order of the array's axes, a letter each: n for the examples, c for channels or columns, h for height,
-            w for width, such as nhwc; by default what the sizes say.
+            w for width, such as nhwc; by default found from the sizes.
         labels: the column of a table (its number, where the table has no header) or the array of an .npz that holds the
-            examples' classes, of any type; by default there are none.
-        header: whether the first row of a .csv holds the columns' names; by default what :mod:`scoresde.data.header`
-            finds.
+            examples' class labels, of any type; by default there are none.
+        header: whether the first row of a .csv holds the columns' names; by default found by
+            :mod:`scoresde.data.header`.
 
     Raises:
         FileNotFoundError, ValueError: with the key to change and what to type.
@@ -84,11 +84,11 @@ class Arrays(Data):
         order = np.random.default_rng(seed).permutation(len(values))
         self._rows = order[held_out:], order[:held_out]
         train, test = (values[rows] for rows in self._rows)
-        known = (None, None)
+        labels_of_parts = (None, None)
         if labels is not None:
             classes, self.class_names, notes = read_labels(source, labels, len(values))
             self.notes += tuple(notes)
-            known = tuple(torch.from_numpy(classes[rows]) for rows in self._rows)
+            labels_of_parts = tuple(torch.from_numpy(classes[rows]) for rows in self._rows)
         self._labels = names if values.ndim == 2 and names and len(names) == values.shape[1] else None
         if levels is not None:
             shift = scale = levels / 2
@@ -97,7 +97,7 @@ class Arrays(Data):
             shift, scale, dtype = units(train, self._labels, where)
             refuse_far(test, shift, scale, self._labels, where)
         train, test = as_tensor(train, dtype), as_tensor(test, dtype)
-        super().__init__(train, test, shift, scale, levels, *known, shuffle=False)  # the split's own order is random
+        super().__init__(train, test, shift, scale, levels, *labels_of_parts, shuffle=False)  # the split is random
 
     def labels(self) -> list[str] | None:
         return self._labels
@@ -106,24 +106,26 @@ class Arrays(Data):
         return self._content
 
     def without(self, columns: list[int]) -> str | None:
-        """The data.key= that leaves columns of the examples out; None where the file's columns have no names."""
+        """Returns the data.key= that leaves columns of the examples out; None where the file's columns are unnamed."""
         if len(self.shape) != 1 or self._file.suffix.lower() in (".npy", ".npz"):
             return None
         names = self._taken or self._labels
-        if names is None:  # of a .csv without a header they are numbers, and those of its labels are no examples'
+        if names is None:  # a .csv without a header: numbers, without that of the labels
             names = [str(j) for j in range(self.dim + (self._left is not None)) if str(j) != self._left]
         kept = [names[j] for j in range(self.dim) if j not in columns]
         return typed("data.key", kept) if kept else None
 
     def given(self, columns: list[int]) -> str | None:
-        """The data.condition= of these columns; None where the file's own names stand for something else."""
+        """Returns the data.condition= of these columns; None where the file's names are not the columns'."""
         suffix = self._file.suffix.lower()
         if suffix != ".npy" and not self._whole and (suffix == ".npz" or self._labels is None):
             return None
         return super().given(columns)
 
     def condition_values(self, keys: list[str | int]) -> tuple[Tensor, Tensor, list[str], list[int]]:
-        """Columns of the examples, or else columns and arrays of the file that are no part of them."""
+        """Returns columns of the examples, or else columns and arrays of the file that are not part of them; see
+        :meth:`Data.condition_values`.
+        """
         if self._file.suffix.lower() == ".npy" or len(self.shape) == 1 and self._whole:
             return super().condition_values(keys)
         inside = [str(key) for key in keys if str(key) in self._taken]
@@ -140,7 +142,7 @@ class Arrays(Data):
         found, titles = [], []
         for each in (
             [[str(key) for key in keys]] if table else keys
-        ):  # a table's columns at once, an archive's one by one
+        ):  # the columns of a table are read at once, the arrays of an archive one by one
             source = open_file(
                 str(self._file), "data.path", self._header, [str(key) for key in keys], header_key="data.header"
             )
@@ -165,7 +167,7 @@ class Arrays(Data):
         return *(values[rows] for rows in self._rows), titles, []
 
 
-FARTHEST = 1e18  # standard deviations, whose square float32 still holds
+FARTHEST = 1e18  # standard deviations; float32 still holds its square
 
 
 def refuse_far(test: np.ndarray, shift: Tensor, scale: Tensor, names: list[str] | None, where: str) -> None:
@@ -182,18 +184,19 @@ def refuse_far(test: np.ndarray, shift: Tensor, scale: Tensor, names: list[str] 
 
 
 def units(train: np.ndarray, names: list[str] | None, where: str) -> tuple[Tensor, Tensor, torch.dtype]:
-    """Mean and standard deviation of the training part, of each column (D,) of vectors or one number for images, and
-    the type that shows how every column varies: the default one, or float64. A constant column gets the scale 1.
+    """Returns the mean and standard deviation of the training part, (D,) for the columns of vectors or one number for
+    images, and the type that resolves how every column varies: the default one, or float64. A constant column has the
+    scale 1.
     """
     columns = train if train.ndim == 2 else train.reshape(-1, 1)
-    with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # numbers beyond all types are refused below
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # numbers out of range are refused below
         mean, std = columns.mean(0, dtype=np.float64), columns.std(0, dtype=np.float64)
     low, high = columns.min(0), columns.max(0)
     size = np.maximum(np.abs(low.astype(np.float64)), np.abs(high.astype(np.float64)))
     own = np.float32 if train.dtype.kind == "f" and train.dtype.itemsize < 8 else np.float64  # the file's precision
 
     def shown(dtype: Any) -> np.ndarray:
-        """Whether a type's steps at a column's largest value are a thousandth of the std or less."""
+        """Returns whether a type's steps at each column's largest value are a thousandth of the std or less."""
         info = np.finfo(dtype)
         wide = (std >= 1000 * info.eps * size) & (std >= 1000 * float(info.tiny))
         return (wide | (low == high)) & (size <= info.max)
@@ -201,7 +204,7 @@ def units(train: np.ndarray, names: list[str] | None, where: str) -> tuple[Tenso
     fine = shown(own)
     for j in range(len(mean)):
         column = f"column {names[j]!r}" if names else f"column {j}" if train.ndim == 2 else "every pixel"
-        if low[j] == high[j]:  # no unit of its own, and no density: conf/density.py says what that means for a task
+        if low[j] == high[j]:  # it has no density; conf/density.py checks what that means for a task
             mean[j], std[j], fine[j] = low[j], 1.0, True
             continue
         if not np.finfo(np.float64).tiny * 1000 <= std[j] < np.inf:

@@ -1,7 +1,7 @@
-"""A csv file: rows of equally many cells, read once, whatever is taken of them.
+"""A csv file: rows with equally many cells, all read at once.
 
-Every row must have as many cells as the first. Chunks of lines that hold plain numbers alone are read by numpy; all
-other chunks by Python's csv module and the grammar of :mod:`scoresde.data.numerals`, which gives the same numbers.
+Every row must have as many cells as the first. numpy reads chunks of lines that hold only plain numbers; Python's csv
+module and the grammar of :mod:`scoresde.data.numerals`, which gives the same numbers, read all other chunks.
 """
 
 import csv
@@ -16,11 +16,11 @@ from scoresde.data.csv_lines import DELIMITERS, CsvLines, Pushed, rows_of
 from scoresde.data.header import is_header
 from scoresde.data.numerals import fault_of, mark_of, may_mark_thousands, number, written_as_thousands
 
-CELLS = 2**17  # of one chunk
+CELLS = 2**17  # cells in one chunk
 PLAIN = b"0123456789+-.eE"
 CODES = {mark: re.compile(rf"(?:^|[\n\r{mark}])[+-]?0[0-9]+(?=[\n\r{mark}]|$)") for mark in DELIMITERS}
 
-Chunk = np.ndarray | tuple[str, ...]  # some cells of one column: numbers, or the text where one of them is none
+Chunk = np.ndarray | tuple[str, ...]  # some cells of one column: numbers, or text where one cell is not a number
 
 
 class CsvTable:
@@ -28,17 +28,17 @@ class CsvTable:
 
     Arguments:
         file: UTF-8 text, with or without a byte order mark.
-        where: what opens every error, such as ``data.path=/home/me/a.csv``.
+        where: the start of every error, such as ``data.path=/home/me/a.csv``.
         header: whether the first row holds the names of the columns; ``auto`` decides (:mod:`scoresde.data.header`),
-            ``named`` is true if the names asked for are among them.
-        names: names that the user asks for, as evidence of a header.
-        text: name or number of the column whose cells are kept as text, that of the labels; True for all columns.
+            ``named`` is true if all of ``names`` are in the first row.
+        names: names that the user requests, as evidence of a header.
+        text: the name or number of the column whose cells are kept as text, that of the labels; True for all columns.
         gaps: whether cells may be empty.
         header_key: the config key of ``header``, for messages; None where no key sets it.
 
     Attributes:
-        names: of the columns; their numbers where there is no header.
-        named: whether they are names of the file's own.
+        names: the names of the columns; their numbers where there is no header.
+        named: whether the file itself names its columns.
         rows: the number of rows without the header.
         notes: how the file was understood.
     """
@@ -103,7 +103,7 @@ class CsvTable:
             self.blank_lines = self.lines.blank
 
     def add(self, rows: list[list[str]], width: int) -> None:
-        """Adds rows of cells to the columns, as numbers where all of a column's are plain ones."""
+        """Adds rows of cells to the columns, as numbers where all of a column's cells are plain numbers."""
         if set(map(len, rows)) != {width}:
             self.lines.refuse_ragged(width)
         self.rows += len(rows)
@@ -116,7 +116,7 @@ class CsvTable:
         """Returns the number of the line, from 1, in which a row ends; rows count from 0, without the header."""
         return self.lines.line_of(row + self.has_header)
 
-    # ---- how it is understood ----
+    # ---- header and notes ----
 
     def settle_header(self, header: bool | str, asked: list[str] | None) -> None:
         """Decides whether the first row is a header, and makes it an example otherwise."""
@@ -167,7 +167,7 @@ class CsvTable:
         return found
 
     def names_in_comment(self) -> list[str] | None:
-        """The names of the columns, where the last comment above the first row has as many cells."""
+        """Returns the columns' names in the last comment above the first row, if it has as many cells; else None."""
         if not self.lines.comments:
             return None
         cells = next(self.lines.split(iter([self.lines.comments[-1].lstrip("# ")])), [])
@@ -195,7 +195,7 @@ class CsvTable:
         return [column[0] for column in marks], [any(column[1:]) for column in marks]
 
     def drop_last(self, gaps: bool) -> None:
-        """Leaves out a last column without a name and without a value: every row ends in a delimiter."""
+        """Leaves out a last column without name and values, which a delimiter at the end of every row makes."""
         if len(self.columns) < 2 or self.first[-1].strip() or gaps and not self.named:
             return
         if all(not isinstance(part, np.ndarray) and not any(map(str.strip, part)) for part in self.columns[-1]):
@@ -204,7 +204,7 @@ class CsvTable:
             self.notes.append("an empty last column left out (every row ends in a delimiter)")
 
     def refuse_commented_rows(self) -> None:
-        """Refuses rows of which some begin with # and others do not."""
+        """Raises a ValueError if some rows begin with # and others do not."""
         if not self.columns:
             return
         row, marked = 0, []
@@ -218,10 +218,10 @@ class CsvTable:
                 f"is a comment, or the mark if it is not"
             )
 
-    # ---- what is taken ----
+    # ---- columns ----
 
     def parsed(self, j: int) -> tuple[np.ndarray, str, int | None]:
-        """A column's numbers (N,), NaN where a cell has none; its decimal mark; and the first row that holds a word."""
+        """Returns a column's numbers (N,), NaN for other cells; its decimal mark; and its first row with a word, if any."""
         if j in self.cache:
             return self.cache[j]
         decimal, cells = ".", list(self.texts(j))
@@ -241,7 +241,7 @@ class CsvTable:
         return self.cache[j]
 
     def fault(self, j: int) -> str | None:
-        """Why a column is not numeric, in a clause; None if it is."""
+        """Returns why a column is not numeric, in a clause; None if it is numeric."""
         _, _, wrong = self.parsed(j)
         if wrong is None and (row := self.thousands(j)) is not None:
             return (
@@ -267,7 +267,7 @@ class CsvTable:
         return found[0][0] if written_as_thousands([cell for _, cell in found]) else None
 
     def numbers(self, columns: list[int]) -> np.ndarray:
-        """Numeric columns (N, D), NaN where a cell is missing."""
+        """Returns numeric columns (N, D), NaN where a cell is missing."""
         parsed = [self.parsed(j) for j in columns]
         commas = [j for j, (_, decimal, _) in zip(columns, parsed, strict=True) if decimal == ","]
         points = [j for j in columns if j not in commas and (self.pointed[j] or any("." in c for c in self.texts(j)))]
@@ -281,11 +281,11 @@ class CsvTable:
         return np.stack([values for values, _, _ in parsed], 1) if parsed else np.empty((self.rows, 0))
 
     def texts(self, j: int) -> Iterator[str]:
-        """The cells of a column that were not read as plain numbers."""
+        """Returns the cells of a column that were not read as plain numbers."""
         return (cell for part in self.columns[j] if not isinstance(part, np.ndarray) for cell in part)
 
     def words(self, j: int) -> list[str]:
-        """A column's cells as text; numbers that were read as such without superfluous decimals."""
+        """Returns a column's cells as text; numbers without superfluous decimals."""
         return [
             cell if isinstance(cell, str) else str(int(cell)) if float(cell).is_integer() else repr(float(cell))
             for part in self.columns[j]
@@ -293,7 +293,7 @@ class CsvTable:
         ]
 
     def unquoted(self, j: int, words: set[str]) -> bool:
-        """Whether these words of a column stand without quotes and all others in quotes, as R writes missing values."""
+        """Returns whether these words of a column have no quotes and all others have, as R writes missing values."""
         inside, outside = False, False
         with self.lines.open() as stream:
             for cells in islice(self.lines.quoted_cells(stream), int(self.has_header), None):
@@ -322,7 +322,7 @@ def plain_rows(lines: list[str], delimiter: str, width: int) -> np.ndarray | Non
 
 
 def plain_column(cells: tuple[str, ...]) -> np.ndarray | None:
-    """The numbers (N,) of cells that are plain numbers, or None."""
+    """Returns the numbers (N,) of cells that are all plain numbers, or None."""
     text = "\n".join(cells)
     if not text.isascii() or text.encode().translate(None, PLAIN + b"\n ") or CODES["\t"].search(text.replace(" ", "")):
         return None
@@ -333,12 +333,12 @@ def plain_column(cells: tuple[str, ...]) -> np.ndarray | None:
 
 
 def column_number(text: str, width: int) -> int | None:
-    """The number of a column that a word writes, or None."""
+    """Returns the number of a column that a word writes, or None."""
     return int(text) if text.isascii() and text.isdigit() and int(text) < width else None
 
 
 def leading_values(column: list[Chunk], decimal: str) -> np.ndarray:
-    """The first numbers of a column, up to 10,000, NaN where a cell is none."""
+    """Returns the first numbers of a column, up to 10,000, NaN where a cell is not a number."""
     values: list[float] = []
     for part in column:
         if len(values) >= 10_000:

@@ -1,9 +1,9 @@
-"""Which files of a folder are pictures or tables, which of its folders are splits, and which are classes.
+"""A folder of pictures or tables: its files, its splits and its classes.
 
-Folders named like splits (train, Training, TEST, val, ...) are splits only where that is the one reading: if all
-folders at the top are named so, or all folders one below the top, each class with splits of its own. Otherwise the
+Folders named like splits (train, Training, TEST, val, ...) are splits only where no other reading is possible: if all
+folders at the top have such names, or all folders one below the top, each class with splits of its own. Otherwise the
 folders at the top are classes, whatever their names: a folder of buses and a folder of trains are two. Where a training
-and a held-out name stand beside other folders both readings are likely, and ``data.split`` has to decide.
+and a held-out name stand beside other folders, both readings are likely and ``data.split`` has to decide.
 """
 
 import os
@@ -27,9 +27,9 @@ class File:
     """A file.
 
     Attributes:
-        path: absolute.
-        local: below the folder that was named, with slashes.
-        folders: the folders it lies in there; of a file of a split, without the split's own.
+        path: the absolute path.
+        local: the path below the folder that the user named, with slashes.
+        folders: the folders on that path; for a file of a split, without the split's folder.
     """
 
     path: Path
@@ -43,7 +43,7 @@ def listed(names: Collection[str], most: int = 3) -> str:
 
 
 def counted(count: int, what: str, more: str = "") -> str:
-    """Returns "1 hidden file", "2 hidden files"."""
+    """Returns a number with its noun, "1 hidden file", "2 hidden files"; ``more`` is an irregular plural."""
     return f"{count} {what if count == 1 else more or what + 's'}"
 
 
@@ -52,7 +52,7 @@ def counted(count: int, what: str, more: str = "") -> str:
 
 @dataclass
 class Listing:
-    """All files below a folder: those that can be read, and by name those left out."""
+    """The files below a folder that can be read, and the names of those left out."""
 
     tables: list[File] = field(default_factory=list)
     pictures: list[File] = field(default_factory=list)
@@ -65,11 +65,11 @@ class Listing:
 
     @property
     def count(self) -> int:
-        """How many files can be read."""
+        """The number of files that can be read."""
         return len(self.tables) + len(self.pictures)
 
     def notes(self) -> list[str]:
-        """Returns a clause for each kind of files left out."""
+        """Returns a clause for each kind of file left out."""
         kinds = (
             (self.hidden, "hidden file or folder", "hidden files or folders"),
             (self.other, "other file", "other files"),
@@ -81,11 +81,11 @@ class Listing:
 
 
 def listing(folder: Path, suffixes: Callable[[], Collection[str]]) -> Listing:
-    """Lists the files of a folder, of its subfolders and of folders that it links to; or the one file that it is.
+    """Lists the files of a folder, of its subfolders and of linked folders; or the one file, if the path is a file.
 
     Arguments:
         folder: an absolute path.
-        suffixes: returns the suffixes of pictures; called where there are files that are no tables.
+        suffixes: returns the suffixes of pictures; called only where there are files that are not tables.
 
     Raises:
         ValueError: if a folder cannot be read.
@@ -112,8 +112,8 @@ def walk(
     """Adds the files of a folder and of those below it.
 
     Arguments:
-        folders: the names on the way here from the top.
-        above: the real paths on that way; a link to one of them would lead round and round.
+        folders: the names of the folders from the top to this one.
+        above: the real paths of the folders above; a link to one of them would be a cycle.
     """
     real = os.path.realpath(folder)
     if real in above:
@@ -157,7 +157,7 @@ class Parts:
 
     Attributes:
         training: the files to train on.
-        held_out: those held out; empty where a part of the training files is to be.
+        held_out: the held-out files; empty where there are none, and a part of the training files is held out later.
         notes: what was understood and what was left out, a clause each.
     """
 
@@ -167,7 +167,7 @@ class Parts:
 
 
 def kind(name: str) -> str | None:
-    """Returns train, test or validation if a folder's name says so: Train, TESTING, val2017, train_images."""
+    """Returns train, test or validation for a folder with such a name: Train, TESTING, val2017, train_images."""
     first, *rest = re.findall("[a-z]+", name.lower()) or [""]
     return NAMES.get(first) if name[:1].isalpha() and set(rest) <= FILLERS else None
 
@@ -183,13 +183,14 @@ def parts(files: list[File], tables: bool, split: str | None, test_split: str | 
 
     Arguments:
         files: all tables, or all pictures, of a folder.
-        tables: which of them; a table's split is the start of its name or a folder's name, a picture's a folder's name.
-        split: the name of that to train on, in any capitals; auto as the module says; None if nothing is a split.
-        test_split: the name of that to hold out; by default test, or else validation, if there are splits.
-        folder: that was named, for messages.
+        tables: whether they are tables: the split of a table is the start of its name or a folder's name, that of a
+            picture a folder's name.
+        split: the name of the split to train on, in any capitals; auto as the module says; None if nothing is a split.
+        test_split: the name of the split to hold out; by default test, or else validation, if there are splits.
+        folder: the folder that the user named, for messages.
 
     Raises:
-        ValueError: if nothing has a name that was asked for, or two readings are possible.
+        ValueError: if no file or folder has a requested name, or two readings are possible.
     """
     asked = {key: name for key, name in (("split", split), ("test_split", test_split)) if name not in (None, AUTO)}
     one = len(files) == 1 and not files[0].folders
@@ -205,7 +206,7 @@ def parts(files: list[File], tables: bool, split: str | None, test_split: str | 
         training = [name for name in groups if called(groups[name], split, depth)]
     else:
         training = [name for name in groups if kinds[name] == TRAIN and name not in held_out and split == AUTO]
-    whole = not training and test_split is not None  # all that is not held out, each folder a class
+    whole = not training and test_split is not None  # all files that are not held out, each folder a class
     if whole:
         training = [name for name in groups if name not in held_out]
     if test_split is None:
@@ -228,17 +229,19 @@ def parts(files: list[File], tables: bool, split: str | None, test_split: str | 
         if names:
             notes.append(f"{verb}: {listed(names)} ({counted(sum(len(groups[name]) for name in names), 'file')})")
 
-    def inside(names: list[str], keep: bool) -> list[File]:
-        some = [file for name in names for file in groups[name]]
-        if keep or depth is None:
-            return some
-        return [replace(file, folders=file.folders[:depth] + file.folders[depth + 1 :]) for file in some]
+    train_files, test_files = ([file for name in names for file in groups[name]] for names in (training, held_out))
+    return Parts(train_files if whole else below_split(train_files, depth), below_split(test_files, depth), notes)
 
-    return Parts(inside(training, whole), inside(held_out, False), notes)
+
+def below_split(files: list[File], depth: int | None) -> list[File]:
+    """Returns the files without the folder of their split, which lies at a depth; None for tables without folders."""
+    if depth is None:
+        return files
+    return [replace(file, folders=file.folders[:depth] + file.folders[depth + 1 :]) for file in files]
 
 
 def called(some: list[File], name: str, depth: int | None) -> bool:
-    """Whether a group of files has this name, in any capitals: its folder, or the start of a table's own."""
+    """Returns whether a group of files has a name, in any capitals: its folder's, or the start of a table's own."""
     name = name.lower()
     if depth is not None:
         return some[0].folders[depth : depth + 1] != () and some[0].folders[depth].lower() == name
@@ -246,7 +249,7 @@ def called(some: list[File], name: str, depth: int | None) -> bool:
 
 
 def folder_groups(files: list[File], asked: dict[str, str], folder: Path) -> tuple[int | None, dict[str, list[File]]]:
-    """Returns at which depth folders are splits, and the files by their names there; none where nothing is a split."""
+    """Returns the depth at which folders are splits, and the files by split; None and {} where nothing is a split."""
     if asked:
         deepest = max(len(file.folders) for file in files)
         levels = [{file.folders[d].lower() for file in files if len(file.folders) > d} for d in range(deepest)]
@@ -271,7 +274,7 @@ def folder_groups(files: list[File], asked: dict[str, str], folder: Path) -> tup
 
 
 def table_groups(files: list[File], asked: dict[str, str], folder: Path) -> tuple[None, dict[str, list[File]]]:
-    """Returns the tables by their names; none where no name means a split."""
+    """Returns None and the tables by name, or {} where no name means a split."""
     groups = {file.local: [file] for file in files}
     for key, name in asked.items():
         if not any(called(some, name, None) for some in groups.values()):
@@ -286,6 +289,7 @@ def table_groups(files: list[File], asked: dict[str, str], folder: Path) -> tupl
 
 
 def missing(key: str, name: str, names: list[str], folder: Path) -> None:
+    """Raises a ValueError for a split that is not there, with the names that are."""
     holds = f"it holds {listed(names, 5)}" if names else "it holds no folders"
     raise ValueError(
         f"`{key}`={name}: no file or subfolder of {folder} is called so; {holds}: type "
@@ -294,6 +298,7 @@ def missing(key: str, name: str, names: list[str], folder: Path) -> None:
 
 
 def unclear(names: Collection[str], folder: Path) -> None:
+    """Raises a ValueError for names of which some look like splits and others do not."""
     raise ValueError(
         f"`path`={folder} holds {listed(names, 8)}, some of which are named like splits: type `split`=NAME "
         f"and `test_split`=NAME to say which are, or `split`=null if none is"
@@ -301,15 +306,9 @@ def unclear(names: Collection[str], folder: Path) -> None:
 
 
 def split_depth(files: list[File], folder: Path) -> int | None:
-    """Returns the depth at which folders are splits (0 at the top), or None; a lone folder above all is passed by."""
-
-    def level(depth: int) -> tuple[set[str], bool, set[str | None]]:
-        """The names of the folders at a depth, whether all files lie in one, and which splits these names mean."""
-        names = {file.folders[depth] for file in files if len(file.folders) > depth}
-        return names, all(len(file.folders) > depth for file in files), {kind(name) for name in names}
-
+    """Returns the depth at which folders are splits (0 at the top), or None; a single folder above all is skipped."""
     depth = 0
-    while (found := level(depth))[1] and len(found[0]) == 1 and found[2] == {None}:
+    while (found := level(files, depth))[1] and len(found[0]) == 1 and found[2] == {None}:
         depth += 1
     names, complete, words = found
     if names and complete and None not in words:
@@ -317,7 +316,7 @@ def split_depth(files: list[File], folder: Path) -> int | None:
     if both(words) or (names and None not in words):
         # beside other folders, or beside pictures that lie in none
         unclear(sorted(names) + ["pictures in no folder"] * (not complete), folder)
-    below, complete_below, words = level(depth + 1)
+    below, complete_below, words = level(files, depth + 1)
     if both(words):
         if complete_below and None not in words:
             return depth + 1
@@ -325,8 +324,14 @@ def split_depth(files: list[File], folder: Path) -> int | None:
     return None
 
 
+def level(files: list[File], depth: int) -> tuple[set[str], bool, set[str | None]]:
+    """Returns the names of the folders at a depth, whether all files lie in one, and which splits the names mean."""
+    names = {file.folders[depth] for file in files if len(file.folders) > depth}
+    return names, all(len(file.folders) > depth for file in files), {kind(name) for name in names}
+
+
 def both(words: set[str | None]) -> bool:
-    """Whether there is a split to train on and one to hold out."""
+    """Returns whether there is a split to train on and one to hold out."""
     return TRAIN in words and bool(words & {TEST, VALIDATION})
 
 
@@ -334,10 +339,10 @@ def both(words: set[str | None]) -> bool:
 
 
 def classes(parts: Parts) -> tuple[list[str] | None, list[str]]:
-    """Returns the class of each file, training before held-out ones, and what is to be said of it.
+    """Returns the class of each file, training before held-out ones, and notes.
 
-    A class is the first folder below a split's in which the files differ; None where some file lies in none, or all in
-    one.
+    A class is the first folder below the split's in which the files differ. There are no classes (None) where some file
+    lies in no such folder, or all lie in one.
     """
     files = parts.training + parts.held_out
     inner = [file.folders for file in files]
@@ -362,7 +367,7 @@ def classes(parts: Parts) -> tuple[list[str] | None, list[str]]:
 
 
 def once(parts: Parts, labels: list[str] | None) -> tuple[Parts, list[str] | None]:
-    """Returns the parts without the further links to a file that is there already.
+    """Returns the parts with one entry for each file, without further links to it.
 
     Raises:
         ValueError: if a file is in two splits or two classes.

@@ -1,4 +1,4 @@
-r"""A Gaussian with any covariance, whose conditionals are known.
+r"""A Gaussian with any covariance, with exact conditionals.
 
 .. math::
     r = (x, y) \sim N(m, S) \quad\Rightarrow\quad
@@ -65,7 +65,7 @@ class Gaussian(Synthetic):
 
 
 def normal_log_prob(r: Tensor, mean: Tensor, covariance: Tensor) -> Tensor:
-    """log N(r; mean, covariance) in nats, (B, D) to (B,)."""
+    """Returns log N(r; mean, covariance) in nats, (B, D) to (B,)."""
     root = torch.linalg.cholesky(covariance)
     z = torch.linalg.solve_triangular(root, (r - mean).T, upper=False)
     return -0.5 * z.square().sum(0) - root.diagonal().log().sum() - 0.5 * len(mean) * math.log(2 * math.pi)

@@ -1,14 +1,14 @@
 r"""Images: any data set of the Hugging Face Hub by its name, a folder of parquet files, or a folder of image files.
 
-Pixels are integers k = 0 ... L-1, (N, C, H, W). Of 8 bits, L = 256, they stay uint8 in memory; with uniform
-dequantisation k + u lies in [0, L), which the units m = s = L/2 carry to [-1, 1).
+Pixels are integers k = 0 ... L-1, (N, C, H, W), kept as uint8 up to 8 bits, L = 256. With uniform dequantisation k + u
+lies in [0, L), which the units m = s = L/2 map to [-1, 1).
 
 Local files are read directly, without a second copy in a cache; a name that is not a folder goes to the `datasets`
-library. Decoding stays in one thread: of small images most time is spent in Python, and threads only wait for one
-another there (docs/results.md).
+library. Decoding uses one thread: for small images most time is spent in Python, where threads wait for one another
+(docs/results.md).
 
-The files of pictures are taken in the order of their contents' hashes, and not of their names: which of them are held
-out, and which network they give, depends on what is in them alone.
+Image files are taken in the order of their contents' hashes, not of their names, so that the split, and with it the
+network, depends only on their contents.
 """
 
 import hashlib
@@ -39,34 +39,34 @@ class Images(Data):
     Arguments:
         path: a folder, a file of parquet or of TIFF pages, or the name of a data set on the Hub, such as ylecun/mnist.
             A folder holds parquet files or image files of any kind that PIL reads, in any subfolders, also linked ones.
-            Every page of a TIFF is an image; of an animation the first frame is.
+            Every page of a TIFF is an image; an animation counts as its first frame.
         split: the split to train on: a folder, or the start of parquet files' names, in any capitals. auto takes
-            folders for splits if all at the top (or all one below it) are named like splits, as train/ and Test/ are,
-            and parquet files by the start of their names; in a folder of class folders one may be called train, and all
-            are classes. null: no name means a split.
-        test_split: the held-out split; by default the one called test, or else validation, and where there is none, a
-            random part of the training images.
+            folders as splits if all at the top (or all one below it) are named like splits, such as train/ and Test/,
+            and parquet files by the start of their names; other folders are classes, whatever their names. null: no
+            name means a split.
+        test_split: the held-out split; by default the one called test, or else validation, or else a random part of the
+            training images.
         column: the column of images in a table; by default the only one that holds images.
-        size: side of the square, or [height, width], that every image is brought to: it is cropped round its centre to
-            that shape, then resized (bicubic, averaging where it shrinks). By default images keep their size.
-        channels: rgb or grey; auto takes what the first image is, and refuses a mixture.
-        test_fraction: part of the training images held out where there is no held-out split, above 0 and below 1.
-        limit: use at most so many images, drawn at random, of each part; by default all.
-        seed: seed of the split and of the limit's draw.
+        size: the side of the square, or [height, width], that every image is brought to: it is cropped round its centre
+            to that aspect ratio, then resized (bicubic, with antialiasing). By default images keep their size.
+        channels: rgb or grey; auto takes those of the first image, and refuses a mixture.
+        test_fraction: the part of the training images held out where there is no held-out split, above 0 and below 1.
+        limit: the largest number of images of each part, drawn at random; by default all.
+        seed: the seed of the split and of the draw of ``limit``.
         subset: the configuration of a data set on the Hub that has several.
-        labels: the column of a table that holds the classes, whole numbers, truths or words; by default the one called
-            label, where it holds one for every row.
-        crop: side of the square, or [height, width], that is cut out round the centre of every image, before ``size``.
-        flip: whether training shows each image as it is or mirrored left to right, by chance; held-out images never
-            are. Not for images in which that changes what they are, such as digits.
-        cache: a folder in which decoded pixels are kept if decoding took long, so that the next run need not; None for
-            none.
-        levels: the number L of levels, 2 ... 65536, if the numbers of the files themselves are wanted: 65536 keeps 16
-            bits a channel (PNG, TIFF, PPM), 4096 the 12 bits of a camera, 2 a mask of 0 and 1. By default 256; images
-            of fewer bits are then spread over it, and those of more are refused.
+        labels: the column of a table that holds the classes, whole numbers, booleans or words; by default the one
+            called label, where it holds one for every row.
+        crop: the side of the square, or [height, width], that is cut out round the centre of every image, before
+            ``size``.
+        flip: whether training mirrors each image left to right with probability 1/2; held-out images are never
+            mirrored. Not for images whose mirror image means something else, such as digits.
+        cache: a folder that caches decoded pixels if decoding took long; None for no cache.
+        levels: the number L of levels, 2 ... 65536, if the files' own numbers are wanted: 65536 keeps 16 bits a channel
+            (PNG, TIFF, PPM), 4096 the 12 bits of a camera, 2 a mask of 0 and 1. By default 256: images of fewer bits
+            are then spread over it, and those of more are refused.
 
-    Without ``labels`` the classes of image files are the names of the subfolders that they lie in, where there are
-    several and every file is in one.
+    Without ``labels`` the classes of image files are the names of their subfolders, where there are several and every
+    file is in one.
 
     Transparent pixels are shown on white. ``notes`` says what was taken, left out or converted.
 
@@ -204,15 +204,15 @@ def labels_of(
 
 
 def looks_like_a_file(path: Path) -> bool:
-    """Whether a path that leads nowhere was meant to be a file's, and no name on the Hub."""
+    """Returns whether a path that does not exist looks like a file and not like a name on the Hub."""
     suffix = path.suffix.lower()
     return suffix == ".parquet" or (suffix != "" and suffix in suffixes())
 
 
 def copies(train: Tensor, test: Tensor) -> list[str]:
-    """Returns a clause on how many held-out images equal a training image, where some do."""
-    known = {hash(image.tobytes()) for image in train.numpy()}
-    same = sum(hash(image.tobytes()) in known for image in test.numpy())
+    """Returns a note on how many held-out images equal a training image, if some do."""
+    seen = {hash(image.tobytes()) for image in train.numpy()}
+    same = sum(hash(image.tobytes()) in seen for image in test.numpy())
     return [f"{same} of {len(test)} held-out images equal a training image"] if same else []
 
 
@@ -222,8 +222,8 @@ def from_files(
     """Finds the images of a folder or a file.
 
     Returns:
-        the training images; the held-out ones if they have files of their own; a hash of all these files; and what was
-        understood and left out, a clause each.
+        the training images; the held-out ones if they have files of their own; a hash of all these files; and notes on
+        what was understood and left out.
     """
     where = f"`path`={folder}"
     found = listing(folder, suffixes)
@@ -252,15 +252,15 @@ def from_files(
             notes += [note for note in more if note not in notes]
         return train, test, content.hexdigest(), [*two.notes, *notes, *found.notes()]
 
-    known, notes = classes(two)
+    words_of_files, notes = classes(two)
     if found.linked:
-        two, known = once(two, known)
+        two, words_of_files = once(two, words_of_files)
     border = len(two.training)
-    words = [None] * border if known is None else known[:border]
+    words = [None] * border if words_of_files is None else words_of_files[:border]
     train, lines, more = from_pictures(two.training, words)
     test = None
     if two.held_out:
-        words = [None] * len(two.held_out) if known is None else known[border:]
+        words = [None] * len(two.held_out) if words_of_files is None else words_of_files[border:]
         test, other_lines, others = from_pictures(two.held_out, words)
         lines, more = [*lines, "held out", *other_lines], more + others
     if more:
@@ -273,12 +273,12 @@ def from_pictures(files: list[File], words: list[str | None]) -> tuple[Encoded, 
     """Finds the pages of image files.
 
     Arguments:
-        files: of one split.
-        words: the class of each, or None.
+        files: the files of one split.
+        words: the class of each file, or None.
 
     Returns:
-        the images, in the order of their files' hashes; a line of class and hash for each file, in that order; and how
-        many pages were left out.
+        the images, in the order of their files' hashes; a line of class and hash for each file, in that order; and the
+        number of pages left out.
     """
     listed_pages, left = [], 0
     for file, word in zip(files, words):
@@ -286,13 +286,13 @@ def from_pictures(files: list[File], words: list[str | None]) -> tuple[Encoded, 
             paged = stream.read(4) in TIFF
         numbers = [0]
         if paged:
-            with quiet():  # whatever PIL warns of, it says again when the page is read
+            with quiet():  # PIL repeats its warnings when the page is read
                 numbers, more = Opened(str(file.path), file.path.read_bytes()).pages()
             left += more
         listed_pages.append((sha256(file.path), word or "", str(file.path), numbers, paged))
     listed_pages.sort(key=lambda each: each[:3])
     images = [(path, number, len(numbers), paged) for _, _, path, numbers, paged in listed_pages for number in numbers]
-    known = [word for _, word, _, numbers, _ in listed_pages for _ in numbers]
+    classes_of_images = [word for _, word, _, numbers, _ in listed_pages for _ in numbers]
     last: dict[str, bytes] = {}
 
     def read(i: int) -> tuple[str, Any, int]:
@@ -302,7 +302,7 @@ def from_pictures(files: list[File], words: list[str | None]) -> tuple[Encoded, 
             last[path] = Path(path).read_bytes()
         return path if count == 1 else f"{path}, page {number + 1}", last[path], number
 
-    labels = np.array(known) if any(known) else None
+    labels = np.array(classes_of_images) if any(classes_of_images) else None
     return (
         Encoded(len(images), read, labels, len(files)),
         [f"{word} {digest}" for digest, word, *_ in listed_pages],

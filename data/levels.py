@@ -1,4 +1,4 @@
-"""Integers of L levels in arrays, and arrays as tensors."""
+"""Integers of L levels in arrays, and their tensors."""
 
 import numpy as np
 import torch
@@ -6,11 +6,11 @@ from torch import Tensor
 
 
 def as_levels(values: np.ndarray, levels: int | None, where: str, points: bool = False) -> np.ndarray:
-    """Returns the values, booleans as 0 and 1, and refuses them unless they are integers 0 ... levels-1; with levels
-    None all pass.
+    """Returns the values, booleans as 0 and 1; raises a ValueError unless they are integers 0 ... levels-1.
 
     Arguments:
-        points: whether the values are points for a network, whose data fix the levels.
+        levels: the number L of levels; None allows all values.
+        points: whether the values are points for a network, whose data decide the levels.
     """
     values = values.astype(np.uint8) if values.dtype.kind == "b" else values
     if levels is None:
@@ -37,10 +37,10 @@ def as_levels(values: np.ndarray, levels: int | None, where: str, points: bool =
 
 
 def integers(levels: int) -> torch.dtype:
-    """The smallest type that holds so many levels."""
+    """Returns the smallest type that holds so many levels."""
     return torch.uint8 if levels <= 256 else torch.int32
 
 
 def as_tensor(values: np.ndarray, dtype: torch.dtype) -> Tensor:
-    """The values, which a file may hold in any order of axes and of bytes, as a tensor."""
+    """Returns values, which a file may hold in any order of axes and of bytes, as a tensor."""
     return torch.from_numpy(np.ascontiguousarray(values, dtype=str(dtype).removeprefix("torch.")))

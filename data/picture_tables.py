@@ -1,4 +1,4 @@
-"""Pictures in the cells of parquet files, and the classes beside them."""
+"""Pictures in the cells of parquet files, and their classes."""
 
 from bisect import bisect_right
 from dataclasses import dataclass
@@ -116,7 +116,7 @@ def cells_of(files: list[File], tables: list[Any], column: str, where: str) -> C
 
 
 def import_arrow() -> Any:
-    """Returns the module pyarrow with its parquet files, or raises an ImportError that says where to get it."""
+    """Returns the module pyarrow with pyarrow.parquet, or raises an ImportError that says how to install it."""
     try:
         import pyarrow
         import pyarrow.parquet
@@ -126,6 +126,7 @@ def import_arrow() -> Any:
 
 
 def schema_of(file: File, where: str) -> Any:
+    """Returns the schema of a parquet file."""
     pyarrow = import_arrow()
     try:
         return pyarrow.parquet.read_schema(file.path)
@@ -136,7 +137,7 @@ def schema_of(file: File, where: str) -> Any:
 
 
 def holds_pictures(kind: Any) -> bool:
-    """Whether a column of this type may hold pictures: bytes, or pairs of which one is called bytes."""
+    """Returns whether a column of this type may hold pictures: bytes, or structs with a field called bytes."""
     import pyarrow
 
     kinds = pyarrow.types
@@ -148,7 +149,7 @@ def holds_pictures(kind: Any) -> bool:
 
 
 def label_column(labels: str | None, names: list[str], where: str) -> str | None:
-    """Returns the column of classes: the one asked for, or the one called label."""
+    """Returns the column of classes: the requested one, or the one called label."""
     if labels is None:
         return "label" if "label" in names else None
     if labels not in names:
@@ -157,18 +158,18 @@ def label_column(labels: str | None, names: list[str], where: str) -> str | None
 
 
 def classes(columns: list[Any], name: str, asked: bool, where: str) -> tuple[np.ndarray | None, str]:
-    """Returns the classes (N,) in a column's parts, one a file: whole numbers, truths as 0 and 1, or words.
+    """Returns the classes (N,) in a column: whole numbers, booleans as 0 and 1, or words.
 
     Arguments:
-        columns: pyarrow's chunked arrays.
-        asked: whether the user named the column; where it is the usual one, it may hold something else, or nothing for
-            some rows, and there are no classes then.
+        columns: the column's parts, one a file, as chunked arrays of pyarrow.
+        asked: whether the user named the column. If not, there are no classes where the column holds something else, or
+            nothing in some rows.
 
     Returns:
-        the classes, or None and why there are none.
+        the classes and "", or None and why there are none.
 
     Raises:
-        ValueError: if the user asked for a column that does not hold one class a row.
+        ValueError: if the user named a column that does not hold one class a row.
     """
     missing = sum(column.null_count for column in columns)
     parts = [] if missing else [class_values(column) for column in columns]
@@ -219,12 +220,12 @@ def class_values(column: Any) -> np.ndarray | None:
         return None
     try:
         return column.cast(pyarrow.int64()).to_numpy().astype(np.int64)
-    except pyarrow.ArrowInvalid:  # above 2^63: different numbers all the same
+    except pyarrow.ArrowInvalid:  # above 2^63, but the words still differ
         return np.array([str(value) for value in column.to_pylist()], dtype=str)
 
 
 def image_column(column: str | None, holds_images: list[str], names: list[str], where: str) -> str:
-    """Returns the column of images: the one asked for, or the only one there is."""
+    """Returns the column of images: the requested one, or the only one there is."""
     if column is not None and column not in names:
         raise ValueError(f"`column`={column}: {where} has the columns {', '.join(names)}: type one of them")
     if column is not None and column not in holds_images:

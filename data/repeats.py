@@ -1,23 +1,24 @@
-r"""Values that repeat among continuous data, of which a law with a density shows none.
+r"""Values that repeat in continuous data, which do not repeat under a law with a density.
 
-Two draws from a density are equal with probability 0, in float32 with about 1e-7. Where a value, a row or a direction
-comes again, the law has mass on a set of volume 0, and no density p. A model that perturbs its data with noise finds
-the density of the perturbed law instead, with noise of the standard deviation k = sigma(eps) / alpha(eps) in model
-units: each repeated value becomes a peak of height proportional to 1/k, and
+Two draws from a density are equal with probability 0, in float32 with about 1e-7. Where values or rows repeat, or a
+direction does not vary, the law has mass on a set of volume 0 and no density p. A model that perturbs its data with
+noise finds the density of the perturbed law instead, with noise of standard deviation k = sigma(eps) / alpha(eps) in
+model units: each repeated value becomes a peak of height proportional to 1/k, and
 
 .. math:: \mathbb E[-\log p_k(x)] = \text{const} + S \log k,
 
-with S the mean number of repeated values in an example. The negative log-likelihood goes to minus infinity with k; a
-tenfold smaller k takes S log 10 nats off.
+with S the mean number of repeated values in an example. The negative log-likelihood goes to minus infinity as k goes to
+0; a tenfold smaller k lowers it by S log 10 nats.
 
 **A repeated value does harm where k resolves it.** Values on a grid of step h, blurred by k, have the density of the
 continuous law times 1 + 2 exp(-2 pi^2 k^2 / h^2) at the grid's points (Poisson's summation formula; the next term is
 its fourth power). At h = 2k this is 1.014, 0.014 nats; at h = 3k 0.2 nats, at h = 10k 1.4. So a value counts as
 repeated if it occurs at least twice, and clearly more often than all other values within 2k of it together. A grid of
-step h <= 2k passes: its neighbours on either side are as frequent together as two such values; four on either side are
-asked, of which chance leaves some out where rows are few. Chance pairs of float32 and values of float16 pass for the
-same reason, and a zero in 70 % of the rows does not. Values that differ by less than k/100,000 count as one value where
-five of them or more stand out so from those within 2k, of which a continuous law has one in 200,000 so near.
+step h <= 2k does not count: a value's neighbours on either side are together twice as frequent as it; we compare with
+four on either side, since in few rows some are missing by chance. Chance pairs of float32 and values of float16 do not
+count for the same reason, and a zero in 70 % of the rows does. Values that differ by less than k/100,000 count as one
+value where five or more stand out in this way from those within 2k, of which a continuous law has one in 200,000 so
+near.
 
 A column whose standard deviation is below k/3 counts as repeated throughout: nine tenths of its variance at eps are
 noise.
@@ -34,26 +35,26 @@ from scoresde.data.dependence import dependent
 from scoresde.data.equal_rows import LEAST, ROWS, VALUES, equal_rows, hashed
 from scoresde.data.grids import Grid, common_grid, grid_of, rounding
 
-ENOUGH = 5  # times that a value on a grid of step <= 2k occurs before it may stand out by more than chance
-SIGMAS = 4  # of the number of neighbours, by which a value stands out: a picture has thousands of pixels and values
-CLOSE = 1e-5  # of k: values so near to each other are one to the noise at eps
+ENOUGH = 5  # the least number of occurrences with which a value on a grid of step <= 2k can stand out
+SIGMAS = 4  # standard deviations by which a value stands out: an image has thousands of pixels and values
+CLOSE = 1e-5  # of k: the noise at eps does not resolve values so near to each other
 
 
 @dataclass(frozen=True, eq=False)
 class Repeats:
-    """What repeats in the training part, D values an example, flattened.
+    """The repeats in the training part, with D flattened values an example.
 
     Attributes:
         constant: (D,) whether a value is the same in every training example.
         share: (D,) the share of examples whose value repeats; 0 for constant ones.
         value, most: (D,) the most frequent value in data units, and its share.
         still: (D,) whether a value varies by less than a third of the noise at eps.
-        follows: columns that others determine, by number: those others; an empty list stands for the condition.
+        follows: for each column that others determine, these others, by number; an empty list means the condition.
         copies: the share of rows that equal another one, training and held-out part together.
-        rows: the share of examples with a repeated value, or the copies' where it is larger.
+        rows: the share of examples with a repeated value, or of copies where that is larger.
         per_row: S, the mean number of repeated values in an example.
         grid: the grid of all values; see :func:`scoresde.data.grids.common_grid`.
-        steps: of columns that repeat and lie on a grid of their own, its step in data units.
+        steps: for columns that repeat and lie on a grid of their own, its step in data units.
     """
 
     constant: Tensor
@@ -70,7 +71,7 @@ class Repeats:
 
     @property
     def repeated(self) -> list[int]:
-        """The columns of which at least ``LEAST`` repeats."""
+        """The columns in which a share of at least ``LEAST`` repeats."""
         return (self.share >= LEAST).nonzero()[:, 0].tolist()
 
     @property
@@ -80,6 +81,7 @@ class Repeats:
 
     @property
     def any(self) -> bool:
+        """Whether anything repeats."""
         return self.degenerate or bool(self.repeated) or self.copies >= LEAST
 
 

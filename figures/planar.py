@@ -140,7 +140,7 @@ def scale_of(density: np.ndarray) -> float:
 
 
 def arrows_of(vectors: np.ndarray, lengths: np.ndarray, pitch: np.ndarray) -> np.ndarray:
-    """Returns arrows (n, 2) along the vectors (n, 2), each within a cell; lengths grow with the vectors' square roots."""
+    """Returns arrows (n, 2) along the vectors (n, 2), each within a cell, by the root of the vector's length."""
     if not len(vectors):
         return vectors
     relative = np.sqrt(np.clip(lengths / np.quantile(lengths, 0.9), 0, 1))
