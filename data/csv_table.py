@@ -221,7 +221,7 @@ class CsvTable:
     # ---- columns ----
 
     def parsed(self, j: int) -> tuple[np.ndarray, str, int | None]:
-        """Returns a column's numbers (N,), NaN for other cells; its decimal mark; and its first row with a word, if any."""
+        """Returns a column's numbers (N,), NaN for other cells; its decimal mark; and the first row with a word or None."""
         if j in self.cache:
             return self.cache[j]
         decimal, cells = ".", list(self.texts(j))
