@@ -118,13 +118,13 @@ class CsvTable:
 
     # ---- header and notes ----
 
-    def settle_header(self, header: bool | str, asked: list[str] | None) -> None:
+    def settle_header(self, header: bool | str, requested: list[str] | None) -> None:
         """Decides whether the first row is a header, and makes it an example otherwise."""
         first = [" ".join(cell.split()) for cell in self.first]
         if header == "auto" and first:
-            found = self.found_header(first, asked)
+            found = self.found_header(first, requested)
         elif header == "named":
-            found = bool(asked) and set(asked) <= set(first)
+            found = bool(requested) and set(requested) <= set(first)
         else:
             found = header is True
         self.has_header = self.named = found
@@ -148,14 +148,14 @@ class CsvTable:
         if self.blank_lines:
             self.notes.append(f"{self.blank_lines} blank line{'s' * (self.blank_lines > 1)} between rows left out")
 
-    def found_header(self, first: list[str], asked: list[str] | None) -> bool:
+    def found_header(self, first: list[str], requested: list[str] | None) -> bool:
         """Returns whether the first row is a header; raises a ValueError where nothing decides."""
         rows = rows_of(self.lines.sample, self.lines.delimiter, self.lines.whole)[1:]
         rows = [row for row in rows if len(row) == len(first)]
         body = [list(cells) for cells in zip(*rows, strict=True)] or [[] for _ in first]
         decimal = "," if any(mark_of(cells, self.lines.delimiter) for cells in body) else "."
         values = np.array([leading_values(column, decimal) for column in self.columns]).T
-        found = is_header(first, body, values, self.quotes(), asked, decimal)
+        found = is_header(first, body, values, self.quotes(), requested, decimal)
         if found is None:
             remedy = "give the columns names that are words, or those of the data"
             if key := self.header_key:
@@ -185,7 +185,7 @@ class CsvTable:
 
     def quotes(self) -> tuple[list[bool], list[bool]] | None:
         """Returns for each column whether the first cell is in quotes, and whether one of the next rows' is; None if it
-        cannot be told.
+        is unclear.
         """
         lines = [line.strip() for line in self.lines.sample]
         raw = list(csv.reader(lines, delimiter=self.lines.delimiter, skipinitialspace=True, quoting=csv.QUOTE_NONE))
@@ -221,7 +221,7 @@ class CsvTable:
     # ---- columns ----
 
     def parsed(self, j: int) -> tuple[np.ndarray, str, int | None]:
-        """Returns a column's numbers (N,), NaN for other cells; its decimal mark; and the first row with a word or None."""
+        """Returns a column's numbers (N,), NaN for other cells; its decimal mark; the row of the first word or None."""
         if j in self.cache:
             return self.cache[j]
         decimal, cells = ".", list(self.texts(j))
@@ -309,7 +309,7 @@ class CsvTable:
 
 
 def plain_rows(lines: list[str], delimiter: str, width: int) -> np.ndarray | None:
-    """Returns the numbers (N, width) of lines that hold plain numbers alone, or None."""
+    """Returns the numbers (N, width) of lines that hold only plain numbers, or None."""
     text = "".join(lines)
     marks = b"\r\n" + delimiter.encode()
     if not text.isascii() or text.encode().translate(None, PLAIN + marks) or CODES[delimiter].search(text):

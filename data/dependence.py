@@ -9,7 +9,7 @@ from scoresde.data.base import Data
 from scoresde.data.equal_rows import LEAST, hashed
 from scoresde.data.grids import grid_of, rounding
 
-NEAR = 0.01  # of a column's standard deviation: a remainder below it may be rounding alone
+NEAR = 0.01  # of a column's standard deviation: a remainder below it may be only rounding
 LATER = 16  # columns with details finer than NEAR, in which further combinations are searched
 WIDEST = 1024  # the largest number of columns of which the linear dependence is measured
 AGREEING = 0.9  # of the rows, for a combination to count

@@ -32,7 +32,7 @@ class Encoded:
 
 @dataclass
 class Seen:
-    """What was seen of all pictures so far, for the notes.
+    """The conversions, sizes and warnings of all pictures so far, for the notes.
 
     Attributes:
         done: counts of each conversion.

@@ -82,8 +82,8 @@ def read_numbers(
         choice: the config key of ``key``, such as data.key; None where there is none and the file must hold nothing
             else.
     """
-    asked = key if key is not None else preferred
-    source = open_file(path, option, names=names_in(asked), gaps=missing)
+    requested = key if key is not None else preferred
+    source = open_file(path, option, names=names_in(requested), gaps=missing)
     return numbers_of(source, key, preferred, missing, choice=choice)
 
 

@@ -192,17 +192,17 @@ def parts(files: list[File], tables: bool, split: str | None, test_split: str | 
     Raises:
         ValueError: if no file or folder has a requested name, or two readings are possible.
     """
-    asked = {key: name for key, name in (("split", split), ("test_split", test_split)) if name not in (None, AUTO)}
+    requested = {key: name for key, name in (("split", split), ("test_split", test_split)) if name not in (None, AUTO)}
     one = len(files) == 1 and not files[0].folders
-    if not asked and (split is None or one):
+    if not requested and (split is None or one):
         return Parts(files, [])
-    depth, groups = table_groups(files, asked, folder) if tables else folder_groups(files, asked, folder)
+    depth, groups = table_groups(files, requested, folder) if tables else folder_groups(files, requested, folder)
     if not groups:
         return Parts(files, [])
     kinds = {name: table_kind(some[0]) if tables else kind(name) for name, some in groups.items()}
 
     held_out = [] if test_split is None else [name for name in groups if called(groups[name], test_split, depth)]
-    if "split" in asked:
+    if "split" in requested:
         training = [name for name in groups if called(groups[name], split, depth)]
     else:
         training = [name for name in groups if kinds[name] == TRAIN and name not in held_out and split == AUTO]
@@ -248,19 +248,24 @@ def called(some: list[File], name: str, depth: int | None) -> bool:
     return some[0].path.name.lower().startswith(name) or name in map(str.lower, some[0].folders)
 
 
-def folder_groups(files: list[File], asked: dict[str, str], folder: Path) -> tuple[int | None, dict[str, list[File]]]:
+def folder_groups(
+    files: list[File], requested: dict[str, str], folder: Path
+) -> tuple[int | None, dict[str, list[File]]]:
     """Returns the depth at which folders are splits, and the files by split; None and {} where nothing is a split."""
-    if asked:
+    if requested:
         deepest = max(len(file.folders) for file in files)
         levels = [{file.folders[d].lower() for file in files if len(file.folders) > d} for d in range(deepest)]
-        depth = next((d for d, names in enumerate(levels) if {name.lower() for name in asked.values()} <= names), None)
-        for key, name in asked.items():
-            if depth is None and (len(asked) == 1 or not any(name.lower() in names for names in levels)):
+        depth = next(
+            (d for d, names in enumerate(levels) if {name.lower() for name in requested.values()} <= names), None
+        )
+        for key, name in requested.items():
+            if depth is None and (len(requested) == 1 or not any(name.lower() in names for names in levels)):
                 missing(key, name, sorted({each for file in files for each in file.folders}), folder)
         if depth is None:
+            both_keys = " and ".join(f"`{key}`={name}" for key, name in requested.items())
             raise ValueError(
-                f"`split`={asked['split']} and `test_split`={asked['test_split']}: these folders of {folder} lie "
-                f"at different depths: name the folder that holds both in `path`"
+                f"{both_keys}: these folders of {folder} lie at different depths: name the folder that holds both in "
+                f"`path`"
             )
     else:
         depth = split_depth(files, folder)
@@ -273,14 +278,14 @@ def folder_groups(files: list[File], asked: dict[str, str], folder: Path) -> tup
     return depth, groups
 
 
-def table_groups(files: list[File], asked: dict[str, str], folder: Path) -> tuple[None, dict[str, list[File]]]:
+def table_groups(files: list[File], requested: dict[str, str], folder: Path) -> tuple[None, dict[str, list[File]]]:
     """Returns None and the tables by name, or {} where no name means a split."""
     groups = {file.local: [file] for file in files}
-    for key, name in asked.items():
+    for key, name in requested.items():
         if not any(called(some, name, None) for some in groups.values()):
             missing(key, name, list(groups), folder)
     words = {table_kind(file) for file in files}
-    if not asked:
+    if not requested:
         if words == {None}:
             return None, {}
         if None in words and (TRAIN not in words or len(words) == 2):

@@ -27,12 +27,12 @@ class Grid:
 
     @property
     def whole(self) -> bool:
-        """Whether the values are whole numbers."""
+        """True if the values are whole numbers."""
         return all(each == 1 for each in self.step) and all(each == math.floor(each) for each in self.low)
 
     @property
     def counts(self) -> bool:
-        """Whether the values are the whole numbers k themselves."""
+        """True if the values are the whole numbers k themselves."""
         return self.whole and all(each == 0 for each in self.low)
 
 

@@ -45,7 +45,7 @@ def is_header(
         body: for each column some cells of the other rows.
         values: the numbers of up to 10,000 other rows, (N, D), NaN where a cell is not a number.
         quoted: for each column whether the first row's cell is in quotes, and whether a cell of the other rows is; None
-            if the quotes are not known.
+            if the quotes are unknown.
         names: the names that the user or the data ask for.
         decimal: the decimal mark.
     """

@@ -73,9 +73,9 @@ def chosen_splits(
     usual = {TRAIN: (TEST, VALIDATION), TEST: ()}.get(kind(split), (TEST,))
     found = (each for word in usual for each in splits if kind(each) == word and each != training)
     held_out = next(found, None) if test_split is None else by_lower_case.get(test_split.lower())
-    for key, part, asked in (("split", training, split), ("test_split", held_out, test_split)):
-        if part is None and asked is not None:
-            raise ValueError(f"`{key}`={asked}: {name} has no such split, it has {', '.join(splits)}")
+    for key, part, requested in (("split", training, split), ("test_split", held_out, test_split)):
+        if part is None and requested is not None:
+            raise ValueError(f"`{key}`={requested}: {name} has no such split, it has {', '.join(splits)}")
     if training == held_out:
         raise ValueError(f"`split`={split} and `test_split`={test_split} are the same: type another name")
     notes = [f"trained on: {training}"] + ([f"held out: {held_out}"] if held_out else [])

@@ -25,7 +25,7 @@ ANIMATED = ("AVIF", "FLI", "GIF", "MPO", "PNG", "WEBP")
 
 @dataclass(frozen=True)
 class Wanted:
-    """What pictures are converted to.
+    """The form that pictures are converted to.
 
     Attributes:
         channels: auto, rgb or grey.
@@ -47,7 +47,7 @@ class Picture:
     Attributes:
         values: (C, H, W), uint8 or int32.
         colour: rgb or grey, as in the file.
-        size: width and height in the file; those of ``crop`` where it was asked for.
+        size: width and height in the file; those of ``crop`` where there is one.
         top: the largest number that the file's format can hold, 255 for 8 bits.
     """
 

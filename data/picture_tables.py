@@ -157,13 +157,13 @@ def label_column(labels: str | None, names: list[str], where: str) -> str | None
     return labels
 
 
-def classes(columns: list[Any], name: str, asked: bool, where: str) -> tuple[np.ndarray | None, str]:
+def classes(columns: list[Any], name: str, required: bool, where: str) -> tuple[np.ndarray | None, str]:
     """Returns the classes (N,) in a column: whole numbers, booleans as 0 and 1, or words.
 
     Arguments:
         columns: the column's parts, one a file, as chunked arrays of pyarrow.
-        asked: whether the user named the column. If not, there are no classes where the column holds something else, or
-            nothing in some rows.
+        required: whether the user named the column. If not, there are no classes where the column holds something else,
+            or nothing in some rows.
 
     Returns:
         the classes and "", or None and why there are none.
@@ -179,12 +179,12 @@ def classes(columns: list[Any], name: str, asked: bool, where: str) -> tuple[np.
     if missing:
         total = sum(map(len, columns))
         reason = f"{missing} of {total} rows have nothing in the column {name}"
-        if asked:
+        if required:
             raise ValueError(f"`labels`={name}: {reason} of {where}: leave those rows out")
         return None, reason
     kinds = {part.dtype.kind for part in parts if part is not None}
     if any(part is None for part in parts) or len(kinds) > 1:
-        if asked:
+        if required:
             raise ValueError(
                 f"`labels`={name}: this column of {where} holds neither whole numbers nor truths nor words: name a "
                 f"column that does"

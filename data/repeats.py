@@ -76,12 +76,12 @@ class Repeats:
 
     @property
     def degenerate(self) -> bool:
-        """Whether some direction of the data does not vary at all."""
+        """True if the data do not vary in some direction."""
         return bool(self.constant.any()) or bool(self.follows)
 
     @property
     def any(self) -> bool:
-        """Whether anything repeats."""
+        """True if anything repeats."""
         return self.degenerate or bool(self.repeated) or self.copies >= LEAST
 
 

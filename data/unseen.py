@@ -37,4 +37,4 @@ class Unseen(Data):
         return mean, torch.full((1,), self.spread**2, dtype=torch.float64), first, self.spread**2
 
     def largest_distance(self) -> float:
-        raise ValueError("data=unseen knows no distances of its data: type sde.sigma_max=NUMBER, or name the data")
+        raise ValueError("data=unseen has no examples and so no distances: type sde.sigma_max=NUMBER, or name the data")

@@ -1,6 +1,6 @@
 r"""Coverage of the data's modes by a sample.
 
-Modes are the components of a mixture where the density is known, else classes, predicted by a classifier that was
+Modes are the components of a mixture of a data set in closed form, else classes, predicted by a classifier that was
 trained on real data. A mode is *found* if the sample holds at least a fifth of its true share; the total variation
 :math:`\tfrac12\sum_k |\hat w_k - w_k|` measures the error of all shares. A sample of a mixture is *good* if it lies
 within the radius of its mode that holds 99 % of the mode's own points (3.03 standard deviations in the plane).
