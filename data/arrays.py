@@ -194,14 +194,7 @@ def units(train: np.ndarray, names: list[str] | None, where: str) -> tuple[Tenso
     low, high = columns.min(0), columns.max(0)
     size = np.maximum(np.abs(low.astype(np.float64)), np.abs(high.astype(np.float64)))
     own = np.float32 if train.dtype.kind == "f" and train.dtype.itemsize < 8 else np.float64  # the file's precision
-
-    def shown(dtype: Any) -> np.ndarray:
-        """Returns whether a type's steps at each column's largest value are a thousandth of the std or less."""
-        info = np.finfo(dtype)
-        wide = (std >= 1000 * info.eps * size) & (std >= 1000 * float(info.tiny))
-        return (wide | (low == high)) & (size <= info.max)
-
-    fine = shown(own)
+    fine = resolves(own, std, size, low == high)
     for j in range(len(mean)):
         column = f"column {names[j]!r}" if names else f"column {j}" if train.ndim == 2 else "every pixel"
         if low[j] == high[j]:  # it has no density; conf/density.py checks what that means for a task
@@ -219,7 +212,20 @@ def units(train: np.ndarray, names: list[str] | None, where: str) -> tuple[Tenso
                 f"show: {remedy}"
             )
     default = torch.get_default_dtype()
-    dtype = default if shown(str(default).removeprefix("torch.")).all() else torch.float64
+    enough = resolves(str(default).removeprefix("torch."), std, size, low == high).all()
+    dtype = default if enough else torch.float64
     if train.ndim == 2:
         return torch.from_numpy(mean), torch.from_numpy(std), dtype
     return torch.tensor(mean[0]), torch.tensor(std[0]), dtype
+
+
+def resolves(dtype: Any, std: np.ndarray, size: np.ndarray, constant: np.ndarray) -> np.ndarray:
+    """Returns whether a type's steps at each column's largest value are a thousandth of the std or less, (D,).
+
+    Arguments:
+        std, size: (D,) the columns' standard deviations, and their largest absolute values.
+        constant: (D,) whether a column is constant, which any type resolves.
+    """
+    info = np.finfo(dtype)
+    wide = (std >= 1000 * info.eps * size) & (std >= 1000 * float(info.tiny))
+    return (wide | constant) & (size <= info.max)

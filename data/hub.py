@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from scoresde.data.encoded import Encoded
-from scoresde.data.folders import AUTO, TEST, TRAIN, VALIDATION, kind, listed
+from scoresde.data.listing import listed
 from scoresde.data.picture_tables import classes, image_column, label_column
+from scoresde.data.splits import AUTO, TEST, TRAIN, VALIDATION, kind
 
 BLOCK = 1000  # rows that are read at a time
 

@@ -13,7 +13,7 @@ network, depends only on their contents.
 
 import hashlib
 import json
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -25,12 +25,14 @@ from scoresde.data.base import Data, at_least, fraction
 from scoresde.data.decoded import decoded_once
 from scoresde.data.encoded import Encoded, decode
 from scoresde.data.files import sha256
-from scoresde.data.folders import File, classes, counted, listed, listing, once, parts
+from scoresde.data.folder_classes import classes_of_folders, without_links
 from scoresde.data.hub import from_hub
+from scoresde.data.listing import File, counted, listed, listing
 from scoresde.data.picture import MODES, Wanted
 from scoresde.data.picture_file import TIFF, Opened
 from scoresde.data.picture_tables import from_tables
 from scoresde.data.pillow import quiet, suffixes
+from scoresde.data.splits import parts
 
 
 class Images(Data):
@@ -252,9 +254,9 @@ def from_files(
             notes += [note for note in more if note not in notes]
         return train, test, content.hexdigest(), [*two.notes, *notes, *found.notes()]
 
-    words_of_files, notes = classes(two)
+    words_of_files, notes = classes_of_folders(two)
     if found.linked:
-        two, words_of_files = once(two, words_of_files)
+        two, words_of_files = without_links(two, words_of_files)
     border = len(two.training)
     words = [None] * border if words_of_files is None else words_of_files[:border]
     train, lines, more = from_pictures(two.training, words)
@@ -267,6 +269,26 @@ def from_files(
         notes.append(f"{counted(more, 'TIFF page')} left out, reduced copies or masks of others")
     content = hashlib.sha256("\n".join(lines).encode()).hexdigest()
     return train, test, content, [*two.notes, *notes, *found.notes()]
+
+
+@dataclass(frozen=True)
+class Pages:
+    """The pages of image files; called with an image's number, gives its name, its file's bytes and its page.
+
+    Attributes:
+        images: for each image its file, its page from 0, and the number of pages taken from the file.
+        last: the bytes of the file read last, by its path.
+    """
+
+    images: list[tuple[str, int, int]]
+    last: dict[str, bytes] = field(default_factory=dict)
+
+    def __call__(self, i: int) -> tuple[str, Any, int]:
+        path, number, count = self.images[i]
+        if path not in self.last:
+            self.last.clear()
+            self.last[path] = Path(path).read_bytes()
+        return path if count == 1 else f"{path}, page {number + 1}", self.last[path], number
 
 
 def from_pictures(files: list[File], words: list[str | None]) -> tuple[Encoded, list[str], int]:
@@ -289,22 +311,13 @@ def from_pictures(files: list[File], words: list[str | None]) -> tuple[Encoded, 
             with quiet():  # PIL repeats its warnings when the page is read
                 numbers, more = Opened(str(file.path), file.path.read_bytes()).pages()
             left += more
-        listed_pages.append((sha256(file.path), word or "", str(file.path), numbers, paged))
+        listed_pages.append((sha256(file.path), word or "", str(file.path), numbers))
     listed_pages.sort(key=lambda each: each[:3])
-    images = [(path, number, len(numbers), paged) for _, _, path, numbers, paged in listed_pages for number in numbers]
-    classes_of_images = [word for _, word, _, numbers, _ in listed_pages for _ in numbers]
-    last: dict[str, bytes] = {}
-
-    def read(i: int) -> tuple[str, Any, int]:
-        path, number, count, _ = images[i]
-        if path not in last:
-            last.clear()
-            last[path] = Path(path).read_bytes()
-        return path if count == 1 else f"{path}, page {number + 1}", last[path], number
-
+    images = [(path, number, len(numbers)) for _, _, path, numbers in listed_pages for number in numbers]
+    classes_of_images = [word for _, word, _, numbers in listed_pages for _ in numbers]
     labels = np.array(classes_of_images) if any(classes_of_images) else None
     return (
-        Encoded(len(images), read, labels, len(files)),
+        Encoded(len(images), Pages(images), labels, len(files)),
         [f"{word} {digest}" for digest, word, *_ in listed_pages],
         left,
     )

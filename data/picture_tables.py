@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from scoresde.data.encoded import Encoded
-from scoresde.data.folders import File, counted, listed
 from scoresde.data.labels import ABSENT
+from scoresde.data.listing import File, counted, listed
 from scoresde.data.parquet_table import reason_of
 
 

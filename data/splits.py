@@ -1,4 +1,4 @@
-"""A folder of pictures or tables: its files, its splits and its classes.
+"""The splits of a folder of pictures or tables.
 
 Folders named like splits (train, Training, TEST, val, ...) are splits only where no other reading is possible: if all
 folders at the top have such names, or all folders one below the top, each class with splits of its own. Otherwise the
@@ -6,11 +6,12 @@ folders at the top are classes, whatever their names: a folder of buses and a fo
 and a held-out name stand beside other folders, both readings are likely and ``data.split`` has to decide.
 """
 
-import os
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+from scoresde.data.listing import File, counted, listed
 
 AUTO = "auto"
 TRAIN, TEST, VALIDATION = "train", "test", "validation"
@@ -20,135 +21,6 @@ NAMES = {
     **dict.fromkeys(("val", "valid", "validation", "validate", "dev", "eval", "evaluation", "valset"), VALIDATION),
 }
 FILLERS = {"data", "dataset", "image", "images", "img", "imgs", "part", "pictures", "set", "split"}
-
-
-@dataclass(frozen=True)
-class File:
-    """A file.
-
-    Attributes:
-        path: the absolute path.
-        local: the path below the folder that the user named, with slashes.
-        folders: the folders on that path; for a file of a split, without the split's folder.
-    """
-
-    path: Path
-    local: str
-    folders: tuple[str, ...] = ()
-
-
-def listed(names: Collection[str], most: int = 3) -> str:
-    """Returns the first names, separated by commas."""
-    return ", ".join(list(names)[:most]) + (", ..." if len(names) > most else "")
-
-
-def counted(count: int, what: str, more: str = "") -> str:
-    """Returns a number with its noun, "1 hidden file", "2 hidden files"; ``more`` is an irregular plural."""
-    return f"{count} {what if count == 1 else more or what + 's'}"
-
-
-# ---- files ------------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Listing:
-    """The files below a folder that can be read, and the names of those left out."""
-
-    tables: list[File] = field(default_factory=list)
-    pictures: list[File] = field(default_factory=list)
-    hidden: list[str] = field(default_factory=list)
-    other: list[str] = field(default_factory=list)
-    broken: list[str] = field(default_factory=list)
-    loops: list[str] = field(default_factory=list)
-    empty: list[str] = field(default_factory=list)
-    linked: bool = False
-
-    @property
-    def count(self) -> int:
-        """The number of files that can be read."""
-        return len(self.tables) + len(self.pictures)
-
-    def notes(self) -> list[str]:
-        """Returns a clause for each kind of file left out."""
-        kinds = (
-            (self.hidden, "hidden file or folder", "hidden files or folders"),
-            (self.other, "other file", "other files"),
-            (self.broken, "broken link", "broken links"),
-            (self.loops, "link to a folder above it", "links to folders above them"),
-            (self.empty, "folder without images", "folders without images"),
-        )
-        return [f"{counted(len(names), one, more)} left out ({listed(names)})" for names, one, more in kinds if names]
-
-
-def listing(folder: Path, suffixes: Callable[[], Collection[str]]) -> Listing:
-    """Lists the files of a folder, of its subfolders and of linked folders; or the one file, if the path is a file.
-
-    Arguments:
-        folder: an absolute path.
-        suffixes: returns the suffixes of pictures; called only where there are files that are not tables.
-
-    Raises:
-        ValueError: if a folder cannot be read.
-    """
-    found = Listing()
-    if folder.is_file():
-        suffix = folder.suffix.lower()
-        if suffix != ".parquet" and suffix not in suffixes():
-            found.other.append(folder.name)
-        else:
-            (found.tables if suffix == ".parquet" else found.pictures).append(File(folder, folder.name))
-    else:
-        walk(folder, (), (), found, suffixes)
-    return found
-
-
-def walk(
-    folder: Path,
-    folders: tuple[str, ...],
-    above: tuple[str, ...],
-    found: Listing,
-    suffixes: Callable[[], Collection[str]],
-) -> None:
-    """Adds the files of a folder and of those below it.
-
-    Arguments:
-        folders: the names of the folders from the top to this one.
-        above: the real paths of the folders above; a link to one of them would be a cycle.
-    """
-    real = os.path.realpath(folder)
-    if real in above:
-        found.loops.append("/".join(folders))
-        return
-    try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except OSError as error:
-        raise ValueError(f"`path`: the folder {folder} cannot be read ({error.strerror})") from error
-    for entry in entries:
-        path, local = Path(entry.path), "/".join((*folders, entry.name))
-        try:
-            is_folder, is_file = entry.is_dir(), entry.is_file()
-        except OSError:  # a link to itself
-            is_folder = is_file = False
-        suffix = path.suffix.lower()
-        found.linked = found.linked or entry.is_symlink()
-        if entry.name.startswith("."):
-            found.hidden.append(local)
-        elif is_folder:
-            before, within = found.count, len(found.empty)
-            walk(path, (*folders, entry.name), (*above, real), found, suffixes)
-            if found.count == before and local not in found.loops:
-                found.empty[within:] = [local]  # in place of the folders in it
-        elif not is_file:
-            (found.broken if entry.is_symlink() else found.other).append(local)
-        elif suffix == ".parquet":
-            found.tables.append(File(path, local, folders))
-        elif suffix in suffixes():
-            found.pictures.append(File(path, local, folders))
-        else:
-            found.other.append(local)
-
-
-# ---- splits -----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -338,66 +210,3 @@ def level(files: list[File], depth: int) -> tuple[set[str], bool, set[str | None
 def both(words: set[str | None]) -> bool:
     """Returns whether there is a split to train on and one to hold out."""
     return TRAIN in words and bool(words & {TEST, VALIDATION})
-
-
-# ---- classes ----------------------------------------------------------------------------------------------------
-
-
-def classes(parts: Parts) -> tuple[list[str] | None, list[str]]:
-    """Returns the class of each file, training before held-out ones, and notes.
-
-    A class is the first folder below the split's in which the files differ. There are no classes (None) where some file
-    lies in no such folder, or all lie in one.
-    """
-    files = parts.training + parts.held_out
-    inner = [file.folders for file in files]
-    while all(inner) and len({folders[0] for folders in inner}) == 1:
-        inner = [folders[1:] for folders in inner]
-    names = sorted({folders[0] for folders in inner if folders})
-    if not names:
-        return None, []
-    if not all(inner):
-        beside = sum(not folders for folders in inner)
-        verb = "lies" if beside == 1 else "lie"
-        return None, [f"no classes: {counted(beside, 'file')} {verb} beside the folders {listed(names)}"]
-    labels = [folders[0] for folders in inner]
-    notes = [f"{len(names)} classes, the folders {listed(names, 10)}"]
-    if parts.held_out:
-        training = set(labels[: len(parts.training)])
-        for where, some in (("held out", set(labels[len(parts.training) :]) - training),
-                            ("trained on", training - set(labels[len(parts.training) :]))):  # fmt: skip
-            if some:
-                notes.append(f"only {where}: {listed(sorted(some))}")
-    return labels, notes
-
-
-def once(parts: Parts, labels: list[str] | None) -> tuple[Parts, list[str] | None]:
-    """Returns the parts with one entry for each file, without further links to it.
-
-    Raises:
-        ValueError: if a file is in two splits or two classes.
-    """
-    files, seen = parts.training + parts.held_out, {}
-    for n, file in enumerate(files):
-        stat = file.path.stat()
-        seen.setdefault((stat.st_dev, stat.st_ino), []).append(n)
-    border = len(parts.training)
-    for same in seen.values():
-        first = same[0]
-        for n in same[1:]:
-            both_splits = (n < border) != (first < border)
-            if both_splits or (labels is not None and labels[n] != labels[first]):
-                raise ValueError(
-                    f"{files[first].local} and {files[n].local} in {files[n].path} are one file through a link, in two "
-                    f"{'splits' if both_splits else 'classes'}: remove one of them"
-                )
-    kept = sorted(same[0] for same in seen.values())
-    if len(kept) == len(files):
-        return parts, labels
-    further = counted(len(files) - len(kept), "further link to the same file", "further links to the same files")
-    chosen = Parts(
-        [files[n] for n in kept if n < border],
-        [files[n] for n in kept if n >= border],
-        [*parts.notes, f"{further} left out"],
-    )
-    return chosen, None if labels is None else [labels[n] for n in kept]
