@@ -200,15 +200,15 @@ def test_points_in_the_datas_shape_and_in_tables(tmp_path, caplog):
 def test_conditions_have_exactly_the_shape_of_y(tmp_path):
     table = tmp_path / "t.csv"
     table.write_text("a,b,c\n" + "\n".join(",".join(map(repr, row)) for row in RNG.normal(size=(60, 3)).tolist()))
-    told = Conditional(Arrays(str(table)), ["a", "b"]).condition
+    condition = Conditional(Arrays(str(table)), ["a", "b"]).condition
     rows = RNG.normal(size=(6, 2))
-    assert told.asking(saved(tmp_path, rows)).asked.tolist() == rows.tolist()
-    assert told.asking(saved(tmp_path, rows[0])).asked.tolist() == rows[:1].tolist()
+    assert condition.asking(saved(tmp_path, rows)).asked.tolist() == rows.tolist()
+    assert condition.asking(saved(tmp_path, rows[0])).asked.tolist() == rows[:1].tolist()
     (tmp_path / "y.csv").write_text("b;a\n" + "\n".join(f"{b};{a}".replace(".", ",") for a, b in rows.tolist()))
-    assert told.asking(str(tmp_path / "y.csv")).asked.tolist() == rows.tolist()
+    assert condition.asking(str(tmp_path / "y.csv")).asked.tolist() == rows.tolist()
     for shape in ((12,), (3, 2, 2), (4, 3), (6, 2, 1)):
         with pytest.raises(ValueError, match=r"condition=.*y's \(a, b\) shape is \(2,\)"):
-            told.asking(saved(tmp_path, RNG.normal(size=shape)))
+            condition.asking(saved(tmp_path, RNG.normal(size=shape)))
     np.savez(tmp_path / "xy.npz", x=RNG.normal(size=(60, 2)), y=RNG.normal(size=(60, 2, 2)))
     with pytest.raises(ValueError, match=r"data\.condition=\['y'\]: y has the shape \(60, 2, 2\)"):
         Conditional(Arrays(str(tmp_path / "xy.npz"), key="x"), ["y"])
