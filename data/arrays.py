@@ -68,8 +68,8 @@ class Arrays(Data):
         source = open_file(path, "`path`", header, names, labels, header_key="`header`")
         values, names, table, notes = numbers_of(source, key, leave=labels, choice="`key`")
         self._file, self._whole, self._header = source.file, key is None, header
-        self._taken, self._content, where = names_in(key), sha256(source.file), source.where
-        self._left = labels
+        self._key_names, self._content, where = names_in(key), sha256(source.file), source.where
+        self._label_column = labels
         if table and axes not in (None, "nc"):
             raise ValueError(f"`axes`={axes} is for .npy and .npz, the rows of {where} are examples: type `axes`=null")
         values, said = as_examples(values, axes, shape, where)
@@ -109,9 +109,9 @@ class Arrays(Data):
         """Returns the data.key= that leaves columns of the examples out; None where the file's columns are unnamed."""
         if len(self.shape) != 1 or self._file.suffix.lower() in (".npy", ".npz"):
             return None
-        names = self._taken or self._labels
+        names = self._key_names or self._labels
         if names is None:  # a .csv without a header: numbers, without that of the labels
-            names = [str(j) for j in range(self.dim + (self._left is not None)) if str(j) != self._left]
+            names = [str(j) for j in range(self.dim + (self._label_column is not None)) if str(j) != self._label_column]
         kept = [names[j] for j in range(self.dim) if j not in columns]
         return typed("data.key", kept) if kept else None
 
@@ -128,7 +128,7 @@ class Arrays(Data):
         """
         if self._file.suffix.lower() == ".npy" or len(self.shape) == 1 and self._whole:
             return super().condition_values(keys)
-        inside = [str(key) for key in keys if str(key) in self._taken]
+        inside = [str(key) for key in keys if str(key) in self._key_names]
         if inside and len(self.shape) == 1 and len(inside) == len(keys) and self._labels:
             return super().condition_values(keys)
         if inside:
@@ -140,9 +140,8 @@ class Arrays(Data):
             raise ValueError(f"data.condition={keys} names a column twice")
         table = self._file.suffix.lower() != ".npz"
         found, titles = [], []
-        for each in (
-            [[str(key) for key in keys]] if table else keys
-        ):  # the columns of a table are read at once, the arrays of an archive one by one
+        # the columns of a table are read at once, the arrays of an archive one by one
+        for each in [[str(key) for key in keys]] if table else keys:
             source = open_file(
                 str(self._file), "data.path", self._header, [str(key) for key in keys], header_key="data.header"
             )

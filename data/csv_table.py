@@ -133,7 +133,9 @@ class CsvTable:
         if found:
             said = f"the first row holds the columns' names ({shown})"
         else:
-            said = f"no header: the first row ({shown}) is an example, data.header=true makes it the columns' names"
+            said = f"no header: the first row ({shown}) is an example"
+            if self.header_key:  # a note is read without the class's place: it names the key in full
+                said += ", data.header=true makes it the columns' names"
             self.add_first_row()
             if header == "auto" and (names := self.names_in_comment()):
                 self.names, self.named = names, True

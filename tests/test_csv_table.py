@@ -43,7 +43,7 @@ def built(path, **keys):
 
 def taken(path, header="auto", missing=False, **keys):
     """The numbers, the names and the notes of a file."""
-    source = open_file(path, "data.path", header, gaps=missing, **keys)
+    source = open_file(path, "data.path", header, gaps=missing, header_key="data.header", **keys)
     found = numbers_of(source, None, missing=missing, choice="data.key")
     return found.values, found.names, "; ".join(found.notes)
 
