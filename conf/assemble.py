@@ -98,7 +98,7 @@ def ask(cfg: dict, data: Data, task: Task) -> Data:
     if value is not None:
         data = data.asking(value)
     condition = data.condition
-    if task.conditions == "one" and (condition.alone is None or not condition.classes):
+    if task.conditions == "one" and (condition.single is None or not condition.classes):
         raise ValueError(
             f"this task, {type(task).__name__}, is for one law, "
             + (

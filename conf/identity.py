@@ -30,7 +30,7 @@ def identity_of(cfg: dict, data: Any) -> dict:
 def identity_of_data(cfg: dict, data: Any, conditional: bool) -> dict:
     """Returns what decides the examples that the network is trained on, and the y that it takes."""
     fingerprint = data.fingerprint()
-    left_out = (*CACHE_KEYS, *data.held_out_keys, *(() if conditional else data.told_keys))
+    left_out = (*CACHE_KEYS, *data.held_out_keys, *(() if conditional else data.conditional_keys))
     left_out += () if fingerprint is None else ("path",)
     described = without({key: value for key, value in cfg["data"].items() if key not in left_out}, NEW_DATA_KEYS)
     if described.get("condition") is None or described["condition"] == "labels" and not conditional:

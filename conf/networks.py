@@ -169,7 +169,7 @@ class Networks:
         model = network.model
         if isinstance(model, ConditionalScore) and self.task.conditions != "each":
             condition = self.asked.condition
-            model = model.given(condition.encode(condition.alone).float())
+            model = model.given(condition.encode(condition.single).float())
         return replace(network, model=placed(self.cfg, model))
 
 

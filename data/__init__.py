@@ -1,4 +1,4 @@
-"""Data sets, and the units they are in: one class and one yaml of conf/data/ each."""
+"""Data sets and their units; each has a class here and a yaml in conf/data/."""
 
 if __name__ == "data":  # a checkout's former name for this package
     from scoresde.checkout import former
@@ -7,7 +7,8 @@ if __name__ == "data":  # a checkout's former name for this package
 
 from scoresde.data.arrays import Arrays
 from scoresde.data.base import Data
-from scoresde.data.condition import Condition, Conditional
+from scoresde.data.condition import Condition
+from scoresde.data.conditional import Conditional
 from scoresde.data.curves import Moons, SwissRoll, TwoSpirals
 from scoresde.data.digits import Digits
 from scoresde.data.gaussian import Gaussian

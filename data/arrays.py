@@ -1,11 +1,11 @@
 r"""The user's own numbers: vectors or images from a .npy, .npz, .csv or .parquet file.
 
-Vectors have units of their own in every column (centimetres beside counts), so that m and s are the training part's
-mean and standard deviation column by column. Pixels share one unit: continuous images have one m and one s. Integers
-of L levels, after uniform dequantisation in [0, L), are carried to [-1, 1) by m = s = L/2.
+The columns of vectors have units of their own (centimetres beside counts): m and s are the training part's mean and
+standard deviation, column by column. Pixels share one unit: continuous images have one m and one s. Integers of L
+levels, after uniform dequantisation in [0, L), are mapped to [-1, 1) by m = s = L/2.
 
 Values are kept as float32, or as float64 where a column varies so little around a large mean (times in seconds, say)
-that float32 would not show it: they are centred before they become float32.
+that float32 would not show it; they are centred before they become float32.
 """
 
 from typing import Any, Literal
@@ -24,24 +24,24 @@ from scoresde.data.levels import as_levels, as_tensor, integers
 class Arrays(Data):
     """Vectors (N, D) or images (N, C, H, W) from a file, with a random part of the rows held out.
 
-    One axis is N vectors of one number; two are vectors; three are grey images (N, H, W). Four axes are
-    (N, C, H, W) or (N, H, W, C), as :func:`scoresde.data.axes.by_sizes` finds; where both are possible, `axes` must
-    say. `shape` reads each row of the file as an example of that shape instead.
+    An array of one axis holds N vectors of one number, of two axes vectors, of three axes grey images (N, H, W). Four
+    axes are (N, C, H, W) or (N, H, W, C), as :func:`scoresde.data.axes.by_sizes` finds; where both are possible,
+    ``axes`` must decide. ``shape`` reads each row of the file as an example of that shape instead.
 
     Arguments:
         path: the file.
-        key: name of the array in an .npz that holds several; names of columns of a .csv or .parquet, by default all.
-        test_fraction: part of the rows that is held out, above 0 and below 1.
-        seed: seed of the split.
-        levels: number L of levels if the values are integers 0 ... L-1; by default 256 for images of uint8, 2 for
-            images of booleans, and None for everything else, which is then taken as continuous.
-        shape: shape of one example, [D] or [C, H, W]; by default what the file's axes say.
+        key: the name of the array in an .npz of several; names of columns of a .csv or .parquet, by default all.
+        test_fraction: the held-out part of the rows, above 0 and below 1.
+        seed: the seed of the split.
+        levels: the number L of levels if the values are integers 0 ... L-1; by default 256 for images of uint8, 2 for
+            images of booleans, and None, which is continuous, for everything else.
+        shape: the shape of one example, [D] or [C, H, W]; by default the file's.
         axes: the order of the array's axes, a letter each: n for the examples, c for channels or columns, h for height,
-            w for width, such as nhwc; by default what the sizes say.
+            w for width, such as nhwc; by default found from the sizes.
         labels: the column of a table (its number, where the table has no header) or the array of an .npz that holds the
-            examples' classes, of any type; by default there are none.
-        header: whether the first row of a .csv holds the columns' names; by default what :mod:`scoresde.data.header`
-            finds.
+            examples' class labels, of any type; by default there are none.
+        header: whether the first row of a .csv holds the columns' names; by default found by
+            :mod:`scoresde.data.header`.
 
     Raises:
         FileNotFoundError, ValueError: with the key to change and what to type.
@@ -64,11 +64,12 @@ class Arrays(Data):
         fraction("test_fraction", test_fraction)
         at_least("seed", seed, 0, 0)
         labels = None if labels is None else str(labels)
-        source = open_file(path, "data.path", header, names_in(key) + ([] if labels is None else [labels]), labels)
-        values, names, table, notes = numbers_of(source, key, leave=labels, choice="data.key")
+        names = names_in(key) + ([] if labels is None else [labels])
+        source = open_file(path, "`path`", header, names, labels, header_key="`header`")
+        values, names, table, notes = numbers_of(source, key, leave=labels, choice="`key`")
         self._file, self._whole, self._header = source.file, key is None, header
-        self._taken, self._content, where = names_in(key), sha256(source.file), source.where
-        self._left = labels
+        self._key_names, self._content, where = names_in(key), sha256(source.file), source.where
+        self._label_column = labels
         if table and axes not in (None, "nc"):
             raise ValueError(f"`axes`={axes} is for .npy and .npz, the rows of {where} are examples: type `axes`=null")
         values, said = as_examples(values, axes, shape, where)
@@ -83,11 +84,11 @@ class Arrays(Data):
         order = np.random.default_rng(seed).permutation(len(values))
         self._rows = order[held_out:], order[:held_out]
         train, test = (values[rows] for rows in self._rows)
-        known = (None, None)
+        labels_of_parts = (None, None)
         if labels is not None:
             classes, self.class_names, notes = read_labels(source, labels, len(values))
             self.notes += tuple(notes)
-            known = tuple(torch.from_numpy(classes[rows]) for rows in self._rows)
+            labels_of_parts = tuple(torch.from_numpy(classes[rows]) for rows in self._rows)
         self._labels = names if values.ndim == 2 and names and len(names) == values.shape[1] else None
         if levels is not None:
             shift = scale = levels / 2
@@ -96,7 +97,7 @@ class Arrays(Data):
             shift, scale, dtype = units(train, self._labels, where)
             refuse_far(test, shift, scale, self._labels, where)
         train, test = as_tensor(train, dtype), as_tensor(test, dtype)
-        super().__init__(train, test, shift, scale, levels, *known, shuffle=False)  # the split's own order is random
+        super().__init__(train, test, shift, scale, levels, *labels_of_parts, shuffle=False)  # the split is random
 
     def labels(self) -> list[str] | None:
         return self._labels
@@ -105,29 +106,31 @@ class Arrays(Data):
         return self._content
 
     def without(self, columns: list[int]) -> str | None:
-        """The data.key= that leaves columns of the examples out; None where the file's columns have no names."""
+        """Returns the data.key= that leaves columns of the examples out; None where the file's columns are unnamed."""
         if len(self.shape) != 1 or self._file.suffix.lower() in (".npy", ".npz"):
             return None
-        names = self._taken or self._labels
-        if names is None:  # of a .csv without a header they are numbers, and those of its labels are no examples'
-            names = [str(j) for j in range(self.dim + (self._left is not None)) if str(j) != self._left]
+        names = self._key_names or self._labels
+        if names is None:  # a .csv without a header: numbers, without that of the labels
+            names = [str(j) for j in range(self.dim + (self._label_column is not None)) if str(j) != self._label_column]
         kept = [names[j] for j in range(self.dim) if j not in columns]
         return typed("data.key", kept) if kept else None
 
     def given(self, columns: list[int]) -> str | None:
-        """The data.condition= of these columns; None where the file's own names stand for something else."""
+        """Returns the data.condition= of these columns; None where the file's names are not the columns'."""
         suffix = self._file.suffix.lower()
         if suffix != ".npy" and not self._whole and (suffix == ".npz" or self._labels is None):
             return None
         return super().given(columns)
 
-    def known(self, keys: list[str | int]) -> tuple[Tensor, Tensor, list[str], list[int]]:
-        """Columns of the examples, or else columns and arrays of the file that are no part of them."""
+    def condition_values(self, keys: list[str | int]) -> tuple[Tensor, Tensor, list[str], list[int]]:
+        """Returns columns of the examples, or else columns and arrays of the file that are not part of them; see
+        :meth:`Data.condition_values`.
+        """
         if self._file.suffix.lower() == ".npy" or len(self.shape) == 1 and self._whole:
-            return super().known(keys)
-        inside = [str(key) for key in keys if str(key) in self._taken]
+            return super().condition_values(keys)
+        inside = [str(key) for key in keys if str(key) in self._key_names]
         if inside and len(self.shape) == 1 and len(inside) == len(keys) and self._labels:
-            return super().known(keys)
+            return super().condition_values(keys)
         if inside:
             raise ValueError(
                 f"data.condition={keys}: {', '.join(inside)} {'are' if len(inside) > 1 else 'is'} in "
@@ -137,10 +140,11 @@ class Arrays(Data):
             raise ValueError(f"data.condition={keys} names a column twice")
         table = self._file.suffix.lower() != ".npz"
         found, titles = [], []
-        for each in (
-            [[str(key) for key in keys]] if table else keys
-        ):  # a table's columns at once, an archive's one by one
-            source = open_file(str(self._file), "data.path", self._header, [str(key) for key in keys])
+        # the columns of a table are read at once, the arrays of an archive one by one
+        for each in [[str(key) for key in keys]] if table else keys:
+            source = open_file(
+                str(self._file), "data.path", self._header, [str(key) for key in keys], header_key="data.header"
+            )
             values, columns, _, _ = numbers_of(source, each, choice="data.condition")
             if values.ndim > 2:
                 raise ValueError(
@@ -162,7 +166,7 @@ class Arrays(Data):
         return *(values[rows] for rows in self._rows), titles, []
 
 
-FARTHEST = 1e18  # standard deviations, whose square float32 still holds
+FARTHEST = 1e18  # standard deviations; float32 still holds its square
 
 
 def refuse_far(test: np.ndarray, shift: Tensor, scale: Tensor, names: list[str] | None, where: str) -> None:
@@ -179,26 +183,20 @@ def refuse_far(test: np.ndarray, shift: Tensor, scale: Tensor, names: list[str] 
 
 
 def units(train: np.ndarray, names: list[str] | None, where: str) -> tuple[Tensor, Tensor, torch.dtype]:
-    """Mean and standard deviation of the training part, of each column (D,) of vectors or one number for images, and
-    the type that shows how every column varies: the default one, or float64. A constant column gets the scale 1.
+    """Returns the mean and standard deviation of the training part, (D,) for the columns of vectors or one number for
+    images, and the type that resolves how every column varies: the default one, or float64. A constant column has the
+    scale 1.
     """
     columns = train if train.ndim == 2 else train.reshape(-1, 1)
-    with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # numbers beyond all types are refused below
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # numbers out of range are refused below
         mean, std = columns.mean(0, dtype=np.float64), columns.std(0, dtype=np.float64)
     low, high = columns.min(0), columns.max(0)
     size = np.maximum(np.abs(low.astype(np.float64)), np.abs(high.astype(np.float64)))
     own = np.float32 if train.dtype.kind == "f" and train.dtype.itemsize < 8 else np.float64  # the file's precision
-
-    def shown(dtype: Any) -> np.ndarray:
-        """Whether a type's steps at a column's largest value are a thousandth of the std or less."""
-        info = np.finfo(dtype)
-        wide = (std >= 1000 * info.eps * size) & (std >= 1000 * float(info.tiny))
-        return (wide | (low == high)) & (size <= info.max)
-
-    fine = shown(own)
+    fine = resolves(own, std, size, low == high)
     for j in range(len(mean)):
         column = f"column {names[j]!r}" if names else f"column {j}" if train.ndim == 2 else "every pixel"
-        if low[j] == high[j]:  # no unit of its own, and no density: conf/density.py says what that means for a task
+        if low[j] == high[j]:  # it has no density; conf/density.py checks what that means for a task
             mean[j], std[j], fine[j] = low[j], 1.0, True
             continue
         if not np.finfo(np.float64).tiny * 1000 <= std[j] < np.inf:
@@ -213,7 +211,20 @@ def units(train: np.ndarray, names: list[str] | None, where: str) -> tuple[Tenso
                 f"show: {remedy}"
             )
     default = torch.get_default_dtype()
-    dtype = default if shown(str(default).removeprefix("torch.")).all() else torch.float64
+    enough = resolves(str(default).removeprefix("torch."), std, size, low == high).all()
+    dtype = default if enough else torch.float64
     if train.ndim == 2:
         return torch.from_numpy(mean), torch.from_numpy(std), dtype
     return torch.tensor(mean[0]), torch.tensor(std[0]), dtype
+
+
+def resolves(dtype: Any, std: np.ndarray, size: np.ndarray, constant: np.ndarray) -> np.ndarray:
+    """Returns whether a type's steps at each column's largest value are a thousandth of the std or less, (D,).
+
+    Arguments:
+        std, size: (D,) the columns' standard deviations, and their largest absolute values.
+        constant: (D,) whether a column is constant, which any type resolves.
+    """
+    info = np.finfo(dtype)
+    wide = (std >= 1000 * info.eps * size) & (std >= 1000 * float(info.tiny))
+    return (wide | constant) & (size <= info.max)

@@ -1,6 +1,7 @@
-"""The axes of an array of examples: which counts the examples, and which are channels, height and width.
+"""The axes of an array of examples: the axis of the examples, and those of channels, height and width.
 
-An order of axes is a word, a letter an axis: n for the examples, c for channels or columns, h for height, w for width.
+An order of axes is a word with a letter an axis: n for the examples, c for channels or columns, h for height, w for
+width.
 """
 
 import math
@@ -8,23 +9,23 @@ import math
 import numpy as np
 
 ORDERS = ("n", "nc", "nhw", "nchw")
-"""The kinds of arrays, each in the order in which it is kept; series (ncl) and volumes (ncdhw) would be two more."""
+"""The kinds of arrays, each in the order in which it is kept."""
 
 TYPICAL = (1, 3, 4)  # channels of grey, coloured and transparent pictures
 
 
 def as_examples(values: np.ndarray, axes: str | None, shape: list[int] | None, where: str) -> tuple[np.ndarray, str]:
-    """The file's array as vectors (N, D) or images (N, C, H, W), and a note on how its axes were read.
+    """Returns the file's array as vectors (N, D) or images (N, C, H, W), and a note on how its axes were read.
 
     Arguments:
         values: the file's array.
         axes: the order of its axes, a permutation of n, nc, nhw or nchw; None lets the shape decide.
-        shape: the shape of one example, which may say what the axes are, and into which rows are reshaped; None for
-            what the axes say.
-        where: what opens an error.
+        shape: the shape of one example; it may decide the order of the axes, and rows are reshaped to it. None for the
+            array's own.
+        where: the start of an error.
 
     Raises:
-        ValueError: where the shape of the file allows two orders of axes, with both of them.
+        ValueError: where the shape of the array allows two orders of axes; it names both.
     """
     read = values.shape
     if axes is not None:
@@ -41,7 +42,7 @@ def as_examples(values: np.ndarray, axes: str | None, shape: list[int] | None, w
 
 
 def in_words(axes: str) -> str:
-    """An order of axes, spelt out."""
+    """Returns an order of axes in words."""
     names = {"n": "examples", "c": "channels" if "h" in axes else "columns", "h": "height", "w": "width"}
     grey = ", grey" if sorted(axes) == sorted("nhw") else ""
     return f"{axes} ({', '.join(names[letter] for letter in axes)}{grey})"
@@ -50,39 +51,38 @@ def in_words(axes: str) -> str:
 def check_shape(values: np.ndarray, shape: list[int], axes: str | None, where: str) -> None:
     """Raises a ValueError unless examples (N, *) may be reshaped to the shape."""
     if len(shape) not in (1, 3) or min(shape) < 1:
-        raise ValueError(f"data.shape={list(shape)} must be [D] or [C,H,W]: type data.shape=[1,28,28]")
+        raise ValueError(f"`shape`={list(shape)} must be [D] or [C,H,W]: type `shape`=[1,28,28]")
     if math.prod(values.shape[1:]) != math.prod(shape):
         raise ValueError(
-            f"data.shape={list(shape)} has {math.prod(shape)} values, a row of {where} has "
+            f"`shape`={list(shape)} has {math.prod(shape)} values, a row of {where} has "
             f"{math.prod(values.shape[1:])} (the file's shape is {values.shape})"
         )
     if len(shape) == 3 and values.ndim == 4 and min(values.shape[1:]) > 1:
         raise ValueError(
-            f"data.shape={list(shape)} is not the shape {list(values.shape[1:])} of an example of {where}"
-            f"{f' with data.axes={axes}' if axes else ''}: leave data.shape out, and name the file's axes, "
-            f"data.axes=nhwc"
+            f"`shape`={list(shape)} is not the shape {list(values.shape[1:])} of an example of {where}"
+            f"{f' with `axes`={axes}' if axes else ''}: leave `shape` out, and name the file's axes, "
+            f"`axes`=nhwc"
         )
 
 
 def ordered(values: np.ndarray, axes: str, where: str) -> np.ndarray:
-    """The array with its axes in the order that is kept: (N, D) or (N, C, H, W)."""
+    """Returns the array with its axes in the order that is kept: (N, D) or (N, C, H, W)."""
     kept = next((order for order in ORDERS if sorted(order) == sorted(axes)), None)
     if kept is None:
         raise ValueError(
-            f"data.axes={axes} must be the letters of {', '.join(ORDERS)} in the file's order, n for the examples, c "
-            f"for channels or columns, h and w for height and width: type data.axes=nhwc"
+            f"`axes`={axes} must be the letters of {', '.join(ORDERS)} in the file's order, n for the examples, c "
+            f"for channels or columns, h and w for height and width: type `axes`=nhwc"
         )
     if len(axes) != values.ndim:
         raise ValueError(
-            f"data.axes={axes} is for files of {len(axes)} axes, {where} has the shape {values.shape}: type "
-            f"data.axes=null"
+            f"`axes`={axes} is for files of {len(axes)} axes, {where} has the shape {values.shape}: type `axes`=null"
         )
     values = values.transpose([axes.index(letter) for letter in kept])
     return values[:, None] if kept in ("n", "nhw") else values
 
 
 def by_shape(values: np.ndarray, shape: list[int], where: str) -> str | None:
-    """The order of the axes (N, C, H, W) or (N, H, W, C) whose examples have a shape; None if neither or both have."""
+    """Returns nchw or nhwc, if examples have the shape in one of these orders; None if in neither or in both."""
     if values.ndim != 4 or len(shape) != 3:
         return None
     fits = {"nchw": tuple(shape), "nhwc": (*shape[1:], shape[0])}
@@ -91,17 +91,17 @@ def by_shape(values: np.ndarray, shape: list[int], where: str) -> str | None:
 
 
 def by_sizes(values: np.ndarray, where: str) -> str:
-    """The order of the axes, as the shape says.
+    """Returns the order of the axes that the sizes suggest.
 
-    Of four axes the channels are the second or the last. Signs of channels are: they are 1, 3 or 4; the other two axes
-    are equal and they are not; they are at most half of either. The first sign decides unless the second, or without it
-    the third, contradicts it; then the second, then the third.
+    The channels of four axes are the second or the last. There are three signs of channels: their number is 1, 3 or 4;
+    the other two axes are equal and the channels are not; the channels are at most half of either. The first sign
+    decides unless the second, or in its absence the third, contradicts it; then the second, then the third.
     """
     shape = values.shape
     if values.ndim <= 2:
         return ORDERS[values.ndim - 1]
     if values.ndim > 4:
-        raise ValueError(f"{where} has shape {shape}, more than four axes: type data.shape=[D] or [C,H,W]")
+        raise ValueError(f"{where} has shape {shape}, more than four axes: type `shape`=[D] or [C,H,W]")
     if values.ndim == 3:
         if shape[0] == shape[1] < shape[2]:
             refuse(where, shape, {"nhw": (shape[0], shape[1:]), "hwn": (shape[2], shape[:2])})
@@ -109,7 +109,7 @@ def by_sizes(values: np.ndarray, where: str) -> str:
     first, last = signs(shape[1], shape[2:]), signs(shape[3], shape[1:3])
     typical, equal, small = ((a, b) for a, b in zip(first, last, strict=True))
     if typical[0] != typical[1]:
-        decides = equal if equal[0] != equal[1] else small  # on the other two axes
+        decides = equal if equal[0] != equal[1] else small  # the stronger of the other two signs
         choice = typical[0] if decides != typical[::-1] else None
     elif equal[0] != equal[1]:
         choice = equal[0]
@@ -130,14 +130,18 @@ def by_sizes(values: np.ndarray, where: str) -> str:
 
 
 def signs(channels: int, sides: tuple[int, ...]) -> tuple[bool, bool, bool]:
-    """Whether a number of channels is typical, the sides are equal and unlike it, and it is at most half of either."""
+    """Returns the three signs of channels: typical, unlike equal sides, and at most half of either side."""
     return channels in TYPICAL, sides[0] == sides[1] != channels, 2 * channels <= min(sides)
 
 
 def refuse(where: str, shape: tuple[int, ...], readings: dict[str, tuple[int, tuple[int, ...]]]) -> None:
-    """Raises the ValueError that names the readings of a shape."""
+    """Raises a ValueError that names the possible orders of the axes.
+
+    Arguments:
+        readings: by order of axes, the number of examples and the shape of one.
+    """
     said = [
-        f"data.axes={order} ({count} examples of {' x '.join(map(str, example))})"
+        f"`axes`={order} ({count} examples of {' x '.join(map(str, example))})"
         for order, (count, example) in readings.items()
     ]
     raise ValueError(

@@ -1,10 +1,10 @@
-r"""What a data set is to the rest of the project: examples, and the units they are in.
+r"""The interface of a data set: examples and their units.
 
-Every data set lives in two systems of units.
+Every data set has two systems of units.
 
-* *Data units* are the user's own: pixel counts 0 ... L-1, centimetres, whatever the file holds. Samples and
-  log-densities leave the project in these units.
-* *Model units* are what the SDE and the network see, centred and of size about one:
+* *Data units* are those of the file: pixel counts 0 ... L-1, centimetres. Samples and log-densities are reported in
+  these units.
+* *Model units* are those of the SDE and the network, centred and of size about one:
 
   .. math:: x = (r - m) / s, \qquad r = s\,x + m,
 
@@ -13,7 +13,7 @@ Every data set lives in two systems of units.
 Densities change by the Jacobian of that map, :math:`\log p_r(r) = \log p_x(x) - \sum_i \log s_i`, the last term
 being :attr:`Data.log_det`. Integer data of L levels are made continuous by uniform dequantisation, r = k + u with
 u ~ U[0, 1)^D, so that :math:`E_u[-\log p_r(k + u)]` bounds the negative log-probability of the integers from above
-(Theis, van den Oord and Bethge, arXiv 1511.01844, section 3.1). Tighter bounds:
+(Theis, van den Oord and Bethge, arXiv 1511.01844, section 3.1). Tighter bounds are in
 :mod:`scoresde.likelihood.dequantisation`.
 """
 
@@ -28,7 +28,7 @@ from scoresde.data.order import order
 
 
 class Data:
-    """Examples with a training and a held-out part, and the units they are in.
+    """Examples with a training and a held-out part, and their units.
 
     Arguments:
         train: training examples in data units, shape (N, *).
@@ -36,24 +36,26 @@ class Data:
         shift: the offset m, a number or a tensor that broadcasts over one example.
         scale: the positive factor s, a number or a tensor that broadcasts over one example.
         levels: the number L of integer levels 0 ... L-1, or None for continuous data.
-        train_labels, test_labels: the examples' classes, (N,) and (M,), int64; None without any.
+        train_labels, test_labels: the examples' class labels, (N,) and (M,), int64; None without any.
         shuffle: whether to put the examples and their labels into the random order of :mod:`scoresde.data.order`, so
-            that each prefix is a random subset. False for examples that stand in a random order already, such as
-            independent draws.
+            that each prefix is a random subset. False for examples in a random order already, such as independent
+            draws.
 
     Attributes:
-        train_labels, test_labels: as given, in the order of the examples.
-        class_names: the word for class k at place k where classes have words; None where they have none.
+        train_labels, test_labels: the arguments, in the order of the examples.
+        class_names: the name of class k at place k; None where classes have no names.
         notes: what a reader took, left out and reinterpreted, a clause each.
-        condition: what is known of each example, if these are data of p(x | y); see :mod:`scoresde.data.condition`.
+        condition: the y of each example, if these are data of p(x | y); see :mod:`scoresde.data.condition`.
+        held_out_keys: the constructor's keys that no training example depends on.
+        conditional_keys: the keys that only matter to a network that is conditioned on the labels.
+        flip: whether training mirrors each image left to right with probability 1/2.
     """
 
     class_names: list[str] | None = None
     condition: Any = None
-    held_out_keys: ClassVar[tuple[str, ...]] = ()  # of the constructor: those that no training example depends on
-    told_keys: ClassVar[tuple[str, ...]] = ()  # and those that matter to a network that is told its y alone
-    flip: bool = False  # whether training mirrors its images left to right, by chance
-
+    held_out_keys: ClassVar[tuple[str, ...]] = ()
+    conditional_keys: ClassVar[tuple[str, ...]] = ()
+    flip: bool = False
     notes: tuple[str, ...] = ()
 
     def __init__(
@@ -97,18 +99,20 @@ class Data:
         return float((x - x.mean(0)).square().mean().sqrt())
 
     def dequantise(self, r: Tensor, u: Tensor | None) -> Tensor:
-        """Integers k become k + u with u in [0, 1), by default the middle 1/2; continuous data pass unchanged."""
+        """Returns k + u for integers k, with u in [0, 1), by default 1/2; continuous data are returned unchanged."""
         if self.levels is None:
             return r
         return r.to(torch.get_default_dtype() if u is None else u.dtype) + (0.5 if u is None else u)
 
     def encode(self, r: Tensor) -> Tensor:
-        """Data units to model units, shape (B, *) to (B, *); integers are taken as they are, without the middle 1/2."""
-        r = r if r.is_floating_point() else r.to(torch.get_default_dtype())  # or m and s would be rounded to integers
+        """Maps data units to model units, shape (B, *) to (B, *); integers are not dequantised."""
+        r = (
+            r if r.is_floating_point() else r.to(torch.get_default_dtype())
+        )  # otherwise m and s would be rounded to integers
         return (r - self.shift.to(r)) / self.scale.to(r)
 
     def decode(self, x: Tensor) -> Tensor:
-        """Model units to data units, shape (B, *) to (B, *); continuous, also for integer data."""
+        """Maps model units to data units, shape (B, *) to (B, *); the result is continuous, also for integer data."""
         return x * self.scale.to(x) + self.shift.to(x)
 
     @property
@@ -119,35 +123,38 @@ class Data:
 
     def commensurate(self, r: Tensor) -> Tensor:
         """Returns r (B, *) in the unit of distances, float64: data units where all values share one scale, and standard
-        deviations, each column divided by its scale, where columns have units of their own. A distance in raw units is
-        that of the largest column.
+        deviations, each column divided by its scale, where columns have units of their own: a distance in raw units
+        would be that of the largest column.
         """
         return r.double() if self.distance_unit == "data" else r.double() / self.scale.to(r.device)
 
     def bits_per_dim(self, nats: float) -> float:
-        """Nats for a whole example to bits for one of its D values."""
+        """Converts nats for a whole example to bits for one of its D values."""
         return nats / (self.dim * math.log(2))
 
     def true_log_prob(self, r: Tensor, y: Tensor | None = None) -> Tensor | None:
-        """The exact log-density in nats and data units at r, (B, *) to (B,) in float64, given y where there is one;
-        None where nobody knows it.
+        """Returns the exact log-density in nats and data units at r, (B, *) to (B,) in float64, given y where y is not
+        None; None where it is unknown.
         """
         return None
 
     def marginal_log_prob(self, y: Tensor, columns: list[int]) -> Tensor | None:
-        """The exact log-density of some columns alone, y (B, C) in data units to (B,) nats; None if unknown."""
+        """Returns the exact log-density of some columns, y (B, C) in data units to (B,) nats; None if unknown."""
         return None
 
     def class_log_prob(self, r: Tensor, k: Tensor) -> Tensor | None:
-        """The exact log-density of the examples of class k (B,) at r (B, *), (B,) nats; None where nobody knows it."""
+        """Returns the exact log-density of the examples of class k (B,) at r (B, *), (B,) nats; None if unknown."""
         return None
 
-    def known(self, keys: list[str | int]) -> tuple[Tensor, Tensor, list[str], list[int]]:
-        """Numbers that stand beside the examples, by name or by number of column.
+    def condition_values(self, keys: list[str | int]) -> tuple[Tensor, Tensor, list[str], list[int]]:
+        """Finds the numbers y that condition the examples.
+
+        Arguments:
+            keys: names or numbers of columns.
 
         Returns:
-            those of the training and of the held-out examples, (N, C) and (M, C), float64 in data units; their names;
-            and which columns of the examples they are.
+            y of the training and of the held-out examples, (N, C) and (M, C), float64 in data units; their names; and
+            which columns of the examples they are, an empty list if none.
         """
         names = self.labels() or [str(j) for j in range(self.dim)]
         if len(self.shape) != 1:
@@ -171,23 +178,23 @@ class Data:
         return self.train[:, columns].double(), self.test[:, columns].double(), [names[j] for j in columns], columns
 
     def without(self, columns: list[int]) -> str | None:
-        """What to type so that these columns of a vector are not learnt; None where no key says so."""
+        """Returns what to type so that these columns of a vector are not learnt; None where no key says so."""
         return None
 
     def given(self, columns: list[int]) -> str | None:
-        """What to type so that the others are learnt given these columns of a vector; None where no key says so."""
+        """Returns what to type to condition on these columns of a vector; None where no key says so."""
         if len(self.shape) != 1 or len(columns) == self.dim:
             return None
         names = self.labels() or [str(j) for j in range(self.dim)]
         return typed("data.condition", [names[j] for j in columns])
 
     def components(self) -> tuple[Tensor, Tensor, Tensor] | None:
-        """Weights (K,), means (K, D), stds (K,) in model units if the data are a mixture of isotropic Gaussians."""
+        """Returns weights (K,), means (K, D), stds (K,) in model units of a mixture of isotropic Gaussians, or None."""
         return None
 
     def moments(self) -> tuple[Tensor, Tensor, Tensor, float]:
-        """The mean (D,) and the covariance of the training data in model units, float64: variances (k,) along the
-        columns of directions (D, k), and the one variance of all other directions. k = D up to D = 1024, then 256.
+        """Returns the mean (D,) and the covariance of the training data in model units, float64: variances (k,) along
+        the columns of directions (D, k), and the one variance of all other directions. k = D up to D = 1024, then 256.
         """
         x = self.encode(self.dequantise(self.train[:20_000], None).double()).flatten(1)
         mean = x.mean(0)
@@ -208,38 +215,38 @@ class Data:
         return mean, variances + blur, directions, rest + blur
 
     def largest_distance(self) -> float:
-        """The largest distance between two of up to 5,000 training data in model units, which the largest noise should
-        reach (arXiv 2006.09011, technique 1).
+        """Returns the largest distance between two of up to 5,000 training data in model units, which the largest noise
+        should reach (arXiv 2006.09011, technique 1).
         """
         x = self.encode(self.dequantise(self.train[:5000], None).double()).flatten(1)
         return max((float(torch.cdist(part, x).max()) for part in x.split(500)), default=0.0)
 
     def label_count(self) -> int | None:
-        """Returns how many classes the labels of the examples name; None without labels, or where all are equal."""
+        """Returns the number of classes of the labels; None without labels, or where all training labels are equal."""
         if self.train_labels is None or self.test_labels is None or len(self.train_labels.unique()) < 2:
             return None
         return len(torch.cat([self.train_labels, self.test_labels]).unique())
 
     def labels(self) -> list[str] | None:
-        """Names of the columns of a vector, for the axes of pictures; None where they have none."""
+        """Returns the names of the columns of a vector, for the axes of pictures; None where they have none."""
         return None
 
     def describe(self) -> str | None:
-        """One line: the reader's notes, and how many examples are trained on and held out; None for data that are made
-        and not read.
+        """Returns one line with the reader's notes and the numbers of training and held-out examples; None for
+        generated data.
         """
         if not self.notes:
             return None
         counts = f"{len(self.train):,} of shape {list(self.shape)} to train on, {len(self.test):,} held out"
-        return " ".join("; ".join([*self.notes, counts]).splitlines())  # a label or a file's name may hold a line's end
+        return " ".join("; ".join([*self.notes, counts]).splitlines())  # a label or a file's name may hold a newline
 
     def fingerprint(self) -> str | None:
-        """A hash of the content of the files the data came from; None where the constructor's values say it all."""
+        """Returns a hash of the content of the data's files; None where the constructor's arguments decide the data."""
         return None
 
 
 def typed(key: str, names: list[str]) -> str:
-    """A key with a list of names as a shell and Hydra take it: what either would read as something else is quoted."""
+    """Returns a key with a list of names as a shell and Hydra take it, quoted where they would misread it."""
     words = {"true", "false", "null", "nan", "inf", "none"}
     if all(
         re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]*|0|[1-9][0-9]*", name) and name.lower() not in words for name in names
@@ -251,11 +258,11 @@ def typed(key: str, names: list[str]) -> str:
 
 def at_least(key: str, value: float, bound: float, instead: float) -> None:
     """Raises a ValueError that names the key, the value, the bound and what to type unless value >= bound."""
-    if not value >= bound:  # so written, a NaN is refused too
-        raise ValueError(f"data.{key}={value} must be at least {bound}: type data.{key}={instead}")
+    if not value >= bound:  # this form refuses a NaN too
+        raise ValueError(f"`{key}`={value} must be at least {bound}: type `{key}`={instead}")
 
 
 def fraction(key: str, value: float) -> None:
     """Raises a ValueError unless the value lies strictly between 0 and 1."""
     if not 0 < value < 1:
-        raise ValueError(f"data.{key}={value} must lie strictly between 0 and 1: type data.{key}=0.1")
+        raise ValueError(f"`{key}`={value} must lie strictly between 0 and 1: type `{key}`=0.1")

@@ -1,30 +1,26 @@
-"""A csv file: rows of equally many cells, read once, whatever is taken of them.
+"""A csv file: rows with equally many cells, all read at once.
 
-Every row must have as many cells as the first. Chunks of lines that hold plain numbers alone are read by numpy; all
-other chunks by Python's csv module and the grammar of :mod:`scoresde.data.numerals`, which gives the same numbers.
+Every row must have as many cells as the first. numpy reads chunks of lines that hold only plain numbers; Python's csv
+module and the grammar of :mod:`scoresde.data.numerals`, which gives the same numbers, read all other chunks.
 """
 
-import codecs
 import csv
 import re
-from collections import deque
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import TextIO
 
 import numpy as np
 
+from scoresde.data.csv_lines import DELIMITERS, CsvLines, Pushed, rows_of
 from scoresde.data.header import is_header
-from scoresde.data.numerals import POINTS, fault_of, mark_of, number
+from scoresde.data.numerals import fault_of, mark_of, may_mark_thousands, number, written_as_thousands
 
-DELIMITERS = {"\t": "tabs", ";": "semicolons", ",": "commas", " ": "blanks"}
-SAMPLE = 200  # lines that decide the delimiter and whether there is a header
-CELLS = 2**17  # of one chunk
+CELLS = 2**17  # cells in one chunk
 PLAIN = b"0123456789+-.eE"
 CODES = {mark: re.compile(rf"(?:^|[\n\r{mark}])[+-]?0[0-9]+(?=[\n\r{mark}]|$)") for mark in DELIMITERS}
 
-Chunk = np.ndarray | tuple[str, ...]  # some cells of one column: numbers, or the text where one of them is none
+Chunk = np.ndarray | tuple[str, ...]  # some cells of one column: numbers, or text where one cell is not a number
 
 
 class CsvTable:
@@ -32,16 +28,17 @@ class CsvTable:
 
     Arguments:
         file: UTF-8 text, with or without a byte order mark.
-        where: what opens every error, such as ``data.path=/home/me/a.csv``.
+        where: the start of every error, such as ``data.path=/home/me/a.csv``.
         header: whether the first row holds the names of the columns; ``auto`` decides (:mod:`scoresde.data.header`),
-            ``named`` is true if the names asked for are among them.
-        names: names that the user asks for, as evidence of a header.
-        text: name or number of the column whose cells are kept as text, that of the labels; True for all columns.
+            ``named`` is true if all of ``names`` are in the first row.
+        names: names that the user requests, as evidence of a header.
+        text: the name or number of the column whose cells are kept as text, that of the labels; True for all columns.
         gaps: whether cells may be empty.
+        header_key: the config key of ``header``, for messages; None where no key sets it.
 
     Attributes:
-        names: of the columns; their numbers where there is no header.
-        named: whether they are names of the file's own.
+        names: the names of the columns; their numbers where there is no header.
+        named: whether the file itself names its columns.
         rows: the number of rows without the header.
         notes: how the file was understood.
     """
@@ -56,85 +53,28 @@ class CsvTable:
         names: list[str] | None = None,
         text: str | bool | None = None,
         gaps: bool = False,
+        header_key: str | None = None,
     ):
-        self.file, self.where = file, where
+        self.file, self.where, self.header_key = file, where, header_key
+        self.lines = CsvLines(file, where)
         self.cache: dict[int, tuple[np.ndarray, str, int | None]] = {}
-        self.skipped, self.comments, sample, self.whole = self.opening()
-        self.delimiter = delimiter_of(sample, self.whole)
         try:
             self.read(text)
         except UnicodeDecodeError as error:
-            raise self.not_utf8() from error
+            raise self.lines.not_utf8() from error
         except csv.Error as error:
-            raise ValueError(
-                f"{where}: line {self.at} cannot be split into cells ({error}): close every quotation mark, and double "
-                f"those inside a cell"
-            ) from error
-        self.settle_header(header, names, sample)
+            raise self.lines.not_csv(error) from error
+        self.settle_header(header, names)
         self.drop_last(gaps)
         self.refuse_commented_rows()
 
     # ---- reading ----
 
-    def opening(self) -> tuple[int, list[str], list[str], bool]:
-        """The number of lines up to the last comment above the first row, these comments, the first rows' lines, and
-        whether the file ends there.
-        """
-        with open(self.file, "rb") as stream:
-            start = stream.read(4096)
-        if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in start:
-            raise ValueError(
-                f"{self.where} is not UTF-8 text (it holds zero bytes, as UTF-16 does): save it as UTF-8, with "
-                f"iconv -f UTF-16 -t UTF-8, or as 'CSV UTF-8' from a spreadsheet"
-            )
-        try:
-            with open(self.file, newline="", encoding="utf-8-sig") as stream:
-                count, comments = 0, []
-                for number_of_line, line in enumerate(stream, 1):
-                    if line.startswith("#"):
-                        comments.append(line)
-                        count = number_of_line
-                    elif not line.isspace():
-                        sample = [line, *islice((each for each in stream if not each.isspace()), SAMPLE)]
-                        return count, comments, sample[:SAMPLE], len(sample) <= SAMPLE
-            return 0, [], comments[:SAMPLE], len(comments) <= SAMPLE  # a first column of words that begin with #
-        except UnicodeDecodeError as error:
-            raise self.not_utf8() from error
-
-    def not_utf8(self) -> ValueError:
-        content = self.file.read_bytes()
-        try:
-            content.decode("utf-8")
-        except UnicodeDecodeError as error:
-            line = content.count(b"\n", 0, error.start) + 1
-            return ValueError(
-                f"{self.where} is not UTF-8 text (line {line} holds the byte 0x{content[error.start]:02x}): save it as "
-                f"UTF-8, with iconv -f LATIN1 -t UTF-8 if it is Latin-1"
-            )
-        return ValueError(f"{self.where} is not UTF-8 text: save it as UTF-8")
-
-    def lines(self, stream: TextIO) -> Iterator[str]:
-        """The lines from the first row on that are not blank; ``at`` is the number of the last one, from 1, and
-        ``blank`` counts the blank ones between two of them. A line of tabs is a row where tabs separate the cells.
-        """
-        self.blank, blank, begun = 0, 0, False
-        for self.at, line in enumerate(stream, 1):
-            if self.at <= self.skipped:
-                continue
-            if not (line.strip("\r\n ") if self.delimiter == "\t" else line.strip()):
-                blank += begun
-                continue
-            self.blank, blank, begun = self.blank + blank, 0, True
-            yield line.strip() + "\n" if self.delimiter == " " else line
-
-    def reader(self, lines: Iterator[str]) -> Iterator[list[str]]:
-        return csv.reader(lines, delimiter=self.delimiter, skipinitialspace=True, strict=True)
-
     def read(self, text: str | bool | None) -> None:
         """Reads the first row and, in chunks, the columns below it."""
-        with open(self.file, newline="", encoding="utf-8-sig") as stream:
-            lines = Pushed(self.lines(stream))
-            self.first = next(self.reader(lines), [])
+        with self.lines.open() as stream:
+            lines = Pushed(self.lines.filled(stream))
+            self.first = next(self.lines.split(lines), [])
             width = len(self.first)
             if not width:
                 self.columns, self.rows, self.pointed, self.kept, self.blank_lines = [], 0, [], set(), 0
@@ -147,93 +87,44 @@ class CsvTable:
             self.pointed, self.rows, self.kept = [False] * width, 0, kept
             count = max(1, CELLS // width)
             while chunk := [] if kept else lines.take(count):
-                values = self.plain(chunk, width)
+                values = plain_rows(chunk, self.lines.delimiter, width)
                 if values is None:
                     lines.push(chunk)
-                    self.add(list(islice(self.reader(lines), count)), width)
+                    self.add(list(islice(self.lines.split(lines), count)), width)
                     continue
                 point = "." in "".join(chunk)
                 self.pointed = [each or point for each in self.pointed]
                 self.rows += len(values)
                 for whole, part in zip(self.columns, values.T, strict=True):
                     whole.append(part)
-            rest = self.reader(lines.following)
+            rest = self.lines.split(lines.following)
             while rows := list(islice(rest, count)):
                 self.add(rows, width)
-            self.blank_lines = self.blank
+            self.blank_lines = self.lines.blank
 
     def add(self, rows: list[list[str]], width: int) -> None:
-        """Adds rows of cells to the columns, as numbers where all of a column's are plain ones."""
+        """Adds rows of cells to the columns, as numbers where all of a column's cells are plain numbers."""
         if set(map(len, rows)) != {width}:
-            self.refuse_ragged(width)
+            self.lines.refuse_ragged(width)
         self.rows += len(rows)
         for j, cells in enumerate(zip(*rows, strict=True)):
             column = None if j in self.kept else plain_column(cells)
             self.columns[j].append(cells if column is None else column)
             self.pointed[j] |= column is not None and "." in "".join(cells)
 
-    def plain(self, lines: list[str], width: int) -> np.ndarray | None:
-        """The numbers of a chunk (N, width) that holds nothing but plain ones, or None."""
-        text = "".join(lines)
-        marks = b"\r\n" + self.delimiter.encode()
-        if not text.isascii() or text.encode().translate(None, PLAIN + marks) or CODES[self.delimiter].search(text):
-            return None
-        try:
-            values = np.loadtxt(
-                lines, delimiter=None if self.delimiter == " " else self.delimiter, ndmin=2, comments=None
-            )
-        except ValueError:
-            return None
-        return values if values.shape[1] == width and len(values) == len(lines) else None
-
-    def refuse_ragged(self, width: int) -> None:
-        """Raises the error that names the first row with another number of cells."""
-        with open(self.file, newline="", encoding="utf-8-sig") as stream:
-            for cells in self.reader(self.lines(stream)):
-                if len(cells) == width:
-                    continue
-                hint = "quote cells that hold a delimiter, name every column, and complete cut lines"
-                if cells[0].startswith("#"):
-                    hint = "delete comments below the first row"
-                elif self.delimiter == "," and len(cells) == 2 * width:
-                    hint = "if commas are decimal marks, write points, or separate the cells by semicolons"
-                elif len(cells) == width + 1 and not cells[-1]:
-                    hint = "delete the delimiter at its end, or give every line one"
-                some = ", ".join(map(repr, cells[:6])) + (", ..." if len(cells) > 6 else "")
-                count = f"{len(cells)} cell{'s' * (len(cells) > 1)}"
-                raise ValueError(
-                    f"{self.where}: line {self.at} has {count}, the first line has {width} (separated by "
-                    f"{DELIMITERS[self.delimiter]}): {some}; {hint}"
-                )
-
     def line_of(self, row: int) -> int:
-        """The number of the line, from 1, in which a row ends; rows count from 0, without the header."""
-        with open(self.file, newline="", encoding="utf-8-sig") as stream:
-            next(islice(self.reader(self.lines(stream)), row + self.has_header, None))
-            return self.at
+        """Returns the number of the line, from 1, in which a row ends; rows count from 0, without the header."""
+        return self.lines.line_of(row + self.has_header)
 
-    # ---- how it is understood ----
+    # ---- header and notes ----
 
-    def settle_header(self, header: bool | str, asked: list[str] | None, sample: list[str]) -> None:
+    def settle_header(self, header: bool | str, requested: list[str] | None) -> None:
         """Decides whether the first row is a header, and makes it an example otherwise."""
         first = [" ".join(cell.split()) for cell in self.first]
         if header == "auto" and first:
-            rows = [row for row in rows_of(sample, self.delimiter, self.whole)[1:] if len(row) == len(first)]
-            body = [list(cells) for cells in zip(*rows, strict=True)] or [[] for _ in first]
-            comma = any(mark_of(cells, self.delimiter) for cells in body)
-            decimal = "," if comma else "."
-            values = np.array([leading_values(column, decimal) for column in self.columns]).T
-            found = is_header(first, body, values, self.quotes(sample), asked, decimal)
-            if found is None:
-                remedy = "give the columns names that are words, or those of the data"
-                if self.where.startswith("data."):
-                    remedy = "type data.header=true if it holds names, data.header=false if it is an example"
-                raise ValueError(
-                    f"{self.where}: the first row ({', '.join(first[:6])}) may hold the columns' names or an example: "
-                    f"{remedy}"
-                )
+            found = self.found_header(first, requested)
         elif header == "named":
-            found = bool(asked) and set(asked) <= set(first)
+            found = bool(requested) and set(requested) <= set(first)
         else:
             found = header is True
         self.has_header = self.named = found
@@ -242,23 +133,46 @@ class CsvTable:
         if found:
             said = f"the first row holds the columns' names ({shown})"
         else:
-            said = f"no header: the first row ({shown}) is an example, data.header=true makes it the columns' names"
+            said = f"no header: the first row ({shown}) is an example"
+            if self.header_key:  # a note is read without the class's place: it names the key in full
+                said += ", data.header=true makes it the columns' names"
             self.add_first_row()
             if header == "auto" and (names := self.names_in_comment()):
                 self.names, self.named = names, True
                 said = f"the columns' names are in the comment above the first row ({', '.join(names[:6])})"
-        self.notes = [f"cells separated by {DELIMITERS[self.delimiter]}" if len(first) > 1 else "one cell a row", said]
-        if self.comments:
-            lines = f"{len(self.comments)} line{'s' * (len(self.comments) > 1)}"
+        self.notes = [
+            f"cells separated by {DELIMITERS[self.lines.delimiter]}" if len(first) > 1 else "one cell a row",
+            said,
+        ]
+        if self.lines.comments:
+            lines = f"{len(self.lines.comments)} line{'s' * (len(self.lines.comments) > 1)}"
             self.notes.append(f"{lines} of comments (#) above the first row left out")
         if self.blank_lines:
             self.notes.append(f"{self.blank_lines} blank line{'s' * (self.blank_lines > 1)} between rows left out")
 
+    def found_header(self, first: list[str], requested: list[str] | None) -> bool:
+        """Returns whether the first row is a header; raises a ValueError where nothing decides."""
+        rows = rows_of(self.lines.sample, self.lines.delimiter, self.lines.whole)[1:]
+        rows = [row for row in rows if len(row) == len(first)]
+        body = [list(cells) for cells in zip(*rows, strict=True)] or [[] for _ in first]
+        decimal = "," if any(mark_of(cells, self.lines.delimiter) for cells in body) else "."
+        values = np.array([leading_values(column, decimal) for column in self.columns]).T
+        found = is_header(first, body, values, self.quotes(), requested, decimal)
+        if found is None:
+            remedy = "give the columns names that are words, or those of the data"
+            if key := self.header_key:
+                remedy = f"type {key}=true if it holds names, {key}=false if it is an example"
+            raise ValueError(
+                f"{self.where}: the first row ({', '.join(first[:6])}) may hold the columns' names or an example: "
+                f"{remedy}"
+            )
+        return found
+
     def names_in_comment(self) -> list[str] | None:
-        """The names of the columns, where the last comment above the first row has as many cells."""
-        if not self.comments:
+        """Returns the columns' names in the last comment above the first row, if it has as many cells; else None."""
+        if not self.lines.comments:
             return None
-        cells = next(self.reader(iter([self.comments[-1].lstrip("# ")])), [])
+        cells = next(self.lines.split(iter([self.lines.comments[-1].lstrip("# ")])), [])
         names = [cell.strip() for cell in cells]
         fits = len(names) == len(self.first) > 1 and len(set(names)) == len(names) and all(names)
         return names if fits and all(number(name) is None for name in names) else None
@@ -271,19 +185,19 @@ class CsvTable:
             column.insert(0, (cell,) if value is None else value)
             self.pointed[j] |= value is not None and "." in cell
 
-    def quotes(self, sample: list[str]) -> tuple[list[bool], list[bool]] | None:
-        """For each column whether the first cell is in quotes, and whether one of the next rows' is; None if it
-        cannot be told.
+    def quotes(self) -> tuple[list[bool], list[bool]] | None:
+        """Returns for each column whether the first cell is in quotes, and whether one of the next rows' is; None if it
+        is unclear.
         """
-        lines = [line.strip() for line in sample]
-        raw = list(csv.reader(lines, delimiter=self.delimiter, skipinitialspace=True, quoting=csv.QUOTE_NONE))
+        lines = [line.strip() for line in self.lines.sample]
+        raw = list(csv.reader(lines, delimiter=self.lines.delimiter, skipinitialspace=True, quoting=csv.QUOTE_NONE))
         if any(len(row) != len(self.first) for row in raw):  # a delimiter or the end of a line in quotes
             return None
         marks = [[cell.startswith('"') for cell in column] for column in zip(*raw, strict=True)]
         return [column[0] for column in marks], [any(column[1:]) for column in marks]
 
     def drop_last(self, gaps: bool) -> None:
-        """Leaves out a last column without a name and without a value: every row ends in a delimiter."""
+        """Leaves out a last column without name and values, which a delimiter at the end of every row makes."""
         if len(self.columns) < 2 or self.first[-1].strip() or gaps and not self.named:
             return
         if all(not isinstance(part, np.ndarray) and not any(map(str.strip, part)) for part in self.columns[-1]):
@@ -292,7 +206,7 @@ class CsvTable:
             self.notes.append("an empty last column left out (every row ends in a delimiter)")
 
     def refuse_commented_rows(self) -> None:
-        """Refuses rows of which some begin with # and others do not."""
+        """Raises a ValueError if some rows begin with # and others do not."""
         if not self.columns:
             return
         row, marked = 0, []
@@ -306,16 +220,16 @@ class CsvTable:
                 f"is a comment, or the mark if it is not"
             )
 
-    # ---- what is taken ----
+    # ---- columns ----
 
     def parsed(self, j: int) -> tuple[np.ndarray, str, int | None]:
-        """A column's numbers (N,), NaN where a cell has none; its decimal mark; and the first row that holds a word."""
+        """Returns a column's numbers (N,), NaN for other cells; its decimal mark; the row of the first word or None."""
         if j in self.cache:
             return self.cache[j]
         decimal, cells = ".", list(self.texts(j))
         if any(number(cell) is None for cell in cells):
             mixed = self.pointed[j] and any("," in cell for cell in cells)
-            decimal = "." if mixed else mark_of(cells, self.delimiter) or "."
+            decimal = "." if mixed else mark_of(cells, self.lines.delimiter) or "."
         values, wrong, row = [], None, 0
         for part in self.columns[j]:
             if not isinstance(part, np.ndarray):
@@ -329,7 +243,7 @@ class CsvTable:
         return self.cache[j]
 
     def fault(self, j: int) -> str | None:
-        """Why a column is not numeric, in a clause; None if it is."""
+        """Returns why a column is not numeric, in a clause; None if it is numeric."""
         _, _, wrong = self.parsed(j)
         if wrong is None and (row := self.thousands(j)) is not None:
             return (
@@ -342,32 +256,20 @@ class CsvTable:
         return f"line {self.line_of(wrong)} holds {cell!r}{fault_of(cell)}"
 
     def thousands(self, j: int) -> int | None:
-        """The first row whose point marks thousands, or None: 950, 1.020, 870 are whole numbers.
-
-        Whatever writes 950 for 950.000 writes 1.02 for 1.020. So points mark thousands where each is followed by three
-        digits, some of which end in 0, and stands among whole numbers below 1000 that reach above it. They mark
-        decimals where thousands would leave a gap of a factor 10, and the whole numbers reach little further than the
-        others: 1.250, 2.500, 3.
+        """Returns the first row of a column whose point marks thousands, or None; see
+        :func:`scoresde.data.numerals.may_mark_thousands`.
         """
         values, decimal, _ = self.parsed(j)
-        values = np.abs(values[np.isfinite(values)])
-        marked = values != np.floor(values)
         pointed = self.pointed[j] or any("." in cell for cell in self.texts(j))
-        if not pointed or decimal != "." or marked.all() or not marked.any():
+        if not pointed or decimal != "." or not may_mark_thousands(values):
             return None
-        whole = values[~marked].max()
-        if not values[marked].max() < whole < 1000 or (np.abs(values * 1000 % 1 - 0.5) < 0.49).any():
-            return None
-        if whole <= 2 * values[marked].max() and 10 * whole <= 1000 * values[marked].min():
-            return None
-        with open(self.file, newline="", encoding="utf-8-sig") as stream:
-            rows = islice(self.reader(self.lines(stream)), int(self.has_header), None)
+        with self.lines.open() as stream:
+            rows = islice(self.lines.cells(stream), int(self.has_header), None)
             found = [(row, cells[j].strip()) for row, cells in enumerate(rows) if "." in cells[j]]
-        groups = all(POINTS.fullmatch(cell) for _, cell in found)
-        return found[0][0] if groups and any(cell.endswith("0") for _, cell in found) else None
+        return found[0][0] if written_as_thousands([cell for _, cell in found]) else None
 
     def numbers(self, columns: list[int]) -> np.ndarray:
-        """Numeric columns (N, D), NaN where a cell is missing."""
+        """Returns numeric columns (N, D), NaN where a cell is missing."""
         parsed = [self.parsed(j) for j in columns]
         commas = [j for j, (_, decimal, _) in zip(columns, parsed, strict=True) if decimal == ","]
         points = [j for j in columns if j not in commas and (self.pointed[j] or any("." in c for c in self.texts(j)))]
@@ -381,11 +283,11 @@ class CsvTable:
         return np.stack([values for values, _, _ in parsed], 1) if parsed else np.empty((self.rows, 0))
 
     def texts(self, j: int) -> Iterator[str]:
-        """The cells of a column that were not read as plain numbers."""
+        """Returns the cells of a column that were not read as plain numbers."""
         return (cell for part in self.columns[j] if not isinstance(part, np.ndarray) for cell in part)
 
     def words(self, j: int) -> list[str]:
-        """A column's cells as text; numbers that were read as such without superfluous decimals."""
+        """Returns a column's cells as text; numbers without superfluous decimals."""
         return [
             cell if isinstance(cell, str) else str(int(cell)) if float(cell).is_integer() else repr(float(cell))
             for part in self.columns[j]
@@ -393,13 +295,10 @@ class CsvTable:
         ]
 
     def unquoted(self, j: int, words: set[str]) -> bool:
-        """Whether these words of a column stand without quotes and all others in quotes, as R writes missing values."""
+        """Returns whether these words of a column have no quotes and all others have, as R writes missing values."""
         inside, outside = False, False
-        with open(self.file, newline="", encoding="utf-8-sig") as stream:
-            raw = csv.reader(
-                self.lines(stream), delimiter=self.delimiter, skipinitialspace=True, quoting=csv.QUOTE_NONE
-            )
-            for cells in islice(raw, int(self.has_header), None):
+        with self.lines.open() as stream:
+            for cells in islice(self.lines.quoted_cells(stream), int(self.has_header), None):
                 if len(cells) < len(self.names):
                     return False
                 if cells[j].strip() in words:
@@ -411,57 +310,21 @@ class CsvTable:
         return inside and outside
 
 
-class Pushed:
-    """Lines that can be put back.
-
-    Arguments:
-        lines: an iterator.
-    """
-
-    def __init__(self, lines: Iterator[str]):
-        self.following, self.back = lines, deque()
-
-    def __iter__(self) -> Iterator[str]:
-        return self
-
-    def __next__(self) -> str:
-        return self.back.popleft() if self.back else next(self.following)
-
-    def take(self, count: int) -> list[str]:
-        return list(islice(self, count))
-
-    def push(self, lines: list[str]) -> None:
-        self.back.extendleft(reversed(lines))
-
-
-def delimiter_of(lines: list[str], whole: bool) -> str:
-    """What separates the cells: the first of tab, semicolon, comma and blank that gives all lines equally many, two or
-    more; otherwise the first that most lines hold.
-    """
-    split = {mark: rows_of(lines, mark, whole) for mark in DELIMITERS}
-    fits = {mark: {len(row) for row in rows} for mark, rows in split.items()}
-    consistent = [mark for mark, widths in fits.items() if len(widths) == 1 and min(widths) > 1]
-    if "," in consistent and " " in consistent:  # "1,5 2,25" is two numbers, "1, 2" too
-        commas = [cell for row in split[" "][1:] or split[" "] for cell in row]
-        inner = any(" " in cell.strip() for row in split[","] for cell in row)
-        if inner and mark_of(commas, " ") == ",":
-            return " "
-    if consistent:
-        return consistent[0]
-    counts = {mark: sum(mark in line.strip() for line in lines) for mark in ("\t", ";", ",")}
-    best = max(counts, key=counts.get)
-    return best if counts[best] else " " if 2 * sum(len(row) > 1 for row in split[" "][1:]) > len(lines) else ","
-
-
-def rows_of(lines: list[str], mark: str, whole: bool) -> list[list[str]]:
-    """The lines' cells; the last row is left out where the file goes on, since its end may be in a later line."""
-    stripped = [line.strip() + "\n" for line in lines] if mark == " " else lines
-    rows = [row for row in csv.reader(stripped, delimiter=mark, skipinitialspace=True) if row]
-    return rows if whole or len(rows) < 2 else rows[:-1]
+def plain_rows(lines: list[str], delimiter: str, width: int) -> np.ndarray | None:
+    """Returns the numbers (N, width) of lines that hold only plain numbers, or None."""
+    text = "".join(lines)
+    marks = b"\r\n" + delimiter.encode()
+    if not text.isascii() or text.encode().translate(None, PLAIN + marks) or CODES[delimiter].search(text):
+        return None
+    try:
+        values = np.loadtxt(lines, delimiter=None if delimiter == " " else delimiter, ndmin=2, comments=None)
+    except ValueError:
+        return None
+    return values if values.shape[1] == width and len(values) == len(lines) else None
 
 
 def plain_column(cells: tuple[str, ...]) -> np.ndarray | None:
-    """The numbers (N,) of cells that are plain numbers, or None."""
+    """Returns the numbers (N,) of cells that are all plain numbers, or None."""
     text = "\n".join(cells)
     if not text.isascii() or text.encode().translate(None, PLAIN + b"\n ") or CODES["\t"].search(text.replace(" ", "")):
         return None
@@ -472,12 +335,12 @@ def plain_column(cells: tuple[str, ...]) -> np.ndarray | None:
 
 
 def column_number(text: str, width: int) -> int | None:
-    """The number of a column that a word writes, or None."""
+    """Returns the number of a column that a word writes, or None."""
     return int(text) if text.isascii() and text.isdigit() and int(text) < width else None
 
 
 def leading_values(column: list[Chunk], decimal: str) -> np.ndarray:
-    """The first numbers of a column, up to 10,000, NaN where a cell is none."""
+    """Returns the first numbers of a column, up to 10,000, NaN where a cell is not a number."""
     values: list[float] = []
     for part in column:
         if len(values) >= 10_000:

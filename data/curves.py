@@ -1,4 +1,4 @@
-r"""Shapes in the plane that are a curve with noise: moons, swiss roll, two spirals.
+r"""Curves in the plane with noise: moons, swiss roll, two spirals.
 
 With t of density w(t) on [t_0, t_1], a curve c(t) and a noise of density n,
 
@@ -33,9 +33,12 @@ from scoresde.data.synthetic import Synthetic
 def nodes_along(
     curve: Callable[[np.ndarray], np.ndarray], start: float, stop: float, panel: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Nodes t_j and weights (J,) of Gauss-Legendre quadrature in t, on panels of about the given length of the curve.
+    """Returns nodes t_j and weights (J,) of Gauss-Legendre quadrature in t, on panels of about the given length.
 
-    The curve maps (N,) to (N, 2).
+    Arguments:
+        curve: maps t (N,) to points (N, 2).
+        start, stop: the range of t.
+        panel: the length of a panel along the curve.
     """
     t = np.linspace(start, stop, 4097)
     length = np.append(0.0, np.linalg.norm(np.diff(curve(t), axis=0), axis=1).cumsum())
@@ -129,7 +132,7 @@ class TwoSpirals(Synthetic):
         noise: standard deviation of the Gaussian noise.
     """
 
-    side = 1 / 6  # of the square
+    side = 1 / 6  # the side a of the square
 
     def __init__(self, count: int = 200_000, test_count: int = 10_000, noise: float = 0.1, seed: int = 0):
         at_least("noise", noise, SHARPEST, 0.1)
@@ -157,11 +160,11 @@ class TwoSpirals(Synthetic):
         h = self.side / (2 * self.noise)
         kernel = (torch.erf((h - v) / math.sqrt(2)) + torch.erf((h + v) / math.sqrt(2))).prod(-1) / (2 * self.side) ** 2
         density = kernel @ self.weights
-        faint = density < 1e-6  # differences of erf are fast and fine near the spirals; far away they cancel
+        faint = density < 1e-6  # differences of erf are fast and exact near the spirals; far away they cancel
         return density.log().masked_scatter(faint, self.log_tail(v[faint], h))
 
     def log_tail(self, v: Tensor, h: float) -> Tensor:
-        """log p from distances v (B, J, 2) to the squares' centres and the half side h, both in units of the noise."""
+        """Returns log p for distances v (B, J, 2) to the squares' centres and half side h, in units of the noise."""
         near, far = torch.special.log_ndtr(h - v), torch.special.log_ndtr(-h - v)
         log_kernel = (near + torch.log1p(-(far - near).exp())).sum(-1) - 2 * math.log(self.side)
         return torch.logsumexp(self.weights.log() + log_kernel, 1)

@@ -1,4 +1,4 @@
-"""Decoded pixels and what was done to them, kept where decoding took long: the next run reads them as they are."""
+"""The cache of decoded pixels: where decoding took long, the next run reads the pixels from a file."""
 
 import contextlib
 import hashlib
@@ -12,22 +12,22 @@ import numpy as np
 
 log = logging.getLogger(__name__)
 
-LONG = 5.0  # seconds of decoding after which the pixels are kept
+LONG = 5.0  # seconds of decoding from which on the pixels are cached
 
 
 def decoded_once(
     folder: str | None, key: str, decode: Callable[[], tuple[np.ndarray, list[str]]]
 ) -> tuple[np.ndarray, list[str]]:
-    """Returns the array and the notes of ``decode()``, or those that an earlier call kept.
+    """Returns the array and the notes of ``decode()``, or those that an earlier call cached.
 
     Arguments:
-        folder: where arrays are kept; None to keep none.
-        key: all that the array depends on.
+        folder: the cache; None for no cache.
+        key: everything that the array depends on.
     """
     path = None if folder is None else Path(folder) / f"{hashlib.sha256(key.encode()).hexdigest()[:20]}.npy"
     if path is not None and path.exists():
         try:
-            with path.open("rb") as file:  # one array after the other
+            with path.open("rb") as file:  # two arrays, one after the other
                 return np.load(file, allow_pickle=False), np.load(file, allow_pickle=False).tolist()
         except (OSError, ValueError, EOFError) as error:
             log.warning("%s cannot be read (%s): the images are decoded anew", path, error)
@@ -43,7 +43,7 @@ def decoded_once(
             np.save(file, pixels)
             np.save(file, np.array(notes, dtype=str))
         partial.replace(path)
-    except OSError as error:  # a convenience: a full disk is no reason to stop
+    except OSError as error:  # the cache is optional: a full disk does not stop a run
         with contextlib.suppress(OSError):
             partial.unlink()
         log.warning("the decoded pixels could not be kept in %s (%s)", path, error.strerror or error)

@@ -1,7 +1,7 @@
-r"""Handwritten digits, 8 x 8 pixels of 17 grey levels: 1,797 real images that come with scikit-learn.
+r"""Handwritten digits, 8 x 8 pixels of 17 grey levels: the 1,797 images of scikit-learn.
 
-Pixels are integers k = 0 ... 16; with uniform dequantisation k + u lies in [0, 17), which the units m = s = 17/2 carry
-to [-1, 1).
+Pixels are integers k = 0 ... 16; with uniform dequantisation k + u lies in [0, 17), which the units m = s = 17/2 map to
+[-1, 1).
 """
 
 import numpy as np
@@ -14,14 +14,14 @@ class Digits(Data):
     """Scikit-learn's digits as uint8 images (N, 1, 8, 8).
 
     Arguments:
-        test_count: number of held-out images, 1 ... 1796; the seed decides which.
-        seed: seed of the shuffle before the split.
+        test_count: the number of held-out images, 1 ... 1796.
+        seed: the seed of the shuffle before the split.
 
     The labels are the digits 0 ... 9 that the images show.
     """
 
     def __init__(self, test_count: int = 297, seed: int = 0):
-        from sklearn.datasets import load_digits  # here, since it takes a second that other data need not spend
+        from sklearn.datasets import load_digits  # imported here, since it takes a second
 
         digits = load_digits()
         images, labels = digits.images.astype(np.uint8)[:, None], digits.target.astype(np.int64)
@@ -35,4 +35,4 @@ class Digits(Data):
         train, test = order[test_count:], order[:test_count]
         parts = (torch.from_numpy(each[rows]) for each in (images, labels) for rows in (train, test))
         x, x_test, y, y_test = parts
-        super().__init__(x, x_test, 8.5, 8.5, 17, y, y_test, shuffle=False)  # the split's own order is random
+        super().__init__(x, x_test, 8.5, 8.5, 17, y, y_test, shuffle=False)  # the split is random

@@ -1,4 +1,4 @@
-"""Compressed pictures, and all of them as one array."""
+"""Compressed pictures, and their decoding into one array."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from scoresde.data.picture import Opened, Wanted, quiet, read
+from scoresde.data.picture import Wanted, read
+from scoresde.data.picture_file import Opened
+from scoresde.data.pillow import quiet
 
 
 @dataclass(frozen=True)
@@ -15,11 +17,11 @@ class Encoded:
     """The compressed pictures of one split.
 
     Attributes:
-        count: how many.
-        read: picture i's name, the bytes that hold it, and the number of its page there, from 0; None where the bytes
-            must hold one page.
-        labels: (count,), whole numbers or words, if there are any.
-        files: how many files they come from.
+        count: the number of pictures.
+        read: returns for picture i its name, the bytes that hold it, and the number of its page there, from 0; None
+            where the bytes must hold one page.
+        labels: the class labels (count,), whole numbers or words; None without any.
+        files: the number of files they come from.
     """
 
     count: int
@@ -30,7 +32,14 @@ class Encoded:
 
 @dataclass
 class Seen:
-    """What all pictures had, to be said of them together."""
+    """The conversions, sizes and warnings of all pictures so far, for the notes.
+
+    Attributes:
+        done: counts of each conversion.
+        smallest, largest: the sizes (width, height) of the smallest and the largest picture.
+        warnings: the number of pictures that PIL warned of.
+        first_warning: the name of the first of them, and the warning.
+    """
 
     done: Counter = field(default_factory=Counter)
     smallest: tuple[int, int] | None = None
@@ -46,7 +55,7 @@ class Seen:
             self.largest = size
 
     def notes(self, count: int, wanted: Wanted) -> list[str]:
-        """Returns a clause for each thing that was done to some of ``count`` pictures."""
+        """Returns a clause for each conversion of some of ``count`` pictures."""
         clauses = [f"{'all' if n == count else n} {what}" for what, n in self.done.items()]
         if wanted.crop is not None:
             clauses.append(f"all cropped to {wanted.crop[1]} x {wanted.crop[0]} round the centre")
@@ -59,10 +68,10 @@ class Seen:
 
 
 def decode(images: list[tuple[Encoded, int]], wanted: Wanted) -> tuple[np.ndarray, list[str]]:
-    """Reads pictures, given as a source and a number each; the first decides what is left open, the others must agree.
+    """Reads pictures, given as pairs of a source and a number there; all must have the first one's colours and size.
 
     Returns:
-        the pictures (N, C, H, W), uint8, or int32 of more than 256 levels; and what was done to them, a clause each.
+        the pictures (N, C, H, W), uint8, or int32 of more than 256 levels; and notes on how they were converted.
 
     Raises:
         ValueError: with the name of the picture that cannot be read or does not agree with the first.
@@ -89,15 +98,15 @@ def decode(images: list[tuple[Encoded, int]], wanted: Wanted) -> tuple[np.ndarra
 
 
 def agree(name: str, first: Any, other_name: str, other: Any, wanted: Wanted) -> None:
-    """Raises a ValueError unless a picture has the first one's colours, size and depth."""
+    """Raises a ValueError unless another picture has the first one's colours, size and depth."""
     if wanted.channels == "auto" and other.colour != first.colour:
         raise ValueError(
-            f"{name} is {first.colour} and {other_name} is {other.colour}: type data.channels=rgb or data.channels=grey"
+            f"{name} is {first.colour} and {other_name} is {other.colour}: type `channels`=rgb or `channels`=grey"
         )
     if wanted.size is None and other.size != first.size:
         raise ValueError(
             f"{name} is {first.size[0]} x {first.size[1]} pixels and {other_name} is {other.size[0]} x "
-            f"{other.size[1]}: type data.size={min(*other.size, *first.size)} to crop and resize every image"
+            f"{other.size[1]}: type `size`={min(*other.size, *first.size)} to crop and resize every image"
         )
     if (other.top > 255) != (first.top > 255):
         raise ValueError(

@@ -1,8 +1,8 @@
-"""Numbers from a file: .npy, .npz, .csv and .parquet become one finite numeric array, or an error that says why not.
+"""Numbers from a .npy, .npz, .csv or .parquet file, as one finite numeric array.
 
-Nothing is guessed that could change the data: a column that is not numeric, a missing value, a pickled object or a
-choice left open is an error that names the file, the column and what to type. Whatever is taken, left out or
-reinterpreted is in the notes.
+Nothing that could change the data is guessed: a column that is not numeric, a missing value, a pickled object or an
+open choice is an error that names the file, the column and what to type. The notes say what was taken, left out and
+reinterpreted.
 """
 
 import hashlib
@@ -28,11 +28,11 @@ class Numbers(NamedTuple):
     """Numbers read from a file.
 
     Attributes:
-        values: an array of integers, unsigned integers, floats or booleans, finite (or NaN, where that may be), of at
-            least one axis and one value.
-        names: of the columns, where the file has them.
-        table: whether the file is a table, whose rows are all that it can hold.
-        notes: how the file was understood, and what of it was left out.
+        values: an array of integers, unsigned integers, floats or booleans, finite (or NaN, where that is allowed), of
+            at least one axis and one value.
+        names: the names of the columns, where the file has them.
+        table: whether the file is a table, which holds rows and no other arrays.
+        notes: how the file was understood, and what was left out.
     """
 
     values: np.ndarray
@@ -48,38 +48,42 @@ def open_file(
     names: list[str] | None = None,
     text: str | bool | None = None,
     gaps: bool = False,
+    header_key: str | None = None,
 ) -> Source:
-    """The reader of a .npy, .npz, .csv or .parquet file.
+    """Opens a .npy, .npz, .csv or .parquet file.
 
     Arguments:
         path: the file.
-        option: the key that the user typed the path for, such as data.path; it opens every error.
-        header, names, text, gaps: of a csv file; see :class:`scoresde.data.csv_table.CsvTable`.
+        option: the config key of the path, such as data.path, with which every error starts.
+        header, names, text, gaps, header_key: for a csv file; see :class:`scoresde.data.csv_table.CsvTable`.
     """
     file = existing_file(path, option)
     where, suffix = f"{option}={file}", file.suffix.lower()
     if header not in ("auto", "named") and suffix != ".csv":
-        raise ValueError(f"data.header={str(header).lower()} is for .csv files, {file} is none: type data.header=auto")
+        raise ValueError(
+            f"{header_key}={str(header).lower()} is for .csv files, {file} is none: type {header_key}=auto"
+        )
     if suffix == ".csv":
-        return CsvTable(file, where, header, names, text, gaps)
+        return CsvTable(file, where, header, names, text, gaps, header_key)
     return ParquetTable(file, where) if suffix == ".parquet" else NumpyFile(file, where)
 
 
 def read_numbers(
     path: str, key: Key, option: str, preferred: Key = None, missing: bool = False, choice: str | None = None
 ) -> Numbers:
-    """The numbers in a file.
+    """Reads the numbers in a file.
 
     Arguments:
         path: a .npy, .npz, .csv or .parquet file.
-        key: name of the array in an .npz; names of columns of a table, as a list or separated by commas.
-        option: the key that the user typed the path for, such as points; it opens every error.
+        key: the name of the array in an .npz; names of columns of a table, as a list or separated by commas.
+        option: the config key of the path, such as points, with which every error starts.
         preferred: the key to take where none is given and the file has names to choose from.
-        missing: whether NaNs are let through.
-        choice: what the user types the key for, such as data.key; None where the file must hold nothing else.
+        missing: whether NaNs are allowed.
+        choice: the config key of ``key``, such as data.key; None where there is none and the file must hold nothing
+            else.
     """
-    asked = key if key is not None else preferred
-    source = open_file(path, option, names=names_in(asked), gaps=missing)
+    requested = key if key is not None else preferred
+    source = open_file(path, option, names=names_in(requested), gaps=missing)
     return numbers_of(source, key, preferred, missing, choice=choice)
 
 
@@ -91,10 +95,10 @@ def numbers_of(
     leave: str | None = None,
     choice: str | None = None,
 ) -> Numbers:
-    """The numbers of an opened file; arguments as in :func:`read_numbers`.
+    """Reads the numbers of an opened file; arguments as in :func:`read_numbers`.
 
     Arguments:
-        leave: name of a column or an array that is not taken unless the key names it.
+        leave: the name of a column or an array that is left out unless the key names it.
     """
     if source.table:
         values, names, notes = columns_of(source, key, preferred, leave, choice)
@@ -115,7 +119,7 @@ def numbers_of(
 def columns_of(
     source: CsvTable | ParquetTable, key: Key, preferred: Key, leave: str | None, choice: str | None
 ) -> tuple[np.ndarray, list[str] | None, list[str]]:
-    """The chosen columns (N, D) of a table, their names, and notes."""
+    """Returns the chosen columns (N, D) of a table, their names, and notes."""
     key = preferred if key is None and source.named else key
     left = {leave, *source.index}
     chosen = chosen_columns(source.names, key, source.where, left, choice)
@@ -125,7 +129,9 @@ def columns_of(
         wrong = next(iter(faults))
         numeric = [name for j, name in enumerate(source.names) if name not in left and source.fault(j) is None]
         remedy = chosen_by(choice, numeric) if numeric else "no column of it is numeric"
-        remedy += "" if choice is None else f"; if it is a label, data.labels={source.names[wrong]}"
+        if choice is not None:
+            labels = "`labels`" if choice.startswith("`") else "data.labels"
+            remedy += f"; if it is a label, {labels}={source.names[wrong]}"
         raise ValueError(f"{source.where}: column {source.names[wrong]!r} is not numeric ({faults[wrong]}): {remedy}")
     values = source.numbers(columns)
     if values.dtype.kind == "f" and isinstance(source, CsvTable):
@@ -146,7 +152,7 @@ def columns_of(
 def array_of(
     source: NumpyFile, key: Key, preferred: Key, leave: str | None, choice: str | None
 ) -> tuple[np.ndarray, list[str]]:
-    """The chosen array of a .npy or .npz file, and notes."""
+    """Returns the chosen array of a .npy or .npz file, and notes."""
     if source.single:
         if key is not None:
             raise ValueError(f"{source.where} holds one array without a name: type {choice}=null")
@@ -177,7 +183,7 @@ def array_of(
 
 
 def existing_file(path: str, option: str) -> Path:
-    """The absolute path of a file that exists, in a format that can be read."""
+    """Returns the absolute path of a file that exists and has a format that can be read."""
     if not path.strip():
         raise ValueError(f"{option}={path} is empty: type {option}=points.npy (or .npz, .csv, .parquet)")
     file = Path(path).expanduser().absolute()
@@ -193,8 +199,8 @@ def existing_file(path: str, option: str) -> Path:
 
 
 def refuse_nonfinite(values: np.ndarray, names: list[str] | None, where: str, missing: bool = False) -> None:
-    """Raises a ValueError that counts the NaNs and infinities and says in which columns and in which first row; with
-    ``missing`` NaNs pass.
+    """Raises a ValueError for NaNs and infinities, with their number, their columns and the first row; ``missing``
+    allows NaNs.
     """
     bad = np.isinf(values) if missing else ~np.isfinite(values)
     if not bad.any():
@@ -213,19 +219,19 @@ def refuse_nonfinite(values: np.ndarray, names: list[str] | None, where: str, mi
 
 
 def chosen_by(choice: str | None, names: list[str]) -> str:
-    """What to do to have these columns or arrays and no others."""
+    """Returns what to do to read only these columns or arrays."""
     return f"save a file of {', '.join(names)} alone" if choice is None else f"type {choice}=[{','.join(names)}]"
 
 
 def chosen_columns(
     names: list[str], key: Key, where: str, left: set[str | None], choice: str | None = None
 ) -> list[str]:
-    """The columns that the key names, by default all but those to leave out."""
+    """Returns the columns that the key names, by default all but those in ``left``."""
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(f"{where}: two columns are called {twice[0]!r}: give every column a name of its own")
     if key is None:
-        if "" in names:  # as in tables that pandas wrote with their row numbers, which are no data
+        if "" in names:  # pandas writes row numbers in a column without a name
             named = [name for name in names if name]
             remedy = chosen_by(choice, named)
             raise ValueError(f"{where}: column {names.index('')} has no name (row numbers?): {remedy}")
@@ -242,29 +248,29 @@ def chosen_columns(
 
 
 def names_in(key: Key) -> list[str]:
-    """The names in a key: of a list, or of a word with commas between them."""
+    """Returns the names in a key: a list, or a word with commas between them."""
     if key is None:
         return []
     return [name.strip() for name in key.split(",")] if isinstance(key, str) else [str(name) for name in key]
 
 
 def count(number: int, thing: str) -> str:
-    """A number of things, such as ``3 rows``."""
+    """Returns a number with its noun, such as ``3 rows``."""
     return f"{number} {thing}{'s' * (number != 1)}"
 
 
 def some(names: list[str]) -> str:
-    """The first twelve names."""
+    """Returns the first twelve names."""
     return ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
 
 
 def report(where: str, notes: list[str]) -> None:
-    """Logs how a file was understood that is not the training data, such as that of ``points=``."""
+    """Logs how a file other than the training data was understood, such as that of ``points=``."""
     log.info("%s: %s", where, "; ".join(notes))
 
 
 def sha256(file: Path) -> str:
-    """The hash of a file's content, in hexadecimal."""
+    """Returns the hash of a file's content, in hexadecimal."""
     total = hashlib.sha256()
     with open(file, "rb") as stream:
         while block := stream.read(2**20):

@@ -1,4 +1,4 @@
-r"""A Gaussian with any covariance, whose conditionals are known.
+r"""A Gaussian with any covariance, with exact conditionals.
 
 .. math::
     r = (x, y) \sim N(m, S) \quad\Rightarrow\quad
@@ -35,9 +35,14 @@ class Gaussian(Synthetic):
     ):
         dim = len(covariance)
         if dim < 1 or any(len(row) != dim for row in covariance):
-            raise ValueError(f"`covariance`={covariance} must be D rows of D numbers: type [[1.0,0.8],[0.8,1.0]]")
+            raise ValueError(
+                f"`covariance`={covariance} must be D rows of D numbers: type `covariance`=[[1.0,0.8],[0.8,1.0]]"
+            )
         if mean is not None and len(mean) != dim:
-            raise ValueError(f"`mean`={mean} must have {dim} numbers, one for each row of `covariance`")
+            zeros = "[" + ",".join(["0.0"] * dim) + "]"
+            raise ValueError(
+                f"`mean`={mean} must have {dim} numbers, one for each row of `covariance`: type `mean`={zeros}"
+            )
         self.mean = torch.tensor(mean or [0.0] * dim, dtype=torch.float64)
         self.covariance = torch.tensor(covariance, dtype=torch.float64)
         root, failed = torch.linalg.cholesky_ex(self.covariance)
@@ -60,7 +65,7 @@ class Gaussian(Synthetic):
 
 
 def normal_log_prob(r: Tensor, mean: Tensor, covariance: Tensor) -> Tensor:
-    """log N(r; mean, covariance) in nats, (B, D) to (B,)."""
+    """Returns log N(r; mean, covariance) in nats, (B, D) to (B,)."""
     root = torch.linalg.cholesky(covariance)
     z = torch.linalg.solve_triangular(root, (r - mean).T, upper=False)
     return -0.5 * z.square().sum(0) - root.diagonal().log().sum() - 0.5 * len(mean) * math.log(2 * math.pi)

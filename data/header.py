@@ -1,19 +1,19 @@
-"""Whether the first row of a csv file is its header, also where it is made of numbers.
+"""Decides whether the first row of a csv file is its header, also where it holds numbers.
 
 A row of words above numbers is a header. Wavelengths, years, or the 0,1,2 that pandas writes for columns without names
-are numbers, and are told from an example by what no example does:
+are numbers. They are taken for a header by properties that an example does not have:
 
 * they are in quotes, and the other numbers are not;
 * they are integers without a point above rows in which every number has one, or above a column in which each of a
   hundred numbers has one;
 * they are 0 ... D-1, no other row is, and most rows are not consecutive integers;
 * they ascend or descend and lie outside the columns' values by more than the columns' range;
-* they are evenly spaced (from three on), consecutive integers, or (from eight on) ascend or descend, and at most one in
-  a hundred of twenty or more other rows does; so few is the probability that an example does.
+* they are evenly spaced (three or more), consecutive integers, or (eight or more) ascend or descend, while at most one
+  in a hundred of twenty or more other rows does: an example does so with a probability below that.
 
-Words that stand in columns of words, beside numbers of which none of this holds, are names if the other cells are of
-few kinds (categories, or one pattern such as S12) and they are not; they are an example if they recur. Numbers alone of
-which none of this holds are an example.
+Words in columns of words, beside numbers without these properties, are names if the other cells are of few kinds
+(categories, or one pattern such as S12) and they are not; they are an example if they recur. Numbers without these
+properties and without words beside them are an example.
 """
 
 import re
@@ -23,9 +23,9 @@ import numpy as np
 from scoresde.data.numerals import MISSING, number, resembles_number
 
 ENOUGH = 5  # rows from which a column's range is compared with the first row
-MANY = 20  # rows from which a property that hardly any other row has is no accident
-SURE = 100  # numbers with a point in one column, of which an example would be one
-RARE = 0.01  # share of the other rows that may have it
+MANY = 20  # rows from which a property that few other rows have is significant
+SURE = 100  # numbers in one column, all with a point: an integer above them is a name
+RARE = 0.01  # largest share of the other rows with such a property
 LONG = 8  # entries from which an ascending row is unusual
 PATTERNS = 3  # patterns of letters and digits that a column of codes may have
 
@@ -38,14 +38,14 @@ def is_header(
     names: list[str] | None = None,
     decimal: str = ".",
 ) -> bool | None:
-    """Whether the first row is a header; None where it holds words and nothing decides.
+    """Returns whether the first row is a header; None where it holds words and nothing decides.
 
     Arguments:
         first: the cells of the first row.
         body: for each column some cells of the other rows.
-        values: the numbers of up to some thousand other rows, (N, D), NaN where a cell is none.
+        values: the numbers of up to 10,000 other rows, (N, D), NaN where a cell is not a number.
         quoted: for each column whether the first row's cell is in quotes, and whether a cell of the other rows is; None
-            if the quotes are not known.
+            if the quotes are unknown.
         names: the names that the user or the data ask for.
         decimal: the decimal mark.
     """
@@ -76,7 +76,7 @@ def is_header(
 
 
 def is_name(word: str, cells: list[str]) -> bool | None:
-    """Whether a word is the name of a column of words; None where nothing decides."""
+    """Returns whether a word is the name of a column of words; None where nothing decides."""
     kinds = {cell.strip() for cell in cells}
     if word in kinds:
         return False
@@ -87,12 +87,12 @@ def is_name(word: str, cells: list[str]) -> bool | None:
 
 
 def pattern(word: str) -> str:
-    """A word with one ``a`` for each run of letters and one ``9`` for each run of digits."""
+    """Returns a word with one ``a`` for each run of letters and one ``9`` for each run of digits."""
     return re.sub("[0-9]+", "9", re.sub(r"[^\W\d_]+", "a", word))
 
 
 def is_numeric(cells: list[str]) -> bool:
-    """Whether at least half of the filled cells resemble numbers."""
+    """Returns whether at least half of the filled cells resemble numbers."""
     filled = [cell for cell in cells if cell.strip(" \t").lower() not in MISSING]
     return bool(filled) and 2 * sum(map(resembles_number, filled)) >= len(filled)
 
@@ -104,7 +104,7 @@ def is_row_of_names(
     quoted: tuple[list[bool], list[bool]] | None,
     decimal: str,
 ) -> bool:
-    """Whether numbers in the first row name the columns of numbers below them; arguments as in :func:`is_header`."""
+    """Returns whether numbers in the first row are names of columns of numbers; arguments as in :func:`is_header`."""
     row = [number(cell, decimal) for cell in first]
     if None in row or len(set(first)) < len(first) or not np.isfinite(row).all():
         return False
@@ -123,16 +123,16 @@ def is_row_of_names(
         return True
     if integers and any(each and len(cells) >= SURE for each, cells in zip(marked, filled, strict=True)):
         return True
-    known = values[np.isfinite(values).all(1)]
+    complete = values[np.isfinite(values).all(1)]
     steps = np.diff(row)
     monotone = count > 1 and bool((steps > 0).all() or (steps < 0).all())
-    if monotone and len(known) >= ENOUGH:
-        low, high = known.min(0), known.max(0)
+    if monotone and len(complete) >= ENOUGH:
+        low, high = complete.min(0), complete.max(0)
         if (np.maximum(low - row, row - high) > high - low).all():
             return True
-    if not monotone or len(known) < MANY:
+    if not monotone or len(complete) < MANY:
         return False
-    others = np.diff(known, axis=1)
+    others = np.diff(complete, axis=1)
     even = is_even(others)
     if integers and (np.abs(steps) == 1).all() and (even & (np.abs(others[:, 0]) == 1)).mean() <= RARE:
         return True
@@ -142,11 +142,11 @@ def is_row_of_names(
 
 
 def is_integer(cell: str) -> bool:
-    """Whether a cell is written with digits and a sign alone."""
+    """Returns whether a cell is written with digits and at most a sign."""
     return cell.strip(" \t").lstrip("+-").isdigit()
 
 
 def is_even(steps: np.ndarray) -> np.ndarray:
-    """For each row of steps (N, D - 1) whether they are equal and not zero, up to rounding."""
+    """Returns for each row of steps (N, D - 1) whether they are equal and not zero, up to rounding."""
     size = np.abs(steps[:, 0])
     return (size > 0) & (np.abs(steps - steps[:, :1]) <= 1e-6 * size[:, None]).all(1)

@@ -1,8 +1,7 @@
-r"""Heartbeats: rows of bits with a pulse every so many places, the binary example of Sohl-Dickstein et al. (arXiv
-1503.03585).
+r"""Heartbeats: rows of bits with periodic pulses, the binary example of Sohl-Dickstein et al. (arXiv 1503.03585).
 
-The period's first pulse stands at one of ``period`` places, each as likely as any other, and the others follow from it:
-log2(period) bits of entropy, 2.32 for the published rows of 20 bits with a period of 5, however long the row is.
+The first pulse stands at one of ``period`` places with equal probability and decides the others. The entropy is
+log2(period) bits for rows of any length, 2.32 for the published rows of 20 bits with a period of 5.
 """
 
 import math
@@ -19,7 +18,7 @@ class Heartbeat(Data):
 
     Arguments:
         length: the number of bits in a row.
-        period: a pulse stands every so many bits.
+        period: the number of bits from one pulse to the next.
         count, test_count: numbers of training and of held-out rows.
         seed: seed of the draws, at least 0.
     """
@@ -44,8 +43,8 @@ class Heartbeat(Data):
         super().__init__(train, test, 1.0, 1.0, levels=2, shuffle=False)
 
     def true_log_prob(self, r: Tensor, y: Tensor | None = None) -> Tensor:
-        """log P in nats, (B, length) to (B,) in float64: -log(period) for a heartbeat, -inf for anything else. Points
-        between the levels have the density of their bin.
+        """Returns log P in nats, (B, length) to (B,) in float64: -log(period) for a heartbeat, -inf for any other row.
+        Points between the levels have the density of their bin.
         """
         k = r.to("cpu").floor()
         beats = (k[:, None] == self.rows).all(-1).any(1)

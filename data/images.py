@@ -1,19 +1,19 @@
 r"""Images: any data set of the Hugging Face Hub by its name, a folder of parquet files, or a folder of image files.
 
-Pixels are integers k = 0 ... L-1, (N, C, H, W). Of 8 bits, L = 256, they stay uint8 in memory; with uniform
-dequantisation k + u lies in [0, L), which the units m = s = L/2 carry to [-1, 1).
+Pixels are integers k = 0 ... L-1, (N, C, H, W), kept as uint8 up to 8 bits, L = 256. With uniform dequantisation k + u
+lies in [0, L), which the units m = s = L/2 map to [-1, 1).
 
 Local files are read directly, without a second copy in a cache; a name that is not a folder goes to the `datasets`
-library. Decoding stays in one thread: of small images most time is spent in Python, and threads only wait for one
-another there (docs/results.md).
+library. Decoding uses one thread: for small images most time is spent in Python, where threads wait for one another
+(docs/results.md).
 
-The files of pictures are taken in the order of their contents' hashes, and not of their names: which of them are held
-out, and which network they give, depends on what is in them alone.
+Image files are taken in the order of their contents' hashes, not of their names, so that the split, and with it the
+network, depends only on their contents.
 """
 
 import hashlib
 import json
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -25,10 +25,14 @@ from scoresde.data.base import Data, at_least, fraction
 from scoresde.data.decoded import decoded_once
 from scoresde.data.encoded import Encoded, decode
 from scoresde.data.files import sha256
-from scoresde.data.folders import File, classes, counted, listed, listing, once, parts
+from scoresde.data.folder_classes import classes_of_folders, without_links
 from scoresde.data.hub import from_hub
-from scoresde.data.picture import MODES, TIFF, Opened, Wanted, quiet, suffixes
+from scoresde.data.listing import File, counted, listed, listing
+from scoresde.data.picture import MODES, Wanted
+from scoresde.data.picture_file import TIFF, Opened
 from scoresde.data.picture_tables import from_tables
+from scoresde.data.pillow import quiet, suffixes
+from scoresde.data.splits import parts
 
 
 class Images(Data):
@@ -37,34 +41,34 @@ class Images(Data):
     Arguments:
         path: a folder, a file of parquet or of TIFF pages, or the name of a data set on the Hub, such as ylecun/mnist.
             A folder holds parquet files or image files of any kind that PIL reads, in any subfolders, also linked ones.
-            Every page of a TIFF is an image; of an animation the first frame is.
+            Every page of a TIFF is an image; an animation counts as its first frame.
         split: the split to train on: a folder, or the start of parquet files' names, in any capitals. auto takes
-            folders for splits if all at the top (or all one below it) are named like splits, as train/ and Test/ are,
-            and parquet files by the start of their names; in a folder of class folders one may be called train, and all
-            are classes. null: no name means a split.
-        test_split: the held-out split; by default the one called test, or else validation, and where there is none, a
-            random part of the training images.
+            folders as splits if all at the top (or all one below it) are named like splits, such as train/ and Test/,
+            and parquet files by the start of their names; other folders are classes, whatever their names. null: no
+            name means a split.
+        test_split: the held-out split; by default the one called test, or else validation, or else a random part of the
+            training images.
         column: the column of images in a table; by default the only one that holds images.
-        size: side of the square, or [height, width], that every image is brought to: it is cropped round its centre to
-            that shape, then resized (bicubic, averaging where it shrinks). By default images keep their size.
-        channels: rgb or grey; auto takes what the first image is, and refuses a mixture.
-        test_fraction: part of the training images held out where there is no held-out split, above 0 and below 1.
-        limit: use at most so many images, drawn at random, of each part; by default all.
-        seed: seed of the split and of the limit's draw.
+        size: the side of the square, or [height, width], that every image is brought to: it is cropped round its centre
+            to that aspect ratio, then resized (bicubic, with antialiasing). By default images keep their size.
+        channels: rgb or grey; auto takes those of the first image, and refuses a mixture.
+        test_fraction: the part of the training images held out where there is no held-out split, above 0 and below 1.
+        limit: the largest number of images of each part, drawn at random; by default all.
+        seed: the seed of the split and of the draw of ``limit``.
         subset: the configuration of a data set on the Hub that has several.
-        labels: the column of a table that holds the classes, whole numbers, truths or words; by default the one called
-            label, where it holds one for every row.
-        crop: side of the square, or [height, width], that is cut out round the centre of every image, before ``size``.
-        flip: whether training shows each image as it is or mirrored left to right, by chance; held-out images never
-            are. Not for images in which that changes what they are, such as digits.
-        cache: a folder in which decoded pixels are kept if decoding took long, so that the next run need not; None for
-            none.
-        levels: the number L of levels, 2 ... 65536, if the numbers of the files themselves are wanted: 65536 keeps 16
-            bits a channel (PNG, TIFF, PPM), 4096 the 12 bits of a camera, 2 a mask of 0 and 1. By default 256; images
-            of fewer bits are then spread over it, and those of more are refused.
+        labels: the column of a table that holds the classes, whole numbers, booleans or words; by default the one
+            called label, where it holds one for every row.
+        crop: the side of the square, or [height, width], that is cut out round the centre of every image, before
+            ``size``.
+        flip: whether training mirrors each image left to right with probability 1/2; held-out images are never
+            mirrored. Not for images whose mirror image means something else, such as digits.
+        cache: a folder that caches decoded pixels if decoding took long; None for no cache.
+        levels: the number L of levels, 2 ... 65536, if the files' own numbers are wanted: 65536 keeps 16 bits a channel
+            (PNG, TIFF, PPM), 4096 the 12 bits of a camera, 2 a mask of 0 and 1. By default 256: images of fewer bits
+            are then spread over it, and those of more are refused.
 
-    Without ``labels`` the classes of image files are the names of the subfolders that they lie in, where there are
-    several and every file is in one.
+    Without ``labels`` the classes of image files are the names of their subfolders, where there are several and every
+    file is in one.
 
     Transparent pixels are shown on white. ``notes`` says what was taken, left out or converted.
 
@@ -72,7 +76,7 @@ class Images(Data):
         FileNotFoundError, ValueError: with the key to change and what to type, or the file that cannot be read.
     """
 
-    told_keys: ClassVar[tuple[str, ...]] = ("labels",)
+    conditional_keys: ClassVar[tuple[str, ...]] = ("labels",)
 
     def __init__(
         self,
@@ -94,84 +98,123 @@ class Images(Data):
     ):
         if path is None:
             raise ValueError("`path` is not set: type `path`=FOLDER or a name on the Hub, `path`=ylecun/mnist")
-        if channels not in ("auto", *MODES):
-            raise ValueError(f"`channels`={channels} must be auto, rgb or grey: type `channels`=auto")
         fraction("test_fraction", test_fraction)
         at_least("seed", seed, 0, 0)
         if limit is not None:
             at_least("limit", limit, 1, 1000)
-        if levels is not None and not 2 <= levels <= 65536:
-            raise ValueError(f"`levels`={levels} must be in 2 ... 65536: type `levels`=65536 for 16 bits a channel")
-        size, crop = ((side, side) if isinstance(side, int) else side for side in (size, crop))
-        for key, sides in (("size", size), ("crop", crop)):
-            if sides is not None and (len(sides) != 2 or min(sides) < 1):
-                raise ValueError(f"`{key}`={sides} must be one side or [height,width], at least 1: type `{key}`=32")
+        wanted = wanted_of(channels, crop, size, levels)
 
         folder = Path(path).expanduser().absolute()
         if folder.exists():
             train, test, self._content, notes = from_files(folder, split, test_split, column, labels)
         elif path.startswith((".", "/", "~")) or path.count("/") > 1 or looks_like_a_file(folder):
-            raise FileNotFoundError(f"data.path={path}: there is no folder {folder}")
+            raise FileNotFoundError(f"`path`={path}: there is no folder {folder}")
         else:
             train, test, self._content, notes = from_hub(path, subset, split, test_split, column, labels)
-
         files = train.files + (0 if test is None else test.files)
         total = train.count + (0 if test is None else test.count)
-        rng = np.random.default_rng(seed)
-        rows = rng.permutation(train.count)
-        if test is None:
-            if train.count < 2:
-                raise ValueError(
-                    f"`path`={path} holds {train.count} image: one to train on and one to hold out are the least"
-                )
-            held_out = min(max(1, round(train.count * test_fraction)), train.count - 1)
-            test, rows, test_rows = train, rows[held_out:], rows[:held_out]
-        else:
-            test_rows = rng.permutation(test.count)
-        rows, test_rows = np.sort(rows[:limit]), np.sort(test_rows[:limit])  # files are read fastest in their order
 
-        known = (None, None)
-        for part, name in ((train, "training"), (test, "held-out")):
-            if part.labels is not None and part.labels.dtype.kind == "i" and (part.labels < 0).all():
-                notes.append(f"the {name} images' labels are withheld (all {part.labels[0]})")
-                train, test = replace(train, labels=None), replace(test, labels=None)
-        if train.labels is not None and test.labels is not None and train.labels.dtype.kind == test.labels.dtype.kind:
-            picked = train.labels[rows], test.labels[test_rows]
-            if train.labels.dtype.kind == "U":
-                words, numbers = np.unique(np.concatenate(picked), return_inverse=True)
-                self.class_names, picked = words.tolist(), np.split(numbers.astype(np.int64), [len(rows)])
-            known = map(torch.from_numpy, picked)
-        elif train.labels is not None or test.labels is not None:
-            notes.append("no classes: the training and the held-out images do not both have some of one kind")
+        test, rows, test_rows = drawn_rows(train, test, test_fraction, limit, seed, path)
+        train, test, withheld = without_withheld(train, test)
+        labels_of_parts, self.class_names, unlike = labels_of(train, test, rows, test_rows)
         images = [(train, int(i)) for i in rows] + [(test, int(i)) for i in test_rows]
-        wanted = Wanted(channels, crop, size, levels)
-        shown = [self._content, split, test_split, column, size, crop, channels, test_fraction, limit, seed, levels]
-        pixels, done = decoded_once(cache, json.dumps(shown), lambda: decode(images, wanted))
+        crop, size = wanted.crop, wanted.size
+        key = [self._content, split, test_split, column, size, crop, channels, test_fraction, limit, seed, levels]
+        pixels, done = decoded_once(cache, json.dumps(key), lambda: decode(images, wanted))
         pixels = torch.from_numpy(pixels)
         levels = levels or 256
-        super().__init__(pixels[: len(rows)], pixels[len(rows) :], levels / 2, levels / 2, levels, *known)
+        super().__init__(pixels[: len(rows)], pixels[len(rows) :], levels / 2, levels / 2, levels, *labels_of_parts)
         self.flip = flip
         part = f"{len(images)} of " * (len(images) < total)
         taken = part + counted(total, f"{'grey' if pixels.shape[1] == 1 else 'rgb'} image")
         whole = f"{taken} of {pixels.shape[3]} x {pixels.shape[2]} pixels"
         if levels != 256:
             done = [f"values {int(pixels.min())} ... {int(pixels.max())} of {levels} levels", *done]
-        self.notes = (f"{whole} from {counted(files, 'file')}", *notes, *done, *copies(self.train, self.test))
+        notes = [*notes, *withheld, *unlike, *done, *copies(self.train, self.test)]
+        self.notes = (f"{whole} from {counted(files, 'file')}", *notes)
 
     def fingerprint(self) -> str:
         return self._content
 
 
+def wanted_of(channels: str, crop: int | list[int] | None, size: int | list[int] | None, levels: int | None) -> Wanted:
+    """Checks the keys and returns what pictures are converted to, with ``crop`` and ``size`` as [height, width]."""
+    if channels not in ("auto", *MODES):
+        raise ValueError(f"`channels`={channels} must be auto, rgb or grey: type `channels`=auto")
+    if levels is not None and not 2 <= levels <= 65536:
+        raise ValueError(f"`levels`={levels} must be in 2 ... 65536: type `levels`=65536 for 16 bits a channel")
+    size, crop = ((side, side) if isinstance(side, int) else side for side in (size, crop))
+    for key, sides in (("size", size), ("crop", crop)):
+        if sides is not None and (len(sides) != 2 or min(sides) < 1):
+            raise ValueError(f"`{key}`={sides} must be one side or [height,width], at least 1: type `{key}`=32")
+    return Wanted(channels, crop, size, levels)
+
+
+def drawn_rows(
+    train: Encoded, test: Encoded | None, test_fraction: float, limit: int | None, seed: int, path: str
+) -> tuple[Encoded, np.ndarray, np.ndarray]:
+    """Draws which pictures are trained on and which are held out.
+
+    Arguments:
+        test: the held-out pictures; None to hold out a part of the training pictures.
+        limit: the largest number of each part; None for all.
+        path: as the user typed it, for the error.
+
+    Returns:
+        the source of the held-out pictures, and the numbers of the pictures of each part in ascending order, in which
+        files are read fastest.
+    """
+    rng = np.random.default_rng(seed)
+    rows = rng.permutation(train.count)
+    if test is None:
+        if train.count < 2:
+            raise ValueError(
+                f"`path`={path} holds {train.count} image: one to train on and one to hold out are the least"
+            )
+        held_out = min(max(1, round(train.count * test_fraction)), train.count - 1)
+        test, rows, test_rows = train, rows[held_out:], rows[:held_out]
+    else:
+        test_rows = rng.permutation(test.count)
+    return test, np.sort(rows[:limit]), np.sort(test_rows[:limit])
+
+
+def without_withheld(train: Encoded, test: Encoded) -> tuple[Encoded, Encoded, list[str]]:
+    """Returns both parts, without labels where all of one part's are negative, which marks withheld ones; and notes."""
+    notes = []
+    for part, name in ((train, "training"), (test, "held-out")):
+        if part.labels is not None and part.labels.dtype.kind == "i" and (part.labels < 0).all():
+            notes.append(f"the {name} images' labels are withheld (all {part.labels[0]})")
+            train, test = replace(train, labels=None), replace(test, labels=None)
+    return train, test, notes
+
+
+def labels_of(
+    train: Encoded, test: Encoded, rows: np.ndarray, test_rows: np.ndarray
+) -> tuple[tuple[Tensor | None, Tensor | None], list[str] | None, list[str]]:
+    """Returns the class labels of the chosen pictures of both parts, the names of classes that are words, and notes."""
+    if train.labels is not None and test.labels is not None and train.labels.dtype.kind == test.labels.dtype.kind:
+        picked, names = [train.labels[rows], test.labels[test_rows]], None
+        if train.labels.dtype.kind == "U":
+            words, numbers = np.unique(np.concatenate(picked), return_inverse=True)
+            names, picked = words.tolist(), np.split(numbers.astype(np.int64), [len(rows)])
+        train_labels, test_labels = (torch.from_numpy(each) for each in picked)
+        return (train_labels, test_labels), names, []
+    notes = []
+    if train.labels is not None or test.labels is not None:
+        notes = ["no classes: the training and the held-out images do not both have some of one kind"]
+    return (None, None), None, notes
+
+
 def looks_like_a_file(path: Path) -> bool:
-    """Whether a path that leads nowhere was meant to be a file's, and no name on the Hub."""
+    """Returns whether a path that does not exist looks like a file and not like a name on the Hub."""
     suffix = path.suffix.lower()
     return suffix == ".parquet" or (suffix != "" and suffix in suffixes())
 
 
 def copies(train: Tensor, test: Tensor) -> list[str]:
-    """Returns a clause on how many held-out images equal a training image, where some do."""
-    known = {hash(image.tobytes()) for image in train.numpy()}
-    same = sum(hash(image.tobytes()) in known for image in test.numpy())
+    """Returns a note on how many held-out images equal a training image, if some do."""
+    seen = {hash(image.tobytes()) for image in train.numpy()}
+    same = sum(hash(image.tobytes()) in seen for image in test.numpy())
     return [f"{same} of {len(test)} held-out images equal a training image"] if same else []
 
 
@@ -181,10 +224,10 @@ def from_files(
     """Finds the images of a folder or a file.
 
     Returns:
-        the training images; the held-out ones if they have files of their own; a hash of all these files; and what was
-        understood and left out, a clause each.
+        the training images; the held-out ones if they have files of their own; a hash of all these files; and notes on
+        what was understood and left out.
     """
-    where = f"data.path={folder}"
+    where = f"`path`={folder}"
     found = listing(folder, suffixes)
     tables = bool(found.tables)
     if tables and found.pictures:
@@ -197,7 +240,7 @@ def from_files(
         )
     if labels is not None and not tables:
         raise ValueError(
-            f"data.labels={labels}: {where} holds image files, whose classes are their subfolders: leave it out"
+            f"`labels`={labels}: {where} holds image files, whose classes are their subfolders: leave it out"
         )
     two = parts(found.tables if tables else found.pictures, tables, split, test_split, folder)
     if tables:
@@ -211,15 +254,15 @@ def from_files(
             notes += [note for note in more if note not in notes]
         return train, test, content.hexdigest(), [*two.notes, *notes, *found.notes()]
 
-    known, notes = classes(two)
+    words_of_files, notes = classes_of_folders(two)
     if found.linked:
-        two, known = once(two, known)
+        two, words_of_files = without_links(two, words_of_files)
     border = len(two.training)
-    words = [None] * border if known is None else known[:border]
+    words = [None] * border if words_of_files is None else words_of_files[:border]
     train, lines, more = from_pictures(two.training, words)
     test = None
     if two.held_out:
-        words = [None] * len(two.held_out) if known is None else known[border:]
+        words = [None] * len(two.held_out) if words_of_files is None else words_of_files[border:]
         test, other_lines, others = from_pictures(two.held_out, words)
         lines, more = [*lines, "held out", *other_lines], more + others
     if more:
@@ -228,16 +271,36 @@ def from_files(
     return train, test, content, [*two.notes, *notes, *found.notes()]
 
 
+@dataclass(frozen=True)
+class Pages:
+    """The pages of image files; called with an image's number, gives its name, its file's bytes and its page.
+
+    Attributes:
+        images: for each image its file, its page from 0, and the number of pages taken from the file.
+        last: the bytes of the file read last, by its path.
+    """
+
+    images: list[tuple[str, int, int]]
+    last: dict[str, bytes] = field(default_factory=dict)
+
+    def __call__(self, i: int) -> tuple[str, Any, int]:
+        path, number, count = self.images[i]
+        if path not in self.last:
+            self.last.clear()
+            self.last[path] = Path(path).read_bytes()
+        return path if count == 1 else f"{path}, page {number + 1}", self.last[path], number
+
+
 def from_pictures(files: list[File], words: list[str | None]) -> tuple[Encoded, list[str], int]:
     """Finds the pages of image files.
 
     Arguments:
-        files: of one split.
-        words: the class of each, or None.
+        files: the files of one split.
+        words: the class of each file, or None.
 
     Returns:
-        the images, in the order of their files' hashes; a line of class and hash for each file, in that order; and how
-        many pages were left out.
+        the images, in the order of their files' hashes; a line of class and hash for each file, in that order; and the
+        number of pages left out.
     """
     listed_pages, left = [], 0
     for file, word in zip(files, words):
@@ -245,25 +308,16 @@ def from_pictures(files: list[File], words: list[str | None]) -> tuple[Encoded, 
             paged = stream.read(4) in TIFF
         numbers = [0]
         if paged:
-            with quiet():  # whatever PIL warns of, it says again when the page is read
+            with quiet():  # PIL repeats its warnings when the page is read
                 numbers, more = Opened(str(file.path), file.path.read_bytes()).pages()
             left += more
-        listed_pages.append((sha256(file.path), word or "", str(file.path), numbers, paged))
+        listed_pages.append((sha256(file.path), word or "", str(file.path), numbers))
     listed_pages.sort(key=lambda each: each[:3])
-    images = [(path, number, len(numbers), paged) for _, _, path, numbers, paged in listed_pages for number in numbers]
-    known = [word for _, word, _, numbers, _ in listed_pages for _ in numbers]
-    last: dict[str, bytes] = {}
-
-    def read(i: int) -> tuple[str, Any, int]:
-        path, number, count, _ = images[i]
-        if path not in last:
-            last.clear()
-            last[path] = Path(path).read_bytes()
-        return path if count == 1 else f"{path}, page {number + 1}", last[path], number
-
-    labels = np.array(known) if any(known) else None
+    images = [(path, number, len(numbers)) for _, _, path, numbers in listed_pages for number in numbers]
+    classes_of_images = [word for _, word, _, numbers in listed_pages for _ in numbers]
+    labels = np.array(classes_of_images) if any(classes_of_images) else None
     return (
-        Encoded(len(images), read, labels, len(files)),
+        Encoded(len(images), Pages(images), labels, len(files)),
         [f"{word} {digest}" for digest, word, *_ in listed_pages],
         left,
     )

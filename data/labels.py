@@ -1,4 +1,4 @@
-"""Class labels of any type: whole numbers stay numbers, all else becomes words, and unequal labels stay apart."""
+"""Class labels of any type: whole numbers stay numbers, all others become words; different labels stay different."""
 
 from decimal import Decimal
 
@@ -10,29 +10,30 @@ from scoresde.data.numpy_file import NumpyFile
 from scoresde.data.parquet_table import ParquetTable
 
 Source = CsvTable | ParquetTable | NumpyFile
-ABSENT = {"", "nan", "nat", "<na>"}  # words, in lower case, that are no class whatever the others are
+ABSENT = {"", "nan", "nat", "<na>"}  # words, in lower case, that always mean a missing label
 
 
 def read_labels(source: Source, name: str, count: int) -> tuple[np.ndarray, list[str] | None, list[str]]:
-    """The classes of a file's rows.
+    """Reads the class labels of a file's rows.
 
-    Whole numbers within int64 are classes by their value. Words, bytes, dates, codes with leading zeros and larger
-    numbers are classes by their text, as it is written. An empty cell is an error; ``none``, ``null`` and ``NA`` are
-    classes beside other words, and missing values beside numbers or as the only words without quotes.
+    Whole numbers within int64 are compared by value. Words, bytes, dates, codes with leading zeros and larger numbers
+    are compared by text, as written. An empty cell is an error; ``none``, ``null`` and ``NA`` are classes beside other
+    words, and missing values beside numbers or where they are the only words without quotes.
 
     Arguments:
         source: the opened file.
-        name: of a column of a table, or its number where the table has no header; or of an array of an .npz.
+        name: the name of a table's column, or its number where the table has no header; or the name of an array of an
+            .npz.
         count: the number of rows there must be.
 
     Returns:
-        the classes (N,), int64; the words where they are words, a class being the place of its word, else None; and
-        notes on what was taken.
+        the classes (N,), int64; the words, each class being the index of its word, or None for whole numbers; and notes
+        on what was taken.
 
     Raises:
-        ValueError: with data.labels and the file.
+        ValueError: with the key ``labels`` and the file.
     """
-    said = f"data.labels={name}"
+    said = f"`labels`={name}"
     if not source.table and source.single:
         raise ValueError(f"{said}: {source.file} holds one array without a name; save x and labels as an .npz")
     if source.names.count(name) != 1:
@@ -59,7 +60,7 @@ def read_labels(source: Source, name: str, count: int) -> tuple[np.ndarray, list
 
 
 def read_words(source: Source, column: str) -> list[str | bool]:
-    """The labels in a file, as they are written.
+    """Reads the labels of a file as they are written.
 
     Arguments:
         source: the opened file, of one axis or one column, or with an array or a column of the name.
@@ -89,7 +90,7 @@ def read_words(source: Source, column: str) -> list[str | bool]:
 
 
 def only(source: Source, column: str) -> str:
-    """The name of the only column or array, or of the one that is called so."""
+    """Returns the name of the only column or array, or ``column`` where there are several."""
     if len(source.names) == 1:
         return source.names[0]
     if source.names.count(column) != 1:
@@ -99,7 +100,7 @@ def only(source: Source, column: str) -> str:
 
 
 def written(values: np.ndarray | list) -> list[str | None]:
-    """Labels of any type as text, None where one is missing.
+    """Returns labels of any type as text, None where one is missing.
 
     Raises:
         ValueError: for values that are neither words, whole numbers, booleans nor dates.
@@ -113,14 +114,14 @@ def written(values: np.ndarray | list) -> list[str | None]:
     if kind == "M":
         return [None if np.isnat(value) else str(value) for value in values]
     if kind == "f":
-        return [text_of(value) for value in values]  # numpy's own scalars: their text is the shortest
+        return [text_of(value) for value in values]  # the text of numpy's scalars is the shortest
     if kind in "biuSUT":
         return [text_of(value) for value in values.tolist()]
     raise ValueError(f"it holds values of type {values.dtype}: save words, with array.astype(str), or whole numbers")
 
 
 def text_of(value: object) -> str | None:
-    """One label as text: whole numbers without decimals where int64 holds them."""
+    """Returns one label as text: whole numbers without decimals where int64 holds them."""
     if value is None:
         return None
     if isinstance(value, bytes):
@@ -135,13 +136,13 @@ def text_of(value: object) -> str | None:
     if isinstance(value, float | np.floating | Decimal):
         if value != value:
             return None
-        near = abs(float(value)) < 2**63  # float16 holds no 2^63
+        near = abs(float(value)) < 2**63  # compared as float, since float16 cannot hold 2^63
         return str(int(value)) if near and value == int(value) else str(value)
     return str(value)
 
 
 def refuse_missing(texts: list[str | None], source: Source, name: str) -> None:
-    """Raises a ValueError that counts the rows without a label."""
+    """Raises a ValueError with the number of rows without a label, if there are some."""
     found = {text for text in texts if text is not None}
     absent = {text for text in found if text.lower() in ABSENT}
     unsure = {text for text in found - absent if text.lower() in MISSING}
@@ -158,7 +159,7 @@ def refuse_missing(texts: list[str | None], source: Source, name: str) -> None:
 
 
 def classes_of_texts(texts: list[str], name: str) -> tuple[np.ndarray, list[str] | None]:
-    """The classes of labels (N,), int64, and their names where they are no whole numbers within int64."""
+    """Returns the classes of labels (N,), int64, and their names; None for whole numbers within int64."""
     if all(text.lower() not in MISSING and number(text) is not None for text in set(texts)):
         values = {text: whole(text) for text in set(texts)}
         if wrong := next((text for text in texts if values[text] is None), None):
@@ -179,7 +180,7 @@ def classes_of_texts(texts: list[str], name: str) -> tuple[np.ndarray, list[str]
 
 
 def notes_of(texts: list[str], name: str, classes: np.ndarray, names: list[str] | None) -> list[str]:
-    """What the labels were taken for."""
+    """Returns notes on how the labels were read."""
     found = names or [str(value) for value in np.unique(classes).tolist()]
     shown = ", ".join(found[:6]) + (", ..." if len(found) > 6 else "")
     kind = "whole numbers" if names is None else "words"

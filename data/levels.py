@@ -1,4 +1,4 @@
-"""Integers of L levels in arrays, and arrays as tensors."""
+"""Integers of L levels in arrays, and their tensors."""
 
 import numpy as np
 import torch
@@ -6,40 +6,41 @@ from torch import Tensor
 
 
 def as_levels(values: np.ndarray, levels: int | None, where: str, points: bool = False) -> np.ndarray:
-    """Returns the values, booleans as 0 and 1, and refuses them unless they are integers 0 ... levels-1; with levels
-    None all pass.
+    """Returns the values, booleans as 0 and 1; raises a ValueError unless they are integers 0 ... levels-1.
 
     Arguments:
-        points: whether the values are points for a network, whose data fix the levels.
+        levels: the number L of levels; None allows all values.
+        points: whether the values are points for a network, whose data decide the levels.
     """
     values = values.astype(np.uint8) if values.dtype.kind == "b" else values
     if levels is None:
         return values
+    key = "data.levels" if points else "`levels`"
     if not 2 <= levels <= 65536:
-        raise ValueError(f"data.levels={levels} must be in 2 ... 65536: type data.levels=256")
+        raise ValueError(f"{key}={levels} must be in 2 ... 65536: type {key}=256")
     own = f"give points of whole numbers 0 ... {levels - 1}, as the data are"
     if values.dtype.kind == "f" and not (whole := values == np.floor(values)).all():
         raise ValueError(
-            f"{where} holds {values[~whole][0]}, data.levels={levels} allows integers only: "
-            + (own if points else "type data.levels=null to take the values as continuous")
+            f"{where} holds {values[~whole][0]}, {key}={levels} allows integers only: "
+            + (own if points else f"type {key}=null to take the values as continuous")
         )
     low, high = values.min(), values.max()
     if low < 0 or high > levels - 1:
         remedy = "shift the values to start at 0"
         if low >= 0:
-            remedy = f"type data.levels={int(high) + 1 if high < 65536 else 'null to take the values as continuous'}"
+            remedy = f"type {key}={int(high) + 1 if high < 65536 else 'null to take the values as continuous'}"
         raise ValueError(
-            f"{where} holds values {low} ... {high}, data.levels={levels} allows 0 ... {levels - 1}: "
+            f"{where} holds values {low} ... {high}, {key}={levels} allows 0 ... {levels - 1}: "
             + (own if points else remedy)
         )
     return values
 
 
 def integers(levels: int) -> torch.dtype:
-    """The smallest type that holds so many levels."""
+    """Returns the smallest type that holds so many levels."""
     return torch.uint8 if levels <= 256 else torch.int32
 
 
 def as_tensor(values: np.ndarray, dtype: torch.dtype) -> Tensor:
-    """The values, which a file may hold in any order of axes and of bytes, as a tensor."""
+    """Returns values, which a file may hold in any order of axes and of bytes, as a tensor."""
     return torch.from_numpy(np.ascontiguousarray(values, dtype=str(dtype).removeprefix("torch.")))

@@ -1,8 +1,9 @@
-r"""Points of a line in the plane: data on a manifold, which have no density and no score.
+r"""Points on a line in the plane: data on a manifold, without a density and without a score.
 
 .. math:: r = u\,(\cos a, \sin a), \qquad u \sim N(0, 1)
 
-With noise sigma they have both: the score is -u/(1 + sigma^2) along the line and -n/sigma^2 across it, n the distance.
+With noise sigma they have both: the score is -u/(1 + sigma^2) along the line and -n/sigma^2 across it, with n the
+distance.
 """
 
 import math
@@ -14,7 +15,7 @@ from scoresde.data.base import Data, at_least
 
 
 class Line(Data):
-    """Independent draws; model units are data units.
+    """Independent draws of points on a line; model units are data units.
 
     Arguments:
         count, test_count, seed: numbers of training and held-out examples, and the seed of the draws.

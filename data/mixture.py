@@ -5,9 +5,9 @@ r"""Mixtures of isotropic Gaussians, in any dimension and shape.
     m = \sum_k w_k \mu_k, \qquad
     s^2 = \sum_k w_k \Bigl(\tfrac{1}{D}\|\mu_k - m\|^2 + s_k^2\Bigr).
 
-The model's units subtract the mean m and divide by the one number s, the standard deviation with all coordinates
-pooled. A scale for each coordinate would turn the isotropic components into ellipsoids; one scale keeps them
-isotropic, and with them every closed form: the perturbed density, its score and its likelihood under any SDE.
+Model units subtract the mean m and divide by one number s, the standard deviation with all coordinates pooled. A scale
+for each coordinate would turn the isotropic components into ellipsoids; one scale keeps them isotropic, so that the
+perturbed density, its score and its likelihood have closed forms under any SDE.
 """
 
 import math
@@ -20,21 +20,21 @@ from scoresde.data.synthetic import Synthetic
 
 
 def isotropic_log_prob(r: Tensor, weights: Tensor, means: Tensor, stds: Tensor) -> Tensor:
-    """log p(r) in nats: r (B, D), weights (K,) of sum 1, means (K, D), stds (K,) to (B,)."""
+    """Returns log p(r) in nats: r (B, D), weights (K,) of sum 1, means (K, D), stds (K,) to (B,)."""
     square = (r[:, None] - means).square().sum(-1)
     log_kernel = -square / (2 * stds.square()) - r.shape[1] * (stds * math.sqrt(2 * math.pi)).log()
     return torch.logsumexp(weights.log() + log_kernel, 1)
 
 
 def component_log_prob(r: Tensor, k: Tensor, means: Tensor, stds: Tensor) -> Tensor:
-    """log N(r; mu_k, s_k^2 I) in nats, each point r (B, *) with its own k (B,): (B,) in float64."""
+    """Returns log N(r; mu_k, s_k^2 I) in nats for points r (B, *), each with its own k (B,): (B,) in float64."""
     r, k = r.to("cpu", torch.float64).flatten(1), k.cpu()
     z = (r - means[k]) / stds[k, None]
     return -0.5 * z.square().sum(1) - r.shape[1] * (stds[k] * math.sqrt(2 * math.pi)).log()
 
 
 def isotropic_moments(weights: Tensor, means: Tensor, stds: Tensor) -> tuple[Tensor, float]:
-    """The mean (D,) and the pooled standard deviation of the mixture: weights (K,), means (K, D), stds (K,)."""
+    """Returns the mean (D,) and the pooled standard deviation of a mixture: weights (K,), means (K, D), stds (K,)."""
     mean = weights @ means
     return mean, math.sqrt(weights @ ((means - mean).square().mean(1) + stds.square()))
 
@@ -47,7 +47,7 @@ class Mixture(Synthetic):
         means: K lists of D numbers, or K numbers for constant vectors, in data units.
         stds: K positive numbers, the standard deviation of every coordinate, in data units.
         count, test_count, seed: numbers of training and held-out examples, and the seed of the draws.
-        shape: shape of one example, its product D; by default (D,), the length of the first mean.
+        shape: the shape of one example, with product D; by default (D,), the length of the first mean.
     """
 
     def __init__(

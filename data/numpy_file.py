@@ -1,4 +1,4 @@
-"""A .npy or .npz file: one array, or several by name; pickled objects are never read."""
+"""A .npy or .npz file: one array, or several by name. Pickled objects are never read."""
 
 import tokenize
 import zipfile
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-# of a header that is no Python, an unknown compression (NotImplementedError), a cut or garbled archive
+# what numpy and zipfile raise on a damaged header, an unknown compression or a damaged archive
 DAMAGED = (ValueError, EOFError, OSError, KeyError, NotImplementedError, SyntaxError)
 DAMAGED += (zipfile.BadZipFile, zlib.error, tokenize.TokenError)
 
@@ -17,10 +17,10 @@ class NumpyFile:
 
     Arguments:
         file: the file.
-        where: what opens every error, such as ``data.path=/home/me/a.npz``.
+        where: the start of every error, such as ``data.path=/home/me/a.npz``.
 
     Attributes:
-        names: of the arrays; empty for a .npy file, which holds one without a name.
+        names: the names of the arrays; empty for a .npy file, which holds one array without a name.
         notes: how the file was understood.
     """
 
@@ -37,7 +37,7 @@ class NumpyFile:
                 raise self.unreadable(None) from error
 
     def array(self, name: str | None = None, said: str | None = None) -> np.ndarray:
-        """The array of this name, or the only one of a .npy file; ``said`` is what opens an error besides the file."""
+        """Returns the array of this name, or the only one of a .npy file; ``said`` precedes the file in an error."""
         try:
             found = np.load(self.file, allow_pickle=False)  # a pickle could run any code
             if self.single:
@@ -51,6 +51,7 @@ class NumpyFile:
         return values
 
     def unreadable(self, name: str | None, said: str | None = None) -> ValueError:
+        """Returns the error for a file, or one of its arrays, that cannot be read."""
         what = "the file" if name is None else f"array {name!r}"
         remedy = "np.save(path, array)" if self.single else f"np.savez(path, {name or 'x'}=array)"
         return ValueError(

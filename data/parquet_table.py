@@ -1,4 +1,4 @@
-"""A parquet file: a table of columns with types; those of numbers can be learnt, those of words and dates be labels."""
+"""A parquet file: a table of typed columns; numbers can be learnt, words and dates can be labels."""
 
 import json
 import re
@@ -13,17 +13,17 @@ class ParquetTable:
 
     Arguments:
         file: the file.
-        where: what opens every error, such as ``data.path=/home/me/a.parquet``.
+        where: the start of every error, such as ``data.path=/home/me/a.parquet``.
 
     Attributes:
-        names, named, rows, notes: as those of :class:`scoresde.data.csv_table.CsvTable`.
-        index: the names of columns that are pandas' index; they are taken only where they are named.
+        names, named, rows, notes: as for :class:`scoresde.data.csv_table.CsvTable`.
+        index: the names of the columns of pandas' index; they are read only if a key names them.
     """
 
     table = named = True
 
     def __init__(self, file: Path, where: str):
-        self.file, self.where, parquet = file, where, import_parquet(where)
+        self.file, self.where, parquet = file, where, import_parquet()
         import pyarrow
 
         try:
@@ -35,12 +35,12 @@ class ParquetTable:
         self.index = index_of(self.schema)
 
     def fault(self, j: int) -> str | None:
-        """Why a column is not numeric, in a clause; None if it is."""
+        """Returns why a column is not numeric, in a clause; None if it is numeric."""
         kind = self.schema.field(j).type
         return None if is_number(value_type(kind)) else f"its type is {kind}"
 
     def column(self, j: int):
-        """A column as one pyarrow array, of values where it was encoded as a dictionary."""
+        """Returns a column as one pyarrow array, decoded where it is a dictionary."""
         import pyarrow
 
         name = self.names[j]
@@ -55,7 +55,7 @@ class ParquetTable:
         return column if column.type == kind else column.cast(kind)
 
     def numbers(self, columns: list[int]) -> np.ndarray:
-        """Numeric columns (N, D), NaN where a value is missing."""
+        """Returns numeric columns (N, D), NaN where a value is missing."""
         import pyarrow
 
         kinds, arrays = pyarrow.types, []
@@ -78,10 +78,10 @@ class ParquetTable:
         return np.stack(arrays, 1)
 
     def values(self, j: int, said: str) -> np.ndarray | list:
-        """A column of any type: an array, or a list of words, numbers, booleans and None.
+        """Returns a column of any type: an array, or a list of words, numbers, booleans and None.
 
         Arguments:
-            said: what opens an error.
+            said: the start of an error.
         """
         import pyarrow
 
@@ -101,17 +101,17 @@ class ParquetTable:
 
 
 def reason_of(error: Exception) -> str:
-    """The first line of pyarrow's message."""
+    """Returns the first line of pyarrow's message."""
     return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def beyond_exact(values: np.ndarray) -> bool:
-    """Whether an array holds integers that float64 may round."""
+    """Returns whether an array holds integers that float64 may round."""
     return bool(values.size) and max(int(values.max()), -int(values.min())) > 2**53
 
 
 def value_type(kind):
-    """The type of a column's values, where they are encoded as a dictionary or as runs."""
+    """Returns the type of a column's values, also where they are encoded as a dictionary or as runs."""
     import pyarrow
 
     encoded = pyarrow.types.is_dictionary(kind) or pyarrow.types.is_run_end_encoded(kind)
@@ -119,7 +119,7 @@ def value_type(kind):
 
 
 def is_number(kind) -> bool:
-    """Whether a type of pyarrow is one of real numbers or booleans."""
+    """Returns whether a type of pyarrow holds real numbers or booleans."""
     import pyarrow
 
     tests = (pyarrow.types.is_integer, pyarrow.types.is_floating, pyarrow.types.is_decimal, pyarrow.types.is_boolean)
@@ -127,7 +127,7 @@ def is_number(kind) -> bool:
 
 
 def index_of(schema) -> set[str]:
-    """The columns that pandas wrote for a table's index."""
+    """Returns the columns that pandas wrote for a table's index."""
     found = {name for name in schema.names if name.startswith("__index_level_")}
     try:
         index = json.loads((schema.metadata or {})[b"pandas"])["index_columns"]
@@ -136,11 +136,11 @@ def index_of(schema) -> set[str]:
     return found | {name for name in index if isinstance(name, str)}
 
 
-def import_parquet(where: str) -> ModuleType:
-    """The module pyarrow.parquet, or an error that says how to install it."""
+def import_parquet() -> ModuleType:
+    """Returns the module pyarrow.parquet, or raises an ImportError that says how to install it."""
     try:
         import pyarrow.parquet
 
         return pyarrow.parquet
     except ImportError as error:
-        raise ImportError(f"{where}: reading parquet needs pyarrow: pip install -e .[images]") from error
+        raise ImportError("reading parquet needs pyarrow: pip install -e .[images]") from error

@@ -1,14 +1,15 @@
-"""Pictures in the cells of parquet files, and the classes beside them."""
+"""Pictures in the cells of parquet files, and their classes."""
 
 from bisect import bisect_right
+from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
 import numpy as np
 
 from scoresde.data.encoded import Encoded
-from scoresde.data.folders import File, counted, listed
 from scoresde.data.labels import ABSENT
+from scoresde.data.listing import File, counted, listed
 from scoresde.data.parquet_table import reason_of
 
 
@@ -17,35 +18,85 @@ def from_tables(files: list[File], column: str | None, labels: str | None, where
 
     Arguments:
         files: parquet files with the same columns.
-        column: that of pictures, bytes or a pair {bytes, path}; None for the only one there is.
-        labels: that of classes; None for the one called label, where it holds classes.
+        column: the column of pictures, bytes or a pair {bytes, path}; None for the only one there is.
+        labels: the column of classes; None for the one called label, where it holds classes.
         where: what the user typed, for messages.
 
     Returns:
         the pictures, and what was left out, a clause each.
     """
-    pyarrow = import_arrow(where)
     schema = schema_of(files[0], where)
     named = label_column(labels, schema.names, where)
     column = image_column(column, [f.name for f in schema if holds_pictures(f.type)], schema.names, where)
     wanted = list(dict.fromkeys([column, *([named] if named else [])]))
-    tables = []
-    for file in files:
-        lacking = [name for name in wanted if name not in schema_of(file, where).names]
-        if lacking:
-            raise ValueError(f"{where}: {file.local} has no column {lacking[0]!r}, and {files[0].local} has one")
-        try:
-            stored = pyarrow.parquet.ParquetFile(file.path)
-            pieces = [stored.read_row_group(k, columns=wanted) for k in range(stored.num_row_groups)]
-            tables.append(pyarrow.concat_tables([stored.schema_arrow.empty_table().select(wanted), *pieces]))
-        except (pyarrow.ArrowException, OSError) as error:
-            raise ValueError(
-                f"{where}: {file.local} is not a parquet file, or a damaged one ({reason_of(error)})"
-            ) from error
+    tables = [columns_of(file, wanted, files[0], where) for file in files]
     count = sum(map(len, tables))
     if count == 0:
         raise ValueError(f"{where}: {files[0].local} holds no rows")
+    cells = cells_of(files, tables, column, where)
 
+    found, notes = None, []
+    if named is not None:
+        found, reason = classes([table[named] for table in tables], named, labels is not None, where)
+        notes.append(f"classes: the column {named}" if found is not None else f"no classes: {reason}")
+    others = [name for name in schema.names if name not in wanted]
+    if others:
+        notes.append(f"{counted(len(others), 'other column')} left out ({listed(others)})")
+    return Encoded(count, cells, found, len(files)), notes
+
+
+def columns_of(file: File, wanted: list[str], first: File, where: str) -> Any:
+    """Returns some columns of a file as a table of pyarrow; ``first`` is the file that has them, for the error."""
+    pyarrow = import_arrow()
+    lacking = [name for name in wanted if name not in schema_of(file, where).names]
+    if lacking:
+        raise ValueError(f"{where}: {file.local} has no column {lacking[0]!r}, and {first.local} has one")
+    try:
+        stored = pyarrow.parquet.ParquetFile(file.path)
+        pieces = [stored.read_row_group(k, columns=wanted) for k in range(stored.num_row_groups)]
+        return pyarrow.concat_tables([stored.schema_arrow.empty_table().select(wanted), *pieces])
+    except (pyarrow.ArrowException, OSError) as error:
+        raise ValueError(
+            f"{where}: {file.local} is not a parquet file, or a damaged one ({reason_of(error)})"
+        ) from error
+
+
+@dataclass(frozen=True)
+class Cells:
+    """The cells of a column of pictures; called with a row's number, gives the cell's name and bytes.
+
+    Attributes:
+        column: the column's name.
+        where: what the user typed, for messages.
+        chunks: the cells' bytes, in pieces.
+        paths: the cells' paths, piece by piece; None where they have none.
+        origins: the file of each piece, and the row there with which it begins.
+        starts: the number of the first row of each piece, all files counted, and of the end.
+    """
+
+    column: str
+    where: str
+    chunks: list[Any]
+    paths: list[Any]
+    origins: list[tuple[str, int]]
+    starts: list[int]
+
+    def __call__(self, i: int) -> tuple[str, Any, None]:
+        k = bisect_right(self.starts, i) - 1
+        j = i - self.starts[k]
+        cell, path = self.chunks[k][j], None if self.paths[k] is None else self.paths[k][j].as_py()
+        table, row = self.origins[k]
+        name = f"{self.where}: row {row + j} of {table} ({path or self.column})"
+        if not cell.is_valid:
+            raise ValueError(
+                f"{name}: row {row + j} of column {self.column!r} holds no bytes of an image: leave it out"
+            )
+        return name, cell.as_buffer(), None
+
+
+def cells_of(files: list[File], tables: list[Any], column: str, where: str) -> Cells:
+    """Returns the cells of a column of pictures, of all files; ``tables`` are the files' contents."""
+    pyarrow = import_arrow()
     chunks, paths, origins = [], [], []
     for file, table in zip(files, tables):
         if not holds_pictures(table.schema.field(column).type):
@@ -61,40 +112,22 @@ def from_tables(files: list[File], column: str | None, labels: str | None, where
             paths.append(chunk.field("path") if pair and chunk.type.get_field_index("path") >= 0 else None)
             origins.append((file.local, row))
             row += len(chunk)
-    starts = list(accumulate(map(len, chunks), initial=0))
-
-    def read(i: int) -> tuple[str, Any, None]:
-        k = bisect_right(starts, i) - 1
-        j = i - starts[k]
-        cell, path = chunks[k][j], None if paths[k] is None else paths[k][j].as_py()
-        table, row = origins[k]
-        name = f"{where}: row {row + j} of {table} ({path or column})"
-        if not cell.is_valid:
-            raise ValueError(f"{name}: row {row + j} of column {column!r} holds no bytes of an image: leave it out")
-        return name, cell.as_buffer(), None
-
-    known, notes = None, []
-    if named is not None:
-        known, reason = classes([table[named] for table in tables], named, labels is not None, where)
-        notes.append(f"classes: the column {named}" if known is not None else f"no classes: {reason}")
-    others = [name for name in schema.names if name not in wanted]
-    if others:
-        notes.append(f"{counted(len(others), 'other column')} left out ({listed(others)})")
-    return Encoded(count, read, known, len(files)), notes
+    return Cells(column, where, chunks, paths, origins, list(accumulate(map(len, chunks), initial=0)))
 
 
-def import_arrow(where: str) -> Any:
-    """Returns the module pyarrow with its parquet files, or raises an ImportError that says where to get it."""
+def import_arrow() -> Any:
+    """Returns the module pyarrow with pyarrow.parquet, or raises an ImportError that says how to install it."""
     try:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
-        raise ImportError(f"{where}: reading parquet needs pyarrow: pip install -e .[images]") from error
+        raise ImportError("reading parquet needs pyarrow: pip install -e .[images]") from error
     return pyarrow
 
 
 def schema_of(file: File, where: str) -> Any:
-    pyarrow = import_arrow(where)
+    """Returns the schema of a parquet file."""
+    pyarrow = import_arrow()
     try:
         return pyarrow.parquet.read_schema(file.path)
     except (pyarrow.ArrowException, OSError) as error:
@@ -104,7 +137,7 @@ def schema_of(file: File, where: str) -> Any:
 
 
 def holds_pictures(kind: Any) -> bool:
-    """Whether a column of this type may hold pictures: bytes, or pairs of which one is called bytes."""
+    """Returns whether a column of this type may hold pictures: bytes, or structs with a field called bytes."""
     import pyarrow
 
     kinds = pyarrow.types
@@ -116,27 +149,27 @@ def holds_pictures(kind: Any) -> bool:
 
 
 def label_column(labels: str | None, names: list[str], where: str) -> str | None:
-    """Returns the column of classes: the one asked for, or the one called label."""
+    """Returns the column of classes: the requested one, or the one called label."""
     if labels is None:
         return "label" if "label" in names else None
     if labels not in names:
-        raise ValueError(f"data.labels={labels}: {where} has no such column, it has {listed(names, 50)}")
+        raise ValueError(f"`labels`={labels}: {where} has no such column, it has {listed(names, 50)}")
     return labels
 
 
-def classes(columns: list[Any], name: str, asked: bool, where: str) -> tuple[np.ndarray | None, str]:
-    """Returns the classes (N,) in a column's parts, one a file: whole numbers, truths as 0 and 1, or words.
+def classes(columns: list[Any], name: str, required: bool, where: str) -> tuple[np.ndarray | None, str]:
+    """Returns the classes (N,) in a column: whole numbers, booleans as 0 and 1, or words.
 
     Arguments:
-        columns: pyarrow's chunked arrays.
-        asked: whether the user named the column; where it is the usual one, it may hold something else, or nothing for
-            some rows, and there are no classes then.
+        columns: the column's parts, one a file, as chunked arrays of pyarrow.
+        required: whether the user named the column. If not, there are no classes where the column holds something else,
+            or nothing in some rows.
 
     Returns:
-        the classes, or None and why there are none.
+        the classes and "", or None and why there are none.
 
     Raises:
-        ValueError: if the user asked for a column that does not hold one class a row.
+        ValueError: if the user named a column that does not hold one class a row.
     """
     missing = sum(column.null_count for column in columns)
     parts = [] if missing else [class_values(column) for column in columns]
@@ -146,14 +179,14 @@ def classes(columns: list[Any], name: str, asked: bool, where: str) -> tuple[np.
     if missing:
         total = sum(map(len, columns))
         reason = f"{missing} of {total} rows have nothing in the column {name}"
-        if asked:
-            raise ValueError(f"data.labels={name}: {reason} of {where}: leave those rows out")
+        if required:
+            raise ValueError(f"`labels`={name}: {reason} of {where}: leave those rows out")
         return None, reason
     kinds = {part.dtype.kind for part in parts if part is not None}
     if any(part is None for part in parts) or len(kinds) > 1:
-        if asked:
+        if required:
             raise ValueError(
-                f"data.labels={name}: this column of {where} holds neither whole numbers nor truths nor words: name a "
+                f"`labels`={name}: this column of {where} holds neither whole numbers nor truths nor words: name a "
                 f"column that does"
             )
         return None, f"the column {name} holds neither whole numbers nor truths nor words"
@@ -187,17 +220,17 @@ def class_values(column: Any) -> np.ndarray | None:
         return None
     try:
         return column.cast(pyarrow.int64()).to_numpy().astype(np.int64)
-    except pyarrow.ArrowInvalid:  # above 2^63: different numbers all the same
+    except pyarrow.ArrowInvalid:  # above 2^63, but the words still differ
         return np.array([str(value) for value in column.to_pylist()], dtype=str)
 
 
 def image_column(column: str | None, holds_images: list[str], names: list[str], where: str) -> str:
-    """Returns the column of images: the one asked for, or the only one there is."""
+    """Returns the column of images: the requested one, or the only one there is."""
     if column is not None and column not in names:
-        raise ValueError(f"data.column={column}: {where} has the columns {', '.join(names)}: type one of them")
+        raise ValueError(f"`column`={column}: {where} has the columns {', '.join(names)}: type one of them")
     if column is not None and column not in holds_images:
-        raise ValueError(f"data.column={column} of {where} holds no images; those that do: {holds_images or 'none'}")
+        raise ValueError(f"`column`={column} of {where} holds no images; those that do: {holds_images or 'none'}")
     if column is None and len(holds_images) != 1:
         found = f"the columns {', '.join(holds_images)} hold images" if holds_images else "no column holds images"
-        raise ValueError(f"{where}: {found} (of {', '.join(names)}): type data.column=NAME")
+        raise ValueError(f"{where}: {found} (of {', '.join(names)}): type `column`=NAME")
     return column or holds_images[0]

@@ -39,7 +39,7 @@ class Pinwheel(Synthetic):
     """
 
     def __init__(self, count: int = 200_000, test_count: int = 10_000, seed: int = 0):
-        # five-fold symmetry: the mean is 0, and |r|^2 = 4 |f|^2 is shared by the two coordinates
+        # by the five-fold symmetry the mean is 0 and both coordinates have half of E |r|^2 = 4 E |f|^2
         std = math.sqrt(2 * (1 + RADIAL**2 + TANGENTIAL**2))
         super().__init__(count, test_count, seed, (2,), 0.0, std, width=CELLS)
 
@@ -61,11 +61,11 @@ class Pinwheel(Synthetic):
 
 
 def roots(rho: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
-    """All angles phi that lead to the points at polar coordinates rho, a (B,): indices of points, and phi, (R,)."""
+    """Finds all angles phi of the points with polar coordinates rho, a (B,).
 
-    def turns(phi: Tensor, rho: Tensor, a: Tensor) -> Tensor:
-        return ARMS / (2 * math.pi) * (phi - RATE * (rho * phi.cos()).exp() - a)
-
+    Returns:
+        for each root the index of its point, and phi, both (R,).
+    """
     s = torch.linspace(-1, 1, CELLS + 1, dtype=rho.dtype)
     grid = math.pi * s * s.abs()  # finest at phi = 0, where the mass is
     level = turns(grid, rho[:, None], a[:, None]).floor()
@@ -81,19 +81,25 @@ def roots(rho: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
     return row, (low + high) / 2
 
 
+def turns(phi: Tensor, rho: Tensor, a: Tensor) -> Tensor:
+    """Returns 5 (h(phi) - a) / 2 pi, an integer at the roots."""
+    return ARMS / (2 * math.pi) * (phi - RATE * (rho * phi.cos()).exp() - a)
+
+
 def averaged_log_density(rho: Tensor) -> Tensor:
-    """log p averaged over the angle a far out, by Laplace's method in phi: distances (B,) to nats (B,)."""
+    """Returns log p averaged over the angle a far out, by Laplace's method in phi: distances (B,) to nats (B,)."""
     rho = rho.clamp(min=WOUND)
     bend = 1 - (rho - 1) / rho * (TANGENTIAL / RADIAL) ** 2
     return log_normal((rho - 1) / RADIAL) - (4 * RADIAL * 2 * math.pi * rho * bend.sqrt()).log()
 
 
 def log_normal(z: Tensor) -> Tensor:
+    """Returns log N(z; 0, 1)."""
     return -z.square() / 2 - math.log(2 * math.pi) / 2
 
 
 def grouped_logsumexp(terms: Tensor, group: Tensor, groups: int) -> Tensor:
-    """logsumexp of the terms (R,) of each group, their indices (R,), to (groups,)."""
+    """Returns the logsumexp of the terms (R,) of each group, with indices (R,), to (groups,)."""
     largest = terms.new_full((groups,), -math.inf).scatter_reduce(0, group, terms, "amax")
     total = terms.new_zeros(groups).index_add(0, group, (terms - largest[group]).exp())
     return largest + total.log()

@@ -1,7 +1,7 @@
-r"""Shapes in the plane whose density is a closed form: checkerboard, eight Gaussians, rings.
+r"""Shapes in the plane with a closed-form density: checkerboard, eight Gaussians, rings.
 
-Constants and names follow the toy data of FFJORD (arXiv 1810.01367), so that pictures and entropies compare with what
-others print. A perfect model's negative log-likelihood is the differential entropy, in nats and data units:
+Constants and names follow the toy data of FFJORD (arXiv 1810.01367), so that pictures and entropies compare with
+published ones. A perfect model's negative log-likelihood is the differential entropy, in nats and data units:
 
     8gaussians 2.835, checkerboard ln 32, moons 2.403, pinwheel 2.318, rings 2.624, swissroll 2.668, 2spirals 2.642
 
@@ -23,7 +23,7 @@ from scoresde.data.base import at_least
 from scoresde.data.mixture import component_log_prob, isotropic_log_prob
 from scoresde.data.synthetic import Synthetic
 
-SHARPEST = 0.001  # the smallest noise: a curve without any has no density, and quadrature along it costs 1/noise
+SHARPEST = 0.001  # the smallest noise: a curve without noise has no density, and quadrature costs 1/noise
 
 
 class Checkerboard(Synthetic):

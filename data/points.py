@@ -1,4 +1,4 @@
-"""The user's own points and conditions: files whose rows have exactly the shape that they are asked for."""
+"""The user's own points and conditions: files whose rows must have one shape."""
 
 import math
 
@@ -19,22 +19,22 @@ def read_points(
     missing: bool = False,
     preferred: str = "x",
 ) -> Tensor:
-    """Reads points in data units, and logs how the file was understood.
+    """Reads points in data units and logs how the file was understood.
 
     Arguments:
-        path: a .npy, .npz, .csv or .parquet file of one point or several; of an .npz, the only array or the preferred
-            one. Images may come as (N, H, W, C), grey ones as (N, H, W), and in a table as rows of D numbers.
-        shape, levels: the data's.
+        path: a .npy, .npz, .csv or .parquet file of one point or several. Images may be (N, H, W, C), grey ones
+            (N, H, W), and in a table rows of D numbers.
+        shape, levels: those of the data.
         labels: the data's names of columns; a table with names is read in their order.
-        key: which key of the configuration named the file, for messages.
-        missing: whether values may be NaN, or cells of a table empty.
-        preferred: name of the array to take of an .npz that holds several.
+        key: the config key that named the file, for messages.
+        missing: whether values may be NaN, and cells of a table empty.
+        preferred: the name of the array to take from an .npz that holds several.
 
     Returns:
-        the points, shape (N, *shape), of float64, or integers if the data have levels and no value is missing.
+        the points, shape (N, *shape), float64, or integers if the data have levels and no value is missing.
 
     Raises:
-        FileNotFoundError, ValueError: also where the shapes differ, with both of them.
+        FileNotFoundError, ValueError: also for another shape; the error names both shapes.
     """
     source = open_file(path, key, names=labels, gaps=missing)
     found = numbers_of(source, None, labels if source.table else preferred, missing)
@@ -54,14 +54,14 @@ def read_points(
 def as_points(
     values: np.ndarray, shape: tuple[int, ...], table: bool, where: str, whose: str
 ) -> tuple[np.ndarray, str]:
-    """The array of a file as points (N, *shape), and how many there are, read in which order of axes.
+    """Returns the array of a file as points (N, *shape), and a note on their number and the order of axes.
 
     Arguments:
         values: the array.
-        shape: that of one point.
-        table: whether the file is a table, whose rows stand for points of any shape.
-        where: what opens an error.
-        whose: whose shape it is, for the error.
+        shape: the shape of one point.
+        table: whether the file is a table, whose rows may be points of any shape.
+        where: the start of an error.
+        whose: the owner of the shape, for the error.
     """
     if table and values.shape[1] == math.prod(shape):
         said = f"{len(values)} point{'s' * (len(values) != 1)} of shape {shape}"

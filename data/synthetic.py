@@ -1,11 +1,11 @@
-r"""Data drawn from a density that is known exactly.
+r"""Data drawn from a density in closed form.
 
-Examples are independent draws :math:`r_i \sim p`, and :math:`\log p(r)` is computed in float64 from the same formulas
-that the draws follow. No model's expected negative log-likelihood on held-out draws is below the entropy
-:math:`-E_p \log p(r)`, so that the gap between the two is the Kullback-Leibler divergence of the model from the truth.
+Examples are independent draws :math:`r_i \sim p`, and :math:`\log p(r)` is computed in float64 from the same formulas.
+No model's expected negative log-likelihood on held-out draws is below the entropy :math:`-E_p \log p(r)`; the gap
+between the two is the Kullback-Leibler divergence of the model from the truth.
 
-The units m and s are the mean and the standard deviation of p itself, never of a sample: the same point has the same
-model units whatever the seed and the number of examples.
+The units m and s are the mean and the standard deviation of p and not of a sample: model units depend neither on the
+seed nor on the number of examples.
 """
 
 from abc import ABC, abstractmethod
@@ -16,20 +16,20 @@ from torch import Tensor
 
 from scoresde.data.base import Data, at_least
 
-CHUNK = 2**21  # float64 numbers in the largest intermediate tensor of a density: 16 MiB
+CHUNK = 2**21  # the largest number of float64 values in an intermediate tensor of a density: 16 MiB
 
 
 class Synthetic(Data, ABC):
-    """Independent draws from a known density, in two disjoint random streams of one seed.
+    """Independent draws from a closed-form density, in two disjoint random streams of one seed.
 
-    The held-out draws depend on the seed and on their own number, not on the number of training examples.
+    The held-out draws do not depend on the number of training examples.
 
     Arguments:
-        count, test_count: numbers of training and of held-out examples.
-        seed: seed of the draws, at least 0.
-        shape: shape of one example.
-        shift, scale: mean (numbers that broadcast over the shape) and pooled standard deviation of the density.
-        width: numbers that the density of one point keeps in memory at once; it decides the size of the chunks.
+        count, test_count: the numbers of training and of held-out examples.
+        seed: the seed of the draws, at least 0.
+        shape: the shape of one example.
+        shift, scale: the mean (it broadcasts over the shape) and the pooled standard deviation of the density.
+        width: how many values the density of one point keeps in memory at once; it decides the size of the chunks.
     """
 
     held_out_keys = ("test_count",)
@@ -56,16 +56,16 @@ class Synthetic(Data, ABC):
 
     @abstractmethod
     def draw(self, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray | None]:
-        """Independent examples in data units, shape (count, D), float64, and which part of the shape each is of, 0, 1
-        ... (count,), where it has parts.
+        """Draws independent examples in data units, shape (count, D), float64, and their class labels 0, 1 ...,
+        (count,), or None without classes.
         """
 
     @abstractmethod
     def log_density(self, r: Tensor) -> Tensor:
-        """log p(r) in nats and data units, shape (B, D) to (B,), in float64 on the CPU."""
+        """Returns log p(r) in nats and data units, shape (B, D) to (B,), in float64 on the CPU."""
 
     def true_log_prob(self, r: Tensor, y: Tensor | None = None) -> Tensor:
-        """log p(r) in nats and data units, shape (B, *) on any device to (B,) in float64 on the CPU."""
+        """Returns log p(r) in nats and data units, shape (B, *) on any device to (B,) in float64 on the CPU."""
         if tuple(r.shape[1:]) != self.shape:
             raise ValueError(f"points of shape {tuple(r.shape[1:])} have no density here: the data's are {self.shape}")
         chunks = r.to("cpu", torch.float64).flatten(1).split(self.chunk)

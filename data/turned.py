@@ -1,8 +1,8 @@
-"""Pictures turned, each with how it was turned for a label: a task to learn from where pictures have no labels.
+"""Turned images, labelled by their turns: a classification task for images without labels.
 
-To tell how a picture was turned, a network has to know what is in it (Gidaris et al., arXiv 1803.07728). Square
-pictures are turned by quarters; others, which would change their shape, by half a turn, from left to right and upside
-down. Each has four classes, the first of which is the picture as it is.
+To tell how an image was turned, a network has to recognise its content (Gidaris et al., arXiv 1803.07728). Square
+images are rotated by quarter turns; others, whose shape that would change, are rotated by half a turn, mirrored left to
+right and mirrored upside down. Either way there are four classes, and the first is the image unchanged.
 """
 
 import torch
@@ -10,14 +10,14 @@ from torch import Tensor
 
 from scoresde.data.base import Data
 
-MOST = 2**28  # values of turned pictures that are held
+MOST = 2**28  # the largest number of values of turned images in memory
 
 
 class Turned(Data):
-    """The pictures of a data set, each in its four turns, labelled by them.
+    """The images of a data set, each in its four turns, which are its labels.
 
     Arguments:
-        data: pictures (N, C, H, W), of which as many as there is memory for are taken, 85,598 of 28 x 28 pixels.
+        data: images (N, C, H, W), of which up to 2**28 turned values are used, 85,598 images of 28 x 28 pixels.
     """
 
     def __init__(self, data: Data):
@@ -38,7 +38,7 @@ class Turned(Data):
 
 
 def turn(x: Tensor, k: int) -> Tensor:
-    """Pictures (N, C, H, W) in their k-th turn, of the same shape."""
+    """Returns images (N, C, H, W) in their k-th turn, of the same shape."""
     if x.shape[2] == x.shape[3]:
         return x.rot90(k, (2, 3))
     return x.flip([(), (2, 3), (3,), (2,)][k]) if k else x

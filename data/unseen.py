@@ -1,4 +1,4 @@
-"""No examples, only what they would be: for a trained network whose data are not at hand."""
+"""The shape and units of data without examples, for a trained network whose data are not available."""
 
 import torch
 from torch import Tensor
@@ -7,14 +7,14 @@ from scoresde.data.base import Data
 
 
 class Unseen(Data):
-    """Images of 8 bits a channel of which none are here: what is needed to draw from a network that learnt them.
+    """Images of 8 bits a channel without examples: enough to draw samples from a network trained on such images.
 
     Arguments:
         shape: [C, H, W] of one image.
-        std: the std of their pixels in model units, for the scale of a picture, ``parameterisation.sigma_data=auto``,
-            and a Gaussian in place of their moments; 0.5 is that of photographs.
+        std: the std of the pixels in model units, for the scale of pictures, for ``parameterisation.sigma_data=auto``
+            and for their moments; 0.5 is typical of photographs.
 
-    Their units are those of :class:`scoresde.data.Images`: k + u = 128 x + 128.
+    The units are those of :class:`scoresde.data.Images`: k + u = 128 x + 128.
     """
 
     def __init__(self, shape: list[int] | None = None, std: float = 0.5):
@@ -31,10 +31,10 @@ class Unseen(Data):
         return self.spread
 
     def moments(self) -> tuple[Tensor, Tensor, Tensor, float]:
-        """Those of N(0, std^2 I)."""
+        """Returns the moments of N(0, std^2 I)."""
         mean = torch.zeros(self.dim, dtype=torch.float64)
         first = torch.eye(self.dim, 1, dtype=torch.float64)
         return mean, torch.full((1,), self.spread**2, dtype=torch.float64), first, self.spread**2
 
     def largest_distance(self) -> float:
-        raise ValueError("data=unseen knows no distances of its data: type sde.sigma_max=NUMBER, or name the data")
+        raise ValueError("data=unseen has no examples and so no distances: type sde.sigma_max=NUMBER, or name the data")

@@ -1,12 +1,11 @@
-r"""The pictures a run leaves behind: what was drawn beside what it should look like.
+r"""The pictures of a run: samples beside data, and measured values beside exact ones.
 
 Every picture is a function of numpy arrays or tensors and a path; it writes a PNG there and returns the path. Held-out
 data are grey and lie beneath, what the model made is blue. Frames and colour scales come from the *data* (from
-quantiles, where they are continuous), never from the samples, so that a sampler that diverged is seen as one: samples
-that fall outside the frame, infinite ones and NaNs among them, are counted in the legend. A pixel that is not finite
-is painted red.
+quantiles, where they are continuous), never from the samples, so that a diverged sampler shows: samples outside the
+frame, infinite ones and NaNs included, are counted in the legend. A pixel that is not finite is red.
 
-Figures are built from ``matplotlib.figure.Figure``: no pyplot, no display, no global state but the style's context.
+Figures are built from ``matplotlib.figure.Figure``: no pyplot, no display, no global state except the style's context.
 """
 
 if __name__ == "figures":  # a checkout's former name for this package
@@ -14,7 +13,7 @@ if __name__ == "figures":  # a checkout's former name for this package
 
     former(__name__)
 
-# ruff: noqa: F401 (what is not in __all__ are the building blocks of further pictures)
+# ruff: noqa: F401 (names outside __all__ are building blocks for further pictures)
 
 from .averages import average_lengths
 from .axes import (

@@ -1,4 +1,4 @@
-"""The picture of averages of the weights: what each length changes against the training's own."""
+"""The picture of averages of the weights: how each length changes the measures of the training's own average."""
 
 import math
 from collections.abc import Sequence
@@ -16,19 +16,19 @@ from .canvas import BLUE, GREY, RED, save, style
 def average_lengths(
     widths: np.ndarray, panels: Sequence[tuple[str, np.ndarray, np.ndarray]], best: int, path: Path
 ) -> Path:
-    """A panel a measure: each length's mean less that of the training's own average, with the standard error of that
-    difference, point by point.
+    """Draws a panel for each measure: each length's mean minus that of the training's own average, with the standard
+    error of that difference, point by point.
 
     Arguments:
         widths: the lengths (K,), sigma_rel.
-        panels: of each measure its name, its values (K, N) on N points, and those of the training's own average (N,).
-        best: which length was chosen.
+        panels: for each measure its name, its values (K, N) on N points, and those of the training's own average (N,).
+        best: the index of the chosen length.
     """
     figure = Figure(figsize=(4.6, 0.5 + 1.75 * len(panels)), layout="constrained")
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for panel, (name, values, own) in zip(axes, panels, strict=True):
         count = values.shape[1]
-        with np.errstate(invalid="ignore"):  # what is not finite is not drawn
+        with np.errstate(invalid="ignore"):  # values that are not finite are not drawn
             change = values - own
             mean, bar = change.mean(1), change.std(1, ddof=1) / math.sqrt(count) if count > 1 else None
         line = {"color": BLUE, "fmt": "o-", "ms": 3.5, "mew": 0, "lw": 1, "elinewidth": 0.8}
@@ -45,7 +45,7 @@ def average_lengths(
     last = axes[-1]
     last.set_xscale("log")
     shown = widths[[0]]
-    for width in widths[1:]:  # those whose names do not touch
+    for width in widths[1:]:  # only widths whose labels do not touch
         shown = np.append(shown, width) if width / shown[-1] > 1.3 else shown
     last.xaxis.set_major_locator(FixedLocator(shown))
     last.xaxis.set_minor_locator(NullLocator())

@@ -1,4 +1,4 @@
-"""What every picture is drawn on: one style, one set of colours, pixels that are whole, and how a picture is saved."""
+"""The style and the colours of all pictures, axes placed on whole pixels, and saving."""
 
 from numbers import Real
 from pathlib import Path
@@ -20,7 +20,7 @@ Array = np.ndarray | torch.Tensor
 
 
 def style() -> Any:
-    """The look of every picture, as a context or a decorator."""
+    """Returns the style of every picture, as a context or a decorator."""
     return matplotlib.rc_context(
         {
             "figure.facecolor": "white",
@@ -61,7 +61,7 @@ def style() -> Any:
 
 
 def array(values: Any) -> np.ndarray:
-    """Numbers as a numpy array of floats, whatever they came as and wherever they lay."""
+    """Returns numbers of any type, on any device, as a numpy array of floats."""
     if isinstance(values, torch.Tensor):
         values = values.detach().cpu()
         values = values.double() if values.dtype == torch.float64 else values.float()
@@ -70,7 +70,7 @@ def array(values: Any) -> np.ndarray:
 
 
 def is_number(value: Any) -> bool:
-    """A real number, finite or not; a truth value is none."""
+    """Returns whether a value is a real number, finite or not; a boolean is not one."""
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
@@ -81,11 +81,11 @@ def save(figure: Figure, path: Path) -> Path:
 
 
 def pixels(width: float, height: float) -> Figure:
-    """An empty figure of so many pixels."""
+    """Returns an empty figure of a size in pixels."""
     return Figure(figsize=(round(width) / DPI, round(height) / DPI), dpi=DPI)
 
 
 def place(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
-    """Axes at a place given in pixels, on whole ones, so that an image of that size is shown pixel by pixel."""
+    """Adds axes at a place in pixels, rounded to whole ones, so that an image of that size is shown pixel by pixel."""
     wide, tall = np.round(figure.get_size_inches() * DPI)
     return figure.add_axes((round(left) / wide, round(bottom) / tall, round(width) / wide, round(height) / tall))

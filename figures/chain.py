@@ -1,6 +1,4 @@
-"""Pictures of discrete chains: the terms of their variational bound, and rows of bits on their way to noise and
-back.
-"""
+"""Pictures of discrete chains: the terms of their variational bound, and the paths of rows of bits."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,14 +16,14 @@ from .canvas import BLUE, GREY, INK, PALE, RED, Array, array, save, style
 def bound_terms(
     terms: Array, times: Array | None, path: Path, ode: float | None = None, unit: str = "bits a dimension"
 ) -> Path:
-    """The terms L_0, L_1, ..., L_N of a bound against the step that they belong to, and their running sum.
+    """Draws the terms L_0, L_1, ..., L_N of a bound against their steps, and their running sum.
 
     Arguments:
-        terms: (N + 1,); one that was not looked at is NaN, and the running sum takes it from its neighbours.
-        times: t_1 ... t_N (N,), the places of L_0 ... L_{N-1}, on a scale of logarithms; None for the numbers of the
+        terms: (N + 1,); a term that was not computed is NaN, and the running sum interpolates it.
+        times: t_1 ... t_N (N,), the places of L_0 ... L_{N-1}, on a logarithmic scale; None for the numbers of the
             steps.
         ode: the same points' value by the probability flow, a line to compare with.
-        unit: of all of these.
+        unit: the unit of all these values.
     """
     terms = array(terms).astype(np.float64)
     places = np.arange(1, len(terms)) if times is None else array(times)
@@ -37,7 +35,7 @@ def bound_terms(
     def term(x: float, y: float, colour: str, mark: str, label: str) -> None:
         if y > 0:
             left.plot([x], [y], mark, color=colour, ms=5, mew=0, label=label, zorder=3)
-        else:  # a density's own logarithm may be of either sign, and a scale of logarithms has no place for it
+        else:  # the logarithm of a density may be negative, which a logarithmic scale cannot show
             left.plot([], [], mark, color=colour, ms=5, mew=0, label=f"{label} = {y:.3g}")
 
     shown = seen & (inner > 0)
@@ -82,13 +80,13 @@ def bit_rows(
     path: Path,
     wrong: Array | None = None,
 ) -> Path:
-    """Rows of bits: some samples on their way from coins to data, all samples, and real data.
+    """Draws rows of bits: the paths of some samples from coins to data, samples, and real data.
 
     Arguments:
         samples, data: (N, L) and (M, L) of 0 and 1, the first 40 of each are shown.
-        paths: at each moment the states (n, L) of 0 and 1 of n samples; the first three are shown.
-        moments: the steps at which they were.
-        wrong: (N,), samples that are known not to be data; they are red.
+        paths: for each moment the states (n, L) of 0 and 1 of n samples; the first three are shown.
+        moments: the step of each of these states.
+        wrong: (N,), whether a sample is impossible under the data; these are red.
     """
     samples, data = array(samples)[:40], array(data)[:40]
     wrong = np.zeros(len(samples), dtype=bool) if wrong is None else np.asarray(wrong, dtype=bool)[: len(samples)]

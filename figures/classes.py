@@ -1,4 +1,4 @@
-"""Pictures of samples that were asked for by class: a row a class of images, a colour a class in the plane."""
+"""Pictures of samples by class: for images a row a class, in the plane a colour a class; and of a classifier."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ from .canvas import BLUE, GREY, INK, PALE, Array, array, pixels, place, save, st
 from .images import colours, enlarge, tile
 from .planar import planar_figure, planar_frame
 
-ROWS, COLUMNS = 10, 10  # of each side of a sheet
+ROWS, COLUMNS = 10, 10  # of each sheet
 
 
 @style()
@@ -26,14 +26,14 @@ def class_grid(
     levels: int | None = None,
     accuracy: Mapping[int, float] | None = None,
 ) -> Path:
-    """A row a class, up to ten: what was drawn for it, beside held-out data of it.
+    """Draws a row for each class, up to ten: its samples beside its held-out data.
 
     Arguments:
-        samples, data: (N, C, H, W) and (M, C, H, W) in data units; three channels are shown as colours, of any other
-            number the first.
-        y, data_y: the classes (N,) and (M,), numbers of the names in ``classes``.
+        samples, data: (N, C, H, W) and (M, C, H, W) in data units; three channels are shown as colours, otherwise the
+            first channel is shown.
+        y, data_y: the classes (N,) and (M,), as indices of ``classes``.
         levels: the number L of integer levels; None for continuous data, whose range is the scale.
-        accuracy: by class, the share of its samples that a classifier takes for it, written beside the row.
+        accuracy: by class, the share of its samples that a classifier assigns to it, written beside the row.
     """
     sides = [(array(samples), array(y).astype(int)), (array(data), array(data_y).astype(int))]
     present = np.unique(sides[0][1])
@@ -78,7 +78,7 @@ def class_grid(
 def class_scatter(
     samples: Array, y: Array, data: Array, classes: Sequence[str], path: Path, labels: Sequence[str] | None = None
 ) -> Path:
-    """Samples (N, 2) coloured by their class (N,) over data (M, 2), up to ten classes with colours of their own."""
+    """Draws samples (N, 2) coloured by their class (N,) over data (M, 2); after ten classes the colours repeat."""
     samples, y, data = array(samples), array(y).astype(int), array(data)
     frame = planar_frame(data)
     figure, axes = planar_figure(frame, labels)
@@ -100,8 +100,12 @@ def classifier_curve(
     entropy: float,
     path: Path,
 ) -> Path:
-    """A classifier's accuracy and its cross-entropy in nats against the noise-to-signal ratio, and what both
-    are for who sees nothing: the share of the largest class, and the entropy of the shares.
+    """Draws a classifier's accuracy and its cross-entropy in nats against the noise-to-signal ratio.
+
+    Arguments:
+        ratio: the noise-to-signal ratios sigma/alpha.
+        largest, entropy: the share of the largest class and the entropy of the shares: the accuracy and the
+            cross-entropy of a classifier that ignores its input, drawn as lines.
     """
     figure = Figure(figsize=(6.6, 2.6), layout="constrained")
     shown = (("accuracy", accuracy, largest), ("cross-entropy, nats", cross_entropy, entropy))

@@ -1,4 +1,4 @@
-"""Pictures of codes: data, the noise that the probability flow carries them to, and what comes back."""
+"""Pictures of codes: data, the noise to which the probability flow maps them, and the data decoded from it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,15 +13,15 @@ from .images import colours, enlarge, tile
 from .planar import planar_frame
 
 HUES = np.stack([np.linspace(0, 1, 256), np.full(256, 0.7), np.full(256, 0.8)], axis=1)
-WHEEL = ListedColormap(hsv_to_rgb(HUES))  # for angles: it ends where it begins, and nowhere in white
+WHEEL = ListedColormap(hsv_to_rgb(HUES))  # for angles: it ends with the colour it begins with, and holds no white
 
 
 @style()
 def image_codes(x: Array, z: Array, back: Array, path: Path, levels: int | None = None) -> Path:
-    """Pictures, their codes and what comes back, a row each, the first pictures as the columns: up to 12.
+    """Draws images, their codes and the images decoded from these, a row each, up to 12 columns.
 
     Arguments:
-        x, back: (N, C, H, W) in data units. Three channels are shown as colours, of any other number the first.
+        x, back: (N, C, H, W) in data units. Three channels are shown as colours, otherwise the first channel is shown.
         z: their codes in units of the prior's standard deviation; the scale runs over [-2, 2].
         levels: the number L of integer levels, which sets the data's scale to 0 ... L; None for their own range.
     """
@@ -50,9 +50,9 @@ def image_codes(x: Array, z: Array, back: Array, path: Path, levels: int | None 
 
 @style()
 def planar_codes(x: Array, z: Array, path: Path, labels: Sequence[str] | None = None) -> Path:
-    """Data (N, 2) beside their codes (N, 2) in units of the prior's standard deviation, the first 20,000.
+    """Draws data (N, 2) beside their codes (N, 2) in units of the prior's standard deviation, the first 20,000.
 
-    A point and its code have one colour, the angle of the code; the circles hold 39 %, 86 % and 99 % of a normal law.
+    A point and its code have one colour, the angle of the code; the circles hold 39 %, 86 % and 99 % of N(0, I).
     """
     x, z = array(x)[:20_000], array(z)[:20_000]
     angle = np.arctan2(z[:, 1], z[:, 0])
@@ -80,7 +80,7 @@ def planar_codes(x: Array, z: Array, path: Path, labels: Sequence[str] | None = 
 
 @style()
 def code_histogram(z: Array, path: Path) -> Path:
-    """All coordinates of the codes (N, *), in units of the prior's standard deviation, and the normal density."""
+    """Draws all coordinates of the codes (N, *), in units of the prior's standard deviation, and the normal density."""
     z = array(z).ravel()
     frame = np.array([min(-3.8, limits(z)[0]), max(3.8, limits(z)[1])])
     edges = np.linspace(*frame, bins(len(z)) + 1)
@@ -101,11 +101,11 @@ def code_histogram(z: Array, path: Path) -> Path:
 def code_identity(
     mine: Array, theirs: Array, path: Path, pictures: Array | None = None, levels: int | None = None
 ) -> Path:
-    """Two networks' codes of the same points: coordinate against coordinate, and how far they differ.
+    """Draws two networks' codes of the same points, coordinate against coordinate, and their differences.
 
     Arguments:
         mine, theirs: (N, *) in units of their priors' standard deviations; up to 20,000 coordinates are drawn as dots.
-        pictures: (N, C, H, W) in data units, shown above over both their codes, up to 12 of them.
+        pictures: (N, C, H, W) in data units, up to 12, shown above with both codes.
         levels: the number L of the pictures' integer levels.
     """
     mine, theirs = array(mine), array(theirs)
@@ -147,7 +147,7 @@ def code_identity(
 
 
 def both_codes(pictures: np.ndarray, mine: np.ndarray, theirs: np.ndarray, levels: int | None) -> np.ndarray:
-    """Pictures over their two codes, three rows of up to 12."""
+    """Returns a sheet of pictures over their two codes, three rows of up to 12."""
     pictures, mine, theirs = pictures[:12], mine[:12], theirs[:12]
     count, channels, height, width = pictures.shape
     if channels != 3:

@@ -1,4 +1,4 @@
-"""How good samples are, on one page: numbers beside their floors, shares of classes, samples beside data."""
+"""The quality of samples on one page: metrics beside their floors, shares of classes, samples beside data."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ NAMES = {
     "confident": "share over 90 % sure",
     "label_accuracy": "of the class asked for",
 }
-LISTED = 20  # classes with names
+LISTED = 20  # the largest number of classes that are named
 COLUMN = 42  # points, the width of a column of numbers: eight characters, as -0.00466, and a gap
 
 
@@ -32,15 +32,15 @@ def evaluation(
     path: Path,
     levels: int | None = None,
 ) -> Path:
-    """Left a bar a metric with its floor as a line, below how often each class is drawn; right samples and data.
+    """Draws a bar a metric with its floor as a line, how often each class is drawn, and samples beside data.
 
     Arguments:
         samples, data: (N, *) and (M, *) in data units.
-        metrics: each KEY that has a KEY_floor, and KEY_stderr where it is known.
-        shares: of the classes, ``class_shares`` of samples, ``class_shares_held_out`` and ``class_shares_train``, (K,);
-            empty where there are none.
-        names: of the classes.
-        levels: of integer pictures.
+        metrics: every KEY with a KEY_floor is drawn, with KEY_stderr as its error bar where there is one.
+        shares: the classes' shares (K,): ``class_shares`` of samples, ``class_shares_held_out`` and
+            ``class_shares_train``; empty where there are no classes.
+        names: the names of the classes.
+        levels: the number of levels of integer images.
     """
     samples, data = array(samples), array(data)
     rows = [
@@ -64,7 +64,7 @@ def evaluation(
 
 
 def bars(axes: Axes, rows: Sequence[str], metrics: Mapping[str, Any]) -> None:
-    """A row a metric, as long as it is beside the larger of it and its floor, with both numbers written out."""
+    """Draws a bar a metric, relative to the larger of the value and its floor, with both numbers beside it."""
     least = 0.0
     for k, key in enumerate(rows):
         value, floor, error = (float(metrics.get(f"{key}{end}", np.nan)) for end in ("", "_floor", "_stderr"))
@@ -104,27 +104,25 @@ def bars(axes: Axes, rows: Sequence[str], metrics: Mapping[str, Any]) -> None:
 
 
 def number(value: float) -> str:
-    """Three digits that are told apart."""
+    """Returns a number with three digits."""
     if not np.isfinite(value):
         return "–"
     return f"{value:.3g}" if 1e-3 <= abs(value) < 1e5 or value == 0 else f"{value:.1e}"
 
 
 def classes(axes: Axes, shares: Mapping[str, np.ndarray], names: Sequence[str]) -> None:
-    """How often each class is drawn, over its share in the training set; beside it the same of held-out data."""
+    """Draws each class' share of the samples, and of held-out data, over its share of the training set."""
     truth = shares["class_shares_train"]
-    known_in_training = truth > 0  # of the others there is no ratio, and no bar
-    ours, theirs = (
-        shares[key][known_in_training] / truth[known_in_training] for key in ("class_shares", "class_shares_held_out")
-    )
+    in_training = truth > 0  # other classes have no ratio, and no bar
+    ours, theirs = (shares[key][in_training] / truth[in_training] for key in ("class_shares", "class_shares_held_out"))
     places = np.arange(len(truth))
     axes.axhline(1, color=INK, lw=0.8, ls=(0, (3, 2)))
-    axes.bar(places[known_in_training] - 0.2, ours, 0.38, color=BLUE, label="samples")
-    axes.bar(places[known_in_training] + 0.2, theirs, 0.38, color=PALE, label="held out")
-    known = [f"{name[:7]}…" if len(name) > 8 else name for name in names]
-    if len(known) <= LISTED:
-        long = max(map(len, known), default=0) > 3
-        axes.set_xticks(places, known, rotation=45 if long else 0, ha="right" if long else "center")
+    axes.bar(places[in_training] - 0.2, ours, 0.38, color=BLUE, label="samples")
+    axes.bar(places[in_training] + 0.2, theirs, 0.38, color=PALE, label="held out")
+    shown = [f"{name[:7]}…" if len(name) > 8 else name for name in names]
+    if len(shown) <= LISTED:
+        long = max(map(len, shown), default=0) > 3
+        axes.set_xticks(places, shown, rotation=45 if long else 0, ha="right" if long else "center")
     else:
         axes.set_xlabel("class")
     axes.tick_params(axis="x", length=0)

@@ -1,4 +1,4 @@
-"""What goes wrong without noise: off a manifold, and where data are rare."""
+"""Pictures of score matching without noise: the score off a manifold, and where data are rare."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,12 +19,12 @@ def manifold(
     curves: Mapping[str, tuple[Array, Array | None]],
     path: Path,
 ) -> Path:
-    """The loss along the training, and the score's component across the line, of each network.
+    """Draws each network's loss along the training and the component of its score across the line.
 
     Arguments:
-        losses: by name (step, loss).
+        losses: by the network's name, pairs (step, loss).
         across: distances from the line (N,).
-        curves: by name the component (N,), and the exact one of its level where that is known.
+        curves: by the network's name, the component (N,), and the exact one at its noise level or None.
     """
     figure = Figure(figsize=(8.6, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -37,8 +37,8 @@ def manifold(
     left.set_xlabel("updates")
     left.set_ylabel("sliced score matching loss")
     legend(left)
-    known = [curve for curve, exact in curves.values() if exact is not None]
-    height = 1.3 * max(np.abs(array(curve)).max() for curve in known) if known else None
+    with_exact = [curve for curve, exact in curves.values() if exact is not None]
+    height = 1.3 * max(np.abs(array(curve)).max() for curve in with_exact) if with_exact else None
     for name, (curve, exact) in curves.items():
         right.plot(across, array(curve), color=colours[name], label=name.replace("_", " "))
         if exact is not None:
@@ -54,12 +54,12 @@ def manifold(
 
 @style()
 def low_density(grid_x: Array, grid_y: Array, panels: Mapping[str, tuple[Array, Array, Array]], path: Path) -> Path:
-    """A column a network: the relative error over the plane under contours of the density; below, error by density.
+    """Draws for each network the relative error over the plane under contours of the density, and the error by density.
 
     Arguments:
         grid_x, grid_y: (nx,) and (ny,).
-        panels: by name the error (ny, nx) in [0, 1], the log-density (ny, nx), and the mean errors (K,) of parts of the
-            plane that have as many points each, from the densest to the emptiest.
+        panels: by the network's name, the error (ny, nx) in [0, 1], the log-density (ny, nx), and the mean errors (K,)
+            of equally many points each, from the densest part of the plane to the emptiest.
     """
     figure = Figure(figsize=(3.0 * len(panels) + 0.7, 4.8), layout="constrained")
     axes = figure.subplots(2, len(panels), squeeze=False, height_ratios=[1.9, 1])

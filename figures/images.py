@@ -1,4 +1,4 @@
-"""Pictures of images: samples beside data, and the way from noise to data as a film strip."""
+"""Pictures of images: samples beside data, and paths from noise to data as a film strip."""
 
 import math
 from collections.abc import Sequence
@@ -21,19 +21,19 @@ def image_grid(
     title: str | None = None,
     panels: tuple[str, str] = ("samples", "data"),
 ) -> Path:
-    """Samples and held-out data side by side on one scale, up to 8 x 8 pictures each; fewer columns for wide pictures.
+    """Draws samples and held-out data side by side on one scale, up to 8 x 8 images each; fewer columns of wide images.
 
     Arguments:
-        samples, data: (N, C, H, W) and (M, C, H, W) in data units. Three channels are shown as colours, of any other
-            number the first. The data on show are the first ones, as many as there are places.
-        levels: the number L of integer levels, which sets the scale to 0 ... L-1 and rounds samples down to the integer
-            they stand for; None for continuous data, whose range is the scale.
+        samples, data: (N, C, H, W) and (M, C, H, W) in data units. Three channels are shown as colours, otherwise the
+            first channel is shown. The first data are shown, as many as there are places.
+        levels: the number L of integer levels, which sets the scale to 0 ... L-1 and rounds samples down to integers;
+            None for continuous data, whose range is the scale.
         panels: the headings of the two sides.
     """
     samples, data = array(samples), array(data if levels is None else data[:64])
     channels, height, width = data.shape[1:]
     count = min(64, max(1, len(samples)))
-    columns = min(8, max(1, round(math.sqrt(count * height / width))))  # a sheet that is about a square
+    columns = min(8, max(1, round(math.sqrt(count * height / width))))  # the sheet is nearly square
     rows = min(8, max(1, math.ceil(len(samples) / columns)))
     samples, shown = samples[: rows * columns], data[: rows * columns]
     if channels != 3:
@@ -43,7 +43,7 @@ def image_grid(
     else:
         low, high, samples, shown = 0, max(1, levels - 1), np.floor(samples), np.floor(shown)
 
-    # whole pixels of the screen for each of a picture's, so that all are equally large
+    # an image's pixels become equal squares of whole screen pixels
     factor = max(1, 640 // max(columns * width, rows * height))
     pictures = [enlarge(colours(x, low, high), factor) for x in (samples, shown)]
     mosaics = [tile(x, rows, columns, gap=(4, 4)) for x in pictures]
@@ -74,13 +74,13 @@ def image_grid(
 
 @style()
 def film_strip(states: Sequence[Array], times: Array | Sequence[float], path: Path, columns: int = 11) -> Path:
-    """One batch on its way from noise to data: a row a picture (up to 8), a column a time.
+    """Draws the paths of one batch from noise to data: a row an image (up to 8), a column a time.
 
     Arguments:
         states: arrays (n, C, H, W) divided by their standard deviation (alpha^2 s_d^2 + sigma^2)^(1/2), so that noise
-            and data are of one size; the grey scale, and each colour's, runs over [-2, 2].
-        times: as many times, falling from T.
-        columns: how many of the times are shown at most.
+            and data are of one size; the scale of grey, or of each colour, is [-2, 2].
+        times: the time of each state, falling from T.
+        columns: the largest number of times shown.
     """
     chosen = spread(len(states), columns)
     frames = [array(states[i])[:8] for i in chosen]
@@ -106,19 +106,19 @@ def film_strip(states: Sequence[Array], times: Array | Sequence[float], path: Pa
 
 
 def colours(images: np.ndarray, low: float, high: float) -> np.ndarray:
-    """(N, 1 or 3, H, W) to (N, H, W, 3) in [0, 1], clipped at low and high; a pixel that is not finite is red."""
+    """Maps (N, 1 or 3, H, W) to (N, H, W, 3) in [0, 1], clipped at low and high; a pixel that is not finite is red."""
     images = np.moveaxis(images, 1, -1)
     rgb = np.clip((images - low) / (high - low), 0, 1)
     return np.where(np.isfinite(images).all(-1, keepdims=True), rgb, to_rgb(RED))
 
 
 def enlarge(images: np.ndarray, factor: int) -> np.ndarray:
-    """Each pixel of (N, H, W, 3) as a square of factor x factor."""
+    """Returns (N, H, W, 3) with each pixel repeated as a square of factor x factor."""
     return images.repeat(factor, axis=1).repeat(factor, axis=2)
 
 
 def tile(images: np.ndarray, rows: int, columns: int, gap: tuple[int, int]) -> np.ndarray:
-    """(N, H, W, 3) laid out row by row on white, ``gap`` pixels (vertical, horizontal) apart; places may stay empty."""
+    """Lays (N, H, W, 3) out row by row on white, ``gap`` pixels (vertical, horizontal) apart; places may stay empty."""
     height, width = images.shape[1] + gap[0], images.shape[2] + gap[1]
     sheet = np.ones((rows * height - gap[0], columns * width - gap[1], 3))
     for k, image in enumerate(images):

@@ -1,4 +1,4 @@
-"""Pictures of paths through latent codes: strips of pictures, paths in the plane, or coordinate by coordinate."""
+"""Pictures of paths through latent codes: strips of images, paths in the plane, or coordinate by coordinate."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,12 +15,12 @@ from .planar import planar_frame
 
 @style()
 def strips(x: Array, ends: Array, path: Path, levels: int | None = None) -> Path:
-    """Paths of pictures, a row each, up to 8; the data that they start and end at stand apart at the sides.
+    """Draws paths of images, a row each, up to 8; the data at their ends stand apart at the sides.
 
     Arguments:
-        x: (N, frames, C, H, W) in data units; of more than 13 frames 13 are shown. Three channels are shown as colours,
-            of any other number the first.
-        ends: (N, through, C, H, W), of which the first and the last are shown.
+        x: (N, frames, C, H, W) in data units, up to 13 frames. Three channels are shown as colours, otherwise the first
+            channel is shown.
+        ends: (N, through, C, H, W), the data on the path; the first and the last are shown.
         levels: the number L of integer levels, which sets the scale to 0 ... L-1 and rounds down to integers; None for
             the ends' own range.
     """
@@ -57,11 +57,11 @@ def strips(x: Array, ends: Array, path: Path, levels: int | None = None) -> Path
 
 @style()
 def planar_paths(x: Array, z: Array, data: Array, path: Path, stops: int, labels: Sequence[str] | None = None) -> Path:
-    """Paths (N, frames, 2) of codes, in units of the prior's standard deviation, and of what they are decoded to.
+    """Draws paths (N, frames, 2) of codes, in units of the prior's standard deviation, and the decoded paths.
 
     Arguments:
-        data: (M, 2) in data units, drawn pale beneath; the circles hold 39 %, 86 % and 99 % of a normal law.
-        stops: a path goes through a data point every so many frames; those are large dots.
+        data: (M, 2) in data units, drawn pale beneath; the circles hold 39 %, 86 % and 99 % of N(0, I).
+        stops: the number of frames from one data point on a path to the next; these frames are large dots.
     """
     x, z, data = array(x)[:100], array(z)[:100], array(data)
     figure = Figure(figsize=(6.6, 3.5), layout="constrained")
@@ -90,12 +90,12 @@ def planar_paths(x: Array, z: Array, data: Array, path: Path, stops: int, labels
 def coordinate_paths(
     x: Array, ends: Array, u: Array, data: Array, path: Path, labels: Sequence[str] | None = None
 ) -> Path:
-    """Vectors on their way: a panel a coordinate, the first 6, up to 20 paths.
+    """Draws paths of vectors: a panel a coordinate, the first 6, up to 20 paths.
 
     Arguments:
         x: (N, frames, D) in data units at u (frames,).
-        ends: (N, through, D), the data that the paths go through, hollow dots at u = 0, 1, 2, ...
-        data: (M, D): the grey band holds their middle 98 %.
+        ends: (N, through, D), the data on the paths, hollow dots at u = 0, 1, 2, ...
+        data: (M, D); the grey band holds the middle 98 %.
     """
     x, ends, u, data = array(x)[:20], array(ends)[:20], array(u), array(data)
     total = x.shape[2]
@@ -108,9 +108,9 @@ def coordinate_paths(
         axes.set_axis_off()
     for j, axes in enumerate(panels.flat[:count]):
         frame = limits(np.concatenate((data[:, j], ends[:, :, j].ravel())))
-        known = data[np.isfinite(data[:, j]), j]
-        if len(known):
-            axes.axhspan(*np.quantile(known, (0.01, 0.99)), color=PALE, alpha=0.4, lw=0)
+        finite = data[np.isfinite(data[:, j]), j]
+        if len(finite):
+            axes.axhspan(*np.quantile(finite, (0.01, 0.99)), color=PALE, alpha=0.4, lw=0)
         axes.plot(u, x[:, :, j].T, color=BLUE, lw=0.8, alpha=0.7)
         stops = np.broadcast_to(np.arange(ends.shape[1]), ends.shape[:2])
         axes.plot(stops.ravel(), ends[:, :, j].ravel(), "o", ms=3.2, mfc="white", mec=GREY, mew=0.7, zorder=3)

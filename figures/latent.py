@@ -1,4 +1,4 @@
-"""Latent-variable models beside each other: samples, codes, bounds; and several kinds of generators."""
+"""Pictures that compare latent-variable models by samples, codes and bounds, and several kinds of generators."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,16 +23,16 @@ TITLES = {
 
 @style()
 def bounds(panels: Mapping[str, Mapping[str, Any]], data: Array, path: Path, unit: str, levels: int | None) -> Path:
-    """A column a model after one of the data: above samples, below codes of held-out data and of the prior; in the
-    first column, below, the two terms of each bound.
+    """Draws a column of data, with the two terms of each bound below, and a column for each model: above its samples,
+    below the codes of held-out data and of the prior.
 
     Arguments:
-        panels: by model's name its ``samples`` (N, *) in data units, the ``codes`` of data and those ``drawn`` from the
-            prior (M, 1 or 2), which ``latents`` they are, its ``bound`` and the terms ``reconstruction`` and
-            ``divergence`` that it is the sum of.
-        data: (N, *), as many as are shown.
-        unit: of the bound.
-        levels: of integer pictures.
+        panels: by the model's name, ``samples`` (N, *) in data units; ``codes`` of data and codes ``drawn`` from the
+            prior, (M, 1 or 2); which ``latents`` they are; and its ``bound``, the sum of ``reconstruction`` and
+            ``divergence``.
+        data: (N, *), all of which are shown.
+        unit: the unit of the bound.
+        levels: the number of levels of integer images.
     """
     columns = 1 + len(panels)
     figure = Figure(figsize=(2.3 * columns + 0.3, 5.0), layout="constrained")
@@ -49,9 +49,7 @@ def bounds(panels: Mapping[str, Mapping[str, Any]], data: Array, path: Path, uni
 
 
 def examples(axes: Axes, x: np.ndarray, data: np.ndarray, levels: int | None, colour: str) -> None:
-    """Pictures as a sheet, points of the plane as dots over the data, of more dimensions the first two, numbers as a
-    histogram.
-    """
+    """Draws images as a sheet, vectors by their first two columns as dots over the data, and numbers as a histogram."""
     axes.set_xticks([])
     axes.set_yticks([])
     if x.ndim == 4:
@@ -76,7 +74,7 @@ def examples(axes: Axes, x: np.ndarray, data: np.ndarray, levels: int | None, co
 
 
 def plane(axes: Axes, codes: np.ndarray, drawn: np.ndarray, latents: list[int], first: bool) -> None:
-    """Codes of data and codes drawn from the prior."""
+    """Draws codes of data and codes drawn from the prior."""
     if codes.shape[1] == 1:
         frame = limits(codes[:, 0])
         edges = np.linspace(*frame, bins(len(codes)) + 1)
@@ -97,15 +95,15 @@ def plane(axes: Axes, codes: np.ndarray, drawn: np.ndarray, latents: list[int], 
 
 
 def terms(axes: Axes, panels: Mapping[str, Mapping[str, Any]], unit: str) -> None:
-    """The two terms of each bound, the second from where the first ends to the bound."""
+    """Draws the two terms of each bound as one bar: the second starts where the first ends."""
     for k, (name, panel) in enumerate(panels.items()):
-        known = {"color": INK, "ha": "left", "va": "bottom", "fontsize": 7}
+        look = {"color": INK, "ha": "left", "va": "bottom", "fontsize": 7}
         start, bound = panel["reconstruction"], panel["bound"]
         axes.barh(-k, start, 0.3, color=PALE, label="reconstruction" if k == 0 else None)
         axes.barh(-k, panel["divergence"], 0.3, left=start, color=BLUE, label="fit to the prior" if k == 0 else None)
         axes.plot([bound, bound], [-k - 0.22, -k + 0.22], color=INK, lw=1.4)
         text = f"{name.replace('_', ' ')}: {start:.3f} + {panel['divergence']:.3f}"
-        axes.text(0.0, -k + 0.2, text, transform=axes.get_yaxis_transform(), **known)
+        axes.text(0.0, -k + 0.2, text, transform=axes.get_yaxis_transform(), **look)
     axes.set_ylim(-len(panels) + 0.5, 0.6)
     axes.set_yticks([])
     axes.set_xlabel(f"{unit} (line: the bound)")
@@ -123,16 +121,16 @@ def generators(
     levels: int | None,
     unit: str | None = None,
 ) -> Path:
-    """Above samples of each model's first training beside the data; below a dot a training for each measure, with the
-    floor as a line.
+    """Draws samples of each model's first training beside the data, and below, for each measure, a dot a training with
+    the floor as a line.
 
     Arguments:
-        samples: by name (N, *) in data units.
+        samples: by the model's name, (N, *) in data units.
         data: (M, *).
-        table: by name the measures of each training.
-        floor: what as many training data show.
-        modes: how many there are.
-        unit: of distances to data, ``data`` or ``std``.
+        table: by the model's name, the measures of each training.
+        floor: the measures of equally many training data.
+        modes: the number of modes of the data.
+        unit: the unit of distances to data, ``data`` or ``std``.
     """
     order = ("modes_found", "variation", "good", "precision", "recall", "sliced_wasserstein")
     shown = [key for key in order if key in floor]

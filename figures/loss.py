@@ -1,4 +1,4 @@
-"""The picture of a training: its losses against the step."""
+"""Pictures of a training: its losses, or its likelihoods, against the step."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,10 +15,13 @@ from .canvas import BLUE, GREY, RED, Array, array, is_number, save, style
 
 @style()
 def loss_curve(events: Sequence[Mapping[str, Any]], path: Path) -> Path:
-    """Training and held-out loss against the step, with the learning rate beneath where it was recorded.
+    """Draws training and held-out loss against the step, with the learning rate beneath where it was recorded.
 
-    ``events`` carry ``step`` and some of ``loss``, ``held_out_loss`` and ``rate``; what is missing or not finite is
-    left out, and a long training loss is also drawn as its running mean.
+    A long training loss is also drawn as its running mean.
+
+    Arguments:
+        events: each with ``step`` and some of ``loss``, ``held_out_loss`` and ``rate``; missing and not finite values
+            are left out.
     """
     loss, held_out, rate = (series(events, key) for key in ("loss", "held_out_loss", "rate"))
     figure = Figure(figsize=(4.8, 3.6 if len(rate) else 2.9), layout="constrained")
@@ -57,13 +60,13 @@ def loss_curve(events: Sequence[Mapping[str, Any]], path: Path) -> Path:
 def overfitting_curve(
     steps: Array, train: Array, held_out: Array, events: Sequence[Mapping[str, Any]], path: Path, label: str
 ) -> Path:
-    """The negative log-likelihood of training and of held-out data along a training, over the losses.
+    """Draws the negative log-likelihood of training and of held-out data along a training, over the losses.
 
     Arguments:
-        steps: (K,), the updates after which points were scored.
-        train, held_out: (K, N) and (K, M), a value a point; bands are two standard errors of the mean either way.
+        steps: (K,), the numbers of updates after which points were scored.
+        train, held_out: (K, N) and (K, M), a value a point; bands are two standard errors of the mean on either side.
         events: of the training, with ``step`` and some of ``loss`` and ``held_out_loss``.
-        label: what the values are.
+        label: the name of the values.
     """
     steps, loss, beside = array(steps), series(events, "loss"), series(events, "held_out_loss")
     rows = 2 if len(loss) or len(beside) else 1
@@ -101,18 +104,19 @@ def overfitting_curve(
 
 
 def show_after_the_fall(axes: Axes, every: Array, later: Array) -> None:
+    """Sets the limits of :func:`after_the_fall`, where there are some."""
     if (limits := after_the_fall(every, later)) is not None:
         axes.set_ylim(limits)
 
 
 def after_the_fall(every: Array, later: Array) -> tuple[float, float] | None:
-    """The limits of an axis that shows the later values, where the first fall would leave them flat; None elsewhere."""
+    """Returns limits that show the later values where the first fall would flatten them; None where it would not."""
     if not len(later) or not np.isfinite(later).all() or not np.ptp(every[np.isfinite(every)]) > 4 * np.ptp(later) > 0:
         return None
     return later.min() - 0.15 * np.ptp(later), later.max() + 0.6 * np.ptp(later)
 
 
 def series(events: Sequence[Mapping[str, Any]], key: str) -> np.ndarray:
-    """(n, 2): the steps at which the key was recorded, and its finite values."""
+    """Returns the steps at which a key was recorded, and its finite values, (n, 2)."""
     found = [(event["step"], event[key]) for event in events if "step" in event and is_number(event.get(key))]
     return np.array([pair for pair in found if math.isfinite(pair[1])], dtype=float).reshape(-1, 2)

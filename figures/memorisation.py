@@ -1,4 +1,4 @@
-"""Pictures of memorisation: samples beside their nearest training and held-out examples, and how far those are."""
+"""Pictures of memorisation: samples beside their nearest training and held-out examples, and the distances."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,8 +15,12 @@ from .planar import planar_figure, planar_frame
 
 @style()
 def distances(held_out: Array, samples: Array, copies: Array, path: Path) -> Path:
-    """The share of points that lie nearer to the training data than so far, each (N,): what is above the held-out
-    data's curve lies nearer than new data do.
+    """Draws the share of points that lie nearer to the training data than each distance.
+
+    A curve above that of held-out data belongs to points that lie nearer than new data do.
+
+    Arguments:
+        held_out, samples, copies: (N,) distances to the nearest training example.
     """
     figure = Figure(figsize=(4.8, 3.2), layout="constrained")
     axes = figure.subplots()
@@ -24,8 +28,8 @@ def distances(held_out: Array, samples: Array, copies: Array, path: Path) -> Pat
     ends = []
     for name, values, look in (*looks, ("copies (control)", copies, {"color": RED, "lw": 1.0})):
         values = np.sort(array(values))
-        known = values[np.isfinite(values)]
-        ends.append(np.quantile(known, 0.995) if known.size else 0.0)
+        finite = values[np.isfinite(values)]
+        ends.append(np.quantile(finite, 0.995) if finite.size else 0.0)
         shares = np.arange(1, len(values) + 1) / max(1, len(values))
         axes.step(np.concatenate(([0], values)), np.concatenate(([0], shares)), where="post", label=name, **look)
     axes.set(xlim=(0, 1.05 * max(ends[:2]) or 1.0), ylim=(0, 1.02))
@@ -39,12 +43,12 @@ def distances(held_out: Array, samples: Array, copies: Array, path: Path) -> Pat
 def triples(
     samples: Array, train: Array, held_out: Array, ratios: Array, path: Path, levels: int | None = None
 ) -> Path:
-    """Each sample, its nearest training and its nearest held-out example side by side, the most suspicious first.
+    """Draws each sample beside its nearest training and its nearest held-out example, in the order given.
 
     Arguments:
-        samples, train, held_out: (N, C, H, W) in data units, up to 24. Three channels are shown as colours, of any
-            other number the first.
-        ratios: (N,), the distance to the one over that to the other, written beneath.
+        samples, train, held_out: (N, C, H, W) in data units, up to 24. Three channels are shown as colours, otherwise
+            the first channel is shown.
+        ratios: (N,), the distance to the training example over that to the held-out one, written beneath.
         levels: the number L of integer levels, which sets the scale to 0 ... L-1; None for the training data's range.
     """
     samples, train, held_out, ratios = (array(v)[:24] for v in (samples, train, held_out, ratios))
@@ -77,7 +81,7 @@ def triples(
 
 @style()
 def planar_pairs(samples: Array, nearest: Array, train: Array, path: Path, labels: Sequence[str] | None = None) -> Path:
-    """Samples (N, 2), each joined to its nearest training example (N, 2), over the training data (M, 2)."""
+    """Draws samples (N, 2), each joined to its nearest training example (N, 2), over the training data (M, 2)."""
     samples, nearest, train = array(samples)[:2000], array(nearest)[:2000], array(train)
     frame = planar_frame(train)
     figure, axes = planar_figure(frame, labels)

@@ -1,4 +1,4 @@
-"""The shares of a mixture's modes that several samplers find, beside the true ones."""
+"""The picture of the shares of a mixture's modes that several samplers find, beside the true ones."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,13 +19,13 @@ def mode_shares(
     points: Mapping[str, Array] | None = None,
     data: Array | None = None,
 ) -> Path:
-    """A column a sampler: in the plane its points over the data, below a bar a mode with the true shares as lines.
+    """Draws a column a sampler: in the plane its points over the data, below a bar a mode and the true share as a line.
 
     Arguments:
-        truth: the weights (K,).
-        shares: by sampler's name the shares found (seeds, K); whiskers are one standard deviation over the seeds.
-        points: by sampler's name samples (N, 2); None for no upper row.
-        data: points (M, 2) to be drawn under them.
+        truth: the true weights (K,).
+        shares: by the sampler's name, the shares found (seeds, K); error bars are one std over the seeds.
+        points: by the sampler's name, samples (N, 2); None for no upper row.
+        data: points (M, 2) drawn under them.
     """
     truth, rows = array(truth), 1 if points is None else 2
     figure = Figure(figsize=(2.4 * len(shares) + 0.4, 2.2 if rows == 1 else 4.4), layout="constrained")

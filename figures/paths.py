@@ -21,13 +21,12 @@ def trajectories(
     times: Array | Sequence[float] | None = None,
     labels: Sequence[str] | None = None,
 ) -> Path:
-    """Paths from noise (hollow circles) to data (dots) in data units: in the plane, or for 1-D data through time; the
-    first 100. Each time's states are scaled to the std of the data.
+    """Draws the first 100 paths from noise (hollow circles) to data (dots): in the plane, or for 1-D data through time.
 
     Arguments:
-        paths: (steps + 1, n, 2) or (steps + 1, n, 1), scaled by the caller so that noise and data are of like size.
+        paths: (steps + 1, n, 2) or (steps + 1, n, 1), scaled by the caller to the data's std at each time.
         data: (M, 2) or (M, 1) on the same scale, drawn pale beneath; for 1-D data their histogram at the right edge.
-        times: (steps + 1,) falling from T, the x axis of 1-D paths; the step's number without them.
+        times: (steps + 1,) falling from T, the x axis of 1-D paths; by default the number of the step.
     """
     paths = array(paths)[:, :100]
     if paths.ndim != 3 or paths.shape[2] not in (1, 2):
@@ -56,7 +55,7 @@ def trajectories(
 
 
 def frame_of(paths: np.ndarray, data: np.ndarray | None) -> np.ndarray:
-    """The limits (D, 2) that hold the paths (steps + 1, n, D), but for their tails, and the data (M, D)."""
+    """Returns limits (D, 2) that hold the paths (steps + 1, n, D), without their tails, and the data (M, D)."""
     frame = np.stack([limits(column, 0.005) for column in paths.reshape(-1, paths.shape[2]).T])
     if data is None:
         return frame
@@ -67,7 +66,7 @@ def frame_of(paths: np.ndarray, data: np.ndarray | None) -> np.ndarray:
 def through_time(
     ends: np.ndarray, data: np.ndarray | None, steps: np.ndarray, frame: np.ndarray
 ) -> tuple[Figure, Axes]:
-    """Axes for paths of one number, noise at the left; at the right edge how their ends, and the data, are spread."""
+    """Returns axes for paths of one number, noise at the left, and draws histograms of ends and data at the right."""
     figure = Figure(figsize=(5.6, 3.4), layout="constrained")
     axes, margin = figure.subplots(1, 2, width_ratios=(5, 1), sharey=True)
     space = 0.03 * max(np.ptp(frame[0]), 1e-12)

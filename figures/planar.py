@@ -14,7 +14,7 @@ from .canvas import BLUE, DENSITY, LENGTHS, PALE, Array, array, save, style
 
 @style()
 def planar_samples(samples: Array, data: Array, path: Path, labels: Sequence[str] | None = None) -> Path:
-    """Samples (N, 2) over data (M, 2) in one frame, set by the data; up to 20,000 points of each are drawn."""
+    """Draws samples (N, 2) over data (M, 2) in a frame set by the data, up to 20,000 points of each."""
     samples, data = array(samples), array(data)
     frame = planar_frame(data if len(data) else samples)
     figure, axes = planar_figure(frame, labels)
@@ -34,13 +34,13 @@ def density(
     points: Array | None = None,
     labels: Sequence[str] | None = None,
 ) -> Path:
-    """The density exp(log_prob) over a rectangle, beside the exact one where it is known, on one colour scale.
+    """Draws the density exp(log_prob) over a rectangle, beside the exact one where it is given, on one colour scale.
 
     Arguments:
         grid_x, grid_y: coordinates (nx,) and (ny,) of the columns and rows, evenly spaced.
         log_prob, true_log_prob: (ny, nx) log-densities in nats. The scale ends at the 99.9 % quantile of the exact
-            density, or of the model's where that is all there is; the bar's tip says when something lies above.
-        points: (N, 2) to be drawn over the model's density.
+            density, or else of the model's; the colour bar has a tip where a value lies above.
+        points: (N, 2), drawn over the model's density.
     """
     grid_x, grid_y = array(grid_x), array(grid_y)
     with np.errstate(over="ignore"):
@@ -81,10 +81,10 @@ def score_field(
     data: Array | None = None,
     labels: Sequence[str] | None = None,
 ) -> Path:
-    """The score as arrows, a panel a time (up to 4 of those given).
+    """Draws the score as arrows, a panel a time, up to 4 of them.
 
-    Colour is the length of the score, on one scale for all panels; an arrow's own length compares within a panel alone,
-    and by its square root, so that weak scores can be read too.
+    Colour is the length of the score, on one scale for all panels. The length of an arrow grows with its square root,
+    so that weak scores are visible, and compares only within a panel.
 
     Arguments:
         points_x, points_y: coordinates (nx,) and (ny,) of the columns and rows; 15 to 25 of each read well.
@@ -133,25 +133,25 @@ def score_field(
 
 
 def scale_of(density: np.ndarray) -> float:
-    """Where the colour scale of a density ends: its 99.9 % quantile, or its top where it is one narrow peak."""
-    known = density[np.isfinite(density)]
-    quantile = np.quantile(known, 0.999) if known.size else 0.0
-    return float(quantile or known.max(initial=0.0) or 1.0)  # 1 for a density that is nowhere any
+    """Returns the end of a density's colour scale: its 99.9 % quantile, or its maximum where it is one narrow peak."""
+    finite = density[np.isfinite(density)]
+    quantile = np.quantile(finite, 0.999) if finite.size else 0.0
+    return float(quantile or finite.max(initial=0.0) or 1.0)  # 1 for a density that is 0 everywhere
 
 
 def arrows_of(vectors: np.ndarray, lengths: np.ndarray, pitch: np.ndarray) -> np.ndarray:
-    """Arrows (n, 2) along the vectors (n, 2), each within a cell of the grid and as long as the root of its length."""
+    """Returns arrows (n, 2) along the vectors (n, 2), each within a cell, by the root of the vector's length."""
     if not len(vectors):
         return vectors
     relative = np.sqrt(np.clip(lengths / np.quantile(lengths, 0.9), 0, 1))
-    arrows = vectors / pitch  # in units of the grid, so that the longest fill their cells also off scale
+    arrows = vectors / pitch  # in units of the grid, so that the longest fill cells of any aspect ratio
     return arrows * (((0.3 + 0.65 * relative) / np.linalg.norm(arrows, axis=1))[:, None] * pitch)
 
 
 def planar_figure(
     frame: np.ndarray, labels: Sequence[str] | None, columns: int = 1, bar: bool = False
 ) -> tuple[Figure, Any]:
-    """A row of panels of the frame (2, 2), to scale unless one side is over four times the other."""
+    """Returns a figure and a row of panels of the frame (2, 2), to scale unless the aspect ratio is above four."""
     across, up = np.ptp(frame, axis=1)
     to_scale = 0.25 <= up / across <= 4
     steep = up / across if to_scale else 0.8
@@ -172,12 +172,12 @@ def planar_figure(
 
 
 def planar_frame(points: np.ndarray) -> np.ndarray:
-    """The limits (2, 2) of x and y for points (N, 2)."""
+    """Returns the limits (2, 2) of x and y for points (N, 2)."""
     return np.stack([limits(column) for column in points.T])
 
 
 def cells(grid_x: np.ndarray, grid_y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The limits (2, 2) of a grid's cells, its points their centres, and the width and height of one, (2,)."""
+    """Returns the limits (2, 2) of the cells round a grid's points, and the width and height of a cell, (2,)."""
     pitch = np.array([np.ptp(x) / max(1, len(x) - 1) or 1.0 for x in (grid_x, grid_y)])
     ends = np.array([[x.min(), x.max()] for x in (grid_x, grid_y)])
     return ends + pitch[:, None] * (-0.5, 0.5), pitch

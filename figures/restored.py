@@ -1,4 +1,4 @@
-"""Pictures of posteriors: what was measured, several answers to it, and the truth."""
+"""Pictures of posteriors: the measurement, several draws given it, and the truth."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,21 +14,21 @@ from .canvas import BLUE, GREY, INK, PALE, RED, Array, array, pixels, place, sav
 from .images import colours, enlarge, tile
 from .planar import planar_frame
 
-HIDDEN = "#c9d8e6"  # pixels that were not measured
-SHOWN = 300  # unknown values beside their truth
-PANELS = 6  # columns with a panel each
+HIDDEN = "#c9d8e6"  # the colour of pixels that were not measured
+SHOWN = 300  # the largest number of unknown values that are drawn against their truth
+PANELS = 6  # the largest number of columns that have a panel each
 
 
 @style()
 def restored_images(
     truth: Array | None, measured: Array, draws: Array, path: Path, seen: Array | None = None, levels: int | None = None
 ) -> Path:
-    """A row a picture: the truth, what was measured of it, up to five draws, their mean and their std.
+    """Draws a row an image: the truth, its measurement, up to five draws, their mean and their std.
 
     Arguments:
-        truth, measured: (N, C, H, W) in data units; three channels are shown as colours, of any other number the first.
+        truth, measured: (N, C, H, W) in data units; three channels are shown as colours, otherwise the first is.
         draws: (N, draws, C, H, W).
-        seen: (N, C, H, W), which values were measured; the others are painted over.
+        seen: (N, C, H, W), whether a value was measured; the others are covered.
         levels: the number L of integer levels, which sets the scale to 0 ... L; None for the draws' own range.
     """
     draws, measured = array(draws), array(measured)
@@ -39,11 +39,11 @@ def restored_images(
     if draws.shape[2] != 3:
         measured, shown, mean, std = measured[:, :1], shown[:, :, :1], mean[:, :1], std[:, :1]
     count, height, width = len(draws), *draws.shape[3:]
-    known = colours(measured, low, high)
+    shown_measured = colours(measured, low, high)
     if seen is not None:
-        gone = (array(seen) == 0).all(1)[..., None]
-        known = np.where(gone, to_rgb(HIDDEN), known)
-    columns = [("measured", known)]
+        hidden = (array(seen) == 0).all(1)[..., None]
+        shown_measured = np.where(hidden, to_rgb(HIDDEN), shown_measured)
+    columns = [("measured", shown_measured)]
     if truth is not None:
         whole = array(truth)
         columns.insert(0, ("truth", colours(whole if whole.shape[1] == 3 else whole[:, :1], low, high)))
@@ -77,7 +77,7 @@ def restored_planar(
     exact: Array | None = None,
     labels: Sequence[str] | None = None,
 ) -> Path:
-    """A column a point (up to 4): its draws in the plane, and the distribution of the less certain coordinate.
+    """Draws a column a point (up to 4): its draws in the plane, and the histogram of the less certain coordinate.
 
     Arguments:
         draws: (N, draws, 2).
@@ -127,11 +127,11 @@ def restored_planar(
 
 @style()
 def restored_vectors(draws: Array, unknown: Array, scale: tuple[Array, Array], path: Path, truth: Array) -> Path:
-    """The draws' mean with their central 80 % over the truth, and where the truth ranks among the draws.
+    """Draws the draws' mean and central 80 % against the truth, and the histogram of the truth's rank among the draws.
 
     Arguments:
         draws: (N, draws, D).
-        unknown: (N, D), which values are shown, up to 300 of them.
+        unknown: (N, D), whether a value is unknown; up to 300 unknown values are shown.
         scale: the data's shift and scale, (D,) each: values are shown in units of the data's std.
         truth: (N, D).
     """
@@ -166,15 +166,15 @@ def restored_vectors(draws: Array, unknown: Array, scale: tuple[Array, Array], p
 def restored_gaps(
     draws: Array, unknown: Array, scale: tuple[Array, Array], path: Path, labels: Sequence[str] | None = None
 ) -> Path:
-    """The draws' mean and their central 80 % for each unknown value, where no truth is known.
+    """Draws the draws' mean and central 80 % for each unknown value, where the truth is not given.
 
-    Up to 6 columns have a panel each, in the data's units; more are side by side in stds of the data.
+    Up to 6 columns have a panel each, in the data's units; more columns share one panel, in stds of the data.
 
     Arguments:
         draws: (N, draws, D).
-        unknown: (N, D), which values are shown; of many, some picked evenly in the order of their rows.
+        unknown: (N, D), whether a value is unknown; of many values some are shown, picked evenly by row.
         scale: the data's shift and scale, (D,) each.
-        labels: of the columns.
+        labels: the names of the columns.
     """
     draws, unknown = array(draws), array(unknown).astype(bool)
     shift, unit = (array(each) for each in scale)
@@ -231,7 +231,7 @@ def restored_gaps(
 
 
 def central(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The mean and the ends of the central 80 % of the draws (N, draws, *), each (N, *)."""
+    """Returns the mean and the ends of the central 80 % of the draws (N, draws, *), each (N, *)."""
     low, high = np.quantile(draws, (0.1, 0.9), axis=1)
     return draws.mean(1), low, high
 
@@ -239,12 +239,12 @@ def central(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def intervals(
     axes: Axes, x: np.ndarray, mean: np.ndarray, low: np.ndarray, high: np.ndarray, label: str | None = None
 ) -> None:
-    """A vertical line from ``low`` to ``high`` and a dot at ``mean`` over each place x."""
+    """Draws a vertical line from ``low`` to ``high`` and a dot at ``mean`` over each place x."""
     axes.vlines(x, low, high, color=BLUE, alpha=0.35, lw=0.8)
     axes.plot(x, mean, "o", color=BLUE, ms=2.5, mew=0, label=label)
 
 
 def part(shown: int, total: int) -> str:
-    """How many unknown values are shown, in words."""
+    """Returns how many unknown values are shown, in words."""
     some = f"{shown:,} of " if shown < total else ""
     return f"{some}{total:,} unknown value{'s' * (total != 1)}"

@@ -1,4 +1,4 @@
-"""The picture of a sweep: its jobs below each other, its metrics beside each other."""
+"""The picture of a sweep: a row a job, a panel a metric."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from .axes import in_unit, ticks
 from .canvas import BLUE, RED, is_number, save, style
 
-SUMMARY = {  # the metrics a sweep is judged by, the most telling first, and what their axes say
+SUMMARY = {  # the metrics that a sweep is compared by, the most important first, and the labels of their axes
     "bits_per_dim": "bits / dimension",
     "nll_nats": "negative log-likelihood (nats)",
     "gap_nats": "gap to the exact NLL (nats)",
@@ -25,12 +25,13 @@ SUMMARY = {  # the metrics a sweep is judged by, the most telling first, and wha
 
 @style()
 def summary_plot(rows: Sequence[Mapping[str, Any]], path: Path, metric: str | None = None) -> Path:
-    """A sweep at a glance: a row a job, a panel a metric (up to 4, the most telling first), with error bars.
+    """Draws a row a job and a panel a metric (up to 4, the most important first), with error bars.
 
     Arguments:
-        rows: a dict a job: "choices" ("sde=ve sampler=em"), "status" ("ok" or else), and its metrics; a standard error
-            is found as ``nll_stderr`` or ``nll_nats_stderr`` for ``nll_nats``. Choices shared by all jobs are left out.
-        metric: the metric the sweep is about, which is then the first panel.
+        rows: a dict a job: "choices" ("sde=ve sampler=em"), "status" ("ok" or another word), and its metrics; the
+            standard error of ``nll_nats`` is ``nll_stderr`` or ``nll_nats_stderr``. Choices shared by all jobs are left
+            out.
+        metric: the metric of the first panel.
     """
     preferred = dict.fromkeys([*([metric] if metric else []), *SUMMARY])
     shown = [key for key in preferred if any(is_number(row.get(key)) for row in rows)][:4]
@@ -56,7 +57,7 @@ def summary_plot(rows: Sequence[Mapping[str, Any]], path: Path, metric: str | No
 
 
 def panel(axes: Axes, rows: Sequence[Mapping[str, Any]], key: str) -> None:
-    """One metric of every job, with its error bar; a value that is not finite is written out."""
+    """Draws one metric of every job, with its error bar; a value that is not finite is written as a word."""
     values = np.array([row[key] if is_number(row.get(key)) and ok(row) else np.nan for row in rows], dtype=float)
     short = f"{key.rsplit('_', 1)[0]}_stderr"
     errors = [row.get(f"{key}_stderr", row.get(short)) for row in rows]
@@ -79,12 +80,12 @@ def panel(axes: Axes, rows: Sequence[Mapping[str, Any]], key: str) -> None:
 
 
 def word(axes: Axes, x: float, y: float, text: str, ha: str) -> None:
-    """A word in a job's row, in place of a value; x runs from 0 at the left of the panel to 1."""
+    """Writes a word in a job's row, in place of a value; x is 0 at the left of the panel and 1 at the right."""
     axes.text(x, y, text, transform=axes.get_yaxis_transform(), ha=ha, va="center", color=RED, size=7)
 
 
 def job_labels(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The choices of each job that not all jobs share, or its number, at most 72 characters."""
+    """Returns for each job the choices that not all jobs share, or its number, in at most 72 characters."""
     choices = [str(row.get("choices", "")).split() for row in rows]
     shared = set.intersection(*map(set, choices)) if len(rows) > 1 else set()
     labels = [" ".join(word for word in words if word not in shared) for words in choices]
@@ -93,5 +94,5 @@ def job_labels(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def ok(row: Mapping[str, Any]) -> bool:
-    """Whether the job ended well."""
+    """Returns whether the job succeeded."""
     return row.get("status", "ok") == "ok"

@@ -1,4 +1,4 @@
-"""Pictures of vectors that are not of two numbers: a histogram of one, a scatter matrix of several."""
+"""Pictures of vectors of one number, a histogram, and of three or more, a scatter matrix."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,10 +20,10 @@ def histogram_1d(
     label: str | None = None,
     log_density: Mapping[str, tuple[Array, Array]] | None = None,
 ) -> Path:
-    """Samples (N,) or (N, 1) over data of one dimension, both as densities.
+    """Draws samples (N,) or (N, 1) over data of one dimension, both as densities.
 
     Arguments:
-        samples: None where only densities are compared.
+        samples: None to compare only densities.
         log_density: curves as {"model": (x, log p), "exact": (x, log p)}, in nats, drawn in this order; up to three.
     """
     data = array(data).ravel()
@@ -38,7 +38,7 @@ def histogram_1d(
         samples = array(samples).ravel()
         heights = histogram(samples, edges)
         axes.stairs(heights, edges, color=BLUE, lw=1.2, label=counted("samples", outside(samples, frame), len(samples)))
-        top = max(top, min(heights.max(initial=0.0), 1.5 * top))  # a handful of samples towers over any density
+        top = max(top, min(heights.max(initial=0.0), 1.5 * top))  # a few samples give peaks above any density
     looks = ({"color": RED}, {"color": INK, "ls": "--"}, {"color": GREY, "ls": ":"})
     curves = log_density or {}
     for (name, (x, values)), look in zip(curves.items(), looks[: len(curves)], strict=True):
@@ -53,7 +53,7 @@ def histogram_1d(
 
 @style()
 def pairs(samples: Array, data: Array, path: Path, labels: Sequence[str] | None = None) -> Path:
-    """A scatter matrix of samples (N, D) over data (M, D), the first columns, up to 5; histograms on the diagonal."""
+    """Draws a scatter matrix of samples (N, D) over data (M, D), up to 5 columns; histograms on the diagonal."""
     samples, data = array(samples), array(data)
     total = data.shape[1]
     size = min(5, total)
@@ -78,7 +78,7 @@ def pairs(samples: Array, data: Array, path: Path, labels: Sequence[str] | None 
             axes.yaxis.set_major_locator(ticks(3))
         axes.set_xlim(frame[j])
         axes.xaxis.set_major_locator(ticks(3))
-        # names and numbers at the left and at the bottom alone
+        # names and numbers only at the left and at the bottom
         if i == size - 1:
             axes.set_xlabel(labels[j])
         else:
@@ -97,7 +97,7 @@ def pairs(samples: Array, data: Array, path: Path, labels: Sequence[str] | None 
 
 
 def diagonal(axes: Axes, samples: np.ndarray, data: np.ndarray, frame: np.ndarray) -> None:
-    """Two histograms on the diagonal of a scatter matrix, their heights set by the data's."""
+    """Draws the two histograms on the diagonal of a scatter matrix, on a scale set by the data."""
     edges = np.linspace(*frame, min(40, bins(len(data))) + 1)
     grey, blue = histogram(data, edges), histogram(samples, edges)
     axes.stairs(grey, edges, fill=True, color=PALE)

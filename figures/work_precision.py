@@ -1,4 +1,4 @@
-"""Work against precision: a column an SDE, a line a method, its colour the same in every panel."""
+"""Pictures of error against work: a column an SDE, a line a method, in the same colour in every panel."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -27,15 +27,15 @@ Row = Mapping[str, Any]
 def work_precision(
     rows: Sequence[Row], path: Path, count: int, band: tuple[float, float] | None = None, unit: str | None = None
 ) -> Path:
-    """Samplers: the distance to data over evaluations and over seconds, and the distance to the exact flow.
+    """Draws for samplers the distance to data over evaluations and over seconds, and the distance to the exact flow.
 
-    Methods that take no noise are cold colours, the others warm.
+    Methods without noise have cold colours, the others warm ones.
 
     Arguments:
-        rows: those of work_precision.csv.
-        count: how many samples the seconds are for.
-        band: what as many real data show, its mean and its upper end.
-        unit: of distances to data, ``data`` or ``std``.
+        rows: the rows of work_precision.csv.
+        count: the number of samples that the seconds are for.
+        band: the mean and the upper end of the distance of equally many real data.
+        unit: the unit of distances to data, ``data`` or ``std``.
     """
     evaluations, seconds = "evaluations a sample (NFE)", f"seconds for {count:,} samples, one thread"
     distance = in_unit("sliced Wasserstein", unit).replace(" (", "\n(")
@@ -45,20 +45,20 @@ def work_precision(
         ("nfe", "endpoint_rms", "rms distance to the\nexact flow (model units)", evaluations),
     ]
     runs = [row for row in rows if row["method"] != EXACT_FLOW]
-    still = {row["method"] for row in runs if known(row, "endpoint_rms")}
-    looks = choose_looks([row["method"] for row in runs], still)
+    noiseless = {row["method"] for row in runs if drawable(row, "endpoint_rms")}
+    looks = choose_looks([row["method"] for row in runs], noiseless)
     figure, grid = canvas(runs, panels, looks)
     for axes, sde, (x, y, *_) in each_panel(grid, runs, panels):
         if y == "sliced_wasserstein":
             if band:
                 axes.axhspan(1e-300, band[1], color=PALE, alpha=0.45, lw=0)
                 axes.axhline(band[0], color=GREY, lw=0.6)
-            for row in rows:  # a network's own error, whatever solves it
-                if row["method"] == EXACT_FLOW and row["sde"] == sde and row["score"] != "oracle" and known(row, y):
+            for row in rows:  # a network's own error, the same for every solver
+                if row["method"] == EXACT_FLOW and row["sde"] == sde and row["score"] != "oracle" and drawable(row, y):
                     axes.axhline(row[y], color=INK, lw=0.8, ls=DASHES["network"])
         lines(axes, [row for row in runs if row["sde"] == sde], x, y, looks)
     for row_of_axes, (_, y, *_) in zip(grid, panels, strict=True):
-        found = [row[y] for row in runs if known(row, y)]
+        found = [row[y] for row in runs if drawable(row, y)]
         if y == "sliced_wasserstein" and found:
             low = 0.7 * min(found)
             frame(row_of_axes, low, min(1.5 * max(found), 100 * band[1] if band else 1e3 * low))
@@ -72,11 +72,11 @@ def work_precision(
 
 @style()
 def likelihood_precision(rows: Sequence[Row], path: Path, points: int) -> Path:
-    """Likelihoods: the solver's error over evaluations and over seconds, and the whole error of log p.
+    """Draws for likelihoods the solver's error over evaluations and over seconds, and the whole error of log p.
 
     Arguments:
-        rows: those of likelihood_precision.csv.
-        points: how many points the seconds are for.
+        rows: the rows of likelihood_precision.csv.
+        points: the number of points that the seconds are for.
     """
     evaluations, seconds = "evaluations a point (NFE)", f"seconds for {points:,} points, one thread"
     solver, whole = "solver's error\nof log p (nats)", "whole error\nof log p (nats)"
@@ -85,36 +85,36 @@ def likelihood_precision(rows: Sequence[Row], path: Path, points: int) -> Path:
         ("seconds", "solver_error_mean_nats", solver, seconds),
         ("nfe", "truth_error_mean_nats", whole, evaluations),
     ]
-    panels = [panel for panel in panels if any(known(row, panel[1]) for row in rows)] or panels[:1]
-    random = {row["method"] for row in rows if known(row, "probe_stderr_nats") and row["probe_stderr_nats"] > 0}
+    panels = [panel for panel in panels if any(drawable(row, panel[1]) for row in rows)] or panels[:1]
+    random = {row["method"] for row in rows if drawable(row, "probe_stderr_nats") and row["probe_stderr_nats"] > 0}
     looks = choose_looks([row["method"] for row in rows], {row["method"] for row in rows} - random)
     figure, grid = canvas(rows, panels, looks)
     for axes, sde, (x, y, *_) in each_panel(grid, rows, panels):
         lines(axes, [row for row in rows if row["sde"] == sde], x, y, looks)
     for row_of_axes, (_, y, *_) in zip(grid, panels, strict=True):
-        if found := [row[y] for row in rows if known(row, y)]:
+        if found := [row[y] for row in rows if drawable(row, y)]:
             frame(row_of_axes, 0.5 * min(found), min(max(found) * 2, 100))
     return save(figure, path)
 
 
-def known(row: Row, key: str) -> bool:
-    """Whether a logarithmic axis can show it."""
+def drawable(row: Row, key: str) -> bool:
+    """Returns whether a row has a value that a logarithmic axis can show."""
     return is_number(row.get(key)) and 0 < row[key] < math.inf
 
 
-def choose_looks(methods: Sequence[str], still: set[str]) -> dict[str, dict]:
-    """Colour and mark of every method: cold for those in ``still``, warm for the others."""
+def choose_looks(methods: Sequence[str], noiseless: set[str]) -> dict[str, dict]:
+    """Returns the colour and the mark of every method: cold colours for those in ``noiseless``, warm for the others."""
     looks: dict[str, dict] = {}
-    for method in sorted(dict.fromkeys(methods), key=lambda name: name in still):
-        cold = method in still
-        place = sum((name in still) == cold for name in looks)
+    for method in sorted(dict.fromkeys(methods), key=lambda name: name in noiseless):
+        cold = method in noiseless
+        place = sum((name in noiseless) == cold for name in looks)
         colours = COOL if cold else WARM
         looks[method] = {"color": colours[place % len(colours)], "marker": MARKS[place % len(MARKS)]}
     return looks
 
 
 def canvas(rows: Sequence[Row], panels: Sequence[tuple], looks: Mapping[str, dict]) -> tuple[Figure, np.ndarray]:
-    """The panels, a column an SDE, and the legend beside them."""
+    """Returns a figure with a legend, and its panels, a column an SDE."""
     sdes = list(dict.fromkeys(row["sde"] for row in rows))
     figure = Figure(figsize=(1.9 * len(sdes) + 2.05, 1.75 * len(panels) + 0.2), layout="constrained")
     grid = figure.subplots(len(panels), len(sdes), sharex="row", sharey="row", squeeze=False)
@@ -122,7 +122,7 @@ def canvas(rows: Sequence[Row], panels: Sequence[tuple], looks: Mapping[str, dic
         axes.set_title(sde)
     for row_of_axes, (_, _, label, work) in zip(grid, panels, strict=True):
         row_of_axes[0].set_ylabel(label)
-        # under the middle of the row: of an even number of columns that is the gap between two
+        # under the middle of the row, which for an even number of columns is a gap
         row_of_axes[(len(sdes) - 1) // 2].set_xlabel(work, x=0.5 if len(sdes) % 2 else 1.05)
         for axes in row_of_axes:
             axes.set(xscale="log", yscale="log")
@@ -136,7 +136,7 @@ def canvas(rows: Sequence[Row], panels: Sequence[tuple], looks: Mapping[str, dic
 
 
 def each_panel(grid: np.ndarray, rows: Sequence[Row], panels: Sequence[tuple]):
-    """(axes, SDE, panel) of every panel."""
+    """Yields (axes, SDE, panel) for every panel."""
     sdes = dict.fromkeys(row["sde"] for row in rows)
     for row_of_axes, panel in zip(grid, panels, strict=True):
         for axes, sde in zip(row_of_axes, sdes, strict=True):
@@ -144,17 +144,17 @@ def each_panel(grid: np.ndarray, rows: Sequence[Row], panels: Sequence[tuple]):
 
 
 def lines(axes: Axes, rows: Sequence[Row], x: str, y: str, looks: Mapping[str, dict]) -> None:
-    """A line a method and a score, in the order of the work."""
+    """Draws a line for each method and score, in the order of the work."""
     for method, look in looks.items():
         for score, dashes in DASHES.items():
             own = [row for row in rows if row["method"] == method and row["score"] == score]
-            own = sorted((row[x], row[y]) for row in own if known(row, x) and known(row, y))
+            own = sorted((row[x], row[y]) for row in own if drawable(row, x) and drawable(row, y))
             if own:
                 axes.plot(*zip(*own, strict=True), ls=dashes, lw=0.9, ms=2.6, mew=0, **look)
 
 
 def frame(row_of_axes: np.ndarray, low: float, high: float) -> None:
-    """The limits of a row of panels; what is all wrong may leave them, so that what is nearly right is told apart."""
+    """Sets the limits of a row of panels; large errors may lie outside, so that small ones can be compared."""
     for axes in row_of_axes:
         axes.set_ylim(low, max(high, 10 * low))
         axes.yaxis.set_major_locator(LogLocator(numticks=8))

@@ -1,4 +1,4 @@
-"""How far two samples are from each other, and from copies; it works on the numbers that it is given."""
+"""Distances between samples, coverage and memorisation, computed from tensors in the unit of their values."""
 
 if __name__ == "metrics":  # a checkout's former name for this package
     from scoresde.checkout import former

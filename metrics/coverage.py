@@ -1,11 +1,11 @@
-r"""Which of the data's modes a sample covers, and how much of it lies where data do.
+r"""Coverage of the data's modes by a sample.
 
-Modes are the components of a mixture where the density is known, else classes, as a classifier tells them that was
-trained on real data. A mode is *found* if it holds at least a fifth of the share it should have; the total variation
-:math:`\tfrac12\sum_k |\hat w_k - w_k|` says how far all shares are off. A sample of a mixture is *good* if it lies
+Modes are the components of a mixture of a data set in closed form, else classes, predicted by a classifier that was
+trained on real data. A mode is *found* if the sample holds at least a fifth of its true share; the total variation
+:math:`\tfrac12\sum_k |\hat w_k - w_k|` measures the error of all shares. A sample of a mixture is *good* if it lies
 within the radius of its mode that holds 99 % of the mode's own points (3.03 standard deviations in the plane).
 
-Without modes see :mod:`scoresde.metrics.support`.
+:mod:`scoresde.metrics.support` needs no modes.
 """
 
 from dataclasses import dataclass
@@ -15,19 +15,18 @@ from torch import Tensor
 
 from .labels import judge
 
-ENOUGH = 0.2  # of a mode's share
-INSIDE = 0.99
+ENOUGH = 0.2  # of a mode's true share, for it to be found
+INSIDE = 0.99  # of a mode's points, within the radius of good samples
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """What a sample covers.
+    """The coverage of the modes by a sample.
 
     Attributes:
-        shares: found in each mode, (K,); of a mixture, of good samples, and so of sum at most 1.
-        found: how many modes.
-        variation: the total variation between the shares, divided by their sum, and the true ones; 1 where they are all
-            0.
+        shares: the share of samples in each mode, (K,); for a mixture of good samples, with a sum of at most 1.
+        found: the number of modes found.
+        variation: the total variation between the shares, divided by their sum, and the true ones; 1 where all are 0.
         good: the share of good samples; None for classes.
     """
 
@@ -38,6 +37,7 @@ class Coverage:
 
 
 def covered(shares: Tensor, truth: Tensor, good: float | None = None) -> Coverage:
+    """Returns the coverage of modes with the shares (K,) in a sample and the true shares (K,)."""
     truth = truth.double() / truth.double().sum()
     found, total = int((shares >= ENOUGH * truth).sum()), shares.sum()
     variation = float(0.5 * (shares / total - truth).abs().sum()) if total > 0 else 1.0
@@ -45,14 +45,14 @@ def covered(shares: Tensor, truth: Tensor, good: float | None = None) -> Coverag
 
 
 def belonging(x: Tensor, components: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-    """The index of the most probable component of each of x (N, D), (N,)."""
+    """Returns the index of the most probable component for each of x (N, D), (N,)."""
     weights, means, stds = (each.double() for each in components)
     distances = torch.cdist(x.double(), means).square() / (2 * stds.square())
     return (weights.log() - distances - x.shape[1] * stds.log()).argmax(1)
 
 
 def mode_coverage(x: Tensor, components: tuple[Tensor, Tensor, Tensor]) -> Coverage:
-    """Of x (N, *), against the weights (K,), means (K, D) and stds (K,) of a mixture in the same units."""
+    """Returns the coverage by x (N, *) of a mixture of weights (K,), means (K, D), stds (K,) in the same units."""
     from scipy.stats import chi2
 
     x, (weights, means, stds) = x.flatten(1).double(), (each.double() for each in components)
@@ -64,13 +64,14 @@ def mode_coverage(x: Tensor, components: tuple[Tensor, Tensor, Tensor]) -> Cover
 
 
 class Classes:
-    """A classifier of real data, for the shares of classes among samples.
+    """A classifier trained on real data, for the shares of classes among samples.
 
     Arguments:
         x, labels: training examples (N, *) and their classes (N,); up to 10,000 of them are used.
 
     Attributes:
-        truth: the classes' shares among them.
+        truth: the classes' shares among the labels.
+        names: the labels of the classes, ascending.
     """
 
     def __init__(self, x: Tensor, labels: Tensor):
@@ -81,10 +82,10 @@ class Classes:
         self.classify = judge(x, number)
 
     def predict(self, x: Tensor) -> Tensor:
-        """The class of each of x (N, *), (N,)."""
+        """Returns the predicted class of each of x (N, *), (N,)."""
         return self.names[self.classify(x)]
 
     def coverage(self, x: Tensor) -> Coverage:
-        """Of the samples x (N, *)."""
+        """Returns the coverage of the classes by samples x (N, *)."""
         number = torch.searchsorted(self.names, self.predict(x))
         return covered(torch.bincount(number, minlength=len(self.names)).double() / len(x), self.truth)

@@ -3,14 +3,14 @@ r"""The Frechet distance of two samples' first two moments.
 .. math::
     d^2 = |m_1 - m_2|^2 + \mathrm{tr}\bigl(C_1 + C_2 - 2\,(C_1 C_2)^{1/2}\bigr),
 
-the squared 2-Wasserstein distance between the Gaussians N(m_1, C_1) and N(m_2, C_2). Taken of a network's features it
-is what Heusel et al. (arXiv 1706.08500) call FID where the network is their Inception, and only there.
+the squared 2-Wasserstein distance between the Gaussians N(m_1, C_1) and N(m_2, C_2). For a network's features it is the
+FID of Heusel et al. (arXiv 1706.08500) only if the network is their Inception.
 
-The trace of the root is the sum of the singular values of C_1^{1/2} C_2^{1/2}, each root by a symmetric
-eigendecomposition: no root of a product that is not symmetric is taken, which fails where covariances are singular,
-as they are for fewer points than features or a feature that is always 0.
+The trace of the root is the sum of the singular values of C_1^{1/2} C_2^{1/2}, with each root from a symmetric
+eigendecomposition. We take no root of the unsymmetric product, because that fails for singular covariances, such as
+those of fewer points than features or of a feature that is always 0.
 
-The estimate from samples is biased upwards, the more so the fewer they are: compare distances at equal counts alone.
+The estimate from samples is biased upwards, more so for fewer samples: compare distances only at equal counts.
 """
 
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor
 
 
 def frechet_distance(x: Tensor, y: Tensor) -> float:
-    """d^2 between samples x (N, *) and y (M, *), in the square of their unit."""
+    """Returns d^2 between samples x (N, *) and y (M, *), in the square of their unit."""
     x, y = x.flatten(1).double(), y.flatten(1).double()
     if x.shape[1] != y.shape[1]:
         raise ValueError(f"the samples have {x.shape[1]} and {y.shape[1]} values each; a distance needs equal numbers")
@@ -28,25 +28,25 @@ def frechet_distance(x: Tensor, y: Tensor) -> float:
 
 
 def mean_and_covariance(x: Tensor) -> tuple[Tensor, Tensor]:
-    """The mean (D,) and the unbiased covariance (D, D) of x (N, D), float64."""
+    """Returns the mean (D,) and the unbiased covariance (D, D) of x (N, D), float64."""
     mean = x.double().mean(0)
     covariance = mean.new_zeros(x.shape[1], x.shape[1])
-    for block in x.split(4096):  # so that no second copy of x is held
+    for block in x.split(4096):  # avoids a second copy of x
         centred = block.double() - mean
         covariance += centred.T @ centred
     return mean, covariance / (len(x) - 1)
 
 
 def gaussian_distance(m_1: Tensor, c_1: Tensor, m_2: Tensor, c_2: Tensor) -> float:
-    """d^2 between Gaussians of the means (D,) and the covariances (D, D), which may be singular."""
+    """Returns d^2 between Gaussians with means (D,) and covariances (D, D), which may be singular."""
     m_1, c_1, m_2, c_2 = (each.double() for each in (m_1, c_1, m_2, c_2))
     cross = torch.linalg.svdvals(root(c_1) @ root(c_2)).sum()
-    # of equal samples what is left are rounding errors, which a distance has no sign for
+    # for equal samples rounding errors remain, which may be negative
     return max(0.0, float((m_1 - m_2).square().sum() + c_1.trace() + c_2.trace() - 2 * cross))
 
 
 def root(covariance: Tensor) -> Tensor:
-    """The symmetric root (D, D) of a covariance; eigenvalues that rounding cannot tell from 0 are 0."""
+    """Returns the symmetric root (D, D) of a covariance; eigenvalues within rounding of 0 count as 0."""
     values, vectors = torch.linalg.eigh((covariance + covariance.T) / 2)
     least = len(values) * torch.finfo(values.dtype).eps * values.abs().max()
     values = torch.where(values > least, values, 0.0)

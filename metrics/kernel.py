@@ -4,26 +4,25 @@ r"""The kernel distance: the squared maximum mean discrepancy with the cubic ker
     k(x, y) = \Bigl(\frac{x \cdot y}{D} + 1\Bigr)^3, \qquad
     \mathrm{MMD}^2 = \mathbb E\,k(x, x') + \mathbb E\,k(y, y') - 2\,\mathbb E\,k(x, y)
 
-(Binkowski et al., arXiv 1801.01401). The estimate takes all pairs but those of a point with itself. Its mean is the
-true value whatever the counts, so that, unlike the Frechet distance, it has no floor but its own noise; where both
-samples are of one law it may be below 0.
+(Binkowski et al., arXiv 1801.01401). The estimate takes all pairs of different points. It is unbiased for any counts,
+so that, unlike the Frechet distance, its floor is only its own noise; for two samples of one law it may be below 0.
 
-Its standard error is the jackknife's, over the subsets that leave one point out: each is found from the sums over the
-rows of the kernel, and no subset is evaluated anew. Where both laws are equal it is too large by up to a root of 2.
+Its standard error is the jackknife's over the subsets that leave one point out, computed from the row sums of the
+kernel without evaluating a subset. For two equal laws it is too large by up to a root of 2.
 """
 
 import math
 
 from torch import Tensor
 
-BLOCK = 1024  # of the kernel 1024 x 4096 entries are held at once
+BLOCK = 1024  # 1024 x 4096 entries of the kernel are in memory at once
 
 
 def kernel_distance(x: Tensor, y: Tensor, within: Tensor | None = None) -> tuple[float, float]:
-    """MMD^2 between samples x (N, *) and y (M, *), and its standard error.
+    """Returns MMD^2 between samples x (N, *) and y (M, *), and its standard error.
 
     Arguments:
-        within: :func:`rows` of y, where they are known.
+        within: :func:`rows` of y, if they are computed already.
     """
     x, y = x.flatten(1).double(), y.flatten(1).double()
     if x.shape[1] != y.shape[1]:
@@ -34,7 +33,7 @@ def kernel_distance(x: Tensor, y: Tensor, within: Tensor | None = None) -> tuple
     a, b, (c, d) = rows(x), rows(y) if within is None else within, sums(x, y)
     within_x, within_y, between = a.sum(), b.sum(), c.sum()
     value = within_x / (n * (n - 1)) + within_y / (m * (m - 1)) - 2 * between / (n * m)
-    # the same without one point of x, (N,), and without one of y, (M,)
+    # the estimate without one point of x, (N,), and without one of y, (M,)
     least_x = (within_x - 2 * a) / ((n - 1) * (n - 2)) - 2 * (between - c) / ((n - 1) * m)
     least_y = (within_y - 2 * b) / ((m - 1) * (m - 2)) - 2 * (between - d) / (n * (m - 1))
     variance = sum((len(v) - 1) * v.var(correction=0) for v in (least_x, least_y))
@@ -42,13 +41,13 @@ def kernel_distance(x: Tensor, y: Tensor, within: Tensor | None = None) -> tuple
 
 
 def rows(x: Tensor) -> Tensor:
-    """The sums of the kernel between each of x (N, *) and all others of them, (N,)."""
+    """Returns the sums of the kernel between each of x (N, *) and all others, (N,)."""
     x = x.flatten(1).double()
     return sums(x, x)[0] - (x.square().sum(1) / x.shape[1] + 1) ** 3
 
 
 def sums(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """The sums over the rows (N,) and over the columns (M,) of the kernel between x (N, D) and y (M, D)."""
+    """Returns the row sums (N,) and the column sums (M,) of the kernel between x (N, D) and y (M, D)."""
     across, columns = x.new_zeros(len(x)), y.new_zeros(len(y))
     for i in range(0, len(x), BLOCK):
         for j in range(0, len(y), 4 * BLOCK):

@@ -1,8 +1,8 @@
-r"""Whether samples that were asked for by class are of it: what a classifier says that knows real data alone.
+r"""A classifier trained on real data, to check whether samples have the class that they are conditioned on.
 
-A support vector machine with the kernel exp(-gamma |a - b|^2) on the values as they are, fitted to at most 10,000
-training examples. It shares nothing with a network that made the samples, nor with one that guided them. Read its
-accuracy beside that on held-out data: real digits are not all what they are called either.
+It is a support vector machine with the kernel exp(-gamma |a - b|^2) on the values, fitted to at most 10,000 training
+examples. It is independent of the network that drew the samples and of one that guided them. Compare its accuracy with
+that on held-out data, some of which it misclassifies too.
 """
 
 from collections.abc import Callable
@@ -10,12 +10,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-MOST = 10_000  # a machine's fit takes the square of their number
+MOST = 10_000  # examples: the cost of the fit grows with the square of their number
 
 
 def judge(x: Tensor, y: Tensor, seed: int = 0) -> Callable[[Tensor], Tensor]:
-    """A classifier fitted to examples x (N, *) of the classes y (N,): it maps (B, *) to classes (B,)."""
-    from sklearn.svm import SVC  # here, since it takes a second that other runs need not spend
+    """Fits a classifier to examples x (N, *) of the classes y (N,); it maps (B, *) to classes (B,)."""
+    from sklearn.svm import SVC  # imported here, since it takes a second
 
     x = x.flatten(1).double()
     rows = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[:MOST]

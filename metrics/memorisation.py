@@ -1,4 +1,4 @@
-r"""Whether samples are copies of the training data: nearest neighbours, and the C_T test.
+r"""Tests of whether samples are copies of the training data: nearest neighbours, and the C_T test.
 
 With d(x) the distance of x to its nearest neighbour in the training set, a model that has learnt the density puts its
 samples as far from the training data as held-out data lie; one that copies puts them nearer. In each cell pi of a
@@ -13,10 +13,10 @@ is the Mann-Whitney statistic, of which Z is nearly N(0, 1) where both are alike
 .. math:: C_T = \sum_\pi w_\pi Z_\pi, \qquad w_\pi = n_\pi \Big/ \sum_{\pi'} n_{\pi'},
 
 over the cells with enough points of both (Meehan, Chaudhuri and Dasgupta 2020, arXiv 2004.05675). C_T far below 0 is
-copying, far above 0 underfitting. Since the cells' Z are independent, C_T has the standard deviation
-(sum of w^2)^(1/2) where nothing is wrong, 1 over the root of the number of cells for equal ones: C_T over it is the
-number to judge by. Differently from the authors' program d is taken to all training data and not to those of the cell
-alone, so that points at a cell's edge are no exception.
+copying, far above 0 underfitting. Since the cells' Z are independent, C_T has the standard deviation (sum of w^2)^(1/2)
+under the null hypothesis, 1 over the root of the number of cells for equal ones: judge by C_T over it. Unlike in the
+authors' program, d is the distance to all training data and not only to those of the cell, so that points at a cell's
+edge are treated like all others.
 """
 
 import warnings
@@ -25,14 +25,16 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-LEAST = 10  # points of either kind that a cell needs: below, Z is not normal enough
+LEAST = 10  # points of either kind that a cell needs for Z to be nearly normal
 
 
 def nearest(x: Tensor, reference: Tensor, count: int = 1) -> tuple[np.ndarray, np.ndarray]:
-    """The ``count`` nearest neighbours of x (N, *) in a reference (M, *): Euclidean distances in the unit of the values
-    and indices, both (N, count), nearest first; exact, in bounded memory.
+    """Finds the ``count`` nearest neighbours of x (N, *) in a reference (M, *), exactly and in bounded memory.
+
+    Returns:
+        Euclidean distances in the unit of the values, and indices, both (N, count), nearest first.
     """
-    from sklearn.neighbors import NearestNeighbors  # here, since it takes a second
+    from sklearn.neighbors import NearestNeighbors  # imported here, since it takes a second
 
     a, b = (part.flatten(1).double().cpu().numpy() for part in (x, reference))
     if a.shape[1] != b.shape[1]:
@@ -40,7 +42,7 @@ def nearest(x: Tensor, reference: Tensor, count: int = 1) -> tuple[np.ndarray, n
     if len(b) < count:
         raise ValueError(f"{count} nearest neighbours are asked for, and there are {len(b)} points to be near to")
     found = NearestNeighbors(n_neighbors=count).fit(b).kneighbors(a, return_distance=False)
-    # distances anew, from the differences: the library expands the square in many dimensions, and copies would not be 0
+    # recomputed from the differences: the library expands the square, and the distance of a copy would not be 0
     distances = np.stack([np.linalg.norm(a - b[column], axis=1) for column in found.T], 1)
     order = np.argsort(distances, axis=1, kind="stable")
     return np.take_along_axis(distances, order, 1), np.take_along_axis(found, order, 1)
@@ -50,9 +52,9 @@ class Cells:
     """A partition of the space by k-means on the training data.
 
     Arguments:
-        train: (M, *), of which at most 20,000 decide.
-        count: how many cells.
-        seed: of the centres' start.
+        train: (M, *), of which at most 20,000 are used.
+        count: the number of cells.
+        seed: the seed of the initial centres.
     """
 
     def __init__(self, train: Tensor, count: int, seed: int = 0):
@@ -61,22 +63,24 @@ class Cells:
 
         self.means = KMeans(count, n_init=3, random_state=seed % 2**32)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # fewer different points than cells: some stay empty
+            warnings.simplefilter(
+                "ignore", ConvergenceWarning
+            )  # with fewer different points than cells, some cells stay empty
             self.means.fit(train[:20_000].flatten(1).double().cpu().numpy())
 
     def __call__(self, x: Tensor) -> np.ndarray:
-        """The cell 0 ... count - 1 of each point of x (N, *), shape (N,)."""
+        """Returns the cell 0 ... count - 1 of each point of x (N, *), shape (N,)."""
         return self.means.predict(x.flatten(1).double().cpu().numpy())
 
 
 @dataclass(frozen=True)
 class CopyingTest:
-    """What the C_T test found.
+    """The result of the C_T test.
 
     Attributes:
         statistic: C_T; NaN where no cell has enough points.
-        std: its standard deviation where generated points are like held-out ones.
-        z, weights: Z and w of every cell that counts, (K,).
+        std: its standard deviation if generated points have the law of held-out ones.
+        z, weights: Z and w of every cell with enough points, (K,).
     """
 
     statistic: float
@@ -86,14 +90,14 @@ class CopyingTest:
 
     @property
     def deviations(self) -> float:
-        """C_T in units of its standard deviation: below -3 copying is seen."""
+        """C_T in units of its standard deviation; below -3 it shows copying."""
         return self.statistic / self.std
 
 
 def copying_test(
     held_out: np.ndarray, generated: np.ndarray, held_out_cells: np.ndarray, generated_cells: np.ndarray
 ) -> CopyingTest:
-    """The C_T test of distances to the nearest training point, held-out (n,) and generated (m,), and their cells."""
+    """Runs the C_T test on distances to the nearest training point, held-out (n,) and generated (m,), by cells."""
     scores, sizes = [], []
     for cell in np.unique(held_out_cells):
         p, q = held_out[held_out_cells == cell], generated[generated_cells == cell]
@@ -107,9 +111,9 @@ def copying_test(
 
 
 def mann_whitney(p: np.ndarray, q: np.ndarray) -> float:
-    """Z of the pairs in which q (m,) exceeds p (n,): below 0 where q is the smaller; 0 where all values are equal."""
+    """Returns Z of the pairs in which q (m,) exceeds p (n,): below 0 where q is smaller, 0 where all are equal."""
     n, m = len(p), len(q)
-    from scipy.stats import rankdata  # here, since it takes a second
+    from scipy.stats import rankdata  # imported here, since it takes a second
 
     ranks = rankdata(np.concatenate((p, q)))
     _, ties = np.unique(ranks, return_counts=True)

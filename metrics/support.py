@@ -1,4 +1,4 @@
-r"""How much of a sample lies where data do, and how much of the data it covers: by neighbours, in bounded memory.
+r"""Precision, recall, density and coverage of samples, by nearest neighbours and in bounded memory.
 
 With r_k(p) the distance of a point p to its k-th neighbour in its own set, and balls B(p) of that radius,
 
@@ -9,10 +9,10 @@ With r_k(p) the distance of a point p to its k-th neighbour in its own set, and 
     \text{coverage} &= \frac1M \#\{y:\ \text{some } x \in B(y)\}
 
 for samples x and data y (Kynkaanniemi et al., arXiv 1904.06991; Naeem et al., arXiv 2002.09797). Precision and density
-fall for samples that are off the data, recall and coverage where data are missed. One far datum has a large ball: it
-makes precision too good, and density counts how many balls a sample lies in instead, so that it may exceed 1. Of two
-samples of one law, equally large, density is 1 in the mean and coverage near 1 - 2^{-k}, precision and recall have no
-value of their own: read them beside those of real data.
+fall for samples off the data, recall and coverage for data that are missed. An outlier has a large ball, which makes
+precision too high; density counts the balls round each sample instead, and may exceed 1. For two equally large samples
+of one law, density is 1 in the mean and coverage near 1 - 2^{-k}; precision and recall have no fixed value, so compare
+them with those of real data.
 """
 
 from collections.abc import Iterator
@@ -21,12 +21,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-HELD = 2**21  # distances that are held at once
+HELD = 2**21  # the largest number of distances in memory at once
 
 
 @dataclass(frozen=True)
 class Support:
-    """Precision, recall, density and coverage, as above."""
+    """Precision, recall, density and coverage."""
 
     precision: float
     recall: float
@@ -37,11 +37,11 @@ class Support:
 def support_of(
     x: Tensor, real: Tensor, ks: tuple[int, int] = (3, 5), of_real: tuple[Tensor, Tensor] | None = None
 ) -> Support:
-    """Of samples x (N, *) beside real points (M, *), in one unit.
+    """Returns the four metrics of samples x (N, *) against real points (M, *), in one unit.
 
     Arguments:
-        ks: which neighbour decides a ball, for precision and recall, and for density and coverage.
-        of_real: the radii of the real points for both, where they are known: ``radii(real, *ks)``.
+        ks: the neighbour k that decides a ball, for precision and recall, and for density and coverage.
+        of_real: the radii of the real points for both, ``radii(real, *ks)``, if they are computed already.
     """
     x, real = x.flatten(1).double(), real.flatten(1).double()
     if x.shape[1] != real.shape[1]:
@@ -65,19 +65,19 @@ def support_of(
 
 
 def precision_recall(x: Tensor, real: Tensor, k: int = 3) -> tuple[float, float]:
-    """(precision, recall) of samples x (N, *) beside real points (M, *), in one unit."""
+    """Returns (precision, recall) of samples x (N, *) against real points (M, *), in one unit."""
     found = support_of(x, real, (k, k))
     return found.precision, found.recall
 
 
 def density_coverage(x: Tensor, real: Tensor, k: int = 5) -> tuple[float, float]:
-    """(density, coverage) of samples x (N, *) beside real points (M, *), in one unit."""
+    """Returns (density, coverage) of samples x (N, *) against real points (M, *), in one unit."""
     found = support_of(x, real, (k, k))
     return found.density, found.coverage
 
 
 def radii(points: Tensor, *ks: int) -> tuple[Tensor, ...]:
-    """The distance of each of the points (N, *) to its k-th neighbour among them, (N,), for each k."""
+    """Returns for each k the distance of each of the points (N, *) to its k-th neighbour among them, (N,)."""
     points = points.flatten(1).double()
     # the first neighbour is the point itself
     nearest = [between.topk(max(ks) + 1, dim=1, largest=False).values for _, between in blocks(points, points)]
@@ -85,7 +85,7 @@ def radii(points: Tensor, *ks: int) -> tuple[Tensor, ...]:
 
 
 def blocks(x: Tensor, y: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Which rows of x (N, D), and their distances from all of y (M, D)."""
+    """Yields blocks of rows of x (N, D), each with its distances to all of y (M, D)."""
     rows = max(1, HELD // len(y))
     for first in range(0, len(x), rows):
         at = slice(first, first + rows)

@@ -5,8 +5,8 @@ samples:
 
 .. math:: SW_2^2 = \mathbb E_\theta \int_0^1 \bigl(F_{\theta}^{-1}(u) - G_{\theta}^{-1}(u)\bigr)^2\,du
 
-(Bonneel et al. 2015, doi 10.1007/s10851-014-0506-3). Two samples of one distribution are not at distance 0: always
-read it beside the distance of two real samples of the same sizes.
+(Bonneel et al. 2015, doi 10.1007/s10851-014-0506-3). Two samples of one distribution are not at distance 0: compare it
+with the distance of two real samples of the same sizes.
 
 The maximum mean discrepancy compares means of a kernel, within and between the samples,
 
@@ -24,8 +24,8 @@ SCALES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
 
 def mmd(x: Tensor, y: Tensor, scales: tuple[float, ...] = SCALES) -> Tensor:
-    """The unbiased estimate of MMD^2 between x (N, *) and y (M, *), a number that is differentiable in both; what has
-    no pairs counts 0.
+    """Returns the unbiased estimate of MMD^2 between x (N, *) and y (M, *), differentiable in both; a term without
+    pairs is 0.
     """
     x, y = x.flatten(1), y.flatten(1)
     widths = [2 * x.shape[1] * scale for scale in scales]
@@ -42,13 +42,13 @@ def mmd(x: Tensor, y: Tensor, scales: tuple[float, ...] = SCALES) -> Tensor:
 
 
 def sliced_wasserstein(x: Tensor, y: Tensor, directions: int = 200, seed: int = 0) -> float:
-    """SW_2 between samples x (N, *) and y (M, *), in the unit of their values; the directions are seeded."""
+    """Returns SW_2 between samples x (N, *) and y (M, *), in the unit of their values; the directions are seeded."""
     x, y = x.flatten(1).double(), y.flatten(1).double()
     if x.shape[1] != y.shape[1]:
         raise ValueError(f"the samples have {x.shape[1]} and {y.shape[1]} values each; a distance needs equal numbers")
     theta = torch.randn(x.shape[1], directions, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     theta = theta / theta.norm(dim=0)
-    # The quantile functions are step functions; on the union of their steps the integral is a finite sum.
+    # the quantile functions are step functions: the integral is a finite sum over the union of their steps
     a, b = (x @ theta).sort(dim=0).values, (y @ theta).sort(dim=0).values
     edges = (
         torch.cat([torch.arange(1, len(a) + 1) / len(a), torch.arange(1, len(b) + 1) / len(b)]).double().sort().values

@@ -1,4 +1,4 @@
-"""The features of a point that are the point itself."""
+"""The values of a point as its features."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -8,14 +8,14 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Values:
-    """Points as rows of their values: what vectors are compared in, and pictures where no network should have a say.
+    """Features of vectors, and of images that are compared without a network: the values themselves.
 
     Attributes:
-        title: what a metric calls them.
+        title: the name of these features in metrics.
     """
 
     title: ClassVar[str] = "values"
 
     def features(self, x: Tensor) -> Tensor:
-        """(B, *) to (B, D)."""
+        """Maps (B, *) to (B, D)."""
         return x.flatten(1)

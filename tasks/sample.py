@@ -102,7 +102,7 @@ class Sample(Task):
 
         known, labels = data.condition, data.labels()
         real = held_out = data.test[: max(64, min(len(r), 5000))]
-        alone = y is None or known.alone is not None  # one law, and one score
+        alone = y is None or known.single is not None  # one law, and one score
         if y is not None and not known.classes:
             if alone:
                 real = nearest_data(data, max(64, len(data.train) // 50))
@@ -220,7 +220,7 @@ def conditional_distances(r: Tensor, y: Tensor, data: Data) -> dict:
     """
     known = data.condition
     if known.asked is not None:
-        return distances(r, data) if known.classes and known.alone is not None else {}
+        return distances(r, data) if known.classes and known.single is not None else {}
     if known.classes or len(data.shape) != 1:
         return distances(r, data)
     train, test = (torch.cat([x.double(), at], 1) for x, at in ((data.train, known.train), (data.test, known.test)))

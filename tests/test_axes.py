@@ -7,10 +7,16 @@ import numpy as np
 import pytest
 import torch
 
+from scoresde.conf.schema import build
 from scoresde.data import Arrays, Conditional, read_points
 from scoresde.data.axes import ORDERS
 
 RNG = np.random.default_rng(7)
+
+
+def built(path, **keys):
+    """The data of a configuration, whose errors name its keys in full."""
+    return build({"_target_": "data.Arrays", "path": path} | keys, "data")
 
 
 def saved(folder, values, name="x.npy"):
@@ -75,7 +81,7 @@ def test_two_readings_are_refused_with_both_and_each_can_be_typed(shape, orders,
     values = RNG.normal(size=shape)
     path = saved(tmp_path, values)
     with pytest.raises(ValueError, match=rf"can be read in {len(orders)} ways") as caught:
-        Arrays(path)
+        built(path)
     for axes in orders:
         assert f"data.axes={axes} (" in str(caught.value)
         data = Arrays(path, axes=axes)
@@ -114,7 +120,7 @@ def test_every_order_of_axes_can_be_typed(axes, tmp_path):
 )
 def test_axes_and_shapes_that_do_not_fit(keys, says, tmp_path):
     with pytest.raises(ValueError, match=says):
-        Arrays(saved(tmp_path, RNG.normal(size=(20, 6, 4, 3))), **keys)
+        built(saved(tmp_path, RNG.normal(size=(20, 6, 4, 3))), **keys)
 
 
 def test_a_shape_says_which_axis_holds_the_channels(tmp_path):
@@ -128,7 +134,7 @@ def test_a_shape_says_which_axis_holds_the_channels(tmp_path):
     table = Arrays(str(path), shape=[5, 6, 7])
     assert rows(table) == as_rows(values) and "reshaped to [5, 6, 7]" in table.describe()
     with pytest.raises(ValueError, match=r"data\.axes=cn is for \.npy and \.npz"):
-        Arrays(str(path), axes="cn")
+        built(str(path), axes="cn")
 
 
 # ---- points -----------------------------------------------------------------------------------------------------
@@ -194,15 +200,15 @@ def test_points_in_the_datas_shape_and_in_tables(tmp_path, caplog):
 def test_conditions_have_exactly_the_shape_of_y(tmp_path):
     table = tmp_path / "t.csv"
     table.write_text("a,b,c\n" + "\n".join(",".join(map(repr, row)) for row in RNG.normal(size=(60, 3)).tolist()))
-    told = Conditional(Arrays(str(table)), ["a", "b"]).condition
+    condition = Conditional(Arrays(str(table)), ["a", "b"]).condition
     rows = RNG.normal(size=(6, 2))
-    assert told.asking(saved(tmp_path, rows)).asked.tolist() == rows.tolist()
-    assert told.asking(saved(tmp_path, rows[0])).asked.tolist() == rows[:1].tolist()
+    assert condition.asking(saved(tmp_path, rows)).asked.tolist() == rows.tolist()
+    assert condition.asking(saved(tmp_path, rows[0])).asked.tolist() == rows[:1].tolist()
     (tmp_path / "y.csv").write_text("b;a\n" + "\n".join(f"{b};{a}".replace(".", ",") for a, b in rows.tolist()))
-    assert told.asking(str(tmp_path / "y.csv")).asked.tolist() == rows.tolist()
+    assert condition.asking(str(tmp_path / "y.csv")).asked.tolist() == rows.tolist()
     for shape in ((12,), (3, 2, 2), (4, 3), (6, 2, 1)):
         with pytest.raises(ValueError, match=r"condition=.*y's \(a, b\) shape is \(2,\)"):
-            told.asking(saved(tmp_path, RNG.normal(size=shape)))
+            condition.asking(saved(tmp_path, RNG.normal(size=shape)))
     np.savez(tmp_path / "xy.npz", x=RNG.normal(size=(60, 2)), y=RNG.normal(size=(60, 2, 2)))
     with pytest.raises(ValueError, match=r"data\.condition=\['y'\]: y has the shape \(60, 2, 2\)"):
         Conditional(Arrays(str(tmp_path / "xy.npz"), key="x"), ["y"])
@@ -219,7 +225,7 @@ def test_columns_of_parquet_types(tmp_path):
     def read(key=None, metadata=None, **columns):
         table = arrow.table(columns)
         parquet.write_table(table.replace_schema_metadata(metadata), tmp_path / "t.parquet")
-        return Arrays(str(tmp_path / "t.parquet"), key=key)
+        return built(str(tmp_path / "t.parquet"), key=key)
 
     x = RNG.normal(size=60)
     quarters = [decimal.Decimal(i) / 4 for i in range(60)]
@@ -260,7 +266,7 @@ def test_odd_arrays_name_what_to_save(tmp_path):
         (np.array([["1.5"]]), "values of type <U3"),
     ):
         with pytest.raises(ValueError, match=rf"data\.path=.*{says}"):
-            Arrays(saved(tmp_path, array))
+            built(saved(tmp_path, array))
     np.savez(tmp_path / "x.npz", x=np.zeros((30, 2)), z=np.array([{}], dtype=object))
     with pytest.raises(ValueError, match="array 'z' cannot be read .*pickled objects"):
         Arrays(str(tmp_path / "x.npz"), key="z")

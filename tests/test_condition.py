@@ -1,4 +1,4 @@
-"""Tests of p(x | y): encoded conditions, exact scores and likelihoods, and guidance, against closed forms."""
+"""p(x | y): the encoding of y, exact conditionals and guidance, against closed forms."""
 
 import json
 import math
@@ -130,7 +130,7 @@ def test_a_file_may_say_which_labels(tmp_path, suffix):
     assert [known.names[k] for k in rows] == ["yes", "2", "no"]
 
 
-def test_a_wrong_label_in_a_file_is_told_in_a_line(tmp_path):
+def test_a_wrong_label_in_a_file_gives_one_line(tmp_path):
     known = Conditional(three(count=50, test_count=20), "labels").condition
     np.save(tmp_path / "asked.npy", np.array([0, 1, 2] * 500 + [5]))
     with pytest.raises(ValueError, match="asked.npy: 5 is no label of these data; type one of 0, 1, 2") as caught:
@@ -303,7 +303,7 @@ def test_held_out_points_of_several_labels_keep_their_own(tmp_path):
     assert abs(metrics["gap_nats"]) < 0.01 and set(found["likelihood"]["y"]) == {0, 1}
 
 
-def test_no_entropy_is_told_of_points_of_another_y(tmp_path):
+def test_no_entropy_is_reported_for_points_of_another_y(tmp_path):
     keys = ("data=mixture", *SMALL, "model=oracle", "task=likelihood", "data.condition=[0]", "count=20")
     metrics, found = job(tmp_path, *keys, "condition=0.5")
     assert "gap_nats" not in metrics and "floor_nats" not in metrics
@@ -392,7 +392,7 @@ def test_of_one_y_the_data_are_those_of_p_of_x_given_y(key, value):
 
 @pytest.mark.parametrize("key", ["labels", [0]])
 def test_the_oracle_given_y_is_the_gradient_of_the_exact_density(sde, key):
-    """It is the gradient of log p_t(x | y), by autograd of log p(x, y) of the joint mixture, perturbed in x only."""
+    """The score of p_t(x | y) is the gradient of log p(x, y) of the joint mixture, perturbed only in x."""
     data = Conditional(three(count=50, test_count=20), key)
     y = data.condition.test[:6]
     score = oracle(data, sde).double().given(data.condition.encode(y))
@@ -421,11 +421,11 @@ def test_bayes_rule_makes_the_classifier_guided_score_exact(sde, key):
     y = data.condition.encode(data.condition.test[:6])
     score = oracle(data, sde).double()
     t, x = torch.linspace(sde.eps, sde.T, 6, dtype=torch.float64), torch.randn(6, data.dim, dtype=torch.float64)
-    told = score.given(y)(x, t)
-    assert not torch.allclose(told, score(x, t), rtol=1e-2)  # y changes something
+    conditional = score.given(y)(x, t)
+    assert not torch.allclose(conditional, score(x, t), rtol=1e-2)  # y changes something
     for w in (0.0, 1.0, 3.0):
         guided = GuidedByClassifier(score, score.classifier(), y, w)
-        line = score(x, t) + w * (told - score(x, t))
+        line = score(x, t) + w * (conditional - score(x, t))
         assert torch.allclose(guided(x, t), line, rtol=1e-8, atol=1e-9)
         assert torch.allclose(score.given(y, w)(x, t), line, rtol=1e-8, atol=1e-9)
         rows = torch.tensor([4, 1])
@@ -434,7 +434,7 @@ def test_bayes_rule_makes_the_classifier_guided_score_exact(sde, key):
 
 @pytest.mark.parametrize("name", SDES)
 def test_likelihoods_given_y_are_exact(tmp_path, name):
-    """With the exact score log p(x | y) of each point is the closed form, up to the prior in place of p_T."""
+    """With the exact score log p(x | y) of each point is the closed form's, up to the prior in place of p_T."""
     metrics, found = job(
         tmp_path,
         "data=mixture",
@@ -474,8 +474,8 @@ def test_samples_are_of_their_own_y(name, key):
         z = torch.special.ndtri(u.clamp(1e-9, 1 - 1e-9))
     assert float(z.mean().abs()) < 4 / math.sqrt(z.numel()) + 0.05
     assert float(z.std()) == pytest.approx(1, abs=0.15)
-    alone = Sample(solver, batch=64, dtype="float64").draw(sde, score, data.shape, 90, y=encoded(data, y[:90]))
-    assert torch.allclose(x[:90], alone, atol=1e-8)
+    fewer = Sample(solver, batch=64, dtype="float64").draw(sde, score, data.shape, 90, y=encoded(data, y[:90]))
+    assert torch.allclose(x[:90], fewer, atol=1e-8)
 
 
 # Networks
@@ -530,8 +530,8 @@ def test_a_network_without_condition_draws_the_weights_it_always_drew():
         torch.manual_seed(0)
         plain = build(0).state_dict()
         torch.manual_seed(0)
-        told = build(3).state_dict()
-        assert all(torch.equal(value, told[key]) for key, value in plain.items())
+        conditional = build(3).state_dict()
+        assert all(torch.equal(value, conditional[key]) for key, value in plain.items())
 
 
 def test_withheld_labels_are_the_share_that_was_asked_for():
@@ -573,7 +573,7 @@ def doubt(found: dict, data: Mixture) -> float:
 
 
 def test_guidance_takes_doubt_away(tmp_path):
-    """With exact scores overlapping classes are separated better for a larger w."""
+    """With exact scores, overlapping classes are separated better for larger w."""
     keys = ("data=mixture", "data.stds=[1.5,1.5,1.5]", *SMALL, "model=oracle", "data.condition=labels", "sampler=ode")
     doubts = []
     for w in (0, 1, 3):
@@ -596,9 +596,9 @@ def test_labels_are_learnt_and_judged(tmp_path):
     metrics, found = job(tmp_path, *keys)
     assert metrics["label_accuracy"] > 0.95 and metrics["label_accuracy_real"] > 0.98
     assert found["samples"]["y"].shape == (300,) and set(found["samples"]["y"]) == {0, 1, 2}
-    alone, _ = job(tmp_path, *keys, "condition=1")
-    assert alone["label_accuracy"] > 0.93 and "label_accuracy_1" not in alone
-    assert alone["sliced_wasserstein"] < 0.25  # to the data of that label
+    single, _ = job(tmp_path, *keys, "condition=1")
+    assert single["label_accuracy"] > 0.93 and "label_accuracy_1" not in single
+    assert single["sliced_wasserstein"] < 0.25  # to the data of that label
     assert len(list((tmp_path / "store").glob("*-*"))) == 1  # trained once
     guided, _ = job(tmp_path, *keys, "guidance=3")
     assert guided["nfe"] > 1.5 * metrics["nfe"]
@@ -696,13 +696,13 @@ def test_guidance_by_a_classifier_reads_under_another_sde():
         (("data=mixture", "data.condition=labels", "training/loss=explicit"), "training/loss=explicit compares"),
         (("data=moons", "data.condition=labels", "task=overfitting"), "takes none of p"),
         (("data=moons", "data.condition=labels", "task=elbo"), "takes none of p"),
-        (("data=moons", "task=train_classifier", "condition=1"), "a classifier is trained on all; leave condition out"),
+        (("data=moons", "task=train_classifier", "condition=1"), "names one label, and a classifier is trained on all"),
         (("data=moons", "data.condition=labels", "model.condition=0"), "model.condition=0 is not the length of y, 3"),
         (("data=moons", "data.condition=[0]", "condition={0:[1,2]}"), "must give each name one number"),
         (("data=moons", "data.condition=labels", "training.drop=1"), r"training.drop=1.0 must lie in \[0, 1\)"),
     ],
 )
-def test_mistakes_are_told_before_anything_is_trained(tmp_path, words, message):
+def test_mistakes_are_refused_before_anything_is_trained(tmp_path, words, message):
     with pytest.raises(ValueError, match=message):
         job(tmp_path, *words, "data.count=300", "data.test_count=100")
     assert not (tmp_path / "store").exists() or not any((tmp_path / "store").glob("*/step-*"))

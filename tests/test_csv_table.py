@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import scoresde.data.csv_table
+from scoresde.conf.schema import build
 from scoresde.data import Arrays, read_points
 from scoresde.data.files import numbers_of, open_file
 from scoresde.data.header import is_header
@@ -35,9 +36,14 @@ def lines(rows, form="%.5f", mark=","):
     return "".join(mark.join(form % cell for cell in row) + "\n" for row in rows)
 
 
+def built(path, **keys):
+    """The data of a configuration, whose errors name its keys in full."""
+    return build({"_target_": "data.Arrays", "path": path} | keys, "data")
+
+
 def taken(path, header="auto", missing=False, **keys):
     """The numbers, the names and the notes of a file."""
-    source = open_file(path, "data.path", header, gaps=missing, **keys)
+    source = open_file(path, "data.path", header, gaps=missing, header_key="data.header", **keys)
     found = numbers_of(source, None, missing=missing, choice="data.key")
     return found.values, found.names, "; ".join(found.notes)
 
@@ -145,7 +151,7 @@ def test_a_row_with_another_number_of_cells_is_named(row, says, key, after, tabl
     if '"' in row:
         says = "cannot be split into cells|holds a delimiter|line 3. has"
     with pytest.raises(ValueError, match=rf"data\.path=.*a\.csv: .*({says})"):
-        Arrays(table(text), key=key)
+        built(table(text), key=key)
 
 
 @pytest.mark.parametrize("size", [3, 2**17])  # a chunk of its own, or one with other rows
@@ -352,7 +358,7 @@ def test_words_beside_numbers(quoted, table):
         assert len(Arrays(headless, key="1,2").train) + len(Arrays(headless, key="1,2").test) == 301
     ask = text("name,2019,2020", lambda i: f"{'x' * (i % 7)} {'-y.' * (i % 5)} {i}")
     with pytest.raises(ValueError, match=r"may hold the columns' names or an example: type data\.header=true"):
-        Arrays(ask, key="1,2")
+        built(ask, key="1,2")
     assert len(Arrays(ask, key="1,2", header=False).train) == 271
     assert len(Arrays(ask, key="2019,2020", header=True).train) == 270
     with pytest.raises(ValueError, match=r"points=.*give the columns names that are words"):
@@ -368,7 +374,7 @@ def test_the_key_decides(table):
         Arrays(table("a,b\n1,2\n3,4\n"), header=False)
     np.save(path.replace(".csv", ".npy"), FLOATS)
     with pytest.raises(ValueError, match=r"data\.header=true is for \.csv files.*type data\.header=auto"):
-        Arrays(path.replace(".csv", ".npy"), header=True)
+        built(path.replace(".csv", ".npy"), header=True)
 
 
 def test_points_below_the_datas_own_names_of_numbers(table):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from scoresde.conf.schema import build
 from scoresde.data import Arrays, read_points
 
 RNG = np.random.default_rng(0)
@@ -42,7 +43,7 @@ def rows(data):
 
 def fails(message, path, kind=ValueError, **arguments):
     with pytest.raises(kind, match=message) as caught:
-        Arrays(path=path, **arguments)
+        build({"_target_": "data.Arrays", "path": path} | arguments, "data")
     assert "\n" not in str(caught.value)
 
 

@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 import torch
 
+from scoresde.conf.schema import build
 from scoresde.data import Images
-from scoresde.data.picture import Opened, resized
+from scoresde.data.picture_file import Opened
+from scoresde.data.picture_size import resized
 
 Image = pytest.importorskip("PIL.Image")
 arrow = pytest.importorskip("pyarrow")
@@ -243,7 +245,7 @@ def test_held_out_is_what_lies_there(tmp_path):
 
 def fails(message, path, **keys):
     with pytest.raises(ValueError, match=message) as caught:
-        Images(path, **keys)
+        build({"_target_": "data.Images", "path": path} | keys, "data")
     assert "\n" not in str(caught.value)
 
 
@@ -490,8 +492,8 @@ def test_pages_are_pictures_of_their_class(tmp_path):
     assert contents(both) == contents(PICTURES[:9])
     for image, label in zip(both, torch.cat((data.train_labels, data.test_labels))):
         assert int(label) == int((PICTURES[:9] == image).reshape(9, -1).all(1).argmax() >= 4)
-    alone = Images(str(tmp_path / "a" / "x.tiff"))  # a file, and not a folder
-    assert contents(torch.cat((alone.train, alone.test))) == contents(PICTURES[:4])
+    only = Images(str(tmp_path / "a" / "x.tiff"))  # a file, and not a folder
+    assert contents(torch.cat((only.train, only.test))) == contents(PICTURES[:4])
 
 
 def test_copies_among_pages(tmp_path):
@@ -750,7 +752,7 @@ def claims(kind, width, height):
 
 @pytest.mark.parametrize("kind", ["BMP", "GIF", "PNG", "JPEG", "TIFF"])
 def test_a_small_file_that_claims_to_be_large(tmp_path, kind):
-    """What is claimed is refused before memory is taken for it; of a smaller claim the decoder finds the end."""
+    """An implausible size is refused before memory is taken for it; the decoder refuses smaller false sizes."""
     write(tmp_path, "a.png", encoded(COLOUR[0]))
     name = f"z.{kind.lower()}"
     write(tmp_path, name, claims(kind, 65000, 65000))

@@ -11,6 +11,7 @@ import torch
 import scoresde.data.images
 from scoresde.conf.assemble import build_data, settle
 from scoresde.conf.identity import identity_of
+from scoresde.conf.schema import build
 from scoresde.data import Images
 from scoresde.data.hub import reachable
 from scoresde.data.order import order
@@ -64,7 +65,7 @@ def channels_first(images):
 
 def fails(message, path, kind=ValueError, **arguments):
     with pytest.raises(kind, match=message) as caught:
-        Images(path=path, **arguments)
+        build({"_target_": "data.Images", "path": path} | arguments, "data")
     assert "\n" not in str(caught.value)
 
 
@@ -100,9 +101,9 @@ def test_parquet_files_of_the_hubs_layout(tmp_path):
     np.testing.assert_array_equal(data.train.numpy(), channels_first(COLOUR[:9])[order(9)])
     np.testing.assert_array_equal(data.test.numpy(), channels_first(COLOUR[9:])[order(3)])
     assert data.train_labels.tolist() == order(9).tolist() and data.test_labels.tolist() == (9 + order(3)).tolist()
-    alone = Images(str(tmp_path / "data" / "test-00000-of-00001.parquet"))
-    assert len(alone.train) == 2 and len(alone.test) == 1
-    for image, label in zip(alone.train, alone.train_labels, strict=True):
+    only = Images(str(tmp_path / "data" / "test-00000-of-00001.parquet"))
+    assert len(only.train) == 2 and len(only.test) == 1
+    for image, label in zip(only.train, only.train_labels, strict=True):
         np.testing.assert_array_equal(image.numpy(), channels_first(COLOUR)[label])
 
 
@@ -119,8 +120,8 @@ def test_splits_that_are_subfolders(tmp_path):
     data = Images(str(tmp_path))
     assert contents(data.train) == contents(GREY[:6]) and contents(data.test) == contents(GREY[6:9])
     assert contents(Images(str(tmp_path), test_split="validation").test) == contents(GREY[9:])
-    alone = Images(str(tmp_path), split="test")  # not held out from itself
-    assert contents(torch.cat((alone.train, alone.test))) == contents(GREY[6:9])
+    only = Images(str(tmp_path), split="test")  # not held out from itself
+    assert contents(torch.cat((only.train, only.test))) == contents(GREY[6:9])
 
 
 def test_channels_asked_for(tmp_path):
@@ -176,7 +177,7 @@ def test_a_crop_is_cut_out_before_the_size(tmp_path):
 
 
 def test_labels_of_another_column(tmp_path):
-    """Truths and words, as attributes are kept; the column called label is left alone then."""
+    """Booleans and words can be labels; the column called label is then ignored."""
     table = {
         "img": [png(image) for image in GREY],
         "label": list(range(12)),
@@ -269,7 +270,7 @@ def test_a_name_that_cannot_be_had_says_what_to_type(monkeypatch, name):
 
 
 def test_what_decides_a_network_of_images(tmp_path):
-    """Mirroring and cropping do; where pixels are kept, and labels that the network is not told, do not."""
+    """Mirroring and cropping do; where pixels are kept, and labels that the network is not conditioned on, do not."""
     copy_of(tmp_path, "celeba")
 
     def named(*words):
@@ -280,8 +281,8 @@ def test_what_decides_a_network_of_images(tmp_path):
     plain = named("data.flip=false", "data.crop=null")
     assert plain == named("data.flip=false", "data.crop=null", "data.cache=null", "data.labels=Smiling")
     others = [named("data.crop=null"), named("data.flip=false"), named("data.flip=false", "data.crop=100")]
-    told = [named("data.condition=labels", f"data.labels={word}") for word in ("Smiling", "Bald", "Smiling")]
-    assert len({plain, *others, *told}) == 6 and told[0] == told[2]
+    conditional = [named("data.condition=labels", f"data.labels={word}") for word in ("Smiling", "Bald", "Smiling")]
+    assert len({plain, *others, *conditional}) == 6 and conditional[0] == conditional[2]
 
 
 # ---- decoded pixels, kept ---------------------------------------------------------------------------------------

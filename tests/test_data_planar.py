@@ -208,5 +208,5 @@ def test_eight_gaussians_components_are_its_density():
 @pytest.mark.parametrize("shape", [Moons, SwissRoll, EightGaussians, TwoSpirals, Rings])
 @pytest.mark.parametrize("noise", [0.0, -1.0, math.nan])
 def test_a_curve_without_noise_is_refused(shape, noise):
-    with pytest.raises(ValueError, match=r"data\.noise=.* must be at least 0\.001: type data\.noise="):
+    with pytest.raises(ValueError, match=r"`noise`=.* must be at least 0\.001: type `noise`="):
         shape(count=1, test_count=1, noise=noise)

@@ -86,5 +86,5 @@ def test_digits_are_split_once_with_their_labels(digits):
 
 @pytest.mark.parametrize("count", [0, 1797])
 def test_digits_refuse_a_split_without_two_parts(count):
-    with pytest.raises(ValueError, match=rf"data\.test_count={count} must be .*type data\.test_count=297"):
+    with pytest.raises(ValueError, match=rf"`test_count`={count} must be .*type `test_count`=297"):
         Digits(test_count=count)

@@ -420,7 +420,7 @@ def test_every_key_that_a_message_names_for_a_table_works(tmp_path, caplog, kind
 
 
 def in_the_file(message: str, x: np.ndarray) -> np.ndarray:
-    """What a message says to do with the rows of a file, done."""
+    """Does to the rows of a file what the message says."""
     if found := re.search(r"numpy.round\(\(x - low\) / step\) with low = (.*) and step = (.*), and type", message):
         low, step = (eval(word, {"x": x}) for word in found.groups())
         return np.round((x - np.asarray(low)) / np.asarray(step))

@@ -478,8 +478,8 @@ def test_classifier_curve(tmp_path):
 def test_rows_of_bits(rows, tmp_path):
     bits = (normal(rows, 7) > 0).astype(float)
     wrong = np.arange(rows) % 2 == 0
-    for told in (None, wrong):
-        path = figures.chain.bit_rows(bits, bits[::-1], [bits[:3]] * 4, [40, 20, 1, 0], tmp_path / "a.png", told)
+    for marked in (None, wrong):
+        path = figures.chain.bit_rows(bits, bits[::-1], [bits[:3]] * 4, [40, 20, 1, 0], tmp_path / "a.png", marked)
         look(path, tmp_path / "a.png")
 
 

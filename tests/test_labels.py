@@ -8,11 +8,17 @@ import numpy as np
 import pytest
 import torch
 
+from scoresde.conf.schema import build
 from scoresde.data import Arrays, Condition, Conditional
 from scoresde.tasks.parts.conditions import as_written
 
 COUNT = 40
 X = np.random.default_rng(0).normal(size=(COUNT, 3))
+
+
+def built(path, **keys):
+    """The data of a configuration, whose errors name its keys in full."""
+    return build({"_target_": "data.Arrays", "path": path} | keys, "data")
 
 
 def npz(folder, y):
@@ -109,12 +115,12 @@ def test_every_row_has_its_label_and_every_class_can_be_asked_for(case, tmp_path
     assert names == [wanted[i % len(wanted)] for i in range(COUNT)]
     classes = list(dict.fromkeys(wanted))
     assert f"labels from y: {len(classes)} classes" in data.describe()
-    told = Conditional(data, "labels").condition
+    condition = Conditional(data, "labels").condition
     for name in classes:
-        assert told.name_of(told.asking(name).alone[0]) == name
+        assert condition.name_of(condition.asking(name).single[0]) == name
         if name in ("1e+30", "1e30", "2e+30", "2e30"):  # as a command line reads it
-            assert told.name_of(told.asking(float(name)).alone[0]) == name
-    held = as_written(told, told.train)["y"]
+            assert condition.name_of(condition.asking(float(name)).single[0]) == name
+    held = as_written(condition, condition.train)["y"]
     assert [str(v) for v in held.tolist()] == [names[i] for i in data._rows[0].tolist()]
     assert held.dtype.kind == "i" or set(map(str, held.tolist())) == set(classes)
 
@@ -125,7 +131,7 @@ def test_every_row_has_its_label_and_every_class_can_be_asked_for(case, tmp_path
 )
 def test_a_file_asks_for_odd_labels(case, suffix, tmp_path):
     kind, y, wanted = CASES[case]
-    told = Conditional(Arrays(WRITERS[kind](tmp_path, y), labels="y"), "labels")
+    conditional = Conditional(Arrays(WRITERS[kind](tmp_path, y), labels="y"), "labels")
     asked, path = y[:5], tmp_path / f"asked.{suffix}"
     if suffix == "npy":
         np.save(path, asked)
@@ -136,12 +142,14 @@ def test_a_file_asks_for_odd_labels(case, suffix, tmp_path):
         path.write_text("\n".join(["y", *words]), encoding="utf-8")
         headless = tmp_path / "headless.csv"
         headless.write_text("\n".join(words), encoding="utf-8")
-        assert torch.equal(told.condition.asking(str(headless)).asked, told.condition.asking(str(path)).asked)
+        assert torch.equal(
+            conditional.condition.asking(str(headless)).asked, conditional.condition.asking(str(path)).asked
+        )
     else:
         parquet = pytest.importorskip("pyarrow.parquet")
         kind = pytest.importorskip("pyarrow").uint64() if asked.dtype == np.uint64 else None
         parquet.write_table(pytest.importorskip("pyarrow").table({"y": arrow(asked.tolist(), type=kind)}), path)
-    found = told.condition.asking(str(path))
+    found = conditional.condition.asking(str(path))
     assert [found.names[k] for k in found.asked.tolist()] == [wanted[i % len(wanted)] for i in range(5)]
 
 
@@ -176,23 +184,23 @@ def test_a_file_asks_for_odd_labels(case, suffix, tmp_path):
 def test_what_is_no_label_names_the_key_and_the_file(kind, y, says, tmp_path):
     path = WRITERS[kind](tmp_path, y)
     with pytest.raises(ValueError, match=says) as caught:
-        Arrays(path, labels="y")
+        built(path, labels="y")
     assert str(caught.value).startswith("data.labels=y") and path in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_a_command_lines_numbers_find_their_labels(tmp_path):
-    told = Conditional(Arrays(csv(tmp_path, cycle(1, 2)), labels="y"), "labels").condition
-    assert told.name_of(told.asking(1.0).alone[0]) == "1"
-    told = Conditional(Arrays(csv(tmp_path, cycle("1_11", "3")), labels="y"), "labels")
+    condition = Conditional(Arrays(csv(tmp_path, cycle(1, 2)), labels="y"), "labels").condition
+    assert condition.name_of(condition.asking(1.0).single[0]) == "1"
+    conditional = Conditional(Arrays(csv(tmp_path, cycle("1_11", "3")), labels="y"), "labels")
     with pytest.raises(ValueError, match=r"111 is no label.*type one of 1_11, 3.*condition=\"'1_11'\""):
-        told.asking(111)
+        conditional.asking(111)
 
 
 @pytest.mark.parametrize(
     "value", [math.nan, math.inf, -math.inf, pytest.param(10**400, id="10^400"), None, [], [math.nan], [[1]], {"y": 1}]
 )
-def test_what_is_no_condition_is_told_so(value, tmp_path):
+def test_what_is_no_condition_is_refused(value, tmp_path):
     """A command line reads nan, inf and 1e400 as numbers."""
     data = Arrays(csv(tmp_path, cycle(1, 2)))
     labelled = Arrays(csv(tmp_path, cycle(1, 2)), labels="y")
@@ -213,19 +221,19 @@ def test_floats_of_every_size_are_whole_numbers(kind, tmp_path):
 
 def test_names_that_are_one_number_are_written_as_words():
     none = torch.empty(0)
-    told = Condition(torch.arange(2), torch.arange(2), ("1", "1.0"), True, none, none)
-    assert as_written(told, torch.tensor([0, 1, 1]))["y"].tolist() == ["1", "1.0", "1.0"]
+    condition = Condition(torch.arange(2), torch.arange(2), ("1", "1.0"), True, none, none)
+    assert as_written(condition, torch.tensor([0, 1, 1]))["y"].tolist() == ["1", "1.0", "1.0"]
 
 
 def test_labels_of_a_file_of_conditions_must_be_there(tmp_path):
-    told = Conditional(Arrays(csv(tmp_path, cycle("a", "b")), labels="y"), "labels")
+    conditional = Conditional(Arrays(csv(tmp_path, cycle("a", "b")), labels="y"), "labels")
     for name, content, says in (
         ("gap.csv", 'y\na\n""\nb\n', "row 1 holds no label"),
         ("wide.csv", "k,m\na,b\n", "has the columns 0, 1: call one of them y"),
     ):
         (tmp_path / name).write_text(content)
         with pytest.raises(ValueError, match=rf"condition=.*{name}.*{says}"):
-            told.condition.asking(str(tmp_path / name))
+            conditional.condition.asking(str(tmp_path / name))
     np.save(tmp_path / "two.npy", np.array([["a", "b"]]))
     with pytest.raises(ValueError, match=r"labels of shape \(1, 2\): save one a row"):
-        told.condition.asking(str(tmp_path / "two.npy"))
+        conditional.condition.asking(str(tmp_path / "two.npy"))

@@ -48,7 +48,7 @@ def test_gaussians_that_do_not_commute_agree_with_scipy():
 
 
 def test_singular_covariances_are_exact():
-    """Of rank one along a and b: |a|^2 + |b|^2 - 2 |a . b|; a feature that is always 0 counts nothing."""
+    """For covariances of rank one along a and b: |a|^2 + |b|^2 - 2 |a . b|; a feature that is always 0 adds nothing."""
     a, b = torch.randn(2, 40, dtype=DOUBLE)
     none = torch.zeros(40, dtype=DOUBLE)
     expected = float(a @ a + b @ b - 2 * (a @ b).abs())
@@ -73,7 +73,7 @@ def test_a_shifted_and_stretched_sample_is_at_the_closed_form(shape, dtype):
 
 
 def test_few_samples_are_further_apart_by_the_known_bias():
-    """Of n points each from N(0, s^2) in one dimension: E d^2 = 2 s^2/n for the means, and s^2/n for the stds."""
+    """For n points each from N(0, s^2) in one dimension: E d^2 = 2 s^2/n for the means, and s^2/n for the stds."""
     n = 50
     found = [frechet_distance(torch.randn(n, 1), torch.randn(n, 1)) for _ in range(3000)]
     assert torch.tensor(found).mean() == pytest.approx(3 / n, rel=0.08)

@@ -100,8 +100,8 @@ def test_statistics_are_those_of_all_examples(sorted_data):
 
 def test_what_a_task_works_on_is_a_random_part(sorted_data):
     assert abs(noisy(points_of(sorted_data, None, 200)) - 0.5) < 4 * math.sqrt(0.25 / 200)
-    told = Conditional(sorted_data, "labels")
-    r, y = points_of(told, None, 200), conditions_of(told, None, 200)
+    conditional = Conditional(sorted_data, "labels")
+    r, y = points_of(conditional, None, 200), conditions_of(conditional, None, 200)
     assert torch.equal(r.flatten(1).amax(1) > 3, y == 1)
 
 

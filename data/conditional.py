@@ -1,0 +1,142 @@
+"""The conditional p(x | y) of a data set, as a data set."""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scoresde.data.base import Data
+from scoresde.data.condition import LABELS, Condition, classes_of, units_of
+
+
+class Conditional(Data):
+    """p(x | y) of a data set: its examples x, each with its y.
+
+    Arguments:
+        joint: the data set.
+        key: ``labels``, the classes of its examples; or names or numbers of columns, which are then left out of x.
+
+    Attributes:
+        joint: as given.
+        condition: the y of every example.
+        columns: the joint's columns that are y; None for labels, empty for numbers that are no columns of the joint.
+        kept: the joint's columns that are x; None where they are all.
+        names: of x's columns, where they have names.
+        values: for labels, the joint's label of each class.
+    """
+
+    def __init__(self, joint: Data, key: str | int | list[str | int]):
+        self.joint, self.columns = joint, None
+        self.class_names, self.notes = joint.class_names, joint.notes
+        self.held_out_keys, self.conditional_keys, self.flip = joint.held_out_keys, joint.conditional_keys, joint.flip
+        self.names = joint.labels()
+        same = {"train_labels": joint.train_labels, "test_labels": joint.test_labels, "shuffle": False}
+        if key == LABELS:
+            super().__init__(joint.train, joint.test, joint.shift, joint.scale, joint.levels, **same)
+            self.condition, self.values = classes_of(joint), torch.cat([joint.train_labels, joint.test_labels]).unique()
+            return
+        keys = key if isinstance(key, list) else [key]
+        if not keys:
+            raise ValueError("data.condition=[] names no columns; type data.condition=[NAME], or leave it out")
+        train, test, names, self.columns = joint.condition_values(keys)
+        if joint.notes:
+            self.notes = (*joint.notes, f"y is {', '.join(names)}")
+        kept = [j for j in range(joint.dim) if j not in self.columns] if self.columns else None
+        if kept is not None and not kept:
+            raise ValueError(f"data.condition={keys} names every column: nothing is left to learn; name fewer")
+        at = slice(None) if kept is None else kept
+        shift, scale = (v if kept is None else v.expand(joint.shape)[at] for v in (joint.shift, joint.scale))
+        super().__init__(joint.train[:, at], joint.test[:, at], shift, scale, joint.levels, **same)
+        if kept is not None and self.names:
+            self.names = [self.names[j] for j in kept]
+        units = units_of(joint, self.columns, train, names)
+        self.kept, self.condition = kept, Condition(train, test, tuple(names), False, *units)
+
+    def asking(self, value: Any) -> "Conditional":
+        """Returns the same data with ``condition=value``; for classes, only the examples of these classes."""
+        twin = object.__new__(Conditional)
+        twin.__dict__ = dict(self.__dict__)
+        found = self.condition.asking(value)
+        if found.classes:
+            parts = {}
+            for part in ("train", "test"):
+                rows = torch.isin(getattr(found, part), found.asked)
+                setattr(twin, part, getattr(self, part)[rows])
+                setattr(twin, f"{part}_labels", getattr(self, f"{part}_labels")[rows])
+                parts[part] = getattr(found, part)[rows]
+            found = replace(found, **parts)
+            for part, name in (("train", "training"), ("test", "held-out")):
+                if not len(getattr(twin, part)):
+                    raise ValueError(
+                        f"condition={value}: no {name} example has this label, so nothing can be learnt or measured; "
+                        f"choose another, or another data.seed"
+                    )
+        twin.condition = found
+        return twin
+
+    def without(self, columns: list[int]) -> str | None:
+        """Returns what to type so that these columns of x are not learnt; None where no key says so."""
+        if not self.columns:
+            return self.joint.without(columns)
+        # the condition may stand beside what data.key= names, but not among it
+        return self.joint.without([*self.columns, *(self.kept[j] for j in columns)])
+
+    def given(self, columns: list[int]) -> str | None:
+        """Returns what to type so that these columns of x join the condition; None where no key says so."""
+        if not self.columns or len(columns) == self.dim:
+            return None
+        return self.joint.given([*self.columns, *(self.kept[j] for j in columns)])
+
+    def true_log_prob(self, r: Tensor, y: Tensor | None = None) -> Tensor | None:
+        """Returns the exact log p(r | y) in nats and data units, (B, *) and y (B,) or (B, C) to (B,); None where it is
+        unknown. By default y is the one that ``condition=`` names.
+        """
+        if y is None:
+            if (y := self.single) is None:
+                return None
+            y = y.expand(len(r), *y.shape[1:])
+        if self.condition.classes:
+            return self.joint.class_log_prob(r, self.values[y.cpu()])
+        if not self.columns:
+            return None
+        below = self.joint.marginal_log_prob(y.to("cpu", torch.float64), self.columns)
+        if below is None:
+            return None
+        whole = torch.empty(len(r), self.joint.dim, dtype=torch.float64)
+        whole[:, self.kept], whole[:, self.columns] = r.to("cpu", torch.float64), y.to("cpu", torch.float64)
+        return self.joint.true_log_prob(whole) - below
+
+    @property
+    def single(self) -> Tensor | None:
+        """The one y that ``condition=`` names, (1,) or (1, C); None where it names several or none."""
+        return self.condition.single
+
+    def components(self) -> tuple[Tensor, Tensor, Tensor] | None:
+        """Returns the components of p(x | y) where ``condition=`` names one y; else those of p(x)."""
+        found = self.joint.components()
+        if found is None or not self.condition.classes and not self.columns:
+            return None
+        weights, means, stds = found
+        means = means if self.condition.classes else means[:, self.kept]
+        if self.single is not None:
+            weights = (weights.log() + self.evidence(self.condition.encode(self.single))[0]).softmax(0)
+            found = weights > 0
+            weights, means, stds = weights[found], means[found], stds[found]
+        return weights, means, stds
+
+    def evidence(self, y: Tensor) -> Tensor:
+        """Returns log p(y | k) of the components k up to a constant, (B, K), for y (B, width) as a network takes it."""
+        if self.condition.classes:
+            whole = y.new_zeros(len(y), len(self.joint.components()[0]))
+            whole[:, self.values.to(y.device)] = y[:, :-1]
+            return whole.log()
+        _, means, stds = (each.to(y) for each in self.joint.components())
+        square = (y[:, None, :-1] - means[:, self.columns]).square().sum(-1)
+        return -square / (2 * stds.square()) - len(self.columns) * stds.log()
+
+    def labels(self) -> list[str] | None:
+        return self.names
+
+    def fingerprint(self) -> str | None:
+        return self.joint.fingerprint()

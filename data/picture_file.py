@@ -1,0 +1,74 @@
+"""The file of one or several pictures: its pages, decoded and turned upright."""
+
+from collections import Counter
+from io import BytesIO
+from typing import Any
+
+from scoresde.data.pillow import naming, pillow
+
+REDUCED, MASK = 1, 4  # bits of a TIFF page's NewSubfileType: copies of another page
+TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the first bytes of a TIFF file
+
+
+class Opened:
+    """The pages of one file's bytes, as PIL images that are not yet decoded.
+
+    Arguments:
+        name: the file, for messages.
+        content: its bytes, or a buffer of them.
+    """
+
+    def __init__(self, name: str, content: Any):
+        self.name, self.content = name, content
+        self._images: dict[bool, Any] = {}
+
+    def page(self, number: int, again: bool = False) -> Any:
+        """Returns a page by its number from 0; ``again`` gives a second image of it, which is decoded separately."""
+        if len(self.content) == 0:
+            raise ValueError(f"{self.name} is empty (0 bytes): save it anew or leave it out")
+        with naming(self.name):
+            image = self._images.get(again)
+            if image is None:
+                image = self._images[again] = pillow()[0].open(BytesIO(self.content))
+            if image.tell() != number:
+                image.seek(number)
+        return image
+
+    def pages(self) -> tuple[list[int], int]:
+        """Returns which pages of a TIFF are pictures, and how many are copies of others (reduced, masks).
+
+        Raises:
+            ValueError: where the pages have several sizes, such as a pyramid or a picture and its thumbnail.
+        """
+        image = self.page(0)
+        with naming(self.name):
+            count = image.n_frames
+        if count == 1:
+            return [0], 0
+        found, sizes = [], []
+        for number in range(count):
+            image = self.page(number)
+            if not image.tag_v2.get(254, 0) & (REDUCED | MASK):
+                found.append(number)
+                sizes.append(image.size)
+        if not found:
+            raise ValueError(f"{self.name}: each of its {count} pages is marked as a copy of another: save it anew")
+        for number, size in zip(found, sizes):
+            if size != sizes[0]:
+                raise ValueError(
+                    f"{self.name}: page {number + 1} is {size[0]} x {size[1]} pixels and page {found[0] + 1} is "
+                    f"{sizes[0][0]} x {sizes[0][1]} (a thumbnail, a pyramid?): save each picture as a file of its own"
+                )
+        return found, count - len(found)
+
+
+def upright(image: Any, done: Counter) -> Any:
+    """Decodes a picture, turns it as its EXIF says and counts the turn."""
+    turned = image.format == "TIFF" and image.tag_v2.get(274, 1) != 1  # PIL turns these as it loads them
+    image.load()
+    bare = image.format == "PNG" and not image.info  # looking for what is not there takes time
+    if not bare and image.getexif().get(274, 1) != 1:
+        image, turned = pillow()[1].exif_transpose(image), True
+    if turned:
+        done["turned upright as their EXIF says"] += 1
+    return image
