@@ -16,7 +16,7 @@ r is the signal-to-noise ratio ``snr`` (arXiv 2011.13456, algorithms 4 and 5, wh
 code). The kernel's rule is what the published one tends to, since the score's norm is about :math:`|z|/\sigma`,
 with no dependence on batch mates. A step that depends on x and z is no longer Langevin dynamics; in many dimensions
 the norms hardly vary and nobody notices, in two dimensions ``sample_norms`` sends samples far out, wherever a score
-happens to be small (see docs/architecture.md).
+happens to be small (see docs/decisions.md).
 """
 
 from dataclasses import dataclass
