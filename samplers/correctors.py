@@ -16,7 +16,7 @@ r is the signal-to-noise ratio ``snr`` (arXiv 2011.13456, algorithms 4 and 5, wh
 code). The published rule tends to that of ``kernel``, since the score's norm is about :math:`|z|/\sigma`; the latter
 does not depend on batch mates. A step that depends on x and z is no longer Langevin dynamics. In many dimensions the
 norms hardly vary and the difference is small; in two dimensions ``sample_norms`` sends samples far out, wherever a
-score happens to be small (see docs/architecture.md).
+score happens to be small (see docs/decisions.md).
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The laws of docs/architecture.md that a program can check: who imports whom, and that a class and a yaml are all that
+"""The laws of docs/design.md that a program can check: who imports whom, and that a class and a yaml are all that
 a new part needs.
 """
 

@@ -1,7 +1,11 @@
-"""What the README says is so: its Python runs, its files and names exist, its commands compose."""
+"""The README and the pages of docs/: their Python runs, files and names exist, commands compose, examples work."""
 
+import json
+import os
 import re
 import shlex
+import subprocess
+import sys
 
 import pytest
 
@@ -13,18 +17,110 @@ from scoresde.training import Store
 from .conftest import ROOT, compose
 
 README = (ROOT / "README.md").read_text()
-PYTHON = re.findall(r"```python\n(.*?)```", README, flags=re.S)
+COMMANDS = (ROOT / "docs" / "commands.md").read_text()
+PAPERS = (ROOT / "docs" / "papers.md").read_text()
+PAGES = ["README.md", "CHANGELOG.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
 
 
-def test_the_python_by_hand_runs_and_samples_moons():
-    room = {}
-    exec(PYTHON[0].replace("steps=1000", "steps=300"), room)
-    samples, data = room["samples"], room["data"]
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.S)
+
+
+# --- the README -------------------------------------------------------------------------------------------------------
+
+
+def test_the_readme_is_short():
+    assert len(README.split()) <= 900
+
+
+def test_there_are_two_blocks_to_paste():
+    """CI runs them as they are: see .ci/run."""
+    first, second = blocks(README, "bash")
+    assert "python run.py sde=ve sampler=pc" in first and "pytest" in second
+
+
+def test_its_python_samples_moons():
+    (code,) = blocks(README, "python")
+    assert len([line for line in code.splitlines() if line]) == 10
+    names = {}
+    exec(code.replace("steps=1000", "steps=300"), names)
+    samples, data = names["samples"], names["data"]
     assert samples.shape == (1000, 2)
     assert (samples.mean(0) - data.shift).abs().max() < 0.4 and abs(float(samples.std() / data.test.std()) - 1) < 0.25
 
 
-def test_load_is_as_it_says(tmp_path):
+# --- links ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_relative_links_exist(page):
+    text = (ROOT / page).read_text()
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if not re.match(r"[a-z]+:", target):
+            path = (ROOT / page).parent / target.split("#")[0]
+            assert path.exists(), f"{page} links to {target}"
+
+
+def test_the_readme_leads_to_every_page():
+    missing = [page for page in PAGES if page != "README.md" and f"]({page})" not in README]
+    assert not missing
+
+
+@pytest.mark.parametrize("page", ["docs/design.md", "docs/decisions.md", "docs/commands.md"])
+def test_files_that_a_page_names_exist(page):
+    text = (ROOT / page).read_text()
+    names = set(re.findall(r"(?<![\w.])[\w/]+\.(?:py|yaml)\b", text)) - set(FILES) - {"models.py", "description.yaml"}
+    names -= {"conf/mine.yaml", "app.py"}  # a user's own
+    files = {f"/{path.relative_to(ROOT)}" for path in ROOT.rglob("*") if path.suffix in (".py", ".yaml")}
+    assert not [name for name in sorted(names) if not any(file.endswith(f"/{name}") for file in files)]
+
+
+# --- commands ---------------------------------------------------------------------------------------------------------
+
+ADDED = {name: group for group, name in re.findall(r"^`conf/([\w/]+)/(\w+)\.yaml`:$", COMMANDS, flags=re.M)}
+"""The choices that examples of docs/commands.md add, and their groups."""
+
+LINES = sorted({line for text in (README, COMMANDS) for line in re.findall(
+    r"^(?:    )?(?:python run\.py|scoresde) (.*?)(?:  .*|   .*)?$", text, flags=re.M
+)} | set(re.findall(r"`(?:python run\.py|scoresde) (.*?)`", README + COMMANDS)))  # fmt: skip
+
+
+def is_added(word: str) -> bool:
+    group, _, name = word.partition("=")
+    return ADDED.get(name) == group
+
+
+def composable(line: str) -> list[str]:
+    """The words that choose and set; of a sweep, the first value of each list."""
+    words = [word for word in shlex.split(line) if word not in ("-m", "--cfg", "job")]
+    return [word.split(",")[0] if word.startswith(("sde=", "sampler=")) else word for word in words]
+
+
+def test_commands_are_found():
+    assert len(LINES) > 60 and len(ADDED) == 5
+
+
+def uses_examples(line: str) -> bool:
+    """Whether a command takes a part that an example adds: those are run below, with the files that they need."""
+    return any(map(is_added, composable(line)))
+
+
+@pytest.mark.parametrize("line", [line for line in LINES if line != "--help" and not uses_examples(line)])
+def test_the_commands_compose(line):
+    assert compose(*composable(line))["task"]["_target_"].startswith("tasks.")
+
+
+def test_the_named_folder_is_that_of_the_first_command():
+    cfg = compose()
+    data = schema.build({key: value for key, value in cfg["data"].items() if key != "condition"}, "data")
+    identity = identity_of(settle(cfg, data, "cpu"), data)
+    assert f"task.other={Store('checkpoints').folder(identity, 'digits-ve-unet_small')}" in COMMANDS
+
+
+# --- docs/commands.md in Python ---------------------------------------------------------------------------------------
+
+
+def test_load_and_given_are_as_they_say(tmp_path, monkeypatch):
     from scoresde.cli import run
 
     choices = {"task": "train", "data": "moons", "sde": "vp", "sampler": "em", "model": "mlp"}
@@ -37,39 +133,108 @@ def test_load_is_as_it_says(tmp_path):
     )
     (folder,) = (tmp_path / "store").iterdir()
     assert re.fullmatch("moons-vp-mlp-[0-9a-f]{10}", folder.name)
-    room = {}
-    exec(PYTHON[1].replace("checkpoints/moons-vp-mlp-0123456789", str(folder)), room)
-    assert room["found"].log_prob.shape == (100,) and room["found"].z.shape == (100, 2) and room["found"].nfe > 10
+    loading, calling = blocks(COMMANDS, "python")[:2]
+    names = {}
+    exec(loading.replace("checkpoints/moons-vp-mlp-0123456789", str(folder)), names)
+    assert names["found"].log_prob.shape == (100,) and names["found"].z.shape == (100, 2) and names["found"].nfe > 10
+    monkeypatch.chdir(tmp_path)
+    exec(calling, names)
+    assert names["metrics"]["count"] == 1000 and (tmp_path / "outputs" / "mine" / "samples.npz").exists()
 
 
-ROWS = re.findall(r"^\| .* \| .* \| `([\w/.]+)` \| (.*) \|$", README, flags=re.M)
+# --- docs/commands.md: parts of your own ------------------------------------------------------------------------------
+
+OWN = COMMANDS[COMMANDS.index("## Add your own") :]
+FILES = dict(re.findall(r"^`([\w/]+\.(?:py|yaml))`:\n\n```\w+\n(.*?)```", OWN, flags=re.M | re.S))
+
+SCRIPT = """
+import json, sys
+from pathlib import Path
+import hydra, torch
+from matplotlib.figure import Figure
+from omegaconf import OmegaConf
+from scoresde.tasks import likelihood
+from scoresde.cli import run
+from scoresde.conf import __file__ as conf
+torch.set_num_threads(1)
+Figure.savefig = lambda self, path, **keys: Path(path).write_bytes(b"")  # pictures are composed and not painted
+likelihood.CELLS = 4
+found = {}
+for i, words in enumerate(json.loads(sys.argv[1])):
+    with hydra.initialize_config_dir(config_dir=str(Path(conf).parent), version_base="1.3"):
+        cfg = OmegaConf.to_container(hydra.compose("config", overrides=words), resolve=True)
+    choices = dict.fromkeys(("task", "data", "sde", "sampler", "model"), "x")
+    try:
+        run(cfg, choices, Path(f"run/{i}"))
+        found[i] = json.loads(Path(f"run/{i}/metrics.json").read_text())
+    except ValueError as error:
+        found[i] = str(error)
+print("FOUND", json.dumps(found))
+"""
+
+SMALL = {"training.steps": 20, "training.batch": 64, "training.evaluate": 0, "count": 64}
+"""What makes a run of an example short; keys that a command sets itself are replaced."""
+
+
+def small(line: str, words: list[str]) -> list[str]:
+    keys = SMALL if "training" in line else {"count": SMALL["count"]}
+    return [word for word in words if word.split("=")[0] not in keys] + [f"{k}={v}" for k, v in keys.items()]
+
+
+@pytest.fixture(scope="module")
+def examples(tmp_path_factory):
+    """What each command of the section gives, in a copy of the checkout that has the section's files."""
+    copy = tmp_path_factory.mktemp("checkout")
+    for name in ("scoresde", *schema.PACKAGES, "figures", "conf"):
+        for path in (ROOT / name).rglob("*"):
+            if path.suffix in (".py", ".yaml"):
+                to = copy / path.relative_to(ROOT)
+                to.parent.mkdir(parents=True, exist_ok=True)
+                to.write_bytes(path.read_bytes())
+    for name, text in FILES.items():
+        assert not (copy / name).exists(), f"{name} is a file of the project already"
+        (copy / name).write_text(text)
+    lines = [line for line in LINES if uses_examples(line)]
+    lines.append("sde=ramp sde.k=0")
+    overrides = json.dumps([small(line, composable(line)) for line in lines])
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, overrides],
+        cwd=copy, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": "", "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0 and "FOUND" in done.stdout, done.stdout + done.stderr
+    found = json.loads(done.stdout.rpartition("FOUND")[2])
+    return {line: found[str(i)] for i, line in enumerate(lines)}
+
+
+def test_every_kind_of_part_has_an_example():
+    folders = {name.rsplit("/", 1)[0] for name in FILES}
+    assert {"sde_lib", "samplers", "models", "data", "tasks"} <= folders
+    assert {f"conf/{group}" for group in ("sde", "sampler/predictor", "model", "data", "task")} <= folders
+
+
+def test_the_examples_run(examples):
+    assert len(examples) == 8
+    for line, metrics in examples.items():
+        if line != "sde=ramp sde.k=0":
+            assert isinstance(metrics, dict) and metrics["count"] == 64, f"{line}: {metrics}"
+
+
+def test_what_they_refuse_reads_as_it_says(examples):
+    assert f"`sde=ramp sde.k=0` answers `error: {examples['sde=ramp sde.k=0']}`" in OWN
+
+
+# --- docs/papers.md ---------------------------------------------------------------------------------------------------
+
+ROWS = re.findall(r"^\| .* \| .* \| `([\w/.]+)` \| (.*) \|$", PAPERS, flags=re.M)
+
+
+def test_every_row_is_checked():
+    written = [line for line in PAPERS.splitlines() if line.startswith("| ") and not line.startswith("| source")]
+    assert len(written) == len(ROWS) > 60
 
 
 @pytest.mark.parametrize("file, names", ROWS)
-def test_the_table_of_equations_points_at_code(file, names):
+def test_the_table_of_papers_points_at_code(file, names):
     text = (ROOT / file).read_text()
-    for name in re.findall(r"`(\w+)", names.replace("SDE.reverse(score", "`reverse")):
+    for name in re.findall(r"`(\w+)", names.replace("SDE.reverse(score", "`reverse").replace("`sde.sigma_max", "")):
         assert re.search(rf"\b{name}\b", text, flags=re.I), f"{file} has no {name}"
-
-
-COMMANDS = re.findall(r"^    python run\.py (.*?)(?:  .*)?$", README, flags=re.M)
-
-
-def test_the_named_folder_is_that_of_the_first_command():
-    cfg = compose()
-    data = schema.build({key: value for key, value in cfg["data"].items() if key != "condition"}, "data")
-    identity = identity_of(settle(cfg, data, "cpu"), data)
-    assert f"task.other={Store('checkpoints').folder(identity, 'digits-ve-unet_small')}" in README
-
-
-@pytest.mark.parametrize("line", [line for line in COMMANDS if "--help" not in line])
-def test_the_commands_compose(line):
-    words = [word for word in shlex.split(line) if word != "-m"]
-    for choice in ("sde", "sampler"):  # of a sweep, each value by itself
-        words = [word.split(",")[0] if word.startswith(f"{choice}=") else word for word in words]
-    assert compose(*words)["task"]["_target_"].startswith("tasks.")
-
-
-def test_there_are_two_blocks_to_paste():
-    blocks = re.findall(r"```bash\n(.*?)```", README, flags=re.S)
-    assert len(blocks) == 2 and "python run.py sde=ve sampler=pc" in blocks[0] and "pytest" in blocks[1]
