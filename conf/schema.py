@@ -10,7 +10,7 @@ import math
 import types
 import typing
 from collections import abc
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any, Literal, Union
@@ -100,8 +100,9 @@ def build(node: Any, key: str, typed: Mapping[str, str] = MappingProxyType({})) 
     if isinstance(node, dict) and "_target_" in node:
         names = node.keys() - {"_target_"} - SHARED_KEYS.get(key, {}).keys()
         arguments = {name: build(node[name], f"{key}.{name}", typed) for name in node if name in names}
-        with full_keys(key, typed):
-            return locate(node["_target_"], key)(**arguments)
+        target = locate(node["_target_"], key)
+        with full_keys(key, typed, inspect.signature(target).parameters):
+            return target(**arguments)
     if isinstance(node, dict):
         return {name: build(value, f"{key}.{name}", typed) for name, value in node.items()}
     if isinstance(node, list):
@@ -110,12 +111,17 @@ def build(node: Any, key: str, typed: Mapping[str, str] = MappingProxyType({})) 
 
 
 @contextmanager
-def full_keys(key: str, typed: Mapping[str, str] = MappingProxyType({})) -> Iterator[None]:
+def full_keys(
+    key: str, typed: Mapping[str, str] = MappingProxyType({}), names: Container[str] | None = None
+) -> Iterator[None]:
     """Puts a node's key before the keys of its own that a ValueError names.
 
     A class knows its own keys, and not where it stands in a configuration: its messages write them in backticks,
     ```steps`=0 must be at least 1``, which becomes ``sampler.steps=0 must be at least 1``. Keys of others stand
     without backticks, as they are.
+
+    Arguments:
+        names: the node's own keys; what else stands in backticks, in a user's text say, is left as it is. None for any.
     """
     try:
         yield
@@ -123,11 +129,15 @@ def full_keys(key: str, typed: Mapping[str, str] = MappingProxyType({})) -> Iter
         message = str(error)
         if "`" not in message or len(error.args) != 1:
             raise
-        words = message.split("`")
-        for i in range(1, len(words) - 1, 2):
-            is_key = all(word.isidentifier() for word in words[i].split("."))
-            words[i] = as_typed(f"{key}.{words[i]}", typed) if is_key else f"`{words[i]}`"
-        raise type(error)("".join(words)) from None
+        start, *parts = message.split("`")
+        while parts:
+            word, *parts = parts
+            first = word.split(".")[0]
+            if parts and first.isidentifier() and (names is None or first in names):
+                start += as_typed(f"{key}.{word}", typed) + parts.pop(0)
+            else:
+                start += f"`{word}"
+        raise type(error)(start) from None
 
 
 def as_typed(key: str, typed: Mapping[str, str]) -> str:

@@ -103,6 +103,28 @@ def test_every_task_keeps_the_contract(name):
     assert isinstance(task.process, type) and isinstance(task.refuses_guidance, bool)
 
 
+@dataclass(frozen=True)
+class Fussy(Task):
+    """Refuses whatever it is given, in words that hold a user's text."""
+
+    path: str = ""
+    count: int = 1
+
+    def __post_init__(self):
+        raise ValueError(f"`path`={self.path}: no `count` there; type `path`=FILE, or `count`=2 with dtype=float64")
+
+    def __call__(self, job):
+        return {}
+
+
+@pytest.mark.parametrize("text", ["a", "`a`", "a`b", "`", "``", "`x y`.`z`"])
+def test_only_keys_of_the_class_are_put_in_full(monkeypatch, text):
+    monkeypatch.setattr(tasks, "Fussy", Fussy, raising=False)
+    with pytest.raises(ValueError) as caught:
+        schema.build({"_target_": "tasks.Fussy", "path": text}, "a.b", {"a.b": "c"})
+    assert str(caught.value) == f"c.path={text}: no c.count there; type c.path=FILE, or c.count=2 with dtype=float64"
+
+
 def test_networks_at_hand_name_the_door_that_is_closed(tmp_path):
     given = Given(score=lambda x, t: -x, classifier=Network("c", [{"step": 1}]))
     assert given.score().training == [] and given.classifier().training == [{"step": 1}]
