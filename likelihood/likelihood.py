@@ -37,19 +37,21 @@ Three terms stand at the ends and on the way, each of which can be switched off:
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from scoresde.sde_lib import SDE, BasisVectors, Counted, Probes, ScoreFn, divergence, frame, integrate, of_rows
+from scoresde.sde_lib import SDE, BasisVectors, Counted, Frame, Probes, ScoreFn, divergence, frame, integrate
 from scoresde.sde_lib.divergence import Control, linearised
 from scoresde.sde_lib.frame import Flow, check_clock
-from scoresde.sde_lib.ode import PAIRS, Step, check_solver
+from scoresde.sde_lib.ode import PAIRS, check_solver
 from scoresde.sde_lib.quadrature import gauss_legendre
 
 from .deblur import Deblurring, deblur
 from .moments import Moments
+from .trajectory import AtNodes, Augmented, DivergenceFlow, longest_step, with_square
 
 
 @dataclass(frozen=True)
@@ -92,14 +94,6 @@ class StartError:
 
 
 TIGHT, LOOSE = 1e-5, 1e-4  # tolerances where none is chosen
-LONGEST = 1.0  # in half log-SNR: at least four nodes a factor e of sigma/alpha
-TINY = 1e-9  # a step that rounding leaves before T is still a step
-NODES = list(zip(*(each.tolist() for each in gauss_legendre(4)), strict=True))
-
-
-def with_square(variance: Tensor) -> Tensor:
-    """(B,) to (2, B): a variance, and its square."""
-    return torch.stack([variance, variance.square()])
 
 
 def student(variance: Tensor, squares: Tensor, count: int) -> Tensor:
@@ -281,120 +275,83 @@ class Likelihood:
             return self.settled(x.shape[1:].numel()).solve(sde, score, x, randn_like, on_step, differentiable)
 
     def solve(self, sde: SDE, score: ScoreFn, x: Tensor, randn_like, on_step, differentiable: bool) -> LogLikelihood:
-        count, dim, shape = len(x), x.shape[1:].numel(), x.shape[1:]
-        # The state in float64 whatever the network's dtype: the solver adds thousands of small numbers, at no cost
-        # beside the network.
-        wide = torch.float32 if x.device.type == "mps" else torch.float64
-        counted, reference = Counted(score), self.reference(x)
+        """Returns the log-density; the arguments are those of the call, with nothing left open in the settings."""
+        counted, reference, dim = Counted(score), self.reference(x), x.shape[1:].numel()
+        problem = frame(sde, counted, self.clock)
+        if differentiable and not x.requires_grad:
+            x = x.detach().requires_grad_()  # the divergence is differentiable where its argument is
 
         def draw() -> Tensor | None:
             with torch.no_grad():
                 return self.probes.draw(x, lambda k: torch.stack([randn_like(x) for _ in range(k)]))
 
-        problem = frame(sde, counted, self.clock)
-        at_eps, at_T = problem.scale(sde.eps), problem.scale(sde.T)
-
-        def score_and_divergence(
-            y: Tensor, t: Tensor, rows: Tensor | slice, probes: Tensor | None
-        ) -> tuple[Tensor, Tensor]:
-            """The score at y (b, D), and the estimates of its divergence, (n, b), both in the problem's frame."""
-            at = y.reshape(-1, *shape).to(x.dtype)
-            control = self.control(x, problem.sde, t) if probes is not None else None
-            mine = None if probes is None else probes[:, rows]
-            own = of_rows(problem.score, rows)
-            s, div = divergence(lambda u: own(u, t), at, self.probes, mine, control)
-            return s.flatten(1).to(wide), div.to(wide)
-
-        def rate(y: Tensor, t: Tensor, rows: Tensor | slice, probes: Tensor | None) -> tuple[Tensor, Tensor]:
-            """The velocity (b, D), and the estimates of its divergence, (n, b)."""
-            s, div = score_and_divergence(y, t, rows, probes)
-            f, half_g2 = problem.sde.f(t), 0.5 * problem.sde.g(t).square()
-            return f[:, None] * y - half_g2[:, None] * s, f * dim - half_g2 * div
-
-        def augmented(y: Tensor, t: Tensor, rows: Tensor) -> Tensor:
-            velocity, div = rate(y[:, :dim], t, rows, probes)
-            return torch.cat([velocity, div.T], dim=1)
-
-        def along(step: Step) -> Tensor:
-            """The integral over a step, (b, n), and with fresh probes the nodes' variances and squares, (b, n + 2).
-
-            Each round draws for all rows, so that none depends on its mates.
-            """
-            total = step.y.new_zeros(len(step.rows), len(estimates))
-            variances = step.y.new_zeros(2, len(step.rows))
-            for share, weight in NODES:
-                now = draw() if redraw else probes
-                if len(step.rows):
-                    t = (step.t + share * step.h).clamp(problem.sde.eps, problem.sde.T)
-                    velocity, div = rate(step.state(share), t, step.rows, now)
-                    size = weight * step.h.to(wide)
-                    total = total + size[:, None] * div.T
-                    if redraw:
-                        variances = variances + with_square((size * self.probes.stderr(div, dim)).square())
-                    lost = ~(velocity.isfinite().all(1) & div.isfinite().all(0))
-                    if bool(lost.any()):
-                        which = int(lost.nonzero()[0])
-                        raise FloatingPointError(
-                            f"the score or its divergence is not finite for sample {int(step.rows[which])} at "
-                            f"t={problem.time(float(t[which])):.4g}; try a larger sde.eps"
-                        )
-            return torch.cat([total, variances.T], 1) if redraw else total
-
-        def longest(t: Tensor) -> Tensor:
-            """The step over which sigma/alpha grows by a factor e: where x stands still, the divergence need not."""
-            return problem.sde.time(problem.sde.half_log_snr(t) - LONGEST).clamp_max(problem.sde.T) - t + TINY
-
-        def norm(error: Tensor) -> Tensor:
-            """The worse of the state's and the integral's errors: in many dimensions it would vanish in a mean."""
-            state = error[:, :dim].square().mean(1).sqrt()
-            if probes is not None:  # or the steps would depend on the probes, and the estimates be biased
-                return state
-            return torch.maximum(state, error[:, dim:].abs().amax(1))
-
-        if differentiable and not x.requires_grad:
-            x = x.detach().requires_grad_()  # the divergence is differentiable where its argument is
-        probes, redraw = draw(), self.redraw and not differentiable
-        start = x.flatten(1).to(wide) / at_eps
-        estimates = start.new_zeros(self.probes.estimates(dim), count)
-        if self.start == "corrected":
-            moment = torch.tensor(sde.eps, dtype=torch.float64)
-            alpha, k = float(sde.alpha(moment)), float(sde.sigma(moment) / sde.alpha(moment))
-            start = alpha * start
-            at = torch.full_like(start[:, 0], problem.sde.eps)
-            found = self.deblurred(problem.score, start, at, x, k**2, alpha / at_eps, probes)
-            estimates = estimates + found.estimates
+        # the start: from clean data to the state at eps
+        vectors, redraw = draw(), self.redraw and not differentiable
+        y, estimates, alpha = self.begin(sde, problem, x, vectors)
         start_term, variances = estimates.mean(0), with_square(self.probes.stderr(estimates.detach(), dim).square())
-        solver = {"method": self.method, "atol": self.atol, "steps": self.steps, "norm": norm, "on_step": on_step}
-        if probes is not None and self.method in PAIRS:
-            flow = Flow(problem.sde, problem.score, shape, x.dtype)
-            solver |= {"along": along, "longest": longest, "differentiable": differentiable}
-            end, integral = integrate(flow, start, problem.sde.eps, problem.sde.T, rtol=self.rtol, **solver)
+
+        # the trajectory, and the divergence along it
+        control = partial(self.control, x, problem.sde)
+        flow = DivergenceFlow(problem, self.probes, control, x.shape[1:], x.dtype)
+        solver = {"method": self.method, "atol": self.atol, "steps": self.steps, "on_step": on_step}
+        solver |= {"differentiable": differentiable}
+        if vectors is not None and self.method in PAIRS:
+            nodes = AtNodes(flow, draw if redraw else lambda: vectors, redraw)
+            end, integral = self.integrate_at_nodes(nodes, y, solver)
             estimates = estimates + integral.T[: len(estimates)]
-            if redraw and count:  # the nodes' probes are independent, and their variances add up
+            if redraw and len(x):  # the nodes' probes are independent, and their variances add up
                 variances = variances + integral.T[len(estimates) :]
         else:
-            # the integral has D terms, and log p is wanted to as many nats as in the plane all the same
-            rtol = start.new_tensor([self.rtol] * dim + [self.rtol * min(1.0, 2 / dim)] * len(estimates))
-            end = integrate(
-                augmented,
-                torch.cat([start, estimates.T], dim=1),
-                problem.sde.eps,
-                problem.sde.T,
-                rtol=rtol,
-                differentiable=differentiable,
-                **solver,
-            )
-            estimates = end[:, dim:].T
-        z = at_T * end[:, :dim].reshape(-1, *shape)
+            end, estimates = self.integrate_augmented(Augmented(flow, vectors), y, estimates, solver)
+
+        # the end: from the state at T to the prior
+        at_T = problem.scale(sde.T)
+        z = at_T * end.reshape(-1, *x.shape[1:])
         prior, prior_term = sde.prior_log_prob(z), torch.zeros_like(start_term)
         if reference is not None and self.prior == "data":
-            prior_term = reference.log_prob(z, sde, torch.full((count,), sde.T, dtype=wide, device=x.device)) - prior
-        scale = dim * math.log(at_T / at_eps)
-        if self.start == "corrected":
-            scale += dim * math.log(alpha)
+            prior_term = reference.log_prob(z, sde, torch.full_like(y[:, 0], sde.T)) - prior
+        scale = dim * math.log(at_T / problem.scale(sde.eps)) + dim * math.log(alpha)
         log_prob = prior + prior_term + estimates.mean(0) + scale
-        if not redraw:  # the k estimates of whole trajectories are all there is
+        if not redraw:  # the spread of the k whole trajectories is the only error there is to see
             variances = with_square(self.probes.stderr(estimates.detach(), dim).square())
         stderr = student(*variances, len(estimates))
-        nfe = counted.evaluations / max(1, count)
+        nfe = counted.evaluations / max(1, len(x))
         return LogLikelihood(log_prob, z.to(x.dtype), stderr, start_term, prior_term, nfe)
+
+    def begin(self, sde: SDE, problem: Frame, x: Tensor, vectors: Tensor | None) -> tuple[Tensor, Tensor, float]:
+        """Returns the frame's state at eps, (B, D) in float64 where the device has it, the estimates of the start's
+        correction, (n, B), and the factor alpha by which the state was scaled for it.
+
+        The state is float64 whatever the network's dtype, since the solver adds thousands of small numbers.
+        """
+        wide = torch.float32 if x.device.type == "mps" else torch.float64
+        at_eps = problem.scale(sde.eps)
+        y = x.flatten(1).to(wide) / at_eps
+        estimates = y.new_zeros(self.probes.estimates(x.shape[1:].numel()), len(x))
+        if self.start == "plain":
+            return y, estimates, 1.0
+        moment = torch.tensor(sde.eps, dtype=torch.float64)
+        alpha, k = float(sde.alpha(moment)), float(sde.sigma(moment) / sde.alpha(moment))
+        y = alpha * y
+        at = torch.full_like(y[:, 0], problem.sde.eps)
+        found = self.deblurred(problem.score, y, at, x, k**2, alpha / at_eps, vectors)
+        return y, estimates + found.estimates, alpha
+
+    def integrate_at_nodes(self, nodes: AtNodes, y: Tensor, solver: dict) -> tuple[Tensor, Tensor]:
+        """Returns the state at T, (B, D), and the integrals along its way, of :class:`AtNodes`' columns, (B, m)."""
+        problem, flow = nodes.flow.problem, nodes.flow
+        velocity = Flow(problem.sde, problem.score, flow.shape, flow.dtype)
+        longest = partial(longest_step, problem.sde)
+        return integrate(
+            velocity, y, problem.sde.eps, problem.sde.T, rtol=self.rtol, along=nodes, longest=longest, **solver
+        )
+
+    def integrate_augmented(
+        self, field: Augmented, y: Tensor, estimates: Tensor, solver: dict
+    ) -> tuple[Tensor, Tensor]:
+        """Returns the state at T, (B, D), and the estimates (n, B) with the integrals added, which steer the steps."""
+        ends, dim = (field.flow.problem.sde.eps, field.flow.problem.sde.T), y.shape[1]
+        # the integral has D terms, and log p is wanted to as many nats as in the plane all the same
+        rtol = y.new_tensor([self.rtol] * dim + [self.rtol * min(1.0, 2 / dim)] * len(estimates))
+        end = integrate(field, torch.cat([y, estimates.T], dim=1), *ends, rtol=rtol, norm=field.norm, **solver)
+        return end[:, :dim], end[:, dim:].T
