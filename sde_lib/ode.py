@@ -225,6 +225,128 @@ def retrace(
     return y, y.new_zeros(count, 1) if total is None else total
 
 
+@dataclass(frozen=True)
+class Running:
+    """The samples that have not reached t1; all of shape (b,) but y and k, (b, n).
+
+    The clock is the share of the way done, from 0 to 1: one direction, one scale.
+
+    Attributes:
+        rows: their numbers in the batch.
+        done: the share of the way done.
+        k: dy/dt at y.
+        h: the size of the next trial step, as a share of the way.
+        previous: the last accepted error.
+        rejected: whether the last trial was rejected.
+    """
+
+    rows: Tensor
+    done: Tensor
+    y: Tensor
+    k: Tensor
+    h: Tensor
+    previous: Tensor
+    rejected: Tensor
+
+    def keep(self, which: Tensor) -> "Running":
+        """Returns the samples of a mask."""
+        values = (self.rows, self.done, self.y, self.k, self.h, self.previous, self.rejected)
+        return Running(*(v[which] for v in values))
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One trial step of every running sample: its size h as a share of the way, and its scaled error."""
+
+    h: Tensor
+    end: Tensor
+    stages: list[Tensor]
+    error: Tensor
+
+    @property
+    def accepted(self) -> Tensor:
+        return self.error <= 1  # a NaN is a rejection
+
+
+@dataclass(frozen=True)
+class Adaptive:
+    """The trial steps and the step-size control of the module's text, on the interval from t0 to t1."""
+
+    pair: Pair
+    field: Field
+    t0: float
+    t1: float
+    rtol: float | Tensor
+    atol: float
+    norm: Norm
+    longest: Callable[[Tensor], Tensor] | None
+
+    @property
+    def span(self) -> float:
+        return self.t1 - self.t0
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        return min(self.t0, self.t1), max(self.t0, self.t1)
+
+    def begin(self, y: Tensor) -> Running:
+        """Returns the whole batch at t0, with a first step size for each sample."""
+        clock = torch.float32 if y.device.type == "mps" else torch.float64
+        rows = torch.arange(len(y), device=y.device)
+
+        def call(y: Tensor, share: Tensor) -> Tensor:
+            return self.field(y, (self.t0 + self.span * share).clamp(*self.interval), rows)
+
+        done = torch.zeros(len(y), dtype=clock, device=y.device)
+        k = call(y, done)
+        probe = lambda y, share: self.span * call(y, share)  # noqa: E731
+        h = first_step(probe, y, done, self.span * k, self.rtol, self.atol, self.norm)
+        return Running(rows, done, y, k, h, torch.full_like(h, 1e-4), torch.zeros_like(h, dtype=torch.bool))
+
+    def attempt(self, now: Running) -> Trial:
+        """Returns a trial step of each sample.
+
+        Raises:
+            FloatingPointError: the error of the smallest step is not small enough.
+        """
+        t, h = self.t0 + self.span * now.done, torch.minimum(now.h, 1 - now.done)
+        if self.longest is not None:
+            h = torch.minimum(h, self.longest(t.clamp(*self.interval)) / abs(self.span))
+        end, stages = runge_kutta(self.pair, self.field, now.y, t, self.span * h, now.rows, self.interval, now.k)
+        scale = self.atol + self.rtol * torch.maximum(now.y.abs(), end.abs())
+        step = (self.span * h).to(now.y.dtype)[:, None]
+        trial = Trial(h, end, stages, self.norm(step * combine(self.pair.error, stages) / scale).to(h.dtype))
+        if not bool((trial.accepted | (h > SMALLEST)).all()):
+            worst = int((~trial.accepted & (h <= SMALLEST)).nonzero()[0])
+            raise FloatingPointError(
+                f"the ODE cannot be solved for sample {int(now.rows[worst])}: at t={float(t[worst]):.4g} no "
+                f"step is small enough (the score is not finite or not smooth there); try a larger sde.eps or tolerance"
+            )
+        return trial
+
+    def taken(self, now: Running, trial: Trial) -> Step:
+        """Returns the accepted steps."""
+        t, h = self.t0 + self.span * now.done, self.span * trial.h
+        return Step(self.pair, now.rows, t, h, now.y, trial.end, trial.stages).take(trial.accepted)
+
+    def moved(self, now: Running, trial: Trial) -> Running:
+        """Returns the samples after their accepted steps, with the size of the next."""
+        accepted = trial.accepted
+        error = torch.where(trial.error.isfinite(), trial.error, 1e10).clamp_min(1e-10)
+        factor = 0.84 * error ** (-0.6 / 5) * torch.where(accepted, now.previous, 1.0) ** (0.1 / 5)
+        factor = factor.clamp(0.2, 5.0)
+        grows = accepted & ~now.rejected  # no growth just after a rejection
+        return Running(
+            rows=now.rows,
+            done=torch.where(accepted, now.done + trial.h, now.done),
+            y=torch.where(accepted[:, None], trial.end, now.y),
+            k=torch.where(accepted[:, None], trial.stages[-1], now.k),
+            h=trial.h * torch.where(grows, factor, factor.clamp_max(1.0)),
+            previous=torch.where(accepted, error.clamp_min(1e-4), now.previous),
+            rejected=~accepted,
+        )
+
+
 def adaptive(
     pair: Pair,
     field: Field,
@@ -234,7 +356,7 @@ def adaptive(
     rtol: float | Tensor,
     atol: float,
     norm: Norm,
-    on_step=None,
+    on_step: Callable[[float], None] | None = None,
     visit: Visit | None = None,
     along: Along | None = None,
     longest: Callable[[Tensor], Tensor] | None = None,
@@ -244,68 +366,28 @@ def adaptive(
     if t0 == t1 or len(y) == 0:
         nothing = y.new_zeros(len(y), 1)  # adds to sums of any width
         return y.clone() if along is None else (y.clone(), nothing)
-    span = t1 - t0
-    low, high = min(t0, t1), max(t0, t1)
-    clock = torch.float32 if y.device.type == "mps" else torch.float64
-    rows = torch.arange(len(y), device=y.device)
-    result = torch.empty_like(y)
-
-    def call(y: Tensor, share: Tensor) -> Tensor:
-        return field(y, (t0 + span * share).clamp(low, high), rows)
-
-    # The clock is the share of the way done, from 0 to 1: one direction, one scale.
-    done = torch.zeros(len(y), dtype=clock, device=y.device)
-    k = call(y, done)
-    h = first_step(lambda y, share: span * call(y, share), y, done, span * k, rtol, atol, norm)
-    previous = torch.full_like(h, 1e-4)  # the last accepted error
-    rejected = torch.zeros_like(h, dtype=torch.bool)
-    total = None
-
-    while len(rows):
-        h = torch.minimum(h, 1 - done)
-        if longest is not None:
-            h = torch.minimum(h, longest((t0 + span * done).clamp(low, high)) / abs(span))
-        last = done + h >= 1
-        step = (span * h).to(y.dtype)[:, None]
-        trial, stages = runge_kutta(pair, field, y, t0 + span * done, span * h, rows, (low, high), k)
-        scale = atol + rtol * torch.maximum(y.abs(), trial.abs())
-        error = norm(step * combine(pair.error, stages) / scale).to(clock)
-
-        accepted = error <= 1  # a NaN is a rejection
-        if not bool((accepted | (h > SMALLEST)).all()):
-            worst = int((~accepted & (h <= SMALLEST)).nonzero()[0])
-            raise FloatingPointError(
-                f"the ODE cannot be solved for sample {int(rows[worst])}: at t={t0 + span * float(done[worst]):.4g} no "
-                f"step is small enough (the score is not finite or not smooth there); try a larger sde.eps or tolerance"
-            )
-        error = torch.where(error.isfinite(), error, 1e10).clamp_min(1e-10)
-        factor = 0.84 * error ** (-0.6 / 5) * torch.where(accepted, previous, 1.0) ** (0.1 / 5)
-        factor = factor.clamp(0.2, 5.0)
-        factor = torch.where(accepted & ~rejected, factor, factor.clamp_max(1.0))  # no growth just after a rejection
-
+    solver = Adaptive(pair, field, t0, t1, rtol, atol, norm, longest)
+    now, result, total = solver.begin(y), torch.empty_like(y), None
+    while len(now.rows):
+        trial = solver.attempt(now)
+        accepted = trial.accepted
         if path is not None or visit is not None or along is not None:
-            taken = Step(pair, rows, t0 + span * done, span * h, y, trial, stages).take(accepted)
+            taken = solver.taken(now, trial)
             if path is not None and len(taken.rows):
-                path.append((taken.rows, taken.t, taken.h, (low, high)))
+                path.append((taken.rows, taken.t, taken.h, solver.interval))
             if visit is not None:
-                interpolate(visit, taken, done[accepted], h[accepted])
+                interpolate(visit, taken, now.done[accepted], trial.h[accepted])
             if along is not None:
                 part = along(taken)
                 total = part.new_zeros(len(result), part.shape[1]) if total is None else total
                 total.index_add_(0, taken.rows, part)
-        done = torch.where(accepted, done + h, done)
-        y = torch.where(accepted[:, None], trial, y)
-        k = torch.where(accepted[:, None], stages[-1], k)
-        previous = torch.where(accepted, error.clamp_min(1e-4), previous)
-        h, rejected = h * factor, ~accepted
-
-        finished = accepted & last
+        finished = accepted & (now.done + trial.h >= 1)
+        now = solver.moved(now, trial)
         if bool(finished.any()):
-            result[rows[finished]] = y[finished]
-            stay = ~finished
-            rows, done, y, k, h, previous, rejected = (v[stay] for v in (rows, done, y, k, h, previous, rejected))
+            result[now.rows[finished]] = now.y[finished]
+            now = now.keep(~finished)
         if on_step:
-            on_step(1 - float((1 - done).sum()) / len(result))
+            on_step(1 - float((1 - now.done).sum()) / len(result))
     return result if along is None else (result, total)
 
 
