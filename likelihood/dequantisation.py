@@ -75,7 +75,7 @@ class Dequantisation(ABC):
 
     def __post_init__(self):
         if self.samples < 1:
-            raise ValueError(f"dequantisation.samples={self.samples} must be at least 1; type dequantisation.samples=1")
+            raise ValueError(f"`samples`={self.samples} must be at least 1; type `samples`=1")
 
     @property
     def bound(self) -> str:

@@ -205,9 +205,9 @@ def rounded_down(value: float) -> str:
     return f"{math.floor(value / unit * (1 + 1e-12)) * unit:.2g}"
 
 
-def check_interval(name: str, T: float, eps: float) -> None:
+def check_interval(T: float, eps: float) -> None:
     """Refuses an interval [eps, T] that is empty or starts at 0, where most kernels have no noise and no score."""
     if not (math.isfinite(T) and T > 0):
-        raise ValueError(f"{name}: `T`={T} must be positive and finite; the published SDEs run to `T`=1")
+        raise ValueError(f"`T`={T} must be positive and finite; the published SDEs run to `T`=1")
     if not 0 < eps < T:
-        raise ValueError(f"{name}: `eps`={eps} must lie between 0 and `T`={T}; type for example `eps`=1e-5")
+        raise ValueError(f"`eps`={eps} must lie between 0 and `T`={T}; type for example `eps`=1e-5")

@@ -106,7 +106,7 @@ def betas_of(schedule: Betas, T: float, most: float) -> Tensor:
         n = int(outside.nonzero()[0])
         raise ValueError(
             f"`T`={T:g}: step {n + 1} of the schedule has beta={float(betas[n]):.3g}, which must be positive and at "
-            f"most {most:.6g}; type more steps (`T`=1000), smaller betas, or `largest`=0.999 where the "
-            f"schedule has that key"
+            f"most {most:.6g}; type more steps (`T`=1000), smaller betas, or `schedule.largest`=0.999 where "
+            f"the schedule has that key"
         )
     return betas

@@ -50,7 +50,7 @@ class BinaryChain:
 
     def __post_init__(self):
         self.betas  # noqa: B018 (refuses steps and schedules that do not go together)
-        check_interval("sde=binary", self.T, self.eps)
+        check_interval(self.T, self.eps)
 
     @cached_property
     def betas(self) -> Tensor:

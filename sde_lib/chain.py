@@ -54,7 +54,7 @@ class Chain(SDE):
 
     def __post_init__(self):
         self.betas  # noqa: B018 (refuses steps and schedules that do not go together)
-        check_interval("sde=chain", self.T, self.eps)
+        check_interval(self.T, self.eps)
 
     @cached_property
     def betas(self) -> Tensor:

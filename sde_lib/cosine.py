@@ -32,7 +32,7 @@ class Cosine(SDE):
     eps: float = 0.0105
 
     def __post_init__(self):
-        check_interval("sde=cosine", self.T, self.eps)
+        check_interval(self.T, self.eps)
         if not self.T < math.pi / 2:
             raise ValueError(f"`T`={self.T} must lie below pi/2, where the data are gone; type for example `T`=1.55")
 

@@ -249,7 +249,7 @@ class Quadrature:
         if float(whole[int(torch.searchsorted(edges, self.eps, right=True))]) > LEAST**2:
             return
         enough = edges[1:][whole[1:] > 1e-12]
-        what = f"it has added no noise by t=sde.eps={self.eps}, and a score there would not be finite"
+        what = f"it has added no noise by t=`eps`={self.eps}, and a score there would not be finite"
         if len(enough) and enough[0] < 0.9 * self.T:
             raise ValueError(f"`diffusion`={self.name}: {what}; type `eps`={float(enough[0]):.2g}")
         raise self.refused(what, "choose a larger diffusion")
@@ -280,7 +280,7 @@ class Custom(SDE):
     eps: float = 1e-4
 
     def __post_init__(self):
-        check_interval("sde=custom", self.T, self.eps)
+        check_interval(self.T, self.eps)
         function = self.diffusion if callable(self.diffusion) else parse(str(self.diffusion))
         panels = panels_of(function, float(self.T), float(self.eps), repr(self.diffusion))
         object.__setattr__(self, "_diffusion", function)

@@ -27,7 +27,7 @@ class EDM(SDE):
     eps: float = 0.002
 
     def __post_init__(self):
-        check_interval("sde=edm", self.T, self.eps)
+        check_interval(self.T, self.eps)
         if not self.T <= LARGEST:
             raise ValueError(f"`T`={self.T} is the largest noise, at most {LARGEST:g}; published: `T`=80")
 

@@ -152,8 +152,8 @@ class Expression:
 
     def refuse(self, what: str) -> ValueError:
         return ValueError(
-            f"{self.key}={self.text!r}: {what}; use numbers, t, + - * / **, and {', '.join(FUNCTIONS)}, "
-            f"for example {self.key}='1 + 5*t**2'"
+            f"`{self.key}`={self.text!r}: {what}; use numbers, t, + - * / **, and {', '.join(FUNCTIONS)}, "
+            f"for example `{self.key}`='1 + 5*t**2'"
         )
 
     def __call__(self, t: Tensor) -> Tensor:
@@ -187,6 +187,6 @@ class Expression:
 
 
 @lru_cache(maxsize=64)
-def parse(text: str, key: str = "sde.diffusion") -> Expression:
+def parse(text: str, key: str = "diffusion") -> Expression:
     """The expression of a text, parsed once."""
     return Expression(text, key)

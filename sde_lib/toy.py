@@ -29,7 +29,7 @@ class Toy(SDE):
     eps: float = 1e-4
 
     def __post_init__(self):
-        check_interval("sde=toy", self.T, self.eps)
+        check_interval(self.T, self.eps)
         if not 1 < self.s <= LARGEST:
             raise ValueError(f"`s`={self.s} must exceed 1 and be at most {LARGEST:g}; the usual choice is `s`=25")
 

@@ -31,7 +31,7 @@ class VE(SDE):
     eps: float = 1e-5
 
     def __post_init__(self):
-        check_interval("sde=ve", self.T, self.eps)
+        check_interval(self.T, self.eps)
         if not 0 < self.sigma_min < self.sigma_max <= LARGEST:
             raise ValueError(
                 f"`sigma_max`={self.sigma_max} must exceed `sigma_min`={self.sigma_min}, both positive and at most "

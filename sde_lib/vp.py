@@ -26,16 +26,16 @@ class LinearBeta:
     beta_max: float = 20.0
     T: float = 1.0
 
-    def check(self, name: str, eps: float) -> None:
+    def check(self, eps: float) -> None:
         if not 0 < self.beta_min <= self.beta_max < math.inf:
             raise ValueError(
-                f"{name}: sde.beta_min={self.beta_min} must be positive and at most sde.beta_max={self.beta_max}; "
-                f"published: sde.beta_min=0.1 sde.beta_max=20"
+                f"`beta_min`={self.beta_min} must be positive and at most `beta_max`={self.beta_max}; "
+                f"published: `beta_min`=0.1 `beta_max`=20"
             )
         if not self.integral(eps) <= 10:  # alpha(eps) = exp(-half of it)
             raise ValueError(
-                f"{name}: with sde.beta_max={self.beta_max} nothing of the data is left at sde.eps={eps} already; "
-                f"published: sde.beta_min=0.1 sde.beta_max=20"
+                f"`beta_max`={self.beta_max} leaves nothing of the data at `eps`={eps}; "
+                f"published: `beta_min`=0.1 `beta_max`=20"
             )
 
     def beta(self, t: Tensor) -> Tensor:
@@ -64,8 +64,8 @@ class VP(SDE):
     eps: float = 1e-3
 
     def __post_init__(self):
-        check_interval("sde=vp", self.T, self.eps)
-        self.schedule.check("sde=vp", self.eps)
+        check_interval(self.T, self.eps)
+        self.schedule.check(self.eps)
 
     @cached_property
     def schedule(self) -> LinearBeta:

@@ -241,11 +241,11 @@ def test_the_levels_of_a_chain_are_its_own(sde, count):
 @pytest.mark.parametrize(
     "values, key",
     [
-        ({"T": 1.0}, "sde.T=1.0"),
-        ({"T": 100.5}, "sde.T=100.5"),
-        ({"T": 5.0}, "sde.T=5: step 2"),
-        ({"eps": 0.0}, "sde.eps=0.0"),
-        ({"eps": 1000.0}, "sde.eps=1000.0"),
+        ({"T": 1.0}, "^`T`=1.0"),
+        ({"T": 100.5}, "^`T`=100.5"),
+        ({"T": 5.0}, "^`T`=5: step 2"),
+        ({"eps": 0.0}, "^`eps`=0.0"),
+        ({"eps": 1000.0}, "^`eps`=1000.0"),
     ],
 )
 def test_bad_chains_name_the_key(values, key):
