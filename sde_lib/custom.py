@@ -1,4 +1,4 @@
-r"""sigma(t) dw for a diffusion of the user's choice, its kernel found by quadrature with a bounded error.
+r"""The SDE g(t) dw for any diffusion g, with its kernel from quadrature of bounded error.
 
 .. math:: dx = g(t)\,dw, \qquad \sigma(t)^2 = \int_0^t g(u)^2\,du
 
@@ -7,14 +7,15 @@ The diffusion is an expression in t, written in the yaml (``sde=custom sde.diffu
 
 The quadrature is Gauss-Legendre of 16 nodes on panels of unequal width. A panel is halved until two conditions hold:
 
-* **Nothing hides between the nodes.** With l <= |g| <= h on a panel of width w, its part of sigma^2 lies in [w l^2, w
-  h^2], whatever the nodes see. An expression gives such bounds by interval arithmetic, so that they are rigorous; they
-  may differ by :math:`h^2 - l^2 \le \rho\max(l^2, V/t)`, V being the sum of all w l^2 on the left and rho = ``SLACK``.
-  So sigma^2 lies within a few per cent of the sum of the bounds, at every t. A callable has no such bounds: its values
-  at ``SAMPLES`` irregular places stand for them, and detail narrower than about T / ``SAMPLES`` is not found.
-* **The rule has converged.** The panel and its halves give one integral to ``ACCURACY`` of the variance so far.
+* **The bounds are close.** With l <= |g| <= h on a panel of width w, its part of sigma^2 lies in [w l^2, w h^2],
+  whatever g does between the nodes. Interval arithmetic gives rigorous bounds for an expression; they may differ by
+  :math:`h^2 - l^2 \le \rho\max(l^2, V/t)`, with V the sum of all w l^2 on the left and rho = ``SLACK``. So sigma^2 lies
+  within a few per cent of the sum of the bounds, at every t. For a callable the extremes of its values at ``SAMPLES``
+  irregular places replace the bounds, and detail narrower than about T / ``SAMPLES`` is not found.
+* **The rule has converged.** The integrals over the panel and over its halves agree to ``ACCURACY`` of the variance up
+  to there.
 
-Panels shrink towards t = 0 by halves, and what is left of an integrable pole there, ``t**-0.4``, is the rest of a
+Panels next to t = 0 are halved repeatedly; the remainder of an integrable pole there, as of ``t**-0.4``, is that of a
 geometric series. A function that needs more than ``MOST`` panels, or a pole elsewhere, is refused.
 """
 
@@ -29,14 +30,14 @@ from .base import LARGEST, SDE, check_interval
 from .expression import Expression, parse
 from .quadrature import gauss_legendre
 
-PANELS = 64  # to begin with
+PANELS = 64  # in the first round
 MOST = 2**16
-DEEPEST = 300  # halvings; panels beside 0 alone can be halved more than some 50 times
+DEEPEST = 300  # halvings; only panels next to 0 can be halved more than some 50 times
 NODES, WEIGHTS = gauss_legendre(16)
 SLACK = 0.05
-NOTHING = 1e-9  # a panel's share of the variance at eps that needs no bound from below
-STILL = 1e-12  # of the rms of g up to a time: no noise is added there
-LEAST = 1e-18  # of sigma(eps): the square of less has no place in float32
+NOTHING = 1e-9  # panels with a smaller share of the variance at eps need no lower bound
+STILL = 1e-12  # g below this share of its rms up to t counts as adding no noise
+LEAST = 1e-18  # the smallest sigma(eps), whose square float32 can hold
 ACCURACY = 1e-11
 SAMPLES = 2**16
 
@@ -45,21 +46,21 @@ Diffusion = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Panels:
-    """The panels of a quadrature: their edges (n + 1,), and the integral of g^2 from 0 to each edge (n + 1,)."""
+    """The panels of a quadrature: edges (n + 1,), and ``whole``, the integral of g^2 from 0 to each edge (n + 1,)."""
 
     edges: Tensor
     whole: Tensor
 
 
 def integrals(function: Diffusion, low: Tensor, high: Tensor) -> Tensor:
-    """The integrals of g^2 over the panels [low, high], (n,), by one rule each."""
+    """Returns the integrals of g^2 over the panels [low, high], (n,), by one rule each."""
     width = high - low
     return function(low[:, None] + width[:, None] * NODES).square() @ WEIGHTS * width
 
 
 def sampled_bounds(function: Diffusion, T: float) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """In place of bounds on a callable's values: the least and the greatest of those at irregular places of each
-    panel, its ends included.
+    """Returns a function that stands for a callable's bounds: the least and the greatest of its values at irregular
+    places of each panel, ends included.
     """
     jitter = torch.rand(SAMPLES, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     places = (torch.arange(SAMPLES, dtype=torch.float64) + jitter) * (T / SAMPLES)
@@ -69,7 +70,7 @@ def sampled_bounds(function: Diffusion, T: float) -> Callable[[Tensor, Tensor], 
         inside = function(low[:, None] + (high - low)[:, None] * torch.cat([NODES, NODES.new_ones(1)]))
         least, greatest = inside.amin(1), inside.amax(1)
         owner = torch.searchsorted(high.contiguous(), places).clamp_max(len(high) - 1)
-        mine = (places >= low[owner]) & (places <= high[owner])  # some panels are settled and not asked about
+        mine = (places >= low[owner]) & (places <= high[owner])  # the panels leave gaps where others are settled
         least = least.scatter_reduce(0, owner[mine], values[mine], "amin")
         greatest = greatest.scatter_reduce(0, owner[mine], values[mine], "amax")
         lost = inside.isnan().any(1)
@@ -79,8 +80,8 @@ def sampled_bounds(function: Diffusion, T: float) -> Callable[[Tensor, Tensor], 
 
 
 def rest_of_series(function: Diffusion, edge: float) -> float:
-    """The integral of g^2 from 0 to an edge, if those over [edge, 2 edge], [2 edge, 4 edge] ... are a geometric series,
-    as they are for a power of t; infinite where it does not converge.
+    """Returns the integral of g^2 from 0 to an edge, if those over [edge, 2 edge], [2 edge, 4 edge] ... are a geometric
+    series, as they are for a power of t; infinite where it does not converge.
     """
     edges = edge * torch.tensor([1.0, 2.0, 4.0], dtype=torch.float64)
     first, second = integrals(function, edges[:-1], edges[1:]).tolist()
@@ -95,7 +96,7 @@ class Refinement:
         low, high: bounds on g over the panel.
         found: the integral of g^2 over the panel by one rule.
         halves: that by the rule on both halves; NaN where it was not evaluated.
-        settled: whether both conditions of the module's text hold.
+        settled: whether both conditions of the module docstring hold.
     """
 
     edges: Tensor
@@ -115,7 +116,7 @@ class Refinement:
 
     @property
     def best(self) -> Tensor:
-        """The best integral at hand over each panel."""
+        """The integral over each panel, by both halves where they were evaluated."""
         return torch.where(self.halves.isfinite(), self.halves, self.found)
 
 
@@ -138,7 +139,7 @@ class Quadrature:
         return ValueError(f"`diffusion`={self.name}: {what}; {remedy}, for example `diffusion`='1 + 5*t**2'")
 
     def panels(self) -> Panels:
-        """Returns panels that meet both conditions of the module's text."""
+        """Returns panels that meet both conditions of the module docstring."""
         state = self.coarsest()
         for _ in range(DEEPEST):
             state, at_eps = self.judged(state)
@@ -165,17 +166,17 @@ class Quadrature:
         return Refinement(edges, low, high, found, torch.full_like(found, torch.nan), settled)
 
     def judged(self, state: Refinement) -> tuple[Refinement, Tensor]:
-        """Returns the panels with both conditions tested, and what is certain of the variance at eps."""
+        """Returns the panels with both conditions tested, and a lower bound on the variance at eps."""
         edges, low, high, found, width = state.edges, state.low, state.high, state.found, state.width
         if bool((~found.isfinite() | (high <= 0)).any()):
             what = f"it must be positive and finite everywhere on (0, T={self.T}]"
             raise self.refused(what, "choose another function")
-        # what is certain of the variance on the left, and at eps, below which nothing is asked for
+        # lower bounds on the variance at the left edges, and at eps, below which no accuracy is needed
         least, most = low.clamp_min(0), torch.maximum(low.abs(), high.abs())  # of |g|
         certain = torch.cat([width.new_zeros(1), (width * least.square()).cumsum(0)])
         at_eps = certain[int(torch.searchsorted(edges, self.eps, right=True)) - 1]
         so_far = torch.maximum(certain[:-1], at_eps)
-        # condition 1: nothing hides between the nodes
+        # condition 1: the bounds are close
         reached = edges[:-1].clamp_min(self.eps)
         hidden = most.square() - least.square() > SLACK * torch.maximum(least.square(), so_far / reached)
         hidden &= width * most.square() > NOTHING * at_eps
@@ -257,7 +258,7 @@ class Quadrature:
 
 @lru_cache(maxsize=64)
 def panels_of(function: Diffusion, T: float, eps: float, name: str) -> Panels:
-    """Returns panels that meet both conditions of the module's text; ValueError where there are none."""
+    """Returns panels that meet both conditions of the module docstring; ValueError where there are none."""
     bounds = function.bounds if isinstance(function, Expression) else sampled_bounds(function, T)
     return Quadrature(function, bounds, T, eps, name).panels()
 
@@ -268,11 +269,11 @@ class Custom(SDE):
 
     Arguments:
         diffusion: g, an expression in t or a number, or in Python a callable that maps times of any shape to values of
-            that shape; see the module's text for what is assumed of it.
+            that shape; see the module docstring for the assumptions on it.
         T, eps: the interval on which the score is trusted is [eps, T].
 
     Raises:
-        ValueError: no expression, not positive, or no integral of its square that can be bounded.
+        ValueError: it is no expression, not positive, or the integral of its square cannot be bounded.
     """
 
     diffusion: str | float | Callable[[Tensor], Tensor] = "25**t"

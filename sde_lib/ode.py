@@ -1,8 +1,8 @@
-r"""Solving dy/dt = field(y, t) for a batch of independent problems.
+r"""Solvers of dy/dt = field(y, t) for a batch of independent problems.
 
 ``method="tsit5"``, the default, and ``method="dopri5"`` are our own: an embedded Runge-Kutta pair of orders 5 and 4
 (Tsitouras 2011; Dormand and Prince 1980) with a step size, an error estimate and a PI controller *for each sample*. A
-sample's path therefore does not depend on its batch mates, and finished samples leave the batch. The error of a trial
+sample's path therefore does not depend on the other samples, and finished samples leave the batch. The error of a trial
 step of size h is
 
 .. math:: e = \Bigl\|\frac{h \sum_i (b_i - \hat b_i) k_i}{atol + rtol\,\max(|y_n|, |y_{n+1}|)}\Bigr\|,
@@ -12,7 +12,7 @@ it is accepted where :math:`e \le 1`, and the next step is :math:`0.84\,h\, e_n^
 oracle's likelihoods these need up to 15 % fewer evaluations at an equal worst error, one step in 180 being rejected).
 
 ``method="torchdiffeq.NAME"`` is the reference: any method of torchdiffeq, one step size for the whole batch, so its
-adaptive methods are given a norm that takes the worst sample and not the mean. No solver evaluates outside [t0,
+adaptive methods get a norm that takes the worst sample and not the mean. No solver evaluates outside [t0,
 t1], where sigma(t) may not exist.
 """
 
@@ -27,23 +27,25 @@ from torch.utils.checkpoint import checkpoint
 from .tableaux import PAIRS, Pair
 
 Field = Callable[[Tensor, Tensor, Tensor | slice], Tensor]
-"""field(y, t, rows): y (b, n), t (b,) in float64 and which b rows of the batch these are; returns dy/dt (b, n).
+"""field(y, t, rows) returns dy/dt (b, n), for y (b, n), t (b,) in float64, and these b rows' numbers in the batch.
 
-A field with a method ``stages(t)`` is given all moments of a step at once, t (m, b), and returns m functions (y, rows):
-what depends on the time alone is then computed once a step.
+A method ``stages(t)`` of the field maps all moments of a step, t (m, b), to m functions (y, rows), so that terms which
+depend only on time are computed once a step.
 """
 
 Along = Callable[["Step"], Tensor]
-"""A round of accepted steps, be they none, to the part of an integral that belongs to each, shape (b, m): a source of
-noise that it reads stays in step, whatever the batch mates do. With gradients it is called twice for every step.
+"""Maps the accepted steps of one round to their contributions to an integral, (b, m).
+
+It is called for empty rounds too, so that its random draws do not depend on other samples; with gradients it is called
+twice for every step.
 """
 
 Norm = Callable[[Tensor], Tensor]
-"""Scaled errors of shape (b, n) to one number a sample, shape (b,)."""
+"""Maps scaled errors (b, n) to one number a sample, (b,)."""
 
 
 class Visit:
-    """The states of the first ``count`` samples at some moments, as shares of the way: filled while the solver runs.
+    """The states of the first ``count`` samples at shares of the interval, filled while the solver runs.
 
     ``states`` has shape (moments, count, n) afterwards.
     """
@@ -59,12 +61,12 @@ METHODS = ("tsit5", "dopri5", *(f"torchdiffeq.{name}" for name in ADAPTIVE + FIX
 
 
 def rms(error: Tensor) -> Tensor:
-    """The root mean square over each sample's own values, shape (b, n) to (b,)."""
+    """Returns the root mean square over each sample's values, (b,), for errors (b, n)."""
     return error.square().mean(1).sqrt()
 
 
 def check_solver(method: str, rtol: float, atol: float, steps: int) -> None:
-    """Refuses settings that no solver here takes, naming the key and what to type."""
+    """Refuses settings that no solver here takes, naming them as a constructor's own keys."""
     if method not in METHODS:
         raise ValueError(f"`method`={method} is no ODE solver here; choose one of {', '.join(METHODS)}")
     for key, value in (("rtol", rtol), ("atol", atol)):
@@ -93,26 +95,26 @@ def integrate(
     longest: Callable[[Tensor], Tensor] | None = None,
     differentiable: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """y at t1, from y of shape (B, n) at t0.
+    """Returns y at t1, from y (B, n) at t0.
 
     Arguments:
         field: the right-hand side; see :data:`Field`.
         method: ``"tsit5"`` or ``"dopri5"`` with a step for each sample, or ``"torchdiffeq.NAME"``.
-        rtol, atol: the tolerances of the local error; see the module's formula. rtol may be one for each column, (n,).
-        steps: how many steps a torchdiffeq method without error control takes (euler, midpoint, heun2, heun3, rk4).
+        rtol, atol: the tolerances of the local error; see the module's formula. rtol may differ by column, (n,).
+        steps: the number of steps of a torchdiffeq method without error control (euler, midpoint, heun2, heun3, rk4).
         norm: the norm of a sample's scaled errors.
-        on_step: called with the share of the way done, in [0, 1], for progress.
-        visit: receives the states at some moments on the way; the steps are the same with it and without.
-        along: what is integrated along the solution without steering it; see :data:`Along`. Then the result is
-            (y, total), the sums of its parts of shape (B, m). Of tsit5 and dopri5.
-        longest: the longest step that may start at t (b,), of shape (b,): for what is integrated along the solution may
-            change where y stands still. Of tsit5 and dopri5.
-        differentiable: whether the result can be differentiated with respect to y and to whatever the field holds. The
-            steps are found first and then taken again, each of them a checkpoint: the gradient is that of the discrete
-            solution, to rounding, and the memory that of one step's evaluations and of one state a step.
+        on_step: called with the share of the interval that is solved, in [0, 1], for progress.
+        visit: receives the states at some moments; it does not change the steps.
+        along: an integral along the solution that does not affect the steps; see :data:`Along`. The result is then
+            (y, total), with total (B, m) the sum of its contributions. For tsit5 and dopri5.
+        longest: maps t (b,) to the longest step that may start there, (b,): the integral may change where y is
+            constant. For tsit5 and dopri5.
+        differentiable: whether the result can be differentiated with respect to y and to the field's parameters. The
+            steps are found first and then taken again, each with checkpointing: the gradient is that of the discrete
+            solution, to rounding, and the memory is that of one step's evaluations and of one state a step.
 
     Raises:
-        FloatingPointError: the field is not finite, or the step size fell to nothing.
+        FloatingPointError: the field is not finite, or no step size is small enough.
     """
     check_solver(method, float(torch.as_tensor(rtol).max()), atol, steps)
     if differentiable:
@@ -129,11 +131,11 @@ def integrate(
     return reference(field, y, t0, t1, method.removeprefix("torchdiffeq."), rtol, atol, steps, norm, on_step, visit)
 
 
-SMALLEST = 1e-12  # of the interval: a step below it means that no step is small enough
+SMALLEST = 1e-12  # the smallest step, as a share of the interval
 
 
 def combine(weights: tuple[float, ...], stages: list[Tensor]) -> Tensor:
-    """sum_i weights_i stages_i, in place on one fresh tensor."""
+    """Returns sum_i weights_i stages_i, accumulated in one new tensor."""
     terms = [(w, k) for w, k in zip(weights, stages) if w]
     total = terms[0][1] * terms[0][0]
     for weight, stage in terms[1:]:
@@ -143,7 +145,7 @@ def combine(weights: tuple[float, ...], stages: list[Tensor]) -> Tensor:
 
 @dataclass(frozen=True)
 class Step:
-    """A step of some rows (b,), from t to t + h (b,) each, and from y to ``end`` (b, n); dy/dt at its stages."""
+    """A step of some rows (b,), from t to t + h (b,) and from y to ``end`` (b, n), with dy/dt at its stages."""
 
     pair: Pair
     rows: Tensor
@@ -154,15 +156,15 @@ class Step:
     stages: list[Tensor]
 
     def take(self, which: Tensor) -> "Step":
-        """Those of some rows, by their index or a mask."""
+        """Returns the steps of some rows, given by an index or a mask."""
         stages = [k[which] for k in self.stages]
         return Step(self.pair, self.rows[which], self.t[which], self.h[which], self.y[which], self.end[which], stages)
 
     def state(self, share: float | Tensor) -> Tensor:
-        """y at t + share h, (b, n), to order 4; share is a number in [0, 1], or one for each row, (b, 1).
+        """Returns y at t + share h, (b, n), to order 4; share is a number in [0, 1], or one for each row, (b, 1).
 
-        The cubic Hermite interpolant, and u^2 (1 - u)^2 h times a combination of the stages (Hairer, Norsett and Wanner
-        I, II.6, for dopri5; Tsitouras 2011 for tsit5).
+        It is the cubic Hermite interpolant, and u^2 (1 - u)^2 h times a combination of the stages (Hairer, Norsett and
+        Wanner I, II.6, for dopri5; Tsitouras 2011 for tsit5).
         """
         u, h = share, self.h.to(self.y.dtype)[:, None]
         cubic = (1 + 2 * u) * (1 - u) ** 2 * self.y + u**2 * (3 - 2 * u) * self.end
@@ -171,7 +173,7 @@ class Step:
 
 
 Path = list[tuple[Tensor, Tensor, Tensor, tuple[float, float]]]
-"""The accepted steps in their order: which rows took one, from which t, of which size; and the interval."""
+"""The accepted steps in order: the rows, their t, their step size h, and the interval."""
 
 
 def runge_kutta(
@@ -185,9 +187,11 @@ def runge_kutta(
     k: Tensor | None = None,
     count: int | None = None,
 ) -> tuple[Tensor, list[Tensor]]:
-    """One step of size h (b,) from t (b,), and the values dy/dt of its stages; k is the first, where it is known.
+    """Returns the end of a step of size h (b,) from t (b,), and dy/dt at its stages.
 
-    ``count`` leaves out the last stages, which only the error needs.
+    Arguments:
+        k: dy/dt at the start, if it has been evaluated.
+        count: a slice end that leaves out the last stages, which only the error needs.
     """
     nodes = torch.tensor(pair.C[1:count], dtype=t.dtype, device=t.device)[:, None]
     moments = (t + nodes * h).clamp(*interval)
@@ -207,7 +211,10 @@ def runge_kutta(
 def retrace(
     pair: Pair, field: Field, y: Tensor, path: Path, along: Along | None = None
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """The steps of a path once more, as differentiable functions of y that keep no evaluation in memory."""
+    """Repeats the steps of a path as differentiable functions of y, with checkpointing.
+
+    Returns y at the end, and with ``along`` its sums too.
+    """
     count, total = len(y), None
     for rows, t, h, interval in path:
 
@@ -229,13 +236,13 @@ def retrace(
 class Running:
     """The samples that have not reached t1; all of shape (b,) but y and k, (b, n).
 
-    The clock is the share of the way done, from 0 to 1: one direction, one scale.
+    Time is measured by the share of the interval that is solved, from 0 to 1, in either direction of t.
 
     Attributes:
         rows: their numbers in the batch.
-        done: the share of the way done.
+        done: the share of the interval that is solved.
         k: dy/dt at y.
-        h: the size of the next trial step, as a share of the way.
+        h: the size of the next trial step, as a share of the interval.
         previous: the last accepted error.
         rejected: whether the last trial was rejected.
     """
@@ -256,7 +263,7 @@ class Running:
 
 @dataclass(frozen=True)
 class Trial:
-    """One trial step of every running sample: its size h as a share of the way, and its scaled error."""
+    """One trial step of every running sample: its size h as a share of the interval, and its scaled error."""
 
     h: Tensor
     end: Tensor
@@ -270,7 +277,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Adaptive:
-    """The trial steps and the step-size control of the module's text, on the interval from t0 to t1."""
+    """The trial steps and the step-size control of the module docstring, on the interval from t0 to t1."""
 
     pair: Pair
     field: Field
@@ -362,7 +369,7 @@ def adaptive(
     longest: Callable[[Tensor], Tensor] | None = None,
     path: Path | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """The per-sample adaptive solver of the module's text."""
+    """The per-sample adaptive solver of the module docstring."""
     if t0 == t1 or len(y) == 0:
         nothing = y.new_zeros(len(y), 1)  # adds to sums of any width
         return y.clone() if along is None else (y.clone(), nothing)
@@ -392,7 +399,7 @@ def adaptive(
 
 
 def interpolate(visit: Visit, step: Step, done: Tensor, h: Tensor) -> None:
-    """Notes the states of an accepted step at the moments that lie in it; done and h (b,) are shares of the way."""
+    """Stores the states of accepted steps at the moments in them; done and h (b,) are shares of the interval."""
     watched = step.rows < visit.states.shape[1]
     for moment, share in enumerate(visit.shares.tolist()):
         inside = (watched & (done < share) & (share <= done + h * (1 + 1e-12))).nonzero()[:, 0]
@@ -403,8 +410,8 @@ def interpolate(visit: Visit, step: Step, done: Tensor, h: Tensor) -> None:
 
 
 def first_step(call, y: Tensor, done: Tensor, k: Tensor, rtol: float | Tensor, atol: float, norm: Norm) -> Tensor:
-    """A first step for each sample, as a share of the way (Hairer, Norsett and Wanner I, II.4: one Euler step probes
-    y'').
+    """Returns a first step size for each sample, as a share of the interval (Hairer, Norsett and Wanner I, II.4: one
+    Euler step estimates y'').
     """
     scale = atol + rtol * y.abs()
     d0, d1 = norm(y / scale), norm(k / scale)
@@ -429,7 +436,7 @@ def reference(
     on_step=None,
     visit: Visit | None = None,
 ) -> Tensor:
-    """torchdiffeq's solution, the field clamped to [t0, t1] and an adaptive method held to its worst sample."""
+    """Returns torchdiffeq's solution; times are clamped to [t0, t1], adaptive methods use the worst sample's error."""
     from torchdiffeq import odeint
 
     low, high = min(t0, t1), max(t0, t1)
@@ -445,7 +452,7 @@ def reference(
     shares = [0.0, *(visit.shares.tolist() if visit is not None else []), 1.0]
     times = [t0 + (t1 - t0) * share for share in sorted(set(shares))]
     times = torch.tensor(times, dtype=clock, device=y.device)
-    if method in ADAPTIVE:  # step_t: it would step past t1, where the field is clamped, and interpolate back
+    if method in ADAPTIVE:  # without step_t it steps past t1, where times are clamped, and interpolates back
         options = {"norm": lambda error: norm(error).max(), "step_t": times[-1:]}
     else:
         options = {"step_size": abs(t1 - t0) / steps}

@@ -188,7 +188,7 @@ def test_older_networks_keep_their_names():
     assert {key: tuple(value.shape) for key, value in weights.items()} == {
         key: tuple(value.shape) for key, value in MLP((2,), embedding="steps").state_dict().items()
     }
-    with pytest.raises(ValueError, match="model.embedding=other"):
+    with pytest.raises(ValueError, match="`embedding`=other"):
         MLP((2,), embedding="other")
 
 

@@ -531,7 +531,7 @@ def test_a_solution_that_blows_up():
 @pytest.mark.parametrize(
     "values, message",
     [
-        ({"method": "rk45"}, "method=rk45.*tsit5"),
+        ({"method": "rk45"}, "`method`=rk45.*tsit5"),
         ({"method": "rk4"}, "`method`=rk4.*torchdiffeq.rk4"),
         ({"rtol": 0.0}, "`rtol`=0.0"),
         ({"atol": 2.0}, "`atol`=2.0"),
