@@ -269,10 +269,7 @@ class Trial:
     end: Tensor
     stages: list[Tensor]
     error: Tensor
-
-    @property
-    def accepted(self) -> Tensor:
-        return self.error <= 1  # a NaN is a rejection
+    accepted: Tensor
 
 
 @dataclass(frozen=True)
@@ -322,14 +319,15 @@ class Adaptive:
         end, stages = runge_kutta(self.pair, self.field, now.y, t, self.span * h, now.rows, self.interval, now.k)
         scale = self.atol + self.rtol * torch.maximum(now.y.abs(), end.abs())
         step = (self.span * h).to(now.y.dtype)[:, None]
-        trial = Trial(h, end, stages, self.norm(step * combine(self.pair.error, stages) / scale).to(h.dtype))
-        if not bool((trial.accepted | (h > SMALLEST)).all()):
-            worst = int((~trial.accepted & (h <= SMALLEST)).nonzero()[0])
+        error = self.norm(step * combine(self.pair.error, stages) / scale).to(h.dtype)
+        accepted = error <= 1  # a NaN is a rejection
+        if not bool((accepted | (h > SMALLEST)).all()):
+            worst = int((~accepted & (h <= SMALLEST)).nonzero()[0])
             raise FloatingPointError(
                 f"the ODE cannot be solved for sample {int(now.rows[worst])}: at t={float(t[worst]):.4g} no "
                 f"step is small enough (the score is not finite or not smooth there); try a larger sde.eps or tolerance"
             )
-        return trial
+        return Trial(h, end, stages, error, accepted)
 
     def taken(self, now: Running, trial: Trial) -> Step:
         """Returns the accepted steps."""
