@@ -55,7 +55,7 @@ class SDE(ABC):
     T: float
     eps: float
     counts_steps: ClassVar[bool] = False
-    """Whether time counts the steps of a discrete chain: at whole times it is that chain."""
+    """True if time counts the steps of a discrete chain, with which the SDE agrees at whole times."""
 
     @abstractmethod
     def f(self, t: Tensor) -> Tensor:
