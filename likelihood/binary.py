@@ -1,12 +1,13 @@
-r"""The variational bound of the binomial chain, term by term: every step's divergence is a sum over bits, in closed
-form.
+r"""The variational bound of the binomial chain, term by term.
+
+Each step's divergence is a sum over bits, in closed form:
 
 .. math::
     -\log P(x_0) \le KL\bigl(q(x_T|x_0)\,\|\,\text{coins}\bigr)
     + \sum_{n=2}^T \mathbb E\,KL\bigl(q(x_{n-1}|x_n, x_0)\,\|\,p(x_{n-1}|x_n)\bigr) + \mathbb E[-\log p(x_0|x_1)]
 
-(arXiv 1503.03585; the kernels are those of :mod:`scoresde.sde_lib.binary`). It is loose by what a step's bits, drawn
-each by itself, do not know of one another, which is of order 1/T, and by what the network does not know.
+(arXiv 1503.03585; the kernels are those of :mod:`scoresde.sde_lib.binary`). Two
+gaps make it loose: a step draws its bits independently, which costs order 1/T, and the network's error.
 """
 
 from collections.abc import Callable
@@ -26,7 +27,7 @@ class BinaryBound:
     """(chain, logits, x) -> a lower bound on log P(x), with its terms.
 
     Arguments:
-        terms: how many steps are evaluated for each point, an even number; None for all of them, once each.
+        terms: the number of steps evaluated for each point, even; None for all of them, once each.
     """
 
     terms: int | None = None
@@ -46,19 +47,19 @@ class BinaryBound:
         randn_like: Callable[[Tensor], Tensor] = torch.randn_like,
         on_step: Callable[[float], None] | None = None,
     ) -> BoundTerms:
-        """The bound at x, shape (B, *), bits as -1 and 1.
+        """Returns the bound at x, shape (B, *), bits as -1 and 1.
 
         Arguments:
             logits: (x_n, n) -> the log-odds of each bit of x_0 being 1, of x_n's shape.
             randn_like: the source of normals, for the tosses and for the choice of terms.
-            on_step: called with the share of the way done.
+            on_step: called with the share of the evaluations done.
         """
         x = bits_of(x)
         counted, count, last = Counted(logits), len(x), int(chain.T)
         evaluations, done = (last - 1 if self.terms is None else self.terms) + 2, 0
 
         def kl(n: Tensor) -> Tensor:
-            """The term of the step n -> n - 1 (B,), shape (B,)."""
+            """Returns the terms of the steps n -> n - 1, n (B,), shape (B,)."""
             nonlocal done
             n = n.to(x.dtype)
             x_n = chain.perturb(x, n, randn_like(x))
@@ -74,7 +75,7 @@ class BinaryBound:
         first = kl(one)
         lengths = torch.ones(last - 1, dtype=first.dtype, device=x.device)
         found = added_up(lambda n: kl(n + 2), lengths, self.terms, x, randn_like)
-        again = kl(one)  # for L_0's own error
+        again = kl(one)  # two draws of L_0 give its error
         reconstruction = 0.5 * (first + again)
         stderr = (found.variance + 0.25 * (first - again).square()).sqrt()
         prior = chain.prior_kl(x).to(reconstruction)

@@ -1,15 +1,16 @@
 r"""The variational bound of the ancestral chain, term by term.
 
-A grid of times t_1 < ... < t_N = T makes a chain of any SDE: x_N from N(0, sigma(T)^2 I), then one ancestral step a
-time, and at last a decoder p(x_0 | x_1). With q(x_s | x_t, x_0) the posterior of the forward process,
+A grid of times t_1 < ... < t_N = T makes a chain of any SDE: x_N from N(0, sigma(T)^2 I), then one ancestral step
+between neighbouring times, and last a decoder p(x_0 | x_1). With q(x_s | x_t, x_0) the posterior of the forward
+process,
 
 .. math::
     -\log p(x_0) \;\le\; \underbrace{KL\bigl(q(x_N|x_0)\,\|\,p(x_N)\bigr)}_{L_N}
     + \sum_{n=2}^N \underbrace{\mathbb E\,KL\bigl(q(x_{n-1}|x_n, x_0)\,\|\,p(x_{n-1}|x_n)\bigr)}_{L_{n-1}}
     + \underbrace{\mathbb E\bigl[-\log p(x_0|x_1)\bigr]}_{L_0}
 
-(arXiv 2006.11239, eq. 5; 1503.03585). All is Gaussian. For a step t -> s with x_t | x_s ~ N(a x_s, b^2 I), in terms of
-the error e = ||z + sigma(t) score(x_t, t)||^2 of the noise z in x_t,
+(arXiv 2006.11239, eq. 5; 1503.03585). All terms are Gaussian. For a step t -> s with x_t | x_s ~ N(a x_s, b^2 I), in
+terms of the error e = ||z + sigma(t) score(x_t, t)||^2 of the noise z in x_t,
 
 =============  ==================================  ===================================================================
 variance       of p(x_s | x_t)                     :math:`L`
@@ -21,28 +22,28 @@ forward        :math:`b^2`                         :math:`\frac{b^2}{2 a^2 \sigm
                                                    :math:`\rho = \sigma_s^2/\sigma_t^2`
 =============  ==================================  ===================================================================
 
-where gamma = (alpha/sigma)^2. The posterior's variance is right for data at points, the forward step's for data N(0, I)
-(section 3.2 there), and, where sigma is small, for any data that have a density: between the two lies the mean of e
-over D. On steps that double sigma^2 whatever the grid's length, the first ones of a chain, the wrong one costs a
-fraction of a nat a dimension, and the bound does not close. The decoder is N(x_0_hat, (sigma/alpha)^2 I) at t_1,
-x_0_hat the denoised x_1 (Tweedie). For continuous data L_0 is minus its log-density; for integers, whose x_0 is a bin's
-centre, minus the log of the mass that it puts on the bin, the first and the last bin open (eq. 13 there). The mean of a
+where gamma = (alpha/sigma)^2. The posterior's variance is optimal for data at points, the forward step's for data N(0,
+I) (section 3.2 there), and, where sigma is small, for any data that have a density: between the two lies the mean of e
+over D. The first steps of a chain double sigma^2 whatever the grid's length; there the wrong variance costs a fraction
+of a nat a dimension, and the bound does not become tight. The decoder is N(x_0_hat, (sigma/alpha)^2 I) at t_1, x_0_hat
+the denoised x_1 (Tweedie). For continuous data L_0 is minus its log-density; for integers, whose x_0 is a bin's centre,
+minus the log of the mass that it puts on the bin, the first and the last bin open (eq. 13 there). The mean of the
 decoder, and its standard deviation, are those of the reverse SDE's last step but for O(beta_1): a chain's sigma_1^2 is
 beta_1 there, beta_1/(1 - beta_1) here.
 
-The bound is of this sampler's law, not of the probability flow's: for the exact score both tend to the data's density
-as the grid is refined, the bound from above. For a network they are two models, and their difference may have either
-sign.
+The bound is on the density of this sampler, not of the probability flow: for the exact score both tend to the data's
+density as the grid is refined, the bound from above. For a network they are two models, and their difference may have
+either sign.
 
-Where sigma is small, e is little but ||z||^2. So e is seen less that of data N(0, I) on the same z, whose score is
--x_t/V with V = alpha^2 + sigma^2, and whose mean over z is known (``control_variate``):
+Where sigma is small, e is almost ||z||^2. So the control variate is the same error e_G for data N(0, I) on the same z,
+whose score is -x_t/V with V = alpha^2 + sigma^2, and whose mean over z has a closed form (``control_variate``):
 
 .. math:: e_G = \frac{\alpha^2}{V^2}\,\|\alpha z - \sigma x_0\|^2, \qquad
           \mathbb E\,e_G = \frac{\alpha^2}{V^2}\,(\alpha^2 D + \sigma^2\|x_0\|^2) .
 
-A subset of the terms is an unbiased estimate of their sum: the steps are laid end to end, each as long as w = log(1 +
-gamma) falls in it (about what it contributes for data of unit variance), the whole is cut into equal strata, and two
-places are drawn in each.
+A subset of the terms gives an unbiased estimate of their sum by stratified sampling: the length of a step is the fall
+of w = log(1 + gamma) in it (about its term for data of unit variance), the sum of the lengths is cut into equal strata,
+and two places are drawn in each.
 """
 
 import math
@@ -61,14 +62,14 @@ from .immse import uniform
 
 @dataclass(frozen=True)
 class BoundTerms:
-    """What is known about each point, in nats; L_{n-1} belongs to the step from t_n to t_{n-1}.
+    """The bound at each point and its terms, in nats; L_{n-1} belongs to the step from t_n to t_{n-1}.
 
     Attributes:
         log_prob: the lower bound on log p(x), a density in model units, or on log P of integers, shape (B,), float64.
         prior, diffusion, reconstruction: L_N, the sum of all L_{n-1}, and L_0; minus log_prob is their sum. Shape (B,).
         stderr: the standard error of log_prob over the noise, shape (B,).
-        sums, draws: of each step the values of L_{n-1} that were evaluated, added up, and how many there were; shape
-            (N - 1,), in the order of t_2 ... t_N.
+        sums, draws: for each step the sum of the evaluated values of L_{n-1}, and their number; shape (N - 1,), in the
+            order of t_2 ... t_N.
         nfe: network evaluations a point.
     """
 
@@ -87,10 +88,10 @@ class VariationalBound:
     """(sde, score, x, times) -> a lower bound on log p(x), with its terms.
 
     Arguments:
-        variance: of the reverse steps, ``posterior`` or ``forward``; ``auto`` is ``forward`` for a density and
-            ``posterior`` for integers. See the module's text.
-        terms: how many L_{n-1} are evaluated for each point, an even number; None for all of them, once each.
-        control_variate: whether e is seen less that of N(0, I), which takes noise away and leaves the mean.
+        variance: the variance of the reverse steps, ``posterior`` or ``forward``; ``auto`` is ``forward`` for a density
+            and ``posterior`` for integers. See the module docstring.
+        terms: the number of L_{n-1} evaluated for each point, even; None for all of them, once each.
+        control_variate: whether e_G less its mean is subtracted from e: a smaller variance, and the same mean.
     """
 
     variance: Literal["auto", "posterior", "forward"] = "auto"
@@ -116,15 +117,15 @@ class VariationalBound:
         randn_like: Callable[[Tensor], Tensor] = torch.randn_like,
         on_step: Callable[[float], None] | None = None,
     ) -> BoundTerms:
-        """The bound at x, shape (B, *), in model units.
+        """Returns the bound at x, shape (B, *), in model units.
 
         Arguments:
             score: any callable (x, t) -> score.
             times: t_N > ... > t_1, falling, float64, shape (N,), N at least 2; a sampler's grid.
-            edges: of integers, the lower and upper edges of the bins in model units, of x's shape: see
+            edges: for integers, the lower and upper edges of the bins in model units, of x's shape: see
                 :func:`bin_edges`; None for a density.
             randn_like: the source of normals, for the noise and for the choice of terms.
-            on_step: called with the share of the way done.
+            on_step: called with the share of the evaluations done.
 
         Raises:
             FloatingPointError: the score is not finite.
@@ -138,7 +139,7 @@ class VariationalBound:
         evaluations, done = self.count(len(times) - 1) + 2, 0
 
         def error(t: Tensor) -> tuple[Tensor, Tensor]:
-            """e (B,) at times t (B,) float64 on a fresh noise, and z + sigma score itself (B, D)."""
+            """Returns e (B,) at times t (B,) float64 for a fresh noise z, and z + sigma score (B, D)."""
             nonlocal done
             z = randn_like(x)
             t = t.to(x.device, wide)
@@ -149,8 +150,8 @@ class VariationalBound:
             if self.control_variate:
                 share = (alpha / (alpha.square() + sigma.square())).square()
                 gaussian = (alpha[:, None] * z.flatten(1).to(wide) - sigma[:, None] * clean).square().sum(1)
-                known = alpha.square() * dim + sigma.square() * clean.square().sum(1)
-                e = e - share * (gaussian - known)
+                mean = alpha.square() * dim + sigma.square() * clean.square().sum(1)
+                e = e - share * (gaussian - mean)
             if not bool(e.isfinite().all()):
                 which = int((~e.isfinite()).nonzero()[0])
                 raise FloatingPointError(
@@ -162,7 +163,7 @@ class VariationalBound:
             return e, residual
 
         def term(n: Tensor) -> Tensor:
-            """L of the steps n (B,), shape (B,)."""
+            """Returns L of the steps n (B,), shape (B,)."""
             return steps.weight[n] * error(steps.t[n])[0] + steps.constant[n]
 
         found = added_up(term, steps.lengths, self.terms, x, randn_like)
@@ -187,13 +188,13 @@ class VariationalBound:
         return BoundTerms(log_prob, prior, found.total, reconstruction, stderr, found.sums, found.draws, nfe)
 
     def count(self, steps: int) -> int:
-        """How many of the terms of so many steps are evaluated."""
+        """Returns the number of terms that are evaluated out of ``steps``."""
         return steps if self.terms is None else self.terms
 
 
 @dataclass(frozen=True)
 class Sum:
-    """A sum of terms (B,), its variance over the noise (B,), and what was added up of each term and how often, (n,)."""
+    """A sum of terms (B,), its variance over the noise (B,), and each term's sum of values and their number, (n,)."""
 
     total: Tensor
     variance: Tensor
@@ -208,14 +209,14 @@ def added_up(
     x: Tensor,
     randn_like: Callable[[Tensor], Tensor],
 ) -> Sum:
-    """The sum of n terms for each of x (B, *), all of them or an unbiased estimate from some.
+    """Returns the sum of n terms for each of x (B, *): of all terms, or an unbiased estimate from a subset.
 
     Arguments:
-        term: one noisy value of the terms of the numbers (B,), shape (B,).
-        lengths: how long each term is, (n,): two places are drawn in each of some/2 strata of equal length.
-        some: how many are evaluated; None for all, once each. Their variance is then that of the differences of
-            neighbours, too large by as much as they would differ without noise, and 0 for a single term. The first and
-            the last have one neighbour, which stands for the other as well.
+        term: maps term numbers (B,) to one noisy value of each, (B,).
+        lengths: the length of each term, (n,): two places are drawn in each of some/2 strata of equal length.
+        some: the number of evaluations; None for all terms, once each. The variance is then estimated from differences
+            of neighbouring terms, which overestimates it by their squared difference without noise, and is 0 for a
+            single term. The first and the last term have one neighbour, which counts twice.
     """
     count, total, variance = len(x), lengths.new_zeros(len(x)), lengths.new_zeros(len(x))
     sums, draws = torch.zeros_like(lengths), torch.zeros_like(lengths)
@@ -255,7 +256,7 @@ class Steps:
     Attributes:
         t: the times at which the score is evaluated, t_2 ... t_N.
         weight, constant: L = weight e + constant.
-        lengths: how far w falls in each step.
+        lengths: the fall of w in each step.
     """
 
     def __init__(self, sde: SDE, times: Tensor, variance: str, x: Tensor):
@@ -274,7 +275,7 @@ class Steps:
 
 
 def check_times(sde: SDE, times: Tensor) -> Tensor:
-    """The times in float64; ValueError unless they fall, from at most T to where there is noise."""
+    """Returns the times in float64; ValueError unless they decrease and lie in (0, T]."""
     times = times.to("cpu", torch.float64)
     if times.ndim != 1 or len(times) < 2 or not bool((times[1:] < times[:-1]).all()):
         raise ValueError(f"the bound needs at least two falling times, it got {times.tolist()[:4]} ...")
@@ -286,8 +287,8 @@ def check_times(sde: SDE, times: Tensor) -> Tensor:
 
 
 def bin_edges(data: Data, k: Tensor) -> tuple[Tensor, Tensor]:
-    """The lower and upper edges of the bins of integers k (B, *) in model units, float64; those of the lowest and of
-    the highest level are infinite (arXiv 2006.11239, eq. 13).
+    """Returns the lower and upper edges of the bins of integers k (B, *) in model units, float64; the outer edges of
+    the lowest and the highest level are infinite (arXiv 2006.11239, eq. 13).
     """
     k = k.double()
     lower, upper = data.encode(k), data.encode(k + 1)
@@ -295,8 +296,8 @@ def bin_edges(data: Data, k: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def log_mass(lower: Tensor, upper: Tensor) -> Tensor:
-    """log(Phi(upper) - Phi(lower)) of the standard normal's distribution function, lower < upper, infinite or not: in
-    the lower tail, where nothing cancels, to which the upper one is mirrored.
+    """Returns log(Phi(upper) - Phi(lower)) for lower < upper, finite or infinite, with Phi the distribution function of
+    N(0, 1). Intervals in the upper tail are mirrored to the lower one, where nothing cancels.
     """
     mirrored = lower + upper > 0
     low, high = torch.where(mirrored, -upper, lower), torch.where(mirrored, -lower, upper)

@@ -1,4 +1,4 @@
-"""A second value of log p, of the same points and without an ODE, to compare the ODE's with."""
+"""The interface of estimates of log p that use no ODE and are compared with the ODE's."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -13,13 +13,13 @@ from scoresde.sde_lib import SDE, ScoreFn
 
 @dataclass(frozen=True)
 class Estimate:
-    """What is known about each point.
+    """The estimate of log p at each point.
 
     Attributes:
         log_prob: log p(x) in nats and model units, shape (B,), float64.
         stderr: its standard error in nats, shape (B,).
         nfe: network evaluations a point.
-        shared: whether all points have one and the same error, which no mean over them makes smaller.
+        shared: whether all points share one error, which a mean over points does not reduce.
     """
 
     log_prob: Tensor
@@ -31,8 +31,10 @@ class Estimate:
 class CrossCheck(ABC):
     """(sde, score, x) -> Estimate.
 
-    ``same`` says which keys of the likelihood must have which values for both to be of one density, ``apart`` whether
-    points whose scores differ, each given its own y, can be checked at once.
+    Attributes:
+        start: the density that is estimated; see :class:`scoresde.likelihood.Likelihood`.
+        apart: whether one call can check points with different conditions y, hence different scores.
+        same: the keys of the likelihood, and their values, for which both estimate one density.
     """
 
     start: str
@@ -48,4 +50,4 @@ class CrossCheck(ABC):
         randn_like: Callable[[Tensor], Tensor] = torch.randn_like,
         on_step: Callable[[float], None] | None = None,
     ) -> Estimate:
-        """The log-density at x, shape (B, *), in model units; ``on_step`` is told the share of the way done."""
+        """Returns the log-density at x, shape (B, *), in model units; calls ``on_step`` with the share done."""

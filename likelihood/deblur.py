@@ -1,14 +1,14 @@
-r"""The density of data from the density of their blur, where the score and its Jacobian at one noise level are known.
+r"""The density of data from that of their blur, given the score and its Jacobian at one noise level.
 
 At the noise level k = sigma/alpha the blurred data have the density q = p_0 * N(0, k^2 I). With tau = k^2, l = log q, g
 its gradient and H its Hessian, l obeys the heat equation in the form
 
 .. math:: \partial_\tau l = \tfrac12(\mathrm{tr}\,H + \|g\|^2),
 
-which is to be solved backwards, to tau = 0. One Euler step of it, -tau/2 (tr H + |g|^2), is an asymptotic series's
-first term, and wrong where data vary on scales s below k: a Gaussian direction of variance s^2 has tau H = -lambda with
-lambda = k^2/(s^2 + k^2), and needs -1/2 log(1 - lambda) in place of lambda/2. So the step is taken of the Gaussian that
-touches l at x to second order (Laplace's approximation), whose deblurring is exact:
+which is solved backwards to tau = 0. One Euler step of it, -tau/2 (tr H + |g|^2), is the first term of an asymptotic
+series, and wrong where data vary on scales s below k: a Gaussian direction of variance s^2 has tau H = -lambda with
+lambda = k^2/(s^2 + k^2), and needs -1/2 log(1 - lambda) in place of lambda/2. So the step uses the Gaussian that
+matches l at x to second order (Laplace's approximation), whose deblurring is exact:
 
 .. math::
     \log p_0(x) \approx l(x) + G, \qquad
@@ -17,22 +17,22 @@ touches l at x to second order (Laplace's approximation), whose deblurring is ex
 Its first order in tau is the heat step; of the second order, tau^2/8 (2 |H|^2 + 4 g'Hg + Laplace^2 l + 4 g . grad
 Laplace l), it has the first two terms, and the other two vanish for a Gaussian.
 
-* **The exact trace** has the whole H: G by its eigenvalues. 1 + tau H is 1 - lambda, positive for every density that is
-  a blur; what is below ``FLOOR``, because data have no detail there or because a network is no score, is taken as
+* **The exact trace** computes all of H, and G from its eigenvalues. 1 + tau H is 1 - lambda, positive for every density
+  that is a blur; eigenvalues below ``FLOOR``, for data without detail or a network that is no gradient, are raised to
   ``FLOOR``.
 * **Random probes** v have v'f(I + tau H)v from m products with H, by Lanczos' method. With the Gaussian of the data's
-  moments as control variate, H_G known, the same m products of both are compared, and G is exact for Gaussian data.
-  What one product less would have given says how far m products may be from the end.
+  moments as control variate, whose H_G is in closed form, the estimates from m products with H and with H_G are
+  subtracted, and G is exact for Gaussian data. The difference to m - 1 products estimates the error of m products.
 
-**The error** is seen at a second level, tau_2 = 2 tau: l(tau_2) - l(tau) is an integral of the heat equation at x, two
-more evaluations, and
+**The error** is estimated from a second level, tau_2 = 2 tau: l(tau_2) - l(tau) is an integral of the heat equation at
+x, two more evaluations, and
 
 .. math:: d = \int_\tau^{2\tau}\tfrac12(\mathrm{tr}\,H + \|g\|^2)\,d\tau' + G(2\tau) - G(\tau)
 
-is by how much the answers from both levels differ. Where the terms of order tau^2 that G lacks lead, the error at tau
-is a third of d; d itself is what is claimed. A network that is no score, or has not learnt its two lowest levels, gives
-two answers too. What no level sees, no difference shows: where lambda exceeds 1/2 along some direction, data have
-detail below k, G takes it to be Gaussian, and all of G but its first order rests on that.
+is the difference of the answers from both levels. Where the terms of order tau^2 that G lacks dominate, the error at
+tau is d/3; the reported error is d. d is also large for a network that is no gradient, or has not learnt its two lowest
+levels. d does not show detail that both levels hide: where lambda exceeds 1/2 along some direction, data have detail
+below k, and all of G but its first order assumes that it is Gaussian.
 """
 
 from collections.abc import Callable
@@ -48,18 +48,18 @@ from .moments import Moments
 
 FLOOR = 1e-5  # of 1 - lambda: a detail of 0.3 % of k
 DENSE = 512  # dimensions up to which the exact trace keeps the whole Jacobian
-PRODUCTS = 4  # m of the module's text
+PRODUCTS = 4  # m in the module docstring
 
 
 @dataclass(frozen=True)
 class Deblurring:
-    """What is added to log q at some points.
+    """The term that deblurring adds to log q at some points.
 
     Attributes:
-        estimates: of G in nats, (n, B), whose mean over n is the result.
-        remainder: how far the products may be from the end in nats, (B,); 0 where H is whole.
-        largest: the largest eigenvalue lambda that was seen, (B,): from 0.5 on, data have detail below k.
-        heat: the first order of G alone, one step of the heat equation, (B,).
+        estimates: estimates of G in nats, (n, B), whose mean over n is the result.
+        remainder: the estimated error of using few products, in nats, (B,); 0 where all of H is used.
+        largest: the largest eigenvalue lambda found, (B,): from 0.5 on, data have detail below k.
+        heat: the first order of G, one Euler step of the heat equation, (B,).
     """
 
     estimates: Tensor
@@ -69,12 +69,12 @@ class Deblurring:
 
 
 def deblur(tau: float, gradient: Tensor, pull: Pull, vectors: Tensor | None, reference: Moments | None) -> Deblurring:
-    """G at points whose log q has the gradient (B, D), and a Hessian with v'H = pull(v) for v (m, B, D).
+    """Returns G at points where log q has the gradient (B, D) and the Hessian H, with v'H = pull(v) for v (m, B, D).
 
     Arguments:
-        tau: k^2, in the coordinates of clean data as all else.
+        tau: k^2; like all other arguments in the coordinates of clean data.
         vectors: random vectors (n, B, D) with E[vv'] = I; None for the exact trace.
-        reference: the Gaussian of the data's moments, for the control variate; None for none.
+        reference: the Gaussian of the data's moments, for the control variate; None for no control variate.
     """
     if vectors is not None:
         return by_products(tau, gradient, pull, vectors, reference)
@@ -84,7 +84,7 @@ def deblur(tau: float, gradient: Tensor, pull: Pull, vectors: Tensor | None, ref
 
 
 def by_eigenvalues(tau: float, gradient: Tensor, pull: Pull) -> Deblurring:
-    """G from the whole Hessian, differentiable wherever no eigenvalue is raised to ``FLOOR``."""
+    """Returns G from the whole Hessian, differentiable wherever no eigenvalue is raised to ``FLOOR``."""
     count, dim = gradient.shape
     eye = torch.eye(dim, dtype=gradient.dtype, device=gradient.device)
     rows = pull(eye[:, None].expand(-1, count, -1)).transpose(0, 1)
@@ -100,7 +100,7 @@ def by_eigenvalues(tau: float, gradient: Tensor, pull: Pull) -> Deblurring:
 
 
 def by_two_orders(tau: float, gradient: Tensor, pull: Pull) -> Deblurring:
-    """G to the second order of its determinant, from all rows of H, none of which is kept."""
+    """Returns G with its determinant to second order, from all rows of H, without storing them."""
     count, dim = gradient.shape
     first = second = gradient.new_zeros(count)
     for start in range(0, dim, 16):
@@ -112,17 +112,19 @@ def by_two_orders(tau: float, gradient: Tensor, pull: Pull) -> Deblurring:
         second = second + rows.square().sum((0, 2))
     quadratic, rough, largest, _ = (each[0] for each in by_lanczos(lambda v: -tau * pull(v), gradient[None], inverse))
     found = 0.5 * first + 0.25 * second - 0.5 * tau * quadratic
-    third = second.detach() * largest.abs() / 6  # no term of the series is larger than its predecessor by more
+    third = (
+        second.detach() * largest.abs() / 6
+    )  # bounds the third term; each further one is smaller by the factor largest
     rest = third / (1 - largest).clamp_min(FLOOR) + 0.5 * tau * (quadratic - rough).detach().abs()
     heat = 0.5 * (first - tau * gradient.square().sum(1))
     return Deblurring(found[None], rest, largest, heat.detach())
 
 
 def by_products(tau: float, gradient: Tensor, pull: Pull, vectors: Tensor, reference: Moments | None) -> Deblurring:
-    """G from random vectors and the gradient, each by the products of its own with -tau H."""
+    """Returns G from Krylov spaces of -tau H that start at random vectors and at the gradient."""
 
-    def of(apply: Pull) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """G by all products, and by one less, (n, B) each; the largest eigenvalue seen, and the mean trace, (B,)."""
+    def estimates_of(apply: Pull) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Returns G from all products and from one less, (n, B); the largest eigenvalue and the mean trace, (B,)."""
         logs, rough_logs, largest, trace = by_lanczos(apply, vectors, logarithm)
         quadratic, rough_quadratic, other, _ = (each[0] for each in by_lanczos(apply, gradient[None], inverse))
         fine, rough = (
@@ -130,9 +132,9 @@ def by_products(tau: float, gradient: Tensor, pull: Pull, vectors: Tensor, refer
         )
         return fine, rough, torch.maximum(largest.amax(0), other), trace.mean(0)
 
-    found, rough, largest, trace = of(lambda v: -tau * pull(v))
+    found, rough, largest, trace = estimates_of(lambda v: -tau * pull(v))
     if reference is not None:
-        # -tau H_G = tau (C + tau I)^{-1}, and all of its functions are known
+        # -tau H_G = tau (C + tau I)^{-1}: all of its functions have closed forms
         along, others = reference.variances.to(gradient) + tau, gradient.new_tensor(reference.rest + tau)
         directions = reference.directions.to(gradient)
 
@@ -146,7 +148,7 @@ def by_products(tau: float, gradient: Tensor, pull: Pull, vectors: Tensor, refer
         others_count = gradient.shape[1] - directions.shape[1]
         determinant = shrunk(tau / along).log().sum() + others_count * shrunk(tau / others).log()
         square = (gradient * apply(lambda share: 1 / shrunk(share), gradient)).sum(1)
-        mine, my_rough, _, my_trace = of(lambda v: apply(lambda share: share, v))
+        mine, my_rough, _, my_trace = estimates_of(lambda v: apply(lambda share: share, v))
         trace = (tau / along).sum() + others_count * tau / others + trace - my_trace
         exactly = -0.5 * (determinant + tau * square)
         found, rough = exactly + found - mine, exactly + rough - my_rough
@@ -155,7 +157,7 @@ def by_products(tau: float, gradient: Tensor, pull: Pull, vectors: Tensor, refer
 
 
 def logarithm(shrunk: Tensor) -> Tensor:
-    """The first entry of log(S) of positive matrices S (..., m, m), differentiable where eigenvalues coincide:
+    """Returns the first entry of log(S) of positive matrices S (..., m, m), differentiable where eigenvalues coincide:
     log(1 - a) = -int_0^1 a/(1 - u a) du.
     """
     nodes, weights = gauss_legendre(32)
@@ -167,19 +169,20 @@ def logarithm(shrunk: Tensor) -> Tensor:
 
 
 def inverse(shrunk: Tensor) -> Tensor:
-    """The first entry of S^{-1} of positive matrices S (..., m, m)."""
+    """Returns the first entry of S^{-1} of positive matrices S (..., m, m)."""
     return torch.linalg.solve(shrunk, torch.eye(shrunk.shape[-1]).to(shrunk)[:, 0])[..., 0]
 
 
 def by_lanczos(apply: Pull, vectors: Tensor, function: Callable[[Tensor], Tensor]) -> tuple[Tensor, ...]:
-    """v'f(I - A)v of vectors (n, B, D) by ``PRODUCTS`` products with A, and by one less; A's largest Ritz value; v'Av.
+    """Returns v'f(I - A)v of vectors (n, B, D) from ``PRODUCTS`` products with A, and from one less; A's largest Ritz
+    value; v'Av. Each has the shape (n, B).
 
-    Each (n, B). Lanczos' basis of span(v, Av, ...) with all its vectors made orthogonal, in which A is tridiagonal
-    (Golub and Welsch 1969; Ubaru, Chen and Saad 2017 of such traces). It ends where a product leaves nothing new.
+    A is tridiagonal in Lanczos' basis of span(v, Av, ...), which is fully reorthogonalised (Golub and Welsch 1969; for
+    such traces Ubaru, Chen and Saad 2017). The basis ends where a product adds no new direction.
     """
     size = vectors.square().sum(2)
     basis = [vectors / size.clamp_min(1e-300).sqrt()[..., None]]
-    diagonal, beside = [], []
+    diagonal, off_diagonal = [], []
     for step in range(PRODUCTS):
         product = apply(basis[-1])
         diagonal.append(inner(product, basis[-1]))
@@ -192,10 +195,10 @@ def by_lanczos(apply: Pull, vectors: Tensor, function: Callable[[Tensor], Tensor
         left = inner(product, product)
         new = left > 1e-12 * scale.clamp_min(1e-300)
         length = torch.where(new, left, 1.0).sqrt()
-        beside.append(torch.where(new, length, 0.0))
+        off_diagonal.append(torch.where(new, length, 0.0))
         basis.append(torch.where(new[..., None], product / length[..., None], 0.0))
     matrix = torch.diag_embed(torch.stack(diagonal, -1))
-    off = torch.diag_embed(torch.stack(beside, -1), 1)
+    off = torch.diag_embed(torch.stack(off_diagonal, -1), 1)
     eye = torch.eye(PRODUCTS, dtype=matrix.dtype, device=matrix.device)
     shrunk = eye - matrix - off - off.mT
     with torch.no_grad():

@@ -8,9 +8,9 @@ density q on that bin, and K independent draws from it,
     \qquad w_j = \frac{p(x_j)}{q(x_j \mid k)}, \quad x_j \sim q(\cdot \mid k).
 
 K = 1 is the plain bound (Theis et al., arXiv 1511.01844); it grows with K and tends to log P(k) (importance weighting:
-Burda et al., arXiv 1509.00519; for dequantisation Hoogeboom et al., arXiv 2001.11235). How loose it is depends on q:
+Burda et al., arXiv 1509.00519; for dequantisation Hoogeboom et al., arXiv 2001.11235). Its gap depends on q:
 
-* **Uniform**: q = 1 in data units. A model that was trained on k + u, u ~ U[0, 1)^D, knows no more than that.
+* **Uniform**: q = 1 in data units. It fits a model that was trained on k + u, u ~ U[0, 1)^D.
 * **Truncated normal** (Zheng et al., arXiv 2305.03935): the bin at the noise level eps, with x_c the bin's centre in
   model units and h its half width (h may differ from coordinate to coordinate),
 
@@ -20,12 +20,12 @@ Burda et al., arXiv 1509.00519; for dequantisation Hoogeboom et al., arXiv 2001.
   .. math:: \log q(x \mid k) = -\sum_i \Bigl[\tfrac12 z_i^2 + \tfrac12\log 2\pi\sigma^2
             + \log\operatorname{erf}(\tau_i/\sqrt2)\Bigr].
 
-  It is what the forward SDE makes of data at the centres, cut off at the bin's edge, and so it fits a model that was
-  trained on the centres (``training.dequantise=none``). The noise of eps is part of q: x is scored by p_eps itself, and
-  no correction of the start, nor its error, is left. A small tau is the uniform density again.
+  It is the forward SDE's kernel at the bin's centre, truncated at the bin's edge, and so it fits a model that was
+  trained on the centres (``training.dequantise=none``). The noise of eps is part of q: x is scored by p_eps itself,
+  without a correction of the start and its error. For small tau q is the uniform density.
 
-For both, log q is taken at the points drawn, also for K = 1 where its mean, minus the entropy, has a closed form: where
-q is near to p, the two logarithms rise and fall together, and their difference varies less.
+Both evaluate log q at the drawn points, also for K = 1 where its mean, minus the entropy, has a closed form: where q is
+close to p, log p and log q vary together, and their difference varies less.
 """
 
 import math
@@ -44,10 +44,10 @@ from .likelihood import Likelihood
 
 @dataclass(frozen=True)
 class Dequantised:
-    """A point of each example's bin.
+    """One point in each example's bin.
 
     Attributes:
-        x: as the likelihood takes it, in model units, shape (B, *).
+        x: the point in model units, shape (B, *).
         r: the same point in data units, shape (B, *), k <= r < k + 1.
         log_q: log q(x | k) in nats, a density in model units, shape (B,).
     """
@@ -59,14 +59,14 @@ class Dequantised:
 
 @dataclass(frozen=True)
 class Dequantisation(ABC):
-    """Which points of its bin stand for an integer, and what they weigh.
+    """The distribution q of the points that stand for an integer in its bin.
 
     Arguments:
-        samples: the number K of points; each is scored, at K times the price.
+        samples: the number K of points; each is scored, so the cost is K times that of one.
 
     Attributes:
         title: its name in the output.
-        training: the ``training.dequantise`` of the networks that it is the bound for.
+        training: the value of ``training.dequantise`` of the networks that q fits.
     """
 
     samples: int = 1
@@ -75,28 +75,28 @@ class Dequantisation(ABC):
 
     def __post_init__(self):
         if self.samples < 1:
-            raise ValueError(f"dequantisation.samples={self.samples} must be at least 1; type dequantisation.samples=1")
+            raise ValueError(f"`samples`={self.samples} must be at least 1; type `samples`=1")
 
     @property
     def bound(self) -> str:
-        """What the number is, in words."""
+        """The description of the bound in the output."""
         return f"{self.title} dequantisation, {self.samples} sample{'s' if self.samples > 1 else ''}: at most log P"
 
     def scored_by(self, likelihood: Likelihood) -> Likelihood:
-        """The likelihood that scores the points."""
+        """Returns the likelihood that scores the points."""
         return likelihood
 
     @abstractmethod
     def draw(self, sde: SDE, data: Data, k: Tensor, u: Tensor) -> Dequantised:
-        """A point of every bin, from the integers k (B, *) and uniform numbers u in [0, 1) of that shape, float64."""
+        """Draws a point of every bin, from integers k (B, *) and uniform numbers u in [0, 1) of that shape, float64."""
 
 
 @dataclass(frozen=True)
 class UniformDequantisation(Dequantisation):
-    """Any point of the bin is as likely as any other.
+    """The uniform density on the bin.
 
     Arguments:
-        samples: the number K of points; each is scored, at K times the price.
+        samples: the number K of points; each is scored, so the cost is K times that of one.
     """
 
     title: ClassVar[str] = "uniform"
@@ -109,17 +109,17 @@ class UniformDequantisation(Dequantisation):
 
 @dataclass(frozen=True)
 class TruncatedNormalDequantisation(Dequantisation):
-    """The noise that the SDE adds by eps, truncated at the bin's edge.
+    """The SDE's kernel at eps from the bin's centre, truncated at the bin's edge.
 
     Arguments:
-        samples: the number K of points; each is scored, at K times the price.
+        samples: the number K of points; each is scored, so the cost is K times that of one.
     """
 
     title: ClassVar[str] = "truncated-normal"
     training: ClassVar[str] = "none"
 
     def scored_by(self, likelihood: Likelihood) -> Likelihood:
-        """By p_eps, whatever the likelihood's start: the noise of eps is in the points already."""
+        """Returns the likelihood with ``start="plain"``, p_eps: the points contain the noise of eps already."""
         return replace(likelihood, start="plain")
 
     def draw(self, sde: SDE, data: Data, k: Tensor, u: Tensor) -> Dequantised:
@@ -136,7 +136,7 @@ class TruncatedNormalDequantisation(Dequantisation):
 
 
 def truncated_normal(u: Tensor, tau: Tensor) -> tuple[Tensor, Tensor]:
-    """z ~ N(0, 1) truncated to [-tau, tau], by its inverse distribution function at u in [0, 1), and log q(z)."""
+    """Returns z ~ N(0, 1) truncated to [-tau, tau], the quantiles at u in [0, 1), and log q(z)."""
     mass = torch.special.erf(tau / math.sqrt(2))
     u = u.clamp_min(2.0**-53)  # where the mass rounds to 1, u = 0 would be -inf
     z = math.sqrt(2) * torch.special.erfinv((2 * u - 1) * mass)
@@ -145,5 +145,5 @@ def truncated_normal(u: Tensor, tau: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def log_mean(log_weights: Tensor) -> tuple[Tensor, Tensor]:
-    """The log of the mean of K weights, (K, B) to (B,), and the share that each has in it, (K, B)."""
+    """Returns the log of the mean of K weights, (K, B) to (B,), and each weight's share of the sum, (K, B)."""
     return torch.logsumexp(log_weights, 0) - math.log(len(log_weights)), torch.softmax(log_weights, 0)

@@ -1,12 +1,12 @@
-r"""The log-density of an energy network without an ODE: its own, and one number that normalises it.
+r"""The log-density of an energy network without an ODE: the network's own, less its log-normaliser.
 
 An energy's score is a gradient field, s = grad u with u(x, t) the network's unnormalised log-density, so that
 
 .. math:: \log p_t(x) = u(x, t) - \log Z(t), \qquad Z = \int e^u\,dx = \mathbb E_q\,e^{u(x) - \log q(x)} .
 
-Z is estimated by importance sampling, where that can be done: q is a kernel density estimate of some of the data at
-eps, with a share of a wide Gaussian, so that no region in which p has mass is left out. The weights' effective sample
-size says whether it could; in more than a few dimensions no q is near enough, and the estimate is refused.
+Z is estimated by importance sampling. The proposal q is a kernel density estimate from a subset of the data at eps,
+mixed with a wide Gaussian, so that it covers all regions in which p has mass. The estimate is refused if the weights'
+effective sample size is too small, as it is in more than a few dimensions.
 """
 
 import math
@@ -30,10 +30,10 @@ class EnergyDensity(CrossCheck):
     """(sde, score, x) -> log p_eps(x) of a score with an unnormalised log-density, ``score.log_density(x, t)``.
 
     Arguments:
-        draws: how many points of q estimate Z.
-        least: the smallest effective sample size that is an answer.
+        draws: the number of points of q that estimate Z.
+        least: the smallest effective sample size that is accepted.
         reference: points of the data in model units, (N, D) or (N, *); ``auto`` in the yaml takes training data.
-        seed: of q's points; the same for every batch.
+        seed: the seed of q's points; the same for every batch.
     """
 
     draws: int = 20_000
@@ -42,7 +42,7 @@ class EnergyDensity(CrossCheck):
     seed: int = 0
 
     start: ClassVar[str] = "plain"
-    apart: ClassVar[bool] = False  # there is one normaliser
+    apart: ClassVar[bool] = False  # all points share one normaliser
     same: ClassVar[dict[str, str]] = {"start": "plain"}
 
     def __post_init__(self):
@@ -53,7 +53,7 @@ class EnergyDensity(CrossCheck):
 
     @torch.no_grad()
     def log_normaliser(self, sde: SDE, score: ScoreFn, like: Tensor) -> tuple[float, float, float]:
-        """(log Z(eps), its standard error, the effective sample size) for points like x, shape (B, *)."""
+        """Returns log Z(eps), its standard error and the effective sample size, for points of shape ``like`` (B, *)."""
         if self.reference is None:
             raise ValueError(
                 "task.crosscheck.reference is missing: points of the data; type task.crosscheck.reference=auto"
@@ -65,7 +65,7 @@ class EnergyDensity(CrossCheck):
         picked = torch.randperm(len(data), generator=generator)[:KERNELS]
         mean, std = alpha * data.mean(0), alpha * data.std(0).clamp_min(1e-3)
         centres = alpha * data[picked]
-        # Silverman's rule for the kernels, in each coordinate's own scale, and the noise that p_eps has on
+        # Silverman's rule for the kernels, in each coordinate's own scale, widened by the noise of p_eps
         width = ((4 / ((dim + 2) * len(centres))) ** (2 / (dim + 4)) * std.square() + sigma**2).sqrt()
 
         z = torch.randn(self.draws, dim, dtype=torch.float64, generator=generator)
@@ -109,7 +109,7 @@ class EnergyDensity(CrossCheck):
 
 
 def log_density(score: ScoreFn, x: Tensor, t: Tensor) -> Tensor:
-    """u(x, t) in float64 on the CPU, shape (B,); ValueError for a score that has none."""
+    """Returns u(x, t) in float64 on the CPU, shape (B,); ValueError for a score without an energy."""
     try:
         own = getattr(score, "log_density", None)
         found = None if own is None else own(x, t)
@@ -123,5 +123,5 @@ def log_density(score: ScoreFn, x: Tensor, t: Tensor) -> Tensor:
 
 
 def normal(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """log N(x; mean, diag(std^2)), the last dimension summed over."""
+    """Returns log N(x; mean, diag(std^2)), summed over the last dimension."""
     return (-0.5 * ((x - mean) / std).square() - std.log() - 0.5 * math.log(2 * math.pi)).sum(-1)

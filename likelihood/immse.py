@@ -1,37 +1,37 @@
-r"""The log-density of a score model without an ODE: from how well it denoises, with an error bar.
+r"""The log-density of a score model from its denoising errors, without an ODE and with an error bar.
 
 In the channel x -> x_t = alpha x + sigma z of signal-to-noise ratio gamma = (alpha/sigma)^2 the denoised mean x_hat
-knows the density, at every point x by itself (Kong, Brekelmans and Ver Steeg, arXiv 2302.03792),
+determines the density at every point x (Kong, Brekelmans and Ver Steeg, arXiv 2302.03792),
 
 .. math::
     \frac{d}{d\gamma} KL\bigl(p(x_t|x)\,\|\,p_t\bigr) = \tfrac12 e, \quad e = E_z\|x - \hat x(x_t)\|^2
     \quad\Rightarrow\quad
     -\log p(x) = \tfrac D2\log 2\pi e - \tfrac12\int_0^\infty\Bigl[\frac{D}{1+\gamma} - e\Bigr]d\gamma .
 
-It holds for every law of the data and its own x_hat, on any piece of the way. On [gamma_T, gamma_eps], for p less for a
-Gaussian G, of which all is known,
+It holds for every distribution of the data with its own x_hat, and on any interval of gamma. On [gamma_T, gamma_eps],
+and less the same identity for a Gaussian G, whose terms are closed forms,
 
 .. math::
     E_{x_{eps}|x}\Bigl[\log\frac{p_{eps}}{G_{eps}}(x_{eps})\Bigr]
     = KL\bigl(p(x_T|x)\,\|\,G_T\bigr) - KL\bigl(p(x_T|x)\,\|\,p_T\bigr)
     - \tfrac12\int_{\gamma_T}^{\gamma_{eps}} (e - e_G)\,d\gamma .
 
-* **The end.** In place of p_T stands a prior: G_T of the data's moments, or N(0, sigma(T)^2 I).
+* **The end.** The prior replaces p_T: G_T of the data's moments, or N(0, sigma(T)^2 I).
 * **The start.** ``start="plain"`` is this finite integral: the mean of log p_eps over x_eps ~ N(alpha x, sigma^2 I) for
   an exact score. For any other it is a lower bound, at every x, of that mean with p_eps the density of the *reverse
-  SDE* run from the prior, since KL(p(x_T|x) || prior) + 1/2 int e is the divergence of the two laws of its whole path
-  (cf. arXiv 2101.09258). ``start="corrected"``, the density of the data at x itself, goes on to infinity: beyond the
-  data's finest detail gamma^2 (e - e_G) is constant, and what is left of the integral is gamma (e - e_G) at eps. That
+  SDE* run from the prior, since KL(p(x_T|x) || prior) + 1/2 int e is the divergence of the two path measures
+  (cf. arXiv 2101.09258). ``start="corrected"``, the density of the data at x itself, integrates to infinity: beyond
+  the data's finest detail gamma^2 (e - e_G) is constant, and the rest of the integral is gamma (e - e_G) at eps. This
   is the correction of order k^2 = 1/gamma of :mod:`scoresde.likelihood.likelihood`, here without a derivative.
-* **The noise.** e and e_G are seen on the same z, so that a Gaussian with its own moments has no variance at all.
+* **The noise.** e and e_G share the noise z, so the estimate for Gaussian data with their own moments has no variance.
 
 The integral is taken over w = log(1 + v gamma), v the largest variance of G: even in gamma where the noise hides the
 data, and in log gamma where it does not. w is cut into equal strata with two independent draws in each, and their
-differences give the variance of the sum without bias.
+differences give an unbiased estimate of the sum's variance.
 
-So this and the ODE agree where the score is a score. A network's is not quite: the ODE's density and the SDE's differ
-then, this estimate lies below the SDE's, and a difference beyond the error bars says by how much the network is at odds
-with itself.
+This estimate and the ODE's agree where the score is the gradient of a log-density. A network's is not exactly: the
+densities of the ODE and of the SDE then differ, this estimate lies below the SDE's, and a difference beyond the error
+bars measures the network's inconsistency.
 """
 
 import math
@@ -53,11 +53,11 @@ class IMMSE(CrossCheck):
     """(sde, score, x) -> log p(x), from the errors of denoising.
 
     Arguments:
-        draws: network evaluations a point, two in each stratum; the standard error falls with their root.
+        draws: network evaluations a point, two in each stratum; the standard error falls as 1/sqrt(draws).
         start: ``corrected`` for the density of the data at x, ``plain`` for the mean of log p_eps over x_eps given x.
         prior: ``data`` for the Gaussian of the data's moments at T, ``standard`` for N(0, sigma(T)^2 I).
-        moments: the data's mean (D,), variances (k,), directions (D, k) and the rest, as of ``Data.moments()``;
-            ``auto`` in the yaml takes the data's. Without them (None) the prior is standard, and G is N(0, I).
+        moments: the data's mean (D,), variances (k,), directions (D, k) and the rest, as ``Data.moments()`` returns
+            them; ``auto`` in the yaml takes the data's. Without them (None) the prior is standard, and G is N(0, I).
     """
 
     draws: int = 128
@@ -78,7 +78,7 @@ class IMMSE(CrossCheck):
                 raise ValueError(f"`{key}`={value} must be {' or '.join(choices)}")
 
     def gaussian(self, x: Tensor, narrowest: float) -> Moments:
-        """G for points x (B, D), none of its variances below the narrowest: flat data have a G with a density too."""
+        """Returns G for points x (B, D), with variances of at least ``narrowest``, so that it has a density."""
         dim = x.shape[1]
         if self.moments is None:
             return Moments(x.new_zeros(dim), x.new_ones(0), x.new_zeros(dim, 0), 1.0)
@@ -96,18 +96,18 @@ class IMMSE(CrossCheck):
         randn_like: Callable[[Tensor], Tensor] = torch.randn_like,
         on_step: Callable[[float], None] | None = None,
     ) -> Estimate:
-        """The log-density at x, shape (B, *), in model units.
+        """Returns the log-density at x, shape (B, *), in model units.
 
         Arguments:
             score: any callable (x, t) -> score.
             randn_like: the source of normals, for the noise and for the places within the strata.
-            on_step: called with the share of the way done.
+            on_step: called with the share of the evaluations done.
 
         Raises:
             FloatingPointError: the score is not finite.
         """
         wide = torch.float32 if x.device.type == "mps" else torch.float64
-        # The integral is over the signal-to-noise ratio: any SDE's is the cosine SDE's, whose time is a closed form.
+        # the integral is over the signal-to-noise ratio, of which the cosine SDE's time is a closed form
         counted = Counted(score)
         problem = frame(sde, counted, "angle")
         eps, T = problem.sde.eps, problem.sde.T
@@ -119,13 +119,13 @@ class IMMSE(CrossCheck):
         def at(t: float) -> Tensor:
             return torch.full((count,), t, dtype=wide, device=x.device)
 
-        def known(t: Tensor) -> Tensor:
-            """The mean of log G_t over x_t given x."""
+        def mean_log_G(t: Tensor) -> Tensor:
+            """Returns the mean of log G_t over x_t given x."""
             alpha, sigma = problem.sde.alpha(t), problem.sde.sigma(t)
             return G.log_prob(alpha[:, None] * clean, problem.sde, t) - 0.5 * sigma.square() * G.trace(problem.sde, t)
 
         def excess(t: Tensor, z: Tensor) -> Tensor:
-            """gamma (|x - x_hat|^2 - |x - x_hat_G|^2) on one noise z (B, *), from the errors z + sigma score of z."""
+            """Returns gamma (|x - x_hat|^2 - |x - x_hat_G|^2) for one noise z (B, *), from z + sigma score."""
             alpha, sigma = problem.sde.alpha(t), problem.sde.sigma(t)
             x_t = per_sample(alpha, x).to(x.dtype) * x + per_sample(sigma, x).to(x.dtype) * z
             learnt = sigma[:, None] * problem.score(x_t, t).flatten(1).to(wide)
@@ -133,7 +133,7 @@ class IMMSE(CrossCheck):
             gaussian = -sigma[:, None] * G.precision(centred, problem.sde, t)
             return ((learnt - gaussian) * (2 * z.flatten(1).to(wide) + learnt + gaussian)).sum(1)
 
-        # d gamma = (1/v + gamma) dw. Beyond eps, w runs on as far as the rest of the integral is worth, at eps.
+        # d gamma = (1/v + gamma) dw. Beyond eps w continues, at the integrand of eps, to give the rest of the integral.
         first, last = (math.log1p(v / math.tan(t) ** 2) for t in (T, eps))
         beyond = v / (v + math.tan(eps) ** 2) if self.start == "corrected" else 0.0
         strata = self.draws // 2
@@ -154,10 +154,12 @@ class IMMSE(CrossCheck):
         if self.start == "corrected":
             log_prob = G.log_prob(clean, problem.sde, at(0.0))  # alpha = 1, sigma = 0
         else:
-            log_prob = known(at(eps)) - dim * math.log(problem.scale(sde.eps))
-        if self.prior == "standard" or self.moments is None:  # the divergence from it in place of that from G_T
+            log_prob = mean_log_G(at(eps)) - dim * math.log(problem.scale(sde.eps))
+        if (
+            self.prior == "standard" or self.moments is None
+        ):  # the divergence from the standard prior replaces that from G_T
             entropy = dim * (math.log(math.sin(T)) + 0.5 * math.log(2 * math.pi * math.e))
-            log_prob = log_prob - entropy - known(at(T)) - 0.5 * clean.square().sum(1) / math.tan(T) ** 2
+            log_prob = log_prob - entropy - mean_log_G(at(T)) - 0.5 * clean.square().sum(1) / math.tan(T) ** 2
         log_prob = log_prob - 0.5 * integral
         if not bool(log_prob.isfinite().all()):
             point = int((~log_prob.isfinite()).nonzero()[0])
@@ -169,7 +171,7 @@ class IMMSE(CrossCheck):
 
 
 def uniform(randn_like: Callable[[Tensor], Tensor], x: Tensor, n: int) -> Tensor:
-    """n uniform numbers for each of x (B, *), shape (B, n), out of normals: the one source that every batch shares."""
+    """Returns n uniform numbers for each of x (B, *), shape (B, n), from normals: all batches share that one source."""
     normals = [randn_like(x).flatten(1) for _ in range(-(-n // math.prod(x.shape[1:])))]
     cut = torch.cat(normals, dim=1)[:, :n]
     return torch.special.ndtr(cut if x.device.type == "mps" else cut.double())

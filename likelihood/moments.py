@@ -1,12 +1,12 @@
-r"""The Gaussian with the data's mean and covariance, carried along by any SDE.
+r"""The Gaussian with the data's mean and covariance, under the kernel of any SDE.
 
 .. math:: p_t \approx N\bigl(\alpha m,\ \alpha^2 C + \sigma^2 I\bigr), \qquad
           C = U\,\mathrm{diag}(l - r)\,U^\top + r I
 
 with U (D, k) orthonormal, l the variances along its columns and r the one variance of all other directions (k = D is
-the full covariance). Its score, divergence, density and denoising error have closed forms at the price of two products
-with U: it stands for p_T where the prior N(0, sigma(T)^2 I) is too coarse, and it is the control variate of every
-random estimate of the likelihood.
+the full covariance). Its score, divergence, density and denoising error have closed forms that cost two products with
+U. It approximates p_T where the prior N(0, sigma(T)^2 I) is too coarse, and it is the control variate of the random
+estimates of the likelihood.
 """
 
 import math
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from scoresde.sde_lib import SDE
 
-PAIRED = 1000
+PAIRED = 1000  # points whose pairs estimate the cumulants
 
 
 @dataclass(frozen=True)
@@ -30,33 +30,33 @@ class Moments:
     rest: float
 
     def to(self, like: Tensor) -> "Moments":
-        """On the device and in the dtype of a tensor."""
+        """Returns the moments on the device and in the dtype of a tensor."""
         return Moments(self.mean.to(like), self.variances.to(like), self.directions.to(like), self.rest)
 
     def spread(self, sde: SDE, t: Tensor) -> tuple[Tensor, Tensor]:
-        """The variances of p_t along the directions (B, k) and along all others (B, 1), at t (B,)."""
+        """Returns the variances of p_t along the directions (B, k) and along all others (B, 1), at t (B,)."""
         alpha2, sigma2 = sde.alpha(t).square()[:, None], sde.sigma(t).square()[:, None]
         return alpha2 * self.variances.to(t) + sigma2, alpha2 * self.rest + sigma2
 
     def precision(self, v: Tensor, sde: SDE, t: Tensor) -> Tensor:
-        """(alpha^2 C + sigma^2 I)^{-1} v for v (..., B, D) and t (B,): minus the Jacobian of the Gaussian's score."""
+        """Returns (alpha^2 C + sigma^2 I)^{-1} v, minus the Jacobian of the score times v; v (..., B, D), t (B,)."""
         along, others = (variance.to(v.dtype) for variance in self.spread(sde, t))
         coordinates = v @ self.directions.to(v)
         return v / others + ((1 / along - 1 / others) * coordinates) @ self.directions.to(v).T
 
     def trace(self, sde: SDE, t: Tensor) -> Tensor:
-        """The trace of that inverse, shape (B,)."""
+        """Returns the trace of (alpha^2 C + sigma^2 I)^{-1}, shape (B,)."""
         along, others = self.spread(sde, t)
         return (1 / along).sum(1) + (len(self.mean) - along.shape[1]) / others[:, 0]
 
     def divergence_at_end(self, x: Tensor, sde: SDE) -> float:
-        r"""KL(p_T || this Gaussian) in nats, to leading order in what the data are beyond their first two moments.
+        r"""Returns KL(p_T || this Gaussian) in nats, to leading order in the data's third and fourth cumulants.
 
         .. math:: KL \approx \tfrac1{12}\|\kappa_3\|^2 + \tfrac1{48}\|\kappa_4\|^2
 
         (Edgeworth's series; Comon 1994), with the cumulants of :math:`w = \alpha (\alpha^2 C + \sigma^2 I)^{-1/2}
-        (x - m)`, to which the noise adds none. Their norms are means over pairs of points, E(w'v)^3 for the third,
-        without bias; their standard errors are added, so that few points do not promise more than they show.
+        (x - m)`, to which the noise adds none. Their norms are unbiased means over pairs of points, E(w'v)^3 for the
+        third. Their standard errors are added, so that the result is an upper estimate for few points.
 
         Arguments:
             x: points of the data, (N, *) in model units; at least two, and no more than ``PAIRED`` are used.
@@ -65,7 +65,7 @@ class Moments:
         along, others = (each[0].sqrt() for each in self.spread(sde, end))
         centred = x[:PAIRED].flatten(1).double() - self.mean.to(end)
         inside = centred @ self.directions.to(end)
-        # all directions outside are as good as one another: the others' part stays in the data's coordinates
+        # all directions outside share one variance, so their part stays in the data's coordinates
         outside = (centred - inside @ self.directions.to(end).T) / others
         w = float(sde.alpha(end)) * torch.cat([inside / along, outside], 1)
         count = len(w)
@@ -77,8 +77,8 @@ class Moments:
         C = w.T @ w / count
 
         def largest(power: int, less: float = 0.0) -> float:
-            """The mean of (w'v)^power over the pairs, less a number; and its standard error on top, sqrt(2/pairs) rms,
-            as the terms have no mean given one of the two where the cumulant is 0.
+            """Returns the mean of (w'v)^power over the pairs, less a number, plus its standard error:
+            sqrt(2/pairs) times the rms, since for a cumulant of 0 the terms have mean 0 given one point of the pair.
             """
             terms = products.pow(power)
             return max(0.0, float(terms.sum()) / pairs - less) + math.sqrt(2 * float(terms.square().sum())) / pairs
@@ -89,7 +89,7 @@ class Moments:
         return largest(3) / 12 + largest(4, 6 * float(seen.square().mean()) - whole) / 48
 
     def log_prob(self, x: Tensor, sde: SDE, t: Tensor) -> Tensor:
-        """log N(x; alpha m, alpha^2 C + sigma^2 I) in nats, x (B, *) and t (B,) to (B,)."""
+        """Returns log N(x; alpha m, alpha^2 C + sigma^2 I) in nats, for x (B, *) and t (B,), shape (B,)."""
         along, others = self.spread(sde, t)
         centred = x.flatten(1) - sde.alpha(t)[:, None] * self.mean.to(t)
         logs = along.log().sum(1) + (len(self.mean) - along.shape[1]) * others[:, 0].log()

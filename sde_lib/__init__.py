@@ -1,4 +1,4 @@
-"""Perturbing data with an SDE, and its reversal: the ground that everything else stands on."""
+"""Linear SDEs that perturb data, their reversal, and the numerical methods that the other packages share."""
 
 if __name__ == "sde_lib":  # a checkout's former name for this package
     from scoresde.checkout import former

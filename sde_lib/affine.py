@@ -1,11 +1,10 @@
-r"""The one thing that solvers ask of a score at a known time: x and the score, combined linearly.
+r"""The linear combination of x and the score at a given time, which is all that solvers evaluate.
 
 .. math:: A\,x + C\,s_\theta(x, t)
 
-Every step of every sampler with one time for the whole batch has this form, with numbers A and C that are known
-before the loop. A score that is itself c_skip x + c_out F(x) (:class:`scoresde.models.ScoreModel`) folds its own
-coefficients
-into them, computed for all times at once: an evaluation then costs the network and two operations.
+Every step of every sampler with one time for the whole batch has this form, with numbers A and C that do not depend on
+x. A score of the form c_skip x + c_out F(x) (:class:`scoresde.models.ScoreModel`) folds its own coefficients into them,
+computed for all times at once: an evaluation then costs the network and two operations.
 """
 
 from collections.abc import Callable, Iterable
@@ -20,10 +19,10 @@ Affine = Callable[..., Tensor]
 
 
 def affine(score: ScoreFn, times: Iterable[float]) -> Affine:
-    """A x + C score(x, t), made ready for the given times (others are allowed, and slower).
+    """Returns the function A x + C score(x, t), prepared for the given times; other times are allowed, and slower.
 
     Arguments:
-        score: any callable (x, t) -> score; one with a method ``affine(times)`` brings its own.
+        score: any callable (x, t) -> score; its method ``affine(times)``, if it has one, is used.
     """
     own = getattr(score, "affine", None)
     if own is not None:
@@ -41,12 +40,12 @@ def affine(score: ScoreFn, times: Iterable[float]) -> Affine:
 def combinations(
     score: ScoreFn, t: Tensor, A: Tensor, C: Tensor, dtype: torch.dtype
 ) -> list[Callable[[Tensor], Tensor]]:
-    """m functions x -> A_i x + C_i score(x, t_i), each sample with its own numbers, made ready at once.
+    """Returns m functions x -> A_i x + C_i score(x, t_i), with separate numbers for each sample.
 
     Arguments:
-        score: any callable (x, t) -> score; one with a method ``combinations(t, A, C, dtype)`` brings its own.
+        score: any callable (x, t) -> score; its method ``combinations(t, A, C, dtype)``, if it has one, is used.
         t, A, C: shape (m, B), float64.
-        dtype: of the x (B, *) to come.
+        dtype: the dtype of x (B, *).
     """
     own = getattr(score, "combinations", None)
     if own is not None:
@@ -59,5 +58,5 @@ def combinations(
 
 
 def at(t: float, x: Tensor) -> Tensor:
-    """The time t for every sample of x, shape (B,): one number in memory, expanded."""
+    """Returns the time t for every sample of x, shape (B,): one number in memory, expanded."""
     return torch.full((1,), t, dtype=x.dtype, device=x.device).expand(len(x))

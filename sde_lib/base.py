@@ -1,4 +1,4 @@
-r"""Perturbing data with a linear SDE, and its reversal.
+r"""Linear SDEs that perturb data, and their reversal.
 
 The forward process on [0, T] carries data (t = 0) to noise (t = T),
 
@@ -34,7 +34,7 @@ LARGEST = 1e6
 """Beyond this ratio of noise to data float32 has no digit left for the data."""
 
 ScoreFn = Callable[[Tensor, Tensor], Tensor]
-"""A score: x of shape (B, *) and t of shape (B,) to the gradient of log p_t at x, of x's shape."""
+"""A score: maps x (B, *) and t (B,) to the gradient of log p_t at x, of x's shape."""
 
 
 def per_sample(t: Tensor, x: Tensor) -> Tensor:
@@ -55,7 +55,7 @@ class SDE(ABC):
     T: float
     eps: float
     counts_steps: ClassVar[bool] = False
-    """Whether time counts the steps of a discrete chain: at whole times it is that chain."""
+    """True if time counts the steps of a discrete chain, with which the SDE agrees at whole times."""
 
     @abstractmethod
     def f(self, t: Tensor) -> Tensor:
@@ -78,7 +78,7 @@ class SDE(ABC):
         return self.alpha(t).log() - self.sigma(t).log()
 
     def time(self, half_log_snr: Tensor) -> Tensor:
-        """The t in [0, T] at which lambda(t) is given: the inverse of :meth:`half_log_snr`, by bisection."""
+        """Returns the t in [0, T] with this lambda(t): the inverse of :meth:`half_log_snr`, by bisection."""
         low = torch.zeros_like(half_log_snr)
         high = torch.full_like(half_log_snr, self.T)
         for _ in range(64 if half_log_snr.dtype == torch.float64 else 32):
@@ -88,16 +88,20 @@ class SDE(ABC):
         return (low + high) / 2
 
     def ends(self, like: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """lambda(T) and lambda(eps), the noisiest and the cleanest level; of the type of ``like``, or float64."""
+        """Returns lambda(T) and lambda(eps), the noisiest and the cleanest level, with the dtype and device of
+        ``like``, or in float64.
+        """
         times = torch.tensor([self.T, self.eps], dtype=torch.float64)
         start, stop = self.half_log_snr(times if like is None else times.to(like)).unbind()
         return start, stop
 
     def time_of(self, noise_to_signal: float, key: str) -> float:
-        """The t in [eps, T] at which sigma/alpha has this value; ValueError names ``key`` if there is none."""
+        """Returns the t in [eps, T] at which sigma/alpha has this value; ValueError names ``key`` if there is none."""
         start, stop = self.ends()
         level = torch.tensor(-math.log(noise_to_signal), dtype=torch.float64)
-        if not float(start) - 1e-4 <= float(level) <= float(stop) + 1e-4:  # levels that a user copied from a message
+        if (
+            not float(start) - 1e-4 <= float(level) <= float(stop) + 1e-4
+        ):  # the tolerance admits levels copied from a message
             low, high = math.exp(-float(stop)), math.exp(-float(start))
             raise ValueError(
                 f"{key}={noise_to_signal} lies outside the SDE's levels, {low:.4g} to {high:.4g}; type "
@@ -128,15 +132,15 @@ class SDE(ABC):
         return None
 
     def even(self, share: Tensor) -> Tensor:
-        """The times at shares in [0, 1] of the way from T to eps: even in t, unless the SDE has a better clock."""
+        """Returns the times at shares in [0, 1] of the interval from T to eps: even in t, unless overridden."""
         return self.T + (self.eps - self.T) * share
 
     def perturb(self, x_0: Tensor, t: Tensor, z: Tensor) -> Tensor:
-        """x_t = alpha(t) x_0 + sigma(t) z, shapes (B, *), (B,), (B, *) to (B, *); z is standard normal."""
+        """Returns x_t = alpha(t) x_0 + sigma(t) z, (B, *), for x_0 and standard normal z (B, *), and t (B,)."""
         return per_sample(self.alpha(t), x_0) * x_0 + per_sample(self.sigma(t), x_0) * z
 
     def transition(self, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """(a, b) of x_t | x_s ~ N(a x_s, b^2 I) for s <= t, in the shape of the times."""
+        """Returns a and b of x_t | x_s ~ N(a x_s, b^2 I) for s <= t, in the shape of the times."""
         a = self.alpha(t) / self.alpha(s)
         b = self.sigma(t) * torch.expm1(2 * (self.half_log_snr(t) - self.half_log_snr(s))).neg().sqrt()
         return a, b
@@ -147,13 +151,13 @@ class SDE(ABC):
         return float(self.sigma(torch.tensor(self.T, dtype=torch.float64)))
 
     def prior_log_prob(self, z: Tensor) -> Tensor:
-        """log N(z; 0, sigma(T)^2 I) in nats, shape (B, *) to (B,)."""
+        """Returns log N(z; 0, sigma(T)^2 I) in nats, (B,), for z (B, *)."""
         std = self.prior_std
         z = z.flatten(1)
         return -0.5 * (z / std).square().sum(1) - z.shape[1] * (math.log(std) + 0.5 * math.log(2 * math.pi))
 
     def reverse(self, score: ScoreFn, eta: float = 1.0) -> "ReverseSDE":
-        """The process backwards in time: eta = 1 the reverse SDE, eta = 0 the probability-flow ODE."""
+        """Returns the process backwards in time: for eta = 1 the reverse SDE, for eta = 0 the probability-flow ODE."""
         return ReverseSDE(self, score, eta)
 
     def denoise(self, score: ScoreFn, x: Tensor, t: Tensor) -> Tensor:
@@ -205,9 +209,9 @@ def rounded_down(value: float) -> str:
     return f"{math.floor(value / unit * (1 + 1e-12)) * unit:.2g}"
 
 
-def check_interval(name: str, T: float, eps: float) -> None:
+def check_interval(T: float, eps: float) -> None:
     """Refuses an interval [eps, T] that is empty or starts at 0, where most kernels have no noise and no score."""
     if not (math.isfinite(T) and T > 0):
-        raise ValueError(f"{name}: `T`={T} must be positive and finite; the published SDEs run to `T`=1")
+        raise ValueError(f"`T`={T} must be positive and finite; the published SDEs run to `T`=1")
     if not 0 < eps < T:
-        raise ValueError(f"{name}: `eps`={eps} must lie between 0 and `T`={T}; type for example `eps`=1e-5")
+        raise ValueError(f"`eps`={eps} must lie between 0 and `T`={T}; type for example `eps`=1e-5")

@@ -1,4 +1,4 @@
-r"""Variance schedules of a discrete chain of T steps: how much of the signal each step replaces by noise.
+r"""Variance schedules of a discrete chain of T steps: the share of variance that each step replaces by noise.
 
 ==============  ================================================================================================
 LinearBetas     from beta_1 to beta_T in equal steps (arXiv 2006.11239, section 4), both scaled by 1000/T
@@ -7,7 +7,7 @@ CosineBetas     :math:`\bar\alpha_n = \cos^2(\tfrac{n/T + s}{1 + s}\,\tfrac\pi2)
 InverseBetas    :math:`\beta_n = 1/(T - n + 1)` (arXiv 1503.03585): every step takes the same share 1/T of the data away
 ==============  ================================================================================================
 
-The last beta of the latter two is 1, or nearly, and leaves no signal to go back to: both are cut off at ``largest``.
+The last beta of the latter two is about 1 and leaves no signal: both are cut off at ``largest``.
 """
 
 import math
@@ -23,7 +23,7 @@ class Betas(ABC):
 
     @abstractmethod
     def __call__(self, steps: int) -> Tensor:
-        """Shape (steps,), float64."""
+        """Returns the betas, shape (steps,), float64."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class LinearBetas(Betas):
     """beta grows linearly (arXiv 2006.11239, section 4).
 
     Arguments:
-        first, last: the first and the last beta of a chain of 1000 steps; one of T steps has 1000/T times as much, and
-            so takes about as much away in all.
+        first, last: the first and the last beta of a chain of 1000 steps; a chain of T steps has 1000/T times as much,
+            and so about the same signal at its end.
     """
 
     first: float = 1e-4
@@ -55,7 +55,7 @@ class CosineBetas(Betas):
 
     Arguments:
         s: the offset that keeps the first steps from being too small.
-        largest: the most that a beta may be.
+        largest: the upper limit of beta.
     """
 
     s: float = 0.008
@@ -76,10 +76,10 @@ class CosineBetas(Betas):
 
 @dataclass(frozen=True)
 class InverseBetas(Betas):
-    """beta_n = 1/(T - n + 1): what is left of the signal falls linearly in n (arXiv 1503.03585).
+    """beta_n = 1/(T - n + 1): the remaining signal falls linearly in n (arXiv 1503.03585).
 
     Arguments:
-        largest: the most that a beta may be; the last one would be 1.
+        largest: the upper limit of beta; the last one would be 1.
     """
 
     largest: float = 0.999
@@ -97,7 +97,7 @@ def check_largest(largest: float) -> None:
 
 
 def betas_of(schedule: Betas, T: float, most: float) -> Tensor:
-    """The betas of a chain of T steps; ValueError unless T is a whole number and every beta lies in (0, most]."""
+    """Returns the betas of a chain of T steps; ValueError unless T is a whole number and all lie in (0, most]."""
     if not (math.isfinite(T) and T >= 2 and T == int(T)):
         raise ValueError(f"`T`={T} must be a whole number of steps, at least 2; published: `T`=1000")
     betas = schedule(int(T))
@@ -106,7 +106,7 @@ def betas_of(schedule: Betas, T: float, most: float) -> Tensor:
         n = int(outside.nonzero()[0])
         raise ValueError(
             f"`T`={T:g}: step {n + 1} of the schedule has beta={float(betas[n]):.3g}, which must be positive and at "
-            f"most {most:.6g}; type more steps (`T`=1000), smaller betas, or `largest`=0.999 where the "
-            f"schedule has that key"
+            f"most {most:.6g}; type more steps (`T`=1000), smaller betas, or `schedule.largest`=0.999 where "
+            f"the schedule has that key"
         )
     return betas

@@ -1,25 +1,24 @@
-r"""The binomial chain: bits that are, step by step, replaced by coin tosses.
+r"""The binomial chain, which replaces bits by coin tosses step by step.
 
-With bits x in {-1, 1} every step keeps a bit with probability 1 - beta_n and tosses it anew otherwise,
+For bits x in {-1, 1} every step keeps a bit with probability 1 - beta_n and otherwise tosses a fair coin for it,
 
 .. math::
     \mathbb E[x_n \mid x_{n-1}] = (1 - \beta_n)\,x_{n-1}, \qquad
     \mathbb E[x_n \mid x_0] = k_n x_0, \quad k_n = \prod_{m\le n}(1 - \beta_m)
 
-(arXiv 1503.03585, appendix on binomial diffusion, written there for bits 0 and 1), each bit by itself; x_T is a row of
-fair coins but for k_T. The posterior is two such factors,
+(arXiv 1503.03585, appendix on binomial diffusion, written there for bits 0 and 1), independently for each bit; x_T are
+fair coins up to k_T. The posterior has two such factors,
 
 .. math::
     q(x_m \mid x_n, x_0) = \frac{(1 + k_m x_0 x_m)\,(1 + \kappa\,x_n x_m)}{2\,(1 + k_n x_0 x_n)}, \qquad
     m < n, \quad \kappa = k_n/k_m ,
 
-and the reverse step takes its mean over what is believed of x_0 given x_n, a probability for each bit,
+and the reverse step is its mean over the network's distribution of x_0 given x_n, a probability for each bit,
 
 .. math:: p(x_m \mid x_n) = \sum_{x_0 = \pm1} p(x_0 \mid x_n)\,q(x_m \mid x_n, x_0) .
 
-The belief is a network's, in the form of log-odds. It is a Gaussian chain's twin: alpha = k_n and sigma^2 = 1 - k_n^2
-are the factor of the mean and the variance of x_n given x_0, so a network that is told their ratio can be told this
-one's.
+The network returns log-odds. As in a Gaussian chain, alpha = k_n and sigma^2 = 1 - k_n^2 are the factor of the mean and
+the variance of x_n given x_0, so a network that takes log(sigma/alpha) as its noise level works here too.
 """
 
 import math
@@ -36,10 +35,10 @@ from .betas import Betas, InverseBetas, betas_of
 
 @dataclass(frozen=True)
 class BinaryChain:
-    """T steps of bits in {-1, 1}; no SDE, but its time, too, counts steps, and alpha and sigma mean the same.
+    """A chain of T steps of bits in {-1, 1}; no SDE, but time counts steps, and alpha and sigma have their meaning.
 
     Arguments:
-        schedule: the betas; by default every step takes the same share of the data away (arXiv 1503.03585).
+        schedule: the betas; by default every step removes the same share of the data (arXiv 1503.03585).
         T: the number of steps.
         eps: the first step; nothing is evaluated before it.
     """
@@ -50,12 +49,14 @@ class BinaryChain:
 
     def __post_init__(self):
         self.betas  # noqa: B018 (refuses steps and schedules that do not go together)
-        check_interval("sde=binary", self.T, self.eps)
+        check_interval(self.T, self.eps)
 
     @cached_property
     def betas(self) -> Tensor:
         """beta_1 ... beta_T, shape (T,), float64."""
-        return betas_of(self.schedule, self.T, most=1 - 2**-20)  # a network is told log(sigma/alpha)
+        return betas_of(
+            self.schedule, self.T, most=1 - 2**-20
+        )  # the network's noise level, log(sigma/alpha), must be finite
 
     @cached_property
     def kept(self) -> Tensor:
@@ -63,7 +64,7 @@ class BinaryChain:
         return torch.cat([torch.ones(1, dtype=torch.float64), torch.log1p(-self.betas).cumsum(0).exp()])
 
     def keep(self, n: Tensor) -> Tensor:
-        """k_n at whole times n, in the shape of n, float64 where there is one."""
+        """Returns k_n at whole times n, in the shape of n, in float64 where the device has it."""
         table = self.kept if n.device.type == "mps" else self.kept.to(n.device)
         return table[n.round().long().clamp(0, int(self.T)).to(table.device)]
 
@@ -82,16 +83,16 @@ class BinaryChain:
         return 1.0
 
     def perturb(self, x_0: Tensor, n: Tensor, z: Tensor) -> Tensor:
-        """x_n given x_0, shapes (B, *), (B,), (B, *) to (B, *); z is standard normal and decides the tosses."""
+        """Returns x_n given x_0 (B, *) at n (B,); z (B, *), standard normal, decides the tosses."""
         stays = 0.5 * (1 + per_sample(self.keep(n), x_0))
         return torch.where(torch.special.ndtr(z.to(stays)) < stays, x_0, -x_0)
 
     def log_posterior(self, m: Tensor, n: Tensor, x_0: Tensor, x_n: Tensor) -> tuple[Tensor, Tensor]:
-        """log q(x_m = 1 | x_n, x_0) and log q(x_m = -1 | x_n, x_0), (B, *) in float64; m < n are (B,)."""
+        """Returns log q(x_m = 1 | x_n, x_0) and log q(x_m = -1 | x_n, x_0), (B, *) in float64; m < n are (B,)."""
         k_m, k_n = (per_sample(self.keep(each), x_n) for each in (m, n))
 
         def log1p(k: Tensor, up: Tensor) -> Tensor:
-            """log(1 + k) where it is so, log(1 - k) elsewhere: two logarithms a row, and not one for every bit."""
+            """Returns log(1 + k) where ``up`` holds, and log(1 - k) elsewhere: two logarithms a row, not one a bit."""
             return torch.where(up, torch.log1p(k), torch.log1p(-k))
 
         norm, after = math.log(2) + log1p(k_n, x_0 == x_n), k_n / k_m
@@ -99,36 +100,36 @@ class BinaryChain:
         return up, down
 
     def log_reverse(self, m: Tensor, n: Tensor, x_n: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """log p(x_m = 1 | x_n) and log p(x_m = -1 | x_n), (B, *) in float64, from the log-odds of x_0 = 1, (B, *)."""
+        """Returns log p(x_m = 1 | x_n) and log p(x_m = -1 | x_n), (B, *) in float64, from the log-odds of x_0 = 1."""
         ones = torch.ones_like(x_n)
         if_up, if_down = self.log_posterior(m, n, ones, x_n), self.log_posterior(m, n, -ones, x_n)
         logits = logits.to(if_up[0])
-        believed = logsigmoid(logits), logsigmoid(-logits)
-        up, down = (torch.logaddexp(believed[0] + a, believed[1] + b) for a, b in zip(if_up, if_down, strict=True))
+        log_x_0 = logsigmoid(logits), logsigmoid(-logits)
+        up, down = (torch.logaddexp(log_x_0[0] + a, log_x_0[1] + b) for a, b in zip(if_up, if_down, strict=True))
         return up, down
 
     def reverse(self, m: Tensor, n: Tensor, x_n: Tensor, logits: Tensor) -> Tensor:
-        """p(x_m = 1 | x_n), (B, *) in float64: the same without logarithms, for drawing from it."""
+        """Returns p(x_m = 1 | x_n), (B, *) in float64, without logarithms, for sampling."""
         k_m, k_n = (per_sample(self.keep(each), x_n) for each in (m, n))
-        believed, after = torch.sigmoid(logits.to(k_m)), k_n / k_m * x_n
+        p_x_0, after = torch.sigmoid(logits.to(k_m)), k_n / k_m * x_n
         means = ((bit * k_m + after) / (1 + bit * k_n * x_n) for bit in (1, -1))
-        return 0.5 + 0.5 * (believed * next(means) + (1 - believed) * next(means))
+        return 0.5 + 0.5 * (p_x_0 * next(means) + (1 - p_x_0) * next(means))
 
     def kl(self, m: Tensor, n: Tensor, x_0: Tensor, x_n: Tensor, logits: Tensor) -> Tensor:
-        """KL(q(x_m | x_n, x_0) || p(x_m | x_n)) in nats, (B, *) to (B,): for m = 0 it is -log p(x_0 | x_n)."""
+        """Returns KL(q(x_m | x_n, x_0) || p(x_m | x_n)) in nats, (B,); for m = 0 it is -log p(x_0 | x_n)."""
         q, p = self.log_posterior(m, n, x_0, x_n), self.log_reverse(m, n, x_n, logits)
         parts = (torch.where(a.isfinite(), a.exp() * (a - b), 0.0) for a, b in zip(q, p, strict=True))
         return sum(parts).flatten(1).sum(1)
 
     def prior_kl(self, x_0: Tensor) -> Tensor:
-        """KL(q(x_T | x_0) || fair coins) in nats, (B, *) to (B,)."""
+        """Returns KL(q(x_T | x_0) || fair coins) in nats, (B,), for x_0 (B, *)."""
         k = self.kept[-1]
         each = 0.5 * ((1 + k) * torch.log1p(k) + (1 - k) * torch.log1p(-k))
         return torch.full((len(x_0),), float(each) * x_0[0].numel(), dtype=torch.float64, device=x_0.device)
 
 
 def bits_of(x: Tensor) -> Tensor:
-    """The signs of x, -1 and 1; ValueError unless all numbers are one number or its negative."""
+    """Returns the signs of x, -1 and 1; ValueError unless all values have one magnitude, above 0."""
     size = x.abs()
     if not bool((size == size.max()).all() & (size > 0).all()):
         raise ValueError(

@@ -1,4 +1,4 @@
-r"""The discrete diffusion chain, as the SDE that it is seen through at whole times.
+r"""The discrete diffusion chain, as an SDE that agrees with it at whole times.
 
 .. math::
     x_n \mid x_{n-1} \sim N\bigl(\sqrt{1-\beta_n}\,x_{n-1},\ \beta_n I\bigr), \qquad
@@ -16,11 +16,11 @@ with :math:`B(n) = -\log\bar\alpha_n` at whole times, and between them the monot
 
 .. math:: r(n) = \frac{2\,r_n r_{n+1}}{r_n + r_{n+1}}, \qquad r_n = -\log(1 - \beta_n)
 
-(Fritsch and Butland 1984, doi 10.1137/0905021), so that r is positive and has no jumps, which would cost a solver in t
-its order. ``transition(n - 1, n)`` is the chain's own step, :math:`(\sqrt{1-\beta_n}, \sqrt{\beta_n})`. So nothing else
-here knows that there is a chain: ancestral sampling on the uniform grid of T - 1 steps from T to 1 walks along it, with
-its last evaluation at 1, and every other sampler, the probability flow and the likelihood read the same network between
-the times that it was trained at.
+(Fritsch and Butland 1984, doi 10.1137/0905021), so that r is positive and has no jumps, which would reduce a solver's
+order in t. ``transition(n - 1, n)`` is the chain's own step, :math:`(\sqrt{1-\beta_n}, \sqrt{\beta_n})`. So no other
+code depends on the chain: ancestral sampling on the uniform grid of T - 1 steps from T to 1 is the chain's, with its
+last evaluation at 1, and every other sampler, the probability flow and the likelihood evaluate the same network between
+the times at which it was trained.
 """
 
 from dataclasses import dataclass, field
@@ -34,7 +34,7 @@ from .base import SDE, check_interval
 from .betas import Betas, LinearBetas, betas_of
 
 NEWTON = 12
-"""Steps to the inverse of a cubic whose slope varies by a factor of 4 at most: more than enough for float64."""
+"""Newton steps that invert a cubic whose slope varies by a factor of 4 at most: more than float64 needs."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Chain(SDE):
 
     Arguments:
         schedule: the betas.
-        T: the number of steps, and so the last time.
+        T: the number of steps, which is the last time.
         eps: where the score is first trusted: after the first step.
     """
 
@@ -54,12 +54,14 @@ class Chain(SDE):
 
     def __post_init__(self):
         self.betas  # noqa: B018 (refuses steps and schedules that do not go together)
-        check_interval("sde=chain", self.T, self.eps)
+        check_interval(self.T, self.eps)
 
     @cached_property
     def betas(self) -> Tensor:
         """beta_1 ... beta_T, shape (T,), float64."""
-        return betas_of(self.schedule, self.T, most=1 - 2**-20)  # beyond, float32 has no digit left for the data
+        return betas_of(
+            self.schedule, self.T, most=1 - 2**-20
+        )  # for larger betas float32 has no digit left for the data
 
     @cached_property
     def table(self) -> Tensor:
@@ -74,7 +76,7 @@ class Chain(SDE):
         return torch.stack([rise.cumsum(0) - rise, rise, slope[:-1], slope[1:]])
 
     def pieces(self, t: Tensor) -> tuple[Tensor, ...]:
-        """The share of its step that has passed at t, and the step's column of the table; each of t's shape,
+        """Returns the share of its step that has passed at t, and the step's column of the table; each of t's shape, in
         float64.
         """
         t = double(t)
@@ -82,11 +84,11 @@ class Chain(SDE):
         return t - n, *self.table.to(t.device)[:, n].unbind(0)
 
     def rate(self, t: Tensor) -> Tensor:
-        """r(t), float64."""
+        """Returns r(t), float64."""
         return rate(*self.pieces(t))
 
     def integral(self, t: Tensor) -> Tensor:
-        """B(t), float64."""
+        """Returns B(t), float64."""
         return integral(*self.pieces(t))
 
     def f(self, t: Tensor) -> Tensor:
@@ -117,15 +119,15 @@ class Chain(SDE):
 
 
 def integral(u: Tensor, start: Tensor, rise: Tensor, left: Tensor, right: Tensor) -> Tensor:
-    """The cubic on [0, 1] from ``start`` to ``start + rise`` with these slopes at its ends."""
+    """Returns the cubic on [0, 1] from ``start`` to ``start + rise`` with these slopes at its ends, at u."""
     return start + u * (left + u * (3 * rise - 2 * left - right + u * (left + right - 2 * rise)))
 
 
 def rate(u: Tensor, start: Tensor, rise: Tensor, left: Tensor, right: Tensor) -> Tensor:
-    """Its derivative."""
+    """Returns the derivative of :func:`integral` at u."""
     return left + u * (2 * (3 * rise - 2 * left - right) + 3 * u * (left + right - 2 * rise))
 
 
 def double(t: Tensor) -> Tensor:
-    """In float64, where there is one: a time among T steps keeps its place, and B its digits."""
+    """Returns t in float64, since float32 rounds a time among T steps; on the CPU for mps, which has no float64."""
     return t.to("cpu" if t.device.type == "mps" else t.device, torch.float64)

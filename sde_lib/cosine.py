@@ -1,10 +1,10 @@
-r"""The variance-preserving SDE on the quarter circle: its time is the angle between data and noise.
+r"""The variance-preserving SDE on the quarter circle, whose time is the angle between data and noise.
 
 .. math::
     dx = -\tan(t)\,x\,dt + \sqrt{2\tan t}\,dw, \qquad \alpha = \cos t, \quad \sigma = \sin t,
     \quad \frac\sigma\alpha = \tan t
 
-(the cosine schedule of Nichol and Dhariwal, arXiv 2102.09672, eq. 17, in continuous time; eps plays the part of its
+(the cosine schedule of Nichol and Dhariwal, arXiv 2102.09672, eq. 17, in continuous time; eps plays the role of its
 offset). Along its probability flow dx/dt is the velocity alpha z - sigma x_0 of Salimans and Ho (arXiv 2202.00512,
 appendix D): of unit size at every time, which is why every other SDE's flow is solved here
 (:mod:`scoresde.sde_lib.frame`).
@@ -25,14 +25,14 @@ class Cosine(SDE):
 
     Arguments:
         T: the last angle, below pi/2; at 1.55 the noise-to-signal ratio tan(T) is 48, about VE's.
-        eps: the first; at 0.0105 sigma is VP's at its start.
+        eps: the first angle; at 0.0105 sigma is that of VP at its eps.
     """
 
     T: float = 1.55
     eps: float = 0.0105
 
     def __post_init__(self):
-        check_interval("sde=cosine", self.T, self.eps)
+        check_interval(self.T, self.eps)
         if not self.T < math.pi / 2:
             raise ValueError(f"`T`={self.T} must lie below pi/2, where the data are gone; type for example `T`=1.55")
 

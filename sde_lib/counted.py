@@ -1,4 +1,4 @@
-"""Counting network evaluations at the only place where they happen: the call of the score."""
+"""A count of network evaluations, taken where they happen: at the call of the score."""
 
 from collections.abc import Callable, Iterable
 
@@ -11,11 +11,14 @@ from .rows import of_rows
 
 
 class Counted:
-    """A score that counts.
+    """A score that counts its evaluations.
 
-    ``calls`` is how often it was called, ``evaluations`` how many samples it was called on in all: a solver in
-    which each sample has its own step size costs a different number of evaluations for each. A score whose call takes
-    several evaluations of networks, as guided ones do, says so by an attribute ``cost``.
+    Attributes:
+        calls: the number of calls.
+        evaluations: the number of samples in all calls, times ``cost``; a solver with a step size for each sample
+            evaluates each sample a different number of times.
+        cost: the network evaluations of one call, the attribute of that name of the score, or 1; guided scores take
+            several.
     """
 
     def __init__(self, score: ScoreFn, parent: "Counted | None" = None):
@@ -27,7 +30,7 @@ class Counted:
             self.of_rows = lambda rows: Counted(of_rows(score, rows), parent=self)
 
     def counts(self, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        """The function, each of whose calls is an evaluation at its first argument."""
+        """Wraps a function so that a call counts as an evaluation at its first argument."""
 
         def counted(x: Tensor, *rest) -> Tensor:
             self.count(self.cost * len(x))
@@ -46,13 +49,13 @@ class Counted:
         return self.score(x, t)
 
     def under(self, sde: SDE, other: SDE) -> "Counted":
-        """The score read under another SDE, counted here too; see :func:`scoresde.sde_lib.frame.under`."""
+        """Returns the score under another SDE, which counts here too; see :func:`scoresde.sde_lib.frame.under`."""
         return Counted(under(sde, self.score, other), parent=self)
 
     def affine(self, times: Iterable[float]) -> Affine:
-        """The score's own, counted; see :func:`scoresde.sde_lib.affine`."""
+        """Returns the score's affine function, counted; see :func:`scoresde.sde_lib.affine`."""
         return self.counts(affine(self.score, times))
 
     def combinations(self, *arguments) -> list[Callable[[Tensor], Tensor]]:
-        """The score's own, counted; see :func:`scoresde.sde_lib.affine.combinations`."""
+        """Returns the score's combinations, counted; see :func:`scoresde.sde_lib.affine.combinations`."""
         return [self.counts(each) for each in combinations(self.score, *arguments)]

@@ -1,4 +1,4 @@
-r"""sigma(t) dw for a diffusion of the user's choice, its kernel found by quadrature with a bounded error.
+r"""The SDE g(t) dw for any diffusion g, with its kernel from quadrature of bounded error.
 
 .. math:: dx = g(t)\,dw, \qquad \sigma(t)^2 = \int_0^t g(u)^2\,du
 
@@ -7,19 +7,20 @@ The diffusion is an expression in t, written in the yaml (``sde=custom sde.diffu
 
 The quadrature is Gauss-Legendre of 16 nodes on panels of unequal width. A panel is halved until two conditions hold:
 
-* **Nothing hides between the nodes.** With l <= |g| <= h on a panel of width w, its part of sigma^2 lies in [w l^2, w
-  h^2], whatever the nodes see. An expression gives such bounds by interval arithmetic, so that they are rigorous; they
-  may differ by :math:`h^2 - l^2 \le \rho\max(l^2, V/t)`, V being the sum of all w l^2 on the left and rho = ``SLACK``.
-  So sigma^2 lies within a few per cent of the sum of the bounds, at every t. A callable has no such bounds: its values
-  at ``SAMPLES`` irregular places stand for them, and detail narrower than about T / ``SAMPLES`` is not found.
-* **The rule has converged.** The panel and its halves give one integral to ``ACCURACY`` of the variance so far.
+* **The bounds are close.** With l <= |g| <= h on a panel of width w, its part of sigma^2 lies in [w l^2, w h^2],
+  whatever g does between the nodes. Interval arithmetic gives rigorous bounds for an expression; they may differ by
+  :math:`h^2 - l^2 \le \rho\max(l^2, V/t)`, with V the sum of all w l^2 on the left and rho = ``SLACK``. So sigma^2 lies
+  within a few per cent of the sum of the bounds, at every t. For a callable the extremes of its values at ``SAMPLES``
+  irregular places replace the bounds, and detail narrower than about T / ``SAMPLES`` is not found.
+* **The rule has converged.** The integrals over the panel and over its halves agree to ``ACCURACY`` of the variance up
+  to there.
 
-Panels shrink towards t = 0 by halves, and what is left of an integrable pole there, ``t**-0.4``, is the rest of a
+Panels next to t = 0 are halved repeatedly; the remainder of an integrable pole there, as of ``t**-0.4``, is that of a
 geometric series. A function that needs more than ``MOST`` panels, or a pole elsewhere, is refused.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
@@ -29,14 +30,14 @@ from .base import LARGEST, SDE, check_interval
 from .expression import Expression, parse
 from .quadrature import gauss_legendre
 
-PANELS = 64  # to begin with
+PANELS = 64  # in the first round
 MOST = 2**16
-DEEPEST = 300  # halvings; panels beside 0 alone can be halved more than some 50 times
+DEEPEST = 300  # halvings; only panels next to 0 can be halved more than some 50 times
 NODES, WEIGHTS = gauss_legendre(16)
 SLACK = 0.05
-NOTHING = 1e-9  # a panel's share of the variance at eps that needs no bound from below
-STILL = 1e-12  # of the rms of g up to a time: no noise is added there
-LEAST = 1e-18  # of sigma(eps): the square of less has no place in float32
+NOTHING = 1e-9  # panels with a smaller share of the variance at eps need no lower bound
+STILL = 1e-12  # g below this share of its rms up to t counts as adding no noise
+LEAST = 1e-18  # the smallest sigma(eps), whose square float32 can hold
 ACCURACY = 1e-11
 SAMPLES = 2**16
 
@@ -45,21 +46,21 @@ Diffusion = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Panels:
-    """The panels of a quadrature: their edges (n + 1,), and the integral of g^2 from 0 to each edge (n + 1,)."""
+    """The panels of a quadrature: edges (n + 1,), and ``whole``, the integral of g^2 from 0 to each edge (n + 1,)."""
 
     edges: Tensor
     whole: Tensor
 
 
 def integrals(function: Diffusion, low: Tensor, high: Tensor) -> Tensor:
-    """The integrals of g^2 over the panels [low, high], (n,), by one rule each."""
+    """Returns the integrals of g^2 over the panels [low, high], (n,), by one rule each."""
     width = high - low
     return function(low[:, None] + width[:, None] * NODES).square() @ WEIGHTS * width
 
 
 def sampled_bounds(function: Diffusion, T: float) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """In place of bounds on a callable's values: the least and the greatest of those at irregular places of each
-    panel, its ends included.
+    """Returns a function that stands for a callable's bounds: the least and the greatest of its values at irregular
+    places of each panel, ends included.
     """
     jitter = torch.rand(SAMPLES, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     places = (torch.arange(SAMPLES, dtype=torch.float64) + jitter) * (T / SAMPLES)
@@ -69,7 +70,7 @@ def sampled_bounds(function: Diffusion, T: float) -> Callable[[Tensor, Tensor], 
         inside = function(low[:, None] + (high - low)[:, None] * torch.cat([NODES, NODES.new_ones(1)]))
         least, greatest = inside.amin(1), inside.amax(1)
         owner = torch.searchsorted(high.contiguous(), places).clamp_max(len(high) - 1)
-        mine = (places >= low[owner]) & (places <= high[owner])  # some panels are settled and not asked about
+        mine = (places >= low[owner]) & (places <= high[owner])  # the panels leave gaps where others are settled
         least = least.scatter_reduce(0, owner[mine], values[mine], "amin")
         greatest = greatest.scatter_reduce(0, owner[mine], values[mine], "amax")
         lost = inside.isnan().any(1)
@@ -79,66 +80,139 @@ def sampled_bounds(function: Diffusion, T: float) -> Callable[[Tensor, Tensor], 
 
 
 def rest_of_series(function: Diffusion, edge: float) -> float:
-    """The integral of g^2 from 0 to an edge, if those over [edge, 2 edge], [2 edge, 4 edge] ... are a geometric series,
-    as they are for a power of t; infinite where it does not converge.
+    """Returns the integral of g^2 from 0 to an edge, if those over [edge, 2 edge], [2 edge, 4 edge] ... are a geometric
+    series, as they are for a power of t; infinite where it does not converge.
     """
     edges = edge * torch.tensor([1.0, 2.0, 4.0], dtype=torch.float64)
     first, second = integrals(function, edges[:-1], edges[1:]).tolist()
     return first * (first / second) / (1 - first / second) if first < second else torch.inf
 
 
-@lru_cache(maxsize=64)
-def panels_of(function: Diffusion, T: float, eps: float, name: str) -> Panels:
-    """Panels that meet both conditions of the module's text; ValueError where there are none."""
+@dataclass(frozen=True)
+class Refinement:
+    """The panels of one round, (n,) each but the edges (n + 1,).
 
-    def refuse(what: str, remedy: str) -> ValueError:
-        return ValueError(f"`diffusion`={name}: {what}; {remedy}, for example `diffusion`='1 + 5*t**2'")
+    Attributes:
+        low, high: bounds on g over the panel.
+        found: the integral of g^2 over the panel by one rule.
+        halves: that by the rule on both halves; NaN where it was not evaluated.
+        settled: whether both conditions of the module docstring hold.
+    """
 
-    bounds = function.bounds if isinstance(function, Expression) else sampled_bounds(function, T)
-    edges = torch.linspace(0, T, PANELS + 1, dtype=torch.float64)
-    settled = torch.zeros(PANELS, dtype=torch.bool)
-    low, high = bounds(edges[:-1], edges[1:])
-    found = integrals(function, edges[:-1], edges[1:])
-    halves = torch.full_like(found, torch.nan)
-    for _ in range(DEEPEST):
-        width = edges[1:] - edges[:-1]
+    edges: Tensor
+    low: Tensor
+    high: Tensor
+    found: Tensor
+    halves: Tensor
+    settled: Tensor
+
+    @property
+    def width(self) -> Tensor:
+        return self.edges[1:] - self.edges[:-1]
+
+    @property
+    def middle(self) -> Tensor:
+        return (self.edges[:-1] + self.edges[1:]) / 2
+
+    @property
+    def best(self) -> Tensor:
+        """The integral over each panel, by both halves where they were evaluated."""
+        return torch.where(self.halves.isfinite(), self.halves, self.found)
+
+
+@dataclass(frozen=True)
+class Quadrature:
+    """The search for panels on which the integral of g^2 is certain; ValueError where there are none.
+
+    Attributes:
+        bounds: maps panels [low, high], (n,) each, to bounds on g.
+        name: the diffusion as the user wrote it, for messages.
+    """
+
+    function: Diffusion
+    bounds: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+    T: float
+    eps: float
+    name: str
+
+    def refused(self, what: str, remedy: str) -> ValueError:
+        return ValueError(f"`diffusion`={self.name}: {what}; {remedy}, for example `diffusion`='1 + 5*t**2'")
+
+    def panels(self) -> Panels:
+        """Returns panels that meet both conditions of the module docstring."""
+        state = self.coarsest()
+        for _ in range(DEEPEST):
+            state, at_eps = self.judged(state)
+            if bool(state.settled[1:].all()):
+                rest = self.rest(state, at_eps)
+                if rest is not None:
+                    break
+            state = self.split(state)
+        else:
+            raise self.refused("its square nearly has no integral from t = 0", "choose a function without a pole")
+        best = state.best
+        if not bool(state.settled[0]):
+            best[0] = rest
+        panels = Panels(state.edges, torch.cat([torch.zeros(1, dtype=torch.float64), best.cumsum(0)]))
+        self.check_values(panels, best)
+        self.check_noise(panels)
+        return panels
+
+    def coarsest(self) -> Refinement:
+        edges = torch.linspace(0, self.T, PANELS + 1, dtype=torch.float64)
+        settled = torch.zeros(PANELS, dtype=torch.bool)
+        low, high = self.bounds(edges[:-1], edges[1:])
+        found = integrals(self.function, edges[:-1], edges[1:])
+        return Refinement(edges, low, high, found, torch.full_like(found, torch.nan), settled)
+
+    def judged(self, state: Refinement) -> tuple[Refinement, Tensor]:
+        """Returns the panels with both conditions tested, and a lower bound on the variance at eps."""
+        edges, low, high, found, width = state.edges, state.low, state.high, state.found, state.width
         if bool((~found.isfinite() | (high <= 0)).any()):
-            raise refuse(f"it must be positive and finite everywhere on (0, T={T}]", "choose another function")
-        # what is certain of the variance on the left, and at eps, below which nothing is asked for
+            what = f"it must be positive and finite everywhere on (0, T={self.T}]"
+            raise self.refused(what, "choose another function")
+        # lower bounds on the variance at the left edges, and at eps, below which no accuracy is needed
         least, most = low.clamp_min(0), torch.maximum(low.abs(), high.abs())  # of |g|
         certain = torch.cat([width.new_zeros(1), (width * least.square()).cumsum(0)])
-        at_eps = certain[int(torch.searchsorted(edges, eps, right=True)) - 1]
+        at_eps = certain[int(torch.searchsorted(edges, self.eps, right=True)) - 1]
         so_far = torch.maximum(certain[:-1], at_eps)
-        reached = edges[:-1].clamp_min(eps)
+        # condition 1: the bounds are close
+        reached = edges[:-1].clamp_min(self.eps)
         hidden = most.square() - least.square() > SLACK * torch.maximum(least.square(), so_far / reached)
         hidden &= width * most.square() > NOTHING * at_eps
-        ask = ~settled & ~hidden
+        # condition 2: the rule has converged
+        halves, ask = state.halves.clone(), ~state.settled & ~hidden
         if bool(ask.any()):
-            middle = (edges[:-1] + edges[1:])[ask] / 2
-            left, right = integrals(function, edges[:-1][ask], middle), integrals(function, middle, edges[1:][ask])
-            halves[ask] = left + right
+            start, middle, end = edges[:-1][ask], state.middle[ask], edges[1:][ask]
+            halves[ask] = integrals(self.function, start, middle) + integrals(self.function, middle, end)
         rough = (halves - found).abs() > ACCURACY * torch.maximum(so_far, found)
-        settled = ~hidden & ~rough & halves.isfinite()
-        if bool(settled[1:].all()):
-            rest = 0.0 if bool(settled[0]) else rest_of_series(function, float(edges[1]))
-            if rest <= 1e-7 * float(at_eps):
-                break
-            if rest == torch.inf and float(edges[1]) < eps * 2.0**-40:  # it diverges, and more panels are for nothing
-                raise refuse("its square has no integral from t = 0", "choose a function without a pole")
-        split = ~settled
-        middle = (edges[:-1] + edges[1:]) / 2
+        return replace(state, halves=halves, settled=~hidden & ~rough & halves.isfinite()), at_eps
+
+    def rest(self, state: Refinement, at_eps: Tensor) -> float | None:
+        """Returns the integral over the first panel where it is not settled, 0 where it is; None if the panels must
+        shrink further towards t = 0.
+        """
+        edge = float(state.edges[1])
+        rest = 0.0 if bool(state.settled[0]) else rest_of_series(self.function, edge)
+        if rest <= 1e-7 * float(at_eps):
+            return rest
+        if rest == torch.inf and edge < self.eps * 2.0**-40:  # it diverges, and more panels do not help
+            raise self.refused("its square has no integral from t = 0", "choose a function without a pole")
+        return None
+
+    def split(self, state: Refinement) -> Refinement:
+        """Returns the panels with each unsettled one replaced by its halves."""
+        edges, width, middle, split = state.edges, state.width, state.middle, ~state.settled
         narrow = split & ((middle <= edges[:-1]) | (middle >= edges[1:]) | (width < edges[:-1] * 2.0**-44))
         if bool(narrow.any()):
             at = float(edges[:-1][narrow][0])
-            raise refuse(
+            raise self.refused(
                 f"it has a pole, a zero or a jump near t={at:.6g}, where the integral of its square cannot be bounded",
                 "choose a smooth, positive function",
             )
         if len(edges) + int(split.sum()) > MOST:
-            raise refuse(
-                f"{MOST} panels do not follow it, and its kernel would be a guess", "choose a function with less detail"
-            )
-        # the panels that are split, each replaced by its halves
+            what = f"{MOST} panels do not follow it, and its kernel would be a guess"
+            raise self.refused(what, "choose a function with less detail")
         copies = 1 + split.long()
         starts = torch.repeat_interleave(edges[:-1], copies)
         second = torch.zeros_like(starts, dtype=torch.bool)
@@ -146,40 +220,47 @@ def panels_of(function: Diffusion, T: float, eps: float, name: str) -> Panels:
         starts[second] = middle[split]
         edges = torch.cat([starts, edges[-1:]])
         fresh = torch.repeat_interleave(split, copies)
-        settled, low, high, found, halves = (
-            torch.repeat_interleave(v, copies) for v in (settled, low, high, found, halves)
+        low, high, found, halves, settled = (
+            torch.repeat_interleave(v, copies) for v in (state.low, state.high, state.found, state.halves, ~split)
         )
-        low[fresh], high[fresh] = bounds(edges[:-1][fresh], edges[1:][fresh])
-        found[fresh] = integrals(function, edges[:-1][fresh], edges[1:][fresh])
+        low[fresh], high[fresh] = self.bounds(edges[:-1][fresh], edges[1:][fresh])
+        found[fresh] = integrals(self.function, edges[:-1][fresh], edges[1:][fresh])
         halves[fresh] = torch.nan
-    else:
-        raise refuse("its square nearly has no integral from t = 0", "choose a function without a pole")
-    best = torch.where(halves.isfinite(), halves, found)
-    if not bool(settled[0]):
-        best[0] = rest
-    whole = torch.cat([torch.zeros(1, dtype=torch.float64), best.cumsum(0)])
-    if not float(whole[-1]) < LARGEST**2:
-        raise refuse(
-            f"sigma(T) = {float(whole[-1]) ** 0.5:.3g} must be below {LARGEST:g}", "choose a smaller diffusion"
-        )
-    # where it adds no noise, or changes its sign, sigma would have no inverse
-    trusted, width = edges[1:] > eps, edges[1:] - edges[:-1]
-    typical = (whole[1:] / edges[1:]).sqrt()
-    values = function(edges[:-1, None] + width[:, None] * NODES)
-    still = (best / width).sqrt() < STILL * typical
-    lost = trusted & ((values < -STILL * typical[:, None]).any(1) | still & (width > 1e-6 * T))
-    if bool(lost.any()):
-        at = float(edges[:-1][lost][0])
-        raise refuse(
-            f"it must be positive everywhere on (0, T={T}], and is not beside t={at:.4g}", "choose another function"
-        )
-    enough = edges[1:][whole[1:] > 1e-12]
-    if not float(whole[int(torch.searchsorted(edges, eps, right=True))]) > LEAST**2:
-        what = f"it has added no noise by t=sde.eps={eps}, and a score there would not be finite"
-        if len(enough) and enough[0] < 0.9 * T:
-            raise ValueError(f"`diffusion`={name}: {what}; type `eps`={float(enough[0]):.2g}")
-        raise refuse(what, "choose a larger diffusion")
-    return Panels(edges, whole)
+        return Refinement(edges, low, high, found, halves, settled)
+
+    def check_values(self, panels: Panels, best: Tensor) -> None:
+        """Refuses a diffusion that is too large, adds no noise somewhere or changes its sign: sigma has no inverse."""
+        edges, whole = panels.edges, panels.whole
+        if not float(whole[-1]) < LARGEST**2:
+            what = f"sigma(T) = {float(whole[-1]) ** 0.5:.3g} must be below {LARGEST:g}"
+            raise self.refused(what, "choose a smaller diffusion")
+        trusted, width = edges[1:] > self.eps, edges[1:] - edges[:-1]
+        typical = (whole[1:] / edges[1:]).sqrt()
+        values = self.function(edges[:-1, None] + width[:, None] * NODES)
+        still = (best / width).sqrt() < STILL * typical
+        lost = trusted & ((values < -STILL * typical[:, None]).any(1) | still & (width > 1e-6 * self.T))
+        if bool(lost.any()):
+            at = float(edges[:-1][lost][0])
+            what = f"it must be positive everywhere on (0, T={self.T}], and is not beside t={at:.4g}"
+            raise self.refused(what, "choose another function")
+
+    def check_noise(self, panels: Panels) -> None:
+        """Refuses a diffusion that has added no noise by eps."""
+        edges, whole = panels.edges, panels.whole
+        if float(whole[int(torch.searchsorted(edges, self.eps, right=True))]) > LEAST**2:
+            return
+        enough = edges[1:][whole[1:] > 1e-12]
+        what = f"it has added no noise by t=`eps`={self.eps}, and a score there would not be finite"
+        if len(enough) and enough[0] < 0.9 * self.T:
+            raise ValueError(f"`diffusion`={self.name}: {what}; type `eps`={float(enough[0]):.2g}")
+        raise self.refused(what, "choose a larger diffusion")
+
+
+@lru_cache(maxsize=64)
+def panels_of(function: Diffusion, T: float, eps: float, name: str) -> Panels:
+    """Returns panels that meet both conditions of the module docstring; ValueError where there are none."""
+    bounds = function.bounds if isinstance(function, Expression) else sampled_bounds(function, T)
+    return Quadrature(function, bounds, T, eps, name).panels()
 
 
 @dataclass(frozen=True)
@@ -188,11 +269,11 @@ class Custom(SDE):
 
     Arguments:
         diffusion: g, an expression in t or a number, or in Python a callable that maps times of any shape to values of
-            that shape; see the module's text for what is assumed of it.
+            that shape; see the module docstring for the assumptions on it.
         T, eps: the interval on which the score is trusted is [eps, T].
 
     Raises:
-        ValueError: no expression, not positive, or no integral of its square that can be bounded.
+        ValueError: it is no expression, not positive, or the integral of its square cannot be bounded.
     """
 
     diffusion: str | float | Callable[[Tensor], Tensor] = "25**t"
@@ -200,7 +281,7 @@ class Custom(SDE):
     eps: float = 1e-4
 
     def __post_init__(self):
-        check_interval("sde=custom", self.T, self.eps)
+        check_interval(self.T, self.eps)
         function = self.diffusion if callable(self.diffusion) else parse(str(self.diffusion))
         panels = panels_of(function, float(self.T), float(self.eps), repr(self.diffusion))
         object.__setattr__(self, "_diffusion", function)

@@ -2,19 +2,19 @@ r"""The divergence of a vector field, from one evaluation of it.
 
 .. math:: \nabla\cdot F(x) = \mathrm{tr}\,J = \mathbb E_v[v^\top J v] \quad\text{where } \mathbb E[vv^\top] = I
 
-(Hutchinson 1989; Skilling 1989). A field's value comes with its pull-back v -> v'J, one backward pass for each v; what
-to do with it is the choice of :class:`Probes`:
+(Hutchinson 1989; Skilling 1989). One evaluation of a field gives its value and its pull-back v -> v'J, one backward
+pass for each v. The classes of :class:`Probes` choose the vectors v:
 
 =============  ======================================================================================================
 BasisVectors   all D basis vectors: the exact trace
 Rademacher     k vectors of random signs: no variance on the diagonal of J, and the least of independent entries
-Gaussian       k standard normals: pays twice the diagonal's square
+Gaussian       k standard normals: the variance has twice the squares of the diagonal of J too
 Orthogonal     k orthogonal directions of length sqrt(D): a sample of a basis without replacement, exact at k = D
 HutchPP        k passes spent on the range of J, k inside it, k outside (Meyer et al., arXiv 2010.09649, algorithm 1)
 =============  ======================================================================================================
 
-A control variate is a second Jacobian J_G of known trace, near to J: tr J = tr J_G + E v'(J - J_G)v has the variance of
-the difference alone, and stays unbiased whatever J_G is.
+A control variate is a second Jacobian J_G, close to J and with a trace in closed form: the estimate of
+tr J = tr J_G + E v'(J - J_G)v has only the difference's variance, and is unbiased for any J_G.
 """
 
 from abc import ABC, abstractmethod
@@ -25,53 +25,52 @@ import torch
 from torch import Tensor
 
 Pull = Callable[[Tensor], Tensor]
-"""v (m, B, *) to v'J of the same shape."""
+"""Maps v (m, B, *) to v'J of the same shape."""
 
 Control = tuple[Pull, Tensor]
-"""v to v'J_G, and tr J_G of shape (B,)."""
+"""The map v -> v'J_G, and tr J_G of shape (B,)."""
 
-
-USUAL = 2
+USUAL = 2  # probes where their number is left open
 
 
 class Probes(ABC):
-    """What estimates a trace; ``chunk`` vectors are pulled back at once, which bounds the memory."""
+    """The vectors that estimate a trace; ``chunk`` vectors are pulled back at once, which bounds the memory."""
 
     chunk: int = 16
 
     @abstractmethod
     def draw(self, x: Tensor, normals: Callable[[int], Tensor] | None) -> Tensor | None:
-        """What is random, for each sample of x (B, *): shape (k, B, *), or None where nothing is.
+        """Draws the random vectors for each sample of x (B, *), shape (k, B, *), or returns None without any.
 
         Arguments:
             normals: gives (k, B, *) standard normals; see :class:`Rademacher` for why signs come from them too.
         """
 
     def settled(self, count: int | None = None) -> "Probes":
-        """The same with ``count`` probes, if their number was left open (None); without one with the usual number."""
+        """Returns the probes with an open number (None) set to ``count``, or to ``USUAL`` if that is None."""
         return self
 
     def estimates(self, dim: int) -> int:
-        """How many estimates n :meth:`estimate` returns in D = dim dimensions."""
+        """Returns the number n of estimates that :meth:`estimate` returns in D = dim dimensions."""
         return self.count
 
     def isotropic(self, probes: Tensor | None) -> Tensor | None:
-        """Of what was drawn, as many vectors v with E[vv'] = I as there are estimates; None where nothing is random."""
+        """Returns the drawn vectors with E[vv'] = I, one for each estimate; None without random vectors."""
         return probes
 
     def estimate(self, pull: Pull, probes: Tensor | None, x: Tensor) -> Tensor:
-        """Estimates of the trace of J, shape (n, B), whose mean over n is the result."""
+        """Returns estimates of the trace of J, shape (n, B), whose mean over n is the result."""
         return inner(pull(probes), probes)
 
     def stderr(self, estimates: Tensor, dim: int) -> Tensor:
-        """The standard error of the mean of estimates (n, B), shape (B,); NaN for one, which says nothing of itself."""
+        """Returns the standard error of the mean of estimates (n, B), shape (B,); NaN for a single estimate."""
         if len(estimates) == 1 or estimates.numel() == 0:
             return torch.full_like(estimates[0], torch.nan)
         return estimates.std(0) / len(estimates) ** 0.5
 
 
 def inner(a: Tensor, b: Tensor) -> Tensor:
-    """Sums of products over a sample, (m, B, *) to (m, B)."""
+    """Returns the inner products of each sample, (m, B, *) to (m, B)."""
     return (a * b).flatten(2).sum(2)
 
 
@@ -80,7 +79,7 @@ class BasisVectors(Probes):
     """The exact divergence, by all D basis vectors.
 
     Arguments:
-        chunk: how many basis vectors are pulled back at once; memory grows with it, the result does not depend on it.
+        chunk: the number of basis vectors pulled back at once; it changes the memory and not the result.
     """
 
     chunk: int = 16
@@ -114,7 +113,7 @@ class Rademacher(Probes):
     """k probes of random signs for each sample.
 
     Arguments:
-        count: the number k; from 2 on the estimate carries its own standard error. None leaves it to :meth:`settled`.
+        count: the number k; from 2 on the estimates give a standard error. None leaves it open for :meth:`settled`.
     """
 
     count: int | None = 4
@@ -128,7 +127,9 @@ class Rademacher(Probes):
 
     def draw(self, x: Tensor, normals: Callable[[int], Tensor] | None) -> Tensor:
         z = normals(self.count)
-        return torch.where(z < 0, -1.0, 1.0).to(x.dtype)  # the sign of a normal, so that one source of noise serves all
+        return torch.where(z < 0, -1.0, 1.0).to(
+            x.dtype
+        )  # signs of normals, so that all probes share one source of noise
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ class Gaussian(Probes):
     """k standard normal probes for each sample.
 
     Arguments:
-        count: the number k; from 2 on the estimate carries its own standard error. None leaves it to :meth:`settled`.
+        count: the number k; from 2 on the estimates give a standard error. None leaves it open for :meth:`settled`.
     """
 
     count: int | None = 4
@@ -160,7 +161,7 @@ class Orthogonal(Probes):
     smaller than that of k independent ones by the factor (D - k)/(D - 1), and k = D is exact.
 
     Arguments:
-        count: the number k; min(k, D) are used. None leaves it to :meth:`settled`.
+        count: the number k; min(k, D) are used. None leaves it open for :meth:`settled`.
     """
 
     count: int | None = 4
@@ -188,9 +189,9 @@ class Orthogonal(Probes):
 
 
 def orthonormal(vectors: Tensor) -> Tensor:
-    """An orthonormal basis of the span of each sample's k <= D vectors (k, B, D), of that shape.
+    """Returns an orthonormal basis of the span of each sample's k <= D vectors (k, B, D), in that shape.
 
-    The basis of Gram and Schmidt, whose signs follow the vectors: of Gaussian ones it is uniform over all frames.
+    It is the Gram-Schmidt basis, with the vectors' signs: for Gaussian vectors it is uniform over all frames.
     """
     q, r = torch.linalg.qr(vectors.double().permute(1, 2, 0))
     q = q * torch.where(r.diagonal(dim1=1, dim2=2) < 0, -1.0, 1.0)[:, None]
@@ -199,13 +200,13 @@ def orthonormal(vectors: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class HutchPP(Probes):
-    """Hutch++: the trace inside the range that J maps k random vectors to, exactly, and the rest by k random signs.
+    """Hutch++: the exact trace on the range of J applied to k random vectors, and the rest by k random signs.
 
-    3 k backward passes, a third of which wait for another. It pays where J has few large eigenvalues and k reaches
-    them; see docs/results.md for what it costs where it does not.
+    It takes 3 k backward passes, a third of which depend on another. It is efficient where J has few large eigenvalues
+    and k covers them; docs/results.md has its cost elsewhere.
 
     Arguments:
-        count: the number k; from 2 on the estimate carries its own standard error. None leaves it to :meth:`settled`.
+        count: the number k; from 2 on the estimates give a standard error. None leaves it open for :meth:`settled`.
     """
 
     count: int | None = 4
@@ -219,7 +220,7 @@ class HutchPP(Probes):
 
     def draw(self, x: Tensor, normals: Callable[[int], Tensor] | None) -> Tensor:
         z = normals(2 * self.count).to(x.dtype)
-        # A sketch of signs can hold one vector twice, and no basis of its range is then smooth along a trajectory.
+        # a sketch of signs can hold a vector twice, and then no basis of its range is smooth along a trajectory
         return torch.cat([z[: self.count], torch.where(z[self.count :] < 0, -1.0, 1.0).to(x.dtype)])
 
     def isotropic(self, probes: Tensor) -> Tensor:
@@ -235,16 +236,16 @@ class HutchPP(Probes):
 
 
 def project_out(v: Tensor, q: Tensor) -> Tensor:
-    """v (m, B, D) less its part in the span of the orthonormal q (k, B, D)."""
+    """Returns v (m, B, D) less its projection on the span of the orthonormal q (k, B, D)."""
     return v - torch.einsum("mbk,kbd->mbd", torch.einsum("mbd,kbd->mbk", v, q), q)
 
 
 @dataclass(frozen=True)
 class ExactUpTo(Probes):
-    """The exact trace where it is affordable: all basis vectors up to D = limit, other probes beyond.
+    """The exact trace by all basis vectors up to D = limit, and other probes for larger D.
 
     Arguments:
-        limit: the largest D whose trace is taken exactly.
+        limit: the largest D with the exact trace.
         chunk: as in :class:`BasisVectors`.
         otherwise: the probes for more dimensions.
     """
@@ -291,14 +292,14 @@ def divergence(
     probes: Tensor | None = None,
     control: Control | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The field at x and its divergence there, from one evaluation of the field and one backward pass a probe.
+    """Returns the field at x and its divergence, from one evaluation of the field and one backward pass a probe.
 
     Arguments:
-        field: maps (B, *) to (B, *), each sample by itself.
+        field: maps (B, *) to (B, *), each sample independently.
         x: the points, shape (B, *).
         method: how the trace is estimated.
-        probes: what ``method.draw`` returned.
-        control: a Jacobian of known trace that is near to the field's; not used where the trace is exact.
+        probes: the result of ``method.draw``.
+        control: the control variate of random probes; not used for the exact trace.
 
     Returns:
         The field's values, shape (B, *), and the estimates, shape (n, B), whose mean over n is the divergence.
@@ -315,9 +316,10 @@ def divergence(
 
 
 def linearised(field: Callable[[Tensor], Tensor], x: Tensor, chunk: int) -> tuple[Tensor, Pull]:
-    """The field at x (B, *), with its graph, and its pull-back, from one evaluation; to be called with gradients on.
+    """Returns the field at x (B, *), with its graph, and its pull-back, from one evaluation, with gradients enabled.
 
-    Where x requires a gradient, so can what the pull-back returns. ``chunk`` vectors are pulled back at once.
+    If x requires a gradient, the results of the pull-back are differentiable.
+    ``chunk`` vectors are pulled back at once.
     """
     differentiable = x.requires_grad
     if not differentiable:
@@ -332,7 +334,7 @@ def linearised(field: Callable[[Tensor], Tensor], x: Tensor, chunk: int) -> tupl
                 return torch.autograd.grad(
                     value, x, v, retain_graph=True, create_graph=differentiable, is_grads_batched=True
                 )[0]
-            except RuntimeError:  # torch cannot batch every second derivative, GroupNorm's for one
+            except RuntimeError:  # torch cannot batch some second derivatives, such as GroupNorm's
                 return torch.cat([pull(each[None]) for each in v])
         return torch.autograd.grad(value, x, v[0], retain_graph=True, create_graph=differentiable)[0][None]
 

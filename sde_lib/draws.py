@@ -1,4 +1,4 @@
-r"""The random numbers of a training: functions of (seed, stream, step, row), the same on every device.
+r"""The random numbers of training, as functions of (seed, stream, step, row) that are the same on every device.
 
 A counter-based generator needs no state. With s the key of a seed, stream and step, and an odd constant gamma of the
 stream, word j is
@@ -7,17 +7,17 @@ stream, word j is
           \operatorname{mix}: z \mapsto (z \oplus (z \gg 30))\,m_1 \mapsto (z \oplus (z \gg 27))\,m_2
           \mapsto z \oplus (z \gg 31) \pmod{2^{64}} .
 
-This is SplitMix64 (Steele, Lea and Flood 2014, doi 10.1145/2660193.2660195), read at any place instead of word after
-word; the key of a step is itself a word of its stream. Row i of a batch owns the words iW ... (i + 1)W - 1, with W as
-many as its values need. So the numbers of a row do not depend on the rows beside it: a batch may be cut into parts or
-shared among processes, and the steps may come in any order.
+This is SplitMix64 (Steele, Lea and Flood 2014, doi 10.1145/2660193.2660195), with random access to its
+words; the key of a step is itself a word of its stream. Row i of a batch owns the words iW ... (i + 1)W - 1, with W the
+number that its values need. So the numbers of a row do not depend on other rows: a batch may be split into parts or
+among processes, and the steps may come in any order.
 
-The arithmetic is of integers, and therefore exact on every device. A word gives two uniform numbers of 24 bits, or two
+The arithmetic uses integers and is therefore exact on every device. A word gives two uniform numbers of 24 bits, or two
 standard normals by the transform of Box and Muller (1958, doi 10.1214/aoms/1177706645), in float32. In float64 they are
 the same numbers.
 
-We take a counter and not a generator for each block of rows (:class:`BlockNoise`), because the masks of dropout have to
-be made on the device: in a U-Net one layer has over 10^5 values for a picture of 32 x 32. ``python -m
+We use a counter instead of a generator for each block of rows (:class:`BlockNoise`) because the device must make the
+masks of dropout: in a U-Net one layer has over 10^5 values for a picture of 32 x 32. ``python -m
 benchmarks.randomness --sources`` times both.
 """
 
@@ -33,24 +33,24 @@ from torch import Tensor
 GOLDEN = 0x9E3779B97F4A7C15
 MIX = (30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)
 AHEAD = {"cpu": 1 << 14, "cuda": 1 << 20}
-"""How many numbers are drawn at a time where a step needs fewer; by type of device, and no number depends on it."""
+"""The count of numbers that one call draws where a step needs fewer, by type of device; it changes no number."""
 CACHED = 1 << 15
-"""How many words a CPU mixes at a time: they stay in its cache, and take half the time of 300,000 at once."""
+"""The count of words that a CPU mixes at a time: they stay in its cache, at half the time of 300,000 at once."""
 
 
 def signed(value: int) -> int:
-    """The 64-bit integer of the same bits as value modulo 2^64 that torch can hold."""
+    """Returns value modulo 2^64 as the signed 64-bit integer with the same bits."""
     return ((value + (1 << 63)) % (1 << 64)) - (1 << 63)
 
 
 def mix(z: Tensor) -> Tensor:
-    """The bijection of the module's text, of int64; z is overwritten."""
+    """Applies the bijection of the module docstring to int64 z in place, and returns z."""
     if z.device.type == "cpu" and z.numel() > CACHED and z.is_contiguous() and not torch.compiler.is_compiling():
         for part in z.view(-1).split(CACHED):
             mix(part)
         return z
     for shift, factor in MIX:
-        z ^= (z >> shift).bitwise_and_((1 << (64 - shift)) - 1)  # torch shifts the sign in, the mask takes it away
+        z ^= (z >> shift).bitwise_and_((1 << (64 - shift)) - 1)  # the mask removes the sign bits that torch shifts in
         z *= signed(factor)
     z ^= (z >> 31).bitwise_and_((1 << 33) - 1)
     return z
@@ -58,51 +58,51 @@ def mix(z: Tensor) -> Tensor:
 
 @lru_cache(maxsize=4096)
 def stream_of(*parts: object) -> tuple[int, int]:
-    """The start of a stream and its gamma, which differ whenever a part does."""
+    """Returns the start of a stream and its gamma, which differ whenever a part differs."""
     digest = hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=16).digest()
     gamma = int.from_bytes(digest[8:], "little") | 1
-    if (gamma ^ gamma >> 1).bit_count() < 24:  # a gamma of few changes of bits spreads badly, as the source shows
+    if (gamma ^ gamma >> 1).bit_count() < 24:  # a gamma with few bit changes mixes badly, as the paper shows
         gamma ^= 0xAAAAAAAAAAAAAAAA
     return signed(int.from_bytes(digest[:8], "little")), signed(gamma)
 
 
 def keys_of(starts: Tensor, steps: range) -> Tensor:
-    """The keys of streams with the starts (n,) at some steps, int64, (steps, n)."""
+    """Returns the keys of streams with the starts (n,) at some steps, int64, (steps, n)."""
     numbers = torch.arange(steps.start, steps.stop, device=starts.device)
     return mix(numbers.mul_(signed(GOLDEN))[:, None] + starts)
 
 
 class Ahead:
-    """Draws made for several steps at a time, since starting the kernels would cost more than a few numbers do.
+    """A buffer of draws made for several steps at a time, since launching kernels costs more than a few numbers.
 
-    It holds what is left of the last block of each kind of draw, and decides no number.
+    It holds the rest of the last block of each kind of draw, and changes no number.
     """
 
     def __init__(self):
         self.blocks: dict[tuple, tuple[int, list[Tensor]]] = {}
 
     def __call__(self, kind: tuple, step: int, draw: Callable[[], Tensor]) -> Tensor:
-        """The draw of a step; ``draw`` makes those of this and the next steps, stacked."""
+        """Returns the draw of a step; ``draw`` makes those of this and the next steps, stacked."""
         following, left = self.blocks.get(kind, (-1, []))
         if following != step or not left:
             left = list(draw().unbind()[::-1])
         self.blocks[kind] = step + 1, left
-        return left.pop()  # each is handed out once: its user may write into it
+        return left.pop()  # each is returned once, so the caller may write into it
 
 
 @dataclass(frozen=True)
 class Draws:
     """The random numbers of ``count`` consecutive rows of a batch of ``total`` at one step.
 
-    Each use has a ``stream``, a name that keeps its numbers apart from all others.
+    Each use has a ``stream``, a name that makes its numbers independent of all others.
 
     Arguments:
         seed: the training's seed.
         total: the rows of the whole batch.
         step: the number of the update.
         first, count: which rows of the batch; all from ``first`` on where ``count`` is None.
-        purpose: keeps apart the uses of one seed, such as training and validation.
-        ahead: shared by the draws of a training, which asks for one step after the other; None to draw step by step.
+        purpose: separates the uses of one seed, such as training and validation.
+        ahead: the buffer shared by the draws of consecutive steps; None to draw step by step.
 
     Raises:
         ValueError: the batch has no such rows.
@@ -124,34 +124,34 @@ class Draws:
 
     @classmethod
     def afresh(cls, count: int) -> "Draws":
-        """Draws for a batch of ``count`` rows, with a seed from torch's global generator."""
+        """Returns the draws of a batch of ``count`` rows, with a seed from torch's global generator."""
         return cls(int(torch.randint(2**63 - 1, ())), count, purpose="afresh")
 
     def at(self, step: int) -> "Draws":
-        """The draws of the same rows at another step."""
+        """Returns the draws of the same rows at another step."""
         return Draws(self.seed, self.total, step, self.first, self.count, self.purpose, self.ahead)
 
     def part(self, first: int, count: int) -> "Draws":
-        """The draws of ``count`` of these rows, from row ``first`` of them on."""
+        """Returns the draws of ``count`` of these rows, from row ``first`` of them on."""
         return Draws(self.seed, self.total, self.step, self.first + first, count, self.purpose, self.ahead)
 
     def normal(self, stream: str, like: Tensor, shape: tuple[int, ...] | None = None) -> Tensor:
-        """Standard normals (count, *shape) with the dtype and on the device of ``like``.
+        """Draws standard normals (count, *shape) with the dtype and on the device of ``like``.
 
         Arguments:
-            like: a tensor of ``count`` rows; for one of integers the numbers are float32.
-            shape: of one row; None for that of ``like``.
+            like: a tensor of ``count`` rows; if it holds integers the numbers are float32.
+            shape: the shape of one row; None for that of ``like``.
         """
         return self._drawn(normals, stream, like, like.shape[1:] if shape is None else shape)
 
     def uniform(self, stream: str, like: Tensor, shape: tuple[int, ...] | None = None) -> Tensor:
-        """Uniform numbers in [0, 1), multiples of 2^-24; the arguments are those of :meth:`normal`."""
+        """Draws uniform numbers in [0, 1), multiples of 2^-24; the arguments are those of :meth:`normal`."""
         return self._drawn(uniforms, stream, like, like.shape[1:] if shape is None else shape)
 
     def spread(self, stream: str, like: Tensor, stratified: bool = True) -> Tensor:
-        """Uniform numbers in [0, 1), one a row, (count,), with the dtype and on the device of ``like``.
+        """Draws uniform numbers in [0, 1), one a row, (count,), with the dtype and on the device of ``like``.
 
-        Stratified ones are spread evenly over the whole batch, at (i + u)/total with one u of the step.
+        Stratified numbers are evenly spaced over the whole batch, at (i + u)/total with one u a step.
         """
         return self._drawn(spreads if stratified else uniforms, stream, like, torch.Size())
 
@@ -166,7 +166,7 @@ class Draws:
     def _block(
         self, law: Callable, stream: str, like: Tensor, shape: tuple[int, ...], steps: int | None = None
     ) -> Tensor:
-        """The draws of this step and the next ones, (steps, count, *shape)."""
+        """Returns the draws of this step and the next ones, (steps, count, *shape)."""
         device = like.device if like.device.type in AHEAD else torch.device("cpu")
         values = math.prod(shape)
         steps = steps or max(1, AHEAD[device.type] // max(1, self.count * values))
@@ -180,25 +180,25 @@ class Draws:
             drawn = law(mix(keys + places).reshape(steps, self.count, width), values)
         dtype = like.dtype if like.is_floating_point() else torch.float32
         drawn = drawn.reshape(steps, self.count, *shape).to(like.device, dtype)
-        if law is not normals:  # a number that is rounded up to 1 is no quantile
+        if law is not normals:  # rounding to the dtype must not give 1
             drawn.clamp_max_(1 - torch.finfo(dtype).eps)
         return drawn
 
 
 def spreads(keys: Tensor, rows: Tensor, total: int) -> Tensor:
-    """(i + u)/total for the rows i (count,), with one u in [0, 1) for each of the keys (steps, 1): (steps, count)."""
+    """Returns (i + u)/total for rows i (count,) and one u in [0, 1) for each key (steps, 1), shape (steps, count)."""
     u = (keys >> 40).bitwise_and_((1 << 24) - 1).float().mul_(2.0**-24)
     return rows.add(u).div_(total)
 
 
 def uniforms(words: Tensor, values: int) -> Tensor:
-    """Uniform numbers in [0, 1), (*, W) to (*, values), float32: the upper 24 bits of each half of a word."""
+    """Maps words (*, W) to uniform numbers in [0, 1), (*, values), float32: the top 24 bits of each half word."""
     bits = (words.view(torch.int32) >> 8).bitwise_and_((1 << 24) - 1)
     return bits[..., :values].float().mul_(2.0**-24)
 
 
 def normals(words: Tensor, values: int) -> Tensor:
-    """Standard normals, (*, W) to (*, values), float32: one half of a word is a radius, the other an angle.
+    """Maps words (*, W) to standard normals (*, values), float32: half a word is a radius, the other half an angle.
 
     The radius is at most sqrt(64 log 2) = 6.7: integers near 0 are exact in float32, so the tail is not rounded away.
     """

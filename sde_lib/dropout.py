@@ -1,7 +1,7 @@
-"""Dropout whose masks are functions of (seed, layer, step, row), and the checkpointing of activations that keeps them.
+"""Dropout whose masks are functions of (seed, layer, step, row), and activation checkpointing that preserves them.
 
-Within :class:`Masks`, which a training enters, the mask of a row is the same whichever part of the batch the row is in,
-and on every device. Otherwise, a layer is torch's own dropout.
+Within :class:`Masks`, which training enters, the mask of a row does not depend on the part of the batch that holds it,
+nor on the device. Otherwise a layer is torch's own dropout.
 """
 
 import math
@@ -16,17 +16,17 @@ from torch.utils.checkpoint import checkpoint
 from .draws import AHEAD, Draws, keys_of, mix, signed, stream_of
 
 CALL = 1 << 44
-"""How many words of a layer's stream belong to one call of it."""
+"""The number of words of a layer's stream that belong to one call."""
 
 
 class Dropout(nn.Module):
-    """In training sets each value to 0 with probability ``share``, and divides the others by 1 - share.
+    """Sets each value to 0 with probability ``share`` in training, and divides the others by 1 - share.
 
     The probability is rounded to a multiple of 2^-16 within :class:`Masks`. The first dimension of the input counts the
     rows of the batch.
 
     Arguments:
-        share: in [0, 1).
+        share: the probability, in [0, 1).
     """
 
     def __init__(self, share: float):
@@ -44,16 +44,16 @@ class Dropout(nn.Module):
             return functional.dropout(x, self.share)
         dropped = min(round(self.share * 2**16), 2**16 - 1)
         keep = self.bits(x) >= dropped - 2**15
-        # one factor a value: a mask of bytes takes a quarter of the memory, and a third more time
+        # a float factor a value: a byte mask takes a quarter of the memory and a third more time
         return x * keep.to(x.dtype).mul_(2**16 / (2**16 - dropped))
 
     def bits(self, x: Tensor) -> Tensor:
-        """Uniform 16-bit integers, in x's shape and on its device; each call of a step has others."""
+        """Draws uniform 16-bit integers, in x's shape and on its device; each call within a step has its own."""
         masks, values = self.masks, math.prod(x.shape[1:])
         width = -(-values // 4)  # words a row
         offset = masks.keys[self.place] + masks.first * signed(self.gamma * width)
         words = torch.arange(len(x) * width, device=masks.device)
-        if len(x) > masks.count:  # a batch beside a copy of itself: the copies' rows come after all of the batch's
+        if len(x) > masks.count:  # a batch with copies of itself: the copies' rows follow all rows of the batch
             copy = words // (masks.count * width)
             words += copy * ((masks.total - masks.count) * width)
         words = words.mul_(self.gamma).add_(offset + signed(self.gamma * CALL * self.calls))
@@ -68,7 +68,7 @@ class Dropout(nn.Module):
 class Masks:
     """Makes the masks of a model's :class:`Dropout` layers functions of the step and the row, within a ``with`` block.
 
-    Its tensors alone change from step to step, so that a compiled network stays compiled.
+    Only its tensors change from step to step, so that a compiled network is not recompiled.
 
     Arguments:
         model: the network, on its device.
@@ -101,7 +101,7 @@ class Masks:
             layer.masks = None
 
     def at(self, draws: Draws) -> None:
-        """Goes on to the step and the rows of ``draws``."""
+        """Moves to the step and the rows of ``draws``."""
         if self.layers:
             if draws.step not in self.coming:  # the keys of many steps at a time
                 self.coming = range(draws.step, draws.step + 256)
@@ -114,12 +114,12 @@ class Masks:
 
 
 def recomputed(function: Callable[..., Tensor], within: nn.Module, *inputs: Tensor | torch.Size | None) -> Tensor:
-    """function(*inputs), what is inside computed once more on the way back instead of kept, with the same masks.
+    """Returns function(*inputs), with activations recomputed in the backward pass under the same masks.
 
     Arguments:
         within: the module whose layers the function calls.
     """
-    if torch.compiler.is_compiling():  # the graph holds the masks as functions of their keys
+    if torch.compiler.is_compiling():  # the graph recomputes masks from their keys
         return checkpoint(function, *inputs, use_reentrant=False)
     layers = [each for each in within.modules() if isinstance(each, Dropout)]
     calls = [layer.calls for layer in layers]
@@ -130,7 +130,7 @@ def recomputed(function: Callable[..., Tensor], within: nn.Module, *inputs: Tens
 
 @contextmanager
 def counted_from(layers: list[Dropout], calls: list[int]) -> Iterator[None]:
-    """Within it the layers count their calls from these numbers on."""
+    """Sets the layers' call counters to ``calls`` within the context, and restores them after it."""
     before = [layer.calls for layer in layers]
     for layer, number in zip(layers, calls, strict=True):
         layer.calls = number

@@ -3,7 +3,7 @@ r"""The SDE whose time is its noise: sigma(t) = t.
 .. math:: dx = \sqrt{2t}\,dw, \qquad \alpha = 1, \quad \sigma = t
 
 (Karras et al., arXiv 2206.00364, the row "Ours (EDM)" of table 1). Along its probability flow dx/dt = (x - D(x; t))/t
-is the noise that the denoiser D sees in x: solution curves point at the data (section 3 there).
+is the noise that the denoiser D estimates in x: solution curves point at the data (section 3 there).
 """
 
 from dataclasses import dataclass
@@ -20,14 +20,14 @@ class EDM(SDE):
 
     Arguments:
         T: the largest noise, in model units. Published: 80.
-        eps: the smallest. Published: 0.002.
+        eps: the smallest noise. Published: 0.002.
     """
 
     T: float = 80.0
     eps: float = 0.002
 
     def __post_init__(self):
-        check_interval("sde=edm", self.T, self.eps)
+        check_interval(self.T, self.eps)
         if not self.T <= LARGEST:
             raise ValueError(f"`T`={self.T} is the largest noise, at most {LARGEST:g}; published: `T`=80")
 
@@ -44,7 +44,9 @@ class EDM(SDE):
         return t
 
     def even(self, share: Tensor) -> Tensor:
-        """Even in t^{1/7}, the published steps (arXiv 2206.00364, eq. 5): even ones in t would all be noise."""
+        """Returns times even in t^{1/7}, the published steps (arXiv 2206.00364, eq. 5): steps even in t would leave out
+        the low noise levels.
+        """
         start, stop = self.T ** (1 / 7), self.eps ** (1 / 7)
         return (start + (stop - start) * share) ** 7
 

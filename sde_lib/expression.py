@@ -1,12 +1,12 @@
-r"""A function of t that a user writes: its values, and bounds on them over whole intervals.
+r"""A function of t written by the user, with its values and bounds on them over intervals.
 
-An expression is parsed, never executed as code: numbers, t, pi, + - * / **, and the functions of ``FUNCTIONS`` are all
-that it may hold. The same tree is evaluated in two arithmetics:
+An expression is parsed and never executed as code: it may hold numbers, t, pi, + - * / **, and the functions of
+``FUNCTIONS``. The same tree is evaluated in two arithmetics:
 
-* of tensors of times, which gives the function's values;
-* of intervals (Moore, Interval Analysis, 1966): every operation maps bounds on its operands to bounds on its result, so
-  that :meth:`Expression.bounds` encloses all values on [low, high]. The bounds are wider than the range where t occurs
-  more than once, and tend to it as the interval shrinks. Rounding, 1e-16 of a value, is not added to them.
+* that of tensors of times, which gives the function's values;
+* that of intervals (Moore, Interval Analysis, 1966): every operation maps bounds on its operands to bounds on its
+  result, so that :meth:`Expression.bounds` encloses all values on [low, high]. The bounds are wider than the range
+  where t occurs more than once, and tend to it as the interval shrinks. Rounding, 1e-16 of a value, is not added.
 """
 
 import ast
@@ -35,7 +35,7 @@ def magnitude(x: Interval) -> Interval:
 
 
 def cosine(x: Interval) -> Interval:
-    """An interval that holds a multiple of 2 pi reaches 1, one that holds an odd multiple of pi reaches -1."""
+    """Returns bounds on cos: 1 if the interval holds a multiple of 2 pi, -1 if it holds an odd multiple of pi."""
     low, high = x
     ends = torch.cos(low), torch.cos(high)
     reaches = [torch.floor((high - shift) / (2 * math.pi)) >= torch.ceil((low - shift) / (2 * math.pi))
@@ -61,7 +61,7 @@ def logarithm(x: Interval) -> Interval:
 
 
 def square_root(x: Interval) -> Interval:
-    """Of what may be negative the lower bound is minus infinity: the function may have no value there."""
+    """Returns bounds on the root, the lower one minus infinity where x may be negative and the root undefined."""
     low, high = x
     return torch.where(low >= 0, low.clamp_min(0).sqrt(), -INFINITY), high.clamp_min(0).sqrt()
 
@@ -81,7 +81,7 @@ FUNCTIONS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Interval], Inte
 
 
 def hull(candidates: list[Tensor]) -> Interval:
-    """The interval from the least to the greatest; a candidate without a value, 0 times infinity, may be anything."""
+    """Returns the interval from the least to the greatest; NaN, as of 0 times infinity, makes it infinite."""
     stacked = torch.stack(candidates)
     lost = stacked.isnan().any(0)
     low, high = stacked.nan_to_num(nan=0.0, posinf=INFINITY, neginf=-INFINITY).aminmax(dim=0)
@@ -101,7 +101,7 @@ def quotient(a: Interval, b: Interval) -> Interval:
 
 
 def power(a: Interval, b: Interval) -> Interval:
-    """x ** y: whole powers of any x, others of x >= 0, as exp(y log x)."""
+    """Returns bounds on x ** y, for whole powers of any x, and for others of x >= 0 as exp(y log x)."""
     exponent = b[0]
     if bool(((b[0] == b[1]) & (exponent == exponent.round())).all()):  # one whole number for each interval
         even = exponent.remainder(2) == 0
@@ -114,7 +114,7 @@ def power(a: Interval, b: Interval) -> Interval:
         odd = torch.where(~positive & crosses, -INFINITY, odd[0]), torch.where(~positive & crosses, INFINITY, odd[1])
         return torch.where(even, of_size[0], odd[0]), torch.where(even, of_size[1], odd[1])
     low, high = increasing(torch.exp)(product(b, logarithm(a)))
-    zero = (a[0] == 0) & (b[0] > 0)  # 0 ** y = 0, where y log 0 is lost beside a log of 1
+    zero = (a[0] == 0) & (b[0] > 0)  # 0 ** y = 0, where the product of y and [log 0, log 1] is undefined
     low = torch.where(zero, 0.0, low)
     high = torch.where(zero & (a[1] <= 1), torch.maximum(a[1] ** b[0], a[1] ** b[1]), high)
     return torch.where(a[0] < 0, -INFINITY, low), high
@@ -132,11 +132,11 @@ OPERATORS: dict[type, tuple[Callable, Callable]] = {
 
 
 class Expression:
-    """The function of t that a text names, for example ``'25**t'`` or ``'0.1 + sqrt(t)'``; ValueError if it names none.
+    """The function of t given by a text, for example ``'25**t'`` or ``'0.1 + sqrt(t)'``; ValueError for other texts.
 
     Arguments:
         text: the expression.
-        key: the config key that it stands at, for messages.
+        key: its config key in messages, relative to the class that parses it.
     """
 
     def __init__(self, text: str, key: str):
@@ -146,28 +146,28 @@ class Expression:
         except (SyntaxError, RecursionError, MemoryError):
             raise self.refuse("not an expression") from None
         try:
-            self(torch.zeros(1))  # names what cannot be read now, not in the middle of a run
+            self(torch.zeros(1))  # raises for unknown names now, not during a run
         except OverflowError:
             raise self.refuse("a number beyond 1e308") from None
 
     def refuse(self, what: str) -> ValueError:
         return ValueError(
-            f"{self.key}={self.text!r}: {what}; use numbers, t, + - * / **, and {', '.join(FUNCTIONS)}, "
-            f"for example {self.key}='1 + 5*t**2'"
+            f"`{self.key}`={self.text!r}: {what}; use numbers, t, + - * / **, and {', '.join(FUNCTIONS)}, "
+            f"for example `{self.key}`='1 + 5*t**2'"
         )
 
     def __call__(self, t: Tensor) -> Tensor:
-        """The values at times of any shape, of their shape and dtype."""
+        """Returns the values at times of any shape, with their shape and dtype."""
         return self.evaluate(self.body, t, 0, lambda value: torch.as_tensor(value, dtype=t.dtype, device=t.device)
                              ).expand(t.shape)  # fmt: skip
 
     def bounds(self, low: Tensor, high: Tensor) -> Interval:
-        """Bounds on all values on the intervals [low, high], each of shape (n,); infinite where none are found."""
+        """Returns bounds on the values over the intervals [low, high], each of shape (n,); infinite without bounds."""
         found = self.evaluate(self.body, (low, high), 1, lambda value: (torch.full_like(low, value),) * 2)
         return hull(list(found))
 
     def evaluate(self, node: ast.expr, t, arithmetic: int, number: Callable):
-        """The value of a node in the arithmetic of tensors (0) or of intervals (1)."""
+        """Returns the value of a node in the arithmetic of tensors (0) or of intervals (1)."""
         match node:
             case ast.Constant(value=int() | float() as value) if not isinstance(value, bool):
                 return number(float(value))
@@ -187,6 +187,6 @@ class Expression:
 
 
 @lru_cache(maxsize=64)
-def parse(text: str, key: str = "sde.diffusion") -> Expression:
-    """The expression of a text, parsed once."""
+def parse(text: str, key: str = "diffusion") -> Expression:
+    """Returns the expression of a text, from a cache."""
     return Expression(text, key)

@@ -1,12 +1,11 @@
-r"""Every linear SDE is the cosine SDE in disguise.
+r"""The map from any linear SDE to the cosine SDE.
 
 .. math:: y = x / \sqrt{\alpha^2 + \sigma^2}, \qquad \theta = \arctan(\sigma/\alpha)
 
 carries the marginals p_t of any SDE of :mod:`scoresde.sde_lib.base` to those of :class:`scoresde.sde_lib.Cosine` at the
 time theta, and with them the score, s_y = S s_x with S = sqrt(alpha^2 + sigma^2). So the probability flow is one curve
-for all of them, run through at different speeds and drawn to different scales; theta is the speed at which it is
-smoothest. (For data of unit variance dy/dtheta has unit variance too. Data N(0, I) stand still, a point moves round a
-circle.)
+for all of them, with different clocks and scales; it is smoothest in theta. (For data of unit variance dy/dtheta has
+unit variance too. For data N(0, I) the flow is constant, for a single point it is a circle.)
 """
 
 import math
@@ -24,11 +23,11 @@ from .rows import by_rows, of_rows
 
 @dataclass(frozen=True)
 class Frame:
-    """A problem (SDE, score) to be solved in place of another, and the way back: x = scale(t) y.
+    """A problem (SDE, score) that is solved in place of another, with x = scale(t) y.
 
     Attributes:
         sde: the SDE to solve under.
-        score: the score under it; it takes times in float64, whatever the precision of y.
+        score: the score under it, which takes times in float64 whatever the precision of y.
         original: the SDE that x and t belong to.
     """
 
@@ -37,14 +36,14 @@ class Frame:
     original: SDE
 
     def scale(self, t: float) -> float:
-        """x / y at the original's time t."""
+        """Returns x / y at the original's time t."""
         if self.sde is self.original:
             return 1.0
         moment = torch.tensor(t, dtype=torch.float64)
         return float(torch.hypot(self.original.alpha(moment), self.original.sigma(moment)))
 
     def time(self, t: float) -> float:
-        """The original's time at the time t of this frame."""
+        """Returns the original's time at the time t of this frame."""
         if self.sde is self.original:
             return t
         half_log_snr = self.sde.half_log_snr(torch.tensor(t, dtype=torch.float64))
@@ -55,22 +54,22 @@ class Flow:
     """The probability flow dx/dt = f x - g^2/2 score as a field of :func:`scoresde.sde_lib.integrate`.
 
     Arguments:
-        sde, score: of the problem.
+        sde, score: the problem, in its frame.
         shape: the shape of one sample; the field's rows are samples, flattened.
-        dtype: of what the score is given, whatever the precision of the rows.
+        dtype: the dtype in which the score is evaluated, whatever the precision of the rows.
     """
 
     def __init__(self, sde: SDE, score: ScoreFn, shape: tuple[int, ...], dtype: torch.dtype):
         self.sde, self.score, self.shape, self.dtype = sde, score, shape, dtype
 
     def stages(self, t: Tensor) -> list[Callable[[Tensor, Tensor], Tensor]]:
-        """dx/dt at several moments t (m, b), all their coefficients at once; see :func:`scoresde.sde_lib.integrate`."""
+        """Returns dx/dt at several moments t (m, b); see :func:`scoresde.sde_lib.integrate`."""
 
         def velocity(combination: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
             return lambda y, rows: combination(y.reshape(-1, *self.shape).to(self.dtype), rows).flatten(1).to(y.dtype)
 
         def late(t: Tensor, A: Tensor, C: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
-            """Of a score with a value for each sample: not ready before it is known whose score is asked for."""
+            """Returns a combination for a score with a condition for each sample, which needs the rows first."""
             return lambda x, rows: combinations(of_rows(self.score, rows), t[None], A[None], C[None], self.dtype)[0](x)
 
         def early(combination: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
@@ -89,12 +88,13 @@ CLOCKS = ("angle", "t")
 
 
 def check_clock(clock: str) -> None:
+    """Refuses a clock that is neither ``angle`` nor ``t``, naming it as a constructor's own key."""
     if clock not in CLOCKS:
         raise ValueError(f"`clock`={clock} must be {' or '.join(CLOCKS)}")
 
 
 def frame(sde: SDE, score: ScoreFn, clock: str) -> Frame:
-    """The problem as it stands (``clock="t"``), or as the cosine SDE's (``clock="angle"``)."""
+    """Returns the problem unchanged (``clock="t"``), or mapped to the cosine SDE (``clock="angle"``)."""
     if clock == "t":
         return Frame(sde, by_rows(score, lambda score: lambda x, t: score(x, t.to(x.dtype))), sde)
     ends = torch.tensor([sde.eps, sde.T], dtype=torch.float64)
@@ -104,10 +104,10 @@ def frame(sde: SDE, score: ScoreFn, clock: str) -> Frame:
 
 
 def under(sde: SDE, score: ScoreFn, other: SDE) -> ScoreFn:
-    """A score under one SDE read under another, at one ratio sigma/alpha; it takes times of any precision.
+    """Returns a score under one SDE as a score under another, evaluated at equal sigma/alpha; times have any precision.
 
     Arguments:
-        score: any callable (x, t) -> score; one with a method ``under(sde, other)`` brings its own, without the detour.
+        score: any callable (x, t) -> score; its method ``under(sde, other)``, if it has one, is used.
     """
     own = getattr(score, "under", None)
     if own is not None:

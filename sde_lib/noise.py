@@ -1,8 +1,8 @@
-"""Standard normals that do not depend on how the samples are cut into batches.
+"""Standard normals that do not depend on how samples are divided into batches.
 
 Samples are numbered; blocks of 64 consecutive numbers share a generator, seeded by the run's seed and the block's
-number. A batch draws the blocks that it touches, whole, and keeps its own rows: the noise of sample 1,000 is
-bitwise the same alone, in a batch of 64 and in a batch of 10,000. Small samples are drawn for many steps at a time,
+number. A batch draws every block that it overlaps as a whole and keeps its own rows: the noise of sample 1,000 is
+bitwise the same in batches of 1, 64 and 10,000. Small samples are drawn for many steps at a time,
 so that a step costs one slice.
 """
 
@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 BLOCK = 64
-AHEAD = 1 << 13  # normals that a block draws at a time; a constant, since the stream depends on it
+AHEAD = 1 << 13  # normals that a block draws at a time; the numbers depend on it
 
 
 def seed_of(*parts: object) -> int:
-    """A 63-bit seed that differs whenever a part does."""
+    """Returns a 63-bit seed that differs whenever a part differs."""
     digest = hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
@@ -27,9 +27,9 @@ class BlockNoise:
 
     Arguments:
         seed: the run's seed.
-        first, count: which samples.
+        first, count: the first sample and the number of samples.
         shape: the shape of one sample.
-        stream: a name that keeps apart the noises of one seed (start, steps, probes, dequantisation).
+        stream: a name that separates the uses of one seed (start, steps, probes, dequantisation).
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class BlockNoise:
         self.buffer: list[Tensor] = []
 
     def __call__(self, like: Tensor | None = None) -> Tensor:
-        """The next normals, shape (count, *shape); ``like`` is there so that torch.randn_like fits the same place."""
+        """Draws the next normals, (count, *shape); ``like`` is ignored, for the signature of torch.randn_like."""
         if not self.buffer:
             self.buffer = list(
                 torch.cat([self._draw(torch.randn, g) for g in self.generators], dim=1)[:, self.rows].unbind(0)[::-1]
@@ -58,7 +58,7 @@ class BlockNoise:
         return self.buffer.pop()
 
     def uniform(self) -> Tensor:
-        """The next uniform numbers on [0, 1), shape (count, *shape)."""
+        """Draws the next uniform numbers on [0, 1), shape (count, *shape)."""
         return torch.cat([self._draw(torch.rand, g)[0] for g in self.generators])[self.rows]
 
     def _draw(self, function, generator: torch.Generator) -> Tensor:

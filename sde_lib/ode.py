@@ -1,8 +1,8 @@
-r"""Solving dy/dt = field(y, t) for a batch of independent problems.
+r"""Solvers of dy/dt = field(y, t) for a batch of independent problems.
 
 ``method="tsit5"``, the default, and ``method="dopri5"`` are our own: an embedded Runge-Kutta pair of orders 5 and 4
 (Tsitouras 2011; Dormand and Prince 1980) with a step size, an error estimate and a PI controller *for each sample*. A
-sample's path therefore does not depend on its batch mates, and finished samples leave the batch. The error of a trial
+sample's path therefore does not depend on the other samples, and finished samples leave the batch. The error of a trial
 step of size h is
 
 .. math:: e = \Bigl\|\frac{h \sum_i (b_i - \hat b_i) k_i}{atol + rtol\,\max(|y_n|, |y_{n+1}|)}\Bigr\|,
@@ -12,7 +12,7 @@ it is accepted where :math:`e \le 1`, and the next step is :math:`0.84\,h\, e_n^
 oracle's likelihoods these need up to 15 % fewer evaluations at an equal worst error, one step in 180 being rejected).
 
 ``method="torchdiffeq.NAME"`` is the reference: any method of torchdiffeq, one step size for the whole batch, so its
-adaptive methods are given a norm that takes the worst sample and not the mean. No solver evaluates outside [t0,
+adaptive methods get a norm that takes the worst sample and not the mean. No solver evaluates outside [t0,
 t1], where sigma(t) may not exist.
 """
 
@@ -27,23 +27,25 @@ from torch.utils.checkpoint import checkpoint
 from .tableaux import PAIRS, Pair
 
 Field = Callable[[Tensor, Tensor, Tensor | slice], Tensor]
-"""field(y, t, rows): y (b, n), t (b,) in float64 and which b rows of the batch these are; returns dy/dt (b, n).
+"""field(y, t, rows) returns dy/dt (b, n), for y (b, n), t (b,) in float64, and these b rows' numbers in the batch.
 
-A field with a method ``stages(t)`` is given all moments of a step at once, t (m, b), and returns m functions (y, rows):
-what depends on the time alone is then computed once a step.
+A method ``stages(t)`` of the field maps all moments of a step, t (m, b), to m functions (y, rows), so that terms which
+depend only on time are computed once a step.
 """
 
 Along = Callable[["Step"], Tensor]
-"""A round of accepted steps, be they none, to the part of an integral that belongs to each, shape (b, m): a source of
-noise that it reads stays in step, whatever the batch mates do. With gradients it is called twice for every step.
+"""Maps the accepted steps of one round to their contributions to an integral, (b, m).
+
+It is called for empty rounds too, so that its random draws do not depend on other samples; with gradients it is called
+twice for every step.
 """
 
 Norm = Callable[[Tensor], Tensor]
-"""Scaled errors of shape (b, n) to one number a sample, shape (b,)."""
+"""Maps scaled errors (b, n) to one number a sample, (b,)."""
 
 
 class Visit:
-    """The states of the first ``count`` samples at some moments, as shares of the way: filled while the solver runs.
+    """The states of the first ``count`` samples at shares of the interval, filled while the solver runs.
 
     ``states`` has shape (moments, count, n) afterwards.
     """
@@ -59,12 +61,12 @@ METHODS = ("tsit5", "dopri5", *(f"torchdiffeq.{name}" for name in ADAPTIVE + FIX
 
 
 def rms(error: Tensor) -> Tensor:
-    """The root mean square over each sample's own values, shape (b, n) to (b,)."""
+    """Returns the root mean square over each sample's values, (b,), for errors (b, n)."""
     return error.square().mean(1).sqrt()
 
 
 def check_solver(method: str, rtol: float, atol: float, steps: int) -> None:
-    """Refuses settings that no solver here takes, naming the key and what to type."""
+    """Refuses settings that no solver here takes, naming them as a constructor's own keys."""
     if method not in METHODS:
         raise ValueError(f"`method`={method} is no ODE solver here; choose one of {', '.join(METHODS)}")
     for key, value in (("rtol", rtol), ("atol", atol)):
@@ -93,26 +95,26 @@ def integrate(
     longest: Callable[[Tensor], Tensor] | None = None,
     differentiable: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """y at t1, from y of shape (B, n) at t0.
+    """Returns y at t1, from y (B, n) at t0.
 
     Arguments:
         field: the right-hand side; see :data:`Field`.
         method: ``"tsit5"`` or ``"dopri5"`` with a step for each sample, or ``"torchdiffeq.NAME"``.
-        rtol, atol: the tolerances of the local error; see the module's formula. rtol may be one for each column, (n,).
-        steps: how many steps a torchdiffeq method without error control takes (euler, midpoint, heun2, heun3, rk4).
+        rtol, atol: the tolerances of the local error; see the module's formula. rtol may differ by column, (n,).
+        steps: the number of steps of a torchdiffeq method without error control (euler, midpoint, heun2, heun3, rk4).
         norm: the norm of a sample's scaled errors.
-        on_step: called with the share of the way done, in [0, 1], for progress.
-        visit: receives the states at some moments on the way; the steps are the same with it and without.
-        along: what is integrated along the solution without steering it; see :data:`Along`. Then the result is
-            (y, total), the sums of its parts of shape (B, m). Of tsit5 and dopri5.
-        longest: the longest step that may start at t (b,), of shape (b,): for what is integrated along the solution may
-            change where y stands still. Of tsit5 and dopri5.
-        differentiable: whether the result can be differentiated with respect to y and to whatever the field holds. The
-            steps are found first and then taken again, each of them a checkpoint: the gradient is that of the discrete
-            solution, to rounding, and the memory that of one step's evaluations and of one state a step.
+        on_step: called with the share of the interval that is solved, in [0, 1], for progress.
+        visit: receives the states at some moments; it does not change the steps.
+        along: an integral along the solution that does not affect the steps; see :data:`Along`. The result is then
+            (y, total), with total (B, m) the sum of its contributions. For tsit5 and dopri5.
+        longest: maps t (b,) to the longest step that may start there, (b,): the integral may change where y is
+            constant. For tsit5 and dopri5.
+        differentiable: whether the result can be differentiated with respect to y and to the field's parameters. The
+            steps are found first and then taken again, each with checkpointing: the gradient is that of the discrete
+            solution, to rounding, and the memory is that of one step's evaluations and of one state a step.
 
     Raises:
-        FloatingPointError: the field is not finite, or the step size fell to nothing.
+        FloatingPointError: the field is not finite, or no step size is small enough.
     """
     check_solver(method, float(torch.as_tensor(rtol).max()), atol, steps)
     if differentiable:
@@ -129,11 +131,11 @@ def integrate(
     return reference(field, y, t0, t1, method.removeprefix("torchdiffeq."), rtol, atol, steps, norm, on_step, visit)
 
 
-SMALLEST = 1e-12  # of the interval: a step below it means that no step is small enough
+SMALLEST = 1e-12  # the smallest step, as a share of the interval
 
 
 def combine(weights: tuple[float, ...], stages: list[Tensor]) -> Tensor:
-    """sum_i weights_i stages_i, in place on one fresh tensor."""
+    """Returns sum_i weights_i stages_i, accumulated in one new tensor."""
     terms = [(w, k) for w, k in zip(weights, stages) if w]
     total = terms[0][1] * terms[0][0]
     for weight, stage in terms[1:]:
@@ -143,7 +145,7 @@ def combine(weights: tuple[float, ...], stages: list[Tensor]) -> Tensor:
 
 @dataclass(frozen=True)
 class Step:
-    """A step of some rows (b,), from t to t + h (b,) each, and from y to ``end`` (b, n); dy/dt at its stages."""
+    """A step of some rows (b,), from t to t + h (b,) and from y to ``end`` (b, n), with dy/dt at its stages."""
 
     pair: Pair
     rows: Tensor
@@ -154,15 +156,15 @@ class Step:
     stages: list[Tensor]
 
     def take(self, which: Tensor) -> "Step":
-        """Those of some rows, by their index or a mask."""
+        """Returns the steps of some rows, given by an index or a mask."""
         stages = [k[which] for k in self.stages]
         return Step(self.pair, self.rows[which], self.t[which], self.h[which], self.y[which], self.end[which], stages)
 
     def state(self, share: float | Tensor) -> Tensor:
-        """y at t + share h, (b, n), to order 4; share is a number in [0, 1], or one for each row, (b, 1).
+        """Returns y at t + share h, (b, n), to order 4; share is a number in [0, 1], or one for each row, (b, 1).
 
-        The cubic Hermite interpolant, and u^2 (1 - u)^2 h times a combination of the stages (Hairer, Norsett and Wanner
-        I, II.6, for dopri5; Tsitouras 2011 for tsit5).
+        It is the cubic Hermite interpolant, and u^2 (1 - u)^2 h times a combination of the stages (Hairer, Norsett and
+        Wanner I, II.6, for dopri5; Tsitouras 2011 for tsit5).
         """
         u, h = share, self.h.to(self.y.dtype)[:, None]
         cubic = (1 + 2 * u) * (1 - u) ** 2 * self.y + u**2 * (3 - 2 * u) * self.end
@@ -171,7 +173,7 @@ class Step:
 
 
 Path = list[tuple[Tensor, Tensor, Tensor, tuple[float, float]]]
-"""The accepted steps in their order: which rows took one, from which t, of which size; and the interval."""
+"""The accepted steps in order: the rows, their t, their step size h, and the interval."""
 
 
 def runge_kutta(
@@ -185,9 +187,11 @@ def runge_kutta(
     k: Tensor | None = None,
     count: int | None = None,
 ) -> tuple[Tensor, list[Tensor]]:
-    """One step of size h (b,) from t (b,), and the values dy/dt of its stages; k is the first, where it is known.
+    """Returns the end of a step of size h (b,) from t (b,), and dy/dt at its stages.
 
-    ``count`` leaves out the last stages, which only the error needs.
+    Arguments:
+        k: dy/dt at the start, if it has been evaluated.
+        count: a slice end that leaves out the last stages, which only the error needs.
     """
     nodes = torch.tensor(pair.C[1:count], dtype=t.dtype, device=t.device)[:, None]
     moments = (t + nodes * h).clamp(*interval)
@@ -207,7 +211,10 @@ def runge_kutta(
 def retrace(
     pair: Pair, field: Field, y: Tensor, path: Path, along: Along | None = None
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """The steps of a path once more, as differentiable functions of y that keep no evaluation in memory."""
+    """Repeats the steps of a path as differentiable functions of y, with checkpointing.
+
+    Returns y at the end, and with ``along`` its sums too.
+    """
     count, total = len(y), None
     for rows, t, h, interval in path:
 
@@ -225,6 +232,126 @@ def retrace(
     return y, y.new_zeros(count, 1) if total is None else total
 
 
+@dataclass(frozen=True)
+class Running:
+    """The samples that have not reached t1; all of shape (b,) but y and k, (b, n).
+
+    Time is measured by the share of the interval that is solved, from 0 to 1, in either direction of t.
+
+    Attributes:
+        rows: their numbers in the batch.
+        done: the share of the interval that is solved.
+        k: dy/dt at y.
+        h: the size of the next trial step, as a share of the interval.
+        previous: the last accepted error.
+        rejected: whether the last trial was rejected.
+    """
+
+    rows: Tensor
+    done: Tensor
+    y: Tensor
+    k: Tensor
+    h: Tensor
+    previous: Tensor
+    rejected: Tensor
+
+    def keep(self, which: Tensor) -> "Running":
+        """Returns the samples of a mask."""
+        values = (self.rows, self.done, self.y, self.k, self.h, self.previous, self.rejected)
+        return Running(*(v[which] for v in values))
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One trial step of every running sample: its size h as a share of the interval, and its scaled error."""
+
+    h: Tensor
+    end: Tensor
+    stages: list[Tensor]
+    error: Tensor
+    accepted: Tensor
+
+
+@dataclass(frozen=True)
+class Adaptive:
+    """The trial steps and the step-size control of the module docstring, on the interval from t0 to t1."""
+
+    pair: Pair
+    field: Field
+    t0: float
+    t1: float
+    rtol: float | Tensor
+    atol: float
+    norm: Norm
+    longest: Callable[[Tensor], Tensor] | None
+
+    @property
+    def span(self) -> float:
+        return self.t1 - self.t0
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        return min(self.t0, self.t1), max(self.t0, self.t1)
+
+    def begin(self, y: Tensor) -> Running:
+        """Returns the whole batch at t0, with a first step size for each sample."""
+        clock = torch.float32 if y.device.type == "mps" else torch.float64
+        rows = torch.arange(len(y), device=y.device)
+
+        def call(y: Tensor, share: Tensor) -> Tensor:
+            return self.field(y, (self.t0 + self.span * share).clamp(*self.interval), rows)
+
+        done = torch.zeros(len(y), dtype=clock, device=y.device)
+        k = call(y, done)
+        probe = lambda y, share: self.span * call(y, share)  # noqa: E731
+        h = first_step(probe, y, done, self.span * k, self.rtol, self.atol, self.norm)
+        return Running(rows, done, y, k, h, torch.full_like(h, 1e-4), torch.zeros_like(h, dtype=torch.bool))
+
+    def attempt(self, now: Running) -> Trial:
+        """Returns a trial step of each sample.
+
+        Raises:
+            FloatingPointError: the error of the smallest step is not small enough.
+        """
+        t, h = self.t0 + self.span * now.done, torch.minimum(now.h, 1 - now.done)
+        if self.longest is not None:
+            h = torch.minimum(h, self.longest(t.clamp(*self.interval)) / abs(self.span))
+        end, stages = runge_kutta(self.pair, self.field, now.y, t, self.span * h, now.rows, self.interval, now.k)
+        scale = self.atol + self.rtol * torch.maximum(now.y.abs(), end.abs())
+        step = (self.span * h).to(now.y.dtype)[:, None]
+        error = self.norm(step * combine(self.pair.error, stages) / scale).to(h.dtype)
+        accepted = error <= 1  # a NaN is a rejection
+        if not bool((accepted | (h > SMALLEST)).all()):
+            worst = int((~accepted & (h <= SMALLEST)).nonzero()[0])
+            raise FloatingPointError(
+                f"the ODE cannot be solved for sample {int(now.rows[worst])}: at t={float(t[worst]):.4g} no "
+                f"step is small enough (the score is not finite or not smooth there); try a larger sde.eps or tolerance"
+            )
+        return Trial(h, end, stages, error, accepted)
+
+    def taken(self, now: Running, trial: Trial) -> Step:
+        """Returns the accepted steps."""
+        t, h = self.t0 + self.span * now.done, self.span * trial.h
+        return Step(self.pair, now.rows, t, h, now.y, trial.end, trial.stages).take(trial.accepted)
+
+    def moved(self, now: Running, trial: Trial) -> Running:
+        """Returns the samples after their accepted steps, with the size of the next."""
+        accepted = trial.accepted
+        error = torch.where(trial.error.isfinite(), trial.error, 1e10).clamp_min(1e-10)
+        factor = 0.84 * error ** (-0.6 / 5) * torch.where(accepted, now.previous, 1.0) ** (0.1 / 5)
+        factor = factor.clamp(0.2, 5.0)
+        grows = accepted & ~now.rejected  # no growth just after a rejection
+        return Running(
+            rows=now.rows,
+            done=torch.where(accepted, now.done + trial.h, now.done),
+            y=torch.where(accepted[:, None], trial.end, now.y),
+            k=torch.where(accepted[:, None], trial.stages[-1], now.k),
+            h=trial.h * torch.where(grows, factor, factor.clamp_max(1.0)),
+            previous=torch.where(accepted, error.clamp_min(1e-4), now.previous),
+            rejected=~accepted,
+        )
+
+
 def adaptive(
     pair: Pair,
     field: Field,
@@ -234,83 +361,43 @@ def adaptive(
     rtol: float | Tensor,
     atol: float,
     norm: Norm,
-    on_step=None,
+    on_step: Callable[[float], None] | None = None,
     visit: Visit | None = None,
     along: Along | None = None,
     longest: Callable[[Tensor], Tensor] | None = None,
     path: Path | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """The per-sample adaptive solver of the module's text."""
+    """The per-sample adaptive solver of the module docstring."""
     if t0 == t1 or len(y) == 0:
         nothing = y.new_zeros(len(y), 1)  # adds to sums of any width
         return y.clone() if along is None else (y.clone(), nothing)
-    span = t1 - t0
-    low, high = min(t0, t1), max(t0, t1)
-    clock = torch.float32 if y.device.type == "mps" else torch.float64
-    rows = torch.arange(len(y), device=y.device)
-    result = torch.empty_like(y)
-
-    def call(y: Tensor, share: Tensor) -> Tensor:
-        return field(y, (t0 + span * share).clamp(low, high), rows)
-
-    # The clock is the share of the way done, from 0 to 1: one direction, one scale.
-    done = torch.zeros(len(y), dtype=clock, device=y.device)
-    k = call(y, done)
-    h = first_step(lambda y, share: span * call(y, share), y, done, span * k, rtol, atol, norm)
-    previous = torch.full_like(h, 1e-4)  # the last accepted error
-    rejected = torch.zeros_like(h, dtype=torch.bool)
-    total = None
-
-    while len(rows):
-        h = torch.minimum(h, 1 - done)
-        if longest is not None:
-            h = torch.minimum(h, longest((t0 + span * done).clamp(low, high)) / abs(span))
-        last = done + h >= 1
-        step = (span * h).to(y.dtype)[:, None]
-        trial, stages = runge_kutta(pair, field, y, t0 + span * done, span * h, rows, (low, high), k)
-        scale = atol + rtol * torch.maximum(y.abs(), trial.abs())
-        error = norm(step * combine(pair.error, stages) / scale).to(clock)
-
-        accepted = error <= 1  # a NaN is a rejection
-        if not bool((accepted | (h > SMALLEST)).all()):
-            worst = int((~accepted & (h <= SMALLEST)).nonzero()[0])
-            raise FloatingPointError(
-                f"the ODE cannot be solved for sample {int(rows[worst])}: at t={t0 + span * float(done[worst]):.4g} no "
-                f"step is small enough (the score is not finite or not smooth there); try a larger sde.eps or tolerance"
-            )
-        error = torch.where(error.isfinite(), error, 1e10).clamp_min(1e-10)
-        factor = 0.84 * error ** (-0.6 / 5) * torch.where(accepted, previous, 1.0) ** (0.1 / 5)
-        factor = factor.clamp(0.2, 5.0)
-        factor = torch.where(accepted & ~rejected, factor, factor.clamp_max(1.0))  # no growth just after a rejection
-
+    solver = Adaptive(pair, field, t0, t1, rtol, atol, norm, longest)
+    now, result, total = solver.begin(y), torch.empty_like(y), None
+    while len(now.rows):
+        trial = solver.attempt(now)
+        accepted = trial.accepted
         if path is not None or visit is not None or along is not None:
-            taken = Step(pair, rows, t0 + span * done, span * h, y, trial, stages).take(accepted)
+            taken = solver.taken(now, trial)
             if path is not None and len(taken.rows):
-                path.append((taken.rows, taken.t, taken.h, (low, high)))
+                path.append((taken.rows, taken.t, taken.h, solver.interval))
             if visit is not None:
-                interpolate(visit, taken, done[accepted], h[accepted])
+                interpolate(visit, taken, now.done[accepted], trial.h[accepted])
             if along is not None:
                 part = along(taken)
                 total = part.new_zeros(len(result), part.shape[1]) if total is None else total
                 total.index_add_(0, taken.rows, part)
-        done = torch.where(accepted, done + h, done)
-        y = torch.where(accepted[:, None], trial, y)
-        k = torch.where(accepted[:, None], stages[-1], k)
-        previous = torch.where(accepted, error.clamp_min(1e-4), previous)
-        h, rejected = h * factor, ~accepted
-
-        finished = accepted & last
+        finished = accepted & (now.done + trial.h >= 1)
+        now = solver.moved(now, trial)
         if bool(finished.any()):
-            result[rows[finished]] = y[finished]
-            stay = ~finished
-            rows, done, y, k, h, previous, rejected = (v[stay] for v in (rows, done, y, k, h, previous, rejected))
+            result[now.rows[finished]] = now.y[finished]
+            now = now.keep(~finished)
         if on_step:
-            on_step(1 - float((1 - done).sum()) / len(result))
+            on_step(1 - float((1 - now.done).sum()) / len(result))
     return result if along is None else (result, total)
 
 
 def interpolate(visit: Visit, step: Step, done: Tensor, h: Tensor) -> None:
-    """Notes the states of an accepted step at the moments that lie in it; done and h (b,) are shares of the way."""
+    """Stores the states of accepted steps at the moments in them; done and h (b,) are shares of the interval."""
     watched = step.rows < visit.states.shape[1]
     for moment, share in enumerate(visit.shares.tolist()):
         inside = (watched & (done < share) & (share <= done + h * (1 + 1e-12))).nonzero()[:, 0]
@@ -321,8 +408,8 @@ def interpolate(visit: Visit, step: Step, done: Tensor, h: Tensor) -> None:
 
 
 def first_step(call, y: Tensor, done: Tensor, k: Tensor, rtol: float | Tensor, atol: float, norm: Norm) -> Tensor:
-    """A first step for each sample, as a share of the way (Hairer, Norsett and Wanner I, II.4: one Euler step probes
-    y'').
+    """Returns a first step size for each sample, as a share of the interval (Hairer, Norsett and Wanner I, II.4: one
+    Euler step estimates y'').
     """
     scale = atol + rtol * y.abs()
     d0, d1 = norm(y / scale), norm(k / scale)
@@ -347,7 +434,7 @@ def reference(
     on_step=None,
     visit: Visit | None = None,
 ) -> Tensor:
-    """torchdiffeq's solution, the field clamped to [t0, t1] and an adaptive method held to its worst sample."""
+    """Returns torchdiffeq's solution; times are clamped to [t0, t1], adaptive methods use the worst sample's error."""
     from torchdiffeq import odeint
 
     low, high = min(t0, t1), max(t0, t1)
@@ -363,7 +450,7 @@ def reference(
     shares = [0.0, *(visit.shares.tolist() if visit is not None else []), 1.0]
     times = [t0 + (t1 - t0) * share for share in sorted(set(shares))]
     times = torch.tensor(times, dtype=clock, device=y.device)
-    if method in ADAPTIVE:  # step_t: it would step past t1, where the field is clamped, and interpolate back
+    if method in ADAPTIVE:  # without step_t it steps past t1, where times are clamped, and interpolates back
         options = {"norm": lambda error: norm(error).max(), "step_t": times[-1:]}
     else:
         options = {"step_size": abs(t1 - t0) / steps}

@@ -30,8 +30,8 @@ class SubVP(SDE):
     eps: float = 1e-3
 
     def __post_init__(self):
-        check_interval("sde=subvp", self.T, self.eps)
-        self.schedule.check("sde=subvp", self.eps)
+        check_interval(self.T, self.eps)
+        self.schedule.check(self.eps)
 
     @cached_property
     def schedule(self) -> LinearBeta:

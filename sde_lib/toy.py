@@ -1,9 +1,9 @@
-r"""The toy SDE sigma(t) dw with sigma(t) = s^t: the shortest SDE, and the file to copy when adding one.
+r"""The toy SDE sigma(t) dw with sigma(t) = s^t: the shortest SDE, and the file to copy for a new one.
 
 .. math:: dx = s^t\,dw, \qquad \sigma(t)^2 = \int_0^t s^{2u}\,du = \frac{s^{2t} - 1}{2\log s}
 
-In the SDE's usual name, sigma(t) dw, sigma is the diffusion; here as everywhere the diffusion is ``g`` and ``sigma`` is
-the kernel's standard deviation. Unlike VE it starts from the clean data: sigma(0) = 0.
+The usual name of this SDE, sigma(t) dw, calls the diffusion sigma; in this package the diffusion is ``g`` and ``sigma``
+is the kernel's standard deviation. Unlike VE it starts from the clean data: sigma(0) = 0.
 """
 
 import math
@@ -29,7 +29,7 @@ class Toy(SDE):
     eps: float = 1e-4
 
     def __post_init__(self):
-        check_interval("sde=toy", self.T, self.eps)
+        check_interval(self.T, self.eps)
         if not 1 < self.s <= LARGEST:
             raise ValueError(f"`s`={self.s} must exceed 1 and be at most {LARGEST:g}; the usual choice is `s`=25")
 

@@ -1,10 +1,10 @@
-r"""The variance-exploding SDE: noise is added, the data are left as they are.
+r"""The variance-exploding SDE, which adds noise and does not scale the data.
 
 .. math:: dx = \sigma(t)\sqrt{2\log(\sigma_{max}/\sigma_{min})}\,dw, \qquad
           \sigma(t) = \sigma_{min}\,(\sigma_{max}/\sigma_{min})^{t/T}
 
 (arXiv 2011.13456, appendix C, with T = 1). sigma(0) = sigma_min and not 0: the process starts from data blurred by
-N(0, sigma_min^2 I), of which log-SNR is linear in t.
+N(0, sigma_min^2 I), and the log-SNR is linear in t.
 """
 
 import math
@@ -31,7 +31,7 @@ class VE(SDE):
     eps: float = 1e-5
 
     def __post_init__(self):
-        check_interval("sde=ve", self.T, self.eps)
+        check_interval(self.T, self.eps)
         if not 0 < self.sigma_min < self.sigma_max <= LARGEST:
             raise ValueError(
                 f"`sigma_max`={self.sigma_max} must exceed `sigma_min`={self.sigma_min}, both positive and at most "
@@ -39,12 +39,12 @@ class VE(SDE):
             )
 
     def reaching(self, noise_to_signal: float) -> str:
-        """Names sigma_min: even at t = 0 the noise is not below it."""
+        """Returns what to type for sigma_min, which bounds the noise from below."""
         below = noise_to_signal * math.exp(-self.rate * self.eps)  # eps is a little above t = 0
         return f"sde.sigma_min={rounded_down(below)}"
 
     def ending(self, noise_to_signal: float) -> str | None:
-        """Names sigma_max, which the noise has at T whatever T is."""
+        """Returns what to type for sigma_max, the noise at T whatever T is."""
         return f"sde.sigma_max={float(f'{noise_to_signal:.2g}'):g}" if 1.05 * noise_to_signal < LARGEST else None
 
     @property

@@ -1,4 +1,4 @@
-r"""The variance-preserving SDE: the data fade while the noise grows, and unit variance stays unit variance.
+r"""The variance-preserving SDE, which scales the data down as noise is added and keeps unit variance.
 
 .. math::
     dx = -\tfrac12\beta(t)\,x\,dt + \sqrt{\beta(t)}\,dw, \qquad
@@ -26,16 +26,17 @@ class LinearBeta:
     beta_max: float = 20.0
     T: float = 1.0
 
-    def check(self, name: str, eps: float) -> None:
+    def check(self, eps: float) -> None:
+        """Refuses rates that are not positive and finite, or that leave nothing of the data at eps."""
         if not 0 < self.beta_min <= self.beta_max < math.inf:
             raise ValueError(
-                f"{name}: sde.beta_min={self.beta_min} must be positive and at most sde.beta_max={self.beta_max}; "
-                f"published: sde.beta_min=0.1 sde.beta_max=20"
+                f"`beta_min`={self.beta_min} must be positive and at most `beta_max`={self.beta_max}; "
+                f"published: `beta_min`=0.1 `beta_max`=20"
             )
-        if not self.integral(eps) <= 10:  # alpha(eps) = exp(-half of it)
+        if not self.integral(eps) <= 10:  # alpha(eps) = exp(-B(eps)/2)
             raise ValueError(
-                f"{name}: with sde.beta_max={self.beta_max} nothing of the data is left at sde.eps={eps} already; "
-                f"published: sde.beta_min=0.1 sde.beta_max=20"
+                f"`beta_max`={self.beta_max} leaves nothing of the data at `eps`={eps}; "
+                f"published: `beta_min`=0.1 `beta_max`=20"
             )
 
     def beta(self, t: Tensor) -> Tensor:
@@ -64,8 +65,8 @@ class VP(SDE):
     eps: float = 1e-3
 
     def __post_init__(self):
-        check_interval("sde=vp", self.T, self.eps)
-        self.schedule.check("sde=vp", self.eps)
+        check_interval(self.T, self.eps)
+        self.schedule.check(self.eps)
 
     @cached_property
     def schedule(self) -> LinearBeta:
@@ -85,7 +86,7 @@ class VP(SDE):
 
     def half_log_snr(self, t: Tensor) -> Tensor:
         B = self.schedule.integral(t)
-        return -0.5 * (B + torch.expm1(-B).neg().log())  # and not log(expm1(B)), which overflows
+        return -0.5 * (B + torch.expm1(-B).neg().log())  # log(expm1(B)) would overflow
 
     def time(self, half_log_snr: Tensor) -> Tensor:
         return self.schedule.inverse(torch.nn.functional.softplus(-2 * half_log_snr))

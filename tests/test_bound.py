@@ -282,9 +282,9 @@ def test_float32_is_float64_but_for_rounding():
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda chain, x: VariationalBound("learnt"), "task.bound.variance=learnt must be auto"),
-        (lambda chain, x: VariationalBound(terms=0), "task.bound.terms=0"),
-        (lambda chain, x: VariationalBound(terms=5), "task.bound.terms=5"),
+        (lambda chain, x: VariationalBound("learnt"), "^`variance`=learnt must be auto"),
+        (lambda chain, x: VariationalBound(terms=0), "^`terms`=0"),
+        (lambda chain, x: VariationalBound(terms=5), "^`terms`=5"),
         (lambda chain, x: VariationalBound()(chain, lambda x, t: -x, x, torch.tensor([1.0, 5.0])), "falling times"),
         (lambda chain, x: VariationalBound()(chain, lambda x, t: -x, x, torch.tensor([5.0])), "falling times"),
         (lambda chain, x: VariationalBound()(chain, lambda x, t: -x, x, torch.tensor([5.0, 0.0])), "must lie in"),

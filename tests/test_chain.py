@@ -188,7 +188,7 @@ def test_older_networks_keep_their_names():
     assert {key: tuple(value.shape) for key, value in weights.items()} == {
         key: tuple(value.shape) for key, value in MLP((2,), embedding="steps").state_dict().items()
     }
-    with pytest.raises(ValueError, match="model.embedding=other"):
+    with pytest.raises(ValueError, match="`embedding`=other"):
         MLP((2,), embedding="other")
 
 
@@ -241,11 +241,11 @@ def test_the_levels_of_a_chain_are_its_own(sde, count):
 @pytest.mark.parametrize(
     "values, key",
     [
-        ({"T": 1.0}, "sde.T=1.0"),
-        ({"T": 100.5}, "sde.T=100.5"),
-        ({"T": 5.0}, "sde.T=5: step 2"),
-        ({"eps": 0.0}, "sde.eps=0.0"),
-        ({"eps": 1000.0}, "sde.eps=1000.0"),
+        ({"T": 1.0}, "^`T`=1.0"),
+        ({"T": 100.5}, "^`T`=100.5"),
+        ({"T": 5.0}, "^`T`=5: step 2"),
+        ({"eps": 0.0}, "^`eps`=0.0"),
+        ({"eps": 1000.0}, "^`eps`=1000.0"),
     ],
 )
 def test_bad_chains_name_the_key(values, key):

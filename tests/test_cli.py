@@ -425,7 +425,7 @@ def test_a_folder_that_cannot_be_written(tmp_path):
         (["sde=ve", "sde.sigma_max=1e30"], "sde.sigma_max=1e+30 must exceed sde.sigma_min=0.01, both positive and at"),
         (["sde=toy", "sde.s=1e30"], "sde.s=1e+30 must exceed 1 and be at most"),
         (["sde=custom", "sde.diffusion=1e30"], "sigma(T) = 1e+30 must be below"),
-        (["sde=vp", "sde.beta_max=1e9"], "sde=vp: with sde.beta_max=1000000000.0 nothing of the data is left at"),
+        (["sde=vp", "sde.beta_max=1e9"], "sde.beta_max=1000000000.0 leaves nothing of the data at sde.eps=0.001; pub"),
         (["sampler.corrector.snr=0"], "sampler.corrector.snr=0.0 must lie between 0 and 1"),
         (["sde=custom", "sde.diffusion='import os'"], "sde.diffusion='import os': not an expression"),
         (["checkpoint=nowhere"], "checkpoint=nowhere does not exist"),

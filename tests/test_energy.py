@@ -85,9 +85,7 @@ def test_from_the_command_line(tmp_path):
         run(compose(*(word for word in words if "oracle" not in word), *small), choices, tmp_path / "mlp")
 
 
-@pytest.mark.parametrize(
-    "keys, message", [({"draws": 10}, "task.crosscheck.draws=10"), ({"least": 0.5}, "task.crosscheck.least=0.5")]
-)
+@pytest.mark.parametrize("keys, message", [({"draws": 10}, "^`draws`=10"), ({"least": 0.5}, "^`least`=0.5")])
 def test_bad_values_name_the_key(keys, message):
     with pytest.raises(ValueError, match=message):
         EnergyDensity(**keys)

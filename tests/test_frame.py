@@ -139,14 +139,14 @@ def test_the_angle_of_cosine_is_its_time():
 
 @pytest.mark.parametrize("T", [1.58, 3.0])
 def test_an_angle_beyond_the_quarter_circle(T):
-    with pytest.raises(ValueError, match=rf"^sde\.T={T} must lie below pi/2.*type for example sde\.T=1\.55$"):
+    with pytest.raises(ValueError, match=rf"^`T`={T} must lie below pi/2.*type for example `T`=1\.55$"):
         Cosine(T=T)
-    with pytest.raises(ValueError, match=r"sde=cosine.*sde\.eps=2"):
+    with pytest.raises(ValueError, match="^`eps`=2.0 must lie between 0 and `T`=1.55"):
         Cosine(eps=2.0)
 
 
 def test_a_clock_that_is_none():
-    with pytest.raises(ValueError, match="^clock=sigma must be angle or t$"):
+    with pytest.raises(ValueError, match="^`clock`=sigma must be angle or t$"):
         check_clock("sigma")
 
 

@@ -318,10 +318,10 @@ def test_a_score_that_is_not_finite():
 @pytest.mark.parametrize(
     "values, message",
     [
-        ({"draws": 2}, "task.crosscheck.draws=2 must be even and at least 4"),
-        ({"draws": 63}, "task.crosscheck.draws=63 must be even"),
-        ({"start": "late"}, "task.crosscheck.start=late must be corrected or plain"),
-        ({"prior": "flat"}, "task.crosscheck.prior=flat must be data or standard"),
+        ({"draws": 2}, "^`draws`=2 must be even and at least 4"),
+        ({"draws": 63}, "^`draws`=63 must be even"),
+        ({"start": "late"}, "^`start`=late must be corrected or plain"),
+        ({"prior": "flat"}, "^`prior`=flat must be data or standard"),
     ],
 )
 def test_bad_arguments_name_the_key(values, message):

@@ -745,13 +745,13 @@ def test_moments_of_other_dimensions():
 @pytest.mark.parametrize(
     "values, message",
     [
-        ({"method": "rk4"}, "likelihood.method=rk4"),
-        ({"rtol": 0.0}, "likelihood.rtol=0.0"),
-        ({"atol": 1.5}, "likelihood.atol=1.5"),
-        ({"steps": 0}, "likelihood.steps=0"),
-        ({"clock": "lambda"}, "likelihood.clock=lambda must be angle or t"),
-        ({"start": "exact"}, "likelihood.start=exact must be corrected or plain"),
-        ({"prior": "normal"}, "likelihood.prior=normal must be data or standard"),
+        ({"method": "rk4"}, "^`method`=rk4"),
+        ({"rtol": 0.0}, "^`rtol`=0.0"),
+        ({"atol": 1.5}, "^`atol`=1.5"),
+        ({"steps": 0}, "^`steps`=0"),
+        ({"clock": "lambda"}, "^`clock`=lambda must be angle or t"),
+        ({"start": "exact"}, "^`start`=exact must be corrected or plain"),
+        ({"prior": "normal"}, "^`prior`=normal must be data or standard"),
     ],
 )
 def test_bad_arguments_name_the_key(values, message):

@@ -531,12 +531,12 @@ def test_a_solution_that_blows_up():
 @pytest.mark.parametrize(
     "values, message",
     [
-        ({"method": "rk45"}, "method=rk45.*tsit5"),
-        ({"method": "rk4"}, "method=rk4.*torchdiffeq.rk4"),
-        ({"rtol": 0.0}, "rtol=0.0"),
-        ({"atol": 2.0}, "atol=2.0"),
-        ({"rtol": math.nan}, "rtol=nan"),
-        ({"steps": 0}, "steps=0"),
+        ({"method": "rk45"}, "`method`=rk45.*tsit5"),
+        ({"method": "rk4"}, "`method`=rk4.*torchdiffeq.rk4"),
+        ({"rtol": 0.0}, "`rtol`=0.0"),
+        ({"atol": 2.0}, "`atol`=2.0"),
+        ({"rtol": math.nan}, "`rtol`=nan"),
+        ({"steps": 0}, "`steps`=0"),
     ],
 )
 def test_settings_that_no_solver_takes(values, message):

@@ -8,6 +8,7 @@ import pytest
 import scipy.integrate
 import torch
 
+from scoresde.conf import schema
 from scoresde.models import Oracle
 from scoresde.sde_lib import SDE, VE, VP, Custom, SubVP, Toy
 from scoresde.sde_lib.expression import parse
@@ -489,15 +490,15 @@ def test_custom_takes_a_callable():
     ],
 )
 def test_bad_expressions_name_the_key(expression):
-    with pytest.raises(ValueError, match=r"sde\.diffusion"):
+    with pytest.raises(ValueError, match="^`diffusion`="):
         Custom(expression)
 
 
 @pytest.mark.parametrize("expression", ["exp(-1/t)", "t**5", "1e-20*t"])
 def test_no_noise_at_eps_is_refused_and_the_advice_is_taken(expression):
-    with pytest.raises(ValueError, match=r"no noise by t=sde\.eps=0\.0001") as refused:
+    with pytest.raises(ValueError, match=r"^`diffusion`=.* no noise by t=`eps`=0\.0001") as refused:
         Custom(expression)
-    typed = re.findall(r"type sde\.eps=(\S+)$", str(refused.value))
+    typed = re.findall(r"type `eps`=(\S+)$", str(refused.value))
     assert bool(typed) == (expression != "1e-20*t")
     for eps in typed:
         assert Custom(expression, eps=float(eps)).ends()[1].isfinite()
@@ -506,37 +507,37 @@ def test_no_noise_at_eps_is_refused_and_the_advice_is_taken(expression):
 @pytest.mark.parametrize(
     "kind, values, key",
     [
-        (VE, {"sigma_min": 0.0}, "sde.sigma_min"),
-        (VE, {"sigma_min": 1.0, "sigma_max": 1.0}, "sde.sigma_max"),
-        (VE, {"sigma_max": math.nan}, "sde.sigma_max"),
-        (VE, {"sigma_max": math.inf}, "sde.sigma_max"),
-        (VP, {"beta_min": 0.0}, "sde.beta_min"),
-        (VP, {"beta_min": 30.0}, "sde.beta_max"),
-        (SubVP, {"beta_min": -1.0}, "sde.beta_min"),
-        (SubVP, {"beta_max": math.nan}, "sde.beta_max"),
-        (Toy, {"s": 1.0}, "sde.s"),
-        (Toy, {"s": math.nan}, "sde.s"),
+        (VE, {"sigma_min": 0.0}, "sigma_min"),
+        (VE, {"sigma_min": 1.0, "sigma_max": 1.0}, "sigma_max"),
+        (VE, {"sigma_max": math.nan}, "sigma_max"),
+        (VE, {"sigma_max": math.inf}, "sigma_max"),
+        (VP, {"beta_min": 0.0}, "beta_min"),
+        (VP, {"beta_min": 30.0}, "beta_max"),
+        (SubVP, {"beta_min": -1.0}, "beta_min"),
+        (SubVP, {"beta_max": math.nan}, "beta_max"),
+        (Toy, {"s": 1.0}, "s"),
+        (Toy, {"s": math.nan}, "s"),
     ],
 )
 def test_bad_parameters_name_the_key(kind, values, key):
-    with pytest.raises(ValueError, match=rf"{key}="):
+    with pytest.raises(ValueError, match=f"`{key}`="):
         kind(**values)
 
 
 @pytest.mark.parametrize(
     "values, key",
     [
-        ({"T": 0.0}, "sde.T"),
-        ({"T": math.inf}, "sde.T"),
-        ({"T": math.nan}, "sde.T"),
-        ({"eps": -1e-3}, "sde.eps"),
-        ({"eps": 1e4}, "sde.eps"),
-        ({"eps": math.nan}, "sde.eps"),
+        ({"T": 0.0}, "T"),
+        ({"T": math.inf}, "T"),
+        ({"T": math.nan}, "T"),
+        ({"eps": -1e-3}, "eps"),
+        ({"eps": 1e4}, "eps"),
+        ({"eps": math.nan}, "eps"),
     ],
 )
 @pytest.mark.parametrize("name", SDES)
 def test_bad_intervals_name_the_key(name, values, key):
-    with pytest.raises(ValueError, match=rf"{key}="):
+    with pytest.raises(ValueError, match=f"`{key}`="):
         dataclasses.replace(make_sde(name), **values)
 
 
@@ -546,3 +547,37 @@ def test_vp_has_a_log_snr_at_any_integral_of_beta():
     t = torch.tensor([0.5, 1.0])
     torch.testing.assert_close(sde.half_log_snr(t).double(), sde.half_log_snr(t.double()))
     assert float(sde.half_log_snr(t)[1]) == pytest.approx(-0.5 * (0.1 + 400) / 2, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "node, message",
+    [
+        (
+            {"_target_": "sde_lib.VP", "eps": 2.0},
+            "a.b.eps=2.0 must lie between 0 and a.b.T=1.0; type for example a.b.eps=",
+        ),
+        (
+            {"_target_": "sde_lib.SubVP", "beta_max": 1e9},
+            "a.b.beta_max=1000000000.0 leaves nothing of the data at a.b.eps=",
+        ),
+        ({"_target_": "sde_lib.VE", "sigma_min": 60.0}, "a.b.sigma_max=50.0 must exceed a.b.sigma_min=60.0"),
+        ({"_target_": "sde_lib.Toy", "s": 0.5}, "a.b.s=0.5 must exceed 1"),
+        ({"_target_": "sde_lib.EDM", "T": 1e7}, "a.b.T=10000000.0 is the largest noise"),
+        ({"_target_": "sde_lib.Cosine", "T": 3.0}, "a.b.T=3.0 must lie below pi/2"),
+        (
+            {"_target_": "sde_lib.Custom", "diffusion": "log(t)"},
+            "a.b.diffusion='log(t)': it must be positive and finite",
+        ),
+        ({"_target_": "sde_lib.Custom", "diffusion": "foo(t)"}, "a.b.diffusion='foo(t)': cannot read"),
+        ({"_target_": "sde_lib.Custom", "diffusion": "t**5"}, "it has added no noise by t=a.b.eps=0.0001"),
+        (
+            {"_target_": "sde_lib.Chain", "schedule": {"_target_": "sde_lib.CosineBetas", "largest": 1.0}},
+            "or a.b.schedule.largest=0.999 where the schedule has that key",
+        ),
+        ({"_target_": "sde_lib.BinaryChain", "T": 1.0}, "a.b.T=1.0 must be a whole number of steps"),
+    ],
+)
+def test_errors_name_the_keys_where_they_stand(node, message):
+    with pytest.raises(ValueError) as refused:
+        schema.build(node, "a.b")
+    assert message in str(refused.value) and "`" not in str(refused.value)
