@@ -43,18 +43,6 @@ EAGER = {"models.DiT", "models.Oracle", "models.Clock", "latent.ScorePrior"}
 NEED_FILES = {"samplers.Matrix", "samplers.MaskFile", "data.Arrays", "data.Images", "data.Heartbeat", "data.Digits"}
 """Classes that read files before they look at their numbers; the tests of their packages have their messages."""
 
-PENDING = {
-    "models.MLPClassifier",
-    "likelihood.TruncatedNormalDequantisation",
-    "likelihood.UniformDequantisation",
-    "sde_lib.Custom",
-    "sde_lib.SubVP",
-    "sde_lib.VP",
-    *(f"data.{name}" for name in "TwoSpirals EightGaussians Checkerboard Gaussian Line Mixture Moons".split()),
-    *(f"data.{name}" for name in "Pinwheel Rings SwissRoll".split()),
-}
-"""Classes whose messages do not follow the rule yet."""
-
 
 @cache
 def found() -> dict[str, dict]:
@@ -158,13 +146,7 @@ def misnamed(message: str, key: str) -> list[str]:
 
 
 @pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
-@pytest.mark.parametrize(
-    "target",
-    [
-        pytest.param(target, marks=[pytest.mark.xfail(reason="not converted yet")] if target in PENDING else [])
-        for target in sorted(found().keys() - NEED_FILES)
-    ],
-)
+@pytest.mark.parametrize("target", sorted(found().keys() - NEED_FILES))
 def test_messages_name_the_key_at_its_place(target):
     tried = [attempt(settled(target, shape)) for shape in SHAPES.values()]
     assert "" in tried, f"cannot be built with the values of its yaml: {tried}"
@@ -179,7 +161,7 @@ def test_messages_name_the_key_at_its_place(target):
 
 
 def test_exceptions_are_classes_of_the_configuration():
-    assert {*NEED_FILES, *PENDING, *EAGER} <= found().keys()
+    assert {*NEED_FILES, *EAGER} <= found().keys()
 
 
 CHOICES = {"task": "sample", "data": "arrays", "sde": "ve", "sampler": "ode", "model": "mlp"}
