@@ -31,8 +31,9 @@ from scoresde.tasks.parts.batches import batches
 from scoresde.tasks.parts.effort import refuse_error
 from scoresde.tasks.parts.points import points_of
 from scoresde.tasks.parts.progress import progress
+from scoresde.tasks.parts.scoring import Scoring
+from scoresde.tasks.parts.statistics import mean_and_stderr
 
-from .likelihood import LikelihoodTask, mean_and_stderr
 from .task import Job, Task
 
 log = logging.getLogger(__name__)
@@ -175,10 +176,8 @@ class Bound(Task):
 
     def ode(self, sde: SDE, score: ScoreFn, data: Data, r: Tensor) -> dict[str, Tensor]:
         """What task=likelihood finds of the same points."""
-        task = LikelihoodTask(
-            self.likelihood, self.dequantisation, batch=self.batch, seed=self.seed, device=self.device, dtype=self.dtype
-        )
-        return task.score(sde, score, data, r)
+        scoring = Scoring(self.likelihood, self.dequantisation, self.batch, self.seed, self.device, self.dtype)
+        return scoring.score(sde, score, data, r)
 
 
 def bits_per_dim(data: Data, name: str, value: float, stderr: float) -> dict[str, float]:

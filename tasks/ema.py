@@ -28,11 +28,11 @@ from scoresde.tasks.parts.batches import batches
 from scoresde.tasks.parts.effort import refuse_error
 from scoresde.tasks.parts.progress import progress
 from scoresde.tasks.parts.record import Record
-from scoresde.tasks.studies.overfitting import stats
+from scoresde.tasks.parts.scoring import Scoring
+from scoresde.tasks.parts.statistics import mean_and_stderr
 from scoresde.training import DenoisingScoreMatching, Loss
 from scoresde.training.posthoc import WIDEST
 
-from .likelihood import LikelihoodTask
 from .task import Job, Task
 
 log = logging.getLogger(__name__)
@@ -92,11 +92,9 @@ class EMALength(Task):
         return self.by == "likelihood"
 
     @property
-    def scoring(self) -> LikelihoodTask:
-        """What scores the points."""
-        return LikelihoodTask(
-            self.likelihood, self.dequantisation, batch=self.batch, seed=self.seed, device=self.device, dtype=self.dtype
-        )
+    def scoring(self) -> Scoring:
+        """How the points are scored."""
+        return Scoring(self.likelihood, self.dequantisation, self.batch, self.seed, self.device, self.dtype)
 
     def check(self, sde: SDE, data: Data) -> None:
         refuse_error(self.likelihood, self)
@@ -172,7 +170,10 @@ class EMALength(Task):
         names = {"nll": ("nll_nats", "nll_stderr", "own_nll_nats", "gain_nats", "gain_stderr")}
         names["loss"] = ("held_out_loss", "held_out_loss_stderr", "own_loss", "loss_gain", "loss_gain_stderr")
         for key in (key for key in names if key in found):
-            (value, stderr), gain = stats(found[key][best]), stats(own[f"own_{key}"] - found[key][best])
+            (value, stderr), gain = (
+                mean_and_stderr(found[key][best]),
+                mean_and_stderr(own[f"own_{key}"] - found[key][best]),
+            )
             metrics |= dict(zip(names[key], (value, stderr, float(own[f"own_{key}"].mean()), *gain), strict=True))
         if data.levels and "nll" in found:
             pairs = (("bits_per_dim", "nll_nats"), ("own_bits_per_dim", "own_nll_nats"))

@@ -13,7 +13,7 @@ from scoresde.data import Data
 from scoresde.metrics import sliced_wasserstein
 from scoresde.samplers import Film, Sampler, TemperedNoise, Tempering
 from scoresde.sde_lib import SDE, Counted, ScoreFn
-from scoresde.tasks.parts.conditions import Judged, as_written, encoded, judged, nearest_data, told
+from scoresde.tasks.parts.conditions import Judged, as_written, conditioned_on, encoded, judged, nearest_data
 from scoresde.tasks.parts.drawing import Drawing, as_data
 from scoresde.tasks.parts.reach import strays
 from scoresde.tasks.parts.record import Record
@@ -150,7 +150,7 @@ class Sample(Task):
             )
             record.picture(figures.trajectories(np.stack(paths), record.path("trajectories.png"), **keys))
             if data.dim == 2 and alone:
-                own = told(score, encoded(data, y), slice(None), self.device, getattr(torch, self.dtype))
+                own = conditioned_on(score, encoded(data, y), slice(None), self.device, getattr(torch, self.dtype))
                 record.picture(score_field(sde, own, data, real, record, self.device, getattr(torch, self.dtype)))
 
 

@@ -23,7 +23,7 @@ def as_written(known: Condition, y: Tensor) -> dict[str, np.ndarray]:
     return {"y": np.array(values if numbers else list(known.names))[y.numpy()]}
 
 
-def told(score: ScoreFn, y: Tensor | None, rows: slice, device: str, dtype: torch.dtype) -> ScoreFn:
+def conditioned_on(score: ScoreFn, y: Tensor | None, rows: slice, device: str, dtype: torch.dtype) -> ScoreFn:
     """The score of some rows of y (N, condition), or of the one row that all samples share; as it is without a y."""
     return score if y is None else score.given((y if len(y) == 1 else y[rows]).to(device, dtype))
 

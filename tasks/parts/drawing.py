@@ -11,7 +11,7 @@ from scoresde.samplers import Film, Sampler, TemperedNoise, Tempering
 from scoresde.sde_lib import SDE, BlockNoise, ScoreFn
 
 from .batches import Advance, Batch, batches
-from .conditions import told
+from .conditions import conditioned_on
 from .progress import progress
 
 
@@ -78,7 +78,7 @@ class Drawing:
         start, noise = noises(batch, self.seed, shape, dtype, self.device)
         return self.sampler(
             sde,
-            self.tempering.score(sde, told(score, y, batch.rows, self.device, dtype)),
+            self.tempering.score(sde, conditioned_on(score, y, batch.rows, self.device, dtype)),
             start() * (self.tempering.noise * sde.prior_std),
             self.tempering.randn_like(noise),
             film=film,

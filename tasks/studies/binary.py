@@ -19,12 +19,12 @@ from scoresde.data import Data
 from scoresde.likelihood import BinaryBound
 from scoresde.samplers import Film, binary_ancestral
 from scoresde.sde_lib import BinaryChain, ScoreFn
-from scoresde.tasks.likelihood import mean_and_stderr
 from scoresde.tasks.parts.batches import batches
 from scoresde.tasks.parts.drawing import noises
 from scoresde.tasks.parts.points import points_of
 from scoresde.tasks.parts.progress import progress
 from scoresde.tasks.parts.record import Record
+from scoresde.tasks.parts.statistics import mean_and_stderr
 from scoresde.tasks.task import Job, Task
 
 

@@ -21,12 +21,12 @@ from scoresde.data import Data
 from scoresde.likelihood import Likelihood
 from scoresde.samplers import Sampler
 from scoresde.sde_lib import SDE, BlockNoise
-from scoresde.tasks.likelihood import mean_and_stderr
 from scoresde.tasks.parts.batches import batches
 from scoresde.tasks.parts.effort import refuse_error
 from scoresde.tasks.parts.points import points_of
 from scoresde.tasks.parts.progress import progress
 from scoresde.tasks.parts.record import Record
+from scoresde.tasks.parts.statistics import mean_and_stderr
 from scoresde.tasks.task import Job, Task
 
 from .recipes import check_recipes, in_data_units

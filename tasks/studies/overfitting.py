@@ -14,15 +14,15 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from scoresde.data import Data
 from scoresde.likelihood import Dequantisation, Likelihood, UniformDequantisation
 from scoresde.sde_lib import SDE, ScoreFn
-from scoresde.tasks.likelihood import LikelihoodTask, mean_and_stderr
 from scoresde.tasks.parts.effort import refuse_error
 from scoresde.tasks.parts.record import Record
+from scoresde.tasks.parts.scoring import Scoring
+from scoresde.tasks.parts.statistics import mean_and_stderr
 from scoresde.tasks.task import Job, Task
 
 
@@ -60,11 +60,9 @@ class Overfitting(Task):
         self.scoring  # noqa: B018 (its own checks)
 
     @property
-    def scoring(self) -> LikelihoodTask:
-        """What scores the points."""
-        return LikelihoodTask(
-            self.likelihood, self.dequantisation, batch=self.batch, seed=self.seed, device=self.device, dtype=self.dtype
-        )
+    def scoring(self) -> Scoring:
+        """How the points are scored."""
+        return Scoring(self.likelihood, self.dequantisation, self.batch, self.seed, self.device, self.dtype)
 
     def check(self, sde: SDE, data: Data) -> None:
         refuse_error(self.likelihood, self)
@@ -100,8 +98,8 @@ class Overfitting(Task):
     def metrics(self, data: Data, steps: list[int], train: np.ndarray, held_out: np.ndarray) -> dict:
         """Of the negative log-likelihoods (moments, N) in nats."""
         best = int(held_out.mean(1).argmin())
-        (nll, nll_stderr), (on_train, _) = (stats(each[-1]) for each in (held_out, train))
-        lost, lost_stderr = stats(held_out[-1] - held_out[best])
+        (nll, nll_stderr), (on_train, _) = (mean_and_stderr(each[-1]) for each in (held_out, train))
+        lost, lost_stderr = mean_and_stderr(held_out[-1] - held_out[best])
         found = {
             "count": held_out.shape[1],
             "nll_nats": nll,
@@ -143,8 +141,3 @@ class Overfitting(Task):
                 label="bits / dimension" if data.levels else "negative log-likelihood (nats)",
             )
         )
-
-
-def stats(values: np.ndarray) -> tuple[float, float]:
-    """The mean of values (N,) and its standard error."""
-    return mean_and_stderr(torch.from_numpy(values))
