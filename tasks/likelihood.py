@@ -1,35 +1,37 @@
-r"""Score held-out data, or the user's own points, in nats and in bits a dimension, with what the number may be off by.
+r"""Scores held-out data, or the user's own points, in nats and in bits per dimension, with error bars.
 
-Four errors are reported apart, in nats:
+Four errors are reported, each by itself, in nats:
 
-* ``nll_stderr``: of the mean over the points, the random probes' spread included (``probe_stderr_nats`` alone);
-* ``ode_error_nats``: the solver's own, the root mean square change of a point's log_prob when 32 of them are solved to
-  the tolerance and to a tenth of it, with the same probes, kept fixed;
-* ``start_error_nats``: of the start's correction, the mean difference of two noise levels' answers at up to 256 points
-  (``start_term_nats`` is what the correction added; see :mod:`scoresde.likelihood.deblur`). ``start_unresolved_share``
-  is the share of these points where the data have detail finer than the noise of eps. From 0.01 on that detail is taken
-  to be Gaussian, all of the correction but its first order counts as error, and a warning says that nothing bounds it;
-* ``prior_error_nats``: of the Gaussian of the data's moments, which stands for p_T: their divergence as the points'
-  third and fourth cumulants show it, and the spread that goes with it (``prior_term_nats`` is what that Gaussian
-  changed against the prior N(0, sigma(T)^2 I)).
+* ``nll_stderr``: the standard error of the mean over the points. It includes the spread of the random probes, whose
+  share is ``probe_stderr_nats``.
+* ``ode_error_nats``: the solver's error, the root mean square change of log_prob at 32 points when they are solved to
+  the tolerance and to a tenth of it, with the same fixed probes.
+* ``start_error_nats``: the error of the start's correction, the mean difference of the answers from two noise levels at
+  up to 256 points (``start_term_nats`` is what the correction added; see :mod:`scoresde.likelihood.deblur`).
+  ``start_unresolved_share`` is the share of these points where the data have detail finer than the noise of eps. From
+  0.01 on, that detail is taken to be Gaussian, the whole correction beyond its first order counts as error, and a
+  warning says that the error cannot be bounded.
+* ``prior_error_nats``: the error of the Gaussian of the data's moments, which stands for p_T: their divergence as
+  estimated from the points' third and fourth cumulants, and the spread that goes with it (``prior_term_nats`` is what
+  that Gaussian changed against the prior N(0, sigma(T)^2 I)).
 
-``nll_uncertainty_nats`` is all four together, as the root of the sum of their squares. Where values of the data repeat
-it is left out: the NLL then depends on sde.eps, and no error bar covers that (:mod:`scoresde.data.repeats`).
+``nll_uncertainty_nats`` is the root of the sum of the four squares. It is left out where values of the data repeat: the
+NLL then depends on sde.eps, and no error bar covers that (:mod:`scoresde.data.repeats`).
 
-**The error asked for** (``likelihood.error``, in nats a dimension, of integers bits a dimension) chooses what is left
-open of tolerance, probes and points (:mod:`scoresde.tasks.parts.effort`). A number is for ``nll_uncertainty_nats``, the
-points' own
-spread included: ``count`` is then chosen too, unless it is given. ``auto`` is for the computation alone, the
-errors without the points' spread, and follows from what is shown: 1e-3 bits/dim, a tenth of the last of the two digits
-that likelihoods of integers are given with, or 1e-4 nats a dimension, the last digit on the screen. With a tolerance of
-the user's own, ``auto`` chooses nothing. ``likelihood_error_asked`` and ``likelihood_error_reached`` are in these
-units; a warning says which of the errors is the one that is too large.
+**The requested error** (``likelihood.error``, in nats per dimension, for integers in bits per dimension) chooses the
+tolerance, the probes and the points that are left open (:mod:`scoresde.tasks.parts.effort`). A number requests
+``nll_uncertainty_nats``, which includes the points' own spread: ``count`` is then chosen too, unless it is given.
+``auto`` requests the error of the computation, without the points' spread, and follows from the digits that are shown:
+1e-3 bits/dim, a tenth of the second decimal with which likelihoods of integers are reported; or 1e-4 nats per
+dimension, the last digit on the screen. If the user gives a tolerance, ``auto`` chooses nothing.
+``likelihood_error_asked`` and ``likelihood_error_reached`` are in these units; a warning says which error is too large.
 
-Of integer data, log_prob is a lower bound on log P of the integers, and bits_per_dim an upper bound on -log2 P a
+For integer data, log_prob is a lower bound on log P of the integers, and bits_per_dim an upper bound on -log2 P per
 dimension; ``bound`` says which (:mod:`scoresde.likelihood.dequantisation`). With K > 1 points of a bin,
 ``sampling_gain_nats`` is what they gained over the plain bound. Random probes then stand in an exponent: their error n
-of log p, of mean 0, has E[exp n] > 1 and *raises* the mean of the weights, by up to half the variance of n. So all
-points of a bin meet the same probes, and only what their errors do not share does harm; the exact trace does none.
+of log p, of mean 0, has E[exp n] > 1 and *raises* the mean of the weights, by up to half the variance of n. Therefore
+all points of a bin meet the same probes, and only the part of the errors that they do not share raises the mean; with
+the exact trace there is none.
 """
 
 import logging
@@ -66,19 +68,22 @@ ADDED = 2  # how often points are added where the first were too few
 
 @dataclass(frozen=True)
 class LikelihoodTask(Task):
-    """Writes metrics, likelihood.npz and, for planar data, the density as a picture.
+    """Scores points and reports their mean negative log-likelihood with its errors; see the module's text.
+
+    Writes likelihood.npz; for planar data, and for one number given one number, the density as density.png; for images
+    the most and the least likely as likelihood.png.
 
     Arguments:
         likelihood: how log p is computed.
         dequantisation: which points of its bin stand for an integer; continuous data stand for themselves.
-        crosscheck: another estimate of log p, of the same points and without an ODE; None for none. ``crosscheck_pull``
-            is by how many standard errors the ODE's mean log p exceeds it: of order 1 for an exact score; what is
-            beyond shows a network at odds with itself (:mod:`scoresde.likelihood.immse`).
-        count: how many held-out points; None for 10,000 vectors or 256 pictures, or all where there are fewer, and for
-            as many as a ``likelihood.error`` takes.
-        points: a file of points in the data's own units to score instead, all of them.
-        batch: how many at a time; the results do not depend on it.
-        seed: of the probes and of the dequantisation.
+        crosscheck: another estimate of log p at the same points, without an ODE; None for none. ``crosscheck_pull`` is
+            by how many standard errors the ODE's mean log p exceeds it. It is of order 1 for an exact score; a larger
+            value shows that the network's two estimates disagree (:mod:`scoresde.likelihood.immse`).
+        count: the number of held-out points; None for 10,000 vectors or 256 images, or all where there are fewer, or as
+            many as a ``likelihood.error`` takes.
+        points: a file of points in data units to score instead, all of them.
+        batch: the number of points per batch; the results do not depend on it.
+        seed: the seed of the probes and of the dequantisation.
         device, dtype: where, and in which precision the score is evaluated.
     """
 
@@ -97,8 +102,7 @@ class LikelihoodTask(Task):
     dtype: str = "float32"
 
     def __post_init__(self):
-        if self.batch < 1:
-            raise ValueError(f"`batch`={self.batch} must be at least 1")
+        self.scoring  # noqa: B018 (its own checks)
         if self.crosscheck is None:
             return
         if self.dequantisation != UniformDequantisation():
@@ -112,8 +116,8 @@ class LikelihoodTask(Task):
             if not ours == theirs == wanted:
                 own = key in {each.name for each in fields(self.crosscheck)}
                 raise ValueError(
-                    f"likelihood.{key}={ours} and `crosscheck`.{key}={theirs} are not of one density; type "
-                    f"likelihood.{key}={wanted}" + (f" `crosscheck`.{key}={wanted}" if own else "")
+                    f"`likelihood`.{key}={ours} and `crosscheck`.{key}={theirs} are not of one density; type "
+                    f"`likelihood`.{key}={wanted}" + (f" `crosscheck`.{key}={wanted}" if own else "")
                 )
 
     @property

@@ -35,9 +35,9 @@ from scoresde.samplers import Conditioner, ExactPosterior, Mask, Masking, Missin
 from scoresde.sde_lib import SDE, BlockNoise, Counted, ScoreFn
 from scoresde.tasks.parts.batches import Batch, batches
 from scoresde.tasks.parts.drawing import noises
+from scoresde.tasks.parts.out_of_range import OUT, beyond, count_draws, training_range, worst_column
 from scoresde.tasks.parts.points import held_out, refuse_far
 from scoresde.tasks.parts.progress import progress
-from scoresde.tasks.parts.reach import OUT, beyond, draws_with, range_of, worst
 from scoresde.tasks.parts.record import Record
 
 from .task import Job, Task
@@ -244,17 +244,16 @@ class Restore(Task):
         total, unknown = x.shape[0] * x.shape[1], ~known_exactly(problem.operator, x[:, 0])
         remedy = self.conditioner.remedy(len(data.shape) == 1)
         bad = ~x.isfinite() & unknown[:, None]
-        if (limits := range_of(data)) is None:
+        if (limits := training_range(data)) is None:
             if bool(bad.any()):
-                raise FloatingPointError(f"{draws_with(bad)} of {total} draws are not finite; {remedy}")
+                raise FloatingPointError(f"{count_draws(bad)} of {total} draws are not finite; {remedy}")
             return {}
         far = bad | beyond(x, limits, DIVERGED) & unknown[:, None]
         strange = beyond(self.said(problem), limits, OUT).flatten(1).any(1)
         diverged = far & ~strange.reshape(-1, *[1] * (far.ndim - 1)) | bad
         if bool(diverged.any()):
-            raise FloatingPointError(
-                f"{draws_with(diverged)} of {total} draws have diverged: {worst(data, x, diverged, limits)}; {remedy}"
-            )
+            where = worst_column(data, x, diverged, limits)
+            raise FloatingPointError(f"{count_draws(diverged)} of {total} draws have diverged: {where}; {remedy}")
         if bool(strange.any()):
             log.warning(
                 "%d of %d points are measured further outside the training part's range than it is wide: what is drawn "
@@ -263,8 +262,10 @@ class Restore(Task):
                 len(x),
             )
         out = beyond(x, limits, OUT) & unknown[:, None]
-        if count := draws_with(out):
-            log.warning("draws_out_of_range: %d of %d, %s; %s", count, total, worst(data, x, out, limits), remedy)
+        if count := count_draws(out):
+            log.warning(
+                "draws_out_of_range: %d of %d, %s; %s", count, total, worst_column(data, x, out, limits), remedy
+            )
         return {"draws_out_of_range": count}
 
     def said(self, problem: Problem) -> Tensor:

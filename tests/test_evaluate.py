@@ -18,7 +18,7 @@ from scoresde.metrics import Values, frechet_distance
 from scoresde.models import FeatureCNN, FeatureMLP
 from scoresde.samplers import Sampler
 from scoresde.tasks import Evaluate, Features, Record, Sampled
-from scoresde.tasks.parts.sample_cache import Gallery
+from scoresde.tasks.parts.sample_cache import SampleCache
 
 from .conftest import GaussianScore, compose, job_of, make_sde
 from .test_cli import CHOICES
@@ -54,16 +54,16 @@ def test_samples_are_drawn_once_and_more_are_added(tmp_path):
         asked.append((first, size))
         return numbered(first, size)
 
-    gallery = Gallery(tmp_path, {"seed": 1})
+    cache = SampleCache(tmp_path, {"seed": 1})
     for count, piece, pieces, new in ((10, 4, [(0, 4), (4, 4), (8, 2)], 10), (7, 4, [], 0), (10, 3, [], 0)):
         asked.clear()
-        kept = gallery.obtain(count, piece, draw, clock)
+        kept = cache.obtain(count, piece, draw, clock)
         assert asked == pieces and kept.drawn == new and kept.x[:, 0].tolist() == list(range(count))
         assert kept.evaluations == pytest.approx(2 * count)
     asked.clear()
-    kept = Gallery(tmp_path, {"seed": 1}).obtain(15, 4, draw, clock)
+    kept = SampleCache(tmp_path, {"seed": 1}).obtain(15, 4, draw, clock)
     assert asked == [(10, 4), (14, 1)] and kept.drawn == 5 and kept.x[:, 0].tolist() == list(range(15))
-    assert Gallery(tmp_path, {"seed": 2}).obtain(3, 4, draw, clock).drawn == 3, "other samples"
+    assert SampleCache(tmp_path, {"seed": 2}).obtain(3, 4, draw, clock).drawn == 3, "other samples"
     assert len(list(tmp_path.iterdir())) == 2
 
 
@@ -76,26 +76,26 @@ def test_a_killed_run_goes_on(tmp_path):
             raise Killed
         return numbered(first, size)
 
-    gallery = Gallery(tmp_path, {})
+    cache = SampleCache(tmp_path, {})
     with pytest.raises(Killed):
-        gallery.obtain(20, 4, dies, clock)
-    (gallery.folder / ".partial-000000008-000000012.npz").write_bytes(b"half a file")  # of a kill while it was written
-    kept = gallery.obtain(20, 4, numbered, clock)
-    assert kept.drawn == 12 and kept.x[:, 0].tolist() == list(range(20)) and not list(gallery.folder.glob(".partial*"))
+        cache.obtain(20, 4, dies, clock)
+    (cache.folder / ".partial-000000008-000000012.npz").write_bytes(b"half a file")  # of a kill while it was written
+    kept = cache.obtain(20, 4, numbered, clock)
+    assert kept.drawn == 12 and kept.x[:, 0].tolist() == list(range(20)) and not list(cache.folder.glob(".partial*"))
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "absent", "empty"])
 def test_a_damaged_file_is_drawn_again(tmp_path, damage, caplog):
-    gallery = Gallery(tmp_path, {})
-    gallery.obtain(12, 4, numbered, clock)
-    path = gallery.folder / "000000004-000000008.npz"
+    cache = SampleCache(tmp_path, {})
+    cache.obtain(12, 4, numbered, clock)
+    path = cache.folder / "000000004-000000008.npz"
     whole = path.read_bytes()
     place = whole.index(np.float64(5).tobytes())
     changed = {"cut": whole[:-200], "flipped": whole[:place] + b"\x01" + whole[place + 1 :], "empty": b""}
     path.unlink() if damage == "absent" else path.write_bytes(changed[damage])
-    kept = gallery.obtain(12, 4, numbered, clock)
+    kept = cache.obtain(12, 4, numbered, clock)
     assert kept.drawn == 8 and kept.x[:, 0].tolist() == list(range(12))
-    assert gallery.obtain(12, 4, numbered, clock).drawn == 0
+    assert cache.obtain(12, 4, numbered, clock).drawn == 0
     assert damage == "absent" or "is not what was written" in caplog.text
 
 
@@ -108,7 +108,7 @@ def test_two_at_once_draw_each_sample_once(tmp_path):
         return numbered(first, size)
 
     def go():
-        found.append(Gallery(tmp_path, {}).obtain(12, 4, slowly, clock))
+        found.append(SampleCache(tmp_path, {}).obtain(12, 4, slowly, clock))
 
     threads = [threading.Thread(target=go) for _ in range(3)]
     for thread in threads:
@@ -122,7 +122,7 @@ def test_two_at_once_draw_each_sample_once(tmp_path):
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match=r"the samples' folder .*file.samples-.* cannot be written .* store=FOLDER"):
-        Gallery(tmp_path / "file", {}).obtain(2, 2, numbered, clock)
+        SampleCache(tmp_path / "file", {}).obtain(2, 2, numbered, clock)
 
 
 # --- what decides them ------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from scoresde.cli import run
 from scoresde.conf import schema
 from scoresde.samplers import PredictorCorrector, ProbabilityFlow, Uniform
 from scoresde.tasks.studies.ruler import Ruler
-from scoresde.tasks.studies.settings import TooDear, settings
+from scoresde.tasks.studies.settings import TooExpensive, settings
 from scoresde.tasks.studies.work_precision import LIKELIHOOD_COLUMNS, SAMPLER_COLUMNS
 from tests.conftest import compose, make
 from tests.test_cli import CHOICES, command
@@ -160,7 +160,7 @@ def test_a_budget_buys_steps_or_tolerances():
 
     def cost(solver, most):
         if 10 / solver.rtol > most:
-            raise TooDear
+            raise TooExpensive
         return 10 / solver.rtol
 
     flow = ProbabilityFlow(rtol=1e-3, atol=1e-4)

@@ -31,16 +31,16 @@ class Setting:
     nfe: float
 
 
-class TooDear(Exception):
+class TooExpensive(Exception):
     """A solver has spent more evaluations than it may."""
 
 
 def stop_at(evaluations: float, counted: Counted) -> Callable[[float], None]:
-    """What a solver calls on its way, to be stopped by TooDear once a score was evaluated so often."""
+    """What a solver calls on its way, to be stopped by TooExpensive once a score was evaluated so often."""
 
     def on_step(share: float) -> None:
         if counted.evaluations > evaluations:
-            raise TooDear
+            raise TooExpensive
 
     return on_step
 
@@ -51,7 +51,7 @@ def settings(
     """The settings of one solver, cheap to dear.
 
     Arguments:
-        cost: (solver, most) -> evaluations a sample; raises TooDear beyond ``most``.
+        cost: (solver, most) -> evaluations a sample; raises TooExpensive beyond ``most``.
         budgets: evaluations a sample.
         tolerances: relative ones; absolute tolerances keep their proportion to them.
     """
@@ -72,7 +72,7 @@ def settings(
     for tight in loose_to_tight:
         try:
             nfe = cost(tight, max(budgets) if found else math.inf)
-        except TooDear:
+        except TooExpensive:
             break
         found.append(Setting(method, "tolerance", tight.rtol, tight, nfe))
     return found

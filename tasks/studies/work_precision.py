@@ -251,7 +251,7 @@ class WorkPrecision(Task):
 
         Arguments:
             wide: in float64, from the same noise.
-            most: the NFE beyond which it is given up: TooDear.
+            most: the NFE beyond which it is given up: TooExpensive.
         """
         dtype, parts, seconds, noisy = getattr(torch, self.dtype), [], 0.0, False
         counted = Counted(problem.wide() if wide else problem.score)
@@ -312,7 +312,7 @@ class WorkPrecision(Task):
     def log_prob(
         self, likelihood: Likelihood, problem: Problem, data: Data, r: Tensor, most: float = math.inf
     ) -> "Scored":
-        """What task=likelihood finds with this seed, in model units; given up beyond so many NFE, TooDear."""
+        """What task=likelihood finds with this seed, in model units; given up beyond so many NFE, TooExpensive."""
         dtype, counted, seconds, parts = getattr(torch, self.dtype), Counted(problem.score), 0.0, []
         for batch in batches(len(r), self.batch):
             x = data.encode(r[batch.rows].double()).to(self.device, dtype)
