@@ -154,7 +154,7 @@ def identity(mine: Tensor, theirs: Tensor) -> dict[str, float]:
 
 
 def normality(z: Tensor) -> dict[str, float]:
-    """Returns the mean, std and Kolmogorov-Smirnov distance to N(0, 1) of all numbers in z, and the distance's floor."""
+    """Returns the mean, std and Kolmogorov-Smirnov distance to N(0, 1) of all numbers in z, and its floor."""
     ordered = z.flatten().sort().values
     n = len(ordered)
     below, steps = torch.special.ndtr(ordered), torch.arange(n + 1, dtype=z.dtype) / n
