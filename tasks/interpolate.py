@@ -203,7 +203,7 @@ def linear(a: Tensor, b: Tensor, u: Tensor) -> Tensor:
 
 
 def combine(a: Tensor, b: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    """Returns first a + second b, (N, F, *), of a, b (N, *) and weights (N, F) or (1, F); the ends are exactly a and b."""
+    """Returns first a + second b, (N, F, *), of a, b (N, *) and weights (N, F) or (1, F), with exact ends."""
     dims = [1] * (a.ndim - 1)
     path = first.reshape(*first.shape, *dims) * a[:, None] + second.reshape(*second.shape, *dims) * b[:, None]
     path[:, 0], path[:, -1] = a, b

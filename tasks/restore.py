@@ -173,7 +173,7 @@ class Restore(Task):
     # ---- its solution ----
 
     def solve(self, sde: SDE, score: ScoreFn, data: Data, problem: Problem, draws: int) -> Tensor:
-        """Returns draws in data units, (N, draws, *), float64, on the CPU; exactly known values are kept bit for bit."""
+        """Returns draws in data units, (N, draws, *), float64, on the CPU; exactly known values are bitwise kept."""
         parts, dtype, count = [], getattr(torch, self.dtype), len(problem.y)
         size = max(1, self.batch // (draws * self.conditioner.load(draws)))
         with progress("drawing", count) as advance:
@@ -358,7 +358,7 @@ def coverage(x: Tensor, truth: Tensor, unknown: Tensor) -> dict[str, float]:
 
 
 def distances(x: Tensor, exact: tuple[Tensor, Tensor] | None) -> dict[str, float]:
-    """Returns the mean distance of a point's draws (N, draws, *) to exact draws, and that of exact draws to each other."""
+    """Returns the mean distance of a point's draws x (N, draws, *) to exact draws, and its floor."""
     if exact is None or x.shape[1] < 2:
         return {}
     one, other = exact  # at the first points only, if there are many
