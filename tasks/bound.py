@@ -76,11 +76,11 @@ class Bound(Task):
     dtype: str = "float32"
 
     def __post_init__(self):
-        for key, least in (("batch", 1), ("steps", 1)):
-            if getattr(self, key) < least:
-                raise ValueError(f"`{key}`={getattr(self, key)} must be at least {least}")
+        for key, instead in (("batch", 1024), ("steps", 999)):
+            if getattr(self, key) < 1:
+                raise ValueError(f"`{key}`={getattr(self, key)} must be at least 1; type `{key}`={instead}")
         if self.decoder not in ("auto", "gaussian", "discretised"):
-            raise ValueError(f"`decoder`={self.decoder} must be auto, gaussian or discretised")
+            raise ValueError(f"`decoder`={self.decoder} must be auto, gaussian or discretised; type `decoder`=auto")
 
     def check(self, sde: SDE, data: Data) -> None:
         refuse_error(self.likelihood, self)

@@ -85,17 +85,17 @@ class EMALength(Task):
             if getattr(self, key) < least:
                 raise ValueError(f"`{key}`={getattr(self, key)} must be at least {least}; type `{key}`={instead}")
         if self.by not in ("likelihood", "loss"):
-            raise ValueError(f"`by`={self.by} must be likelihood or loss")
+            raise ValueError(f"`by`={self.by} must be likelihood or loss; type `by`=likelihood")
         self.scoring  # noqa: B018 (its own checks)
 
     @property
     def reports_density(self) -> bool:
-        """Whether densities are reported; see :class:`scoresde.tasks.Task`."""
+        """True if the likelihood decides; see :class:`scoresde.tasks.Task`."""
         return self.by == "likelihood"
 
     @property
     def scoring(self) -> Scoring:
-        """How the points are scored."""
+        """Scores the points with this task's settings."""
         return Scoring(self.likelihood, self.dequantisation, self.batch, self.seed, self.device, self.dtype)
 
     def check(self, sde: SDE, data: Data) -> None:

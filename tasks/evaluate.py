@@ -109,7 +109,7 @@ class Evaluate(Task):
 
     @property
     def drawing(self) -> Drawing:
-        """How the samples are drawn."""
+        """Draws the samples with this task's settings."""
         return Drawing(self.sampler, self.tempering, self.batch, self.seed, self.device, self.dtype)
 
     def check(self, sde: SDE, data: Data) -> None:

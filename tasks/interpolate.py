@@ -77,13 +77,15 @@ class Interpolate(Task):
     dtype: str = "float32"
 
     def __post_init__(self):
-        for key in ("through", "frames"):
+        for key, instead in (("through", 2), ("frames", 11)):
             if getattr(self, key) < 2:
-                raise ValueError(f"`{key}`={getattr(self, key)} must be at least 2: a path has two ends")
+                raise ValueError(
+                    f"`{key}`={getattr(self, key)} must be at least 2, the ends of a path; type `{key}`={instead}"
+                )
         if not 0 < self.temperature < math.inf:
             raise ValueError(f"`temperature`={self.temperature} must be positive; type `temperature`=1")
         if self.path not in PATHS:
-            raise ValueError(f"`path`={self.path} must be {', '.join(PATHS)}")
+            raise ValueError(f"`path`={self.path} must be one of {', '.join(PATHS)}; type `path`=spherical")
         self.codec  # noqa: B018 (its own checks)
 
     @property
@@ -138,14 +140,14 @@ class Interpolate(Task):
             if rows == 0 or self.count and rows < self.count:
                 raise ValueError(
                     f"{count} paths through task.through={self.through} points need {count * self.through} held-out "
-                    f"data, and there are {len(data.test)}; choose a smaller count="
+                    f"data, and there are {len(data.test)}; type a smaller count="
                 )
             return r[: rows * self.through]
         r = points_of(data, self.points, None)
         if len(r) % self.through:
             raise ValueError(
-                f"points={self.points} holds {len(r)} points, no multiple of task.through={self.through}: a path goes "
-                f"through so many; type task.through={len(r)} for one path through all of them"
+                f"points={self.points} holds {len(r)} points, which is no multiple of task.through={self.through}, the "
+                f"points of a path; type task.through={len(r)} for one path through all of them"
             )
         wanted = (self.count or len(r)) * self.through
         if self.count and wanted > len(r):

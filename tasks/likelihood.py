@@ -122,12 +122,12 @@ class LikelihoodTask(Task):
 
     @property
     def scoring(self) -> Scoring:
-        """How the points are scored."""
+        """Scores the points with this task's settings."""
         return Scoring(self.likelihood, self.dequantisation, self.batch, self.seed, self.device, self.dtype)
 
     @property
     def free(self) -> bool:
-        """Whether the requested error decides how many points are scored."""
+        """True if the requested error decides the number of points to score."""
         return isinstance(self.likelihood.error, float | int) and self.count is None and self.points is None
 
     def chosen(self, data: Data) -> tuple[Tensor, Tensor | None]:

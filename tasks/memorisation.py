@@ -86,19 +86,19 @@ class Memorisation(Task):
 
     @property
     def drawing(self) -> Drawing:
-        """How the samples are drawn."""
+        """Draws the samples with this task's settings."""
         return Drawing(self.sampler, self.tempering, self.batch, self.seed, self.device, self.dtype)
 
     def check(self, sde: SDE, data: Data) -> None:
         if min(len(data.train), len(data.test)) < 4:
             raise ValueError(
-                f"there are {len(data.train)} training and {len(data.test)} held-out examples, and a test on copying "
+                f"{len(data.train)} training and {len(data.test)} held-out examples are too few: a test on copying "
                 f"needs at least 4 of each"
             )
         if self.cells is not None and self.cells > (most := min(len(data.train), 20_000)):
             raise ValueError(
-                f"task.cells={self.cells} must be at most {most}, the training data that decide the cells; leave it "
-                f"out for the default"
+                f"task.cells={self.cells} must be at most {most}, the number of training data that form the cells; "
+                f"leave it out for the default"
             )
 
     def __call__(self, job: Job) -> dict:
@@ -176,8 +176,8 @@ class Memorisation(Task):
         most = min(data.dim, len(data.train))
         if self.components > most:
             raise ValueError(
-                f"task.components={self.components} must be at most {most}: these data have no more; leave it out for "
-                f"the data themselves"
+                f"task.components={self.components} must be at most {most}, the number that these data have; leave it "
+                f"out to compare the data themselves"
             )
         from sklearn.decomposition import PCA
 

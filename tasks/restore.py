@@ -95,7 +95,7 @@ class Restore(Task):
 
     def __post_init__(self):
         if self.batch < 1:
-            raise ValueError(f"`batch`={self.batch} must be at least 1")
+            raise ValueError(f"`batch`={self.batch} must be at least 1; type `batch`=1024")
         if self.draws is not None and self.draws < 1:
             raise ValueError(f"`draws`={self.draws} must be at least 1; type `draws`=8")
 

@@ -59,7 +59,7 @@ class Sample(Task):
 
     @property
     def drawing(self) -> Drawing:
-        """How the samples are drawn."""
+        """Draws the samples with this task's settings."""
         return Drawing(self.sampler, self.tempering, self.batch, self.seed, self.device, self.dtype)
 
     def __call__(self, job: Job) -> dict:

@@ -19,7 +19,7 @@ from scoresde.training import Snapshots
 
 
 class Task(ABC):
-    """What a run does: ``task(job)`` returns the metrics, and writes arrays and pictures to ``job.record``.
+    """The work of a run: ``task(job)`` returns the metrics, and writes arrays and pictures to ``job.record``.
 
     The attributes say what a run must know about a task before it is called.
 

@@ -211,11 +211,14 @@ def test_samples_of_a_file_need_no_network(tmp_path):
     [
         ("task.samples=nowhere.npz", "task.samples=nowhere.npz"),
         ("task.cells=0", "task.cells=0 must be at least 1"),
-        ("task.cells=500", "task.cells=500 must be at most 400, the training data that decide the cells; leave it out"),
+        (
+            "task.cells=500",
+            "task.cells=500 must be at most 400, the number of training data that form the cells; leave it out",
+        ),
         ("task.noise=-1", "task.noise=-1.0 must be at least 0"),
         ("task.components=0", "task.components=0 must be at least 1"),
         ("task.batch=0", "task.batch=0 must be at least 1"),
-        ("data.test_count=2", "there are 400 training and 2 held-out examples"),
+        ("data.test_count=2", "400 training and 2 held-out examples are too few"),
     ],
 )
 def test_mistakes_name_the_key(override, message, tmp_path):

@@ -45,7 +45,7 @@ class Codec:
 
     def __post_init__(self):
         if self.batch < 1:
-            raise ValueError(f"`batch`={self.batch} must be at least 1")
+            raise ValueError(f"`batch`={self.batch} must be at least 1; type `batch`=1024")
         check_clock(self.clock)
         check_solver(self.method, self.rtol, self.atol, self.steps)
 

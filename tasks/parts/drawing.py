@@ -17,7 +17,7 @@ from .progress import progress
 
 @dataclass(frozen=True)
 class Drawing:
-    """How samples are drawn. Sample number i depends on the seed and on i, and not on the batch.
+    """Draws samples. Sample number i depends on the seed and on i, and not on the batch.
 
     Arguments:
         sampler: turns noise into samples.
@@ -36,7 +36,7 @@ class Drawing:
 
     def __post_init__(self):
         if self.batch < 1:
-            raise ValueError(f"`batch`={self.batch} must be at least 1")
+            raise ValueError(f"`batch`={self.batch} must be at least 1; type `batch`=1024")
 
     def draw(
         self,

@@ -19,7 +19,7 @@ NAMES = ("x", "z", "log_prob", "gain", "probe_stderr", "start_term", "prior_term
 
 @dataclass(frozen=True)
 class Scoring:
-    """How points are scored. The result of a point depends on the seed and on its number, not on the batch.
+    """Scores points. The result of a point depends on the seed and on its number, not on the batch.
 
     Arguments:
         likelihood: how log p is computed.

@@ -55,7 +55,7 @@ class Binary(Task):
 
     def __post_init__(self):
         if self.batch < 1:
-            raise ValueError(f"`batch`={self.batch} must be at least 1")
+            raise ValueError(f"`batch`={self.batch} must be at least 1; type `batch`=1024")
 
     def check(self, sde: BinaryChain, data: Data) -> None:
         if data.levels != 2:

@@ -49,9 +49,9 @@ class Modes(Task):
     def __post_init__(self):
         if not self.samplers:
             raise ValueError("`samplers` is empty; type for example +sampler@`samplers.em`=em")
-        for key, value in (("seeds", self.seeds), ("batch", self.batch)):
-            if value < 1:
-                raise ValueError(f"`{key}`={value} must be at least 1")
+        for key, instead in (("seeds", 5), ("batch", 1024)):
+            if getattr(self, key) < 1:
+                raise ValueError(f"`{key}`={getattr(self, key)} must be at least 1; type `{key}`={instead}")
 
     def check(self, sde: SDE, data: Data) -> None:
         components = data.components()

@@ -63,7 +63,7 @@ class Overfitting(Task):
 
     @property
     def scoring(self) -> Scoring:
-        """How the points are scored."""
+        """Scores the points with this task's settings."""
         return Scoring(self.likelihood, self.dequantisation, self.batch, self.seed, self.device, self.dtype)
 
     def check(self, sde: SDE, data: Data) -> None:

@@ -132,11 +132,11 @@ class WorkPrecision(Task):
     dtype: str = "float32"
 
     def __post_init__(self):
-        for key in ("batch", "points", "directions"):
+        for key, instead in (("batch", 1024), ("points", 1000), ("directions", 32)):
             if getattr(self, key) < 1:
-                raise ValueError(f"`{key}`={getattr(self, key)} must be at least 1")
+                raise ValueError(f"`{key}`={getattr(self, key)} must be at least 1; type `{key}`={instead}")
         if not self.budgets or min(self.budgets) < 1:
-            raise ValueError(f"`budgets`={self.budgets} must be numbers from 1; type `budgets`=[10,50,200]")
+            raise ValueError(f"`budgets`={self.budgets} must be numbers of at least 1; type `budgets`=[10,50,200]")
         if not self.tolerances or not all(0 < each < 1 for each in self.tolerances):
             raise ValueError(f"`tolerances`={self.tolerances} must lie between 0 and 1; type `tolerances`=[1e-2,1e-4]")
         names = [*self.sdes, *self.samplers, *self.likelihoods]
