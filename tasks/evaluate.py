@@ -33,7 +33,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from scoresde.data import Condition, Conditional, Data, order, read_points
+from scoresde.data import Condition, Conditional, Data, read_points
 from scoresde.metrics import (
     Values,
     class_shares,
@@ -53,6 +53,7 @@ from scoresde.tasks.parts.batches import Batch
 from scoresde.tasks.parts.conditions import encoded
 from scoresde.tasks.parts.drawing import Drawing, as_data
 from scoresde.tasks.parts.inception import inception, inception_distances
+from scoresde.tasks.parts.points import shuffled
 from scoresde.tasks.parts.progress import progress
 from scoresde.tasks.parts.sample_cache import CachedSamples, SampleCache
 from scoresde.training import Recipe
@@ -211,7 +212,7 @@ class Evaluate(Task):
         sde, data = job.sde, job.data
         if self.samples is not None:
             r = read_points(self.samples, data.shape, data.levels, data.labels(), key="task.samples")
-            r = r[order(len(r))[: self.count or len(r)]]  # a file may stand in an order
+            r, _ = shuffled(r, None, self.count)
             if len(r) < LEAST:
                 raise ValueError(f"task.samples={self.samples} holds {len(r)} samples, and {LEAST} are the least")
             return CachedSamples(r.numpy(), 0, 0.0, 0), None

@@ -51,9 +51,9 @@ from scoresde.tasks.parts.conditions import as_written, conditioned_on, conditio
 from scoresde.tasks.parts.crosscheck import against_crosscheck, cross_check
 from scoresde.tasks.parts.effort import Effort, choose
 from scoresde.tasks.parts.ground_truth import against_data, against_exact_score
-from scoresde.tasks.parts.likelihood_errors import LikelihoodErrors, shuffled, warn_of_noisy_weights
+from scoresde.tasks.parts.likelihood_errors import LikelihoodErrors, warn_of_noisy_weights
 from scoresde.tasks.parts.likelihood_pictures import heat_map, ranking
-from scoresde.tasks.parts.points import points_of
+from scoresde.tasks.parts.points import points_of, shuffled
 from scoresde.tasks.parts.record import Record
 from scoresde.tasks.parts.requested_error import per_dim, reached, target_of, unit_of
 from scoresde.tasks.parts.scoring import Scoring

@@ -20,7 +20,7 @@ from scoresde.sde_lib import BasisVectors, Gaussian, HutchPP, Orthogonal, Radema
 from scoresde.tasks import LikelihoodTask
 from scoresde.tasks.likelihood import more_points
 from scoresde.tasks.parts import effort
-from scoresde.tasks.parts.likelihood_errors import shuffled
+from scoresde.tasks.parts.points import shuffled
 from scoresde.tasks.parts.requested_error import SHOWN, reached
 from scoresde.tasks.parts.scoring import Scoring
 from tests.test_cli import TINY, job

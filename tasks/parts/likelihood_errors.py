@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from scoresde.data import Data
-from scoresde.data.order import order
 from scoresde.sde_lib import SDE, ScoreFn
 
 from .batches import batches
 from .conditions import conditioned_on
 from .effort import PILOT
+from .points import shuffled
 from .scoring import Scoring, undequantised
 
 log = logging.getLogger(__name__)
@@ -107,14 +107,6 @@ class LikelihoodErrors:
         if self.data.levels:
             metrics["bits_per_dim_uncertainty"] = self.data.bits_per_dim(together)
         return metrics
-
-
-def shuffled(r: Tensor, y: Tensor | None, count: int | None = None) -> tuple[Tensor, Tensor | None]:
-    """Returns up to ``count`` of the points r (N, *) in a random order, since a user's points may be sorted, and their
-    y: the same rows of y (N, *), or the one row that all points share.
-    """
-    places = order(len(r))[:count]
-    return r[places], y if y is None or len(y) == 1 else y[places]
 
 
 def warn_of_unresolved_detail(sde: SDE, share: float, detail: float) -> None:

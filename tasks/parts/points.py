@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from scoresde.data import Data, read_points, subset
+from scoresde.data import Data, order, read_points, subset
 from scoresde.data.arrays import FARTHEST
 
 
@@ -39,3 +39,13 @@ def held_out(data: Data, count: int) -> Tensor:
             "examples"
         )
     return data.test[:count]
+
+
+def shuffled(r: Tensor, y: Tensor | None, count: int | None = None) -> tuple[Tensor, Tensor | None]:
+    """Returns up to ``count`` of the points r (N, *) in a random order, since a user's points may be sorted, and their
+    y: the same rows of y (N, *), or the one row that all points share.
+
+    :func:`scoresde.data.subset` chooses the same points and keeps them in the user's order.
+    """
+    places = order(len(r))[:count]
+    return r[places], y if y is None or len(y) == 1 else y[places]
