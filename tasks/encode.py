@@ -85,17 +85,17 @@ class Encode(Task):
         z = self.codec.encode(sde, counted, data, x)
         back = self.codec.decode(sde, counted, data, z)
         seconds = time.monotonic() - started
-        arrays, theirs = {"x": x.numpy(), "z": z.numpy(), "x_back": back.numpy()}, None
+        arrays, other_code = {"x": x.numpy(), "z": z.numpy(), "x_back": back.numpy()}, None
         if other is not None:
             other_sde, other_score = other
-            theirs = self.codec.encode(other_sde, other_score, data, x, what="encoding by the other")
-            arrays["z_other"] = theirs.numpy()
-            theirs = theirs.double() / other_sde.prior_std
+            z_other = self.codec.encode(other_sde, other_score, data, x, what="encoding by the other")
+            arrays["z_other"] = z_other.numpy()
+            other_code = z_other.double() / other_sde.prior_std
         record.arrays("codes", **arrays)
         code = z.double() / sde.prior_std
         self.show(data, x, code, back, record)
-        if theirs is not None:
-            self.show_both(data, x, code, theirs, record)
+        if other_code is not None:
+            self.show_both(data, x, code, other_code, record)
 
         error = (back - x).abs()
         in_model_units = error / data.scale
@@ -108,7 +108,7 @@ class Encode(Task):
             "round_trip_rms_stds": float(in_model_units.square().mean().sqrt()) / data.std,
             "round_trip_worst_stds": float(in_model_units.max()) / data.std,
             **normality(code),
-            **({} if theirs is None else identity(code, theirs)),
+            **({} if other_code is None else identity(code, other_code)),
             "nfe": counted.evaluations / len(x),
             "seconds": seconds,
         }
@@ -125,20 +125,20 @@ class Encode(Task):
         else:
             record.picture(codes.code_histogram(z, path))
 
-    def show_both(self, data: Data, x: Tensor, mine: Tensor, theirs: Tensor, record: Record) -> None:
+    def show_both(self, data: Data, x: Tensor, code: Tensor, other: Tensor, record: Record) -> None:
         """Draws the codes of two networks against each other."""
         from scoresde.figures import codes
 
-        pictures = x if len(data.shape) == 3 else None
+        images = x if len(data.shape) == 3 else None
         path = record.path("identity.png")
-        record.picture(codes.code_identity(mine, theirs, path, pictures=pictures, levels=data.levels))
+        record.picture(codes.code_identity(code, other, path, pictures=images, levels=data.levels))
 
 
-def identity(mine: Tensor, theirs: Tensor) -> dict[str, float]:
+def identity(code: Tensor, other: Tensor) -> dict[str, float]:
     """Returns how far the codes (N, *) of two networks agree, in units of their priors' standard deviations; see the
     module's text. Measures that need two points are left out for one.
     """
-    a, b = mine.flatten(1), theirs.flatten(1)
+    a, b = code.flatten(1), other.flatten(1)
     apart = float((a - b).square().mean().sqrt())
     found = {"other_distance": apart}
     if len(a) < 2:

@@ -135,7 +135,7 @@ class Evaluate(Task):
         if self.fid:
             if len(data.shape) != 3 or data.shape[0] not in (1, 3) or data.levels is None:
                 raise ValueError(
-                    f"task.fid={self.fid}: the FID is one of grey or colour pictures of integer levels, and these data "
+                    f"task.fid={self.fid}: the FID is for grey or colour images of integer levels, and these data "
                     f"have the shape {tuple(data.shape)}; leave it out"
                 )
             inception(self.fid, "cpu")  # so that its errors come before a long training
@@ -188,7 +188,7 @@ class Evaluate(Task):
         self, view: "View", parts: dict[str, "Points"], reference: "Points", size: int, data: Data, title: str
     ) -> list[dict[str, float]]:
         """Returns the distances of each part from the reference, means over up to four sets of one size."""
-        means, room = [], max(2, min(MOST, 2**24 // data.dim))  # in bounded memory
+        means, most = [], max(2, min(MOST, 2**24 // data.dim))  # in bounded memory
         starts = {name: range(0, min(len(each.x), SETS * size) - size + 1, size) for name, each in parts.items()}
         base, done = Base(view(reference.x, reference.y)), 0
         with progress("comparing", sum(map(len, starts.values()))) as advance:
@@ -199,7 +199,7 @@ class Evaluate(Task):
                     h = view(part.x[at], None if part.y is None else part.y[at])
                     row = base.compared(h, title)
                     row["sliced_wasserstein"] = sliced_wasserstein(
-                        data.commensurate(part.x[at][:room]), data.commensurate(reference.x[:room])
+                        data.commensurate(part.x[at][:most]), data.commensurate(reference.x[:most])
                     )
                     found.append(row)
                     done += 1
@@ -217,8 +217,8 @@ class Evaluate(Task):
                 raise ValueError(f"task.samples={self.samples} holds {len(r)} samples, and {LEAST} are the least")
             return CachedSamples(r.numpy(), 0, 0.0, 0), None
         network = job.networks.sampled()
-        pictures = len(data.shape) == 3
-        count, counted = self.count or (5000 if pictures else 10_000), Counted(network.model)
+        images = len(data.shape) == 3
+        count, counted = self.count or (5000 if images else 10_000), Counted(network.model)
         y = None if data.condition is None else data.condition.drawn(count, self.seed)
         c, drawing, cache = encoded(data, y), self.drawing, SampleCache(network.root, network.described)
         if (kept := cache.found(count)) is not None:
@@ -234,7 +234,7 @@ class Evaluate(Task):
                 advance(first + size)
                 return as_data(data, x), counted.evaluations - before
 
-            piece = min(self.batch, PIECE) if pictures else self.batch
+            piece = min(self.batch, PIECE) if images else self.batch
             return cache.obtain(count, piece, draw, time.monotonic), y
 
     def classified(
@@ -243,22 +243,25 @@ class Evaluate(Task):
         """Returns the classifier's metrics of samples r, beside those of the held-out data in ``rows``; and the shares
         of the classes.
         """
-        ours, theirs = view.log_prob(r), view.log_prob(data.test[rows])
+        sampled, real = view.log_prob(r), view.log_prob(data.test[rows])
         labels = data.condition.test[rows] if isinstance(data, Conditional) and data.condition.classes else None
         labels = classes.test[rows] if labels is None else labels
-        found = {"confident": confident(ours), "confident_floor": confident(theirs)}
-        accuracy, shares = float((theirs.argmax(1) == labels).double().mean()), {}
+        found = {"confident": confident(sampled), "confident_floor": confident(real)}
+        accuracy, shares = float((real.argmax(1) == labels).double().mean()), {}
         if y is not None and data.condition.classes:
-            found |= {"label_accuracy": float((ours.argmax(1) == y).double().mean()), "label_accuracy_floor": accuracy}
+            found |= {
+                "label_accuracy": float((sampled.argmax(1) == y).double().mean()),
+                "label_accuracy_floor": accuracy,
+            }
         else:
             found["classifier_accuracy"] = accuracy
         if data.condition is not None and data.condition.asked is not None:
             return found, shares  # the samples have only the classes that condition= names
         key = f"is-{title}"
-        found[key], found[f"{key}_stderr"] = classifier_score(ours)
-        found[f"{key}_floor"], _ = classifier_score(theirs)
+        found[key], found[f"{key}_stderr"] = classifier_score(sampled)
+        found[f"{key}_floor"], _ = classifier_score(real)
         truth = torch.bincount(classes.train, minlength=len(classes.names)).double() / len(classes.train)
-        shares = {"class_shares": class_shares(ours), "class_shares_held_out": class_shares(theirs)}
+        shares = {"class_shares": class_shares(sampled), "class_shares_held_out": class_shares(real)}
         for end, each in zip(("", "_floor"), shares.values(), strict=True):
             ratio = (each / truth)[truth > 0]
             found |= {f"class_ratio_least{end}": float(ratio.min()), f"class_ratio_most{end}": float(ratio.max())}

@@ -432,5 +432,5 @@ def test_without_torchmetrics_one_line_says_what_to_install(tmp_path, monkeypatc
     with pytest.raises(ImportError, match=r"task.fid=True needs the packages torchmetrics and torch-fidelity: pip"):
         job(tmp_path, *DIGITS, "task.fid=true")
     assert not (tmp_path / "store").exists(), "before anything is trained"
-    with pytest.raises(ValueError, match="the FID is one of grey or colour pictures"):
+    with pytest.raises(ValueError, match="the FID is for grey or colour images"):
         job(tmp_path, "data=moons", "task.fid=true")

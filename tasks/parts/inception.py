@@ -59,8 +59,8 @@ def inception_distances(metric: Any, r: Tensor, data: Data, device: str, batch: 
     parts = (("real", data.train), ("fake", r), ("held-out", data.test))
     found, done = [], 0
     with progress("FID", sum(len(each) for _, each in parts)) as advance:
-        for name, pictures in parts:
-            for part in pictures.split(batch):
+        for name, images in parts:
+            for part in images.split(batch):
                 metric.update(in_bytes(part, data.levels).to(device), real=name == "real")
                 done += len(part)
                 advance(done)
