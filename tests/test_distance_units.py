@@ -54,7 +54,7 @@ def test_each_column_counts_alike_and_units_change_nothing():
 
 @pytest.mark.parametrize("units", [UNITS, torch.ones(3, dtype=torch.float64)], ids=["own", "one"])
 def test_samples_far_outside_the_data_are_counted_and_named(caplog, units):
-    """Two strays of 1,000 in a column of the smallest unit, which no distance in data units shows."""
+    """Two of 1,000 samples are outliers in the column of the smallest unit, which no distance in data units shows."""
     data, r = table(units), (normals(2, 1000) + 5) * units
     assert samples_out_of_range(r, data) == {"samples_out_of_range": 0} and not caplog.text
     low, high = (float(end) for end in (data.train[:, 0].min(), data.train[:, 0].max()))

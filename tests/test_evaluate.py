@@ -1,4 +1,4 @@
-"""task=evaluate: samples are drawn once and kept, in any pieces; what is wrong with them is seen."""
+"""task=evaluate: samples are drawn once and cached, in any pieces; the metrics show what is wrong with them."""
 
 import json
 import math
@@ -39,7 +39,7 @@ def job(folder, *overrides: str) -> dict:
 
 
 def numbered(first: int, size: int):
-    """Samples that are their own numbers, each for two evaluations."""
+    """Returns samples that are their own numbers, and two evaluations for each."""
     return np.arange(first, first + size, dtype=np.float64)[:, None], 2 * size
 
 
@@ -185,7 +185,7 @@ def test_a_metric_is_named_by_the_weights_of_its_network(tmp_path):
 
 
 def test_it_learns_the_digits(tmp_path):
-    """With its own number of updates, on the real thing: and what it says of held-out digits is the floor."""
+    """The default number of updates on the default data; the floor is its accuracy on held-out digits."""
     real = Digits()
     np.save(tmp_path / "real.npy", real.test[:200].numpy())
     noise = np.random.default_rng(0).integers(0, 17, (200, 1, 8, 8))
@@ -209,7 +209,7 @@ def test_it_learns_the_digits(tmp_path):
 
 
 def pictures(tmp_path, shape=(1, 6, 9), labels=False):
-    """Pictures without labels, that have an up and a left."""
+    """Returns unlabelled images with a top and a left side."""
     random = np.random.default_rng(0)
     ramp = np.linspace(0, 200, math.prod(shape)).reshape(shape)
     x = (ramp + random.integers(0, 50, (120, *shape))).astype(np.uint8)
@@ -281,7 +281,7 @@ def test_networks_take_any_picture_and_their_parts_agree(shape):
 
 
 class Scaled(Sampler):
-    """A sampler of N(mean, (width std)^2 I) in model units, from the noise that it is given."""
+    """Draws from N(mean, (width std)^2 I) in model units, with the noise that it is given."""
 
     def __init__(self, mean: float = 0.0, width: float = 1.0):
         self.mean, self.width = mean, width
@@ -300,7 +300,7 @@ def evaluated(folder, sampler, shape=(3,), count=700) -> dict:
 
 
 def test_draws_of_the_same_law_are_at_the_floor_and_others_at_the_closed_form(tmp_path):
-    """In model units the data are N(0, I): d^2 = D (m^2 + (w - 1)^2)."""
+    """The data are N(0, I) in model units, so d^2 = D (m^2 + (w - 1)^2)."""
     metrics = evaluated(tmp_path / "good", Scaled())
     for key in ("fd-values", "kd-values", "sliced_wasserstein"):
         assert abs(metrics[key]) < 3 * abs(metrics[f"{key}_floor"]) + 0.01, key
@@ -316,7 +316,7 @@ def test_draws_of_the_same_law_are_at_the_floor_and_others_at_the_closed_form(tm
 
 
 def test_samples_are_compared_in_sets_as_large_as_the_floors(tmp_path):
-    """Of more samples than training data the mean over sets of their number; not one distance of all."""
+    """With more samples than training data, the distance is a mean over sets of that number, not one of all."""
     sampler, (folder, sde) = Scaled(), (tmp_path, make_sde("vp"))
     train, test = torch.randn(150, 2), torch.randn(400, 2)
     record = Record(folder)
@@ -345,7 +345,7 @@ def test_one_class_is_compared_with_its_own_data(tmp_path):
 
 
 def test_numbers_y_are_compared_together_with_x(tmp_path):
-    """x of the right marginal law that know nothing of y: d^2 of N(0, C) and N(0, I) is sum (sqrt(lambda) - 1)^2."""
+    """x has the right marginal and does not depend on y: d^2 of N(0, C), N(0, I) is sum (sqrt(lambda) - 1)^2."""
     words = ("data=mixture", "data.condition=[1]", "model=oracle", "sampler=unipc", "sampler.steps=20", "count=500")
     words += ("data.count=3000", "data.test_count=1000")
     metrics = job(tmp_path, *words)
@@ -382,7 +382,7 @@ def test_too_little_to_compare_is_refused(tmp_path):
 
 
 class StandIn(torch.nn.Module):
-    """torchmetrics' metric as it is asked here, with 3 features and this project's distance."""
+    """Stands in for torchmetrics' metric, with 3 features and this project's distance."""
 
     def __init__(self, feature, reset_real_features, feature_extractor_weights_path, antialias):
         super().__init__()
