@@ -338,7 +338,7 @@ SPOILT = ["task=elbo", "~task.models.vae.training.loss.beta"]
         (["task=elbo", "data=heartbeat", "sde=binary"], "task=Elbo is for SDEs"),
         (["task=generators", "data=checkerboard"], "these data have neither components nor labels"),
         (["task=generators", "data=8gaussians", "task.seeds=0"], "task.seeds=0 must be at least 1"),
-        (["task=generators", "+latent@task.models.score=vae"], "this name is the run's own score SDE's"),
+        (["task=generators", "+latent@task.models.score=vae"], "this is the name of the run's own score SDE"),
         (["task=elbo", "task.models.vae.model.networks.width=0"], r"task\.models\.vae\.model\.networks\.width=0 must"),
         (["task=elbo", "task.models.vae.training.loss.beta=-1"], r"type task\.models\.vae\.training\.loss\.beta=1"),
         (["task=elbo", "task.models.vae.model.latent=0"], r"type task\.models\.vae\.model\.latent=8"),

@@ -308,5 +308,5 @@ def test_a_checkpoint_without_its_way_is_refused(tmp_path):
 
 
 def test_the_task_by_itself():
-    with pytest.raises(ValueError, match="task.by=both must be likelihood or loss"):
+    with pytest.raises(ValueError, match="`by`=both must be likelihood or loss"):
         EMALength(Likelihood(), by="both")
