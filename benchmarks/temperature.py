@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> None:
     }
     for way, tempering in ways.items():
         for name, sampler in solvers.items():
-            x = Sample(sampler, tempering, dtype="float64").draw(sde, score, (2,), options.count)
+            x = Sample(sampler, tempering, dtype="float64").drawing.draw(sde, score, (2,), options.count)
             distance = (x[:, None] - means).norm(dim=-1)
             mode = distance.argmin(1)
             share = torch.bincount(mode, minlength=3) / options.count

@@ -169,7 +169,7 @@ class Quadrature:
         """Returns the panels with both conditions tested, and a lower bound on the variance at eps."""
         edges, low, high, found, width = state.edges, state.low, state.high, state.found, state.width
         if bool((~found.isfinite() | (high <= 0)).any()):
-            what = f"it must be positive and finite everywhere on (0, T={self.T}]"
+            what = f"it must be positive and finite everywhere on (0, `T`={self.T}]"
             raise self.refused(what, "choose another function")
         # lower bounds on the variance at the left edges, and at eps, below which no accuracy is needed
         least, most = low.clamp_min(0), torch.maximum(low.abs(), high.abs())  # of |g|
@@ -241,7 +241,7 @@ class Quadrature:
         lost = trusted & ((values < -STILL * typical[:, None]).any(1) | still & (width > 1e-6 * self.T))
         if bool(lost.any()):
             at = float(edges[:-1][lost][0])
-            what = f"it must be positive everywhere on (0, T={self.T}], and is not beside t={at:.4g}"
+            what = f"it must be positive everywhere on (0, `T`={self.T}], and is not beside t={at:.4g}"
             raise self.refused(what, "choose another function")
 
     def check_noise(self, panels: Panels) -> None:

@@ -1,4 +1,4 @@
-"""What a run does, and what it leaves on disk."""
+"""The tasks, each of which says what a run does and what it leaves on disk."""
 
 if __name__ == "tasks":  # a checkout's former name for this package
     from scoresde.checkout import former

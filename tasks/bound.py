@@ -1,17 +1,17 @@
 """The variational bound of the ancestral chain (:mod:`scoresde.likelihood.bound`) beside the ODE's likelihood.
 
-``*_nats`` are nats of a whole point, in data units; ``*_bits_per_dim`` are bits a dimension. ``bound`` is ``prior``
+``*_nats`` are nats of a whole point, in data units; ``*_bits_per_dim`` are bits per dimension. ``bound`` is ``prior``
 (L_N) + ``diffusion`` (the sum of all L_{n-1}) + ``reconstruction`` (L_0), each with its standard error over the points,
-the noise's included.
+which includes the noise.
 
 There are two gaps, each with its standard error. ``gap_nats`` is the bound less the ODE's negative log-likelihood of
-the same points: for an exact score it is what the chain's steps cost; a network's chain and its probability flow are
-two models, and the gap has either sign. ``bound_gap_nats``, where the data's density is known, is the bound less
-``floor_nats``, their entropy as these points show it: what both the network and the chain's steps cost.
+the same points: for an exact score it is the cost of the chain's steps; a network's chain and its probability flow are
+two models, and the gap has either sign. ``bound_gap_nats`` is the bound less ``floor_nats``, the entropy of the data as
+estimated from these points, if their density is known: the cost of the network and of the chain's steps together.
 
-Of integers the decoder decides which points are looked at: ``discretised`` takes the bins' centres and the decoder's
-mass on a bin, a bound on -log P without more ado, for a network of ``training.dequantise=none``; ``gaussian`` takes
-uniform points of the bins and a density, as the ODE does. ``auto`` is the one that fits the dequantisation chosen.
+For integers the decoder decides which points are scored. ``discretised`` takes the bins' centres and the decoder's mass
+on a bin; this bounds -log P directly, for a network of ``training.dequantise=none``. ``gaussian`` takes uniform points
+of the bins and a density, as the ODE does. ``auto`` takes the one that fits the chosen dequantisation.
 """
 
 import logging
@@ -31,8 +31,9 @@ from scoresde.tasks.parts.batches import batches
 from scoresde.tasks.parts.effort import refuse_error
 from scoresde.tasks.parts.points import points_of
 from scoresde.tasks.parts.progress import progress
+from scoresde.tasks.parts.scoring import Scoring
+from scoresde.tasks.parts.statistics import mean_and_stderr
 
-from .likelihood import LikelihoodTask, mean_and_stderr
 from .task import Job, Task
 
 log = logging.getLogger(__name__)
@@ -40,19 +41,21 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Bound(Task):
-    """Writes metrics, bound.npz and the terms as a picture.
+    """Bounds the negative log-likelihood of points by the ancestral chain; see the module's text.
+
+    Writes bound.npz, and the terms as bound.png.
 
     Arguments:
         grid: how the chain's times are spaced between T and eps.
-        steps: of the chain, one less than its times.
+        steps: the number of the chain's steps, one less than of its times.
         bound: the reverse steps' variance, and how many terms are evaluated.
-        decoder: of integers, ``discretised``, ``gaussian`` or ``auto``; see the module's text.
+        decoder: for integers, ``discretised``, ``gaussian`` or ``auto``; see the module's text.
         likelihood: how the ODE's log p is computed; None leaves it out.
         dequantisation: which points of its bin stand for an integer in the ODE's value.
-        count: how many held-out points; None for 10,000 vectors or 256 pictures, or all where there are fewer.
-        points: a file of points in the data's own units to score instead, all of them.
-        batch: how many at a time; the results do not depend on it.
-        seed: of the noise, the probes and the dequantisation.
+        count: the number of held-out points; None for 10,000 vectors or 256 images, or all where there are fewer.
+        points: a file of points in data units to score instead, all of them.
+        batch: the number of points per batch; the results do not depend on it.
+        seed: the seed of the noise, the probes and the dequantisation.
         device, dtype: where, and in which precision the score is evaluated.
     """
 
@@ -73,11 +76,11 @@ class Bound(Task):
     dtype: str = "float32"
 
     def __post_init__(self):
-        for key, least in (("batch", 1), ("steps", 1)):
-            if getattr(self, key) < least:
-                raise ValueError(f"`{key}`={getattr(self, key)} must be at least {least}")
+        for key, instead in (("batch", 1024), ("steps", 999)):
+            if getattr(self, key) < 1:
+                raise ValueError(f"`{key}`={getattr(self, key)} must be at least 1; type `{key}`={instead}")
         if self.decoder not in ("auto", "gaussian", "discretised"):
-            raise ValueError(f"`decoder`={self.decoder} must be auto, gaussian or discretised")
+            raise ValueError(f"`decoder`={self.decoder} must be auto, gaussian or discretised; type `decoder`=auto")
 
     def check(self, sde: SDE, data: Data) -> None:
         refuse_error(self.likelihood, self)
@@ -126,7 +129,7 @@ class Bound(Task):
         return metrics
 
     def decoder_of(self, data: Data) -> str:
-        """``gaussian`` or ``discretised``."""
+        """Returns ``gaussian`` or ``discretised``, the decoder that ``auto`` stands for or that is given."""
         if data.levels is None:
             if self.decoder == "discretised":
                 raise ValueError(
@@ -138,9 +141,11 @@ class Bound(Task):
         return fits if self.decoder == "auto" else self.decoder
 
     def score(self, sde: SDE, score: ScoreFn, data: Data, r: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """The bound at r (N, *), and the chain's times. By name: x as it was scored, in data units; log_prob, prior,
-        diffusion, reconstruction and stderr (N,) in nats, of data units or of integers; terms: the mean of L_0, L_1,
-        ..., L_N over the points, the random choice of terms left as NaN where it fell on none; nfe.
+        """Returns the bound at r (N, *), and the chain's times.
+
+        The bound holds x (N, *), the points that were scored, in data units; log_prob, prior, diffusion, reconstruction
+        and stderr (N,) in nats, of a density in data units or of integers; terms, the means of L_0, L_1, ..., L_N over
+        the points, NaN where the random choice of terms took none; and nfe.
         """
         discretised, dtype = self.decoder_of(data) == "discretised", getattr(torch, self.dtype)
         times, parts, sums, draws, evaluations = self.grid(sde, self.steps), [], 0.0, 0.0, 0.0
@@ -174,13 +179,11 @@ class Bound(Task):
         return {**result, "terms": terms, "nfe": torch.tensor(evaluations / len(r))}, times
 
     def ode(self, sde: SDE, score: ScoreFn, data: Data, r: Tensor) -> dict[str, Tensor]:
-        """What task=likelihood finds of the same points."""
-        task = LikelihoodTask(
-            self.likelihood, self.dequantisation, batch=self.batch, seed=self.seed, device=self.device, dtype=self.dtype
-        )
-        return task.score(sde, score, data, r)
+        """Returns what task=likelihood finds at the same points."""
+        scoring = Scoring(self.likelihood, self.dequantisation, self.batch, self.seed, self.device, self.dtype)
+        return scoring.score(sde, score, data, r)
 
 
 def bits_per_dim(data: Data, name: str, value: float, stderr: float) -> dict[str, float]:
-    """The metrics of a value in nats of a point, and of its standard error, in bits a dimension."""
+    """Returns a value in nats of a point and its standard error as metrics in bits per dimension."""
     return {f"{name}_bits_per_dim": data.bits_per_dim(value), f"{name}_bits_per_dim_stderr": data.bits_per_dim(stderr)}

@@ -1,14 +1,14 @@
-r"""Which length of the weights' average is best, decided after the training (arXiv 2312.02696, section 3).
+r"""Chooses the length of the weights' average after the training (arXiv 2312.02696, section 3).
 
-Along a training two averages with power profiles are kept ``snapshots`` times; of these any other length is made
-(:mod:`scoresde.training.posthoc`), from a fiftieth to a quarter of the training. (Where the training did not keep them,
-it is done once more, to the same weights.) Each is judged on the same held-out points, with the same probes and the
-same
-noise: of what two lengths differ by the standard error is taken point by point, and is many times smaller than that of
-either. The best is written down as a network that ``checkpoint=`` reads.
+During a training two averages with power profiles are kept ``snapshots`` times. An average of any other length, from a
+fiftieth to a quarter of the training, is made from them (:mod:`scoresde.training.posthoc`). If the training did not
+keep them, it is repeated, to the same weights. Each length is measured at the same held-out points, with the same
+probes and the same noise, so that the difference of two lengths has a standard error of its own, taken point by point,
+which is many times smaller than that of either length. The best length is written as a network that ``checkpoint=``
+reads.
 
-Lengths are told as sigma_rel, the standard deviation of the profile over the length of the training. The network's own
-average, of the trainer's ``ema``, is beside them; after T updates its sigma_rel is about 1/((1 - ema) T).
+Lengths are given as sigma_rel, the standard deviation of the profile over the length of the training. The network's own
+average, that of the trainer's ``ema``, is reported beside them; after T updates its sigma_rel is about 1/((1 - ema) T).
 """
 
 import logging
@@ -28,32 +28,34 @@ from scoresde.tasks.parts.batches import batches
 from scoresde.tasks.parts.effort import refuse_error
 from scoresde.tasks.parts.progress import progress
 from scoresde.tasks.parts.record import Record
-from scoresde.tasks.studies.overfitting import stats
+from scoresde.tasks.parts.scoring import Scoring
+from scoresde.tasks.parts.statistics import mean_and_stderr
 from scoresde.training import DenoisingScoreMatching, Loss
 from scoresde.training.posthoc import WIDEST
 
-from .likelihood import LikelihoodTask
 from .task import Job, Task
 
 log = logging.getLogger(__name__)
 
-FAR = 0.05  # of the profile's norm: from here on a length is not what its name says
+FAR = 0.05  # share of the profile's norm from which on the snapshots do not give the requested length
 
 
 @dataclass(frozen=True)
 class EMALength(Task):
-    """Writes metrics, ema.npz, a picture, and the best network in the folder ``network``.
+    """Finds the best length of the weights' average; see the module's text.
+
+    Writes ema.npz, ema.png, and the best network to the folder ``network``.
 
     Arguments:
         likelihood: how log p is computed.
         dequantisation: which points of its bin stand for an integer.
-        loss: what else is measured, the training's.
+        loss: the training's loss, which is measured too.
         widths: the lengths, as sigma_rel, each above 0 and at most 0.2886.
-        snapshots: how often averages are kept along the training, evenly.
-        by: what decides, ``likelihood`` or ``loss``; the loss is measured in any case.
-        draws: of noise a point, for the loss.
-        count: how many held-out points; None for 1,000 vectors or 128 pictures, or all where there are fewer.
-        batch, seed, device, dtype: of the scoring; see :class:`scoresde.tasks.LikelihoodTask`.
+        snapshots: how often averages are kept during the training, evenly.
+        by: the measure that decides, ``likelihood`` or ``loss``; the loss is always measured.
+        draws: the draws of noise per point, for the loss.
+        count: the number of held-out points; None for 1,000 vectors or 128 images, or all where there are fewer.
+        batch, seed, device, dtype: for scoring; see :class:`scoresde.tasks.LikelihoodTask`.
     """
 
     conditions: ClassVar[str] = "none"
@@ -83,20 +85,18 @@ class EMALength(Task):
             if getattr(self, key) < least:
                 raise ValueError(f"`{key}`={getattr(self, key)} must be at least {least}; type `{key}`={instead}")
         if self.by not in ("likelihood", "loss"):
-            raise ValueError(f"`by`={self.by} must be likelihood or loss")
+            raise ValueError(f"`by`={self.by} must be likelihood or loss; type `by`=likelihood")
         self.scoring  # noqa: B018 (its own checks)
 
     @property
     def reports_density(self) -> bool:
-        """Whether data without a density are refused, or warned of (:mod:`scoresde.data.repeats`)."""
+        """True if the likelihood decides; see :class:`scoresde.tasks.Task`."""
         return self.by == "likelihood"
 
     @property
-    def scoring(self) -> LikelihoodTask:
-        """What scores the points."""
-        return LikelihoodTask(
-            self.likelihood, self.dequantisation, batch=self.batch, seed=self.seed, device=self.device, dtype=self.dtype
-        )
+    def scoring(self) -> Scoring:
+        """Scores the points with this task's settings."""
+        return Scoring(self.likelihood, self.dequantisation, self.batch, self.seed, self.device, self.dtype)
 
     def check(self, sde: SDE, data: Data) -> None:
         refuse_error(self.likelihood, self)
@@ -113,18 +113,18 @@ class EMALength(Task):
             )
         widths = sorted(self.widths)
         errors = np.array([kept.error(width) for width in widths])
-        if far := [f"{width:g}" for width, error in zip(widths, errors, strict=True) if error > FAR]:
+        if poor := [f"{width:g}" for width, error in zip(widths, errors, strict=True) if error > FAR]:
             log.warning(
                 "sigma_rel=%s cannot be made of %s snapshots to within %.0f %%: type task.snapshots=%s, or other "
                 "task.widths",
-                ", ".join(far),
+                ", ".join(poor),
                 len(kept.paths),
                 100 * FAR,
                 2 * self.snapshots,
             )
         r = data.test[: self.count or (1000 if len(data.shape) == 1 else 128)]
         found: dict[str, list[np.ndarray]] = {"loss": []} | ({"nll": []} if self.by == "likelihood" else {})
-        for width in (None, *widths):  # None for the training's own
+        for width in (None, *widths):  # None for the training's own average
             network = score if width is None else kept.network(kept.state(width))
             name = "the training's own average" if width is None else f"sigma_rel {width:g}"
             event: dict = {"sigma_rel": width}
@@ -148,12 +148,12 @@ class EMALength(Task):
         return metrics | {"best_sigma_rel": widths[best], "profile_error": float(errors[best]), "network": str(folder)}
 
     def nll(self, sde: SDE, score: ScoreFn, data: Data, r: Tensor, name: str) -> np.ndarray:
-        """-log p (N,) in nats and data units; of integers the bound."""
+        """Returns -log p (N,) in nats and data units; for integers its bound."""
         return -self.scoring.score(sde, score, data, r, what=f"scoring {name}")["log_prob"].numpy()
 
     @torch.no_grad()
     def losses(self, sde: SDE, score: ScoreFn, data: Data, r: Tensor, name: str) -> np.ndarray:
-        """The loss (N,), a mean over draws of noise that are the same for every network."""
+        """Returns the loss (N,), a mean over draws of noise that are the same for every network."""
         dtype, parts, source = getattr(torch, self.dtype), [], Draws(self.seed, len(r), purpose="task=ema")
         with progress(f"loss, {name}", len(r)) as advance:
             for batch in batches(len(r), self.batch, advance):
@@ -167,12 +167,20 @@ class EMALength(Task):
         return torch.cat(parts).numpy()
 
     def metrics(self, data: Data, found: dict[str, np.ndarray], own: dict[str, np.ndarray], best: int) -> dict:
-        """Of what was measured, (lengths, N) each, in nats and in units of the loss."""
+        """Returns the metrics of the best length.
+
+        Arguments:
+            found: the measures of all lengths, (lengths, N) each, in nats and in units of the loss.
+            own: the same of the network's own average, (N,) each.
+        """
         metrics: dict = {"count": found["loss"].shape[1]}
         names = {"nll": ("nll_nats", "nll_stderr", "own_nll_nats", "gain_nats", "gain_stderr")}
         names["loss"] = ("held_out_loss", "held_out_loss_stderr", "own_loss", "loss_gain", "loss_gain_stderr")
         for key in (key for key in names if key in found):
-            (value, stderr), gain = stats(found[key][best]), stats(own[f"own_{key}"] - found[key][best])
+            (value, stderr), gain = (
+                mean_and_stderr(found[key][best]),
+                mean_and_stderr(own[f"own_{key}"] - found[key][best]),
+            )
             metrics |= dict(zip(names[key], (value, stderr, float(own[f"own_{key}"].mean()), *gain), strict=True))
         if data.levels and "nll" in found:
             pairs = (("bits_per_dim", "nll_nats"), ("own_bits_per_dim", "own_nll_nats"))
@@ -190,12 +198,13 @@ class EMALength(Task):
         best: int,
         record: Record,
     ) -> None:
+        """Draws the measures by the length of the average."""
         from scoresde import figures
 
         unit: Callable[[np.ndarray], np.ndarray] = lambda nats: nats / (data.dim * math.log(2)) if data.levels else nats  # noqa: E731
-        said = {"nll": "bits / dimension" if data.levels else "NLL (nats)", "loss": "held-out loss"}
+        titles = {"nll": "bits / dimension" if data.levels else "NLL (nats)", "loss": "held-out loss"}
         panels = []
-        for key in (key for key in said if key in found):
+        for key in (key for key in titles if key in found):
             scale = unit if key == "nll" else (lambda values: values)
-            panels.append((said[key], scale(found[key]), scale(own[f"own_{key}"])))
+            panels.append((titles[key], scale(found[key]), scale(own[f"own_{key}"])))
         record.picture(figures.average_lengths(np.array(widths), panels, best, record.path("ema.png")))

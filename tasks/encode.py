@@ -1,19 +1,20 @@
-r"""Carry data to their latent codes and back, by the probability flow (:mod:`scoresde.tasks.parts.codec`).
+r"""Carries data to their latent codes and back, by the probability flow (:mod:`scoresde.tasks.parts.codec`).
 
-Over the data the codes of an exact score have the law p_T, nearly N(0, sigma(T)^2 I): how far all coordinates of
-z / sigma(T) together are from N(0, 1) is measured by the Kolmogorov-Smirnov distance, the largest difference of the two
-distribution functions. n normal numbers would show sqrt(pi/2) log(2) / sqrt(n) of it in the mean, its floor.
+Over the data the codes of an exact score have the distribution p_T, nearly N(0, sigma(T)^2 I). The Kolmogorov-Smirnov
+distance, the largest difference of two distribution functions, measures how far all coordinates of z / sigma(T)
+together are from N(0, 1). Its floor is its mean for n normal numbers, sqrt(pi/2) log(2) / sqrt(n).
 
-**Identity.** The flow is the data's and the SDE's alone, so that two networks trained apart, of different seeds,
-architectures or losses, should give one point one code (arXiv 2011.13456, section 4.3). ``other`` names a second
-network: its codes of the same points are compared in units of the prior's standard deviation, coordinate by coordinate,
+**Identity.** The flow depends on the data and the SDE only. Two networks that were trained separately, with different
+seeds, architectures or losses, should therefore give a point the same code (arXiv 2011.13456, section 4.3). ``other``
+names a second network. Its codes of the same points are compared in units of the prior's standard deviation, coordinate
+by coordinate,
 
 .. math:: \rho_j = \mathrm{corr}_i(z^a_{ij}, z^b_{ij}), \qquad
     d = \frac{\mathrm{rms}\,(z^a_i - z^b_i)}{\mathrm{rms}\,(z^a_i - z^b_{\pi(i)})},
 
-with pi a rotation of the points by half their number: d is 0 for identical codes and 1 for unrelated ones. A network
-under another SDE can be compared as well. Its flow is the same curve to another end (:mod:`scoresde.sde_lib.frame`): at
-T something of the data is left, alpha(T)/sigma(T) of a point, and exact codes differ by about as much.
+where pi rotates the points by half their number: d is 0 for identical codes and 1 for unrelated ones. A network under
+another SDE can be compared too. Its flow is the same curve to another end (:mod:`scoresde.sde_lib.frame`): at T the
+share alpha(T)/sigma(T) of a point is left, and exact codes differ by about as much.
 """
 
 import math
@@ -35,15 +36,17 @@ from .task import Job, Task
 
 @dataclass(frozen=True)
 class Encode(Task):
-    """Writes metrics, codes.npz and a picture; two where a second network is compared.
+    """Carries data to latent codes and back by the probability flow, and reports how far they come back.
+
+    Writes codes.npz and codes.png, and identity.png where a second network is compared.
 
     Arguments:
-        method, clock, rtol, atol, steps: of the solver; see :class:`scoresde.tasks.parts.codec.Codec`.
-        other: a second network, a folder of the store: of the same data, under its own SDE. None for none.
-        count: how many held-out points; None for 10,000 vectors or 256 pictures, or all where there are fewer.
-        points: a file of points in the data's own units to encode instead, all of them.
-        batch: how many at a time; the codes do not depend on it.
-        seed: of the dequantisation.
+        method, clock, rtol, atol, steps: the solver; see :class:`scoresde.tasks.parts.codec.Codec`.
+        other: the folder of a second network of the same data in the store, under its own SDE; None for none.
+        count: the number of held-out points; None for 10,000 vectors or 256 images, or all where there are fewer.
+        points: a file of points in data units to encode instead, all of them.
+        batch: the number of points per batch; the codes do not depend on it.
+        seed: the seed of the dequantisation.
         device, dtype: where, and in which precision.
     """
 
@@ -75,24 +78,24 @@ class Encode(Task):
 
     def __call__(self, job: Job) -> dict:
         sde, data, record = job.sde, job.data, job.record
-        other = None if self.other is None else job.networks.other(self.other)  # before a long training
+        other = None if self.other is None else job.networks.other(self.other)  # its errors come before a long training
         r, counted = points_of(data, self.points, self.count), Counted(job.networks.score().model)
         started = time.monotonic()
         x = continuous(data, r, self.seed)
         z = self.codec.encode(sde, counted, data, x)
         back = self.codec.decode(sde, counted, data, z)
         seconds = time.monotonic() - started
-        arrays, theirs = {"x": x.numpy(), "z": z.numpy(), "x_back": back.numpy()}, None
+        arrays, other_code = {"x": x.numpy(), "z": z.numpy(), "x_back": back.numpy()}, None
         if other is not None:
             other_sde, other_score = other
-            theirs = self.codec.encode(other_sde, other_score, data, x, what="encoding by the other")
-            arrays["z_other"] = theirs.numpy()
-            theirs = theirs.double() / other_sde.prior_std
+            z_other = self.codec.encode(other_sde, other_score, data, x, what="encoding by the other")
+            arrays["z_other"] = z_other.numpy()
+            other_code = z_other.double() / other_sde.prior_std
         record.arrays("codes", **arrays)
         code = z.double() / sde.prior_std
         self.show(data, x, code, back, record)
-        if theirs is not None:
-            self.show_both(data, x, code, theirs, record)
+        if other_code is not None:
+            self.show_both(data, x, code, other_code, record)
 
         error = (back - x).abs()
         in_model_units = error / data.scale
@@ -105,12 +108,13 @@ class Encode(Task):
             "round_trip_rms_stds": float(in_model_units.square().mean().sqrt()) / data.std,
             "round_trip_worst_stds": float(in_model_units.max()) / data.std,
             **normality(code),
-            **({} if theirs is None else identity(code, theirs)),
+            **({} if other_code is None else identity(code, other_code)),
             "nfe": counted.evaluations / len(x),
             "seconds": seconds,
         }
 
     def show(self, data: Data, x: Tensor, z: Tensor, back: Tensor, record: Record) -> None:
+        """Draws the codes."""
         from scoresde.figures import codes
 
         path = record.path("codes.png")
@@ -121,19 +125,20 @@ class Encode(Task):
         else:
             record.picture(codes.code_histogram(z, path))
 
-    def show_both(self, data: Data, x: Tensor, mine: Tensor, theirs: Tensor, record: Record) -> None:
+    def show_both(self, data: Data, x: Tensor, code: Tensor, other: Tensor, record: Record) -> None:
+        """Draws the codes of two networks against each other."""
         from scoresde.figures import codes
 
-        pictures = x if len(data.shape) == 3 else None
+        images = x if len(data.shape) == 3 else None
         path = record.path("identity.png")
-        record.picture(codes.code_identity(mine, theirs, path, pictures=pictures, levels=data.levels))
+        record.picture(codes.code_identity(code, other, path, pictures=images, levels=data.levels))
 
 
-def identity(mine: Tensor, theirs: Tensor) -> dict[str, float]:
-    """How far two networks' codes (N, *), in units of their priors' standard deviations, are one: see the module's
-    text. What needs two points is left out where there is one.
+def identity(code: Tensor, other: Tensor) -> dict[str, float]:
+    """Returns how far the codes (N, *) of two networks agree, in units of their priors' standard deviations; see the
+    module's text. Measures that need two points are left out for one.
     """
-    a, b = mine.flatten(1), theirs.flatten(1)
+    a, b = code.flatten(1), other.flatten(1)
     apart = float((a - b).square().mean().sqrt())
     found = {"other_distance": apart}
     if len(a) < 2:
@@ -149,7 +154,7 @@ def identity(mine: Tensor, theirs: Tensor) -> dict[str, float]:
 
 
 def normality(z: Tensor) -> dict[str, float]:
-    """Mean, std and Kolmogorov-Smirnov distance to N(0, 1) of all numbers in z, and the distance's floor."""
+    """Returns the mean, std and Kolmogorov-Smirnov distance to N(0, 1) of all numbers in z, and its floor."""
     ordered = z.flatten().sort().values
     n = len(ordered)
     below, steps = torch.special.ndtr(ordered), torch.arange(n + 1, dtype=z.dtype) / n

@@ -1,27 +1,27 @@
-r"""How good are the samples? Distances, coverage and classes, each beside its floor: what real data show.
+r"""Measures the quality of samples by distances, coverage and classes, each beside its floor, the value of real data.
 
-Samples are drawn once and kept (:mod:`scoresde.tasks.parts.sample_cache`); asked for again, or for more of them, those
-are taken that are there. They are compared with held-out data in the features of a small classifier that learnt these
-data (:mod:`scoresde.models.features`), or as they are, in model units, where they are vectors:
+Samples are drawn once and cached (:mod:`scoresde.tasks.parts.sample_cache`); a later run takes them from the cache and
+draws only those that are absent. They are compared with held-out data in the features of a small classifier of these
+data (:mod:`scoresde.models.features`), or, for vectors, in model units:
 
 * ``fd-NET@HASH``, ``kd-NET@HASH``: the Frechet and the kernel distance (:mod:`scoresde.metrics.frechet`,
-  :mod:`scoresde.metrics.kernel`) of features. They compare with no other network's and with no FID; HASH is that of the
-  network's weights.
-* ``precision``, ``recall``, ``density``, ``coverage``: :mod:`scoresde.metrics.support`.
-* ``sliced_wasserstein``: of the samples themselves, in ``distance_unit``: ``data`` for data units, ``std`` for standard
-  deviations, where columns have units of their own.
+  :mod:`scoresde.metrics.kernel`) of features. HASH is that of the network's weights. These distances cannot be compared
+  with those of other networks, nor with an FID.
+* ``precision``, ``recall``, ``density``, ``coverage``: see :mod:`scoresde.metrics.support`.
+* ``sliced_wasserstein``: the distance of the samples themselves, in ``distance_unit``: ``data`` for data units, ``std``
+  for standard deviations, where columns have units of their own.
 
-A floor is the same of training data against the held-out ones. Distances depend on the counts: samples and training
+A floor is the same measure of training data against held-out data. Distances depend on the counts: samples and training
 data are therefore cut into sets of one size, ``compared``, the smaller of both counts, and each number is the mean over
-up to four sets. A perfect sampler is at the floor but for what the network has learnt by heart of its training data.
+up to four sets. A perfect sampler is at the floor, apart from what the network has memorised of its training data.
 
-Where the data have labels, the network judges each sample by itself, and the floors are the held-out data's:
+If the data have labels, the network classifies each sample, and the floors are those of the held-out data:
 
-* ``is-NET@HASH``: the classifier score (:mod:`scoresde.metrics.classes`), the inception score in this network's sense.
-* ``confident``: the share of samples of which it is more than 90 % sure.
+* ``is-NET@HASH``: the classifier score (:mod:`scoresde.metrics.classes`), an inception score with this network.
+* ``confident``: the share of samples that it assigns to a class with a probability of more than 90 %.
 * ``class_ratio_NAME``: how often a class is among the samples, over its share in the training set; the least and the
-  largest of them, and ``class_variation``, the total variation between the two.
-* ``label_accuracy``: where samples were asked for by class, the share that it takes for theirs.
+  largest of these ratios, and ``class_variation``, the total variation between the two.
+* ``label_accuracy``: for samples drawn class by class, the share that it assigns to their class.
 """
 
 import logging
@@ -33,7 +33,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from scoresde.data import Condition, Conditional, Data, order, read_points
+from scoresde.data import Condition, Conditional, Data, read_points
 from scoresde.metrics import (
     Values,
     class_shares,
@@ -53,8 +53,9 @@ from scoresde.tasks.parts.batches import Batch
 from scoresde.tasks.parts.conditions import encoded
 from scoresde.tasks.parts.drawing import Drawing, as_data
 from scoresde.tasks.parts.inception import inception, inception_distances
+from scoresde.tasks.parts.points import shuffled
 from scoresde.tasks.parts.progress import progress
-from scoresde.tasks.parts.sample_cache import Gallery, Kept
+from scoresde.tasks.parts.sample_cache import CachedSamples, SampleCache
 from scoresde.training import Recipe
 
 from .task import Job, Task
@@ -64,24 +65,27 @@ log = logging.getLogger(__name__)
 SETS = 4  # of samples, and of training data
 MOST = 10_000  # held-out data that are compared with
 BLOCK = 256  # points whose features are computed at once
-PIECE = 512  # pictures a file, at most: what a killed run may lose
-WIDEST = 4096  # features: a root of their covariance takes the cube of them
-LEAST = 6  # points of either kind: the fifth neighbour is looked at
-MANY = 20  # classes that are listed by name, at most
+PIECE = 512  # images per file of the cache at most: a killed run loses no more
+WIDEST = 4096  # features at most, since the root of their covariance takes cubic time
+LEAST = 6  # points of either kind, since the fifth neighbour is needed
+MANY = 20  # classes at most that are listed by name
 
 
 @dataclass(frozen=True)
 class Evaluate(Task):
-    """Writes metrics, evaluation.npz and a picture.
+    """Measures the quality of samples; see the module's text.
+
+    Writes evaluation.png and, if the features come from a classifier, evaluation.npz.
 
     Arguments:
-        sampler: what turns noise into samples.
-        features: what they are compared in: the recipe of a network, or :class:`scoresde.metrics.Values`.
-        tempering: their temperature.
-        samples: a file of samples in the data's own units to judge instead.
-        fid: whether the FID with Inception's features is wanted as well, or the path of Inception's weights.
-        count: how many samples; None for 10,000 vectors or 5,000 pictures, or all of ``samples``.
-        batch, seed, device, dtype: of the sampling; see :class:`scoresde.tasks.Sample`.
+        sampler: turns noise into samples.
+        features: the features in which samples are compared: the recipe of a network, or
+            :class:`scoresde.metrics.Values`.
+        tempering: the temperature of the samples.
+        samples: a file of samples in data units to measure instead.
+        fid: whether to report the FID with Inception's features too, or the path of Inception's weights.
+        count: the number of samples; None for 10,000 vectors or 5,000 images, or all of ``samples``.
+        batch, seed, device, dtype: for sampling; see :class:`scoresde.tasks.Sample`.
     """
 
     conditions: ClassVar[str] = "each"
@@ -100,19 +104,21 @@ class Evaluate(Task):
     def __post_init__(self):
         self.drawing  # noqa: B018 (its own checks)
         if self.count is not None and self.count < LEAST:
-            raise ValueError(f"count={self.count} must be at least {LEAST} to compare samples with data")
+            raise ValueError(
+                f"`count`={self.count} must be at least {LEAST} to compare samples with data; type `count`=1000"
+            )
 
     @property
     def drawing(self) -> Drawing:
-        """How the samples are drawn."""
+        """Draws the samples with this task's settings."""
         return Drawing(self.sampler, self.tempering, self.batch, self.seed, self.device, self.dtype)
 
     def check(self, sde: SDE, data: Data) -> None:
-        known = data.condition
-        if known is not None and not known.classes and known.asked is not None:
+        condition = data.condition
+        if condition is not None and not condition.classes and condition.asked is not None:
             raise ValueError(
-                "condition=: no held-out data are known to have the numbers y that are asked for, and samples cannot "
-                "be compared with them; leave condition out to compare x and y together"
+                "condition= names numbers y that no held-out data have, so there is nothing to compare samples with; "
+                "leave condition out to compare x and y together"
             )
         for key, part in (("training", data.train), ("held-out", data.test)):
             if len(part) < LEAST:
@@ -129,25 +135,25 @@ class Evaluate(Task):
         if self.fid:
             if len(data.shape) != 3 or data.shape[0] not in (1, 3) or data.levels is None:
                 raise ValueError(
-                    f"task.fid={self.fid}: the FID is one of grey or colour pictures of integer levels, and these data "
+                    f"task.fid={self.fid}: the FID is for grey or colour images of integer levels, and these data "
                     f"have the shape {tuple(data.shape)}; leave it out"
                 )
-            inception(self.fid, "cpu")  # its mistakes are told before a long training
+            inception(self.fid, "cpu")  # so that its errors come before a long training
 
     def __call__(self, job: Job) -> dict:
         data, record = job.data, job.record
         features = job.networks.features()
         kept, y = self.obtain(job)
         net, classes, title = features.net, features.classes, features.title
-        r, known = torch.from_numpy(kept.x), data.condition
+        r, condition = torch.from_numpy(kept.x), data.condition
         test, size = torch.arange(min(MOST, len(data.test))), min(len(r), len(data.train))
         if size < len(r):
             log.info("samples are compared in sets of %s: there are no more training data to set a floor", f"{size:,}")
 
-        view = View(net, data, self.device, joined=y is not None and not known.classes)
-        reference = Points(data.test[test], None if known is None else known.test[test])
+        view = View(net, data, self.device, joined=y is not None and not condition.classes)
+        reference = Points(data.test[test], None if condition is None else condition.test[test])
         train = slice(SETS * size)
-        floors = Points(data.train[train], None if known is None else known.train[train])
+        floors = Points(data.train[train], None if condition is None else condition.train[train])
         ours, floor = self.measured(view, {"samples": Points(r, y), "floor": floors}, reference, size, data, title)
         metrics, stderr = {}, f"kd-{title}_stderr"
         for key in ours:
@@ -181,8 +187,8 @@ class Evaluate(Task):
     def measured(
         self, view: "View", parts: dict[str, "Points"], reference: "Points", size: int, data: Data, title: str
     ) -> list[dict[str, float]]:
-        """The distances of each part from the reference: the mean over up to four sets of one size."""
-        means, room = [], max(2, min(MOST, 2**24 // data.dim))  # in bounded memory
+        """Returns the distances of each part from the reference, means over up to four sets of one size."""
+        means, most = [], max(2, min(MOST, 2**24 // data.dim))  # in bounded memory
         starts = {name: range(0, min(len(each.x), SETS * size) - size + 1, size) for name, each in parts.items()}
         base, done = Base(view(reference.x, reference.y)), 0
         with progress("comparing", sum(map(len, starts.values()))) as advance:
@@ -193,7 +199,7 @@ class Evaluate(Task):
                     h = view(part.x[at], None if part.y is None else part.y[at])
                     row = base.compared(h, title)
                     row["sliced_wasserstein"] = sliced_wasserstein(
-                        data.commensurate(part.x[at][:room]), data.commensurate(reference.x[:room])
+                        data.commensurate(part.x[at][:most]), data.commensurate(reference.x[:most])
                     )
                     found.append(row)
                     done += 1
@@ -201,21 +207,21 @@ class Evaluate(Task):
                 means.append({key: sum(row[key] for row in found) / len(found) for key in found[0]})
         return means
 
-    def obtain(self, job: Job) -> tuple[Kept, Tensor | None]:
-        """Returns the samples in data units, and the y that each was drawn for, if there is one."""
+    def obtain(self, job: Job) -> tuple[CachedSamples, Tensor | None]:
+        """Returns the samples in data units, and the y of each; None for a file, or without a condition."""
         sde, data = job.sde, job.data
         if self.samples is not None:
             r = read_points(self.samples, data.shape, data.levels, data.labels(), key="task.samples")
-            r = r[order(len(r))[: self.count or len(r)]]  # a file may stand in an order
+            r, _ = shuffled(r, None, self.count)
             if len(r) < LEAST:
                 raise ValueError(f"task.samples={self.samples} holds {len(r)} samples, and {LEAST} are the least")
-            return Kept(r.numpy(), 0, 0.0, 0), None
+            return CachedSamples(r.numpy(), 0, 0.0, 0), None
         network = job.networks.sampled()
-        pictures = len(data.shape) == 3
-        count, counted = self.count or (5000 if pictures else 10_000), Counted(network.model)
+        images = len(data.shape) == 3
+        count, counted = self.count or (5000 if images else 10_000), Counted(network.model)
         y = None if data.condition is None else data.condition.drawn(count, self.seed)
-        told, drawing, gallery = encoded(data, y), self.drawing, Gallery(network.root, network.described)
-        if (kept := gallery.found(count)) is not None:
+        c, drawing, cache = encoded(data, y), self.drawing, SampleCache(network.root, network.described)
+        if (kept := cache.found(count)) is not None:
             return kept, y
         if title := getattr(self.sampler, "title", None):  # sampler=auto says what it chose
             log.info(title)
@@ -224,33 +230,38 @@ class Evaluate(Task):
             def draw(first: int, size: int):
                 before = counted.evaluations
                 batch = Batch(first, size, lambda share: advance(first, size, share))
-                x = drawing.part(sde, counted, data.shape, batch, told)
+                x = drawing.part(sde, counted, data.shape, batch, c)
                 advance(first + size)
                 return as_data(data, x), counted.evaluations - before
 
-            piece = min(self.batch, PIECE) if pictures else self.batch
-            return gallery.obtain(count, piece, draw, time.monotonic), y
+            piece = min(self.batch, PIECE) if images else self.batch
+            return cache.obtain(count, piece, draw, time.monotonic), y
 
     def classified(
         self, view: "View", r: Tensor, y: Tensor | None, data: Data, rows: Tensor, classes: Condition, title: str
     ) -> tuple[dict, dict]:
-        """What the network says of samples, beside the held-out data in those rows; and the shares of the classes."""
-        ours, theirs = view.log_prob(r), view.log_prob(data.test[rows])
+        """Returns the classifier's metrics of samples r, beside those of the held-out data in ``rows``; and the shares
+        of the classes.
+        """
+        sampled, real = view.log_prob(r), view.log_prob(data.test[rows])
         labels = data.condition.test[rows] if isinstance(data, Conditional) and data.condition.classes else None
         labels = classes.test[rows] if labels is None else labels
-        found = {"confident": confident(ours), "confident_floor": confident(theirs)}
-        accuracy, shares = float((theirs.argmax(1) == labels).double().mean()), {}
+        found = {"confident": confident(sampled), "confident_floor": confident(real)}
+        accuracy, shares = float((real.argmax(1) == labels).double().mean()), {}
         if y is not None and data.condition.classes:
-            found |= {"label_accuracy": float((ours.argmax(1) == y).double().mean()), "label_accuracy_floor": accuracy}
+            found |= {
+                "label_accuracy": float((sampled.argmax(1) == y).double().mean()),
+                "label_accuracy_floor": accuracy,
+            }
         else:
             found["classifier_accuracy"] = accuracy
         if data.condition is not None and data.condition.asked is not None:
-            return found, shares  # of the classes that were asked for alone, the rest says nothing
+            return found, shares  # the samples have only the classes that condition= names
         key = f"is-{title}"
-        found[key], found[f"{key}_stderr"] = classifier_score(ours)
-        found[f"{key}_floor"], _ = classifier_score(theirs)
+        found[key], found[f"{key}_stderr"] = classifier_score(sampled)
+        found[f"{key}_floor"], _ = classifier_score(real)
         truth = torch.bincount(classes.train, minlength=len(classes.names)).double() / len(classes.train)
-        shares = {"class_shares": class_shares(ours), "class_shares_held_out": class_shares(theirs)}
+        shares = {"class_shares": class_shares(sampled), "class_shares_held_out": class_shares(real)}
         for end, each in zip(("", "_floor"), shares.values(), strict=True):
             ratio = (each / truth)[truth > 0]
             found |= {f"class_ratio_least{end}": float(ratio.min()), f"class_ratio_most{end}": float(ratio.max())}
@@ -264,18 +275,18 @@ class Evaluate(Task):
 
 @dataclass(frozen=True)
 class Points:
-    """Points in data units, (N, *), and what is known of each, (N,) or (N, C), if anything is."""
+    """Points in data units, (N, *), and the y of each, (N,) or (N, C); None without a condition."""
 
     x: Tensor
     y: Tensor | None
 
 
 class View:
-    """What points in data units are compared in.
+    """Maps points in data units to the features in which they are compared.
 
     Arguments:
-        net: has ``features``, and ``log_prob`` of them where it is a classifier.
-        joined: whether numbers y stand beside each point's features, as they do where both are drawn together.
+        net: has ``features``, and ``log_prob`` of them if it is a classifier.
+        joined: whether numbers y are appended to each point's features, to compare x and y together.
     """
 
     def __init__(self, net: Any, data: Data, device: str, joined: bool):
@@ -284,34 +295,34 @@ class View:
 
     @torch.no_grad()
     def features(self, r: Tensor) -> Iterator[Tensor]:
-        """Blocks of h (B, F) of points r (N, *), on the network's device and in its precision."""
+        """Yields the features (B, F) of points r (N, *) in blocks, on the network's device and in its precision."""
         dtype = torch.float32 if isinstance(self.net, nn.Module) else torch.float64
         for part in r.split(BLOCK):
             x = self.data.encode(self.data.dequantise(part, None).double())
             yield self.net.features(x.to(self.device, dtype))
 
     def __call__(self, r: Tensor, y: Tensor | None = None) -> Tensor:
-        """Features of points r (N, *) in data units, with y (N, C) beside them, (N, F), float64."""
+        """Returns the features (N, F) of points r (N, *) in data units, with y (N, C) appended if joined; float64."""
         h = torch.cat([part.cpu().double() for part in self.features(r)])
         if self.joined:
-            known = self.data.condition
-            h = torch.cat([h, ((y.double() - known.shift) / known.scale).to(h)], 1)
+            condition = self.data.condition
+            h = torch.cat([h, ((y.double() - condition.shift) / condition.scale).to(h)], 1)
         return h
 
     @torch.no_grad()
     def log_prob(self, r: Tensor) -> Tensor:
-        """log p(k | x) in nats of points r (N, *) in data units, (N, K), float64."""
+        """Returns log p(k | x) in nats of points r (N, *) in data units, (N, K), float64."""
         return torch.cat([self.net.log_prob(part).double().cpu() for part in self.features(r)])
 
 
 class Base:
-    """The features h (M, F) of held-out data, and what every comparison with them needs, found once."""
+    """The features h (M, F) of held-out data, with what every comparison with them needs, computed once."""
 
     def __init__(self, h: Tensor):
         self.h, self.moments, self.rows, self.radii = h, mean_and_covariance(h), rows(h), radii(h, 3, 5)
 
     def compared(self, h: Tensor, title: str) -> dict[str, float]:
-        """Features h (N, F) beside them."""
+        """Returns the distances of features h (N, F) from those of the held-out data."""
         kd, stderr = kernel_distance(h, self.h, self.rows)
         found = {f"fd-{title}": gaussian_distance(*mean_and_covariance(h), *self.moments)}
         found |= {f"kd-{title}": kd, f"kd-{title}_stderr": stderr}

@@ -1,4 +1,4 @@
-"""Write the network for other codes: a checkpoint of score_sde, or a folder of diffusers."""
+"""Writes the network for other codes, as a checkpoint of score_sde or a folder of diffusers."""
 
 import logging
 from dataclasses import dataclass
@@ -19,18 +19,17 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Export(Task):
-    """Writes metrics and the file.
+    """Writes the network as score_sde.pth or as the folder diffusers.
 
-    What a network is told, and what its output means, must be as the other code has it: x as it is; log sigma and sigma
-    times the score, or a step number and the noise. The presets ``experiment=score_sde/...`` are so, whatever their
-    sizes.
+    The network's inputs and its output must be those of the other code: x without scaling; log sigma and sigma times
+    the score, or a step number and the noise. The presets ``experiment=score_sde/...`` meet this at every size.
 
     Arguments:
-        format: ``score_sde``, a file .pth; ``diffusers``, a folder with safetensors.
-        path: where to; None for the run's folder.
-        step: the updates to be noted in the file; None for as many as the network has seen here.
-        ema: the average's decay to be noted in the file.
-        scales: the noise levels in the table of a file .pth, ``config.model.num_scales`` of the code that reads it;
+        format: ``score_sde``, a .pth file; ``diffusers``, a folder with safetensors.
+        path: the file or folder to write; None for one in the run's folder.
+        step: the number of updates noted in the file; None for as many as the network has seen here.
+        ema: the average's decay noted in the file.
+        scales: the noise levels in the table of a .pth file, ``config.model.num_scales`` of the code that reads it;
             published: 1000, and 2000 for 256 x 256 pixels and more.
     """
 
@@ -49,12 +48,12 @@ class Export(Task):
             raise ValueError(f"`scales`={self.scales} must be at least 2; published: `scales`=1000")
 
     def check_network(self, sde: SDE, score: ScoreFn) -> tuple[list[Entry], int]:
-        """The tensors of the other code, and the sign of the output: see :mod:`scoresde.models.convention`.
+        """Returns the tensors of the other code, and the sign of the output; see :mod:`scoresde.models.convention`.
 
-        Called before a training as well.
+        It is called before a training too, to refuse a network early.
 
         Raises:
-            ValueError: the other code does not have this network, or has it for another use.
+            ValueError: the other code does not have this network, or uses it in another way.
         """
         net = getattr(score, "net", None)
         if not isinstance(score, ScoreModel):

@@ -1,7 +1,7 @@
-r"""Paths between data through their latent codes: encode, interpolate, decode (arXiv 2011.13456, section 4.3).
+r"""Interpolates between data through their latent codes: encode, interpolate, decode (arXiv 2011.13456, section 4.3).
 
-Codes are nearly normal, so that in D dimensions they lie near the sphere of radius sigma(T) sqrt(D), and so should the
-codes between them. With r_0, r_1 the lengths of the codes z_0 and z_1, omega the angle between them, and u from 0 to 1,
+Codes are nearly normal, so in D dimensions they lie near the sphere of radius sigma(T) sqrt(D), and the codes between
+them should too. With r_0, r_1 the lengths of the codes z_0 and z_1, omega the angle between them, and u from 0 to 1,
 
 .. math::
     \text{spherical} &: \bigl((1 - u)\,r_0 + u\,r_1\bigr)
@@ -10,16 +10,16 @@ codes between them. With r_0, r_1 the lengths of the codes z_0 and z_1, omega th
     \text{normal} &: \cos(\tfrac{\pi}{2} u)\,z_0 + \sin(\tfrac{\pi}{2} u)\,z_1, \\
     \text{linear} &: (1 - u)\,z_0 + u\,z_1 .
 
-The first follows the great circle between the directions. (White 2016, arXiv 1609.04468, applies the bracket to the
-codes themselves: the same for equal lengths, while for others it flies off where the angle is near pi, as it often is
-in the plane.) Its coefficients are written u sinc(u omega)/sinc(omega), without a 0/0 at small angles. Opposite codes
-have no one great circle between them, nor has one dimension any. The second is the limit in many dimensions, where
-independent codes stand at right angles: every z on it has the law of its ends, N(0, sigma(T)^2 I), if they are
-independent, in any number of dimensions. The third passes nearer to 0, at 0.71 of the radius half way, where no code of
-data lies.
+The spherical path follows the great circle between the directions. (White 2016, arXiv 1609.04468, applies the bracket
+to the codes themselves. That is the same for equal lengths; for unequal lengths its values become large where the angle
+is near pi, as it often is in the plane.) Its coefficients are computed as u sinc(u omega)/sinc(omega), which has no 0/0
+at small angles. Between opposite codes the great circle is not unique, and in one dimension there is none. The normal
+path is its limit in many dimensions, where independent codes are orthogonal: if the ends are independent, every z on it
+has their distribution, N(0, sigma(T)^2 I), in any number of dimensions. The linear path passes nearer to 0, at 0.71 of
+the radius half way, where no code of data lies.
 
-``temperature`` multiplies all codes before they are decoded; on a Gaussian it multiplies the standard deviation of the
-data. Below 1 pictures are smoother and more typical, and the ends are no longer the data.
+``temperature`` multiplies all codes before they are decoded; for a Gaussian it multiplies the standard deviation of the
+data. Below 1 images are smoother and more typical, and the ends are no longer the data.
 """
 
 import math
@@ -38,24 +38,25 @@ from scoresde.tasks.parts.record import Record
 
 from .task import Job, Task
 
-OPPOSITE = 1e-5  # radians from pi, within which the great circle is anybody's guess
+OPPOSITE = 1e-5  # radians from pi, within which rounding decides the great circle
 
 
 @dataclass(frozen=True)
 class Interpolate(Task):
-    """Writes metrics, interpolation.npz and a picture.
+    """Interpolates between data through their latent codes; see the module's text.
+
+    Writes interpolation.npz and interpolation.png.
 
     Arguments:
-        method, clock, rtol, atol, steps: of the solver; see :class:`scoresde.tasks.parts.codec.Codec`.
+        method, clock, rtol, atol, steps: the solver; see :class:`scoresde.tasks.parts.codec.Codec`.
         path: ``spherical``, ``normal`` or ``linear``; see the module's text.
-        through: how many data points a path goes through, ends included.
-        frames: how many points from one of them to the next, both included.
-        temperature: the factor of the codes; 1 leaves the ends what they were.
-        count: how many paths; None for 8 of pictures and 32 of vectors, or all that ``points`` holds.
-        points: a file of points in the data's own units, in the order in which the paths go through them; None for
-            held-out data.
-        batch: how many at a time; the paths do not depend on it.
-        seed: of the dequantisation.
+        through: the number of data points on a path, ends included.
+        frames: the number of points from one data point to the next, both included.
+        temperature: the factor of the codes; with 1 the ends are the data.
+        count: the number of paths; None for 8 of images and 32 of vectors, or all that ``points`` holds.
+        points: a file of points in data units, in the order in which the paths go through them; None for held-out data.
+        batch: the number of points per batch; the paths do not depend on it.
+        seed: the seed of the dequantisation.
         device, dtype: where, and in which precision.
     """
 
@@ -76,13 +77,15 @@ class Interpolate(Task):
     dtype: str = "float32"
 
     def __post_init__(self):
-        for key in ("through", "frames"):
+        for key, instead in (("through", 2), ("frames", 11)):
             if getattr(self, key) < 2:
-                raise ValueError(f"`{key}`={getattr(self, key)} must be at least 2: a path has two ends")
+                raise ValueError(
+                    f"`{key}`={getattr(self, key)} must be at least 2, the ends of a path; type `{key}`={instead}"
+                )
         if not 0 < self.temperature < math.inf:
             raise ValueError(f"`temperature`={self.temperature} must be positive; type `temperature`=1")
         if self.path not in PATHS:
-            raise ValueError(f"`path`={self.path} must be {', '.join(PATHS)}")
+            raise ValueError(f"`path`={self.path} must be one of {', '.join(PATHS)}; type `path`=spherical")
         self.codec  # noqa: B018 (its own checks)
 
     @property
@@ -129,7 +132,7 @@ class Interpolate(Task):
         return {**metrics, "nfe": counted.evaluations / (len(x) + rows * frames), "seconds": seconds}
 
     def ends(self, data: Data) -> Tensor:
-        """The points that the paths go through, one path after the other, in data units."""
+        """Returns the data points of the paths, one path after the other, in data units."""
         if self.points is None:
             count = self.count or (8 if len(data.shape) == 3 else 32)
             r = data.test[: count * self.through]
@@ -137,14 +140,14 @@ class Interpolate(Task):
             if rows == 0 or self.count and rows < self.count:
                 raise ValueError(
                     f"{count} paths through task.through={self.through} points need {count * self.through} held-out "
-                    f"data, and there are {len(data.test)}; choose a smaller count="
+                    f"data, and there are {len(data.test)}; type a smaller count="
                 )
             return r[: rows * self.through]
         r = points_of(data, self.points, None)
         if len(r) % self.through:
             raise ValueError(
-                f"points={self.points} holds {len(r)} points, no multiple of task.through={self.through}: a path goes "
-                f"through so many; type task.through={len(r)} for one path through all of them"
+                f"points={self.points} holds {len(r)} points, which is no multiple of task.through={self.through}, the "
+                f"points of a path; type task.through={len(r)} for one path through all of them"
             )
         wanted = (self.count or len(r)) * self.through
         if self.count and wanted > len(r):
@@ -155,8 +158,8 @@ class Interpolate(Task):
         return r[:wanted]
 
     def paths(self, codes: Tensor) -> tuple[Tensor, Tensor]:
-        """Codes (N, through, *) to codes on the way (N, frames in all, *), and where each stands, from 0 to
-        through - 1.
+        """Maps codes (N, through, *) to the codes on the paths, (N, frames in all, *); returns them and their places
+        along the paths, from 0 to through - 1.
         """
         u = torch.linspace(0, 1, self.frames, dtype=codes.dtype)
         legs = [PATHS[self.path](codes[:, k], codes[:, k + 1], u) for k in range(self.through - 1)]
@@ -164,6 +167,7 @@ class Interpolate(Task):
         return whole, torch.cat([u, *(u[1:] + k for k in range(1, self.through - 1))])
 
     def show(self, data: Data, x: Tensor, ends: Tensor, z: Tensor, u: Tensor, record: Record) -> None:
+        """Draws the paths."""
         from scoresde.figures import interpolation as draw
 
         path, real = record.path("interpolation.png"), data.test[:5000]
@@ -176,11 +180,11 @@ class Interpolate(Task):
 
 
 def spherical(a: Tensor, b: Tensor, u: Tensor) -> Tensor:
-    """Along the great circle from a to b (N, *) at u (F,) in [0, 1], shape (N, F, *)."""
-    # in float64, whatever the codes are of: near pi the weights are large
+    """Returns the points on the great circle from a to b (N, *) at u (F,) in [0, 1], shape (N, F, *)."""
+    # in float64, since near pi the weights are large
     first, second = a.flatten(1).double(), b.flatten(1).double()
     r, s = (v.norm(dim=1, keepdim=True).clamp_min(1e-300) for v in (first, second))
-    # the half angle by its tangent: accurate for small angles and for those near pi, where a cosine is not
+    # the half angle by its tangent, which is accurate near 0 and near pi, where a cosine is not
     omega = 2 * torch.atan2((first / r - second / s).norm(dim=1), (first / r + second / s).norm(dim=1))[:, None]
     if bool((omega > math.pi - OPPOSITE).any()):
         row = int((omega > math.pi - OPPOSITE)[:, 0].nonzero()[0])
@@ -191,17 +195,17 @@ def spherical(a: Tensor, b: Tensor, u: Tensor) -> Tensor:
 
 
 def normal(a: Tensor, b: Tensor, u: Tensor) -> Tensor:
-    """On the quarter circle that keeps the law of independent normal ends."""
+    """Returns the points on the quarter circle that keeps the distribution of independent normal ends."""
     return combine(a, b, torch.cos(u * math.pi / 2)[None], torch.sin(u * math.pi / 2)[None])
 
 
 def linear(a: Tensor, b: Tensor, u: Tensor) -> Tensor:
-    """Along the chord."""
+    """Returns the points on the chord."""
     return combine(a, b, (1 - u)[None], u[None])
 
 
 def combine(a: Tensor, b: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    """first a + second b: a, b (N, *), weights (N, F) or (1, F), to (N, F, *); the ends are a and b exactly."""
+    """Returns first a + second b, (N, F, *), of a, b (N, *) and weights (N, F) or (1, F), with exact ends."""
     dims = [1] * (a.ndim - 1)
     path = first.reshape(*first.shape, *dims) * a[:, None] + second.reshape(*second.shape, *dims) * b[:, None]
     path[:, 0], path[:, -1] = a, b

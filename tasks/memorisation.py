@@ -1,22 +1,22 @@
-r"""Are samples copies of the training data? Nearest neighbours, and the C_T test
+r"""Tests whether samples are copies of the training data, by nearest neighbours and the C_T test
 (:mod:`scoresde.metrics.memorisation`).
 
-The number to read is ``copying``, C_T in its own standard deviations: below -3 the samples lie nearer to the training
-data than held-out data do. Such a test is worth what it catches and what it lets pass, on these very data; so two
-controls are run beside it, and ``verdict`` says what the three together mean:
+The main number is ``copying``, C_T in its own standard deviations: below -3 the samples lie nearer to the training
+data than held-out data do. The value of such a test depends on the data, so two controls run beside it, and
+``verdict`` says what the three together mean:
 
-* ``copying_positive_control``: a sampler that copies, as many training examples as there are samples, each moved by
-  ``noise`` times the median distance of held-out data from the training data. It must be caught.
-* ``copying_negative_control``: half of the held-out data in the role of the samples, against the other half. It must
-  not. Training and held-out data that differ (a split by date, say) are seen here.
-* ``caught_from_share``: the smallest share of such copies, among samples that are otherwise like held-out data, at
-  which the test would have spoken. What stays below it is not seen by it, though the pairs may still show it.
+* ``copying_positive_control``: a sampler that copies. It returns as many training examples as there are samples, each
+  moved by ``noise`` times the median distance of held-out from training data. The test must catch it.
+* ``copying_negative_control``: half of the held-out data in the role of the samples, against the other half. The test
+  must not catch it. Training and held-out data that differ (a split by date, say) show here.
+* ``caught_from_share``: the smallest share of such copies, among samples that are otherwise like held-out data, that
+  the test would have caught. The test does not see fewer copies, though the pairs may show them.
 
-The pairs are what to look at: each sample with its nearest training and its nearest held-out example. ``ratio`` is the
-distance to the first over that to the second, against the same half of the held-out data for samples and for the other
-half (``ratio_median_held_out``), so that both would be alike if nothing were copied. ``near_duplicates`` is the share
-of samples that are three times nearer to one training example than to the next, a criterion in use, beside the share
-of held-out data of which that is so.
+The pairs are each sample with its nearest training and its nearest held-out example. ``ratio`` is the distance to the
+training example over the distance to the held-out one. One half of the held-out data is the reference for samples and
+for the other half (``ratio_median_held_out``), so that both ratios would be alike if nothing were copied.
+``near_duplicates`` is the share of samples that are three times nearer to one training example than to the next, a
+common criterion, and ``near_duplicates_held_out`` is the same share of held-out data.
 """
 
 import logging
@@ -45,21 +45,23 @@ SHARES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
 
 @dataclass(frozen=True)
 class Memorisation(Task):
-    """Writes metrics, memorisation.npz and pictures.
+    """Tests whether samples are copies of the training data; see the module's text.
 
-    Distances are Euclidean in model units, or between the first principal components of the training data.
+    Writes memorisation.npz, distances.png and, for images and planar data, pairs.png. Distances are Euclidean, in model
+    units or between principal components of the training data.
 
     Arguments:
-        sampler: what turns noise into samples.
-        tempering: their temperature.
-        samples: a file of samples in the data's own units, an earlier run's samples.npz say, to judge instead.
-        cells: how many cells the test has; None for one a hundred held-out data, 10 at most.
-        components: how many principal components of the training data distances are measured in; None for the data
-            themselves.
-        noise: of the positive control's copies, as a share of the median distance of held-out from training data.
-        count: how many samples; None for 1,000 vectors or 256 pictures, or all of ``samples``.
-        batch, seed, device, dtype: of the sampling; see :class:`scoresde.tasks.Sample`. The seed is also the controls'
-            and the cells'.
+        sampler: turns noise into samples.
+        tempering: the temperature of the samples.
+        samples: a file of samples in data units to test instead, such as samples.npz of an earlier run.
+        cells: the number of cells of the test; None for one per hundred held-out data, 10 at most.
+        components: the number of principal components of the training data in which distances are measured; None for
+            the data themselves.
+        noise: the size of the noise on the positive control's copies, as a share of the median distance of held-out
+            from training data.
+        count: the number of samples; None for 1,000 vectors or 256 images, or all of ``samples``.
+        batch, seed, device, dtype: for sampling; see :class:`scoresde.tasks.Sample`. The seed is also the seed of the
+            controls and the cells.
     """
 
     sampler: Sampler
@@ -84,19 +86,19 @@ class Memorisation(Task):
 
     @property
     def drawing(self) -> Drawing:
-        """How the samples are drawn."""
+        """Draws the samples with this task's settings."""
         return Drawing(self.sampler, self.tempering, self.batch, self.seed, self.device, self.dtype)
 
     def check(self, sde: SDE, data: Data) -> None:
         if min(len(data.train), len(data.test)) < 4:
             raise ValueError(
-                f"there are {len(data.train)} training and {len(data.test)} held-out examples, and a test on copying "
+                f"{len(data.train)} training and {len(data.test)} held-out examples are too few: a test on copying "
                 f"needs at least 4 of each"
             )
         if self.cells is not None and self.cells > (most := min(len(data.train), 20_000)):
             raise ValueError(
-                f"task.cells={self.cells} must be at most {most}, the training data that decide the cells; leave it "
-                f"out for the default"
+                f"task.cells={self.cells} must be at most {most}, the number of training data that form the cells; "
+                f"leave it out for the default"
             )
 
     def __call__(self, job: Job) -> dict:
@@ -104,66 +106,54 @@ class Memorisation(Task):
         r, nfe = self.obtain(job)
         random = np.random.default_rng(seed_of(self.seed, "memorisation"))
         view = self.view(data)
-        train, test, drawn = (view(each) for each in (data.train, data.test, r))
-        (d_test, _), (d_drawn, who) = (nearest(each, train, 2) for each in (test, drawn))
+        train, test, samples = (view(each) for each in (data.train, data.test, r))
+        # distances to the training data
+        (d_test, _), (d_samples, nearest_train) = (nearest(each, train, 2) for each in (test, samples))
         copies, d_copies = self.copies(data, view, train, d_test[:, 0], len(r), random)
-
+        # the test and its controls
         cells = Cells(train, min(self.cells or min(10, max(1, len(test) // 100)), len(train)), self.seed)
-        where_test, where_drawn, where_copies = (cells(each) for each in (test, drawn, copies))
         halves = random.permutation(len(test))
         first, second = halves[: len(test) // 2], halves[len(test) // 2 :]
-        found = copying_test(d_test[:, 0], d_drawn[:, 0], where_test, where_drawn)
-        positive = copying_test(d_test[:, 0], d_copies, where_test, where_copies)
-        negative = copying_test(d_test[second, 0], d_test[first, 0], where_test[second], where_test[first])
-        caught = self.caught_from(d_test[:, 0], d_copies, where_test, where_copies, first, second)
-
-        # the same reference for samples and for held-out data: the training data, and the second half
-        (to_half, whom), (half_to_half, _) = nearest(drawn, test[second]), nearest(test[first], test[second])
-        ratio = safe_ratio(d_drawn[:, 0], to_half[:, 0])
+        held_out = Located(d_test[:, 0], cells(test))
+        tests = run_tests(
+            held_out, Located(d_samples[:, 0], cells(samples)), Located(d_copies, cells(copies)), first, second
+        )
+        if not len(tests.found.z):
+            log.warning(
+                "no cell holds 10 samples and 10 held-out data, which the C_T test needs: type a larger count=, or "
+                "task.cells=1"
+            )
+        # ratios have one reference for samples and for the first half: the training data, and the second half
+        (to_half, nearest_half), (half_to_half, _) = nearest(samples, test[second]), nearest(test[first], test[second])
+        ratio = safe_ratio(d_samples[:, 0], to_half[:, 0])
         ratio_held_out = safe_ratio(d_test[first, 0], half_to_half[:, 0])
-        order = np.argsort(ratio, kind="stable")
         record.arrays(
             "memorisation",
             x=r.numpy(),
-            nearest_train=who[:, 0],
-            nearest_held_out=second[whom[:, 0]],
-            distance_train=d_drawn[:, 0],
+            nearest_train=nearest_train[:, 0],
+            nearest_held_out=second[nearest_half[:, 0]],
+            distance_train=d_samples[:, 0],
             distance_held_out=to_half[:, 0],
             ratio=ratio,
             held_out_distance_train=d_test[:, 0],
             copies_distance_train=d_copies,
         )
-        self.show(data, r, data.test[second], who[:, 0], whom[:, 0], order, ratio, record)
-        self.show_distances(d_test[:, 0], d_drawn[:, 0], d_copies, record)
-        if not len(found.z):
-            log.warning(
-                "no cell holds 10 samples and 10 held-out data, which the C_T test needs: type a larger count=, or "
-                "task.cells=1"
-            )
+        self.show_pairs(data, r, data.test[second], nearest_train[:, 0], nearest_half[:, 0], ratio, record)
+        self.show_distances(d_test[:, 0], d_samples[:, 0], d_copies, record)
         return {
             "count": len(r),
-            "verdict": verdict(found, positive, negative),
-            "copying": found.deviations,
-            "copying_positive_control": positive.deviations,
-            "copying_negative_control": negative.deviations,
-            "caught_from_share": caught,
-            "c_t": found.statistic,
-            "c_t_std": found.std,
-            "cells": len(found.z),
-            "ratio_median": float(np.median(ratio)),
-            "ratio_median_held_out": float(np.median(ratio_held_out)),
-            "ratio_least": float(ratio.min()),
-            "ratio_least_held_out": float(ratio_held_out.min()),
-            "near_duplicates": near_duplicates(d_drawn),
+            **tests.metrics(),
+            **ratio_metrics(ratio, ratio_held_out),
+            "near_duplicates": near_duplicates(d_samples),
             "near_duplicates_held_out": near_duplicates(d_test),
-            "distance_median": float(np.median(d_drawn[:, 0])),
+            "distance_median": float(np.median(d_samples[:, 0])),
             "distance_median_held_out": float(np.median(d_test[:, 0])),
             "nfe": nfe,
         }
 
     def obtain(self, job: Job) -> tuple[Tensor, float | None]:
-        """Returns the samples in data units, integers where the data are, and the evaluations of each; None for those
-        of a file.
+        """Returns the samples in data units, integers for integer data, and the evaluations per sample; None for a
+        file of samples.
         """
         sde, data = job.sde, job.data
         if self.samples is not None:
@@ -178,14 +168,16 @@ class Memorisation(Task):
         return whole(data, r), counted.evaluations / count
 
     def view(self, data: Data):
-        """What distances are measured in: (N, *) in data units to (N, D) in model units, or to principal components."""
+        """Returns the map from points (N, *) in data units to what distances are measured in, (N, D): model units, or
+        principal components.
+        """
         if self.components is None:
             return lambda r: data.encode(r.double()).flatten(1)
         most = min(data.dim, len(data.train))
         if self.components > most:
             raise ValueError(
-                f"task.components={self.components} must be at most {most}: these data have no more; leave it out for "
-                f"the data themselves"
+                f"task.components={self.components} must be at most {most}, the number that these data have; leave it "
+                f"out to compare the data themselves"
             )
         from sklearn.decomposition import PCA
 
@@ -196,7 +188,9 @@ class Memorisation(Task):
     def copies(
         self, data: Data, view, train: Tensor, held_out: np.ndarray, count: int, random: np.random.Generator
     ) -> tuple[Tensor, np.ndarray]:
-        """The positive control: training examples with a little noise, in the view, and their distances."""
+        """Returns the positive control, training examples with a little noise, in the view; and their distances to the
+        training data.
+        """
         chosen = data.train[torch.from_numpy(random.integers(0, len(data.train), count))]
         size = self.noise * float(np.median(held_out)) / math.sqrt(data.dim)  # of each coordinate, in model units
         moved = data.decode(
@@ -206,71 +200,141 @@ class Memorisation(Task):
         copies = view(whole(data, moved))
         return copies, nearest(copies, train)[0][:, 0]
 
-    def caught_from(
-        self,
-        held_out: np.ndarray,
-        copies: np.ndarray,
-        held_out_cells: np.ndarray,
-        copies_cells: np.ndarray,
-        first: np.ndarray,
-        second: np.ndarray,
-    ) -> float | None:
-        """The smallest share of copies in the first half of the held-out data that the test sees; None for none."""
-        for share in SHARES:
-            few = round(share * len(first))
-            mixed = np.concatenate((np.resize(copies, few), held_out[first[few:]]))
-            cells = np.concatenate((np.resize(copies_cells, few), held_out_cells[first[few:]]))
-            if few and copying_test(held_out[second], mixed, held_out_cells[second], cells).deviations < -BEYOND:
-                return share
-        return None
-
-    def show(
+    def show_pairs(
         self,
         data: Data,
         r: Tensor,
         held_out: Tensor,
-        who: np.ndarray,
-        whom: np.ndarray,
-        order: np.ndarray,
+        nearest_train: np.ndarray,
+        nearest_held_out: np.ndarray,
         ratio: np.ndarray,
         record: Record,
     ) -> None:
+        """Draws samples with their nearest examples, those with the smallest ratio first; images, or planar points."""
         from scoresde.figures import memorisation as draw
 
-        path = record.path("pairs.png")
+        path, order = record.path("pairs.png"), np.argsort(ratio, kind="stable")
         if len(data.shape) == 3:
             top = order[:24]
-            picked = r[top], data.train[who[top]], held_out[whom[top]]
+            picked = r[top], data.train[nearest_train[top]], held_out[nearest_held_out[top]]
             record.picture(draw.triples(*picked, ratio[top], path, levels=data.levels))
         elif data.dim == 2:
-            picked = r[order], data.train[who[order]]
+            picked = r[order], data.train[nearest_train[order]]
             record.picture(draw.planar_pairs(*picked, data.train[:5000], path, labels=data.labels()))
 
     def show_distances(self, held_out: np.ndarray, samples: np.ndarray, copies: np.ndarray, record: Record) -> None:
+        """Draws the distances to the training data."""
         from scoresde.figures import memorisation as draw
 
         record.picture(draw.distances(held_out, samples, copies, record.path("distances.png")))
 
 
+@dataclass(frozen=True)
+class Located:
+    """Points by their distance to the nearest training example, (N,), and by their cell, (N,)."""
+
+    distance: np.ndarray
+    cell: np.ndarray
+
+    def __getitem__(self, rows: np.ndarray) -> "Located":
+        return Located(self.distance[rows], self.cell[rows])
+
+
+@dataclass(frozen=True)
+class Results:
+    """The C_T test, and what says whether it works on these data.
+
+    Attributes:
+        found: the samples against held-out data.
+        positive, negative: the controls; see the module's text.
+        caught_from: the smallest share of copies that the test sees; None if it sees none.
+    """
+
+    found: CopyingTest
+    positive: CopyingTest
+    negative: CopyingTest
+    caught_from: float | None
+
+    def metrics(self) -> dict:
+        """Returns the metrics of the test and its controls, and the verdict."""
+        return {
+            "verdict": verdict(self.found, self.positive, self.negative),
+            "copying": self.found.deviations,
+            "copying_positive_control": self.positive.deviations,
+            "copying_negative_control": self.negative.deviations,
+            "caught_from_share": self.caught_from,
+            "c_t": self.found.statistic,
+            "c_t_std": self.found.std,
+            "cells": len(self.found.z),
+        }
+
+
+def run_tests(held_out: Located, samples: Located, copies: Located, first: np.ndarray, second: np.ndarray) -> Results:
+    """Runs the C_T test and its controls.
+
+    Arguments:
+        copies: the positive control's.
+        first, second: the places of two halves of the held-out data.
+    """
+    return Results(
+        against(held_out, samples),
+        against(held_out, copies),
+        against(held_out[second], held_out[first]),
+        caught_from(held_out, copies, first, second),
+    )
+
+
+def against(held_out: Located, generated: Located) -> CopyingTest:
+    """Returns the C_T test of generated points against held-out data."""
+    return copying_test(held_out.distance, generated.distance, held_out.cell, generated.cell)
+
+
+def caught_from(held_out: Located, copies: Located, first: np.ndarray, second: np.ndarray) -> float | None:
+    """Returns the smallest share of copies in the first half of the held-out data that the test sees against the
+    second half; None if it sees none.
+    """
+    for share in SHARES:
+        few = round(share * len(first))
+        mixed = Located(
+            np.concatenate((np.resize(copies.distance, few), held_out.distance[first[few:]])),
+            np.concatenate((np.resize(copies.cell, few), held_out.cell[first[few:]])),
+        )
+        if few and against(held_out[second], mixed).deviations < -BEYOND:
+            return share
+    return None
+
+
+def ratio_metrics(ratio: np.ndarray, held_out: np.ndarray) -> dict[str, float]:
+    """Returns the median and the least ratio of samples and of held-out data."""
+    return {
+        "ratio_median": float(np.median(ratio)),
+        "ratio_median_held_out": float(np.median(held_out)),
+        "ratio_least": float(ratio.min()),
+        "ratio_least_held_out": float(held_out.min()),
+    }
+
+
 def safe_ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """a / b; 1 where both are 0, as for an example that is in both sets."""
+    """Returns a / b; 1 where both are 0, as for an example that is in both sets."""
     return np.where(b > 0, a / np.where(b > 0, b, 1), np.where(a > 0, np.inf, 1.0))
 
 
 def near_duplicates(distances: np.ndarray) -> float:
-    """The share of points (N, 2) that are three times nearer to the first neighbour than to the second."""
+    """Returns the share of points that are three times nearer to the first neighbour than to the second, by their
+    distances (N, 2).
+    """
     return float((distances[:, 0] < distances[:, 1] / 3).mean())
 
 
 def whole(data: Data, r: Tensor) -> Tensor:
-    """Samples as the data are: rounded down to levels where those are integers."""
+    """Returns samples as the data are: rounded down to levels for integer data."""
     if data.levels is None:
         return r
     return r.floor().clamp(0, data.levels - 1).to(torch.int64)
 
 
 def verdict(found: CopyingTest, positive: CopyingTest, negative: CopyingTest) -> str:
-    """What the test says, if its controls let it say anything."""
+    """Returns the result of the test in words, or why its controls leave it unknown."""
     if not len(found.z):
         return "unknown: too few samples or held-out data"
     if not positive.deviations < -BEYOND:

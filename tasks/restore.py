@@ -1,24 +1,25 @@
-r"""What could have been measured: draws of x from p(x | y) for y = A x + s n, without training anything for it.
+r"""Draws x from the posterior p(x | y) of a linear measurement y = A x + s n, without a training of its own.
 
-``task=impute`` fills in what a mask hides, ``task=restore`` undoes any linear operator. What is measured is simulated
-from held-out data, so that the truth is known; with ``points=FILE`` it is the user's own: for masks whole points, or
-points whose unknown values are NaN (``operator=missing``), for other operators the measurements y. Everything is in the
-data's own units, the noise too.
+``task=impute`` fills in what a mask hides, ``task=restore`` inverts any linear operator. The measurement is simulated
+from held-out data, so that the truth is known. With ``points=FILE`` it is the user's own: for masks whole points, or
+points whose unknown values are NaN (``operator=missing``); for other operators the measurements y. Everything is in
+data units, the noise too.
 
-What is reported, over the unknown values (over all, where the operator is no mask):
+The metrics are over the unknown values (over all values, if the operator is no mask):
 
-* ``spread_data_units``: the mean standard deviation of a value over its draws, and ``rmse_of_mean_data_units``: how far
-  their mean is from the truth. Of columns in units of their own these are the largest column's, and ``spread_stds`` and
-  ``rmse_of_mean_stds`` are the same in standard deviations of the data;
-* ``coverage``: how often the truth lies between the k-th draw from below and the k-th from above. Draws that stand for
-  the posterior reach ``coverage_nominal`` = 1 - 2k/(draws + 1), k the number for which that is nearest to 0.8;
+* ``spread_data_units``: the mean standard deviation of a value over its draws. ``rmse_of_mean_data_units``: the error
+  of their mean. Where columns have units of their own, the column with the largest unit dominates these, and
+  ``spread_stds`` and ``rmse_of_mean_stds`` are the same in standard deviations of the data;
+* ``coverage``: how often the truth lies between the k-th draw from below and the k-th from above. Draws from the
+  posterior reach ``coverage_nominal`` = 1 - 2k/(draws + 1), with the k for which that is nearest to 0.8;
 * ``sliced_wasserstein_to_exact``, for mixtures: the mean over the points of the distance of the draws to as many exact
-  ones, beside the floor that exact ones show among themselves;
-* ``draws_out_of_range``: how many draws have an unknown value further outside the training part's range of its column
-  (of a picture's pixels, of all of them) than that range is wide. A warning names the column. Beyond ten such widths,
-  or not finite, draws have diverged: the run ends with an error, unless the point's own measurement lies out of range;
-* ``known_deviation_data_units``: the largest change of a value that was known exactly, 0; ``misfit`` of other
-  measurements: the root mean square of (y - A x)/s, which is about 1, or of y - A x where s = 0.
+  draws, beside its floor, the distance between two sets of exact draws;
+* ``draws_out_of_range``: the number of draws with an unknown value further outside the training part's range than that
+  range is wide; the range is that of the value's column, for images that of all pixels. A warning names the column.
+  Draws beyond ten such widths, or not finite, have diverged: the run ends with an error, unless the point's own
+  measurement lies out of range;
+* ``known_deviation_data_units``: the largest change of a value that was known exactly, 0. ``misfit``, for other
+  measurements: the root mean square of (y - A x)/s, which is about 1, or of y - A x if s = 0.
 """
 
 import logging
@@ -35,27 +36,27 @@ from scoresde.samplers import Conditioner, ExactPosterior, Mask, Masking, Missin
 from scoresde.sde_lib import SDE, BlockNoise, Counted, ScoreFn
 from scoresde.tasks.parts.batches import Batch, batches
 from scoresde.tasks.parts.drawing import noises
+from scoresde.tasks.parts.out_of_range import OUT, beyond, count_draws, training_range, worst_column
 from scoresde.tasks.parts.points import held_out, refuse_far
 from scoresde.tasks.parts.progress import progress
-from scoresde.tasks.parts.reach import OUT, beyond, draws_with, range_of, worst
 from scoresde.tasks.parts.record import Record
 
 from .task import Job, Task
 
 log = logging.getLogger(__name__)
 
-DIVERGED = 10.0  # widths of the training part's range beyond it: an error
-COMPARED = 64  # points of a mixture whose draws are compared with exact ones
+DIVERGED = 10.0  # how far outside the training part's range is an error, in widths of it
+COMPARED = 64  # points of a mixture at most whose draws are compared with exact draws
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What is known of N points, in data units.
+    """The measurements of N points, in data units.
 
     Attributes:
-        operator: A with its noise; of a mask for each point, all of them.
+        operator: A with its noise; for a mask per point, the masks of all points.
         y: (N, *measured), float64.
-        truth: (N, *), float64, integers somewhere in their bins; None where nobody knows.
+        truth: (N, *), float64, integers at a random place in their bins; None if it is unknown.
     """
 
     operator: Operator
@@ -65,17 +66,19 @@ class Problem:
 
 @dataclass(frozen=True)
 class Restore(Task):
-    """Writes metrics, restored.npz and a picture.
+    """Draws points from the posterior of a measurement, and reports how well they agree with the truth.
+
+    Writes restored.npz and restored.png.
 
     Arguments:
         sampler: the sampler of the prior.
-        operator: what was measured.
-        conditioner: how the sampler is made one of the posterior.
-        draws: how many for each point; None for 8 of a picture, 64 of a vector.
-        count: how many points; None for 8 pictures, 64 vectors, or all of the user's own.
+        operator: the measurement.
+        conditioner: turns the sampler of the prior into one of the posterior.
+        draws: the number of draws per point; None for 8 per image, 64 per vector.
+        count: the number of points; None for 8 images, 64 vectors, or all of the user's own.
         points: a file of the user's own points or measurements; see the module's text.
-        batch: how many draws at a time, in whole points; they do not depend on it.
-        seed: of the noise, the measurements' too.
+        batch: the number of draws per batch, in whole points; the draws do not depend on it.
+        seed: the seed of the noise, also of the simulated measurements.
         device, dtype: where, and in which precision.
     """
 
@@ -92,7 +95,7 @@ class Restore(Task):
 
     def __post_init__(self):
         if self.batch < 1:
-            raise ValueError(f"`batch`={self.batch} must be at least 1")
+            raise ValueError(f"`batch`={self.batch} must be at least 1; type `batch`=1024")
         if self.draws is not None and self.draws < 1:
             raise ValueError(f"`draws`={self.draws} must be at least 1; type `draws`=8")
 
@@ -118,13 +121,13 @@ class Restore(Task):
     # ---- the problem ----
 
     def pose(self, data: Data) -> Problem:
-        """What is measured: of held-out data, or of the user's own points."""
+        """Returns the measurements, simulated from held-out data or taken from the user's file."""
         default = 8 if len(data.shape) == 3 else 64
         if not self.points:
             return self.measured(data, self.operator, held_out(data, self.count or default))
         if not isinstance(self.operator, Masking):
             y = subset(read_points(self.points, self.operator.measured), self.count)
-            if data.levels:  # measured of integers k, that stand for k + 1/2
+            if data.levels:  # measurements of integers k, which stand for k + 1/2
                 y = y + self.operator(torch.full((1, *data.shape), 0.5, dtype=torch.float64))
             return Problem(self.operator, y, None)
         r = read_points(self.points, data.shape, data.levels, data.labels(), missing=True)
@@ -145,11 +148,11 @@ class Restore(Task):
             )
         mask = Mask(data.shape, self.operator.noise, (~gaps).double())
         filled = r.masked_fill(gaps, 0)  # hidden by the mask
-        known = self.continuous(data, filled.to(torch.int64) if data.levels else filled)
-        return Problem(mask, mask(known), None)
+        r = self.continuous(data, filled.to(torch.int64) if data.levels else filled)
+        return Problem(mask, mask(r), None)
 
     def measured(self, data: Data, operator: Operator, r: Tensor) -> Problem:
-        """The measurement of points r that are known, its noise drawn."""
+        """Simulates the measurement of points r, with its noise."""
         truth = self.continuous(data, r)
         operator = operator.rows(torch.arange(len(truth)))
         y = operator(truth)
@@ -159,17 +162,18 @@ class Restore(Task):
         return Problem(operator, y, truth)
 
     def continuous(self, data: Data, r: Tensor) -> Tensor:
-        """Points in data units as float64, integers at a random place in their bins."""
+        """Returns points in data units as float64, integers at a random place in their bins."""
         noise = BlockNoise(self.seed, 0, len(r), data.shape, torch.float64, "cpu", "dequantisation")
         return data.dequantise(r, noise.uniform()).double() if data.levels else r.double()
 
     def normals(self, stream: str, count: int, shape: tuple[int, ...]) -> Tensor:
+        """Returns standard normal numbers (count, *shape), float64, of a stream of their own."""
         return BlockNoise(self.seed, 0, count, shape, torch.float64, "cpu", stream)()
 
-    # ---- its answer ----
+    # ---- its solution ----
 
     def solve(self, sde: SDE, score: ScoreFn, data: Data, problem: Problem, draws: int) -> Tensor:
-        """Draws in data units, (N, draws, *), float64, on the CPU; what is known exactly is bitwise itself."""
+        """Returns draws in data units, (N, draws, *), float64, on the CPU; exactly known values are bitwise kept."""
         parts, dtype, count = [], getattr(torch, self.dtype), len(problem.y)
         size = max(1, self.batch // (draws * self.conditioner.load(draws)))
         with progress("drawing", count) as advance:
@@ -195,7 +199,9 @@ class Restore(Task):
         return x
 
     def exact(self, data: Data, problem: Problem, draws: int, most: int = COMPARED) -> tuple[Tensor, Tensor] | None:
-        """Two sets of exact draws in data units, (n, draws, *) of the first points; None where nobody knows them."""
+        """Returns two sets of exact draws in data units, (n, draws, *), at up to ``most`` of the first points; None for
+        data that are no mixture.
+        """
         if (components := data.components()) is None:
             return None
         n = min(len(problem.y), most)
@@ -208,9 +214,9 @@ class Restore(Task):
         return tuple(data.decode(posterior.draw(measurement, generator)).unflatten(0, (n, draws)) for _ in range(2))
 
     def measures(self, data: Data, problem: Problem, x: Tensor) -> dict[str, float]:
-        """Numbers about the draws (N, draws, *); see the module's text."""
+        """Returns the metrics of the draws x (N, draws, *); see the module's text."""
         operator, truth, found = problem.operator, problem.truth, {}
-        own = data.distance_unit == "std"  # columns in units of their own
+        own_units = data.distance_unit == "std"  # columns have units of their own
         unknown = torch.ones_like(x[:, 0], dtype=torch.bool)
         if isinstance(operator, Masking):
             unknown = unknown & ~operator.seen if not operator.noise else unknown
@@ -225,12 +231,12 @@ class Restore(Task):
             found["misfit"] = float(misfit[used].square().mean().sqrt()) / (operator.noise or 1.0)
         if x.shape[1] > 1:
             found["spread_data_units"] = float(x.std(1)[unknown].mean())
-            if own:
+            if own_units:
                 found["spread_stds"] = float((x.std(1) / data.scale)[unknown].mean())
         if truth is not None:
             away = x.mean(1) - truth
             found["rmse_of_mean_data_units"] = float(away[unknown].square().mean().sqrt())
-            if own:
+            if own_units:
                 found["rmse_of_mean_stds"] = float((away / data.scale)[unknown].square().mean().sqrt())
             found |= coverage(x, truth, unknown)
         return found
@@ -244,39 +250,40 @@ class Restore(Task):
         total, unknown = x.shape[0] * x.shape[1], ~known_exactly(problem.operator, x[:, 0])
         remedy = self.conditioner.remedy(len(data.shape) == 1)
         bad = ~x.isfinite() & unknown[:, None]
-        if (limits := range_of(data)) is None:
+        if (limits := training_range(data)) is None:
             if bool(bad.any()):
-                raise FloatingPointError(f"{draws_with(bad)} of {total} draws are not finite; {remedy}")
+                raise FloatingPointError(f"{count_draws(bad)} of {total} draws are not finite; {remedy}")
             return {}
         far = bad | beyond(x, limits, DIVERGED) & unknown[:, None]
-        strange = beyond(self.said(problem), limits, OUT).flatten(1).any(1)
-        diverged = far & ~strange.reshape(-1, *[1] * (far.ndim - 1)) | bad
+        outlying = beyond(self.measured_values(problem), limits, OUT).flatten(1).any(1)
+        diverged = far & ~outlying.reshape(-1, *[1] * (far.ndim - 1)) | bad
         if bool(diverged.any()):
-            raise FloatingPointError(
-                f"{draws_with(diverged)} of {total} draws have diverged: {worst(data, x, diverged, limits)}; {remedy}"
-            )
-        if bool(strange.any()):
+            where = worst_column(data, x, diverged, limits)
+            raise FloatingPointError(f"{count_draws(diverged)} of {total} draws have diverged: {where}; {remedy}")
+        if bool(outlying.any()):
             log.warning(
-                "%d of %d points are measured further outside the training part's range than it is wide: what is drawn "
-                "for them is the network's guess; look at their rows of points=",
-                int(strange.sum()),
+                "%d of %d points are measured further outside the training part's range than it is wide: the network "
+                "learnt nothing there, so do not rely on their draws; look at their rows of points=",
+                int(outlying.sum()),
                 len(x),
             )
         out = beyond(x, limits, OUT) & unknown[:, None]
-        if count := draws_with(out):
-            log.warning("draws_out_of_range: %d of %d, %s; %s", count, total, worst(data, x, out, limits), remedy)
+        if count := count_draws(out):
+            log.warning(
+                "draws_out_of_range: %d of %d, %s; %s", count, total, worst_column(data, x, out, limits), remedy
+            )
         return {"draws_out_of_range": count}
 
-    def said(self, problem: Problem) -> Tensor:
-        """What a measurement says of x by itself, A^+ y, (N, *), NaN where a mask hides a value."""
+    def measured_values(self, problem: Problem) -> Tensor:
+        """Returns the x that the measurement gives by itself, A^+ y, (N, *), NaN where a mask hides a value."""
         if isinstance(problem.operator, Masking):
             return torch.where(problem.operator.seen, problem.operator.pseudo_inverse(problem.y), torch.nan)
         return problem.operator.pseudo_inverse(problem.y)
 
-    # ---- what is left of it ----
+    # ---- its results ----
 
     def keep(self, data: Data, problem: Problem, x: Tensor, record: Record) -> None:
-        """restored.npz, in data units; integers as integers."""
+        """Writes restored.npz, in data units; integers as integers."""
         arrays = {"x": x, "y": problem.y}
         if problem.truth is not None:
             arrays["truth"] = problem.truth
@@ -291,6 +298,7 @@ class Restore(Task):
         record.arrays("restored", **{key: value.numpy() for key, value in arrays.items()})
 
     def show(self, data: Data, problem: Problem, x: Tensor, record: Record) -> None:
+        """Draws the restored points beside the measurements and the truth."""
         from scoresde.figures import restored
 
         path, operator, truth = record.path("restored.png"), problem.operator, problem.truth
@@ -324,19 +332,21 @@ class Restore(Task):
 
 
 def exactly_known(operator: Operator) -> Tensor | None:
-    """Which values a mask without noise knows, (1, *) or (N, *); None for any other operator."""
+    """Returns which values a mask without noise leaves known, (1, *) or (N, *); None for any other operator."""
     return operator.seen if isinstance(operator, Masking) and not operator.noise else None
 
 
 def known_exactly(operator: Operator, like: Tensor) -> Tensor:
-    """Which values of each point a mask without noise knows, (N, *) as ``like``; none for any other operator."""
+    """Returns which values of each point a mask without noise leaves known, (N, *) as ``like``; all False for any other
+    operator.
+    """
     seen = exactly_known(operator)
     return torch.zeros_like(like, dtype=torch.bool) if seen is None else seen.expand_as(like)
 
 
 def coverage(x: Tensor, truth: Tensor, unknown: Tensor) -> dict[str, float]:
-    """How often the unknown truth (N, *) lies inside the draws' (N, draws, *) central interval, and how often it ought
-    to.
+    """Returns how often the unknown truth (N, *) lies in the central interval of the draws x (N, draws, *), and how
+    often it should.
     """
     draws = x.shape[1]
     if draws < 3 or not bool(unknown.any()):
@@ -348,15 +358,15 @@ def coverage(x: Tensor, truth: Tensor, unknown: Tensor) -> dict[str, float]:
 
 
 def distances(x: Tensor, exact: tuple[Tensor, Tensor] | None) -> dict[str, float]:
-    """The mean distance of a point's draws (N, draws, *) to exact ones, and that of exact ones to each other."""
+    """Returns the mean distance of a point's draws x (N, draws, *) to exact draws, and its floor."""
     if exact is None or x.shape[1] < 2:
         return {}
-    one, other = exact  # of the first points alone, where there are many
+    one, other = exact  # at the first points only, if there are many
     found = {
         key: float(np.mean([sliced_wasserstein(a, b, 50) for a, b in zip(draws, one, strict=False)]))
         for key, draws in (("sliced_wasserstein_to_exact", x), ("sliced_wasserstein_floor", other))
     }
     size = float(one.std()) or 1.0
-    if found["sliced_wasserstein_floor"] < 1e-6 * size:  # the measurement leaves nothing open: a ratio of roundings
+    if found["sliced_wasserstein_floor"] < 1e-6 * size:  # the measurement determines x, and the ratio is rounding
         return found
     return found | {"times_the_floor": found["sliced_wasserstein_to_exact"] / found["sliced_wasserstein_floor"]}

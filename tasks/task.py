@@ -1,8 +1,7 @@
-"""The contract of a task: what a run does with its data, its forward process and the networks that it asks for.
+"""The contract of a task: what a run does with its data, its forward process and the networks that it requests.
 
 A new task is one subclass of :class:`Task` and one yaml in ``conf/task``. A run checks the task against its SDE and its
-data, and then calls it with a :class:`Job`; whatever network the task needs it asks of ``job.networks``, when it needs
-it.
+data, and then calls it with a :class:`Job`. The task requests each network from ``job.networks`` when it needs it.
 """
 
 from abc import ABC, abstractmethod
@@ -20,19 +19,19 @@ from scoresde.training import Snapshots
 
 
 class Task(ABC):
-    """What a run does: ``task(job)`` returns the metrics, and leaves arrays and pictures in ``job.record``.
+    """The work of a run: ``task(job)`` returns the metrics, and writes arrays and pictures to ``job.record``.
 
-    The attributes say what a run must know of a task before it is called.
+    The attributes say what a run must know about a task before it is called.
 
     Attributes:
         process: the class of forward processes that it is for; ``object`` for any.
-        conditions: what it does with data of p(x | y): ``each`` gives each example a y of its own, ``one`` is for the
-            one law that ``condition=`` names, ``none`` refuses them.
-        reports_density: whether it reports densities. Data without one are refused, or warned of
+        conditions: what it does with data of p(x | y): ``each`` gives each example a y of its own, ``one`` works on
+            p(x | y) at the one y that ``condition=`` names, ``none`` refuses such data.
+        reports_density: whether it reports densities. A run then refuses data without a density, or warns of them
             (:mod:`scoresde.data.repeats`).
         refuses_guidance: whether it refuses a guided score, which is the score of no density.
-        every_level: whether it asks the score at every noise level. A network that was trained at one level is warned
-            of.
+        every_level: whether it evaluates the score at every noise level. A run then warns of a network that was
+            trained at one level.
         dequantisation: the points of its bin that stand for an integer; None for a task that scores no points.
     """
 
@@ -44,7 +43,7 @@ class Task(ABC):
     dequantisation: Dequantisation | None = None
 
     def check(self, sde: SDE, data: Data) -> None:  # noqa: B027 (most tasks refuse nothing)
-        """Refuses what cannot work, before anything is trained; does nothing by default.
+        """Refuses what cannot work, before anything is trained; refuses nothing by default.
 
         Arguments:
             data: with the y that ``condition=`` names, if these are data of p(x | y).
@@ -55,11 +54,11 @@ class Task(ABC):
 
     @abstractmethod
     def __call__(self, job: "Job") -> dict[str, Any]:
-        """Does the task. Returns its metrics by name: numbers, or words; the first number is what a sweeper gets."""
+        """Does the task. Returns its metrics by name, numbers or words; a sweeper gets the first number."""
 
     @property
     def drawn_by(self) -> tuple[Sampler, ...]:
-        """The samplers whose samples it shows: its ``sampler`` and ``samplers``, if it has them.
+        """The samplers whose samples the task shows: its ``sampler`` and ``samplers``, if it has them.
 
         A run warns where their last step leaves the noise of eps on the samples, or takes detail from them.
         """
@@ -84,10 +83,10 @@ class Network:
 
 @dataclass(frozen=True)
 class Along(Network):
-    """A network, and what was kept along its training.
+    """A network, and what was kept during its training.
 
     Attributes:
-        kept: by the number of updates, a function that loads the network as it was then.
+        kept: functions that load the network as it was, by the number of updates.
     """
 
     kept: dict[int, Callable[[], Any]] = field(default_factory=dict)
@@ -95,10 +94,10 @@ class Along(Network):
 
 @dataclass(frozen=True)
 class Averaged(Network):
-    """A network, and the averages of its weights that were kept along its training.
+    """A network, and the averages of its weights that were kept during its training.
 
     Attributes:
-        snapshots: of which averages of other lengths are made; None where there are none.
+        snapshots: the averages, from which those of other lengths are made; None where none were kept.
     """
 
     snapshots: Snapshots | None = None
@@ -106,11 +105,11 @@ class Averaged(Network):
 
 @dataclass(frozen=True)
 class Sampled(Network):
-    """A network, and where samples of it are kept.
+    """A network, and where its samples are cached.
 
     Attributes:
-        root: the folder that holds their folder.
-        described: what decides the samples, in plain values.
+        root: the folder that holds the cache's folder.
+        described: the cache key, in plain values.
     """
 
     root: Path = Path()
@@ -119,11 +118,11 @@ class Sampled(Network):
 
 @dataclass(frozen=True)
 class Features:
-    """In what samples and data are compared.
+    """The features in which samples and data are compared.
 
     Attributes:
-        net: has ``features``, and ``log_prob`` of them where it is a classifier.
-        classes: the labels that it tells apart; None for a network that was trained without labels.
+        net: has ``features``, and ``log_prob`` of them if it is a classifier.
+        classes: the labels of its classes; None for a network that was trained without labels.
         title: its name, which is part of the metrics' names.
     """
 
@@ -133,57 +132,57 @@ class Features:
 
 
 class Networks(Protocol):
-    """The door to stored and trained networks; each is found in the store, resumed there, or trained.
+    """The networks that a task requests; each is loaded from the store, resumed there, or trained.
 
-    Raises ValueErrors that name the key and what to type, before a training begins.
+    The methods raise ValueErrors that name the key and what to type, before a training begins.
     """
 
     def score(self, accept: Callable[[SDE, Any], Any] | None = None) -> Network:
-        """The run's score.
+        """Returns the run's score.
 
-        Of data of p(x | y) it is a :class:`scoresde.models.ConditionalScore` for a task with ``conditions = "each"``,
-        and the score of the one y that ``condition=`` names for others.
+        For data of p(x | y) it is a :class:`scoresde.models.ConditionalScore` in a task with ``conditions = "each"``,
+        and the score given the one y that ``condition=`` names in others.
 
         Arguments:
             accept: is called with the SDE and the network before it is trained, and raises a ValueError to refuse it.
         """
 
     def sampled(self) -> Sampled:
-        """The run's score, and where its samples are kept."""
+        """Returns the run's score, and where its samples are cached."""
 
     def classifier(self) -> Network:
-        """The classifier p(y | x, t) of noisy data."""
+        """Returns the classifier p(y | x, t) of noisy data."""
 
     def along(self, shares: tuple[float, ...]) -> Along:
-        """The run's score, and what was kept after these shares of its updates."""
+        """Returns the run's score, and what was kept after these shares of its updates."""
 
     def averages(self, count: int) -> Averaged:
-        """The run's score, and averages that were kept ``count`` times along its training, evenly."""
+        """Returns the run's score, and averages that were kept ``count`` times during its training, evenly."""
 
     def rivals(self) -> dict[str, Network]:
-        """The networks of ``task.trainers`` by name, each trained by its trainer."""
+        """Returns the networks of ``task.trainers`` by name, each trained by its trainer."""
 
     def models(self) -> dict[str, Network]:
-        """The models of ``task.models`` by name, each by its recipe; with ``task.seeds`` as NAME/0, NAME/1, ..., and
-        with ``task.score`` the run's own score as one of them.
+        """Returns the models of ``task.models`` by name, each by its recipe. A task with ``seeds`` gets them as NAME/0,
+        NAME/1, ...; one whose ``score`` is true gets the run's own score as one of them.
         """
 
     def other(self, path: str) -> tuple[SDE, Any]:
-        """The SDE and the score of another network of the same data, a folder of the store."""
+        """Returns the SDE and the score of another network of the same data, a folder of the store."""
 
     def features(self) -> Features:
-        """What ``task.features`` compares samples in; a network is trained if it is not in the store."""
+        """Returns the features of ``task.features``; their network is trained if it is not in the store."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a task is called with.
+    """The input of a task.
 
     Attributes:
         sde: the forward process.
         data: the data, with the y that ``condition=`` names.
         record: where results are written.
-        networks: the door to stored and trained networks.
+        networks: the stored and trained networks.
         data_metrics: metrics of the data, which the run adds to the task's: ``repeated_share`` of data whose values
             repeat, which then have no density (:mod:`scoresde.data.repeats`).
     """
@@ -197,9 +196,9 @@ class Job:
 
 @dataclass(frozen=True)
 class Given:
-    """Networks that are at hand, for a task that is called from Python with a score of your own.
+    """Given networks, for a task that is called from Python with a score of your own.
 
-    Each door returns what was given for it, and raises a ValueError where nothing was.
+    Each method returns what was given for it, and raises a ValueError if nothing was.
     """
 
     found: dict[str, Any]
@@ -237,8 +236,9 @@ class Given:
         return self.found_as("features")
 
     def found_as(self, name: str) -> Any:
+        """Returns what was given under a name."""
         if name not in self.found:
             raise ValueError(
-                f"this task needs networks.{name}(): type Given({name}=...), or run it by the command line"
+                f"this task needs networks.{name}(); type Given({name}=...), or run it from the command line"
             )
         return self.found[name]

@@ -1,4 +1,4 @@
-"""Trains the network, or finds it trained, and draws its loss."""
+"""Trains the network, or loads it if it is in the store, and draws its loss."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -10,10 +10,12 @@ from .task import Job, Task
 
 @dataclass(frozen=True)
 class Train(Task):
-    """Returns the end of the loss curve, and draws the curve; a training itself is how any task obtains its score.
+    """Trains the network as every task does that needs one, reports the end of its loss curve, and draws the curve.
+
+    Writes loss.png.
 
     Arguments:
-        sampler: what will draw from the network: a run warns of data that it cannot draw well.
+        sampler: the sampler that will draw from the network; a run warns of data that it cannot draw well.
     """
 
     process: ClassVar[type] = object

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 from torch import Tensor
 
-import scoresde.tasks.likelihood
+import scoresde.tasks.parts.likelihood_pictures
 from scoresde.conf import schema
 from scoresde.tasks import Given, Job
 
@@ -66,7 +66,7 @@ def blank_pictures(request, monkeypatch):
     """
     if "painted" not in request.keywords:
         monkeypatch.setattr(Figure, "savefig", lambda self, path, **keys: Path(path).write_bytes(b""))
-        monkeypatch.setattr(scoresde.tasks.likelihood, "CELLS", 4)
+        monkeypatch.setattr(scoresde.tasks.parts.likelihood_pictures, "CELLS", 4)
 
 
 def job_of(sde, score, data, record, **found) -> Job:

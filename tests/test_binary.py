@@ -1,5 +1,5 @@
-"""The binomial chain on three bits, of which all laws can be written down: 8 states, and 8 x 8 matrices for its
-steps.
+"""The binomial chain on three bits, whose distributions are all computed exactly: 8 states, and 8 x 8 matrices for
+its steps.
 """
 
 import itertools
@@ -36,7 +36,7 @@ def forward_matrix(beta: float) -> torch.Tensor:
 
 
 def marginals(chain) -> list[torch.Tensor]:
-    """P(x_n | x_0), n = 0 ... T, by multiplying the steps."""
+    """Returns P(x_n | x_0), n = 0 ... T, by multiplying the steps."""
     found = [torch.eye(8, dtype=torch.float64)]
     for beta in chain.betas.tolist():
         found.append(found[-1] @ forward_matrix(beta))
@@ -44,7 +44,7 @@ def marginals(chain) -> list[torch.Tensor]:
 
 
 def exact_belief(chain):
-    """The log-odds of each bit of x_0 given x_n, by Bayes' rule over all states."""
+    """Returns the log-odds of each bit of x_0 given x_n, by Bayes' rule over all states."""
     table = marginals(chain)
 
     def logits(x, n):
@@ -57,7 +57,7 @@ def exact_belief(chain):
 
 
 def flawed_belief(x, n):
-    """Some network: smooth, wrong, and different for every bit and step."""
+    """Stands in for a network: smooth, wrong, and different for every bit and step."""
     return torch.cumsum(x, 1) * 0.4 - 0.3 + 0.05 * n[:, None]
 
 
@@ -82,7 +82,7 @@ def test_its_steps_compose_to_the_closed_form(schedule):
 
 
 def test_the_posterior_is_bayes_rule():
-    """For any m < n, bit by bit: q(x_m | x_0) q(x_n | x_m) / q(x_n | x_0)."""
+    """The posterior is q(x_m | x_0) q(x_n | x_m) / q(x_n | x_0) for any m < n, bit by bit."""
     chain, one = BinaryChain(CosineBetas(), 12.0), torch.ones(1, 1, dtype=torch.float64)
     for m, n in itertools.combinations(range(13), 2):
         k_m, k_n = float(chain.alpha(at(m, 1))), float(chain.alpha(at(n, 1)))
@@ -173,7 +173,7 @@ def test_its_error_bars_are_true(T, terms):
 
 
 def test_with_the_exact_belief_it_closes_on_the_exact_law():
-    """Never below the entropy, and by half as much above it for twice the steps."""
+    """The bound is never below the entropy, and its gap halves when the steps double."""
     entropy, gaps = float(-torch.special.xlogy(LAW, LAW).sum()), []
     for T in (8, 16, 32):
         chain = BinaryChain(T=float(T))
@@ -246,7 +246,7 @@ def test_the_loss_is_the_bound_or_the_cross_entropy(weighting):
 
 
 def test_the_exact_belief_has_the_least_loss():
-    """Its gradient there is zero in the mean: no scale and no shift of the log-odds betters either loss."""
+    """The loss has mean gradient zero there: no scale and no shift of the log-odds improves either loss."""
     chain = BinaryChain(T=5.0)
     exact = exact_belief(chain)
     x = STATES[torch.multinomial(LAW, 3000, replacement=True)]

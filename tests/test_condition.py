@@ -463,7 +463,7 @@ def test_samples_are_of_their_own_y(name, key):
     solver = make_sampler(name, steps=1000 if name.startswith("ald") else 100, levels=100, count=10)
     task = Sample(solver, batch=256, dtype="float64")
     score = ConditionalScore(oracle(data, sde)).double()
-    x = task.draw(sde, score, data.shape, count, y=encoded(data, y))
+    x = task.drawing.draw(sde, score, data.shape, count, y=encoded(data, y))
     weights, means, stds = data.joint.components()
     if key == "labels":
         z = (x - means[y]) / stds[y, None]
@@ -474,7 +474,7 @@ def test_samples_are_of_their_own_y(name, key):
         z = torch.special.ndtri(u.clamp(1e-9, 1 - 1e-9))
     assert float(z.mean().abs()) < 4 / math.sqrt(z.numel()) + 0.05
     assert float(z.std()) == pytest.approx(1, abs=0.15)
-    fewer = Sample(solver, batch=64, dtype="float64").draw(sde, score, data.shape, 90, y=encoded(data, y[:90]))
+    fewer = Sample(solver, batch=64, dtype="float64").drawing.draw(sde, score, data.shape, 90, y=encoded(data, y[:90]))
     assert torch.allclose(x[:90], fewer, atol=1e-8)
 
 

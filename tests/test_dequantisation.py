@@ -19,6 +19,7 @@ from scoresde.likelihood.dequantisation import log_mean, truncated_normal
 from scoresde.models import Oracle
 from scoresde.sde_lib import BasisVectors, Rademacher
 from scoresde.tasks import LikelihoodTask
+from scoresde.tasks.parts.scoring import Scoring
 from scoresde.training import Trainer
 from scoresde.training.store import digest
 from scoresde.training.trainer import Batches
@@ -103,8 +104,8 @@ class ClosedForm:
 
 
 def scored(kind: str, sde, score, k: Tensor, samples: int, likelihood=None, batch: int = 5000, seed: int = 0) -> dict:
-    task = LikelihoodTask(likelihood or ClosedForm(), KINDS[kind](samples), batch=batch, seed=seed, dtype="float64")
-    return task.score(sde, score, integers(), k)
+    scoring = Scoring(likelihood or ClosedForm(), KINDS[kind](samples), batch, seed, dtype="float64")
+    return scoring.score(sde, score, integers(), k)
 
 
 # The bound
@@ -301,7 +302,7 @@ class Record:
     [(Rademacher(2), 2, True), (Rademacher(1), 2, True), (Rademacher(2), 1, False), (BasisVectors(), 2, False)],
 )
 def test_probes_in_an_exponent_are_warned_of(probes, samples, warns, caplog, monkeypatch):
-    monkeypatch.setattr(LikelihoodTask, "heat_map", lambda *arguments: None)
+    monkeypatch.setattr(LikelihoodTask, "show", lambda *arguments: None)
     sde, data = make("sde", "sde=vp"), integers()
     oracle, data.test = Oracle(sde, components(sde)), data.test[30:35]
     task = LikelihoodTask(Likelihood(probes, rtol=1e-2, atol=1e-2), UniformDequantisation(samples), dtype="float64")

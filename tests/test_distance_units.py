@@ -14,7 +14,7 @@ from scoresde.metrics import sliced_wasserstein
 from scoresde.samplers import Columns, Film, PiGDM
 from scoresde.sde_lib import VE, VP
 from scoresde.tasks import sample
-from scoresde.tasks.parts.reach import strays
+from scoresde.tasks.parts.out_of_range import samples_out_of_range
 from scoresde.tasks.parts.record import Record
 from scoresde.tasks.restore import Problem, Restore
 from scoresde.tasks.studies.generators import Generators
@@ -54,18 +54,18 @@ def test_each_column_counts_alike_and_units_change_nothing():
 
 @pytest.mark.parametrize("units", [UNITS, torch.ones(3, dtype=torch.float64)], ids=["own", "one"])
 def test_samples_far_outside_the_data_are_counted_and_named(caplog, units):
-    """Two strays of 1,000 in a column of the smallest unit, which no distance in data units shows."""
+    """Two of 1,000 samples are outliers in the column of the smallest unit, which no distance in data units shows."""
     data, r = table(units), (normals(2, 1000) + 5) * units
-    assert strays(r, data) == {"samples_out_of_range": 0} and not caplog.text
+    assert samples_out_of_range(r, data) == {"samples_out_of_range": 0} and not caplog.text
     low, high = (float(end) for end in (data.train[:, 0].min(), data.train[:, 0].max()))
     r[[3, 70], 0] = torch.tensor([high + 1.1 * (high - low), low - 3 * (high - low)], dtype=torch.float64)
     r[5, 0] = high + 0.9 * (high - low)
-    assert strays(r, data) == {"samples_out_of_range": 2}
+    assert samples_out_of_range(r, data) == {"samples_out_of_range": 2}
     assert "2 of 1000 lie further outside the training part's range than it is wide: column 0 reaches" in caplog.text
     r[9, 1] = math.nan
-    assert strays(r, data) == {"samples_out_of_range": 3}
+    assert samples_out_of_range(r, data) == {"samples_out_of_range": 3}
     whole = Data(torch.randint(0, 9, (20, 1, 4, 4)), torch.randint(0, 9, (5, 1, 4, 4)), 4.0, 2.0, levels=9)
-    assert strays(whole.test.double() + 90, whole) == {}
+    assert samples_out_of_range(whole.test.double() + 90, whole) == {}
 
 
 class Whole:

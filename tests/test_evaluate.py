@@ -1,4 +1,4 @@
-"""task=evaluate: samples are drawn once and kept, in any pieces; what is wrong with them is seen."""
+"""task=evaluate: samples are drawn once and cached, in any pieces; the metrics show what is wrong with them."""
 
 import json
 import math
@@ -18,7 +18,7 @@ from scoresde.metrics import Values, frechet_distance
 from scoresde.models import FeatureCNN, FeatureMLP
 from scoresde.samplers import Sampler
 from scoresde.tasks import Evaluate, Features, Record, Sampled
-from scoresde.tasks.parts.sample_cache import Gallery
+from scoresde.tasks.parts.sample_cache import SampleCache
 
 from .conftest import GaussianScore, compose, job_of, make_sde
 from .test_cli import CHOICES
@@ -39,7 +39,7 @@ def job(folder, *overrides: str) -> dict:
 
 
 def numbered(first: int, size: int):
-    """Samples that are their own numbers, each for two evaluations."""
+    """Returns samples that are their own numbers, and two evaluations for each."""
     return np.arange(first, first + size, dtype=np.float64)[:, None], 2 * size
 
 
@@ -54,16 +54,16 @@ def test_samples_are_drawn_once_and_more_are_added(tmp_path):
         asked.append((first, size))
         return numbered(first, size)
 
-    gallery = Gallery(tmp_path, {"seed": 1})
+    cache = SampleCache(tmp_path, {"seed": 1})
     for count, piece, pieces, new in ((10, 4, [(0, 4), (4, 4), (8, 2)], 10), (7, 4, [], 0), (10, 3, [], 0)):
         asked.clear()
-        kept = gallery.obtain(count, piece, draw, clock)
+        kept = cache.obtain(count, piece, draw, clock)
         assert asked == pieces and kept.drawn == new and kept.x[:, 0].tolist() == list(range(count))
         assert kept.evaluations == pytest.approx(2 * count)
     asked.clear()
-    kept = Gallery(tmp_path, {"seed": 1}).obtain(15, 4, draw, clock)
+    kept = SampleCache(tmp_path, {"seed": 1}).obtain(15, 4, draw, clock)
     assert asked == [(10, 4), (14, 1)] and kept.drawn == 5 and kept.x[:, 0].tolist() == list(range(15))
-    assert Gallery(tmp_path, {"seed": 2}).obtain(3, 4, draw, clock).drawn == 3, "other samples"
+    assert SampleCache(tmp_path, {"seed": 2}).obtain(3, 4, draw, clock).drawn == 3, "other samples"
     assert len(list(tmp_path.iterdir())) == 2
 
 
@@ -76,26 +76,26 @@ def test_a_killed_run_goes_on(tmp_path):
             raise Killed
         return numbered(first, size)
 
-    gallery = Gallery(tmp_path, {})
+    cache = SampleCache(tmp_path, {})
     with pytest.raises(Killed):
-        gallery.obtain(20, 4, dies, clock)
-    (gallery.folder / ".partial-000000008-000000012.npz").write_bytes(b"half a file")  # of a kill while it was written
-    kept = gallery.obtain(20, 4, numbered, clock)
-    assert kept.drawn == 12 and kept.x[:, 0].tolist() == list(range(20)) and not list(gallery.folder.glob(".partial*"))
+        cache.obtain(20, 4, dies, clock)
+    (cache.folder / ".partial-000000008-000000012.npz").write_bytes(b"half a file")  # of a kill while it was written
+    kept = cache.obtain(20, 4, numbered, clock)
+    assert kept.drawn == 12 and kept.x[:, 0].tolist() == list(range(20)) and not list(cache.folder.glob(".partial*"))
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "absent", "empty"])
 def test_a_damaged_file_is_drawn_again(tmp_path, damage, caplog):
-    gallery = Gallery(tmp_path, {})
-    gallery.obtain(12, 4, numbered, clock)
-    path = gallery.folder / "000000004-000000008.npz"
+    cache = SampleCache(tmp_path, {})
+    cache.obtain(12, 4, numbered, clock)
+    path = cache.folder / "000000004-000000008.npz"
     whole = path.read_bytes()
     place = whole.index(np.float64(5).tobytes())
     changed = {"cut": whole[:-200], "flipped": whole[:place] + b"\x01" + whole[place + 1 :], "empty": b""}
     path.unlink() if damage == "absent" else path.write_bytes(changed[damage])
-    kept = gallery.obtain(12, 4, numbered, clock)
+    kept = cache.obtain(12, 4, numbered, clock)
     assert kept.drawn == 8 and kept.x[:, 0].tolist() == list(range(12))
-    assert gallery.obtain(12, 4, numbered, clock).drawn == 0
+    assert cache.obtain(12, 4, numbered, clock).drawn == 0
     assert damage == "absent" or "is not what was written" in caplog.text
 
 
@@ -108,7 +108,7 @@ def test_two_at_once_draw_each_sample_once(tmp_path):
         return numbered(first, size)
 
     def go():
-        found.append(Gallery(tmp_path, {}).obtain(12, 4, slowly, clock))
+        found.append(SampleCache(tmp_path, {}).obtain(12, 4, slowly, clock))
 
     threads = [threading.Thread(target=go) for _ in range(3)]
     for thread in threads:
@@ -122,7 +122,7 @@ def test_two_at_once_draw_each_sample_once(tmp_path):
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match=r"the samples' folder .*file.samples-.* cannot be written .* store=FOLDER"):
-        Gallery(tmp_path / "file", {}).obtain(2, 2, numbered, clock)
+        SampleCache(tmp_path / "file", {}).obtain(2, 2, numbered, clock)
 
 
 # --- what decides them ------------------------------------------------------------------------------------------------
@@ -185,7 +185,7 @@ def test_a_metric_is_named_by_the_weights_of_its_network(tmp_path):
 
 
 def test_it_learns_the_digits(tmp_path):
-    """With its own number of updates, on the real thing: and what it says of held-out digits is the floor."""
+    """The default number of updates on the default data; the floor is its accuracy on held-out digits."""
     real = Digits()
     np.save(tmp_path / "real.npy", real.test[:200].numpy())
     noise = np.random.default_rng(0).integers(0, 17, (200, 1, 8, 8))
@@ -209,7 +209,7 @@ def test_it_learns_the_digits(tmp_path):
 
 
 def pictures(tmp_path, shape=(1, 6, 9), labels=False):
-    """Pictures without labels, that have an up and a left."""
+    """Returns unlabelled images with a top and a left side."""
     random = np.random.default_rng(0)
     ramp = np.linspace(0, 200, math.prod(shape)).reshape(shape)
     x = (ramp + random.integers(0, 50, (120, *shape))).astype(np.uint8)
@@ -281,7 +281,7 @@ def test_networks_take_any_picture_and_their_parts_agree(shape):
 
 
 class Scaled(Sampler):
-    """A sampler of N(mean, (width std)^2 I) in model units, from the noise that it is given."""
+    """Draws from N(mean, (width std)^2 I) in model units, with the noise that it is given."""
 
     def __init__(self, mean: float = 0.0, width: float = 1.0):
         self.mean, self.width = mean, width
@@ -300,7 +300,7 @@ def evaluated(folder, sampler, shape=(3,), count=700) -> dict:
 
 
 def test_draws_of_the_same_law_are_at_the_floor_and_others_at_the_closed_form(tmp_path):
-    """In model units the data are N(0, I): d^2 = D (m^2 + (w - 1)^2)."""
+    """The data are N(0, I) in model units, so d^2 = D (m^2 + (w - 1)^2)."""
     metrics = evaluated(tmp_path / "good", Scaled())
     for key in ("fd-values", "kd-values", "sliced_wasserstein"):
         assert abs(metrics[key]) < 3 * abs(metrics[f"{key}_floor"]) + 0.01, key
@@ -316,7 +316,7 @@ def test_draws_of_the_same_law_are_at_the_floor_and_others_at_the_closed_form(tm
 
 
 def test_samples_are_compared_in_sets_as_large_as_the_floors(tmp_path):
-    """Of more samples than training data the mean over sets of their number; not one distance of all."""
+    """With more samples than training data, the distance is a mean over sets of that number, not one of all."""
     sampler, (folder, sde) = Scaled(), (tmp_path, make_sde("vp"))
     train, test = torch.randn(150, 2), torch.randn(400, 2)
     record = Record(folder)
@@ -345,7 +345,7 @@ def test_one_class_is_compared_with_its_own_data(tmp_path):
 
 
 def test_numbers_y_are_compared_together_with_x(tmp_path):
-    """x of the right marginal law that know nothing of y: d^2 of N(0, C) and N(0, I) is sum (sqrt(lambda) - 1)^2."""
+    """x has the right marginal and does not depend on y: d^2 of N(0, C), N(0, I) is sum (sqrt(lambda) - 1)^2."""
     words = ("data=mixture", "data.condition=[1]", "model=oracle", "sampler=unipc", "sampler.steps=20", "count=500")
     words += ("data.count=3000", "data.test_count=1000")
     metrics = job(tmp_path, *words)
@@ -382,7 +382,7 @@ def test_too_little_to_compare_is_refused(tmp_path):
 
 
 class StandIn(torch.nn.Module):
-    """torchmetrics' metric as it is asked here, with 3 features and this project's distance."""
+    """Stands in for torchmetrics' metric, with 3 features and this project's distance."""
 
     def __init__(self, feature, reset_real_features, feature_extractor_weights_path, antialias):
         super().__init__()
@@ -432,5 +432,5 @@ def test_without_torchmetrics_one_line_says_what_to_install(tmp_path, monkeypatc
     with pytest.raises(ImportError, match=r"task.fid=True needs the packages torchmetrics and torch-fidelity: pip"):
         job(tmp_path, *DIGITS, "task.fid=true")
     assert not (tmp_path / "store").exists(), "before anything is trained"
-    with pytest.raises(ValueError, match="the FID is one of grey or colour pictures"):
+    with pytest.raises(ValueError, match="the FID is for grey or colour images"):
         job(tmp_path, "data=moons", "task.fid=true")

@@ -54,7 +54,7 @@ def test_scores_are_wrong_where_data_are_rare(tmp_path):
 
 
 def test_the_line():
-    """Points of the line and of nothing else, standard normal along it."""
+    """All points lie on the line, standard normal along it."""
     data = Line(count=20_000, test_count=100, degrees=30.0)
     u = data.train @ data.direction
     torch.testing.assert_close(data.train, u[:, None] * data.direction)

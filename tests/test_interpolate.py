@@ -139,7 +139,7 @@ def test_integers_are_encoded_as_points_of_their_bins(tmp_path):
         ("task.path=round", "task.path=round must be one of spherical, normal, linear"),
         ("task.rtol=0", "task.rtol=0.0 must lie between 0 and 1"),
         ("count=5001", "5001 paths through task.through=2 points need 10002 held-out data, and there are 10000"),
-        ("points=three.npy", "holds 3 points, no multiple of task.through=2"),
+        ("points=three.npy", "holds 3 points, which is no multiple of task.through=2"),
         ("data.means=[1,2,3]", "task.path=spherical needs two dimensions"),
     ],
 )

@@ -35,7 +35,7 @@ SHORT = {"steps": 20, "batch": 16, "warmup": 2, "evaluate": 2}
 
 @pytest.fixture(scope="module")
 def few_shown():
-    """Pictures of few points: what they show is looked at elsewhere."""
+    """Draws pictures of few points; other tests check what they show."""
     with pytest.MonkeyPatch.context() as patch:
         for module in (scoresde.tasks.studies.elbo, scoresde.tasks.studies.generators):
             patch.setattr(module, "SHOWN", 64)
@@ -60,7 +60,7 @@ def composed(*words: str, late: tuple[str, ...] = ("store=", "data.path=", "task
 
 
 def job(folder, *overrides: str, models: str = "vae", picture: bool = False) -> dict:
-    """A run in this process with models that are small and hardly trained: its metrics."""
+    """Runs in this process with small models that are hardly trained, and returns the metrics."""
     words = [f"task.models.{name}.training.{key}={value}" for name in models.split() for key, value in SHORT.items()]
     made = [name for name in models.split() if not name.startswith("lsgm")]  # the others take over its networks
     words += [f"task.models.{name}.model.networks.width=8" for name in made]
@@ -183,7 +183,7 @@ def test_generators_of_labelled_pictures(tmp_path):
     assert "gan_good" not in found and "score_recall" not in found and "gan_variation_std" not in found
 
 
-# The trainer is the house's: one loss, resumed bit for bit
+# The trainer is the usual one: one loss, resumed bit for bit
 
 
 @pytest.mark.parametrize("prior", ["normal", "score"])
@@ -338,7 +338,7 @@ SPOILT = ["task=elbo", "~task.models.vae.training.loss.beta"]
         (["task=elbo", "data=heartbeat", "sde=binary"], "task=Elbo is for SDEs"),
         (["task=generators", "data=checkerboard"], "these data have neither components nor labels"),
         (["task=generators", "data=8gaussians", "task.seeds=0"], "task.seeds=0 must be at least 1"),
-        (["task=generators", "+latent@task.models.score=vae"], "this name is the run's own score SDE's"),
+        (["task=generators", "+latent@task.models.score=vae"], "this is the name of the run's own score SDE"),
         (["task=elbo", "task.models.vae.model.networks.width=0"], r"task\.models\.vae\.model\.networks\.width=0 must"),
         (["task=elbo", "task.models.vae.training.loss.beta=-1"], r"type task\.models\.vae\.training\.loss\.beta=1"),
         (["task=elbo", "task.models.vae.model.latent=0"], r"type task\.models\.vae\.model\.latent=8"),

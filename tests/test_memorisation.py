@@ -42,7 +42,7 @@ def test_neighbours_that_cannot_be_are_refused():
 
 @pytest.mark.parametrize("digits", [1, 8])
 def test_z_is_the_one_of_scipy(digits):
-    """With ties, where the numbers are rounded, and without."""
+    """Rounded numbers have ties, the others do not."""
     p, q = RNG(0).normal(size=30).round(digits), RNG(1).normal(-0.3, 1, size=50).round(digits)
     found = stats.mannwhitneyu(q, p, alternative="less", method="asymptotic", use_continuity=False)
     assert stats.norm.cdf(mann_whitney(p, q)) == pytest.approx(found.pvalue, rel=1e-9)
@@ -91,7 +91,7 @@ def test_cells_are_the_clusters():
 
 
 class Playback(Sampler):
-    """A sampler that hands over the examples it was given, again and again."""
+    """A sampler that returns the given examples, over and over."""
 
     def __init__(self, examples: torch.Tensor):
         self.examples, self.next = examples, 0
@@ -103,7 +103,7 @@ class Playback(Sampler):
 
 
 def gaussian(shape, levels=None, count=300) -> tuple[Data, torch.Tensor]:
-    """Data, and fresh draws of the same law in model units."""
+    """Returns data, and fresh draws from the same distribution in model units."""
     draws = [2 * torch.randn(n, *shape, generator=torch.Generator().manual_seed(n)) + 8 for n in (count, 400, 401)]
     if levels:
         draws = [each.floor().clamp(0, levels - 1).to(torch.uint8) for each in draws]
@@ -161,7 +161,7 @@ def test_samples_too_far_are_underfitting(tmp_path):
 
 
 def test_a_blind_test_says_so(tmp_path):
-    """Copies as far from the training data as held-out data are: nobody could tell them."""
+    """Copies as far from the training data as held-out data are cannot be distinguished from them."""
     data, fresh = gaussian((6,))
     metrics, _ = judge(tmp_path / "a", data, Playback(fresh), noise=1.5)
     assert metrics["verdict"].startswith("unknown: the test is blind here")
@@ -171,7 +171,7 @@ def test_a_blind_test_says_so(tmp_path):
 
 
 def test_distances_between_principal_components(tmp_path):
-    """Two directions of great variance and noise in all others: with components=2 the noise is not measured."""
+    """The data have two directions of large variance and noise in the others, which components=2 leaves out."""
     x = torch.cat((20 * torch.randn(300, 2), 0.01 * torch.randn(300, 8)), 1)
     data = Data(x[:200], x[200:], 0.0, 1.0, shuffle=False)
     _, plane = judge(tmp_path / "a", data, Playback(data.encode(x[:50].double())), components=2, count=50)
@@ -211,11 +211,14 @@ def test_samples_of_a_file_need_no_network(tmp_path):
     [
         ("task.samples=nowhere.npz", "task.samples=nowhere.npz"),
         ("task.cells=0", "task.cells=0 must be at least 1"),
-        ("task.cells=500", "task.cells=500 must be at most 400, the training data that decide the cells; leave it out"),
+        (
+            "task.cells=500",
+            "task.cells=500 must be at most 400, the number of training data that form the cells; leave it out",
+        ),
         ("task.noise=-1", "task.noise=-1.0 must be at least 0"),
         ("task.components=0", "task.components=0 must be at least 1"),
         ("task.batch=0", "task.batch=0 must be at least 1"),
-        ("data.test_count=2", "there are 400 training and 2 held-out examples"),
+        ("data.test_count=2", "400 training and 2 held-out examples are too few"),
     ],
 )
 def test_mistakes_name_the_key(override, message, tmp_path):

@@ -1,4 +1,4 @@
-"""Samplers and the shares of far modes: plain Langevin dynamics keeps its start's, the others find the data's."""
+"""The shares of distant modes: plain Langevin dynamics keeps those of its start, others find those of the data."""
 
 import json
 
@@ -42,7 +42,7 @@ def test_slow_mixing(tmp_path):
 
 
 def test_pictures_have_modes_too(tmp_path):
-    """Data that are no points of the plane have bars alone, and the samples do not depend on the batch."""
+    """Data outside the plane are drawn as bars only, and the samples do not depend on the batch."""
     words = ["data=mixture", "data.means=[-1,0,1]", "data.stds=[0.2,0.2,0.2]", "data.shape=[1,2,2]", "data.count=200"]
     words += ["model=oracle", "task=modes", "task.seeds=2", "count=50", "~task.samplers.langevin"]
     words += ["~task.samplers.annealed", "task.samplers.reverse_sde.steps=20"]
@@ -53,7 +53,7 @@ def test_pictures_have_modes_too(tmp_path):
 
 @pytest.mark.parametrize("shape", [(2,), (3, 8, 6)], ids=str)
 def test_samples_belong_to_whom_drew_them(shape):
-    """By the posterior's largest probability, against the mixture's own terms."""
+    """The component of the largest posterior probability, computed from the mixture's own terms."""
     weights, means, stds = mixture(shape)
     means, stds = 0.1 * means, 2 * stds  # on top of each other, so that weights and widths decide too
     x = draw_mixture((weights, means, stds), 500, shape).flatten(1)

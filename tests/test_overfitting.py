@@ -1,4 +1,4 @@
-"""What is kept along a training is what the training was then, whatever interrupted it; and overfitting shows."""
+"""Networks kept during a training equal the training at that time, also after interruptions; overfitting shows."""
 
 import json
 import math
@@ -85,7 +85,7 @@ def test_keeping_survives_interruption_and_changes_nothing(tmp_path, stop):
 
 
 def test_a_trained_network_is_trained_once_more_to_the_same_weights(tmp_path, caplog):
-    """task=overfitting is no other network; what it needs of the way is made up for, once."""
+    """task=overfitting uses the same network; what it needs from the training is recomputed once."""
     job(tmp_path / "a", "task=overfitting", "data=moons", "count=5", "task.shares=[0.5,1]", *LOOSE, *TINY)
     job(tmp_path / "b", "task=train", "data=moons", *TINY)
     (fresh,), (folder,) = (list((tmp_path / name / "store").iterdir()) for name in "ab")
@@ -144,7 +144,7 @@ def test_the_numbers_by_hand():
 
 
 def test_overfitting_shows(tmp_path):
-    """Sixteen points, and a network that has time to learn them by heart."""
+    """Sixteen points, and a network that trains long enough to memorise them."""
     words = ["data=moons", "data.count=16", "data.test_count=100", "training.steps=600", "training.batch=64"]
     metrics = job(tmp_path, "task=overfitting", "task.shares=[0.1,0.3,1]", "count=60", *words, *LOOSE)
     arrays = np.load(tmp_path / "run" / "overfitting.npz")

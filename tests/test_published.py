@@ -271,7 +271,7 @@ def test_a_run_draws_from_a_file(file, tmp_path):
     def score(x, t):
         return published_network.network(config, weights, (x + 1) / 2, sde.sigma(t).expand(len(x)) / 2) / 2
 
-    drawn = task.draw(sde, score, (3, 8, 8), 3)
+    drawn = task.drawing.draw(sde, score, (3, 8, 8), 3)
     expected = (drawn * 128 + 128).floor().clamp(0, 255)
     assert int(np.abs(x.astype(int) - expected.numpy().astype(int)).max()) <= 1
     assert len(np.unique(x)) > 20

@@ -18,8 +18,11 @@ from scoresde.likelihood import Likelihood
 from scoresde.likelihood.deblur import by_eigenvalues, by_products, by_two_orders
 from scoresde.sde_lib import BasisVectors, Gaussian, HutchPP, Orthogonal, Rademacher
 from scoresde.tasks import LikelihoodTask
-from scoresde.tasks.likelihood import drawn
+from scoresde.tasks.likelihood import more_points
 from scoresde.tasks.parts import effort
+from scoresde.tasks.parts.points import shuffled
+from scoresde.tasks.parts.requested_error import SHOWN, reached
+from scoresde.tasks.parts.scoring import Scoring
 from tests.test_cli import TINY, job
 from tests.test_likelihood import Mixture
 
@@ -176,7 +179,7 @@ def task_on(sde, problem, caplog) -> tuple[dict, float]:
     task = replace(LikelihoodTask(likelihood, dtype="float64"), batch=77)
     data = Data(x, x, 0 * one, one)
     with caplog.at_level(logging.WARNING), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(LikelihoodTask, "heat_map", lambda *arguments: None)
+        patch.setattr(LikelihoodTask, "show", lambda *arguments: None)
         metrics = task(job_of(sde, score, data, Record()))
     return metrics, -float(score.log_prob(data.encode(data.test).double()).mean())
 
@@ -432,11 +435,11 @@ def test_added_points_meet_their_own_noise():
     sde, score = make_sde("vp"), Mixture(make_sde("vp"), *RESOLVED["heavy tails"])
     x = score.draw(40, (3,))
     data = Data(x, x, torch.zeros(3), torch.ones(3))
-    task = LikelihoodTask(Likelihood(Rademacher(2), rtol=1e-3, atol=1e-3), batch=16, dtype="float64")
-    whole = task.score(sde, score, data, x)
-    first = task.score(sde, score, data, x[:24])
+    scoring = Scoring(Likelihood(Rademacher(2), rtol=1e-3, atol=1e-3), batch=16, dtype="float64")
+    whole = scoring.score(sde, score, data, x)
+    first = scoring.score(sde, score, data, x[:24])
     target = float(whole["log_prob"].var()) ** 0.5 / 0.85 / 39.5**0.5
-    joined = task.more_points(sde, score, data, x, first, None, target)
+    joined = more_points(scoring, sde, score, data, x, first, None, target)
     assert len(joined["log_prob"]) > 24
     count = len(joined["log_prob"])
     for key in ("x", "log_prob", "probe_stderr"):
@@ -453,17 +456,17 @@ def test_other_tasks_refuse_an_error(task):
 def test_errors_of_sorted_points_are_measured_on_a_random_part(tmp_path, monkeypatch, words):
     rows = torch.linspace(-2, 2, 400, dtype=torch.float64)[:, None].expand(-1, 2)
     np.save(tmp_path / "sorted.npy", rows.numpy())
-    seen, plain, start = {}, LikelihoodTask.score, Likelihood.start_error
+    seen, plain, start = {}, Scoring.score, Likelihood.start_error
 
-    def score(self, sde, score, data, r, what="scoring", *rest, **keys):
+    def score(self, sde, score, data, r, y=None, what="scoring", **keys):
         seen.setdefault(what, r)
-        return plain(self, sde, score, data, r, what, *rest, **keys)
+        return plain(self, sde, score, data, r, y, what, **keys)
 
     def start_error(self, sde, score, x, probes):
         seen["start"] = x
         return start(self, sde, score, x, probes)
 
-    monkeypatch.setattr(LikelihoodTask, "score", score)
+    monkeypatch.setattr(Scoring, "score", score)
     monkeypatch.setattr(Likelihood, "start_error", start_error)
     job(tmp_path, *WORDS, *words, f"points={tmp_path}/sorted.npy", "task.batch=400")
     assert torch.equal(seen["scoring"], rows)  # in the user's own sequence
@@ -474,9 +477,11 @@ def test_errors_of_sorted_points_are_measured_on_a_random_part(tmp_path, monkeyp
 
 def test_points_are_drawn_with_their_own_y():
     r, y = torch.arange(40.0)[:, None], torch.arange(40.0)[:, None] + 0.5
-    some, own = drawn(r, y, 9)
+    some, own = shuffled(r, y, 9)
     assert torch.equal(own, some + 0.5) and len(set(some[:, 0].tolist())) == 9 and float(some.max()) > 20
-    assert drawn(r, y[:1], 9)[1] is not None and len(drawn(r, y[:1], 9)[1]) == 1 and drawn(r, None, 9)[1] is None
+    assert (
+        shuffled(r, y[:1], 9)[1] is not None and len(shuffled(r, y[:1], 9)[1]) == 1 and shuffled(r, None, 9)[1] is None
+    )
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "small"])
@@ -496,30 +501,28 @@ def test_auto_says_what_else_is_left_unless_the_points_hide_it(caplog):
     task, data = make("task", "task=likelihood"), Data(torch.randn(9, 2), torch.randn(3, 2), 0.0, 1.0)
     metrics = {"nll_stderr": 0.02, "ode_error_nats": 1e-5, "start_error_nats": 0.1}
     with caplog.at_level(logging.INFO):
-        found = task.reached(data, metrics, 2e-4)
+        found = reached(task.likelihood, data, metrics, 2e-4)
     assert found["likelihood_error_reached_nats_per_dim"] == pytest.approx(0.05, rel=1e-4)
     assert "0.05 nats a dimension are left, 0.05 of them from the start's correction; choose a smaller" in caplog.text
     assert all(record.levelno == logging.INFO for record in caplog.records)
     caplog.clear()
     with caplog.at_level(logging.INFO):
-        task.reached(data, metrics | {"probe_stderr_nats": 0.2, "nll_stderr": 0.2}, 2e-4)
+        reached(task.likelihood, data, metrics | {"probe_stderr_nats": 0.2, "nll_stderr": 0.2}, 2e-4)
     assert "from the random probes; type a larger likelihood.probes.count, or" in caplog.text  # auto stops at a few
     caplog.clear()
     with caplog.at_level(logging.INFO):
-        task.reached(data, metrics | {"nll_stderr": 0.6}, 2e-4)
-        task.reached(data, metrics | {"probe_stderr_nats": math.nan}, 2e-4)
+        reached(task.likelihood, data, metrics | {"nll_stderr": 0.6}, 2e-4)
+        reached(task.likelihood, data, metrics | {"probe_stderr_nats": math.nan}, 2e-4)
     assert not caplog.text
 
 
 def test_one_held_out_point_asks_for_no_more():
     task, data = make("task", "task=likelihood"), Data(torch.randn(9, 2), torch.randn(1, 2), 0.0, 1.0)
     result = {"log_prob": torch.tensor([-1.0])}
-    assert task.more_points(None, None, data, data.test, result, None, 0.01) is result
+    assert more_points(task.scoring, None, None, data, data.test, result, None, 0.01) is result
 
 
 def effort_of_auto() -> float:
-    from scoresde.tasks.likelihood import SHOWN
-
     return SHOWN["nats a dimension"]
 
 

@@ -21,7 +21,7 @@ LOOSE = ("adaptive",)  # its step sizes are its errors', and errors shrink with 
 
 
 def draw(sampler, sde, score, tempering, shape=(2,), count=40) -> torch.Tensor:
-    return Sample(sampler, tempering, batch=64, dtype="float64").draw(sde, score, shape, count)
+    return Sample(sampler, tempering, batch=64, dtype="float64").drawing.draw(sde, score, shape, count)
 
 
 @pytest.mark.parametrize("name", SAMPLERS)

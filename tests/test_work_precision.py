@@ -1,4 +1,4 @@
-"""task=work_precision: its tables, what they are counted in, and known facts that they must show on the exact score."""
+"""task=work_precision: its tables, their units, and known facts that they must show on the exact score."""
 
 import csv
 import json
@@ -12,7 +12,7 @@ from scoresde.cli import run
 from scoresde.conf import schema
 from scoresde.samplers import PredictorCorrector, ProbabilityFlow, Uniform
 from scoresde.tasks.studies.ruler import Ruler
-from scoresde.tasks.studies.settings import TooDear, settings
+from scoresde.tasks.studies.settings import TooExpensive, settings
 from scoresde.tasks.studies.work_precision import LIKELIHOOD_COLUMNS, SAMPLER_COLUMNS
 from tests.conftest import compose, make
 from tests.test_cli import CHOICES, command
@@ -21,7 +21,7 @@ ORACLE = ("task=work_precision", "data=mixture", "model=oracle", "data.count=100
 
 
 def job(folder: Path, *overrides: str) -> tuple[list[dict], list[dict], dict]:
-    """The rows of both tables, and the metrics."""
+    """Returns the rows of both tables, and the metrics."""
     run(compose(f"store={folder}/store", *overrides), CHOICES | {"task": "work_precision"}, folder / "run")
     return (*tables(folder / "run"), json.loads((folder / "run" / "metrics.json").read_text()))
 
@@ -35,13 +35,13 @@ def tables(folder: Path) -> tuple[list[dict], list[dict]]:
 
 
 def column(rows: list[dict], method: str, key: str, sde: str = "vp") -> list[float]:
-    """What a method's rows say, in their order."""
+    """Returns a column of one method's rows, in their order."""
     return [float(row[key]) for row in rows if (row["method"], row["sde"], row["score"]) == (method, sde, "oracle")]
 
 
 @pytest.fixture(scope="module")
 def facts(tmp_path_factory):
-    """One run that the known facts are read from."""
+    """The run in which the known facts must show."""
     return job(
         tmp_path_factory.mktemp("facts"),
         *ORACLE,
@@ -131,7 +131,7 @@ def test_likelihoods_approach_the_closed_form(facts):
 
 
 def test_the_floor_is_what_fresh_data_show():
-    """Draws that the floor has never seen, twenty times: nearly all are within it, a shift or a stretch never is."""
+    """Nearly all of twenty sets of fresh draws are at the floor; shifted or stretched draws never are."""
     data = make("data", "data=mixture")
     ruler = Ruler(data, 1000)
     fresh = make("data", "data=mixture", "data.seed=7", "data.count=20000")
@@ -149,7 +149,7 @@ def test_samples_that_are_not_finite_have_no_errors():
 
 
 def test_a_budget_buys_steps_or_tolerances():
-    """The cost of a step is found by trial, whatever the solver is; beyond the largest budget no tolerance is tried."""
+    """The cost of a step is measured for any solver; beyond the largest budget no tolerance is tried."""
 
     def heun(solver, most):
         return 2 * solver.steps + 7
@@ -160,7 +160,7 @@ def test_a_budget_buys_steps_or_tolerances():
 
     def cost(solver, most):
         if 10 / solver.rtol > most:
-            raise TooDear
+            raise TooExpensive
         return 10 / solver.rtol
 
     flow = ProbabilityFlow(rtol=1e-3, atol=1e-4)

@@ -1,1 +1,1 @@
-"""What tasks have in common: the run's record, points, samples, conditions and progress."""
+"""The parts that tasks share: the run's record, points, samples, log-likelihoods, conditions and progress."""

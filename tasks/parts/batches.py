@@ -16,7 +16,7 @@ class Batch:
     """The points numbered first ... first + size - 1.
 
     Attributes:
-        on_step: called with the share of the way that a solver has done, moves the bar.
+        on_step: moves the bar; is called with the share of its way that a solver has done.
     """
 
     first: int
@@ -25,11 +25,11 @@ class Batch:
 
     @property
     def rows(self) -> slice:
-        """Their places among all points."""
+        """The places of these points among all points."""
         return slice(self.first, self.first + self.size)
 
     def noise(self, seed: int, shape: tuple[int, ...], dtype: torch.dtype, device: str, stream: str) -> BlockNoise:
-        """Returns noise for these points that does not depend on how all are cut into batches."""
+        """Returns noise for these points that does not depend on how all points are cut into batches."""
         return BlockNoise(seed, self.first, self.size, shape, dtype, device, stream)
 
 
@@ -37,8 +37,8 @@ def batches(count: int, size: int, advance: Advance | None = None, skip: int = 0
     """Yields batches of up to ``size`` of ``count`` points, in order, and moves a progress bar after each.
 
     Arguments:
-        advance: moves the bar; None without one.
-        skip: how many of the first points are left out.
+        advance: moves the bar; None without a bar.
+        skip: the number of first points that are left out.
     """
     move: Advance = advance or (lambda *arguments: None)
     for first in range(skip, count, size):

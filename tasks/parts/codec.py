@@ -1,8 +1,8 @@
-"""Data to latent codes and back, by the probability flow (arXiv 2011.13456, eq. 13).
+"""The probability flow as a map between data and latent codes (arXiv 2011.13456, eq. 13).
 
-A point x starts as alpha(eps) x, the middle of its law at eps, and is carried to its code z at T; a code is carried
-back and divided by alpha(eps). Nothing is random on the way, so that what does not come back is the solver's error, and
-codes are the data's own: two exact scores of one data set give one code.
+A point x starts as alpha(eps) x, the mean of its distribution at eps, and is carried to its code z at T; a code is
+carried back and divided by alpha(eps). The map is deterministic, so a difference after the round trip is the solver's
+error, and the code belongs to the data: two exact scores of one data set give one code.
 """
 
 from dataclasses import dataclass
@@ -22,15 +22,15 @@ from .progress import progress
 
 @dataclass(frozen=True)
 class Codec:
-    """The map between points in data units and codes in model units, each point by itself.
+    """The map between points in data units and codes in model units.
 
     Arguments:
         method: ``tsit5`` or ``dopri5`` (a step size for each point) or ``torchdiffeq.NAME``; see
             :mod:`scoresde.sde_lib.ode`.
         clock: the variable of integration, ``angle`` or ``t``; see :mod:`scoresde.sde_lib.frame`.
-        rtol, atol: tolerances of the local error, of each point by itself.
+        rtol, atol: tolerances of the local error of each point.
         steps: the number of steps of a torchdiffeq method without error control.
-        batch: how many at a time; nothing depends on it.
+        batch: the number of points per batch; the result does not depend on it.
         device, dtype: where, and in which precision.
     """
 
@@ -45,22 +45,24 @@ class Codec:
 
     def __post_init__(self):
         if self.batch < 1:
-            raise ValueError(f"`batch`={self.batch} must be at least 1")
+            raise ValueError(f"`batch`={self.batch} must be at least 1; type `batch`=1024")
         check_clock(self.clock)
         check_solver(self.method, self.rtol, self.atol, self.steps)
 
     def encode(self, sde: SDE, score: ScoreFn, data: Data, r: Tensor, what: str = "encoding") -> Tensor:
-        """Points (N, *) in data units, integers dequantised before, to their codes (N, *) on the CPU."""
+        """Maps points (N, *) in data units to their codes (N, *) on the CPU; integers must be dequantised before."""
         x = start_factor(sde) * data.encode(r).to(getattr(torch, self.dtype))
         return self.carry(sde, score, x, to_noise=True, what=what)
 
     def decode(self, sde: SDE, score: ScoreFn, data: Data, z: Tensor, what: str = "decoding") -> Tensor:
-        """Codes (N, *) to points (N, *) in data units, float64 on the CPU, continuous also for integer data."""
+        """Maps codes (N, *) to points (N, *) in data units, float64 on the CPU, continuous also for integer data."""
         return data.decode(self.carry(sde, score, z, to_noise=False, what=what).double() / start_factor(sde))
 
     @torch.no_grad()
     def carry(self, sde: SDE, score: ScoreFn, x: Tensor, to_noise: bool, what: str) -> Tensor:
-        """x (N, *) at eps to z at T, or z to x, in model units; the result is on the CPU, of the codec's precision."""
+        """Carries x (N, *) at eps to z at T, or z to x, in model units; the result is on the CPU, in the codec's
+        precision.
+        """
         problem, parts, dtype = frame(sde, score, self.clock), [], getattr(torch, self.dtype)
         ends = (problem.sde.eps, problem.sde.T), (problem.scale(sde.eps), problem.scale(sde.T))
         (start, end), (scale, scale_at_end) = ends if to_noise else (pair[::-1] for pair in ends)
@@ -83,13 +85,13 @@ class Codec:
 
 
 def start_factor(sde: SDE) -> float:
-    """alpha(eps), by which a point is multiplied where it starts."""
+    """Returns alpha(eps), by which a point is multiplied at the start."""
     return float(sde.alpha(torch.tensor(sde.eps, dtype=torch.float64)))
 
 
 def continuous(data: Data, r: Tensor, seed: int) -> Tensor:
-    """Points (N, *) in data units as they are encoded, float64: integers become the points of their bins that
-    task=likelihood scores, of the same seed.
+    """Returns points (N, *) in data units as they are encoded, float64. An integer becomes the point of its bin that
+    task=likelihood scores with the same seed.
     """
     if data.levels is None:
         return r.double()

@@ -1,4 +1,4 @@
-"""What tasks do with the y of p(x | y): write it down, compare, and let a classifier judge."""
+"""The y of p(x | y) in tasks: as networks take it, as files hold it, and as a classifier judges it."""
 
 from dataclasses import dataclass, field
 
@@ -13,51 +13,58 @@ from scoresde.metrics import judge
 from scoresde.sde_lib import ScoreFn
 
 
-def as_written(known: Condition, y: Tensor) -> dict[str, np.ndarray]:
-    """y as files hold it: the classes' names, as numbers where they are numbers; or numbers (N, C) in data units."""
-    if not known.classes:
+def as_written(condition: Condition, y: Tensor) -> dict[str, np.ndarray]:
+    """Returns y as files hold it: the classes' names, as integers where all are integers; or numbers (N, C) in data
+    units.
+    """
+    if not condition.classes:
         return {"y": y.numpy()}
-    values = [whole(name) for name in known.names]
+    values = [whole(name) for name in condition.names]
     # words such as 007 or 1e+30, and numbers beyond int64, stay words
-    numbers = all(str(v) == name and -(2**63) <= v < 2**63 for v, name in zip(values, known.names, strict=True))
-    return {"y": np.array(values if numbers else list(known.names))[y.numpy()]}
+    numbers = all(str(v) == name and -(2**63) <= v < 2**63 for v, name in zip(values, condition.names, strict=True))
+    return {"y": np.array(values if numbers else list(condition.names))[y.numpy()]}
 
 
-def told(score: ScoreFn, y: Tensor | None, rows: slice, device: str, dtype: torch.dtype) -> ScoreFn:
-    """The score of some rows of y (N, condition), or of the one row that all samples share; as it is without a y."""
+def conditioned_on(score: ScoreFn, y: Tensor | None, rows: slice, device: str, dtype: torch.dtype) -> ScoreFn:
+    """Returns the score given some rows of y (N, condition), or given the one row that all samples share; without a y
+    the score itself.
+    """
     return score if y is None else score.given((y if len(y) == 1 else y[rows]).to(device, dtype))
 
 
 def encoded(data: Data, y: Tensor | None) -> Tensor | None:
-    """y (N,) or (N, C) as networks are told it, (N, condition), or (1, condition) where all rows are equal."""
+    """Returns y (N,) or (N, C) as networks take it, (N, condition), or (1, condition) where all rows are equal; None
+    for None.
+    """
     if y is None:
         return None
     return data.condition.encode(y[:1] if bool((y == y[:1]).all()) else y)
 
 
 def conditions_of(data: Data, path: str | None, count: int) -> Tensor | None:
-    """The y of the first ``count`` points that a task works on, held-out data or those of the file at ``path``; None
-    where there is no y.
+    """Returns the y of the first ``count`` points that a task works on, which are held-out data or those of the file at
+    ``path``; None for data without a condition.
     """
-    known = data.condition
-    if known is None:
+    condition = data.condition
+    if condition is None:
         return None
-    if known.classes and path is None:
-        return known.test[:count]  # of the labels that were asked for, if any were
-    if known.asked is not None:
-        if len(known.asked) not in (1, count):
+    if condition.classes and path is None:
+        return condition.test[:count]  # only the labels that condition= names, if it names any
+    if condition.asked is not None:
+        if len(condition.asked) not in (1, count):
             raise ValueError(
-                f"condition= names {len(known.asked)} conditions for {count} points; name one for all, or one for each"
+                f"condition= names {len(condition.asked)} conditions for {count} points; name one for all, or one for "
+                f"each"
             )
-        return known.asked.expand(count, *known.asked.shape[1:])
+        return condition.asked.expand(count, *condition.asked.shape[1:])
     if path is None:
-        return known.test[:count]
-    if known.classes or path.lower().endswith(".npy"):
+        return condition.test[:count]
+    if condition.classes or path.lower().endswith(".npy"):
         raise ValueError(
             f"points={path} are points without their y; type condition=VALUE, one for all, or a file of rows"
         )
     try:
-        values = read_points(path, (len(known.names),), labels=list(known.names), preferred="y")
+        values = read_points(path, (len(condition.names),), labels=list(condition.names), preferred="y")
     except ValueError as error:
         raise ValueError(f"{error}; or type condition=VALUE to say the y of all points") from None
     values = subset(values, count)  # the rows that points_of takes
@@ -68,13 +75,13 @@ def conditions_of(data: Data, path: str | None, count: int) -> Tensor | None:
 
 @dataclass(frozen=True)
 class Judged:
-    """What a classifier says of samples that were asked for by class.
+    """A classifier's verdict on samples that were drawn class by class.
 
     Attributes:
-        accuracy: by class, the share of its samples that it takes for it.
-        overall: of all samples.
-        real: the same of held-out data, all classes.
-        names: of the classes.
+        accuracy: the share of the samples of each class that the classifier assigns to it, by class.
+        overall: the same share over all samples.
+        real: the same share over held-out data of all classes.
+        names: the names of the classes.
     """
 
     accuracy: dict[int, float] = field(default_factory=dict)
@@ -83,6 +90,7 @@ class Judged:
     names: tuple[str, ...] = ()
 
     def metrics(self) -> dict:
+        """Returns the shares by name, those of single classes where there are 2 to 20; nothing without classes."""
         if not self.accuracy:
             return {}
         each = {f"label_accuracy_{self.names[k]}": value for k, value in self.accuracy.items()}
@@ -94,27 +102,27 @@ class Judged:
 
 
 def judged(r: Tensor, y: Tensor | None, data: Data) -> Judged:
-    """The verdict on samples r (N, *) in data units of the classes y (N,); an empty one where y is no class."""
+    """Returns the verdict on samples r (N, *) in data units of the classes y (N,); an empty one where y is no class."""
     if y is None or not data.condition.classes:
         return Judged()
-    whole = data.joint  # all classes, also where one was asked for
-    every = classes_of(whole)
-    judge_of = judge(units(whole, whole.train), every.train)
-    right = (judge_of(units(whole, r)) == y).double()
+    joint = data.joint  # all classes, also where condition= names one
+    labels = classes_of(joint)
+    predict = judge(model_units(joint, joint.train), labels.train)
+    right = (predict(model_units(joint, r)) == y).double()
     shares = {int(k): float(right[y == k].mean()) for k in y.unique()}
     held_out = slice(2000)
-    real = float((judge_of(units(whole, whole.test[held_out])) == every.test[held_out]).double().mean())
+    real = float((predict(model_units(joint, joint.test[held_out])) == labels.test[held_out]).double().mean())
     return Judged(shares, float(right.mean()), real, data.condition.names)
 
 
-def units(data: Data, r: Tensor) -> Tensor:
-    """Model units, in which columns of unequal size count alike."""
+def model_units(data: Data, r: Tensor) -> Tensor:
+    """Converts points to model units, in which columns of unequal scale weigh alike."""
     return data.encode(r.double())
 
 
 def nearest_data(data: Data, count: int) -> Tensor:
-    """The examples whose numbers y are nearest to the one that was asked for, (count, *): a slice of the data."""
-    known = data.condition
-    examples, y = torch.cat([data.train, data.test]), torch.cat([known.train, known.test])
-    far = ((y - known.asked[0]) / known.scale).square().sum(1)
+    """Returns the ``count`` examples whose numbers y are nearest to the one that ``condition=`` names, (count, *)."""
+    condition = data.condition
+    examples, y = torch.cat([data.train, data.test]), torch.cat([condition.train, condition.test])
+    far = ((y - condition.asked[0]) / condition.scale).square().sum(1)
     return examples[far.argsort()[:count]]

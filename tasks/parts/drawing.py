@@ -1,4 +1,4 @@
-"""Samples of a score, batch by batch, and as files hold them."""
+"""Draws samples of a score batch by batch, and converts them to what files hold."""
 
 from dataclasses import dataclass, field
 
@@ -11,19 +11,19 @@ from scoresde.samplers import Film, Sampler, TemperedNoise, Tempering
 from scoresde.sde_lib import SDE, BlockNoise, ScoreFn
 
 from .batches import Advance, Batch, batches
-from .conditions import told
+from .conditions import conditioned_on
 from .progress import progress
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """How samples are drawn. Sample number i depends on the seed and on i, and not on the batch.
+    """Draws samples. Sample number i depends on the seed and on i, and not on the batch.
 
     Arguments:
-        sampler: what turns noise into samples.
+        sampler: turns noise into samples.
         tempering: the temperature of the samples, and how it is reached.
-        batch: how many at a time.
-        seed: of the noise.
+        batch: the number of samples per batch.
+        seed: the seed of the noise.
         device, dtype: where, and in which precision.
     """
 
@@ -36,7 +36,7 @@ class Drawing:
 
     def __post_init__(self):
         if self.batch < 1:
-            raise ValueError(f"`batch`={self.batch} must be at least 1")
+            raise ValueError(f"`batch`={self.batch} must be at least 1; type `batch`=1024")
 
     def draw(
         self,
@@ -51,9 +51,10 @@ class Drawing:
         """Returns samples in model units, (count, *shape), on the CPU.
 
         Arguments:
-            y: of each sample, (count, condition), or (1, condition) of all, as networks take it; None without.
-            film: records the way of the first batch.
-            advance: moves the caller's progress bar; by default one of its own is shown.
+            y: of each sample, (count, condition), or of all, (1, condition), as networks take it; None without a
+                condition.
+            film: records the trajectories of the first batch.
+            advance: moves the caller's progress bar; None shows a bar of its own.
         """
         if advance is None:
             with progress("sampling", count) as advance:
@@ -73,12 +74,16 @@ class Drawing:
         y: Tensor | None = None,
         film: Film | None = None,
     ) -> Tensor:
-        """Returns the samples of one batch in model units, (size, *shape), on the device; y is that of all samples."""
+        """Returns the samples of one batch in model units, (size, *shape), on the device.
+
+        Arguments:
+            y: of all samples, not only of this batch; see :meth:`draw`.
+        """
         dtype = getattr(torch, self.dtype)
         start, noise = noises(batch, self.seed, shape, dtype, self.device)
         return self.sampler(
             sde,
-            self.tempering.score(sde, told(score, y, batch.rows, self.device, dtype)),
+            self.tempering.score(sde, conditioned_on(score, y, batch.rows, self.device, dtype)),
             start() * (self.tempering.noise * sde.prior_std),
             self.tempering.randn_like(noise),
             film=film,
@@ -89,13 +94,13 @@ class Drawing:
 def noises(
     batch: Batch, seed: int, shape: tuple[int, ...], dtype: torch.dtype, device: str
 ) -> tuple[BlockNoise, BlockNoise]:
-    """Returns the noise that the samples of a batch start from, and the noise of the sampler's steps."""
+    """Returns the noise from which the samples of a batch start, and the noise of the sampler's steps."""
     return batch.noise(seed, shape, dtype, device, "prior"), batch.noise(seed, shape, dtype, device, "sampler")
 
 
 def as_data(data: Data, x: Tensor) -> np.ndarray:
-    """Returns samples x (N, *) in model units as the data are: float64, or integers, rounded down, in a byte where they
-    fit.
+    """Returns samples x (N, *) in model units as the data are: float64 in data units; or integers, rounded down, as
+    uint8 up to 256 levels and as int64 beyond.
     """
     r = data.decode(x.double().cpu())
     if not bool(r.isfinite().all()):

@@ -1,19 +1,20 @@
-r"""From the error that is asked for to the tolerance, the probes and the points that it takes.
+r"""Chooses the tolerance, the number of probes and the number of points for a requested error.
 
 The mean of -log p over N points, each by k random probes, solved to the tolerance tau, has the error
 
 .. math:: \Delta^2 \approx \frac{s^2 + p^2/k}{N} + e(\tau)^2,
 
-s being the spread of log p over the points, p that of one probe, and e(tau) the solver's error at a point, the root
-mean square change of log p when it is solved to a tenth of the tolerance. All three are measured on the first ``PILOT``
-points, a random subset (of a quarter of the points, where these are few), and the cheapest numbers are taken that leave
+where s is the spread of log p over the points, p the spread of one probe, and e(tau) the solver's error at a point: the
+root mean square change of log p when it is solved to a tenth of the tolerance. All three are measured on the first
+``PILOT`` points, a random subset (or on a quarter of the points, where there are few). The cheapest numbers are chosen
+that leave
 
-* the solver ``SHARE`` of the error asked for. The tolerance falls by tenths from 1e-2 until e is small enough; between
-  the last two, log e is taken to be linear in log tau;
-* the probes ``SHARE`` of it after N points, with k at least 2, which is what a standard error takes;
-* the points, where their number is free, ``POINTS`` of it.
+* the solver ``SHARE`` of the requested error. The tolerance falls by factors of ten from 1e-2 until e is small enough;
+  between the last two, log e is taken to be linear in log tau;
+* the probes ``SHARE`` of it after N points, with k at least 2, which a standard error needs;
+* the points ``POINTS`` of it, if their number is free.
 
-What the user gave is left as it is, and the rest follows from it.
+Values that the user gave are kept, and the others follow from them.
 """
 
 import math
@@ -26,15 +27,15 @@ from scoresde.likelihood import Likelihood
 from scoresde.sde_lib.ode import FIXED
 
 PILOT = 32
-LEAST = 8  # points of the pilot; a quarter of those that are given, up to PILOT, since it costs several solutions
+LEAST = 8  # points of the pilot, which has a quarter of the given points up to PILOT, since it is solved several times
 SHARE = 0.5
 POINTS = 0.8
 LADDER = tuple(10.0**-i for i in range(2, 10))
-FEWEST = 64  # points, whose spread is then known to a tenth
+FEWEST = 64  # points, from which their spread is estimated to a tenth
 
 
 def refuse_error(likelihood: Likelihood | None, task: object) -> None:
-    """Raises a ValueError for ``likelihood.error`` in a task that does not choose its effort by it."""
+    """Raises a ValueError if ``likelihood.error`` is a number, in a task that does not choose its effort by it."""
     if likelihood is not None and likelihood.error not in (None, "auto"):
         raise ValueError(
             f"likelihood.error={likelihood.error}: task=likelihood alone chooses its effort by an error; leave it out "
@@ -43,18 +44,19 @@ def refuse_error(likelihood: Likelihood | None, task: object) -> None:
 
 
 Scored = Callable[[Likelihood, Tensor], dict[str, Tensor]]
-"""A likelihood and points (N, *) in data units to log_prob and probe_stderr (N,), nats, of the same noise each time."""
+"""Maps a likelihood and points (N, *) in data units to log_prob and probe_stderr (N,) in nats, with the same noise in
+each call."""
 
 
 @dataclass(frozen=True)
 class Effort:
-    """What was chosen.
+    """The chosen effort.
 
     Attributes:
-        likelihood: nothing of it is open.
-        count: how many points are to be scored.
-        ode_error: e at the chosen tolerance in nats; None where the tolerance was not chosen.
-        floor: whether no tolerance made e small enough, because of rounding.
+        likelihood: with tolerance and probes set.
+        count: the number of points to score.
+        ode_error: e at the chosen tolerance in nats; None if the tolerance was not chosen.
+        floor: whether rounding keeps e above its share at every tolerance.
     """
 
     likelihood: Likelihood
@@ -72,11 +74,11 @@ def choose(
     most_probes: int = 256,
     tightest: float = 1e-8,
 ) -> Effort:
-    """The effort for an error of ``target`` nats of the mean over points of r (N, *).
+    """Returns the effort for an error of ``target`` nats in the mean over points of r (N, *).
 
     Arguments:
-        count: how many points are to be scored; None where the error decides, up to N.
-        most_probes: as many at most.
+        count: the number of points to score; None where the error decides, up to N.
+        most_probes: the largest number of probes.
         tightest: the smallest tolerance, a power of ten.
     """
     dim, pilot = r[0].numel(), r[: PILOT if count is None else min(PILOT, max(LEAST, count // 4))]
@@ -104,7 +106,9 @@ def choose(
 def choose_tolerance(
     likelihood: Likelihood, pilot: Tensor, scored: Scored, target: float, tightest: float
 ) -> tuple[float, float, bool]:
-    """The largest tolerance at which e is at most the target, e there, and whether there is none: the best, then."""
+    """Returns the largest tolerance at which e is at most the target, e there, and False; if rounding leaves no such
+    tolerance, the best one, e there, and True.
+    """
     kept = replace(likelihood, redraw=False)  # or other steps would meet other probes
 
     def log_prob(tolerance: float) -> Tensor:
@@ -120,7 +124,7 @@ def choose_tolerance(
         error = rms(coarse - fine)
         if error <= target:
             break
-        if before is not None and error > 0.5 * before[1] and tolerance < 1e-5:  # nothing gained but rounding
+        if before is not None and error > 0.5 * before[1] and tolerance < 1e-5:  # rounding, not the solver, decides
             return (*before, True) if before[1] < error else (tolerance, error, True)
         coarse, before = fine, (tolerance, error)
     else:

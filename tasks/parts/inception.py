@@ -1,8 +1,8 @@
-"""The FID itself, with Inception's features, where torchmetrics and Inception's weights are at hand.
+"""The FID with Inception's features; it needs torchmetrics and Inception's weights.
 
-Samples are compared with all training data, as published numbers are, which take 50,000 samples: of fewer the FID is
-larger. Its floor is that of the held-out data, of which there are ``fid_floor_count``. Grey pictures are given three
-equal channels, levels other than 256 are spread over the byte.
+Samples are compared with all training data, as in published numbers. Those take 50,000 samples; with fewer the FID is
+larger. The floor is the FID of the held-out data, whose number is ``fid_floor_count``. Grey images get three equal
+channels, and levels other than 256 are scaled to 0 ... 255.
 """
 
 from pathlib import Path
@@ -17,14 +17,14 @@ from .progress import progress
 
 
 def inception(weights: bool | str, device: str) -> Any:
-    """torchmetrics' metric, its network loaded.
+    """Returns torchmetrics' metric with its network loaded.
 
     Arguments:
-        weights: the path of Inception's weights, or true for those that it downloads or has downloaded before.
+        weights: the path of Inception's weights, or true for those that torch-fidelity downloads or has downloaded.
 
     Raises:
         ImportError: a package is missing.
-        OSError: the weights cannot be had.
+        OSError: the weights cannot be loaded.
     """
     try:
         from torchmetrics.image.fid import FrechetInceptionDistance
@@ -55,23 +55,23 @@ def inception(weights: bool | str, device: str) -> Any:
 
 
 def inception_distances(metric: Any, r: Tensor, data: Data, device: str, batch: int) -> dict[str, float]:
-    """The FID of samples r (N, C, H, W) in data units against the training data, and that of the held-out data."""
+    """Returns the FID of samples r (N, C, H, W) in data units against the training data, and its floor."""
     parts = (("real", data.train), ("fake", r), ("held-out", data.test))
     found, done = [], 0
     with progress("FID", sum(len(each) for _, each in parts)) as advance:
-        for name, pictures in parts:
-            for part in pictures.split(batch):
+        for name, images in parts:
+            for part in images.split(batch):
                 metric.update(in_bytes(part, data.levels).to(device), real=name == "real")
                 done += len(part)
                 advance(done)
             if name != "real":
                 found.append(float(metric.compute()))
-                metric.reset()  # what it knows of the real ones stays
+                metric.reset()  # keeps the statistics of the training data
     return {"fid": found[0], "fid_floor": found[1], "fid_floor_count": len(data.test)}
 
 
 def in_bytes(r: Tensor, levels: int) -> Tensor:
-    """Pictures (B, 1 or 3, H, W) of integers 0 ... levels - 1 as bytes (B, 3, H, W)."""
+    """Converts images (B, 1 or 3, H, W) of integers 0 ... levels - 1 to bytes (B, 3, H, W)."""
     if levels != 256:
         r = (r.double() * (255 / (levels - 1))).round()
     return r.to(torch.uint8).expand(-1, 3, -1, -1)

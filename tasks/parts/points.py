@@ -1,15 +1,17 @@
-"""The points that a task works on: the user's own, or held-out data."""
+"""The points that a task works on: those of the user's file, or held-out data."""
 
 from torch import Tensor
 
-from scoresde.data import Data, read_points, subset
+from scoresde.data import Data, order, read_points, subset
 from scoresde.data.arrays import FARTHEST
 
 
 def points_of(data: Data, path: str | None, count: int | None) -> Tensor:
-    """``count`` points in data units, shape (N, *): of the file at ``path`` (all, if count is None), or held-out ones
-    (10,000 vectors or 256 pictures, if count is None). Some of a file's are drawn at random, since a file may stand in
-    an order; held-out data stand in a random order already.
+    """Returns ``count`` points in data units, shape (N, *).
+
+    They are drawn at random from the file at ``path``, since a file may be sorted; all of them if count is None.
+    Without a path they are the first held-out data, which are in a random order; 10,000 vectors or 256 images if count
+    is None.
     """
     if path:
         r = read_points(path, data.shape, data.levels, data.labels())
@@ -19,8 +21,8 @@ def points_of(data: Data, path: str | None, count: int | None) -> Tensor:
 
 
 def refuse_far(data: Data, r: Tensor, path: str) -> None:
-    """Raises a ValueError where a point's value has no finite square in model units."""
-    far = (data.encode(r).abs() > FARTHEST).flatten(1).any(1)  # a NaN is a value to fill in
+    """Raises a ValueError if a value of a point is too large in model units for a finite square."""
+    far = (data.encode(r).abs() > FARTHEST).flatten(1).any(1)  # NaN, a value to fill in, passes
     if bool(far.any()):
         row = int(far.nonzero()[0])
         raise ValueError(
@@ -30,10 +32,20 @@ def refuse_far(data: Data, r: Tensor, path: str) -> None:
 
 
 def held_out(data: Data, count: int) -> Tensor:
-    """``count`` held-out points, or all where there are fewer; ValueError where there is none."""
+    """Returns ``count`` held-out points, or all where there are fewer; raises a ValueError where there is none."""
     if not len(data.test):
         raise ValueError(
             "these data have no held-out examples: type points=FILE for points of your own, or data=NAME for data with "
             "examples"
         )
     return data.test[:count]
+
+
+def shuffled(r: Tensor, y: Tensor | None, count: int | None = None) -> tuple[Tensor, Tensor | None]:
+    """Returns up to ``count`` of the points r (N, *) in a random order, since a user's points may be sorted, and their
+    y: the same rows of y (N, *), or the one row that all points share.
+
+    :func:`scoresde.data.subset` chooses the same points and keeps them in the user's order.
+    """
+    places = order(len(r))[:count]
+    return r[places], y if y is None or len(y) == 1 else y[places]

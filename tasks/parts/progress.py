@@ -1,4 +1,4 @@
-"""The bar of a task: batches of samples, each of them so many steps long."""
+"""The progress bar of a task, which counts samples and moves within a batch too."""
 
 import math
 import sys
@@ -9,8 +9,12 @@ from tqdm import tqdm
 
 @contextmanager
 def progress(what: str, count: int, leave: bool = True):
-    """A bar over ``count`` samples; the value is ``advance(done, part, share)``: done samples, and a share of the next
-    part. The bar goes when it is full unless it is to be left.
+    """Shows a bar over ``count`` samples and yields ``advance(done, part, share)``, which moves it to ``done`` samples
+    and a ``share`` of the next ``part`` samples.
+
+    Arguments:
+        what: the bar's title.
+        leave: whether the bar stays on the screen when it is full.
     """
     bar = tqdm(
         total=count,

@@ -1,7 +1,7 @@
-"""A run's folder: what it leaves behind, and the only door to Weights & Biases.
+"""A run's folder, and the only place that speaks to Weights & Biases.
 
-metrics.jsonl    a line an event, while the run goes on
-metrics.json     one flat object at the end
+metrics.jsonl    one line per event, written during the run
+metrics.json     one flat object, written at the end
 *.npz, *.png     arrays and pictures
 """
 
@@ -19,13 +19,13 @@ log = logging.getLogger(__name__)
 
 
 class Record:
-    """Where a run writes; a context manager that is closed at its end, with the reason of a run that failed.
+    """Writes a run's results; a context manager that notes the reason if the run fails.
 
     Arguments:
         folder: the run's own folder; made if it is absent.
         config: the resolved configuration, for the logger.
         logger: the logger's keys: ``name`` is none or wandb.
-        title: what the run is called there.
+        title: the run's name in the logger.
         group: the sweep it belongs to, or None.
     """
 
@@ -43,9 +43,9 @@ class Record:
         self.wandb = None
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            (self.folder / "metrics.json").unlink(missing_ok=True)  # of an earlier run in this folder: it is not ours
+            (self.folder / "metrics.json").unlink(missing_ok=True)  # an earlier run in this folder left it
             self.events = (self.folder / "metrics.jsonl").open("a", buffering=1)
-            os.utime(self.folder / "metrics.jsonl")  # by its time a sweep's summary knows its own jobs
+            os.utime(self.folder / "metrics.jsonl")  # a sweep's summary recognises its jobs by this time
         except OSError as error:
             raise self.unwritable(error) from error
         if logger and logger["name"] == "wandb":
@@ -59,18 +59,19 @@ class Record:
             self.close()
             return
         self.close(failed=f"{type(error).__name__}: {error}")
-        full = isinstance(error, OSError) and error.errno and not error.filename  # a full disk does not say where
+        full = isinstance(error, OSError) and error.errno and not error.filename  # a full disk names no file
         if full and not isinstance(error, BrokenPipeError):
             raise self.unwritable(error) from error
 
     def unwritable(self, error: OSError) -> OSError:
+        """Returns an error that names the run's folder and what to type."""
         return OSError(
             f"the run's folder {self.folder} cannot be written ({error.strerror or error}); "
             f"choose another with hydra.run.dir=FOLDER"
         )
 
     def event(self, values: dict[str, Any]) -> None:
-        """One line of metrics.jsonl."""
+        """Writes one line of metrics.jsonl."""
         try:
             self.events.write(json.dumps({"seconds": round(time.monotonic() - self.started, 3), **values}) + "\n")
         except OSError as error:
@@ -79,7 +80,7 @@ class Record:
             self.wandb.log(values)
 
     def arrays(self, name: str, **arrays: np.ndarray) -> Path:
-        """Arrays in one NAME.npz."""
+        """Writes arrays to NAME.npz and returns its path."""
         path = self.folder / f"{name}.npz"
         try:
             np.savez(path, **arrays)
@@ -88,16 +89,16 @@ class Record:
         return path
 
     def picture(self, path: Path) -> None:
-        """Notes a picture that was drawn in the folder."""
+        """Notes a picture that was drawn in the folder, to be printed at the end and logged."""
         self.pictures.append(path)
 
     def path(self, name: str) -> Path:
-        """Where a file of the run goes."""
+        """Returns the path of a file in the run's folder."""
         return self.folder / name
 
     def finish(self, metrics: dict[str, Any]) -> None:
-        """Writes metrics.json, and prints the table and the pictures' paths: the last lines of the run."""
-        # What is not known (an error bar of one point, say) is left out: a reader gets numbers, and nothing else.
+        """Writes metrics.json, and prints the table and the paths of the pictures, the last lines of a run."""
+        # unknown values, such as the error bar of one point, are left out, so that readers get finite numbers
         metrics = {
             k: v for k, v in metrics.items() if v is not None and not (isinstance(v, float) and not math.isfinite(v))
         }
@@ -117,7 +118,11 @@ class Record:
             self.wandb.log({path.stem: wandb.Image(str(path)) for path in self.pictures})
 
     def close(self, failed: str | None = None) -> None:
-        """Ends the record, also of a run that failed, with its reason."""
+        """Closes the record.
+
+        Arguments:
+            failed: the reason, if the run failed.
+        """
         if failed is not None:
             try:
                 self.event({"error": failed})
@@ -129,19 +134,20 @@ class Record:
 
 
 def table(metrics: dict[str, Any]) -> str:
-    """The metrics in two columns."""
+    """Returns the metrics as text in two columns."""
     width = max(map(len, metrics))
     return "\n".join(f"  {key:<{width}}  {show(value)}" for key, value in metrics.items())
 
 
 def show(value: Any) -> str:
+    """Returns a value as tables show it."""
     if isinstance(value, float):
         return f"{value:.4f}" if 1e-3 <= abs(value) < 1e5 or value == 0 else f"{value:.3e}"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
 def start_wandb(folder: Path, config: dict, logger: dict, title: str, group: str | None):
-    """A run of Weights & Biases: offline unless the user is logged in or WANDB_MODE says otherwise."""
+    """Starts a run of Weights & Biases, offline unless the user is logged in or WANDB_MODE says otherwise."""
     try:
         import wandb
     except ImportError:

@@ -1,12 +1,12 @@
-"""Samples that are drawn once and kept: a larger count adds to them, a killed run goes on where it was.
+"""A cache of samples: they are drawn once, a larger count adds to them, and a killed run resumes where it was.
 
-    FOLDER/samples-<hash>/description.yaml            what decides them
+    FOLDER/samples-<hash>/description.yaml            the cache key: all that the samples depend on
     FOLDER/samples-<hash>/000000000-000000512.npz     x of the samples numbered 0 ... 511, in the data's own units; the
                                                       evaluations and the seconds that they cost
 
-Sample number i is a function of what decides all of them and of i (:mod:`scoresde.sde_lib.noise`), so that they can be
-drawn in any pieces. Each file is written under another name and then renamed: it is whole or absent. A lock on the
-folder makes a second run wait for the first, and take what that one drew.
+Sample number i is a function of the cache key and of i (:mod:`scoresde.sde_lib.noise`), so samples can be drawn in any
+pieces. Each file is written under another name and then renamed: it is whole or absent. A lock on the folder makes a
+second run wait for the first and use its samples.
 """
 
 import contextlib
@@ -26,17 +26,17 @@ from scoresde.training.store import digest
 log = logging.getLogger(__name__)
 
 Draw = Callable[[int, int], tuple[np.ndarray, int]]
-"""(first, size) -> the samples numbered first ... first + size - 1, (size, *), and how many evaluations they took."""
+"""Maps (first, size) to the samples numbered first ... first + size - 1, (size, *), and the evaluations they took."""
 
 
 @dataclass(frozen=True)
-class Kept:
+class CachedSamples:
     """Samples, and what they cost.
 
     Attributes:
         x: (N, *), as files hold them.
-        evaluations: of the network for all of them.
-        seconds: that drawing them took, whichever runs did.
+        evaluations: the evaluations of the network for all of them.
+        seconds: the time that drawing them took, in whichever runs.
         drawn: how many of them this run drew.
     """
 
@@ -46,20 +46,23 @@ class Kept:
     drawn: int
 
 
-class Gallery:
-    """The samples of one description.
+class SampleCache:
+    """The cached samples of one cache key.
 
     Arguments:
-        root: the folder in which theirs is, or will be.
-        described: plain values, what decides them.
+        root: the folder that holds their folder.
+        described: the cache key, in plain values.
     """
 
     def __init__(self, root: Path | str, described: dict[str, Any]):
         self.described = described
         self.folder = Path(root) / f"samples-{digest(described)}"
 
-    def obtain(self, count: int, piece: int, draw: Draw, clock: Callable[[], float]) -> Kept:
-        """The first ``count`` samples: those that are there, and the rest drawn, a file for each ``piece`` of them.
+    def obtain(self, count: int, piece: int, draw: Draw, clock: Callable[[], float]) -> CachedSamples:
+        """Returns the first ``count`` samples. Those that are absent are drawn, and written ``piece`` samples a file.
+
+        Arguments:
+            clock: returns the time in seconds.
 
         Raises:
             OSError: the folder cannot be written.
@@ -68,9 +71,9 @@ class Gallery:
             return there
         try:
             with self.lock():
-                for stale in self.folder.glob(".partial-*"):  # a killed run's
+                for stale in self.folder.glob(".partial-*"):  # a killed run left it
                     stale.unlink()
-                found = self.read(count, mend=True)  # by the process that was waited for
+                found = self.read(count, mend=True)  # again, since another process may have drawn meanwhile
                 first = there = sum(len(x) for x, _, _ in found)
                 if there:
                     log.info("%s of %s samples were drawn before: %s", f"{there:,}", f"{count:,}", self.folder)
@@ -87,8 +90,8 @@ class Gallery:
             ) from error
         return gather(found, count, count - there)
 
-    def found(self, count: int) -> Kept | None:
-        """The first ``count`` samples where all of them were drawn before."""
+    def found(self, count: int) -> CachedSamples | None:
+        """Returns the first ``count`` samples if all of them are in the cache, else None."""
         found = self.read(count)
         if sum(len(x) for x, _, _ in found) < count:
             return None
@@ -97,7 +100,7 @@ class Gallery:
 
     @contextlib.contextmanager
     def lock(self):
-        """Within it this process alone draws; another one is waited for."""
+        """Locks the folder, so that one process draws at a time; waits for another one."""
         self.folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.folder / ".lock")
         try:
@@ -114,9 +117,11 @@ class Gallery:
             lock.release()
 
     def read(self, count: int, mend: bool = False) -> list[tuple[np.ndarray, int, float]]:
-        """The files that hold the first ``count`` samples, as far as there are any: x, evaluations and seconds of each.
+        """Reads the files that hold the first ``count`` samples, up to the first that is absent or damaged; returns x,
+        evaluations and seconds of each.
 
-        ``mend`` removes a file that is not what was written, and those after it; it wants the lock.
+        Arguments:
+            mend: whether a damaged file and those after it are removed; the caller must hold the lock.
         """
         found, first = [], 0
         for path in sorted(self.folder.glob("[0-9]*.npz")):
@@ -127,7 +132,7 @@ class Gallery:
                     x, cost = file["x"], (int(file["evaluations"]), float(file["seconds"]))
                 if path.name != name_of(first, len(x)):
                     raise ValueError(f"it should begin at sample {first}")
-            except FileNotFoundError:  # mended by another process
+            except FileNotFoundError:  # another process removed it
                 break
             except (zipfile.BadZipFile, ValueError, KeyError, EOFError) as error:
                 if not mend:
@@ -142,6 +147,7 @@ class Gallery:
         return found
 
     def write(self, first: int, x: np.ndarray, evaluations: int, seconds: float) -> None:
+        """Writes the file of the samples from number ``first`` on."""
         final = self.folder / name_of(first, len(x))
         partial = self.folder / f".partial-{final.name}"
         np.savez(partial, x=x, evaluations=evaluations, seconds=seconds)
@@ -149,12 +155,12 @@ class Gallery:
 
 
 def name_of(first: int, size: int) -> str:
-    """Of the file of so many samples from one on."""
+    """Returns the name of the file of ``size`` samples from number ``first`` on."""
     return f"{first:09d}-{first + size:09d}.npz"
 
 
-def gather(found: list[tuple[np.ndarray, int, float]], count: int, drawn: int) -> Kept:
-    """One set of samples; where there are more than were asked for, the cost is its share."""
+def gather(found: list[tuple[np.ndarray, int, float]], count: int, drawn: int) -> CachedSamples:
+    """Joins the files' samples and returns the first ``count`` of them, with their share of the cost."""
     x = np.concatenate([part for part, _, _ in found])
     share = count / len(x)
-    return Kept(x[:count], sum(e for _, e, _ in found) * share, share * sum(s for _, _, s in found), drawn)
+    return CachedSamples(x[:count], sum(e for _, e, _ in found) * share, share * sum(s for _, _, s in found), drawn)

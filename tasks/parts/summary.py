@@ -1,4 +1,4 @@
-"""The end of a sweep: one table over its jobs, on the screen, as summary.csv and as summary.png."""
+"""The summary of a sweep: one table over its jobs, on the screen, as summary.csv and as summary.png."""
 
 import csv
 import json
@@ -8,10 +8,10 @@ from typing import Any
 
 
 def summarise(folder: Path, since: float = 0.0) -> bool:
-    """Reads every job's folder under a sweep's, writes the table and prints it; returns whether no job failed.
+    """Reads the folders of a sweep's jobs, writes the table and prints it; returns whether no job failed.
 
-    A job without metrics.json failed. Jobs that wrote nothing after the time ``since`` are of an earlier sweep in the
-    same folder and left out.
+    A job without metrics.json has failed. Jobs that wrote nothing after the time ``since`` belong to an earlier sweep
+    in the same folder and are left out.
     """
     jobs = [path for path in folder.glob("[0-9]*-*") if (path / "metrics.jsonl").exists()]
     jobs = [path for path in jobs if (path / "metrics.jsonl").stat().st_mtime >= since - 1]
@@ -39,7 +39,7 @@ def summarise(folder: Path, since: float = 0.0) -> bool:
 
 
 def row(job: Path) -> dict[str, Any]:
-    """A job's number, what was chosen for it, whether it finished, and its metrics."""
+    """Returns a job's number, its choices, whether it finished, and its metrics."""
     number = int(job.name.split("-")[0])
     overrides = job / ".hydra" / "overrides.yaml"
     lines = overrides.read_text().splitlines() if overrides.exists() else []
@@ -51,7 +51,7 @@ def row(job: Path) -> dict[str, Any]:
 
 
 def reason(events: Path) -> str:
-    """Why a job failed, if it could still say so."""
+    """Returns why a job failed, if it could still write that."""
     lines = events.read_text().splitlines() if events.exists() else []
     return next(
         (event["error"] for event in map(json.loads, reversed(lines)) if "error" in event),
@@ -60,7 +60,7 @@ def reason(events: Path) -> str:
 
 
 def text(rows: list[dict[str, Any]], columns: list[str]) -> str:
-    """The rows as an aligned table."""
+    """Returns the rows as an aligned table."""
     from .record import show
 
     cells = [columns] + [[show(each.get(column, "")) for column in columns] for each in rows]

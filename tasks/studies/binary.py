@@ -1,9 +1,9 @@
-"""Rows of bits drawn from the binomial chain (:mod:`scoresde.sde_lib.binary`), and its bound on held-out rows in bits.
+"""Draws rows of bits from the binomial chain (:mod:`scoresde.sde_lib.binary`), and bounds held-out rows in bits.
 
 ``bound_bits`` is the mean over held-out rows of an upper bound on -log2 P, with its standard error over rows and noise
-together, as ``prior_bits`` + ``diffusion_bits`` + ``reconstruction_bits``. Where the data's law is known ``floor_bits``
-is -log2 P of the same rows, ``gap_bits`` the difference, and ``valid_share`` the share of drawn rows that the law
-admits.
+together; it is the sum of ``prior_bits``, ``diffusion_bits`` and ``reconstruction_bits``. If the distribution of the
+data is known, ``floor_bits`` is -log2 P of the same rows, ``gap_bits`` the difference, and ``valid_share`` the share of
+drawn rows with P > 0.
 """
 
 import math
@@ -19,26 +19,28 @@ from scoresde.data import Data
 from scoresde.likelihood import BinaryBound
 from scoresde.samplers import Film, binary_ancestral
 from scoresde.sde_lib import BinaryChain, ScoreFn
-from scoresde.tasks.likelihood import mean_and_stderr
 from scoresde.tasks.parts.batches import batches
 from scoresde.tasks.parts.drawing import noises
 from scoresde.tasks.parts.points import points_of
 from scoresde.tasks.parts.progress import progress
 from scoresde.tasks.parts.record import Record
+from scoresde.tasks.parts.statistics import mean_and_stderr
 from scoresde.tasks.task import Job, Task
 
 
 @dataclass(frozen=True)
 class Binary(Task):
-    """(chain, logits, data, record) -> metrics, samples.npz, bound.npz and two pictures.
+    """Draws rows of bits, and bounds the probability of held-out rows.
+
+    Writes samples.npz, bound.npz, bits.png and bound.png.
 
     Arguments:
-        bound: how many of its terms are evaluated.
-        count: how many rows are drawn, and how many held-out ones are scored; None for 2,000 of each, or all where
-            there are fewer.
-        points: a file of rows of 0 and 1 to score instead of held-out ones, all of them.
-        batch: how many at a time; nothing depends on it.
-        seed: of the tosses.
+        bound: how many of the bound's terms are evaluated.
+        count: the number of rows to draw, and of held-out rows to score; None for 2,000 of each, or all where there are
+            fewer.
+        points: a file of rows of 0 and 1 to score instead of held-out rows, all of them.
+        batch: the number of rows per batch; the results do not depend on it.
+        seed: the seed of the noise.
         device, dtype: where, and in which precision the network is evaluated.
     """
 
@@ -53,7 +55,7 @@ class Binary(Task):
 
     def __post_init__(self):
         if self.batch < 1:
-            raise ValueError(f"`batch`={self.batch} must be at least 1")
+            raise ValueError(f"`batch`={self.batch} must be at least 1; type `batch`=1024")
 
     def check(self, sde: BinaryChain, data: Data) -> None:
         if data.levels != 2:
@@ -93,7 +95,7 @@ class Binary(Task):
         return metrics
 
     def draw(self, chain: BinaryChain, logits: ScoreFn, shape: tuple[int, ...], count: int, film: Film) -> Tensor:
-        """Rows of 0 and 1, shape (count, *shape), int64."""
+        """Draws rows of 0 and 1, shape (count, *shape), int64."""
         parts, dtype = [], getattr(torch, self.dtype)
         with progress("sampling", count) as advance:
             for batch in batches(count, self.batch, advance):
@@ -105,8 +107,8 @@ class Binary(Task):
         return torch.cat(parts)
 
     def score(self, chain: BinaryChain, logits: ScoreFn, data: Data, k: Tensor) -> dict[str, Tensor]:
-        """The columns (N,) of the rows k (N, *) in nats, and terms: the mean of L_0, L_1, ..., L_T over the rows, NaN
-        where a random choice of terms fell on none.
+        """Returns the columns ``COLUMNS`` of the rows k (N, *) in nats, (N,) each, and terms: the means of L_0, L_1,
+        ..., L_T over the rows, NaN where the random choice of terms took none.
         """
         parts, sums, draws, dtype = [], 0.0, 0.0, getattr(torch, self.dtype)
         with progress("bounding", len(k)) as advance:
@@ -128,6 +130,7 @@ class Binary(Task):
     def show(
         self, data: Data, k: Tensor, samples: Tensor, wrong: Tensor | None, film: Film, terms: Tensor, record: Record
     ) -> None:
+        """Draws rows beside data, and the terms of the bound."""
         from scoresde import figures
 
         states = [(state > 0).flatten(1) for state in film.states]

@@ -1,4 +1,4 @@
-"""Train a classifier of noisy data, or find it trained, and show how well it tells the classes apart at each noise."""
+"""Trains a classifier of noisy data, or loads it, and shows its accuracy along the noise."""
 
 import math
 from dataclasses import dataclass
@@ -14,15 +14,16 @@ from scoresde.tasks.task import Job, Task
 
 @dataclass(frozen=True)
 class TrainClassifier(Task):
-    """(sde, classifier, data, record) -> metrics and a picture: accuracy and cross-entropy along the noise.
+    """Reports a classifier's accuracy and cross-entropy on held-out data along the noise.
 
-    Where there is nothing but noise the best there is are the classes' shares: ``cross_entropy_of_shares`` is their
-    entropy, and a classifier that knows how little it sees comes down to it, not beyond.
+    Writes classifier.npz, classifier.png and, for a network with a training, loss.png. On pure noise the best
+    prediction is the classes' shares: ``cross_entropy_of_shares_nats`` is their entropy, the cross-entropy of a well
+    calibrated classifier there.
 
     Arguments:
-        count: how many held-out examples; None for 2,000, or all where there are fewer.
-        levels: at how many levels of noise, even in log(sigma/alpha).
-        seed: of the noise.
+        count: the number of held-out examples; None for 2,000, or all where there are fewer.
+        levels: the number of noise levels, evenly spaced in log(sigma/alpha).
+        seed: the seed of the noise.
         device, dtype: where, and in which precision.
     """
 
@@ -48,14 +49,14 @@ class TrainClassifier(Task):
         classifier = network.model
         from scoresde import figures
 
-        known, count = data.condition, self.count or 2000
-        y = known.test[:count]
+        condition, count = data.condition, self.count or 2000
+        y = condition.test[:count]
         x = data.encode(data.dequantise(data.test[:count], None).double())
         ends = sde.half_log_snr(torch.tensor([sde.eps, sde.T], dtype=torch.float64))
         times = sde.time(torch.linspace(*ends.tolist(), self.levels, dtype=torch.float64)).clamp(sde.eps, sde.T)
         noise = BlockNoise(self.seed, 0, len(x), data.shape, torch.float64, "cpu", stream="classifier")
         right, cost = zip(*(self.at(classifier, sde, x, y, float(t), noise()) for t in times), strict=True)
-        shares = torch.bincount(known.train, minlength=len(known.names)).double() / len(known.train)
+        shares = torch.bincount(condition.train, minlength=len(condition.names)).double() / len(condition.train)
         entropy = -float((shares * shares.clamp_min(1e-300).log()).sum())
         ratio = (sde.sigma(times) / sde.alpha(times)).tolist()
         path = record.path("classifier.png")
@@ -82,7 +83,7 @@ class TrainClassifier(Task):
     def at(
         self, classifier: torch.nn.Module, sde: SDE, x: Tensor, y: Tensor, t: float, z: Tensor
     ) -> tuple[float, float]:
-        """The accuracy, and -log p(y | x_t, t) in nats, on examples x (N, *) perturbed by z to the time t."""
+        """Returns the accuracy, and -log p(y | x_t, t) in nats, on examples x (N, *) perturbed by z to the time t."""
         moments = torch.full((len(x),), t, dtype=torch.float64)
         x_t = sde.perturb(x, moments, z).to(self.device, getattr(torch, self.dtype))
         parts = zip(x_t.split(512), moments.to(x_t).split(512), strict=True)

@@ -1,13 +1,12 @@
-r"""The evidence lower bound of latent-variable models on held-out data, term by term, model beside model.
+r"""The evidence lower bound of latent-variable models on held-out data, term by term, for several models.
 
 .. math:: \log p(x) \ge \mathbb E\log p(x\mid z) - \mathrm{KL}\bigl(q(z\mid x)\,\|\,p(z)\bigr)
 
-The first is the reconstruction, the second the fit to the prior (:mod:`scoresde.latent.vae`). Every model is asked
-about the
-same points with the same noise, so that the *difference* of two bounds has a small error of its own: NAME_gain over
-the first model, NAME_gain_over_OTHER over any other before it. Of a score prior log p(z) is the probability flow's, and
-beside it stands the bound by denoising, which is that of its reverse SDE. Of integers the bound is one on log P, and
-bits/dim compare with those of ``task=likelihood``.
+The first term is the reconstruction, the second the fit to the prior (:mod:`scoresde.latent.vae`). Every model is
+evaluated at the same points with the same noise, so that the *difference* of two bounds has a small error of its own:
+NAME_gain over the first model, NAME_gain_over_OTHER over any other model before it. For a score prior log p(z) is that
+of the probability flow; the bound by denoising, which is that of its reverse SDE, is reported beside it. For integers
+the bound is one on log P, and bits/dim can be compared with those of ``task=likelihood``.
 """
 
 import time
@@ -21,12 +20,12 @@ from scoresde.data import Data
 from scoresde.likelihood import Likelihood
 from scoresde.samplers import Sampler
 from scoresde.sde_lib import SDE, BlockNoise
-from scoresde.tasks.likelihood import mean_and_stderr
 from scoresde.tasks.parts.batches import batches
 from scoresde.tasks.parts.effort import refuse_error
 from scoresde.tasks.parts.points import points_of
 from scoresde.tasks.parts.progress import progress
 from scoresde.tasks.parts.record import Record
+from scoresde.tasks.parts.statistics import mean_and_stderr
 from scoresde.tasks.task import Job, Task
 
 from .recipes import check_recipes, in_data_units
@@ -36,18 +35,20 @@ SHOWN = 2000  # codes and vectors in the picture
 
 @dataclass(frozen=True)
 class Elbo(Task):
-    """Writes metrics, elbo.npz and a picture.
+    """Compares the evidence lower bounds of latent-variable models; see the module's text.
+
+    Writes elbo.npz and elbo.png.
 
     Arguments:
-        models: recipes of VAEs by name; the first is what the others are compared with.
-        likelihood: how log p(z) of a score prior is found; it must be a density of the codes as they are, of
+        models: recipes of VAEs by name; the others are compared with the first.
+        likelihood: how log p(z) of a score prior is computed; it must be a density of the codes as they are, of
             ``start=plain`` and ``prior=standard``.
-        sampler: of the reverse SDE of a score prior, for samples.
-        samples: draws of each point's code; more than one give the importance-weighted bound as well.
-        count: how many held-out points; None for 10,000 vectors or 256 pictures, or all where there are fewer.
-        points: a file of points in the data's own units to score instead.
-        batch: how many at a time; the results do not depend on it.
-        seed: of the codes' noise and of the samples.
+        sampler: the sampler of the reverse SDE of a score prior, for samples.
+        samples: draws of each point's code; more than one give the importance-weighted bound too.
+        count: the number of held-out points; None for 10,000 vectors or 256 images, or all where there are fewer.
+        points: a file of points in data units to score instead.
+        batch: the number of points per batch; the results do not depend on it.
+        seed: the seed of the codes' noise and of the samples.
         device, dtype: where, and in which precision.
     """
 
@@ -97,7 +98,7 @@ class Elbo(Task):
 
     @property
     def drawn_by(self) -> tuple[Sampler, ...]:
-        return ()  # its sampler draws codes
+        return ()  # its sampler draws codes, not data
 
     def __call__(self, job: Job) -> dict:
         data, record = job.data, job.record
@@ -114,7 +115,7 @@ class Elbo(Task):
             metrics[f"{name}_seconds"] = time.monotonic() - started
         names = list(models)
         for i, name in enumerate(names):
-            for other in names[:i]:  # the first is the one to beat; the rest may be each other's controls
+            for other in names[:i]:
                 key = f"{name}_gain" if other == names[0] else f"{name}_gain_over_{other}"
                 gain, stderr = mean_and_stderr(bounds[name] - bounds[other])
                 metrics |= {f"{key}_nats": gain, f"{key}_stderr": stderr}
@@ -132,7 +133,7 @@ class Elbo(Task):
         return metrics
 
     def score(self, name: str, model: Any, data: Data, r: Tensor) -> dict[str, Tensor]:
-        """The terms of each point in nats and data units, (N,) float64."""
+        """Returns the terms of each point in nats and data units, (N,) float64."""
         dtype, parts = getattr(torch, self.dtype), []
         with progress(f"scoring by {name}", len(r)) as advance:
             for batch in batches(len(r), self.batch, advance):
@@ -156,7 +157,7 @@ class Elbo(Task):
         return found
 
     def described(self, data: Data, found: dict[str, Tensor]) -> dict[str, float]:
-        """A model's metrics."""
+        """Returns a model's metrics."""
         metrics = {}
         nll, stderr = mean_and_stderr(-found["bound"])
         if data.levels:
@@ -174,6 +175,7 @@ class Elbo(Task):
         return metrics
 
     def show(self, models: dict[str, Any], data: Data, metrics: dict, record: Record) -> None:
+        """Draws samples and codes of each model, and the terms of its bound."""
         from scoresde.figures.latent import bounds
 
         count = 64 if len(data.shape) == 3 else SHOWN
@@ -181,16 +183,16 @@ class Elbo(Task):
         with progress("sampling", SHOWN * len(models)) as advance:
             for k, (name, model) in enumerate(models.items()):
 
-                def tell(share: float, k: int = k) -> None:
+                def on_step(share: float, k: int = k) -> None:
                     advance(k * SHOWN, SHOWN, share)
 
-                drawn = model.codes(self.sampler, self.seed, 0, SHOWN, tell)
-                if len(data.shape) == 3:  # E[x|z]: p(x|z) knows no neighbours, and its draws are speckled
+                z = model.codes(self.sampler, self.seed, 0, SHOWN, on_step)
+                if len(data.shape) == 3:  # E[x|z]: p(x|z) is independent per pixel, and its draws are speckled
                     with torch.no_grad():
-                        x = model.decode(drawn[:count]).cpu()
+                        x = model.decode(z[:count]).cpu()
                 else:
-                    x = model.observed(drawn[:count], self.seed, 0).cpu()
-                drawn = drawn.cpu()
+                    x = model.observed(z[:count], self.seed, 0).cpu()
+                z = z.cpu()
                 advance((k + 1) * SHOWN)
                 encoded = data.encode(data.dequantise(test, None).double()).to(self.device, getattr(torch, self.dtype))
                 noise = BlockNoise(self.seed, 0, len(test), (model.latent,), encoded.dtype, self.device, "shown")
@@ -204,7 +206,7 @@ class Elbo(Task):
                 panels[name] = {
                     "samples": in_data_units(data, x[:count]).numpy(),
                     "codes": codes[:, pair].numpy(),
-                    "drawn": drawn[:, pair].numpy(),
+                    "drawn": z[:, pair].numpy(),
                     "bound": metrics[f"{name}_{unit}"],
                     "reconstruction": -terms[0],
                     "divergence": terms[1],

@@ -1,11 +1,10 @@
-r"""Generative models of several kinds under one measure: what they cover, how far their samples are from the data, and
-how much of that is the seed's luck.
+r"""Compares generative models of several kinds: the modes they cover, the distances of their samples from the data, and
+the spread of both over seeds.
 
 Each model is trained from several seeds, and each training draws once. The modes are the components of a mixture, or
-the classes of labelled data as an independent classifier tells them (:mod:`scoresde.metrics.coverage`); a run has
-*collapsed* if it misses a mode. Distances stand beside their floor, what as many training data show. The spread over
-the seeds is
-that of whole trainings: how stable they are.
+the classes of labelled data as an independent classifier assigns them (:mod:`scoresde.metrics.coverage`); a training
+has *collapsed* if it misses a mode. Distances are reported beside their floor, the distance of as many training data.
+The spread over the seeds is that of whole trainings and shows how stable they are.
 """
 
 import logging
@@ -29,23 +28,25 @@ from .recipes import check_recipes, draw, in_data_units
 
 log = logging.getLogger(__name__)
 
-NEIGHBOURS = 3  # of precision and recall: the k-th
-MEASURED = 2000  # points in precision and recall, whose cost grows with their square
+NEIGHBOURS = 3  # k of precision and recall
+MEASURED = 2000  # points in precision and recall, whose cost is quadratic in them
 SHOWN = 2000  # points in the picture
 
 
 @dataclass(frozen=True)
 class Generators(Task):
-    """Writes metrics, generators.npz and a picture.
+    """Compares generative models; see the module's text.
+
+    Writes generators.npz and generators.png.
 
     Arguments:
         models: recipes by name.
-        score: whether the run's own score SDE is one of them.
-        sampler: of reverse SDEs.
-        seeds: how often each is trained: from its training.seed on.
-        count: samples of each training; None for 10,000 vectors or 1,000 pictures.
-        batch: how many at a time; the samples do not depend on it.
-        seed: of the samples.
+        score: whether the run's own score SDE is compared too.
+        sampler: the sampler of reverse SDEs.
+        seeds: the number of trainings of each model, with seeds from its training.seed on.
+        count: the number of samples of each training; None for 10,000 vectors or 1,000 images.
+        batch: the number of samples per batch; the samples do not depend on it.
+        seed: the seed of the samples.
         device, dtype: where, and in which precision.
     """
 
@@ -64,12 +65,12 @@ class Generators(Task):
     def __post_init__(self):
         check_recipes(self.models)
         if "score" in self.models:
-            raise ValueError("`models.score`: this name is the run's own score SDE's; choose another")
+            raise ValueError("`models.score`: this is the name of the run's own score SDE; choose another name")
         for key in ("seeds", "batch"):
             if getattr(self, key) < 1:
                 raise ValueError(f"`{key}`={getattr(self, key)} must be at least 1; type `{key}`=1")
         if self.count is not None and self.count <= NEIGHBOURS:
-            raise ValueError(f"`count`={self.count} must be at least {NEIGHBOURS + 1}; type count=1000")
+            raise ValueError(f"`count`={self.count} must be at least {NEIGHBOURS + 1}; type `count`=1000")
 
     def check(self, sde: SDE, data: Data) -> None:
         if data.components() is None and getattr(data, "train_labels", None) is None:
@@ -84,19 +85,19 @@ class Generators(Task):
                 )
         if len(data.train) < (count := self.size(data)):
             log.warning(
-                "the floor is that of all %s training data, and of %s samples it would be a lower one; type count=%s",
+                "the floor is that of all %s training data, and would be lower for %s of them; type count=%s",
                 f"{len(data.train):,}",
                 f"{count:,}",
                 len(data.train),
             )
 
     def size(self, data: Data) -> int:
-        """How many samples are drawn of each training."""
+        """Returns the number of samples of each training."""
         return self.count or (10_000 if len(data.shape) == 1 else 1000)
 
     @property
     def drawn_by(self) -> tuple[Sampler, ...]:
-        return (self.sampler,) if self.score else ()  # of other models it draws codes
+        return (self.sampler,) if self.score else ()  # for other models it draws codes, not data
 
     def __call__(self, job: Job) -> dict:
         sde, data, record = job.sde, job.data, job.record
@@ -138,14 +139,14 @@ class Generators(Task):
         return metrics
 
     def draw(self, model: Any, sde: SDE, data: Data, count: int, is_score: bool, move: Advance) -> Tensor:
-        """Samples in model units, (count, *), on the CPU."""
+        """Draws samples in model units, (count, *), on the CPU."""
         if not is_score:
             return draw(model, self.sampler, count, self.batch, self.seed, move)
         drawing = Drawing(self.sampler, batch=self.batch, seed=self.seed, device=self.device, dtype=self.dtype)
         return drawing.draw(sde, model, data.shape, count, advance=move)
 
     def measure(self, r: Tensor, data: Data, judge: Classes | None) -> dict[str, Any]:
-        """What points in data units cover, and how far they are from held-out data."""
+        """Returns the modes that points r in data units cover, and their distances from held-out data."""
         r = r.double()
         if judge is None:
             found: Coverage = mode_coverage(data.encode(r), data.components())
@@ -160,7 +161,7 @@ class Generators(Task):
         return row
 
     def described(self, name: str, rows: list[dict], modes: int) -> dict[str, float]:
-        """A model's metrics: means over the trainings, and their spread."""
+        """Returns a model's metrics, means over the trainings and their spread."""
         found = {f"{name}_collapsed_runs": sum(row["modes_found"] < modes for row in rows)}
         for key in rows[0]:
             values = torch.tensor([float(row[key]) for row in rows], dtype=torch.float64)

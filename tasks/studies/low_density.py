@@ -1,9 +1,9 @@
-"""Where a score is wrong: in regions without data, unless noise fills them.
+"""The error of a score in regions without data, with and without noise.
 
-A network learns the score where the data are. Elsewhere it says what it likes, and a Langevin walk that starts there
-is sent astray; perturbed by much noise the data are everywhere, and so is the score (Song and Ermon, arXiv 1907.05600,
-section 3.2.1 and figure 2). Each network's error is measured against the exact score of its own level, at points spread
-evenly over the plane, beside that level's density.
+A network learns the score where the data are. Elsewhere its output is arbitrary, and misleads a Langevin walk that
+starts there. Data that are perturbed by much noise are everywhere, and so the score is learnt everywhere (Song and
+Ermon, arXiv 1907.05600, section 3.2.1 and figure 2). Each network's error is measured against the exact score of its
+own level, at points spread evenly over the plane, beside that level's density.
 """
 
 from dataclasses import dataclass
@@ -20,16 +20,18 @@ from scoresde.training import Trainer
 
 from .trainers import check_trainers
 
-POINTS = 81  # a side of the grid
-BINS = 12  # of density, with as many points each
+POINTS = 81  # along each side of the grid
+BINS = 12  # of density, with equal numbers of points
 
 
 @dataclass(frozen=True)
 class LowDensity(Task):
-    """Writes metrics, low_density.npz and a picture.
+    """Measures the error of scores at the data and over the whole plane; see the module's text.
+
+    Writes low_density.npz and low_density.png.
 
     Arguments:
-        trainers: the networks to compare by name, each by its trainer, of levels ``one`` or ``clean``.
+        trainers: the trainers of the networks to compare, by name, with the levels ``one`` or ``clean``.
         device, dtype: where, and in which precision.
     """
 
@@ -75,14 +77,14 @@ class LowDensity(Task):
         return metrics
 
     def perturbed(self, sde: SDE, x: Tensor, t: Tensor) -> Tensor:
-        """Data of that level, in the units of x/alpha, always the same ones."""
+        """Returns data x with the noise of the time t, in the units of x/alpha; the noise is the same in each call."""
         z = torch.randn(x.shape, dtype=x.dtype, generator=torch.Generator().manual_seed(0))
         return x + float(torch.exp(-sde.half_log_snr(t))) * z
 
     @torch.no_grad()
     def compare(self, network: ScoreFn, oracle: Oracle, sde: SDE, points: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """|s - s*| / (|s| + |s*|), from 0 for the exact score to 1 for one of the opposite direction or of no length at
-        all, and the log-density, both (N,), at points (N, 2) in the units of x/alpha.
+        """Returns the error |s - s*| / (|s| + |s*|), 0 for the exact score and 1 for one of the opposite direction or
+        of length 0, and the log-density, both (N,), at points (N, 2) in the units of x/alpha.
         """
         dtype, times = getattr(torch, self.dtype), t.expand(len(points))
         x = float(sde.alpha(t)) * points

@@ -1,9 +1,9 @@
-r"""Scores off a manifold: without noise they grow as long as one trains, with noise they come to rest.
+r"""Scores off a manifold: without noise they grow throughout the training, with noise they converge.
 
 Data on a line have no density in the plane. Implicit and sliced score matching reward a network for diverging there:
-across the line the data put no bound on |s|^2, being all at n = 0, and the divergence can fall without end, so that the
-loss does. Blurred by noise of std k the score across the line is -n/k^2, and the same loss finds it (Song and Ermon,
-arXiv 1907.05600, section 3.2.1 and figure 1).
+all data have n = 0 and put no bound on |s|^2 across the line, so the divergence can decrease without bound, and with it
+the loss. If the data are blurred by noise of std k, the score across the line is -n/k^2, and the same loss finds it
+(Song and Ermon, arXiv 1907.05600, section 3.2.1 and figure 1).
 """
 
 from dataclasses import dataclass
@@ -23,12 +23,14 @@ from .trainers import check_trainers
 
 @dataclass(frozen=True)
 class Manifold(Task):
-    """Writes metrics, manifold.npz and a picture.
+    """Measures scores across a line that holds all data; see the module's text.
+
+    Writes manifold.npz and manifold.png.
 
     Arguments:
-        trainers: the networks to compare by name, each by its trainer; those of levels ``one`` are read at that level
-            and compared with its exact score, those of levels ``clean`` at eps.
-        distance: how far from the line, in model units, the scores are compared.
+        trainers: the trainers of the networks to compare, by name. A network with the level ``one`` is evaluated at
+            that level and compared with its exact score, one with the level ``clean`` is evaluated at eps.
+        distance: the distance from the line, in model units, at which the scores are compared.
         device, dtype: where, and in which precision.
     """
 
@@ -75,7 +77,9 @@ class Manifold(Task):
 
     @torch.no_grad()
     def component(self, network: ScoreFn, sde: SDE, across: Tensor, normal: Tensor, t: Tensor) -> Tensor:
-        """The score's component across the line, in the units of x/alpha, at points (N,) from its middle outwards."""
+        """Returns the score's component across the line, in the units of x/alpha, at the distances ``across`` (N,)
+        from its middle.
+        """
         dtype, alpha = getattr(torch, self.dtype), sde.alpha(t)
         x = (alpha * across)[:, None] * normal
         found = network(x.to(self.device, dtype), t.to(self.device, dtype)).double().cpu()

@@ -1,9 +1,9 @@
-"""How many samples each sampler puts in each mode of a mixture: whether it mixes, or keeps the shares of its start.
+"""The share of samples that each sampler puts in each mode of a mixture; it shows whether the sampler mixes.
 
-A sample belongs to the component that most probably drew it. Where modes are far apart plain Langevin dynamics cannot
-go from one to the other, and its shares say where it started; samplers that come down from much noise decide while the
-modes are one (Song and Ermon, arXiv 1907.05600, section 3.2.2 and figure 3). Each sampler draws once for each seed, so
-that the shares have errors.
+A sample belongs to the component that most probably drew it. Where modes are far apart, plain Langevin dynamics cannot
+go from one to the other, and its shares are those of its start. Samplers that start from much noise choose a mode while
+the modes are not yet separate (Song and Ermon, arXiv 1907.05600, section 3.2.2 and figure 3). Each sampler draws once
+per seed, so that the shares have errors.
 """
 
 import math
@@ -25,13 +25,15 @@ from scoresde.tasks.task import Job, Task
 
 @dataclass(frozen=True)
 class Modes(Task):
-    """Writes metrics, modes.npz and a picture.
+    """Counts the samples of each mode, sampler by sampler; see the module's text.
+
+    Writes modes.npz and modes.png.
 
     Arguments:
-        samplers: those to compare, by name.
-        seeds: how often each draws: the seeds seed ... seed + seeds - 1.
-        count: samples a draw; None for 4,000.
-        batch: how many at a time; the samples do not depend on it.
+        samplers: the samplers to compare, by name.
+        seeds: the number of draws of each sampler, with the seeds seed ... seed + seeds - 1.
+        count: the number of samples per draw; None for 4,000.
+        batch: the number of samples per batch; the samples do not depend on it.
         seed: the first seed of the noise.
         device, dtype: where, and in which precision.
     """
@@ -47,9 +49,9 @@ class Modes(Task):
     def __post_init__(self):
         if not self.samplers:
             raise ValueError("`samplers` is empty; type for example +sampler@`samplers.em`=em")
-        for key, value in (("seeds", self.seeds), ("batch", self.batch)):
-            if value < 1:
-                raise ValueError(f"`{key}`={value} must be at least 1")
+        for key, instead in (("seeds", 5), ("batch", 1024)):
+            if getattr(self, key) < 1:
+                raise ValueError(f"`{key}`={getattr(self, key)} must be at least 1; type `{key}`={instead}")
 
     def check(self, sde: SDE, data: Data) -> None:
         components = data.components()
@@ -62,7 +64,7 @@ class Modes(Task):
         components = data.components()
         count, truth = self.count or 4000, components[0].double() / components[0].double().sum()
         heavy = int(truth.argmax())
-        shares, drawn, metrics = {}, {}, {"count": count, "true_share_of_the_heaviest": float(truth[heavy])}
+        shares, shown, metrics = {}, {}, {"count": count, "true_share_of_the_heaviest": float(truth[heavy])}
         with progress("sampling", len(self.samplers) * self.seeds * count) as advance:
             done = 0
             for name, sampler in self.samplers.items():
@@ -76,20 +78,20 @@ class Modes(Task):
                     done += count
                     owner = belonging(x.flatten(1).double(), components)
                     rows.append(torch.bincount(owner, minlength=len(truth)).double() / count)
-                    drawn.setdefault(name, x)
+                    shown.setdefault(name, x)
                 shares[name] = torch.stack(rows)
-                mine = shares[name][:, heavy]
-                metrics[f"{name}_share_of_the_heaviest"] = float(mine.mean())
-                metrics[f"{name}_share_std"] = float(mine.std()) if len(mine) > 1 else math.nan
+                heaviest = shares[name][:, heavy]
+                metrics[f"{name}_share_of_the_heaviest"] = float(heaviest.mean())
+                metrics[f"{name}_share_std"] = float(heaviest.std()) if len(heaviest) > 1 else math.nan
                 metrics[f"{name}_nfe"] = counted.evaluations / (count * self.seeds)
         record.arrays("modes", truth=truth.numpy(), **{name: rows.numpy() for name, rows in shares.items()})
-        self.show(data, truth, shares, drawn, record)
+        self.show(data, truth, shares, shown, record)
         return metrics
 
     def draw(
         self, sampler: Sampler, sde: SDE, score: ScoreFn, data: Data, count: int, seed: int, move: Advance
     ) -> Tensor:
-        """Samples in model units, shape (count, *), on the CPU."""
+        """Draws samples in model units, shape (count, *), on the CPU."""
         drawing = Drawing(sampler, batch=self.batch, seed=seed, device=self.device, dtype=self.dtype)
         x = drawing.draw(sde, score, data.shape, count, advance=move)
         if not bool(x.isfinite().all()):
@@ -97,13 +99,14 @@ class Modes(Task):
         return x
 
     def show(
-        self, data: Data, truth: Tensor, shares: dict[str, Tensor], drawn: dict[str, Tensor], record: Record
+        self, data: Data, truth: Tensor, shares: dict[str, Tensor], samples: dict[str, Tensor], record: Record
     ) -> None:
+        """Draws the shares, and samples of planar data."""
         from scoresde.figures.modes import mode_shares
 
         points = None
         if data.dim == 2 and len(data.shape) == 1:
-            points = {name: data.decode(x.double()).numpy() for name, x in drawn.items()}
+            points = {name: data.decode(x.double()).numpy() for name, x in samples.items()}
         test = data.test.numpy() if points else None
         rows = {name: each.numpy() for name, each in shares.items()}
         record.picture(mode_shares(truth.numpy(), rows, record.path("modes.png"), points, test))

@@ -1,11 +1,11 @@
-r"""The likelihood of training and of held-out data along a training, so that overfitting shows.
+r"""The likelihood of training and of held-out data during a training, which shows overfitting.
 
-A network that learns the density raises log p of both; one that learns the examples raises that of the training data
-and lowers that of all others. The average of the weights is kept after each of the ``shares`` of the training. (Where
-that did not keep them, it is done once more, to the same weights.) Each is scored by the exact likelihood on the same
-points of either kind, with the same probes: differences between two moments are paired, point by point.
+A network that learns the density raises log p of both; one that memorises the examples raises that of the training data
+and lowers that of all others. The average of the weights is kept after each of the ``shares`` of the training. If the
+training did not keep them, it is repeated, to the same weights. Each average is scored by the exact likelihood at the
+same points of either kind, with the same probes, so that differences between two moments are paired, point by point.
 
-The denoising loss, drawn beneath, says the same more cheaply and less plainly: its largest part is noise that no
+The denoising loss, drawn beneath, shows the same at less cost but less clearly: its largest part is noise that no
 network can predict.
 """
 
@@ -14,28 +14,30 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from scoresde.data import Data
 from scoresde.likelihood import Dequantisation, Likelihood, UniformDequantisation
 from scoresde.sde_lib import SDE, ScoreFn
-from scoresde.tasks.likelihood import LikelihoodTask, mean_and_stderr
 from scoresde.tasks.parts.effort import refuse_error
 from scoresde.tasks.parts.record import Record
+from scoresde.tasks.parts.scoring import Scoring
+from scoresde.tasks.parts.statistics import mean_and_stderr
 from scoresde.tasks.task import Job, Task
 
 
 @dataclass(frozen=True)
 class Overfitting(Task):
-    """Writes metrics, overfitting.npz and a picture.
+    """Scores training and held-out data during a training; see the module's text.
+
+    Writes overfitting.npz and overfitting.png.
 
     Arguments:
         likelihood: how log p is computed.
         dequantisation: which points of its bin stand for an integer.
-        shares: of the training's updates, after which the network is looked at; each in (0, 1].
-        count: how many points of either kind; None for 1,000 vectors or 128 pictures, or all where there are fewer.
-        batch, seed, device, dtype: of the scoring; see :class:`scoresde.tasks.LikelihoodTask`.
+        shares: the shares of the training's updates after which the network is scored; each in (0, 1].
+        count: the number of points of either kind; None for 1,000 vectors or 128 images, or all where there are fewer.
+        batch, seed, device, dtype: for scoring; see :class:`scoresde.tasks.LikelihoodTask`.
     """
 
     conditions: ClassVar[str] = "none"
@@ -60,11 +62,9 @@ class Overfitting(Task):
         self.scoring  # noqa: B018 (its own checks)
 
     @property
-    def scoring(self) -> LikelihoodTask:
-        """What scores the points."""
-        return LikelihoodTask(
-            self.likelihood, self.dequantisation, batch=self.batch, seed=self.seed, device=self.device, dtype=self.dtype
-        )
+    def scoring(self) -> Scoring:
+        """Scores the points with this task's settings."""
+        return Scoring(self.likelihood, self.dequantisation, self.batch, self.seed, self.device, self.dtype)
 
     def check(self, sde: SDE, data: Data) -> None:
         refuse_error(self.likelihood, self)
@@ -94,14 +94,14 @@ class Overfitting(Task):
         return self.metrics(data, steps, -on_train, -on_held_out)
 
     def log_prob(self, sde: SDE, score: ScoreFn, data: Data, r: Tensor, step: int) -> Tensor:
-        """log p (N,) in nats and data units; of integers the bound."""
+        """Returns log p (N,) in nats and data units; for integers the bound."""
         return self.scoring.score(sde, score, data, r, what=f"scoring after {step:,} updates")["log_prob"]
 
     def metrics(self, data: Data, steps: list[int], train: np.ndarray, held_out: np.ndarray) -> dict:
-        """Of the negative log-likelihoods (moments, N) in nats."""
+        """Returns the metrics of the negative log-likelihoods (moments, N) in nats."""
         best = int(held_out.mean(1).argmin())
-        (nll, nll_stderr), (on_train, _) = (stats(each[-1]) for each in (held_out, train))
-        lost, lost_stderr = stats(held_out[-1] - held_out[best])
+        (nll, nll_stderr), (on_train, _) = (mean_and_stderr(each[-1]) for each in (held_out, train))
+        lost, lost_stderr = mean_and_stderr(held_out[-1] - held_out[best])
         found = {
             "count": held_out.shape[1],
             "nll_nats": nll,
@@ -130,6 +130,7 @@ class Overfitting(Task):
         training: list[dict],
         record: Record,
     ) -> None:
+        """Draws the negative log-likelihoods by the number of updates, above the training's losses."""
         from scoresde import figures
 
         unit = data.dim * math.log(2) if data.levels else 1.0
@@ -143,8 +144,3 @@ class Overfitting(Task):
                 label="bits / dimension" if data.levels else "negative log-likelihood (nats)",
             )
         )
-
-
-def stats(values: np.ndarray) -> tuple[float, float]:
-    """The mean of values (N,) and its standard error."""
-    return mean_and_stderr(torch.from_numpy(values))

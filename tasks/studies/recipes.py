@@ -1,4 +1,4 @@
-"""Latent-variable models by recipes, ``job.networks.models()``: checks of the recipes, and samples."""
+"""Recipes of latent-variable models, ``job.networks.models()``: checks of the recipes, and samples of the models."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,14 +13,17 @@ from scoresde.training import Recipe
 
 
 def check_recipes(models: Mapping[str, Any]) -> None:
-    """Raises a ValueError unless there are recipes, each with a loss of its kind of model, and each that starts from
-    another comes after it and fits it: before any is trained. Leaves the weights of its models changed.
+    """Checks a task's key ``models`` before any of them is trained; changes the weights of the models.
+
+    Raises:
+        ValueError: there are no recipes; a recipe has a loss of another kind of model; or a recipe starts from one that
+            does not come before it or does not fit it.
     """
     if not models:
-        raise ValueError("task.models is empty; type for example +latent@task.models.vae=vae")
+        raise ValueError("`models` is empty; type for example +latent@`models.vae`=vae")
     before: list[str] = []
     for name, recipe in models.items():
-        key = f"task.models.{name}"
+        key = f"`models`.{name}"
         if not isinstance(recipe, Recipe):
             raise ValueError(f"{key} must be a recipe; type latent@{key}=vae")
         loss, kind = recipe.training.loss, type(recipe.model).__name__
@@ -40,7 +43,7 @@ def check_recipes(models: Mapping[str, Any]) -> None:
 
 
 def draw(model: Any, sampler: Sampler, count: int, batch: int, seed: int, advance: Advance) -> Tensor:
-    """Samples (N, *) in model units, on the CPU, from a latent-variable model."""
+    """Draws samples (N, *) in model units, on the CPU, from a latent-variable model."""
     parts = [
         model.draw(sampler, seed, part.first, part.size, part.on_step).cpu() for part in batches(count, batch, advance)
     ]
@@ -48,7 +51,7 @@ def draw(model: Any, sampler: Sampler, count: int, batch: int, seed: int, advanc
 
 
 def in_data_units(data: Data, x: Tensor) -> Tensor:
-    """Samples in model units as the data are: integers where the data are, float64."""
+    """Returns samples in model units as the data are, float64; integers for integer data."""
     r = data.decode(x.double())
     if not bool(r.isfinite().all()):
         raise FloatingPointError(

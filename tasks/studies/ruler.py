@@ -1,4 +1,4 @@
-r"""How far samples are from the data, each error beside its floor: what as many real data would show.
+r"""Measures how far samples are from the data, each error beside its floor, the error of as many real data.
 
 With the moments m, C of samples in model units and m*, C* of the data,
 
@@ -8,12 +8,12 @@ With the moments m, C of samples in model units and m*, C* of the data,
     e_{nll} = -\frac1n\sum_i \log p_{data}(x_i) - H[p_{data}],
 
 and SW_2 to the held-out data (:mod:`scoresde.metrics.two_sample`), in the unit ``data.distance_unit``. m* and C* are
-exact for a mixture and the training data's elsewhere, H is the mean over all training data; e_nll is negative for
-samples too near to the modes.
+exact for a mixture and those of the training data otherwise; H is the mean over all training data; e_nll is negative
+for samples too near to the modes.
 
-None of them is 0 for a finite sample of the data themselves. So up to 16 separate sets of as many training data are
-measured alike: the mean and the spread of what they show is the floor, and an error within 3 spreads of the mean is at
-the floor: nobody could tell these samples from data by it.
+None of them is 0 for a finite sample of the data themselves. Up to 16 separate sets of as many training data are
+therefore measured in the same way. The mean and the spread of their errors is the floor. An error within 3 spreads of
+the mean is at the floor: it does not distinguish these samples from data.
 """
 
 import math
@@ -33,13 +33,13 @@ class Ruler:
     """Measures samples in model units, shape (N, *).
 
     Arguments:
-        data: what they should be like.
-        count: how many samples there will be.
-        directions: of the sliced Wasserstein distance.
+        data: the data that they are compared with.
+        count: the number of samples that will be measured.
+        directions: the number of directions of the sliced Wasserstein distance.
 
     Attributes:
-        floors: (mean, spread) of every measure's absolute value over sets of real data; empty where there are fewer
-            than two such sets.
+        floors: (mean, spread) of every measure's absolute value over sets of real data; empty if there are fewer than
+            two such sets.
     """
 
     def __init__(self, data: Data, count: int, directions: int = 32):
@@ -56,7 +56,7 @@ class Ruler:
             self.floors[key] = float(values.mean()), float(values.std())
 
     def __call__(self, x: Tensor) -> dict[str, float]:
-        """The errors of samples in model units; those that are not finite make every error NaN."""
+        """Returns the errors of samples in model units; NaN for all if a sample is not finite."""
         r = self.data.decode(x.double().cpu())
         if not bool(r.isfinite().all()):
             return dict.fromkeys(MEASURES, math.nan)
@@ -65,7 +65,7 @@ class Ruler:
         return self.measures(r)
 
     def measures(self, r: Tensor) -> dict[str, float]:
-        """The errors of points in data units, float64."""
+        """Returns the errors of points in data units, float64."""
         found = {
             "sliced_wasserstein": sliced_wasserstein(self.data.commensurate(r[: self.size]), self.test, self.directions)
         }
@@ -78,17 +78,21 @@ class Ruler:
         return found
 
     def cross_entropy(self, r: Tensor) -> float | None:
-        """-E log p_data in nats, or None where nobody knows the density."""
+        """Returns -E log p_data in nats, or None if the density is unknown."""
         log_prob = self.data.true_log_prob(r.double())
         return None if log_prob is None else -float(log_prob.mean())
 
     def top(self, key: str, beside: float = 0.0) -> float:
-        """The upper end of a measure's floor, which begins at ``beside`` where that is above what real data show."""
+        """Returns the upper end of a measure's floor, which begins at ``beside`` if that is above the mean of real
+        data.
+        """
         mean, spread = self.floors[key]
         return max(mean, abs(beside)) + BAND * spread
 
     def at_floor(self, row: dict[str, float], beside: dict[str, float] | None = None) -> bool:
-        """Whether every error of a row lies within its floor, or within that of another row's errors."""
+        """Returns whether every error of a row lies within its floor, or within a floor that begins at the errors of
+        the row ``beside``.
+        """
         other = beside or {}
         return bool(self.floors) and all(
             abs(row.get(key, math.nan)) <= self.top(key, other.get(key, 0.0)) for key in self.floors
@@ -96,7 +100,7 @@ class Ruler:
 
 
 def moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """The mean (D,) and the covariance (D, D) of x (N, D); beyond 1024 dimensions the variances alone, (D,)."""
+    """Returns the mean (D,) and the covariance (D, D) of x (N, D); beyond 1024 dimensions only the variances, (D,)."""
     mean = x.mean(0)
     centred = x - mean
     if x.shape[1] > 1024:
@@ -105,7 +109,7 @@ def moments(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def true_moments(data: Data) -> tuple[Tensor, Tensor]:
-    """The data's own, in model units: a mixture's exactly, else those of all training data."""
+    """Returns the data's moments in model units: exact for a mixture, otherwise those of all training data."""
     components = data.components()
     if components is None:
         return moments(data.encode(data.train.double()).flatten(1))

@@ -1,7 +1,7 @@
-"""What a budget of evaluations buys: the settings at which a solver is run when work is compared with precision.
+"""The settings at which a solver is run when work is compared with precision.
 
-A solver with steps gets as many as each budget pays for. What they cost is tried and not asked: the evaluations of such
-a solver are affine in its steps, whatever a step does, so that two short runs on a few samples tell both numbers. A
+A solver with steps gets as many as each budget of evaluations allows. Their cost is measured: the evaluations of such a
+solver are affine in its steps, whatever a step does, so two short runs on a few samples give both coefficients. A
 solver with tolerances gets every tolerance, loose to tight, until one costs more than the largest budget.
 """
 
@@ -19,9 +19,8 @@ class Setting:
 
     Attributes:
         method: the solver's name.
-        what, value: ``steps`` or ``tolerance``, and how many or how large; an empty word and NaN for a solver that has
-            neither.
-        nfe: evaluations a sample that it is expected to take.
+        what, value: ``steps`` or ``tolerance``, and its value; an empty word and NaN for a solver that has neither.
+        nfe: the expected number of evaluations per sample.
     """
 
     method: str
@@ -31,16 +30,16 @@ class Setting:
     nfe: float
 
 
-class TooDear(Exception):
-    """A solver has spent more evaluations than it may."""
+class TooExpensive(Exception):
+    """A solver has exceeded its budget of evaluations."""
 
 
 def stop_at(evaluations: float, counted: Counted) -> Callable[[float], None]:
-    """What a solver calls on its way, to be stopped by TooDear once a score was evaluated so often."""
+    """Returns an ``on_step`` for a solver that raises TooExpensive after so many evaluations of a score."""
 
     def on_step(share: float) -> None:
         if counted.evaluations > evaluations:
-            raise TooDear
+            raise TooExpensive
 
     return on_step
 
@@ -48,17 +47,17 @@ def stop_at(evaluations: float, counted: Counted) -> Callable[[float], None]:
 def settings(
     method: str, solver: Any, cost: Callable[[Any, float], float], budgets: list[int], tolerances: list[float]
 ) -> list[Setting]:
-    """The settings of one solver, cheap to dear.
+    """Returns the settings of one solver, from cheap to expensive.
 
     Arguments:
-        cost: (solver, most) -> evaluations a sample; raises TooDear beyond ``most``.
-        budgets: evaluations a sample.
-        tolerances: relative ones; absolute tolerances keep their proportion to them.
+        cost: maps (solver, most) to evaluations per sample; raises TooExpensive beyond ``most``.
+        budgets: evaluations per sample.
+        tolerances: relative tolerances; absolute tolerances keep their proportion to them.
     """
     loose_to_tight = [with_tolerance(solver, each) for each in sorted(tolerances, reverse=True)]
     if hasattr(solver, "steps"):
         few, more = (cost(replace(loose_to_tight[0], steps=steps), math.inf) for steps in (4, 8))
-        if more > few:  # and not a solver that has such a key for some of its methods alone
+        if more > few:  # else the solver's method does not use its key steps
             each, once = (more - few) / 4, 2 * few - more
             counts = sorted({int((budget - once) / each) for budget in budgets})
             return [
@@ -72,14 +71,14 @@ def settings(
     for tight in loose_to_tight:
         try:
             nfe = cost(tight, max(budgets) if found else math.inf)
-        except TooDear:
+        except TooExpensive:
             break
         found.append(Setting(method, "tolerance", tight.rtol, tight, nfe))
     return found
 
 
 def with_tolerance(solver: Any, tolerance: float) -> Any:
-    """The solver with another tolerance, if it has one."""
+    """Returns the solver with another tolerance, if it has one."""
     if not hasattr(solver, "rtol"):
         return solver
     ratio = 1.0 if None in (solver.rtol, solver.atol) else solver.atol / solver.rtol

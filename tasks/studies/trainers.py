@@ -1,4 +1,4 @@
-"""Checks of the trainers of several networks that a task compares, ``job.networks.rivals()``."""
+"""Checks the trainers of several networks that a task compares, ``job.networks.rivals()``."""
 
 from collections.abc import Mapping
 
@@ -6,15 +6,19 @@ from scoresde.training import Trainer
 
 
 def check_trainers(trainers: Mapping[str, Trainer], needed: tuple[str, ...]) -> None:
-    """Raises a ValueError unless the trainers that a task speaks of are there, each of one noise level."""
+    """Checks a task's key ``trainers``.
+
+    Raises:
+        ValueError: one of the ``needed`` trainers is missing, or a trainer has more than one noise level.
+    """
     if missing := [name for name in needed if name not in trainers]:
         raise ValueError(
-            f"task.trainers.{missing[0]} is missing: this task compares {', '.join(needed)}, and others beside them"
+            f"`trainers`.{missing[0]} is missing: this task compares {', '.join(needed)}, and others beside them"
         )
     for name, trainer in trainers.items():
         levels = getattr(trainer.loss, "levels", None)
         if levels is None or levels.everywhere:
             raise ValueError(
-                f"task.trainers.{name}.loss.levels must be one level, to be read at; type "
-                f"task.trainers.{name}.loss.levels._target_=training.levels.Clean or training.levels.One"
+                f"`trainers`.{name}.loss.levels must be one level, at which the network is evaluated; type "
+                f"`trainers`.{name}.loss.levels._target_=training.levels.Clean or training.levels.One"
             )

@@ -1,38 +1,38 @@
-r"""Error against work, of every sampler and every likelihood under every SDE: how many evaluations are enough.
+r"""Compares the error of every sampler and every likelihood under every SDE with their work.
 
-One start noise for all. Work is evaluations of the score a sample (NFE), and seconds: of the solver alone, on one
-thread. Solvers with steps get what the budgets pay for, solvers with tolerances ever tighter ones
-(:mod:`scoresde.tasks.studies.settings`).
+All runs start from the same noise. Work is the number of evaluations of the score per sample (NFE), and the seconds of
+the solver alone, on one thread. Solvers with steps get as many as the budgets allow, solvers with tolerances ever
+tighter ones (:mod:`scoresde.tasks.studies.settings`).
 
-Against **data** no error can fall below what as many real data show, and that floor is measured
-(:mod:`scoresde.tasks.studies.ruler`).
-Against the **exact flow** there is no floor: a sampler that takes no noise carries x_T to one x_0, and the probability
-flow, solved in float64 to a hundredth of the smallest tolerance, tells which. The flow's own samples are the row
-``exact_flow``; they have no error but the score's, and so show, beside a trained network, where the solver's drowns.
+Against **data** the error has a floor, the error of as many real data, which is measured
+(:mod:`scoresde.tasks.studies.ruler`). Against the **exact flow** there is no floor: a sampler without noise carries x_T
+to one x_0, and the probability flow, solved in float64 to a hundredth of the smallest tolerance, gives the exact one.
+The flow's own samples are the row ``exact_flow``. They have only the error of the score; beside a trained network they
+show from where on the solver's error no longer matters.
 
-work_precision.csv, a row a run of a sampler:
+work_precision.csv has one row per run of a sampler:
 
 =================================  =====================================================================================
-score, sde, method                 which score (``oracle``, ``network``), read under which SDE, solved by what
-setting, value                     ``steps`` or ``tolerance``, and how many or how large
-nfe, seconds                       evaluations a sample; seconds for all of them
+score, sde, method                 the score (``oracle``, ``network``), the SDE under which it is used, and the solver
+setting, value                     ``steps`` or ``tolerance``, and its value
+nfe, seconds                       evaluations per sample; seconds for all of them
 sliced_wasserstein, mean_error,    see :mod:`scoresde.tasks.studies.ruler`; with ``_floor`` the mean and with
-covariance_error, nll_gap_nats     ``_spread`` the standard deviation of what real data show in absolute value
+covariance_error, nll_gap_nats     ``_spread`` the standard deviation of the absolute values of real data
 endpoint_rms, endpoint_median      \|x_0 - exact x_0\| / sqrt(D) in model units (the data's std is one), over the
-                                   samples; empty for a sampler that takes noise
+                                   samples; empty for a sampler with noise
 =================================  =====================================================================================
 
-likelihood_precision.csv, a row a run of a likelihood, its errors in nats and absolute value over held-out points:
+likelihood_precision.csv has one row per run of a likelihood, with absolute errors in nats over held-out points:
 
 =================================  =====================================================================================
 score, ..., seconds                as above
-solver_error_mean_nats, _max_      against the closed form: log p_eps at the start, log p_T at the end. What is left is
-                                   the solver's error and the probes'. The oracle's alone
-truth_error_mean_nats, _max_       against the data's log p_0: start, prior and the network's error as well
+solver_error_mean_nats, _max_      against the closed form: log p_eps at the start, log p_T at the end; the error of the
+                                   solver and of the probes. Only for the oracle
+truth_error_mean_nats, _max_       against the data's log p_0; the errors of start, prior and network too
 probe_stderr_nats                  the probes' standard error, rms over the points
 =================================  =====================================================================================
 
-Whatever failed or does not exist is empty. All but the seconds repeat bit for bit.
+A value that failed or does not exist is empty. All values but the seconds repeat bit for bit.
 """
 
 import copy
@@ -68,7 +68,7 @@ log = logging.getLogger(__name__)
 
 FEW = 16  # samples on which the cost of a setting is tried
 EXACT_FLOW = "exact_flow"
-ENOUGH = 1e-2  # nats: the mean error of a likelihood that will do
+ENOUGH = 1e-2  # nats: the mean error of a likelihood that is precise enough
 
 RUN = ("score", "sde", "method", "setting", "value", "nfe", "seconds")
 SAMPLER_COLUMNS = (
@@ -86,7 +86,7 @@ LIKELIHOOD_COLUMNS = (
 
 @dataclass(frozen=True)
 class Problem:
-    """A score read under an SDE; ``wide()`` is the same score in float64."""
+    """A score under an SDE; ``wide()`` returns the same score in float64."""
 
     score_name: str
     sde_name: str
@@ -97,18 +97,20 @@ class Problem:
 
 @dataclass(frozen=True)
 class WorkPrecision(Task):
-    """Writes metrics, two tables and their pictures.
+    """Compares samplers and likelihoods by error and work; see the module's text.
+
+    Writes work_precision.csv and likelihood_precision.csv, with a picture of each, and prints the samplers by budget.
 
     Arguments:
-        sdes, samplers, likelihoods: what is compared, by name.
-        only: of these names those to keep; a kind of which none is named stays whole. None keeps all.
-        budgets: evaluations a sample for solvers with steps; the largest also ends the tolerances.
+        sdes, samplers, likelihoods: the parts to compare, by name.
+        only: the names to keep; all of a kind are kept if none of that kind is named. None keeps all.
+        budgets: evaluations per sample for solvers with steps; tolerances beyond the largest budget are left out.
         tolerances: the relative tolerances of adaptive solvers; absolute ones keep the proportion of the yaml.
-        points: how many held-out points the likelihoods score.
-        directions: of the sliced Wasserstein distance.
-        count: how many samples; None for 10,000 vectors or 64 pictures.
-        batch: how many at a time; nothing but the seconds depends on it.
-        seed: of all noise.
+        points: the number of held-out points that the likelihoods score.
+        directions: the number of directions of the sliced Wasserstein distance.
+        count: the number of samples; None for 10,000 vectors or 64 images.
+        batch: the number of samples or points per batch; only the seconds depend on it.
+        seed: the seed of all noise.
         device, dtype: where, and in which precision.
     """
 
@@ -130,17 +132,17 @@ class WorkPrecision(Task):
     dtype: str = "float32"
 
     def __post_init__(self):
-        for key in ("batch", "points", "directions"):
+        for key, instead in (("batch", 1024), ("points", 1000), ("directions", 32)):
             if getattr(self, key) < 1:
-                raise ValueError(f"`{key}`={getattr(self, key)} must be at least 1")
+                raise ValueError(f"`{key}`={getattr(self, key)} must be at least 1; type `{key}`={instead}")
         if not self.budgets or min(self.budgets) < 1:
-            raise ValueError(f"`budgets`={self.budgets} must be numbers from 1; type `budgets`=[10,50,200]")
+            raise ValueError(f"`budgets`={self.budgets} must be numbers of at least 1; type `budgets`=[10,50,200]")
         if not self.tolerances or not all(0 < each < 1 for each in self.tolerances):
             raise ValueError(f"`tolerances`={self.tolerances} must lie between 0 and 1; type `tolerances`=[1e-2,1e-4]")
-        known = [*self.sdes, *self.samplers, *self.likelihoods]
+        names = [*self.sdes, *self.samplers, *self.likelihoods]
         for name in self.only or []:
-            if name not in known:
-                raise ValueError(f"`only`: {name} is not compared here; choose among {', '.join(known)}")
+            if name not in names:
+                raise ValueError(f"`only`: {name} is not compared here; choose among {', '.join(names)}")
         if not self.sdes or not (self.samplers or self.likelihoods):
             raise ValueError(
                 "there is nothing to compare: `sdes` and one of `samplers` and `likelihoods` must hold "
@@ -149,15 +151,15 @@ class WorkPrecision(Task):
 
     @property
     def wide(self) -> torch.dtype:
-        """The precision of what others are measured by."""
+        """The precision of the reference solutions."""
         return torch.float32 if self.device == "mps" else torch.float64
 
     def kept(self, named: dict[str, Any]) -> dict[str, Any]:
-        """Those of a kind that ``only`` leaves."""
+        """Returns the parts of one kind that ``only`` keeps."""
         return {name: each for name, each in named.items() if name in (self.only or ())} or named
 
     def now(self) -> float:
-        """The time, once the device has done what it was given."""
+        """Returns the time in seconds, after the device has finished its work."""
         if self.device.startswith("cuda"):
             torch.cuda.synchronize()
         elif self.device == "mps":
@@ -171,7 +173,7 @@ class WorkPrecision(Task):
         r = data.test[: self.points]
         samplers, likelihoods = self.kept(self.samplers), self.kept(self.likelihoods)
         if likelihoods and data.true_log_prob(r.double()) is None:
-            log.warning("nobody knows the density of these data: likelihoods are not compared")
+            log.warning("the density of these data is unknown: likelihoods are not compared")
             likelihoods = {}
         problems = self.problems(sde, score, data)
         ruler = Ruler(data, count, self.directions) if samplers else None
@@ -183,7 +185,7 @@ class WorkPrecision(Task):
             with progress("comparing", total) as advance:
                 work = 0.0
 
-                def told(rows: Iterator[tuple[dict, float]], price: int) -> Iterator[dict]:
+                def reported(rows: Iterator[tuple[dict, float]], price: int) -> Iterator[dict]:
                     nonlocal work
                     for row, nfe in rows:
                         work += nfe * price
@@ -191,14 +193,14 @@ class WorkPrecision(Task):
                         advance(work, note=f"{row['sde']} {row['method']}")
                         yield row
 
-                drawn = [row for each in draws for row in told(self.draw_all(*each, data, ruler, count), a_sample)]
-                scored = [row for each in scorings for row in told(self.score_all(*each, data, r), a_point)]
+                drawn = [row for each in draws for row in reported(self.draw_all(*each, data, ruler, count), a_sample)]
+                scored = [row for each in scorings for row in reported(self.score_all(*each, data, r), a_point)]
         return self.report(drawn, scored, ruler, count, len(r), record)
 
     def plan(
         self, problems: list[Problem], samplers: dict, likelihoods: dict, data: Data, r: Tensor
     ) -> tuple[list[tuple[Problem, list[Setting]]], list[tuple[Problem, list[Setting]]]]:
-        """The settings of all samplers, and of all likelihoods, on every problem."""
+        """Returns the settings of all samplers, and of all likelihoods, on every problem."""
         draws, scorings = [], []
         with progress("trying what a step costs", len(problems)) as advance:
             for done, problem in enumerate(problems):
@@ -217,7 +219,7 @@ class WorkPrecision(Task):
         return draws, scorings
 
     def problems(self, sde: SDE, score: ScoreFn, data: Data) -> list[Problem]:
-        """Every score under every SDE; a score that knows its density is exact."""
+        """Returns every score under every SDE; a score with a ``log_prob`` is exact, the oracle."""
         components = data.components()
         if hasattr(score, "log_prob"):
             scores = {"oracle": score}
@@ -247,11 +249,11 @@ class WorkPrecision(Task):
         wide: bool = False,
         most: float = math.inf,
     ) -> "Drawn":
-        """The samples that task=sample draws from this seed, in model units.
+        """Draws the samples that task=sample draws with this seed, in model units.
 
         Arguments:
-            wide: in float64, from the same noise.
-            most: the NFE beyond which it is given up: TooDear.
+            wide: whether to draw in float64, from the same noise.
+            most: the NFE beyond which it raises TooExpensive.
         """
         dtype, parts, seconds, noisy = getattr(torch, self.dtype), [], 0.0, False
         counted = Counted(problem.wide() if wide else problem.score)
@@ -273,7 +275,7 @@ class WorkPrecision(Task):
     def draw_all(
         self, problem: Problem, plan: list[Setting], data: Data, ruler: Ruler, count: int
     ) -> Iterator[tuple[dict, float]]:
-        """The rows of a problem for work_precision.csv, each with the NFE that were expected."""
+        """Yields the rows of a problem for work_precision.csv, each with the expected NFE."""
         floors = {
             f"{key}_{what}": value
             for key, pair in ruler.floors.items()
@@ -312,7 +314,11 @@ class WorkPrecision(Task):
     def log_prob(
         self, likelihood: Likelihood, problem: Problem, data: Data, r: Tensor, most: float = math.inf
     ) -> "Scored":
-        """What task=likelihood finds with this seed, in model units; given up beyond so many NFE, TooDear."""
+        """Scores points as task=likelihood does with this seed, in model units.
+
+        Arguments:
+            most: the NFE beyond which it raises TooExpensive.
+        """
         dtype, counted, seconds, parts = getattr(torch, self.dtype), Counted(problem.score), 0.0, []
         for batch in batches(len(r), self.batch):
             x = data.encode(r[batch.rows].double()).to(self.device, dtype)
@@ -325,7 +331,7 @@ class WorkPrecision(Task):
         return Scored(*columns, nfe=counted.evaluations / len(r), seconds=seconds)
 
     def score_all(self, problem: Problem, plan: list[Setting], data: Data, r: Tensor) -> Iterator[tuple[dict, float]]:
-        """The rows of a problem for likelihood_precision.csv, each with the NFE that were expected."""
+        """Yields the rows of a problem for likelihood_precision.csv, each with the expected NFE."""
         truth = data.true_log_prob(r.double())
         for each in plan:
             row = named(problem, each)
@@ -340,12 +346,12 @@ class WorkPrecision(Task):
                 log.warning("%s under %s with %s %g: %s", each.method, problem.sde_name, each.what, each.value, error)
             yield row, each.nfe
 
-    # --- what is made of it ---
+    # --- results ---
 
     def report(
         self, drawn: list[dict], scored: list[dict], ruler: Ruler | None, count: int, points: int, record: Record
     ) -> dict:
-        """Writes and draws the tables, prints how far every budget leads; the metrics."""
+        """Writes and draws the tables, prints the samplers by budget, and returns the metrics."""
         from scoresde import figures
 
         metrics, unit = {"count": count}, ruler.data.distance_unit if ruler else None
@@ -368,9 +374,9 @@ class WorkPrecision(Task):
         return metrics
 
     def block(self, rows: list[dict], ruler: Ruler) -> tuple[str, float | None]:
-        """The samplers of one problem by budgets, and the fewest NFE that reach the floor.
+        """Returns a table of the samplers of one problem by budget, and the fewest NFE that reach the floor.
 
-        A network's floor is what its exact flow shows, where that is worse than real data.
+        A network's floor is the error of its exact flow, where that is worse than that of real data.
         """
         flow, rows = rows[0], rows[1:]
         beside = None if flow["score"] == "oracle" else flow
@@ -399,13 +405,13 @@ class WorkPrecision(Task):
 
 
 def expected(plans: list[tuple[Problem, list[Setting]]]) -> float:
-    """The evaluations a sample of all runs together."""
+    """Returns the evaluations per sample of all runs together."""
     return sum(setting.nfe for _, plan in plans for setting in plan)
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """Samples in model units, evaluations a sample, seconds, and whether noise was taken on the way."""
+    """Samples in model units, evaluations per sample, seconds, and whether the sampler took noise on its way."""
 
     x: Tensor
     nfe: float
@@ -415,7 +421,7 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Scored:
-    """What a likelihood found, (N,) each and z (N, *), in float64 on the CPU; evaluations a point, and seconds."""
+    """The result of a likelihood, (N,) each and z (N, *), in float64 on the CPU; evaluations per point, and seconds."""
 
     log_prob: Tensor
     z: Tensor
@@ -427,7 +433,9 @@ class Scored:
 
 
 def solver_error(likelihood: Likelihood, problem: Problem, x: Tensor, found: Scored) -> Tensor:
-    """log p less log p_eps, with the exact log p_T in the prior's place and without the start's term; shape (N,)."""
+    """Returns log p less the exact log p_eps, with the exact log p_T in place of the prior and without the start's
+    term; shape (N,).
+    """
     sde = problem.sde
     exact = problem.wide().cpu().double().log_prob
     jacobian = 0.0
@@ -440,11 +448,12 @@ def solver_error(likelihood: Likelihood, problem: Problem, x: Tensor, found: Sco
 
 
 def mean_and_worst(what: str, error: Tensor) -> dict[str, float]:
+    """Returns the mean and the largest absolute error as columns."""
     return {f"{what}_error_mean_nats": float(error.abs().mean()), f"{what}_error_max_nats": float(error.abs().max())}
 
 
 def named(problem: Problem, setting: Setting) -> dict:
-    """The columns that say which run it is."""
+    """Returns the columns that name a run."""
     return {
         "score": problem.score_name,
         "sde": problem.sde_name,
@@ -455,7 +464,7 @@ def named(problem: Problem, setting: Setting) -> dict:
 
 
 def grouped(rows: list[dict], *keys: str) -> list[tuple[tuple, list[dict]]]:
-    """Rows that agree in the keys, in their order."""
+    """Groups rows by the values of the keys, in their order."""
     groups: dict[tuple, list[dict]] = {}
     for row in rows:
         groups.setdefault(tuple(row[key] for key in keys), []).append(row)
@@ -463,20 +472,20 @@ def grouped(rows: list[dict], *keys: str) -> list[tuple[tuple, list[dict]]]:
 
 
 def write(record: Record, name: str, columns: tuple[str, ...], rows: list[dict]) -> None:
-    """A table of the run's folder; what is unknown is empty."""
-    known = [{k: v for k, v in row.items() if not (isinstance(v, float) and math.isnan(v))} for row in rows]
+    """Writes a table to the run's folder; NaN is written as an empty cell."""
+    finite = [{k: v for k, v in row.items() if not (isinstance(v, float) and math.isnan(v))} for row in rows]
     try:
         with record.path(name).open("w", newline="") as file:
             writer = csv.DictWriter(file, columns, restval="")
             writer.writeheader()
-            writer.writerows(known)
+            writer.writerows(finite)
     except OSError as error:
         raise record.unwritable(error) from error
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """One CPU thread, and as many as before afterwards: seconds of different methods then mean the same."""
+    """Uses one CPU thread within, so that the seconds of different methods are comparable."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

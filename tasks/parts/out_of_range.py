@@ -1,4 +1,4 @@
-"""Which samples reach far beyond the training part's range: a few decide means, stds and distances."""
+"""Counts samples far outside the training part's range; a few of them decide means, stds and distances."""
 
 import logging
 
@@ -9,31 +9,32 @@ from scoresde.data import Data
 
 log = logging.getLogger(__name__)
 
-OUT = 1.0  # widths of the training part's range beyond it
+OUT = 1.0  # how far outside the training part's range counts, in widths of it
 
 
-def strays(r: Tensor, data: Data) -> dict[str, int]:
-    """Counts the samples (N, *), data units, with a value further outside the training part's range of its column (of a
-    picture's pixels, of all of them) than that range is wide; a warning names the column. Integers never are.
+def samples_out_of_range(r: Tensor, data: Data) -> dict[str, int]:
+    """Counts the samples (N, *) in data units with a value further outside the training part's range than that range is
+    wide, and warns with the column's name. The range is that of the value's column; for images that of all pixels.
+    Integers are never outside, and are not counted.
     """
-    limits = None if data.levels else range_of(data)
+    limits = None if data.levels else training_range(data)
     if limits is None:
         return {}
     out = (beyond(r.double(), limits, OUT) | ~r.isfinite())[:, None]
-    if count := draws_with(out):
+    if count := count_draws(out):
         log.warning(
             "samples_out_of_range: %d of %d lie further outside the training part's range than it is wide: %s; a few "
             "may decide distances to data, means and stds",
             count,
             len(r),
-            worst(data, r.double()[:, None], out, limits),
+            worst_column(data, r.double()[:, None], out, limits),
         )
     return {"samples_out_of_range": count}
 
 
-def range_of(data: Data) -> tuple[Tensor, Tensor] | None:
-    """The least and the largest value of the training part in data units, of each column (D,) of vectors or of all
-    pixels; None where there is none. A constant column has no width, and is given its scale as one.
+def training_range(data: Data) -> tuple[Tensor, Tensor] | None:
+    """Returns the least and the largest value of the training part in data units, of each column (D,) of vectors or of
+    all pixels; None without a training part. A constant column has no width, and gets its scale as width.
     """
     if not len(data.train):
         return None
@@ -46,19 +47,19 @@ def range_of(data: Data) -> tuple[Tensor, Tensor] | None:
 
 
 def beyond(x: Tensor, limits: tuple[Tensor, Tensor], widths: float) -> Tensor:
-    """Which values lie further outside the limits than so many widths of them."""
+    """Returns which values lie further outside the limits than ``widths`` times their distance."""
     low, high = limits
     margin = widths * (high - low)
     return (x < low - margin) | (x > high + margin)
 
 
-def draws_with(values: Tensor) -> int:
-    """How many draws have such a value, (N, draws, *) booleans."""
+def count_draws(values: Tensor) -> int:
+    """Counts the draws that have a true value in booleans (N, draws, *)."""
     return int(values.flatten(2).any(2).sum())
 
 
-def worst(data: Data, x: Tensor, which: Tensor, limits: tuple[Tensor, Tensor]) -> str:
-    """Names the column in which most draws are among ``which``, what they reach there, and its range."""
+def worst_column(data: Data, x: Tensor, which: Tensor, limits: tuple[Tensor, Tensor]) -> str:
+    """Returns words that name the column with the most values among ``which``, what they reach there, and its range."""
     place, what = (...,), "pixels reach"
     if len(data.shape) == 1:
         j = int(which.sum((0, 1)).argmax())

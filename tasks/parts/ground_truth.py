@@ -1,0 +1,63 @@
+"""log p beside what is exact: the density of the data, and the density of an exact score."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from scoresde.data import Data
+from scoresde.sde_lib import SDE, ScoreFn
+
+from .scoring import Scoring
+from .statistics import mean_and_stderr
+
+
+def against_data(
+    data: Data, result: dict[str, Tensor], y: Tensor | None, held_out: bool, errors: dict[str, float]
+) -> dict[str, float]:
+    """Returns the gap between log p of the data and log p of the model; nothing where the data's density is unknown.
+
+    Arguments:
+        result: of :meth:`Scoring.score`.
+        y: of each point, (N,) or (N, C); None without a condition.
+        held_out: whether the points are held-out data, rather than the user's own.
+        errors: ``ode_error_nats`` and ``start_error_nats``, which the gap's standard error includes.
+    """
+    condition = data.condition
+    if held_out and condition is not None and not condition.classes and condition.asked is not None:
+        return {}  # held-out x of other y than the one asked for: their mean is no entropy and no divergence
+    truth = data.true_log_prob(result["x"], y)
+    if truth is None or not bool(truth.isfinite().all()):
+        return {}
+    gap, gap_stderr = mean_and_stderr(truth - result["log_prob"])
+    gap_stderr = math.hypot(gap_stderr, *(errors.get(f"{what}_error_nats", 0.0) for what in ("ode", "start")))
+    return {"floor_nats": -float(truth.mean()), "gap_nats": gap, "gap_stderr": gap_stderr}
+
+
+def against_exact_score(
+    scoring: Scoring, sde: SDE, score: ScoreFn, data: Data, result: dict[str, Tensor]
+) -> dict[str, float]:
+    """Returns what the prior costs and the solver's error for a score that knows its own density; nothing for others,
+    and for integers, whose log_prob is a bound.
+
+    Arguments:
+        score: given the y of the points, if there is a condition.
+        result: of :meth:`Scoring.score`.
+    """
+    exact = getattr(score, "log_prob", None) if data.levels is None else None
+    if exact is None:
+        return {}
+    x, z = (v.to(scoring.device, getattr(torch, scoring.dtype)) for v in (data.encode(result["x"]), result["z"]))
+    jacobian = data.log_det
+    if scoring.likelihood.start == "corrected":  # p_eps was read at alpha x
+        alpha = float(sde.alpha(torch.tensor(sde.eps, dtype=torch.float64)))
+        x, jacobian = alpha * x, jacobian + data.dim * math.log(alpha)
+    at_start = exact(x, torch.full((len(x),), sde.eps).to(x)).double().cpu() + jacobian
+    terminal = exact(z, torch.full((len(z),), sde.T).to(z)).double().cpu()
+    prior = sde.prior_log_prob(z.double().cpu()) + result["prior_term"]
+    prior_cost = terminal - prior  # what the prior in place of p_T takes off log p
+    metrics = {"prior_cost_nats": float(prior_cost.mean())}
+    if bool((result["probe_stderr"] == 0).all()):  # random probes would hide the solver's error
+        error = result["log_prob"] - result["start_term"] + prior_cost - at_start
+        metrics |= {"ode_error_mean_nats": float(error.mean().abs()), "ode_error_max_nats": float(error.abs().max())}
+    return metrics

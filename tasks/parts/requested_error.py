@@ -1,0 +1,99 @@
+"""The error that ``likelihood.error`` requests: its unit, its size in nats of a point, and whether it was reached."""
+
+import logging
+import math
+
+from scoresde.data import Data
+from scoresde.likelihood import Likelihood
+
+log = logging.getLogger(__name__)
+
+SHOWN = {"bits/dim": 1e-3, "nats a dimension": 1e-4}  # likelihood.error=auto
+POINTS = "the points' own spread"
+
+
+def unit_of(data: Data) -> str:
+    """Returns the unit of likelihood.error."""
+    return "bits/dim" if data.levels else "nats a dimension"
+
+
+def per_dim(data: Data, nats: float) -> float:
+    """Converts nats of a point to the unit of likelihood.error."""
+    return nats / data.dim / (math.log(2) if data.levels else 1.0)
+
+
+def target_of(likelihood: Likelihood, data: Data) -> float | None:
+    """Returns the requested error in nats of a point; None where none is requested."""
+    error = likelihood.error
+    if error == "auto":
+        open_too = likelihood.rtol is None and likelihood.atol is None
+        error = SHOWN[unit_of(data)] if open_too else None
+    return None if error is None else error / per_dim(data, 1.0)
+
+
+def reached(likelihood: Likelihood, data: Data, metrics: dict, target: float) -> dict[str, float]:
+    """Returns the requested error and the error that is left, in the unit of the request. Warns where more is left than
+    was requested; for ``auto`` logs a line instead, unless the points' spread hides it.
+
+    Arguments:
+        metrics: with the errors of :class:`scoresde.tasks.parts.likelihood_errors.LikelihoodErrors`.
+        target: the requested error in nats of a point.
+    """
+    auto, hidden = likelihood.error == "auto", 0.0
+    parts = errors_left(metrics, auto)
+    if auto:
+        hidden = parts.pop(POINTS) / 5
+    whole = math.hypot(*parts.values())
+    if not whole <= max(1.05 * target, hidden) and not (auto and math.isnan(whole)):
+        log_missed(likelihood, data, parts, whole, one_point=metrics.get("count") == 1)
+    unit = "nats_per_dim" if data.levels is None else "bits_per_dim"
+    return {
+        f"likelihood_error_asked_{unit}": per_dim(data, target),
+        f"likelihood_error_reached_{unit}": per_dim(data, whole),
+    }
+
+
+def errors_left(metrics: dict, auto: bool) -> dict[str, float]:
+    """Returns the errors in nats by what they come from; NaN for one that is unknown."""
+    probes = metrics.get("probe_stderr_nats", 0.0)
+    if math.isnan(probes) and not auto:
+        probes = 0.0  # one probe has no standard error, and the spread over the points holds what it adds
+    return {
+        POINTS: max(metrics["nll_stderr"] ** 2 - probes**2, 0.0) ** 0.5,  # NaN for one point
+        "the solver": metrics["ode_error_nats"],
+        "the random probes": probes,
+        "the start's correction": metrics.get("start_error_nats", 0.0),
+        "the prior": metrics.get("prior_error_nats", 0.0),
+    }
+
+
+def log_missed(likelihood: Likelihood, data: Data, parts: dict[str, float], whole: float, one_point: bool) -> None:
+    """Says that the requested error is not reached, which part of it is the largest, and what to type."""
+    auto = likelihood.error == "auto"
+    remedies = {
+        POINTS: "give more held-out points, or ask for less",
+        "the solver": "leave likelihood.rtol and likelihood.atol out, or type dtype=float64",
+        "the random probes": "type a larger likelihood.probes.count, or likelihood=exact"
+        if auto
+        else "type likelihood=exact, or leave likelihood.probes.count out if it is given",
+        "the start's correction": "choose a smaller noise at sde.eps",
+        "the prior": "choose a larger noise at sde.T",
+    }
+    worst = max(parts, key=lambda key: math.inf if math.isnan(parts[key]) else parts[key])
+    if math.isnan(whole):
+        log.warning(
+            "likelihood.error=%s cannot be confirmed: the error from %s is unknown; %s",
+            likelihood.error,
+            worst,
+            "one point has no spread, give two or more" if one_point else remedies[worst],
+        )
+        return
+    (log.info if auto else log.warning)(
+        "likelihood.error=%s is not reached: %.2g %s are left, %.2g of them from %s; %s",
+        likelihood.error,
+        per_dim(data, whole),
+        unit_of(data),
+        per_dim(data, parts[worst]),
+        worst,
+        remedies[worst],
+    )
