@@ -46,12 +46,12 @@ def from_foreign(path: str, model: nn.Module, sde: Any) -> nn.Module:
     put(net, entries, found.average)
     clock = getattr(net.features, "clock", None)  # under VP a network takes another number, and the table is unused
     if found.sigmas is not None and (clock is None or keeps_data(clock.sde)):
-        mind_the_noise(path, float(found.sigmas.max()), net.data_range, sde)
+        warn_of_other_noise(path, float(found.sigmas.max()), net.data_range, sde)
     log.info("loaded the average of %s after %s updates", path, f"{found.step:,}")
     return model.eval().requires_grad_(False)
 
 
-def mind_the_noise(path: str, sigma: float, data_range: float, sde: Any) -> None:
+def warn_of_other_noise(path: str, sigma: float, data_range: float, sde: Any) -> None:
     """Warns where a run that keeps the data as they are begins at another noise than a network has met."""
     end = torch.tensor(sde.T, dtype=torch.float64)
     if keeps_data(sde) and abs(sigma * data_range / float(sde.sigma(end)) - 1) > 1e-3:

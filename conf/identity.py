@@ -1,4 +1,7 @@
-"""What decides a network's weights, in plain values: its key in the store, and what a checkpoint is compared with."""
+"""The identity of a network: all that decides its weights, in plain values.
+
+Its hash is the network's key in the store, and checkpoints are compared by it.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path

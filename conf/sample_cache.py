@@ -1,4 +1,7 @@
-"""What decides a run's samples, in plain values: the key under which they are cached beside their network."""
+"""The description of a run's samples: all that decides them, in plain values.
+
+Its hash is the key under which they are cached beside their network.
+"""
 
 import hashlib
 from pathlib import Path

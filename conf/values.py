@@ -1,4 +1,4 @@
-"""What ``auto`` stands for in a configuration, once the data are there."""
+"""The values that ``auto`` stands for in a configuration, found once the data are read."""
 
 import logging
 import math
