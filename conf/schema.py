@@ -151,8 +151,8 @@ def as_typed(key: str, typed: Mapping[str, str]) -> str:
 def typed_keys(cfg: dict, shape: tuple[int, ...]) -> dict[str, str]:
     """Returns for places in a settled configuration the key by which a user reaches them.
 
-    ``training`` is ``training.vectors`` where ``training=auto`` chose by the shape of the data, and ``task.sampler`` is
-    ``sampler`` where the task has the run's own.
+    ``training`` is ``training.vectors`` where ``training=auto`` chose by the shape of the data. ``task.sampler`` and
+    ``task.count`` are ``sampler`` and ``count`` where the task has the run's own.
 
     Arguments:
         cfg: before it is settled.
@@ -174,6 +174,7 @@ def typed_keys(cfg: dict, shape: tuple[int, ...]) -> dict[str, str]:
 
     walk(cfg, "")
     task = cfg["task"]
+    typed.update({f"task.{key}": key for key in ROOT if key in task and task[key] == cfg.get(key)})
     for group in GROUPS:
         if group != "task" and isinstance(task.get(group), dict) and task[group] == cfg.get(group):
             typed[f"task.{group}"] = typed.get(group, group)

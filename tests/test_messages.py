@@ -179,6 +179,8 @@ IMPUTE = ["task=impute", "operator=half"]
         ([*IMPUTE, "conditioner=smcdiff", "conditioner.particles=0"], "conditioner.particles"),
         (["training.vectors.steps=0"], "training.vectors.steps"),
         (["model.vectors.depth=0"], "model.vectors.depth"),
+        (["task=evaluate", "count=3"], "count"),
+        (["task=evaluate", "task.count=3"], "task.count"),
     ],
 )
 def test_messages_name_the_key_that_a_user_types(tmp_path, words, key):
