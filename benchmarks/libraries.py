@@ -199,7 +199,7 @@ class Ours(Library):
     with solvers that do not denoise.
     """
 
-    package = "samplers"
+    package = "scoresde"
 
     def solver(self, problem: Problem, name: str, denoise: bool = True, **words) -> Solver:
         made, adaptive = (

@@ -324,7 +324,7 @@ def main(argv: list[str] | None = None) -> None:
     torch.set_num_threads(1)
     libraries = []
     for library in LIBRARIES:
-        if options.libraries and library.package not in [*options.libraries, "samplers"]:
+        if options.libraries and library.package not in [*options.libraries, "scoresde"]:
             continue
         if library.missing:
             print(f"{library.missing}: its rows are left out")

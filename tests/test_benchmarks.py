@@ -50,6 +50,7 @@ SMALLEST = {  # arguments, the rows of numbers that are printed at least, and wh
         ["--sides", "8", "--batch", "1", "--rounds", "1", "--updates", "1", "--threads", "1"], 8,
         ["| ours: ddpm |", "| ours: edm2 |", "| diffusers: UNet2DModel |"],
     ),
+    "walk": (["data=moons", "task=train", "--list"], 1, ["scoresde/cli.py", "functions in"]),
     "update": (
         ["--rounds", "1", "--batch", "2", "--threads", "1", "--only", "as it is", "muon", "in 2 parts",
          "with averages for later"], 4, ["| as it is |", "| muon |", "| with averages for later |"],

@@ -130,7 +130,7 @@ def test_networks_at_hand_name_the_door_that_is_closed(tmp_path):
     assert given.score().training == [] and given.classifier().training == [{"step": 1}]
     doors = {"sampled": (), "along": ((0.5,),), "averages": (3,), "rivals": (), "models": (), "other": ("path",)}
     for door, arguments in (doors | {"features": ()}).items():
-        with pytest.raises(ValueError, match=rf"needs networks\.{door}\(\): type Given\({door}=...\)"):
+        with pytest.raises(ValueError, match=rf"needs networks\.{door}\(\); type Given\({door}=...\)"):
             getattr(given, door)(*arguments)
     with Record(tmp_path / "run") as record, pytest.raises(ValueError, match=r"networks\.score\(\)"):
         data = Data(torch.randn(9, 2), torch.randn(9, 2), 0.0, 1.0, shuffle=False)
