@@ -166,6 +166,7 @@ def test_the_former_names_are_the_same_modules(first):
     both = former + today if first == "former" else today + former
     code = (
         "import sys\n" + both + "assert A is B is C and data.curves is D.curves and data is D and run is cli\n"
+        "assert sys.modules['data.curves'] is sys.modules['scoresde.data.curves']\n"
         "assert C.__module__ == 'scoresde.sde_lib.vp' and D.curves.__spec__.name == 'scoresde.data.curves'\n"
         "files = [m.__file__ for k, m in sys.modules.items() if k.startswith('scoresde.') and hasattr(m, '__file__')]\n"
         "assert len(files) == len(set(files))"

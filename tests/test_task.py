@@ -103,6 +103,15 @@ def test_every_task_keeps_the_contract(name):
     assert isinstance(task.process, type) and isinstance(task.refuses_guidance, bool)
 
 
+def test_a_long_target_names_the_same_network(tmp_path, toy):
+    job(tmp_path)
+    cfg = compose(*WORDS, f"store={tmp_path}/store") | {"task": {"_target_": "scoresde.tasks.Toy"}}
+    for group in ("sde", "data", "model", "parameterisation"):
+        cfg[group] = cfg[group] | {"_target_": f"scoresde.{cfg[group]['_target_']}"}
+    run(cfg, CHOICES, tmp_path / "long")
+    assert len(list((tmp_path / "store").iterdir())) == 1
+
+
 @dataclass(frozen=True)
 class Fussy(Task):
     """Refuses whatever it is given, in words that hold a user's text."""
