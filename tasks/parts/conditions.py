@@ -64,7 +64,7 @@ def conditions_of(data: Data, path: str | None, count: int) -> Tensor | None:
             f"points={path} are points without their y; type condition=VALUE, one for all, or a file of rows"
         )
     try:
-        values = read_points(path, (len(condition.names),), labels=list(condition.names), preferred="y")
+        values = read_points(path, (len(condition.names),), labels=list(condition.names), content="conditions")
     except ValueError as error:
         raise ValueError(f"{error}; or type condition=VALUE to say the y of all points") from None
     values = subset(values, count)  # the rows that points_of takes
