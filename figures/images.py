@@ -19,13 +19,16 @@ LABEL = 124  # the width that a time above a frame needs, in screen pixels
 def image_grid(
     samples: Array, data: Array, path: Path, levels: int | None = None, panels: tuple[str, str] = ("samples", "data")
 ) -> Path:
-    """Draws samples and held-out data side by side on one scale, up to 8 x 8 images each; fewer columns of wide images.
+    """Draws two sets of images side by side with the same range of values.
+
+    Each side has at most 8 x 8 cells; wide images get fewer columns.
 
     Arguments:
-        samples, data: (N, C, H, W) and (M, C, H, W) in data units. Three channels are shown as colours, otherwise the
-            first channel is shown. The first data are shown, as many as there are places.
-        levels: the number L of integer levels, which sets the scale to 0 ... L-1 and rounds samples down to integers;
-            None for continuous data, whose range is the scale.
+        samples, data: the images on the left, (N, C, H, W), and on the right, (M, C, H, W), in data units. Three
+            channels are shown as colours, otherwise the first channel is shown. The first images are shown, one per
+            cell.
+        levels: the number L of integer levels. Values 0 ... L-1 map to black ... white, and values are rounded down. If
+            None, the finite range of ``data`` maps to black ... white.
         panels: the headings of the two sides.
     """
     samples = array(samples)
@@ -115,7 +118,7 @@ def enlarge(images: np.ndarray, factor: int) -> np.ndarray:
 
 
 def tile(images: np.ndarray, rows: int, columns: int, gap: tuple[int, int]) -> np.ndarray:
-    """Lays (N, H, W, 3) out row by row on white, ``gap`` pixels (vertical, horizontal) apart; unused cells stay white."""
+    """Lays (N, H, W, 3) out row by row, ``gap`` pixels (vertical, horizontal) apart; the rest stays white."""
     height, width = images.shape[1] + gap[0], images.shape[2] + gap[1]
     sheet = np.ones((rows * height - gap[0], columns * width - gap[1], 3))
     for k, image in enumerate(images):

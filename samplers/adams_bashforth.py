@@ -22,15 +22,15 @@ from torch import Tensor
 
 from scoresde.sde_lib import SDE
 
-from .deis import WEIGHTS, AnyOrder, lagrange
+from .multistep import WEIGHTS, ExtrapolatingMultistep, lagrange
 
 
 @dataclass(frozen=True)
-class AdamsBashforth(AnyOrder):
+class AdamsBashforth(ExtrapolatingMultistep):
     """The classical Adams-Bashforth method for dy/dtheta.
 
     Arguments:
-        order: the number of velocities that the polynomial goes through. Orders above 4 pay only with many steps.
+        order: the number of velocities that the polynomial goes through. Orders above 4 help only with many steps.
     """
 
     def clock(self, sde: SDE, grid: Tensor) -> Tensor:
