@@ -1,11 +1,11 @@
-"""Hydra's callback before a run begins, and before and after a sweep."""
+"""Hydra's callbacks: check the output folder before a run or a sweep, and summarise a sweep at its end."""
 
 import os
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from filelock import FileLock, Timeout
 from hydra.experimental.callback import Callback
@@ -13,15 +13,19 @@ from omegaconf import DictConfig, OmegaConf
 
 
 class SweepSummary(Callback):
-    """Refuses a folder that cannot be written or that another sweep uses; ends a sweep with a table of its jobs."""
+    """Checks the output folder of a run or a sweep, and summarises a sweep.
+
+    Before: ends the program if the folder cannot be written, or if another sweep uses it. After a sweep: prints a table
+    of its jobs, and exits with status 1 if a job failed or none wrote anything.
+    """
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        writable(config, "run")
+        require_writable(config, "run")
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        writable(config, "sweep")
-        self.lock = sweep_lock(Path(config.hydra.sweep.dir))
-        self.started = time.time()
+        require_writable(config, "sweep")
+        self.lock = sweep_lock(Path(config.hydra.sweep.dir))  # held until the process ends
+        self.started = time.time()  # the summary ignores jobs of earlier sweeps in this folder
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         from scoresde.tasks.parts.summary import summarise  # matplotlib is loaded when a sweep has ended, not by --help
@@ -31,9 +35,9 @@ class SweepSummary(Callback):
 
 
 def sweep_lock(folder: Path) -> FileLock:
-    """Returns a lock on a sweep's folder, or ends the program: jobs of two sweeps would share folders.
+    """Locks a sweep's folder and returns the lock, which the operating system frees when the process ends.
 
-    The operating system frees the lock when its holder dies.
+    Ends the program if another sweep holds it, because the jobs of both would write to the same folders.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -41,32 +45,31 @@ def sweep_lock(folder: Path) -> FileLock:
         lock.acquire(timeout=0)
         return lock
     except Timeout:
-        reason = "is another sweep's, which still runs"
+        refuse("hydra.sweep.dir", folder, "is in use by another sweep")
     except OSError as error:
-        reason = f"cannot be written ({error.strerror})"
-    print(
-        f"error: hydra.sweep.dir={folder} {reason}; choose another folder with hydra.sweep.dir=FOLDER", file=sys.stderr
-    )
-    raise SystemExit(1)
+        refuse("hydra.sweep.dir", folder, f"cannot be written ({error.strerror})")
 
 
-def writable(config: DictConfig, mode: str) -> None:
-    """Makes the folder and a file in it, or ends the program with one message: Hydra would end it with a traceback.
+def require_writable(config: DictConfig, mode: str) -> None:
+    """Creates the folder and writes a file in it. On failure prints one message and exits.
 
-    Only the part of the name before an interpolation is checked: the rest is decided when the job begins.
+    Without this check Hydra would print a traceback. Only the fixed start of the path, before the first ${...}, is
+    checked, and named in the message; the rest is not known yet.
     """
     key = f"hydra.{mode}.dir"
     fixed, interpolation, _ = OmegaConf.to_container(config.hydra[mode], resolve=False)["dir"].partition("${")
     folder = Path(fixed).parent if interpolation and not fixed.endswith("/") else Path(fixed)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as file:  # without a name that another run could take
-            file.write(b"\0" * 4096)
+        with tempfile.TemporaryFile(dir=folder) as file:  # without a name, so runs cannot collide
+            file.write(b"\0" * 4096)  # a full disk fails only when data are written
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        print(
-            f"error: {key}={folder} cannot be written ({error.strerror}); choose another folder with {key}=FOLDER",
-            file=sys.stderr,
-        )
-        raise SystemExit(1) from None
+        refuse(key, folder, f"cannot be written ({error.strerror})")
+
+
+def refuse(key: str, folder: Path, reason: str) -> NoReturn:
+    """Prints why the folder cannot be used, and ends the program."""
+    print(f"error: {key}={folder} {reason}; choose another folder with {key}=FOLDER", file=sys.stderr)
+    raise SystemExit(1) from None

@@ -66,7 +66,7 @@ class Arrays(Data):
         labels = None if labels is None else str(labels)
         names = names_in(key) + ([] if labels is None else [labels])
         source = open_file(path, "`path`", header, names, labels, header_key="`header`")
-        values, names, table, notes = numbers_of(source, key, leave=labels, choice="`key`")
+        values, names, table, notes = numbers_of(source, key, excluded=labels, choice="`key`", label_key="`labels`")
         self._file, self._whole, self._header = source.file, key is None, header
         self._key_names, self._content, where = names_in(key), sha256(source.file), source.where
         self._label_column = labels
@@ -145,7 +145,7 @@ class Arrays(Data):
             source = open_file(
                 str(self._file), "data.path", self._header, [str(key) for key in keys], header_key="data.header"
             )
-            values, columns, _, _ = numbers_of(source, each, choice="data.condition")
+            values, columns, _, _ = numbers_of(source, each, choice="data.condition", label_key="data.labels")
             if values.ndim > 2:
                 raise ValueError(
                     f"data.condition={keys}: {each} has the shape {values.shape} in {self._file}: save one row of "

@@ -1,8 +1,7 @@
 """Numbers from a .npy, .npz, .csv or .parquet file, as one finite numeric array.
 
-Nothing that could change the data is guessed: a column that is not numeric, a missing value, a pickled object or an
-open choice is an error that names the file, the column and what to type. The notes say what was taken, left out and
-reinterpreted.
+The reader never guesses. A column that is not numeric, a missing value, a pickled object or an ambiguous choice raises
+an error that names the file, the column and what to type. The notes say what was taken, left out and reinterpreted.
 """
 
 import hashlib
@@ -28,10 +27,10 @@ class Numbers(NamedTuple):
     """Numbers read from a file.
 
     Attributes:
-        values: an array of integers, unsigned integers, floats or booleans, finite (or NaN, where that is allowed), of
-            at least one axis and one value.
-        names: the names of the columns, where the file has them.
-        table: whether the file is a table, which holds rows and no other arrays.
+        values: an array of integers, unsigned integers, floats or booleans, not empty, with at least one axis. All
+            values are finite, or NaN where that is allowed.
+        names: the names of the columns; None if the file has none.
+        table: True for .csv and .parquet, False for .npy and .npz.
         notes: how the file was understood, and what was left out.
     """
 
@@ -55,36 +54,16 @@ def open_file(
     Arguments:
         path: the file.
         option: the config key of the path, such as data.path, with which every error starts.
-        header, names, text, gaps, header_key: for a csv file; see :class:`scoresde.data.csv_table.CsvTable`.
+        header, names, text, gaps, header_key: used for .csv only; see :class:`scoresde.data.csv_table.CsvTable`.
     """
     file = existing_file(path, option)
     where, suffix = f"{option}={file}", file.suffix.lower()
     if header not in ("auto", "named") and suffix != ".csv":
-        raise ValueError(
-            f"{header_key}={str(header).lower()} is for .csv files, {file} is none: type {header_key}=auto"
-        )
+        key = header_key or "header"
+        raise ValueError(f"{key}={str(header).lower()} applies to .csv files only, {file} is not one: type {key}=auto")
     if suffix == ".csv":
         return CsvTable(file, where, header, names, text, gaps, header_key)
     return ParquetTable(file, where) if suffix == ".parquet" else NumpyFile(file, where)
-
-
-def read_numbers(
-    path: str, key: Key, option: str, preferred: Key = None, missing: bool = False, choice: str | None = None
-) -> Numbers:
-    """Reads the numbers in a file.
-
-    Arguments:
-        path: a .npy, .npz, .csv or .parquet file.
-        key: the name of the array in an .npz; names of columns of a table, as a list or separated by commas.
-        option: the config key of the path, such as points, with which every error starts.
-        preferred: the key to take where none is given and the file has names to choose from.
-        missing: whether NaNs are allowed.
-        choice: the config key of ``key``, such as data.key; None where there is none and the file must hold nothing
-            else.
-    """
-    requested = key if key is not None else preferred
-    source = open_file(path, option, names=names_in(requested), gaps=missing)
-    return numbers_of(source, key, preferred, missing, choice=choice)
 
 
 def numbers_of(
@@ -92,18 +71,26 @@ def numbers_of(
     key: Key,
     preferred: Key = None,
     missing: bool = False,
-    leave: str | None = None,
+    excluded: str | None = None,
     choice: str | None = None,
+    label_key: str | None = None,
 ) -> Numbers:
-    """Reads the numbers of an opened file; arguments as in :func:`read_numbers`.
+    """Reads the numbers of an opened file.
 
     Arguments:
-        leave: the name of a column or an array that is left out unless the key names it.
+        source: the file.
+        key: the name of the array in an .npz; names of columns of a table, as a list or separated by commas.
+        preferred: the name, or names, taken if ``key`` is None and the file has several.
+        missing: whether NaNs are allowed.
+        excluded: a column or an array that is skipped unless ``key`` names it.
+        choice: the config key of ``key``, such as data.key; None if there is no such config key, and the file must then
+            be unambiguous.
+        label_key: the config key of the label's column, for the error on a column of words; None if there is none.
     """
     if source.table:
-        values, names, notes = columns_of(source, key, preferred, leave, choice)
+        values, names, notes = columns_of(source, key, preferred, excluded, choice, label_key)
     else:
-        values, notes = array_of(source, key, preferred, leave, choice)
+        values, notes = array_of(source, key, preferred, excluded, choice)
         names = None
     if values.dtype.kind not in "biuf":
         remedy = "save real numbers"
@@ -117,28 +104,32 @@ def numbers_of(
 
 
 def columns_of(
-    source: CsvTable | ParquetTable, key: Key, preferred: Key, leave: str | None, choice: str | None
+    source: CsvTable | ParquetTable,
+    key: Key,
+    preferred: Key,
+    excluded: str | None,
+    choice: str | None,
+    label_key: str | None,
 ) -> tuple[np.ndarray, list[str] | None, list[str]]:
     """Returns the chosen columns (N, D) of a table, their names, and notes."""
-    key = preferred if key is None and source.named else key
-    left = {leave, *source.index}
-    chosen = chosen_columns(source.names, key, source.where, left, choice)
+    key = preferred if key is None and source.named else key  # columns without names cannot be preferred
+    skipped = {excluded, *source.index}
+    chosen = chosen_columns(source.names, key, source.where, skipped, choice)
     columns = [source.names.index(name) for name in chosen]
     faults = {j: fault for j in columns if (fault := source.fault(j)) is not None}
     if faults:
         wrong = next(iter(faults))
-        numeric = [name for j, name in enumerate(source.names) if name not in left and source.fault(j) is None]
+        numeric = [name for j, name in enumerate(source.names) if name not in skipped and source.fault(j) is None]
         remedy = chosen_by(choice, numeric) if numeric else "no column of it is numeric"
-        if choice is not None:
-            labels = "`labels`" if choice.startswith("`") else "data.labels"
-            remedy += f"; if it is a label, {labels}={source.names[wrong]}"
+        if label_key is not None:
+            remedy += f"; if it is a label, {label_key}={source.names[wrong]}"
         raise ValueError(f"{source.where}: column {source.names[wrong]!r} is not numeric ({faults[wrong]}): {remedy}")
     values = source.numbers(columns)
     if values.dtype.kind == "f" and isinstance(source, CsvTable):
         for name, column in zip(chosen, values.T, strict=True):
             if np.nanmax(np.abs(column), initial=0) > 2**53 and (column == np.floor(column)).all():
                 source.notes.append(f"integers of column {name} beyond 2^53 rounded to float64")
-    rest = [name for name in source.names if name not in chosen and name != leave]
+    rest = [name for name in source.names if name not in chosen and name != excluded]
     rest = [f"{name}: pandas' index" if name in source.index else name for name in rest]
     names = chosen if source.named else None
     of = f" ({some(chosen)})" if names or rest else ""
@@ -150,23 +141,28 @@ def columns_of(
 
 
 def array_of(
-    source: NumpyFile, key: Key, preferred: Key, leave: str | None, choice: str | None
+    source: NumpyFile, key: Key, preferred: Key, excluded: str | None, choice: str | None
 ) -> tuple[np.ndarray, list[str]]:
     """Returns the chosen array of a .npy or .npz file, and notes."""
     if source.single:
         if key is not None:
-            raise ValueError(f"{source.where} holds one array without a name: type {choice}=null")
+            remedy = f"type {choice}=null" if choice else f"save an .npz with an array called {key}"
+            raise ValueError(f"{source.where} holds one array without a name: {remedy}")
         values = source.array()
         return values, [f"an array of shape {values.shape} and type {values.dtype} from {source.file.name}"]
     if isinstance(key, list) and len(key) != 1:
-        raise ValueError(f"{choice}={key} must name one array of {source.file}: type {choice}=NAME")
+        remedy = f"type {choice}=NAME" if choice else "name one"
+        raise ValueError(f"{choice or source.where}={key} must name one array of {source.file}: {remedy}")
     key = str(key[0]) if isinstance(key, list) else key
     names = source.names
     if not names:
         raise ValueError(f"{source.where} holds no arrays")
     if key is None:
-        names = [name for name in names if name != leave]
-        key = names[0] if len(names) == 1 else preferred if preferred in names else None
+        names = [name for name in names if name != excluded]
+        if len(names) == 1:
+            key = names[0]
+        elif preferred in names:
+            key = preferred
     if key is None:
         remedy = f"call one of them {preferred}" if preferred else chosen_by(choice, names[:1])
         raise ValueError(f"{source.where} holds the arrays {', '.join(names)}: {remedy}")
@@ -177,13 +173,13 @@ def array_of(
         )
     values = source.array(key)
     notes = [f"array {key} of shape {values.shape} and type {values.dtype} from {source.file.name}"]
-    if rest := [name for name in source.names if name not in (key, leave)]:
+    if rest := [name for name in source.names if name not in (key, excluded)]:
         notes.append(f"{count(len(rest), 'array')} left out ({some(rest)})")
     return values, notes
 
 
 def existing_file(path: str, option: str) -> Path:
-    """Returns the absolute path of a file that exists and has a format that can be read."""
+    """Returns the absolute path of a file that exists, is not empty and whose suffix is in SUFFIXES."""
     if not path.strip():
         raise ValueError(f"{option}={path} is empty: type {option}=points.npy (or .npz, .csv, .parquet)")
     file = Path(path).expanduser().absolute()
@@ -199,8 +195,13 @@ def existing_file(path: str, option: str) -> Path:
 
 
 def refuse_nonfinite(values: np.ndarray, names: list[str] | None, where: str, missing: bool = False) -> None:
-    """Raises a ValueError for NaNs and infinities, with their number, their columns and the first row; ``missing``
-    allows NaNs.
+    """Raises a ValueError for NaNs and infinities, with their number, their columns and the first row.
+
+    Arguments:
+        values: (N, *).
+        names: the names of the columns; None if they have none.
+        where: the start of the error.
+        missing: whether NaNs are allowed.
     """
     bad = np.isinf(values) if missing else ~np.isfinite(values)
     if not bad.any():
@@ -212,24 +213,25 @@ def refuse_nonfinite(values: np.ndarray, names: list[str] | None, where: str, mi
         more = f" and {len(found) - 5} more" if len(found) > 5 else ""
         column = f"in column{'s' * (len(found) > 1)} {', '.join(found[:5])}{more}, "
     verb = "value is" if bad.sum() == 1 else "values are"
+    fault = "infinite" if missing else "missing, NaN or infinite"
     raise ValueError(
-        f"{where}: {bad.sum()} {verb} missing, NaN or infinite, {column}the first in row {row} (rows count from 0): "
-        "fill them in or leave those rows out"
+        f"{where}: {bad.sum()} {verb} {fault}, {column}the first in row {row} (rows count from 0): "
+        "remove the rows or fill in the values"
     )
 
 
 def chosen_by(choice: str | None, names: list[str]) -> str:
-    """Returns what to do to read only these columns or arrays."""
+    """Returns the advice for an error: how to select these columns or arrays."""
     return f"save a file of {', '.join(names)} alone" if choice is None else f"type {choice}=[{','.join(names)}]"
 
 
 def chosen_columns(
-    names: list[str], key: Key, where: str, left: set[str | None], choice: str | None = None
+    names: list[str], key: Key, where: str, skipped: set[str | None], choice: str | None = None
 ) -> list[str]:
-    """Returns the columns that the key names, by default all but those in ``left``."""
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ValueError(f"{where}: two columns are called {twice[0]!r}: give every column a name of its own")
+    """Returns the columns that the key names; if it is None, all except ``skipped``."""
+    duplicates = sorted({name for name in names if names.count(name) > 1})
+    if duplicates:
+        raise ValueError(f"{where}: two columns are called {duplicates[0]!r}: give every column a name of its own")
     if key is None:
         if "" in names:  # pandas writes row numbers in a column without a name
             named = [name for name in names if name]
@@ -237,18 +239,21 @@ def chosen_columns(
             raise ValueError(f"{where}: column {names.index('')} has no name (row numbers?): {remedy}")
         if not names:
             raise ValueError(f"{where} has no columns")
-        return [name for name in names if name not in left]
+        return [name for name in names if name not in skipped]
     wanted = names_in(key)
-    for name in wanted or [""]:
+    if not wanted:
+        columns = [name for name in names if name not in skipped]
+        raise ValueError(f"{choice or where}={key} names no column: {chosen_by(choice, columns)}")
+    for name in wanted:
         if name not in names:
             raise ValueError(f"{where} has no column {name!r}; its columns are {', '.join(names)}")
-    if twice := next((name for name in wanted if wanted.count(name) > 1), None):
-        raise ValueError(f"{choice or where}={','.join(wanted)} names the column {twice!r} twice: name it once")
+    if repeated := next((name for name in wanted if wanted.count(name) > 1), None):
+        raise ValueError(f"{choice or where}={','.join(wanted)} names the column {repeated!r} twice: name it once")
     return wanted
 
 
 def names_in(key: Key) -> list[str]:
-    """Returns the names in a key: a list, or a word with commas between them."""
+    """Returns the names in a key, which is a list or a comma-separated string."""
     if key is None:
         return []
     return [name.strip() for name in key.split(",")] if isinstance(key, str) else [str(name) for name in key]
@@ -265,7 +270,7 @@ def some(names: list[str]) -> str:
 
 
 def report(where: str, notes: list[str]) -> None:
-    """Logs how a file other than the training data was understood, such as that of ``points=``."""
+    """Logs the notes on a file other than the training data, such as that of ``points=``."""
     log.info("%s: %s", where, "; ".join(notes))
 
 

@@ -1,6 +1,7 @@
-"""The user's own points and conditions: files whose rows must have one shape."""
+"""Reads the user's own points, conditions y and measurements, and checks that each has the expected shape."""
 
 import math
+from typing import Literal
 
 import numpy as np
 import torch
@@ -8,6 +9,8 @@ from torch import Tensor
 
 from scoresde.data.files import numbers_of, open_file, report
 from scoresde.data.levels import as_levels, as_tensor, integers
+
+CHANNELS_LAST, GREY, PLAIN = "(H, W, C)", "(H, W)", ""  # orders of axes; PLAIN needs no note
 
 
 def read_points(
@@ -17,32 +20,42 @@ def read_points(
     labels: list[str] | None = None,
     key: str = "points",
     missing: bool = False,
-    preferred: str = "x",
+    content: Literal["points", "conditions", "measurements"] = "points",
 ) -> Tensor:
-    """Reads points in data units and logs how the file was understood.
+    """Reads points in data units and logs which array, columns and order of axes were taken.
 
     Arguments:
         path: a .npy, .npz, .csv or .parquet file of one point or several. Images may be (N, H, W, C), grey ones
             (N, H, W), and in a table rows of D numbers.
-        shape, levels: those of the data.
-        labels: the data's names of columns; a table with names is read in their order.
+        shape: of one point (of the data, of y, or of a measurement).
+        levels: the number L of integer values 0 ... L-1; None for continuous values.
+        labels: the names of the columns, in the data's order; for conditions, of the numbers in y. A table with a
+            header is read in this order.
         key: the config key that named the file, for messages.
-        missing: whether values may be NaN, and cells of a table empty.
-        preferred: the name of the array to take from an .npz that holds several.
+        missing: whether NaN, or empty cells in a table, are allowed.
+        content: what the file holds. From an .npz with several arrays, points are read from x, conditions and
+            measurements from y. Measurements without an array y are read from x.
 
     Returns:
         the points, shape (N, *shape), float64, or integers if the data have levels and no value is missing.
 
     Raises:
-        FileNotFoundError, ValueError: also for another shape; the error names both shapes.
+        FileNotFoundError: there is no such file.
+        ValueError: the file cannot be read, or its shape is not ``shape``; the message names both.
     """
     source = open_file(path, key, names=labels, gaps=missing)
-    found = numbers_of(source, None, labels if source.table else preferred, missing)
-    if preferred == "y" and not source.table and "x" in source.names and len(source.array("x")) != len(found.values):
-        raise ValueError(f"{source.where} holds {len(found.values)} rows of y for {len(source.array('x'))} of x")
-    whose = "the data's" if preferred == "x" else f"y's ({', '.join(labels or [])})"
-    values, said = as_points(found.values, shape, found.table, source.where, whose)
-    report(source.where, [*found.notes, said])
+    from_y = content == "conditions" or (content == "measurements" and "y" in source.names)
+    found = numbers_of(source, None, labels if source.table else "y" if from_y else "x", missing)
+    of_y = f"y's ({', '.join(labels or [])})"
+    owner = {"points": "the data's", "conditions": of_y, "measurements": "the measurement's"}[content]
+    values, note = as_points(found.values, shape, found.table, source.where, owner)
+    # an .npz that also holds x must have one row of y for each row of x
+    if content == "conditions" and not source.table and "x" in source.names and len(values) == len(found.values):
+        x = np.atleast_1d(source.array("x"))
+        one_point = len(values) == 1 and x.ndim == 1
+        if len(x) != len(values) and not one_point:
+            raise ValueError(f"{source.where} holds {len(values)} rows of y for {len(x)} of x")
+    report(source.where, [*found.notes, note])
     gaps = np.isnan(values) if values.dtype.kind == "f" else np.zeros(values.shape, dtype=bool)
     if gaps.any():
         filled = as_levels(np.where(gaps, 0, values), levels, source.where, points=True)
@@ -52,38 +65,41 @@ def read_points(
 
 
 def as_points(
-    values: np.ndarray, shape: tuple[int, ...], table: bool, where: str, whose: str
+    values: np.ndarray, shape: tuple[int, ...], table: bool, where: str, owner: str
 ) -> tuple[np.ndarray, str]:
-    """Returns the array of a file as points (N, *shape), and a note on their number and the order of axes.
+    """Returns the array of a file as points (N, *shape), and a note on their number and order of axes.
 
     Arguments:
         values: the array.
         shape: the shape of one point.
         table: whether the file is a table, whose rows may be points of any shape.
-        where: the start of an error.
-        whose: the owner of the shape, for the error.
+        where: the file, with which an error message starts.
+        owner: the owner of the shape, for the error.
     """
     if table and values.shape[1] == math.prod(shape):
-        said = f"{len(values)} point{'s' * (len(values) != 1)} of shape {shape}"
-        said += f", each a row of {values.shape[1]} numbers" if len(shape) > 1 else ""
-        return values.reshape(-1, *shape), said
-    orders = {} if table else {"": shape}
+        note = f"{len(values)} point{'s' * (len(values) != 1)} of shape {shape}"
+        note += f", each a row of {values.shape[1]} numbers" if len(shape) > 1 else ""
+        return values.reshape(-1, *shape), note
+    orders = [] if table else [(PLAIN, shape)]
     if len(shape) == 3 and not table:
-        orders |= {"(H, W, C)": (*shape[1:], shape[0])} if shape[0] != shape[1] or shape[1] != shape[2] else {}
-        orders |= {"(H, W)": shape[1:]} if shape[0] == 1 else {}
+        channels_last = (*shape[1:], shape[0])
+        if channels_last != shape:  # identical shapes need no transposing
+            orders.append((CHANNELS_LAST, channels_last))
+        if shape[0] == 1:
+            orders.append((GREY, shape[1:]))
     elif shape == (1,) and not table:
-        orders |= {"one number": ()}
-    for order, each in orders.items():
-        for one in (True, False):
-            if (values.shape if one else values.shape[1:]) != each:
+        orders.append((PLAIN, ()))
+    for order, shape_in_file in orders:
+        for single_point in (True, False):
+            if (values.shape if single_point else values.shape[1:]) != shape_in_file:
                 continue
-            points = values[None] if one else values
-            points = np.moveaxis(points, -1, 1) if order == "(H, W, C)" else points.reshape(-1, *shape)
-            said = f"{len(points)} point{'s' * (len(points) != 1)} of shape {shape}"
-            return points, said + (f", axes read as {order}" if order.startswith("(") else "")
+            points = values[None] if single_point else values
+            points = np.moveaxis(points, -1, 1) if order == CHANNELS_LAST else points.reshape(-1, *shape)
+            note = f"{len(points)} point{'s' * (len(points) != 1)} of shape {shape}"
+            return points, note + (f", axes read as {order}" if order else "")
     remedy = f"save an array of shape (N, {', '.join(map(str, shape))})"
     if table:
         remedy = f"save rows of {math.prod(shape)} numbers"
     raise ValueError(
-        f"{where} holds {len(values)} points of shape {values.shape[1:]}, {whose} shape is {shape}: {remedy}"
+        f"{where} holds {len(values)} points of shape {values.shape[1:]}, {owner} shape is {shape}: {remedy}"
     )

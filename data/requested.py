@@ -36,7 +36,7 @@ def requested_numbers(value: Any, names: tuple[str, ...], train: Tensor) -> Tens
         train: (N, C), those of the training examples, for an example in an error.
     """
     if is_path(value):
-        return read_points(value, (len(names),), labels=list(names), key="condition", preferred="y")
+        return read_points(value, (len(names),), labels=list(names), key="condition", content="conditions")
     count, named = len(names), ", ".join(names)
     if isinstance(value, dict):
         value = by_name(value, names, train)

@@ -1,4 +1,4 @@
-"""Pictures of images: samples beside data, and paths from noise to data as a film strip."""
+"""Draws two sets of images side by side, and film strips from noise to data."""
 
 import math
 from collections.abc import Sequence
@@ -11,26 +11,28 @@ from matplotlib.colors import Normalize, to_rgb
 from .axes import counted, finite_range, spread, time_label
 from .canvas import PALE, RED, Array, array, pixels, place, save, style
 
+FRAME = 116  # the least length of a film frame's longer side, in screen pixels
+LABEL = 124  # the width that a time above a frame needs, in screen pixels
+
 
 @style()
 def image_grid(
-    samples: Array,
-    data: Array,
-    path: Path,
-    levels: int | None = None,
-    title: str | None = None,
-    panels: tuple[str, str] = ("samples", "data"),
+    samples: Array, data: Array, path: Path, levels: int | None = None, panels: tuple[str, str] = ("samples", "data")
 ) -> Path:
-    """Draws samples and held-out data side by side on one scale, up to 8 x 8 images each; fewer columns of wide images.
+    """Draws two sets of images side by side with the same range of values.
+
+    Each side has at most 8 x 8 cells; wide images get fewer columns.
 
     Arguments:
-        samples, data: (N, C, H, W) and (M, C, H, W) in data units. Three channels are shown as colours, otherwise the
-            first channel is shown. The first data are shown, as many as there are places.
-        levels: the number L of integer levels, which sets the scale to 0 ... L-1 and rounds samples down to integers;
-            None for continuous data, whose range is the scale.
+        samples, data: the images on the left, (N, C, H, W), and on the right, (M, C, H, W), in data units. Three
+            channels are shown as colours, otherwise the first channel is shown. The first images are shown, one per
+            cell.
+        levels: the number L of integer levels. Values 0 ... L-1 map to black ... white, and values are rounded down. If
+            None, the finite range of ``data`` maps to black ... white.
         panels: the headings of the two sides.
     """
-    samples, data = array(samples), array(data if levels is None else data[:64])
+    samples = array(samples)
+    data = array(data if levels is None else data[:64])  # the range needs all the data only if values are continuous
     channels, height, width = data.shape[1:]
     count = min(64, max(1, len(samples)))
     columns = min(8, max(1, round(math.sqrt(count * height / width))))  # the sheet is nearly square
@@ -43,20 +45,20 @@ def image_grid(
     else:
         low, high, samples, shown = 0, max(1, levels - 1), np.floor(samples), np.floor(shown)
 
-    # an image's pixels become equal squares of whole screen pixels
+    # each image pixel covers factor x factor screen pixels
     factor = max(1, 640 // max(columns * width, rows * height))
     pictures = [enlarge(colours(x, low, high), factor) for x in (samples, shown)]
     mosaics = [tile(x, rows, columns, gap=(4, 4)) for x in pictures]
     broken = int((~np.isfinite(samples)).any((1, 2, 3)).sum())
     channel = "" if channels in (1, 3) else f", channel 1 of {channels}"
     headings = (counted(panels[0], broken, len(samples), "not finite") + channel, panels[1] + channel)
-    bar = levels is None and channels != 3
+    bar = levels is None and channels != 3  # three channels have no common grey bar
 
     tall, wide = mosaics[0].shape[:2]
     shrink = min(1.0, 1600 / max(tall, wide))
     tall, wide = tall * shrink, wide * shrink
     panel = max(wide, 420)  # room for the heading over a narrow panel
-    margin, gap, top = 30, 50, 60 if title is None else 110
+    margin, gap, top = 30, 50, 60
     figure = pixels(2 * margin + 2 * panel + gap + (110 if bar else 0), margin + tall + top)
     for left, mosaic, heading in zip((margin, margin + panel + gap), mosaics, headings, strict=True):
         axes = place(figure, left + (panel - wide) / 2, margin, wide, tall)
@@ -67,28 +69,26 @@ def image_grid(
         scale = matplotlib.cm.ScalarMappable(Normalize(low, high), "gray")
         cax = place(figure, margin + panel + gap + (panel + wide) / 2 + 25, margin, 16, tall)
         figure.colorbar(scale, cax=cax).outline.set_visible(False)
-    if title is not None:
-        figure.suptitle(title, y=1 - 20 / (figure.dpi * figure.get_figheight()), va="top", fontsize=10)
     return save(figure, path)
 
 
 @style()
 def film_strip(states: Sequence[Array], times: Array | Sequence[float], path: Path, columns: int = 11) -> Path:
-    """Draws the paths of one batch from noise to data: a row an image (up to 8), a column a time.
+    """Draws the paths of one batch from noise to data: one row per image (at most 8), one column per time.
 
     Arguments:
-        states: arrays (n, C, H, W) divided by their standard deviation (alpha^2 s_d^2 + sigma^2)^(1/2), so that noise
-            and data are of one size; the scale of grey, or of each colour, is [-2, 2].
+        states: arrays (n, C, H, W) in model units, divided by the marginal std (alpha^2 s_d^2 + sigma^2)^(1/2), so that
+            all times have unit std. Values in [-2, 2] map to black ... white, or to each colour's range.
         times: the time of each state, falling from T.
-        columns: the largest number of times shown.
+        columns: the maximum number of times shown.
     """
     chosen = spread(len(states), columns)
     frames = [array(states[i])[:8] for i in chosen]
     n, channels, height, width = frames[0].shape
     frames = [colours(x if channels == 3 else x[:, :1], -2, 2) for x in frames]
-    factor = math.ceil(116 / max(height, width))
-    pictures = enlarge(np.stack(frames, 1).reshape(-1, height, width, 3), factor)  # row by row: picture, then time
-    gap = max(4, 124 - factor * width)  # room for the times over narrow pictures
+    factor = math.ceil(FRAME / max(height, width))
+    pictures = enlarge(np.stack(frames, 1).reshape(-1, height, width, 3), factor)  # order: image, then time
+    gap = max(4, LABEL - factor * width)  # room for the times over narrow images
     mosaic = tile(pictures, n, len(frames), gap=(4, gap))
 
     shrink = min(1.0, 2200 / max(mosaic.shape))
@@ -118,7 +118,7 @@ def enlarge(images: np.ndarray, factor: int) -> np.ndarray:
 
 
 def tile(images: np.ndarray, rows: int, columns: int, gap: tuple[int, int]) -> np.ndarray:
-    """Lays (N, H, W, 3) out row by row on white, ``gap`` pixels (vertical, horizontal) apart; places may stay empty."""
+    """Lays (N, H, W, 3) out row by row, ``gap`` pixels (vertical, horizontal) apart; the rest stays white."""
     height, width = images.shape[1] + gap[0], images.shape[2] + gap[1]
     sheet = np.ones((rows * height - gap[0], columns * width - gap[1], 3))
     for k, image in enumerate(images):

@@ -5,9 +5,10 @@ it has a closed form,
 
 .. math:: \mathrm{KL} = \tfrac12 \sum_i \bigl(m_i^2 + s_i^2 - 1 - \log s_i^2\bigr) .
 
-For a score SDE it is the *cross-entropy* of q and the SDE's density less the entropy of q, which again has a closed
-form. A code starts at eps, where it already has the kernel's noise: with k = sigma(eps)/alpha(eps) the posterior is q =
-N(m, s^2 + k^2), and the prior is the density of z = x_eps/alpha(eps), so that no term is missing at that end. Then
+For a score SDE the divergence is the *cross-entropy* of q and the SDE's density minus the entropy of q, which again has
+a closed form. A code enters the SDE at eps, with the kernel's noise added: with k = sigma(eps)/alpha(eps) the posterior
+is q = N(m, s^2 + k^2), and the prior is the density of z = x_eps/alpha(eps), so that the bound needs no extra term
+between 0 and eps. Then
 (Vahdat, Kreis and Kautz, arXiv 2106.05931; Song et al., arXiv 2101.09258), with the number D of latents,
 
 .. math::
@@ -15,11 +16,11 @@ N(m, s^2 + k^2), and the prior is the density of z = x_eps/alpha(eps), so that n
     + \tfrac12\int_{eps}^T g^2\,\mathbb E\Bigl\|s_\theta(z_t, t) - \nabla\log q(z_t\mid z_0)\Bigr\|^2 dt
     + \mathbb E\,\mathrm{KL}\bigl(q(z_T\mid z_0)\,\|\,N(0, \sigma(T)^2 I)\bigr) .
 
-z_0 is the code before the blur by k. Equality holds for the exact score: the right-hand side is then the entropy of the
-blurred codes plus the divergence of their law at T from the prior there. The middle term is the denoising loss with
-likelihood weighting, D times the range of log(alpha/sigma) times
-:class:`scoresde.training.DenoisingScoreMatching` over :class:`scoresde.training.levels.LogSNR`; it is differentiable in
-z_0, and so trains an encoder too. The log-density itself is that of the probability-flow ODE
+z_0 is the code before the noise of std k is added. Equality holds for the exact score: the right-hand side is then the
+entropy of the noisy codes plus the divergence of their distribution at T from the prior there. The middle term is the
+denoising loss with likelihood weighting: D times the range of log(alpha/sigma) times
+:class:`scoresde.training.DenoisingScoreMatching` over :class:`scoresde.training.levels.LogSNR`. It is differentiable in
+z_0, and so trains an encoder too. ``log_prob`` uses no bound but the probability-flow ODE
 (:mod:`scoresde.likelihood`).
 
 The score is *mixed* (2106.05931): for each latent it is a learnt mixture of the network's score and that of N(0, I)
@@ -42,15 +43,15 @@ from scoresde.samplers import Sampler
 from scoresde.sde_lib import SDE, Draws, per_sample
 from scoresde.training import DenoisingScoreMatching
 
-START = 0.0  # the first b: half of each. From b = -2 down, mostly N(0, I), the network hardly learns
+START = 0.0  # the initial b: both scores have weight 1/2. From b <= -2, mostly N(0, I), the network hardly learns
 
 
 class Prior(nn.Module, ABC):
-    """The law of codes z (B, D).
+    """The prior distribution of codes z (B, D).
 
     Attributes:
-        blur: the std of the noise that the prior adds to every code.
-        dim: the number D of latents that the prior is made for; None for any.
+        blur: k, the std of the noise that the prior adds to every code.
+        dim: the dimension D of the codes that the prior is made for; None for any.
     """
 
     blur: float = 0.0
@@ -92,7 +93,7 @@ class Prior(nn.Module, ABC):
 class StandardNormal(Prior):
     """The prior N(0, I)."""
 
-    def __init__(self):  # without it the signature, which is the schema, would be that of nn.Module
+    def __init__(self):  # the constructor's signature is the configuration's schema; nn.Module's would be taken
         super().__init__()
 
     def divergence(self, mean: Tensor, log_std: Tensor, z=None, unit=None, noise=None, draws=None) -> Tensor:
@@ -107,7 +108,7 @@ class StandardNormal(Prior):
 
 
 class MixedScore(nn.Module):
-    """A mixture of the score of N(0, I) and that of a network, in learnt proportions for each latent.
+    """A mixture of the score of N(0, I) and that of a network, with a learnt weight a for each latent.
 
     Arguments:
         model: the network read as a score under its SDE.

@@ -1,9 +1,10 @@
 r"""The Wasserstein autoencoder with an MMD penalty (Tolstikhin et al., arXiv 1711.01558).
 
-.. math:: \mathbb E\,\|x - G(E(x))\|^2 + \lambda\,\mathrm{MMD}^2_k\bigl(E(x),\ z\bigr), \qquad z \sim N(0, I)
+.. math:: \mathbb E\,\|x - g(e(x))\|^2 + \lambda\,\mathrm{MMD}^2_k\bigl(e(x),\ z\bigr), \qquad z \sim N(0, I)
 
-The encoder is a deterministic function. The penalty fits the codes of all data together to the prior, not those of each
-point. k is a sum of inverse multiquadratics (:func:`scoresde.metrics.mmd`).
+with the encoder e, a deterministic function, the decoder g and the weight lambda of the penalty. The penalty compares
+the distribution of all codes with the prior; a VAE compares the posterior of each example. k is a sum of inverse
+multiquadratics (:func:`scoresde.metrics.mmd`).
 """
 
 import math
@@ -27,8 +28,8 @@ class WAE(LatentModel):
 
     Arguments:
         shape: of one example.
-        latent: the number of latents; the prior is N(0, I).
-        networks: makes both networks.
+        latent: the dimension of a code; the prior is N(0, I).
+        networks: the factory of the encoder and the decoder.
     """
 
     def __init__(self, shape: list[int] | tuple[int, ...], latent: int, networks: Networks):
@@ -36,19 +37,20 @@ class WAE(LatentModel):
         check_latent(latent)
         self.shape, self.latent = tuple(shape), latent
         self.encoder = networks.encoder(self.shape, latent)
-        self.decoder = networks.decoder(latent, 1, self.shape)
+        self.decoder = networks.decoder(latent, 1, self.shape)  # one parameter per value: the mean
         self.prior = StandardNormal()
 
     def generate(self, z: Tensor, u: Tensor | None = None) -> Tensor:
+        """Returns the decoded codes; ``u`` is ignored, since the decoder is deterministic."""
         return self.decoder(z)[:, 0]
 
 
 @dataclass(frozen=True)
 class WassersteinLoss(Loss):
-    """The squared error summed over a sample's values, plus the penalty of the batch.
+    """The squared error of each example, plus the penalty of the batch.
 
     Arguments:
-        penalty: lambda; published for MNIST: 10.
+        penalty: lambda; the paper uses 10 for MNIST.
     """
 
     of: ClassVar[type] = WAE
@@ -61,6 +63,11 @@ class WassersteinLoss(Loss):
             raise ValueError(f"`penalty`={self.penalty} must be at least 0 and finite; type `penalty`=10")
 
     def __call__(self, sde: SDE | None, score: WAE, x_0: Tensor, draws: Draws | None = None) -> Tensor:
+        """Returns the losses, shape (B,), of the autoencoder ``score``; ``sde`` is ignored.
+
+        They are the squared error of each example in model units, summed over its values, plus lambda MMD^2, which is
+        the same for the whole batch. MMD^2 is the unbiased estimate, and may be negative.
+        """
         code = score.encoder(x_0)
         error = (score.generate(code) - x_0).square().flatten(1).sum(1)
         return error + self.penalty * mmd(code, given(draws, x_0).normal("code", code))

@@ -1,18 +1,18 @@
-r"""The probability of integers under a density: dequantisation.
+r"""Dequantisation: bounds the probability of integers under a density.
 
-The integer vector k has the mass that the density p puts on its bin, the cube of side 1 in data units at k. With any
-density q on that bin, and K independent draws from it,
+The probability P(k) of an integer vector k is the mass of the density p on the bin of k, the cube [k, k + 1)^D in data
+units. With any density q on the bin, and K independent draws x_j from q,
 
 .. math::
     \log P(k) = \log\int_{\mathrm{bin}} p(x)\,dx \;\ge\; \mathbb E\Bigl[\log\frac1K\sum_{j=1}^K w_j\Bigr],
     \qquad w_j = \frac{p(x_j)}{q(x_j \mid k)}, \quad x_j \sim q(\cdot \mid k).
 
-K = 1 is the plain bound (Theis et al., arXiv 1511.01844); it grows with K and tends to log P(k) (importance weighting:
-Burda et al., arXiv 1509.00519; for dequantisation Hoogeboom et al., arXiv 2001.11235). Its gap depends on q:
+K = 1 is the plain bound (Theis et al., arXiv 1511.01844). The bound grows with K and tends to log P(k) (importance
+weighting: Burda et al., arXiv 1509.00519; for dequantisation Hoogeboom et al., arXiv 2001.11235). Its gap depends on q:
 
 * **Uniform**: q = 1 in data units. It fits a model that was trained on k + u, u ~ U[0, 1)^D.
-* **Truncated normal** (Zheng et al., arXiv 2305.03935): the bin at the noise level eps, with x_c the bin's centre in
-  model units and h its half width (h may differ from coordinate to coordinate),
+* **Truncated normal** (Zheng et al., arXiv 2305.03935): q is a density of points at time eps. With the bin's centre x_c
+  and half width h in model units (h may differ between coordinates), and alpha and sigma at eps,
 
   .. math:: x = \alpha x_c + \sigma z, \qquad z \sim N(0, 1) \text{ truncated to } [-\tau, \tau], \qquad
             \tau = \alpha h / \sigma,
@@ -21,11 +21,12 @@ Burda et al., arXiv 1509.00519; for dequantisation Hoogeboom et al., arXiv 2001.
             + \log\operatorname{erf}(\tau_i/\sqrt2)\Bigr].
 
   It is the forward SDE's kernel at the bin's centre, truncated at the bin's edge, and so it fits a model that was
-  trained on the centres (``training.dequantise=none``). The noise of eps is part of q: x is scored by p_eps itself,
-  without a correction of the start and its error. For small tau q is the uniform density.
+  trained on the centres (``training.dequantise=none``). Since q contains the noise at eps, x is scored by p_eps itself,
+  and needs no correction from eps to 0, which would have an error. For small tau q is the uniform density.
 
-Both evaluate log q at the drawn points, also for K = 1 where its mean, minus the entropy, has a closed form: where q is
-close to p, log p and log q vary together, and their difference varies less.
+Both evaluate log q at the drawn points. For K = 1 we could use the mean of log q instead, minus the entropy of q, which
+has a closed form. We do not, because log p and log q vary together where q is close to p, and their difference varies
+less.
 """
 
 import math
@@ -65,7 +66,7 @@ class Dequantisation(ABC):
         samples: the number K of points; each is scored, so the cost is K times that of one.
 
     Attributes:
-        title: its name in the output.
+        title: the name of the dequantisation in the output.
         training: the value of ``training.dequantise`` of the networks that q fits.
     """
 

@@ -5,14 +5,15 @@ In :math:`y = x/S`, :math:`S = \sqrt{\alpha^2 + \sigma^2}`, the probability flow
 
 .. math:: \frac{dy}{d\theta} = v = \cos\theta\,\varepsilon - \sin\theta\,D = -\tan\theta\,(y + S\,s_\theta(x, t)),
 
-with the denoised D and the predicted noise: v is the velocity of arXiv 2202.00512 (appendix D). The classical method of
-order k puts a polynomial in theta through the last k velocities,
+with the denoised D = (x + sigma^2 s_theta)/alpha and the predicted noise epsilon = -sigma s_theta; v is the velocity of
+arXiv 2202.00512 (appendix D). The classical method of order k extrapolates v by the polynomial in theta through its
+last k values v_j, with the Lagrange polynomials l_j and tau = (theta - theta_t)/h,
 
 .. math:: y_s = y_t + h \sum_{j<k} v_j \int_0^1 \ell_j(\tau)\,d\tau, \qquad h = \theta_s - \theta_t .
 
-The exponential methods solve the part that is linear in x exactly and extrapolate D or the noise, which is exact for
-data at one point. Extrapolating v is exact for data N(0, I), where v = 0. Data of unit variance are nearer to the
-second case as long as the noise is not small, and that is where a small number of steps makes its error.
+The exponential methods solve the part that is linear in x exactly and extrapolate D or the noise; this is exact for
+data at a single point. Extrapolating v is exact for data N(0, I), where v = 0. Unless the noise is small, data of unit
+variance are nearer to the second case, and there a solver with few steps makes its error.
 """
 
 from dataclasses import dataclass
@@ -22,15 +23,15 @@ from torch import Tensor
 
 from scoresde.sde_lib import SDE
 
-from .deis import WEIGHTS, AnyOrder, lagrange
+from .multistep import WEIGHTS, ExtrapolatingMultistep, lagrange
 
 
 @dataclass(frozen=True)
-class AdamsBashforth(AnyOrder):
+class AdamsBashforth(ExtrapolatingMultistep):
     """The classical Adams-Bashforth method for dy/dtheta.
 
     Arguments:
-        order: the number of velocities that the polynomial goes through. Orders above 4 pay only with many steps.
+        order: the number of velocities that the polynomial goes through. Orders above 4 help only with many steps.
     """
 
     def clock(self, sde: SDE, grid: Tensor) -> Tensor:

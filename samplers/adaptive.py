@@ -37,7 +37,7 @@ from torch import Tensor
 
 from scoresde.sde_lib import SDE, ScoreFn, of_rows, per_sample
 
-from .additive import variance
+from .additive import noise_variance
 from .last import Last, check_last, finish
 from .pc import Film, OnStep, Sampler
 
@@ -255,7 +255,7 @@ class AdaptiveSDE(Sampler):
         precision = torch.float32 if x.device.type == "mps" else torch.float64
         u = torch.zeros(len(x), dtype=precision, device=x.device)
         t = torch.full_like(u, sde.T)
-        alpha, tau = sde.alpha(t), variance(sde, t)
+        alpha, tau = sde.alpha(t), noise_variance(sde, t)
         size = alpha * (tau + self.sigma_data**2)
         A, C = factors(x, 1 / alpha, size)
         M = torch.addcmul(A * x, C, score(x, t.to(x.dtype)))
@@ -265,8 +265,8 @@ class AdaptiveSDE(Sampler):
         """Returns a step of size h of every sample, with noise from its stack or from the normals z (b, *)."""
         x, limit = state.x, stack.end(1.0)
         u = torch.where(state.u + state.h < limit - 1e-6 * state.h, state.u + state.h, limit)  # rounding leaves no rest
-        s, tau_limit = sde.even(u), variance(sde, sde.even(limit))
-        alpha, tau = sde.alpha(s), variance(sde, s)
+        s, tau_limit = sde.even(u), noise_variance(sde, sde.even(limit))
+        alpha, tau = sde.alpha(s), noise_variance(sde, s)
         size, span = alpha * (tau + self.sigma_data**2), self.clock(state.tau, tau)
         share = torch.where(u < limit, (span / self.clock(state.tau, tau_limit)).clamp_max(1.0), 1.0)
         increment = stack.take(share, span, z.flatten(1)).reshape(x.shape)
@@ -347,7 +347,7 @@ class Recorder:
     def shown(self, before: State, trial: Trial, inside: Tensor, reached: float, moment: float) -> Tensor:
         """Returns the samples of the rows ``inside`` at a moment within their step, after the share ``reached``."""
         t, s, noise, end = before.t[inside], trial.t[inside], trial.noise[inside], trial.heun
-        tau_t, tau_s, tau = (variance(self.sde, each) for each in (t, s, torch.full_like(t, moment)))
+        tau_t, tau_s, tau = (noise_variance(self.sde, each) for each in (t, s, torch.full_like(t, moment)))
         clock, q2 = self.sampler.clock, self.sampler.sigma_data**2
         share = torch.where(reached < trial.u[inside], clock(tau_t, tau) / clock(tau_t, tau_s), 1.0)
         alpha = self.sde.alpha(torch.full_like(tau, moment)) / self.sde.alpha(s)

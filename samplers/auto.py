@@ -60,7 +60,7 @@ class Auto(Sampler):
         if self.nfe < 3:
             raise ValueError(f"`nfe`={self.nfe} must be at least 3; type for example `nfe`=50")
         if not 0 <= self.sigma_data < math.inf:
-            raise ValueError(f"`sigma_data`={self.sigma_data} must be at least 0; type `sigma_data`=auto")
+            raise ValueError(f"`sigma_data`={self.sigma_data} must be at least 0 and finite; type `sigma_data`=auto")
 
     @property
     def choice(self) -> PredictorCorrector:

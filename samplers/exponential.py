@@ -61,7 +61,7 @@ class Exponential(Multistep):
             raise ValueError(f"`order`={self.order} must be 1, 2 or 3; for a higher one type sampler/predictor=deis")
         if not (math.isfinite(self.eta) and self.eta >= 0):
             raise ValueError(
-                f"`eta`={self.eta} must be at least 0; type `eta`=0 for the "
+                f"`eta`={self.eta} must be at least 0 and finite; type `eta`=0 for the "
                 f"probability flow, `eta`=1 for the reverse SDE"
             )
 

@@ -1,11 +1,12 @@
-r"""The posterior's score under an assumption on x_0 given x_t: three published ones, and a mixture's exact score.
+r"""The posterior's score under three published assumptions on x_0 given x_t, and the exact one of a mixture.
 
-With the denoised :math:`\hat x = E[x_0 \mid x_t] = (x_t + \sigma^2 s_\theta)/\alpha` and its Jacobian
+The measurement is y = A x_0 + s n with standard normal n (:mod:`scoresde.samplers.operators`). With the denoised
+:math:`\hat x = E[x_0 \mid x_t] = (x_t + \sigma^2 s_\theta)/\alpha` and its Jacobian
 :math:`J = \partial\hat x/\partial x_t`, a Gaussian :math:`x_0 \mid x_t \sim N(\hat x, V)` gives
 
 .. math:: \nabla\log p(y \mid x_t) = J^T A^T (A V A^T + s^2 I)^{-1} (y - A\hat x),
 
-where V counts as constant.
+where V is treated as a constant.
 
 =====================  ================================================================  ===========================
 conditioner            V                                                                 exact for
@@ -16,33 +17,33 @@ conditioner            V                                                        
 ``ExactPosterior``     a mixture's own                                                   mixtures, in closed form
 =====================  ================================================================  ===========================
 
-(DPS: arXiv 2209.14687. PiGDM: Song, Vahdat, Mardani and Kautz, ICLR 2023, whose r is that of q = 1. MMPS: arXiv
-2405.13712, by conjugate gradients on vector-Jacobian products.) DPS's published rule is no likelihood: after each of
+(DPS: arXiv 2209.14687. PiGDM: Song, Vahdat, Mardani and Kautz, ICLR 2023, who take q = 1. MMPS: arXiv 2405.13712, by
+conjugate gradients on vector-Jacobian products.) DPS's published rule is not the score of a likelihood: after each of
 its 1,000 steps x moves by :math:`-\zeta\,\nabla\|y - A\hat x\|^2 / \|y - A\hat x\|` (its appendix C.2). A step of
-length h moves x by :math:`g^2 h` times the score. So the same moves, spread evenly over the way, are the score's term
+length h moves x by :math:`g^2 h` times the score. The same moves, spread evenly over [0, T], are the term of the score
 
 .. math:: -\frac{\zeta N}{T g^2}\,\frac{\nabla\|y - A\hat x\|^2}{\|y - A\hat x\|}, \qquad N = 1000,
 
-which does not depend on the sampler's steps. (The authors' program takes the gradient of the norm and not of its
-square, which is half of this: its scale of 1 is ``scale`` = 0.5 here.)
+which does not depend on the sampler's steps. (The authors' program takes the gradient of the norm instead of its
+square, which is half of this term: scale 1 there is ``scale`` = 0.5 here.)
 
 Each evaluation costs one pass forward and one pass back through the network; MMPS needs another pass back for each
 iteration.
 
 J is the Jacobian of a network and has no bound: for data with heavy tails its norm exceeds that of any covariance, and
-a term with such a J drives x to infinity. Two rules keep every term finite. They leave the exact terms of Gaussians as
-they are:
+a term with such a J drives x to infinity. Two rules keep every term finite. They do not change the exact terms of
+Gaussian data:
 
 * **No overshoot** (PiGDM, MMPS). The term moves the denoised measurement :math:`A\hat x` by
   :math:`\delta = A\,\tfrac{\sigma^2}{\alpha}\nabla\log p(y \mid x_t)`. The best step along it towards the residual
-  :math:`\rho = y - A\hat x` is :math:`\gamma = \langle\delta, \rho\rangle/\|\delta\|^2` times the term, and at
-  :math:`2\gamma` the misfit is as large as before. A symmetric positive covariance has :math:`\gamma \ge 1`. MMPS,
-  whose covariance is the network's own, is multiplied by :math:`\gamma` clamped to [0, 1]; PiGDM, whose r exceeds the
-  data's covariance in some directions, by :math:`2\gamma` clamped to [0, 1] (measured: :math:`\gamma` would double its
-  distance to the posterior of 16 numbers, 8 of them measured).
-* **A bound in units of the noise.** x_t is x_0 with noise of std sigma on each of D values, so that a score has a norm
-  of about :math:`\sqrt D/\sigma`. A term longer than ``bound`` times that is shortened to it; a term that is not finite
-  is left out.
+  :math:`\rho = y - A\hat x` is :math:`\gamma = \langle\delta, \rho\rangle/\|\delta\|^2` times the term; a step of
+  :math:`2\gamma` leaves the residual as large as before. A symmetric positive covariance has :math:`\gamma \ge 1`. The
+  term of MMPS, whose covariance comes from the network, is multiplied by :math:`\gamma` clamped to [0, 1]. The term of
+  PiGDM, whose r exceeds the data's covariance in some directions, is multiplied by :math:`2\gamma` clamped to [0, 1]
+  (measured: :math:`\gamma` would double its distance to the posterior of 16 numbers, 8 of them measured).
+* **A bound in units of the noise.** x_t contains noise of std sigma on each of D values, so that a score has a norm of
+  about :math:`\sqrt D/\sigma`. A term longer than ``bound`` times this norm is shortened to that length. A term that is
+  not finite is set to 0.
 """
 
 import math
@@ -90,7 +91,7 @@ class State:
 
 
 def state(sde: SDE, score: ScoreFn, x: Tensor, t: Tensor) -> State:
-    """Returns the state of x (B, *) at t (B,), whose denoised x can be differentiated."""
+    """Returns the state of x (B, *) at t (B,), with the vector-Jacobian product of its denoised x."""
     alpha, sigma, g = (each.to(x.dtype) for each in (sde.alpha(t), sde.sigma(t), sde.g(t)))
     with torch.enable_grad():
         x = x.detach().requires_grad_()
@@ -104,7 +105,7 @@ def state(sde: SDE, score: ScoreFn, x: Tensor, t: Tensor) -> State:
 
 
 def bounded(term: Tensor, state: State, bound: float | None) -> Tensor:
-    """Shortens each sample's term (B, *) to ``bound`` sqrt(D)/sigma, and leaves out one that is not finite."""
+    """Shortens each sample's term (B, *) to the norm ``bound`` sqrt(D)/sigma; a term that is not finite becomes 0."""
     if bound is None:
         return term
     norm = term.flatten(1).double().norm(dim=1)
@@ -169,7 +170,7 @@ class Posterior:
         return replace(self, sde=other, score=under(sde, self.score, other))
 
     def of_rows(self, rows: Tensor) -> "Posterior":
-        """Returns the score of some samples, by their numbers (b,)."""
+        """Returns the posterior's score for the samples with these batch indices (b,)."""
         return replace(self, score=of_rows(self.score, rows), measurement=self.measurement.rows(rows))
 
 
@@ -179,7 +180,7 @@ class DPS(Guidance):
 
     Arguments:
         rule: ``published``, the step of its algorithm; ``gaussian``, the likelihood N(y; A x_hat, s^2 I), for s > 0.
-        scale: zeta of the published rule; of the gaussian rule a factor of the term, 1 for the likelihood itself.
+        scale: zeta in the published rule; in the gaussian rule a factor of the term, 1 for the likelihood itself.
         steps: N, the number of steps that the published zeta is for.
         bound: the largest norm of the term in units of sqrt(D)/sigma; None, as published, for no bound.
     """

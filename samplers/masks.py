@@ -1,8 +1,9 @@
-r"""Measurements of some values of a sample and not of the others: A is diagonal, y is x where it is measured.
+r"""Measurements of some values of a sample: A is diagonal, and y equals x where x is measured.
 
 .. math:: A = \mathrm{diag}(w), \qquad w_i = 0 \text{ where } x_i \text{ is unknown}, 1 \text{ elsewhere}.
 
-(After a change of the columns' units w holds their scales.) y has the shape of x, with 0 where x is unknown.
+y has the shape of x, with 0 where x is unknown. After a change of the columns' units (``columns``), w holds their
+scales in place of 1.
 """
 
 from abc import abstractmethod
@@ -24,7 +25,7 @@ class Masking(Operator):
     @property
     @abstractmethod
     def weights(self) -> Tensor:
-        """w, shape (1, *) or one for each sample (B, *), float64."""
+        """The diagonal w, shape (1, *) if it is the same for all samples, or (B, *), float64."""
 
     @property
     def measured(self) -> tuple[int, ...]:
@@ -71,7 +72,7 @@ class Mask(Masking):
 
 @dataclass(frozen=True, eq=False)
 class Missing(Masking):
-    """Values that are NaN in the user's own points are unknown; in held-out data the second half of every sample is.
+    """Marks NaN values of the user's own points as unknown; in held-out data, the second half of every sample.
 
     Arguments:
         shape: of one sample.
@@ -91,7 +92,7 @@ class Missing(Masking):
 
 @dataclass(frozen=True, eq=False)
 class Half(Masking):
-    """One half of a picture is known, or the first or last columns of a vector; of an odd number the larger half.
+    """Marks one half of a picture as known, or the first or last columns of a vector; the larger half of an odd number.
 
     Arguments:
         shape: of one sample.
@@ -127,7 +128,7 @@ class Half(Masking):
 
 @dataclass(frozen=True, eq=False)
 class Box(Masking):
-    """A rectangle in the middle of a picture is unknown, or everything around it.
+    """Marks a rectangle in the middle of a picture as unknown, or everything around it.
 
     Arguments:
         shape: of one sample, (C, H, W).
@@ -163,7 +164,7 @@ class Box(Masking):
 
 @dataclass(frozen=True, eq=False)
 class Random(Masking):
-    """Random values are known, different ones in each sample; of a picture whole pixels.
+    """Marks random values as known, different ones in each sample; in a picture, whole pixels.
 
     Arguments:
         shape: of one sample.
@@ -185,10 +186,10 @@ class Random(Masking):
     @property
     def weights(self) -> Tensor:
         """The mask of sample 0."""
-        return self.drawn([0])
+        return self.draw([0])
 
-    def drawn(self, numbers: list[int]) -> Tensor:
-        """Returns the masks of samples by their numbers, each from a seed of its own."""
+    def draw(self, numbers: list[int]) -> Tensor:
+        """Draws the masks of the samples with these numbers, (n, *); each number has its own seed."""
         size = self.shape if len(self.shape) == 1 else (1, *self.shape[1:])
         uniform = [
             torch.rand(size, generator=torch.Generator().manual_seed(seed_of(self.seed, "mask", number)))
@@ -197,17 +198,17 @@ class Random(Masking):
         return (torch.stack(uniform) < self.share).double().expand(len(numbers), *self.shape)
 
     def rows(self, rows: Tensor) -> Operator:
-        return Mask(self.shape, self.noise, self.drawn(rows.tolist()))
+        return Mask(self.shape, self.noise, self.draw(rows.tolist()))
 
 
 @dataclass(frozen=True, eq=False)
 class Columns(Masking):
-    """Some columns of a vector are known.
+    """Marks some columns of a vector as known.
 
     Arguments:
         shape: of one sample, (D,).
         known: the columns, by their names or by their numbers from 0.
-        labels: the names of all columns, where they have any.
+        labels: the names of all columns; None if they have none.
         noise: std of the noise on the known values.
     """
 
@@ -249,7 +250,7 @@ class MaskFile(Masking):
 
     Arguments:
         shape: of one sample.
-        path: the file, of the shape of one sample, of one channel of it (H, W), or of many samples (N, *), a mask each.
+        path: the file. Its shape is that of one sample, of one channel (H, W), or (N, *) with one mask per sample.
         noise: std of the noise on the known values.
     """
 

@@ -29,6 +29,7 @@ is of order h^3.
 """
 
 from abc import abstractmethod
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -36,8 +37,11 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from scoresde.sde_lib import SDE, Affine
+from scoresde.sde_lib.quadrature import gauss_legendre
 
 from .step import Step
+
+NODES, WEIGHTS = gauss_legendre(32)  # of the quadrature over a step, on [0, 1]
 
 
 class Row(NamedTuple):
@@ -61,7 +65,11 @@ class Multistep(Step):
 
     @abstractmethod
     def coefficients(self, sde: SDE, t: Tensor, s: Tensor) -> tuple[Tensor, ...]:
-        """Returns (A, C, c, q_s, N) of the steps t -> s, in the shape of t."""
+        """Returns (A, C, c, q_s, N) of the module's formulas for the steps t -> s, each in the shape of t.
+
+        A and C make the prediction y = A x + C score at t, c is the factor of x, q_s scales the weights, and N is the
+        std of the noise.
+        """
 
     def clock(self, sde: SDE, grid: Tensor) -> Tensor:
         """Returns u at the times of the grid: the half log-SNR lambda, unless the method overrides it."""
@@ -126,3 +134,26 @@ class Multistep(Step):
             for w, y in zip(weights[len(memory) - 1], memory, strict=True):
                 mean = torch.add(mean, y, alpha=w)
         return (torch.add(mean, z[0], alpha=N) if z else mean), mean, memory
+
+
+@dataclass(frozen=True)
+class ExtrapolatingMultistep(Multistep):
+    """An explicit method of any order: y is the polynomial through its last ``order`` values."""
+
+    order: int = 3
+
+    def __post_init__(self):
+        if self.order < 1:
+            raise ValueError(f"`order`={self.order} must be at least 1; type `order`=3")
+
+    @property
+    def depth(self) -> int:
+        return self.order
+
+
+def lagrange(tau: Tensor) -> Tensor:
+    """Returns the Lagrange polynomials of the nodes tau at NODES, shape (N, m) to (N, m, 32)."""
+    others = ~torch.eye(tau.shape[1], dtype=torch.bool)
+    gaps = torch.where(others, tau[:, :, None] - tau[:, None], 1)  # (N, j, i): tau_j - tau_i
+    terms = torch.where(others[..., None], (NODES - tau[..., None])[:, None] / gaps[..., None], 1)
+    return terms.prod(2)

@@ -1,10 +1,12 @@
-r"""Linear measurements y = A x + s n of a sample x, n standard normal, and the functions of A^T A that posteriors need.
+r"""Linear measurements y = A x + s n of a sample x, and the functions of A^T A that posteriors need.
 
-With the eigenvalues :math:`\lambda_i` and eigenvectors :math:`v_i` of :math:`A^T A`,
+n is standard normal and s the std of the noise. With the eigenvalues :math:`\lambda_i` and eigenvectors :math:`v_i` of
+:math:`A^T A`,
 
 .. math:: f(A^T A)\,x = \sum_i f(\lambda_i)\,v_i v_i^T x,
 
-where f(0) acts on the null space of A. Everything that conditioning needs of A is of this form, and exact:
+and f(0) multiplies the component of x in the null space of A. Conditioning needs only functions of this form, and they
+are computed exactly. In the table r is the variance of x given x_t, and v a residual y - A x:
 
 ==================================================  =====================================================
 :math:`A^+ y`                                        :math:`f(A^T A)\,A^T y`, f = 1/lambda, f(0) = 0
@@ -25,6 +27,7 @@ A                         y                      closed form of A^T A
 """
 
 import math
+import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -36,15 +39,18 @@ import torch
 from torch import Tensor
 
 Function = Callable[[Tensor], Tensor]
-"""f(lambda), elementwise. The first axis of lambda is the samples'; :func:`along` views a number of each sample so."""
+"""Maps eigenvalues to numbers, elementwise. Axis 0 of the eigenvalues is the batch (1 or B); :func:`along` broadcasts
+one number per sample over them.
+"""
 
-LARGEST = 4096  # the most values of a sample for which an operator becomes a matrix
-SMALLEST = 1e-3  # smaller singular values of a blur, over the largest, count as 0: they would amplify float32 rounding
-SMALLEST_OF_MATRIX = 1e-6  # the same for matrices
+MAX_MATRIX_DIM = 4096  # the largest number of values in a sample for which an operator is written as a matrix
+# singular values below these fractions of the largest count as 0, since dividing by them would amplify rounding errors
+SMALLEST_OF_BLUR = 1e-3
+SMALLEST_OF_MATRIX = 1e-6
 
 
 def along(r: Tensor, eigenvalues: Tensor) -> Tensor:
-    """Returns one number for each sample, (B,), in the shape that broadcasts over eigenvalues, (B, 1, ..., 1)."""
+    """Reshapes one number per sample, (B,), to (B, 1, ..., 1), which broadcasts over the eigenvalues."""
     return r.to(eigenvalues.dtype).reshape(-1, *[1] * (eigenvalues.ndim - 1))
 
 
@@ -76,14 +82,17 @@ class Operator(ABC):
 
     @abstractmethod
     def trace(self, f: Function, like: Tensor) -> Tensor:
-        """Returns the sum of f over the eigenvalues of A^T A above 0, shape (1,) or (B,), of the type of ``like``."""
+        """Returns the sum of f over the eigenvalues of A^T A above 0, with the dtype and device of ``like``.
+
+        Its shape is (B,), or (1,) if A and f are the same for all samples.
+        """
 
     def rows(self, rows: Tensor) -> "Operator":
-        """Returns the operator of some samples, by their numbers (b,); itself if it is the same for all."""
+        """Returns the operator for the samples with these batch indices (b,); itself if it is the same for all."""
         return self
 
     def columns(self, scale: Tensor) -> "Operator":
-        """Returns the operator A diag(scale), scale of the shape of x."""
+        """Returns A diag(scale): the same measurement of x in other units. ``scale`` has the shape of one x."""
         return Dense(self.shape, self.noise, dense(self) * scale.flatten())
 
     def pseudo_inverse(self, y: Tensor) -> Tensor:
@@ -94,18 +103,20 @@ class Operator(ABC):
 def dense(operator: Operator) -> Tensor:
     """Returns the matrix of A, (m, D), float64."""
     dim = math.prod(operator.shape)
-    if dim > LARGEST:
-        raise ValueError(f"operator: a matrix for samples of {dim} values is too large; at most {LARGEST} are possible")
+    if dim > MAX_MATRIX_DIM:
+        raise ValueError(
+            f"operator: a matrix for samples of {dim} values is too large; at most {MAX_MATRIX_DIM} are possible"
+        )
     return operator(torch.eye(dim, dtype=torch.float64).reshape(dim, *operator.shape)).flatten(1).T
 
 
 def check_noise(noise: float) -> None:
     if not 0 <= noise < math.inf:
-        raise ValueError(f"`noise`={noise} must be at least 0, a std in the unit of y; type `noise`=0")
+        raise ValueError(f"`noise`={noise} must be a finite std, at least 0, in the unit of y; type `noise`=0")
 
 
 def need_images(shape: tuple[int, ...], what: str, instead: str) -> tuple[int, ...]:
-    """Returns (C, H, W); raises a ValueError for vectors, with what to type ``instead``."""
+    """Returns (C, H, W); raises a ValueError for vectors. ``instead`` is the advice that ends the message."""
     if len(shape) != 3:
         raise ValueError(f"operator={what} is for images, and the data are vectors of {math.prod(shape)}; {instead}")
     return tuple(shape)
@@ -128,10 +139,10 @@ class Linear(Operator):
 
     @cached_property
     def spectrum(self) -> tuple[Tensor, Tensor]:
-        """The eigenvalues of A^T A above 0, (1, R), and their directions (R, D)."""
-        _, singular, directions = torch.linalg.svd(self.matrix, full_matrices=False)
+        """The eigenvalues of A^T A above 0, (1, R), and the matching eigenvectors, as rows (R, D)."""
+        _, singular, eigenvectors = torch.linalg.svd(self.matrix, full_matrices=False)
         positive = singular > SMALLEST_OF_MATRIX * singular.max()
-        return singular[positive].square()[None], directions[positive]
+        return singular[positive].square()[None], eigenvectors[positive]
 
     def __call__(self, x: Tensor) -> Tensor:
         return x.flatten(1) @ self.matrix.to(x).T
@@ -140,9 +151,9 @@ class Linear(Operator):
         return (y @ self.matrix.to(y)).reshape(-1, *self.shape)
 
     def function(self, f: Function, x: Tensor) -> Tensor:
-        eigenvalues, directions = (each.to(x) for each in self.spectrum)
-        zero, flat = f(torch.zeros_like(eigenvalues[:, :1])), x.flatten(1)
-        return (zero * flat + ((f(eigenvalues) - zero) * (flat @ directions.T)) @ directions).reshape(x.shape)
+        eigenvalues, eigenvectors = (each.to(x) for each in self.spectrum)
+        zero, flat = f(eigenvalues.new_zeros(1, 1)), x.flatten(1)
+        return (zero * flat + ((f(eigenvalues) - zero) * (flat @ eigenvectors.T)) @ eigenvectors).reshape(x.shape)
 
     def trace(self, f: Function, like: Tensor) -> Tensor:
         return f(self.spectrum[0].to(like)).sum(1)
@@ -166,7 +177,7 @@ class Dense(Linear):
 
 @dataclass(frozen=True, eq=False)
 class Matrix(Linear):
-    """The matrix of a .npy file, of shape (m, D) where a sample has D values, flattened row by row.
+    """The matrix of a .npy file, of shape (m, D); a sample of D values is flattened in C order.
 
     Arguments:
         shape: of one sample.
@@ -202,13 +213,22 @@ def read_array(path: str | None, what: str) -> np.ndarray:
     file = Path(path).expanduser()
     if not file.is_file():
         raise FileNotFoundError(f"`path`={path}: there is no file {file.absolute()}")
+    remedy = "save one array of real numbers with np.save(path, array)"
     try:
         values = np.load(file, allow_pickle=False)  # a pickle could run any code
+    except (ValueError, EOFError, zipfile.BadZipFile):
+        raise ValueError(f"`path`={path} is not a plain numpy array of numbers: {remedy}") from None
+    except OSError as error:
+        raise ValueError(f"`path`={path} cannot be read ({error.strerror or error}): {remedy}") from None
+    if not isinstance(values, np.ndarray):
+        values.close()
+        raise ValueError(f"`path`={path} is an .npz of named arrays, and {what} reads a .npy file: {remedy}")
+    if values.dtype.kind == "c":  # a cast would drop the imaginary part
+        raise ValueError(f"`path`={path} holds complex numbers; {what} needs real ones: {remedy}")
+    try:
         values = values.astype(np.float64)
-    except (ValueError, TypeError, EOFError, OSError):
-        raise ValueError(
-            f"`path`={path} is not a plain numpy array of numbers: save one with np.save(path, array)"
-        ) from None
+    except (ValueError, TypeError):
+        raise ValueError(f"`path`={path} is not a plain numpy array of numbers: {remedy}") from None
     if not np.isfinite(values).all():
         raise ValueError(f"`path`={path} holds values that are missing, NaN or infinite; {what} needs numbers")
     return values
@@ -223,7 +243,7 @@ class Tight(Operator):
     @property
     @abstractmethod
     def gain(self) -> float:
-        """c."""
+        """The constant c in A A^T = c I."""
 
     def function(self, f: Function, x: Tensor) -> Tensor:
         zero, one = (f(x.new_full((1,) * x.ndim, value)) for value in (0.0, self.gain))
@@ -239,7 +259,7 @@ class Colourise(Tight):
 
     Arguments:
         shape: of one sample, (C, H, W).
-        weights: of the channels, C numbers; None for their mean. Those of television: [0.299,0.587,0.114].
+        weights: of the channels, C numbers; None for their mean. ITU-R BT.601 luma is [0.299,0.587,0.114].
         noise: std of the measurement's noise.
     """
 
@@ -324,12 +344,12 @@ class Superresolve(Tight):
 class Deblur(Operator):
     """A circular convolution, each channel with the same kernel of sum 1.
 
-    Frequencies that the kernel weakens below a thousandth count as not measured.
+    Frequencies whose response is below 1/1000 of the largest count as not measured.
 
     Arguments:
         shape: of one sample, (C, H, W).
-        std: that of the Gaussian kernel, in pixels.
-        path: a .npy file with another kernel, (h, w), its centre in the middle; None for the Gaussian.
+        std: of the Gaussian kernel, in pixels.
+        path: a .npy file with another kernel, (h, w), centred at index (h // 2, w // 2); None for the Gaussian.
         noise: std of the measurement's noise.
     """
 
@@ -364,27 +384,29 @@ class Deblur(Operator):
             kernel[: values.shape[0], : values.shape[1]] = values
             kernel = kernel.roll((-(values.shape[0] // 2), -(values.shape[1] // 2)), (0, 1))
         response = torch.fft.fft2(kernel / kernel.sum())
-        return torch.where(response.abs() < SMALLEST * response.abs().max(), 0.0, response)
+        return torch.where(response.abs() < SMALLEST_OF_BLUR * response.abs().max(), 0.0, response)
 
     @property
     def measured(self) -> tuple[int, ...]:
         return tuple(self.shape)
 
     def filter(self, x: Tensor, response: Tensor) -> Tensor:
+        """Returns x (B, C, H, W) with its Fourier transform multiplied by ``response``, which broadcasts over it."""
         return torch.fft.ifft2(torch.fft.fft2(x) * response).real
 
     def __call__(self, x: Tensor) -> Tensor:
-        return self.filter(x, self.complex(x))
+        return self.filter(x, self.response_like(x))
 
     def transpose(self, y: Tensor) -> Tensor:
-        return self.filter(y, self.complex(y).conj())
+        return self.filter(y, self.response_like(y).conj())
 
-    def complex(self, x: Tensor) -> Tensor:
+    def response_like(self, x: Tensor) -> Tensor:
+        """Returns the response (H, W) on the device of x and in the complex type of its precision."""
         return self.response.to(x.device, torch.complex128 if x.dtype == torch.float64 else torch.complex64)
 
     def function(self, f: Function, x: Tensor) -> Tensor:
-        return self.filter(x, f(self.complex(x).abs().square()[None, None]))
+        return self.filter(x, f(self.response_like(x).abs().square()[None, None]))
 
     def trace(self, f: Function, like: Tensor) -> Tensor:
-        eigenvalues = self.complex(like).abs().square()
+        eigenvalues = self.response_like(like).abs().square()
         return self.shape[0] * f(eigenvalues[eigenvalues > 0][None]).sum(1)

@@ -1,8 +1,8 @@
-r"""Groups of weighted particles: their noise, their weights, and systematic resampling.
+r"""Groups of weighted particles: draws their noise, normalises their weights, and resamples them systematically.
 
-Every ``draws`` consecutive rows of a batch are draws from one posterior, a group. Each row has ``copies`` particles,
-which are consecutive, so that particle p of a group belongs to draw p // copies. The noise of a particle is that of its
-row: it does not depend on how rows are divided into batches, as long as groups stay whole.
+A group is ``draws`` consecutive rows of a batch, which are draws from one posterior. Each row has ``copies``
+consecutive particles, so that particle p of a group belongs to draw p // copies. A particle takes its noise from its
+row's source: the noise does not depend on how rows are divided into batches, as long as groups stay whole.
 """
 
 from collections.abc import Callable
@@ -15,15 +15,15 @@ class Particles:
     """The particles of a batch.
 
     Arguments:
-        x: (B, *), a row for each draw; whole groups.
-        draws: the number of rows of a group.
-        copies: the number of particles of a row.
+        x: (B, *), one row per draw; B is a multiple of ``draws``.
+        draws: the number of rows in a group.
+        copies: the number of particles per row.
         randn_like: the source of standard normals of x's shape.
 
     Attributes:
         groups: the number of groups.
-        count: the number of particles of a group.
-        rows: (B copies,), the row of each particle.
+        count: the number of particles in a group, draws * copies.
+        rows: the index of each particle's row, (B copies,).
     """
 
     def __init__(self, x: Tensor, draws: int, copies: int, randn_like: Callable[[Tensor], Tensor]):
@@ -40,7 +40,7 @@ class Particles:
         return self.randn_like(self.like)[:: self.draws].repeat_interleave(self.count, 0)
 
     def start(self, x: Tensor, std: float) -> Tensor:
-        """Returns the particles at T, (B copies, *): of each row x itself and fresh draws from N(0, std^2 I)."""
+        """Returns the particles at T, (B copies, *): per row x itself, then copies - 1 draws from N(0, std^2 I)."""
         fresh = (self.randn_like(x) * std for _ in range(self.copies - 1))
         return torch.stack([x, *fresh], 1).flatten(0, 1)
 
@@ -50,8 +50,10 @@ class Particles:
         return torch.special.ndtr(first).clamp_max(1 - 1e-12)
 
     def weights(self, log_weights: Tensor) -> Tensor:
-        """Returns normalised weights, (groups, count), float64: 0 for a particle whose log-weight is NaN or infinite,
-        and equal weights for a group in which every particle is such.
+        """Returns the weights of log-weights (groups, count), normalised in each group, float64.
+
+        A particle whose log-weight is NaN or infinite has weight 0. If a group has only such particles, their weights
+        are equal.
         """
         log_weights = log_weights.double()
         log_weights = torch.where(log_weights.isnan() | log_weights.isposinf(), -torch.inf, log_weights)
@@ -59,22 +61,22 @@ class Particles:
         return torch.softmax(torch.where(alive, log_weights, 0.0), 1)
 
     def choose(self, log_weights: Tensor, count: int) -> Tensor:
-        """Draws ``count`` particles of each group in proportion to their weights, with one uniform number for each
-        group (systematic resampling); returns their numbers, (groups count,).
+        """Draws ``count`` particles of each group in proportion to their weights, by systematic resampling with one
+        uniform number per group; returns their indices, (groups count,).
         """
-        share = self.weights(log_weights).cumsum(1)
-        places = (torch.arange(count, device=share.device) + self.uniform()[:, None]) / count
-        chosen = torch.searchsorted(share / share[:, -1:], places).clamp_max(self.count - 1)
-        return (chosen + self.count * torch.arange(self.groups, device=share.device)[:, None]).flatten()
+        cumulative = self.weights(log_weights).cumsum(1)
+        quantiles = (torch.arange(count, device=cumulative.device) + self.uniform()[:, None]) / count
+        chosen = torch.searchsorted(cumulative / cumulative[:, -1:], quantiles).clamp_max(self.count - 1)
+        return (chosen + self.count * torch.arange(self.groups, device=cumulative.device)[:, None]).flatten()
 
     def resample(self, log_weights: Tensor, share: float) -> tuple[Tensor, Tensor]:
-        """Resamples the groups whose effective number of particles is below ``share`` of their number.
+        """Resamples the groups whose effective sample size is below ``share`` times the number of particles.
 
         Returns:
-            the number of the particle that takes each place, (B copies,), and the log-weights after resampling.
+            the index of the particle that takes each place, (B copies,), and the log-weights after resampling.
         """
         weights, chosen = self.weights(log_weights), self.choose(log_weights, self.count)
-        poor = 1 / weights.square().sum(1) < share * self.count
-        stay = torch.arange(self.groups * self.count, device=chosen.device)
-        pick = torch.where(poor.repeat_interleave(self.count), chosen, stay)
-        return pick, torch.where(poor[:, None], 0.0, log_weights)
+        resampled = 1 / weights.square().sum(1) < share * self.count
+        unchanged = torch.arange(self.groups * self.count, device=chosen.device)
+        indices = torch.where(resampled.repeat_interleave(self.count), chosen, unchanged)
+        return indices, torch.where(resampled[:, None], 0.0, log_weights)

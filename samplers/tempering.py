@@ -1,28 +1,28 @@
-r"""Temperature: samples that are more alike, or less, from the same network.
+r"""Temperature: samples closer to the modes, or further from them, than the network's own.
 
-A temperature tau multiplies, on data N(m, s^2 I), the standard deviation of the samples: their density is then
-p^{1/tau^2}. (Normalising flows do so by multiplying their noise by tau; arXiv 1807.03039.) For other data no method
-that uses only the score of p_t samples from p^{1/tau^2}, since the score of its perturbed density is another function.
-Two approximations are possible:
+For data N(m, s^2 I) a temperature tau multiplies the std of the samples by tau; their density is then proportional to
+p^{1/tau^2}. (Normalising flows multiply their noise by tau; arXiv 1807.03039.) For other data, p^{1/tau^2} cannot be
+sampled with the score of p_t alone, because perturbing p^{1/tau^2} gives another score. There are two approximations:
 
-* :class:`TemperedNoise` multiplies the noise, that of the start and that of every step. With an ODE the codes are
-  scaled; with a reverse SDE each of its normals. On N(0, s^2 I) every solver with fixed steps is linear in its noise,
-  so that its samples are exactly tau times the untempered ones. On other data a reverse SDE makes each mode about tau
-  times as wide and shifts some weight to modes whose codes lie in the middle; a deterministic flow narrows modes less.
+* :class:`TemperedNoise` multiplies x_T and, for a reverse SDE, the noise of each step by tau. On N(0, s^2 I) every
+  solver with fixed steps is linear in its noise, so that its samples are exactly tau times the untempered ones. On
+  other data a reverse SDE makes each mode about tau times as wide and shifts some weight to modes whose x_T lie near 0;
+  a deterministic flow narrows modes less.
 * :class:`TemperedScore` replaces the score by that of N(m, (tau s)^2 I), computed from the score of N(m, s^2 I),
 
   .. math:: \tilde s(x, t) = \frac{\alpha^2 s^2 + \sigma^2}{\alpha^2 \tau^2 s^2 + \sigma^2}\; s_\theta(x, t),
 
   (arXiv 2510.01184 rescales so.) It is exact on a Gaussian under every solver, and the noise is unchanged. If the data
   are separate modes of one width s, each becomes tau times as wide and keeps its weight: a local temperature, whereas
-  p^{1/tau^2} would move nearly all weight to the highest modes. s is the width of the modes to sharpen. The default is
-  the data's own std, which is right for one mode; for several modes it is far too large, and they shrink too much.
+  p^{1/tau^2} would move nearly all weight to the highest modes. s is the width of the modes to sharpen. The default,
+  the std of the whole data, fits one mode. For several modes it is too large, and each mode shrinks by more than tau.
 
-`python -m benchmarks.temperature` measures all of this on a mixture.
+`python -m benchmarks.temperature` measures all of this on a mixture. The temperature of ``task=interpolate`` is another
+one, a factor of the codes.
 
-A common rule divides the score by T and changes nothing else. It gives neither density: under VE from a wide prior the
-reverse SDE's variance is then s^2 T/(2 - T) and the flow's std sigma(T) (s/sigma(T))^{1/T}, which depends on the start
-of the SDE. We do not offer it.
+A common rule divides the score by a number c and changes nothing else. Under VE from a wide prior the variance of the
+reverse SDE is then s^2 c/(2 - c), and the flow's std is sigma_T (s/sigma_T)^{1/c}, which depends on the largest noise
+sigma_T. It samples neither p^{1/tau^2} nor locally sharpened modes, so it is not offered.
 """
 
 import math
@@ -37,7 +37,7 @@ from scoresde.sde_lib import SDE, Affine, ScoreFn, affine, combinations, of_rows
 
 
 class Tempering(ABC):
-    """Changes a sampler's score and noise for a temperature; at temperature 1 they stay bit for bit the same."""
+    """Modifies a sampler's score and noise; at temperature 1 both are unchanged, bit for bit."""
 
     temperature: float
 
@@ -51,18 +51,18 @@ class Tempering(ABC):
         """Returns the score for the sampler to use in place of ``score``."""
 
     def randn_like(self, source: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-        """Returns a sampler's source of normals, scaled."""
+        """Returns a source of normals that multiplies those of ``source`` by ``noise``."""
         return source if self.noise == 1 else lambda x: self.noise * source(x)
 
 
 def check_temperature(temperature: float) -> None:
     if not 0 < temperature < math.inf:
-        raise ValueError(f"`temperature`={temperature} must be positive; type `temperature`=1 for none")
+        raise ValueError(f"`temperature`={temperature} must be positive and finite; type `temperature`=1 for none")
 
 
 @dataclass(frozen=True)
 class TemperedNoise(Tempering):
-    """Multiplies the noise by the temperature; see the module's text.
+    """Multiplies x_T, and the noise of each step of a reverse SDE, by the temperature tau.
 
     Arguments:
         temperature: tau; 1 for the model's own samples.
@@ -83,7 +83,7 @@ class TemperedNoise(Tempering):
 
 @dataclass(frozen=True)
 class TemperedScore(Tempering):
-    """Replaces the score by that of data of another width; see the module's text.
+    """Multiplies the score by (alpha^2 s^2 + sigma^2)/(alpha^2 tau^2 s^2 + sigma^2).
 
     Arguments:
         temperature: tau; 1 for the model's own samples.
@@ -96,19 +96,23 @@ class TemperedScore(Tempering):
     def __post_init__(self):
         check_temperature(self.temperature)
         if not 0 < self.sigma_data < math.inf:
-            raise ValueError(f"`sigma_data`={self.sigma_data} must be positive; type `sigma_data`=auto")
+            raise ValueError(f"`sigma_data`={self.sigma_data} must be positive and finite; type `sigma_data`=auto")
 
     def score(self, sde: SDE, score: ScoreFn) -> ScoreFn:
         return score if self.temperature == 1 else Rescaled(sde, score, self)
 
     def factor(self, sde: SDE, t: Tensor) -> Tensor:
-        """Returns the score's factor, in the shape of t; it goes from 1 at much noise to 1/tau^2 without noise."""
-        own, noise = (sde.alpha(t) * self.sigma_data).square(), sde.sigma(t).square()
-        return (own + noise) / (self.temperature**2 * own + noise)
+        """Returns the score's factor, in the shape of t: 1 where sigma is large, 1/tau^2 at sigma = 0."""
+        data_variance, noise_variance = (sde.alpha(t) * self.sigma_data).square(), sde.sigma(t).square()
+        return (data_variance + noise_variance) / (self.temperature**2 * data_variance + noise_variance)
 
 
 class Rescaled:
-    """A score times a factor of the time, which keeps the score's own fast paths (:mod:`scoresde.sde_lib.affine`)."""
+    """Multiplies a score by a factor of t.
+
+    It forwards the optional methods of the score: of_rows, under, affine and combinations
+    (:mod:`scoresde.sde_lib.affine`).
+    """
 
     def __init__(self, sde: SDE, score: ScoreFn, tempering: TemperedScore):
         self.sde, self.inner, self.tempering = sde, score, tempering
@@ -126,6 +130,7 @@ class Rescaled:
         return Rescaled(other, under(sde, self.inner, other), self.tempering)
 
     def affine(self, times: Iterable[float]) -> Affine:
+        """Returns the function A x + C factor(t) score; the factors of ``times`` are computed once."""
         times = list(times)
         inner, cache = affine(self.inner, times), dict(zip(times, self.factors(times), strict=True))
 

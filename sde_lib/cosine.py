@@ -4,10 +4,10 @@ r"""The variance-preserving SDE on the quarter circle, whose time is the angle b
     dx = -\tan(t)\,x\,dt + \sqrt{2\tan t}\,dw, \qquad \alpha = \cos t, \quad \sigma = \sin t,
     \quad \frac\sigma\alpha = \tan t
 
-(the cosine schedule of Nichol and Dhariwal, arXiv 2102.09672, eq. 17, in continuous time; eps plays the role of its
-offset). Along its probability flow dx/dt is the velocity alpha z - sigma x_0 of Salimans and Ho (arXiv 2202.00512,
-appendix D): of unit size at every time, which is why every other SDE's flow is solved here
-(:mod:`scoresde.sde_lib.frame`).
+This is the cosine schedule of Nichol and Dhariwal (arXiv 2102.09672, eq. 17) in continuous time; eps plays the role of
+its offset. Along the probability flow, dx/dt is the velocity alpha z - sigma x_0 of Salimans and Ho (arXiv 2202.00512,
+appendix D). For data of unit variance it has unit variance at every time. Therefore the flow of every other SDE is
+mapped to this SDE and solved there (:mod:`scoresde.sde_lib.frame`).
 """
 
 import math
@@ -24,8 +24,8 @@ class Cosine(SDE):
     """alpha = cos t, sigma = sin t (arXiv 2102.09672, eq. 17).
 
     Arguments:
-        T: the last angle, below pi/2; at 1.55 the noise-to-signal ratio tan(T) is 48, about VE's.
-        eps: the first angle; at 0.0105 sigma is that of VP at its eps.
+        T: the last angle, below pi/2; at T = 1.55 the noise-to-signal ratio tan(T) is 48, about VE's.
+        eps: the first angle; at eps = 0.0105 sigma equals VP's sigma at its own default eps.
     """
 
     T: float = 1.55

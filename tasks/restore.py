@@ -126,7 +126,7 @@ class Restore(Task):
         if not self.points:
             return self.measured(data, self.operator, held_out(data, self.count or default))
         if not isinstance(self.operator, Masking):
-            y = subset(read_points(self.points, self.operator.measured), self.count)
+            y = subset(read_points(self.points, self.operator.measured, content="measurements"), self.count)
             if data.levels:  # measurements of integers k, which stand for k + 1/2
                 y = y + self.operator(torch.full((1, *data.shape), 0.5, dtype=torch.float64))
             return Problem(self.operator, y, None)

@@ -98,3 +98,14 @@ def test_a_command_runs_at_its_smallest_size(name, tmp_path, capsys):
     ]
     assert sum(bool(found) for found in numbers) >= rows, text
     assert not re.search(r"\b(nan|inf|[A-Z]\w*(Error|Exception|Warning):)\b", text), text
+
+
+def test_the_adaptive_benchmark_has_one_floor_for_each_sde_and_dimension(capsys):
+    importlib.import_module("benchmarks.adaptive").main(
+        ["--count", "40", "--dimensions", "1", "2", "--tolerances", "0.5"]
+    )
+    cells = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
+    floors = {}
+    for name, d, _, *_, floor in cells:
+        floors.setdefault((name, d), []).append(floor)
+    assert len(floors) == 4 and all(len(each) == 2 and len(set(each)) == 1 for each in floors.values())

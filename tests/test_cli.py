@@ -493,7 +493,7 @@ def test_a_folder_that_cannot_be_written(tmp_path):
         (["data=arrays"], "data.path is not set"),
         (["task=restore", "data=mixture", "model=oracle"], "operator=superresolve is for images, and the data are"),
         (["task=impute", "operator=mask"], "operator.path is not set"),
-        (["task=impute", "operator.noise=-1"], "operator.noise=-1.0 must be at least 0"),
+        (["task=impute", "operator.noise=-1"], "operator.noise=-1.0 must be a finite std, at least 0"),
         (["task=impute", "conditioner=exact"], "conditioner=exact needs data whose density is a mixture"),
         (["task=impute", "task.draws=0"], "task.draws=0 must be at least 1"),
         (["sde._target_=os.system"], "sde._target_=os.system is not a class of this project"),
@@ -550,7 +550,7 @@ def test_two_sweeps_do_not_share_a_folder(tmp_path):
     words = ("-m", "sampler.steps=2,3", "data=mixture", "model=oracle", "sampler=em", "count=20")
     with FileLock(tmp_path / "sweep" / ".lock"):
         message = refused(*words, folder=tmp_path)
-    assert message.startswith(f"error: hydra.sweep.dir={tmp_path}/sweep is another sweep's, which still runs; choose")
+    assert message.startswith(f"error: hydra.sweep.dir={tmp_path}/sweep is in use by another sweep; choose")
     assert [path.name for path in (tmp_path / "sweep").iterdir()] == [".lock"]
     words = [word.removesuffix(",3") for word in words]
     assert command(*words, folder=tmp_path).returncode == 0, "the next one may have it"

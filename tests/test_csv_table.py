@@ -373,7 +373,7 @@ def test_the_key_decides(table):
     with pytest.raises(ValueError, match=r"column '0' is not numeric \(line 1 holds 'a'\)"):
         Arrays(table("a,b\n1,2\n3,4\n"), header=False)
     np.save(path.replace(".csv", ".npy"), FLOATS)
-    with pytest.raises(ValueError, match=r"data\.header=true is for \.csv files.*type data\.header=auto"):
+    with pytest.raises(ValueError, match=r"data\.header=true applies to \.csv files only.*type data\.header=auto"):
         built(path.replace(".csv", ".npy"), header=True)
 
 

@@ -11,6 +11,7 @@ import torch
 
 from scoresde.conf.schema import build
 from scoresde.data import Arrays, read_points
+from scoresde.data.files import numbers_of, open_file
 
 RNG = np.random.default_rng(0)
 VECTORS = RNG.normal([10.0, -3.0, 0.0], [2.0, 0.5, 7.0], (200, 3))
@@ -344,6 +345,56 @@ def test_points_that_do_not_fit_are_refused(saved, tmp_path):
         read_points(str(tmp_path / "no.csv"), (2,))
     with pytest.raises(ValueError, match=r"holds the arrays a, b: call one of them x"):
         read_points(saved("x.npz", a=VECTORS, b=VECTORS), (3,))
+
+
+def test_measurements_and_conditions_are_read_from_y(saved):
+    x, y = VECTORS[:4, :2], VECTORS[:4]
+    path = saved("x.npz", x=y + 1, y=y)
+    assert read_points(path, (3,), content="measurements").tolist() == y.tolist()
+    assert read_points(path, (3,)).tolist() == (y + 1).tolist()
+    for arrays in ({"x": y}, {"x": y, "z": x}, {"z": y}):
+        assert read_points(saved("z.npz", **arrays), (3,), content="measurements").tolist() == y.tolist()
+    with pytest.raises(ValueError, match=r"points=.*4 points of shape \(3,\), the measurement's shape is \(1, 4, 4\)"):
+        read_points(path, (1, 4, 4), content="measurements")
+
+    def conditions(**arrays):
+        return read_points(saved("c.npz", **arrays), (3,), labels=["a", "b", "c"], content="conditions").tolist()
+
+    assert conditions(x=x, y=y) == y.tolist()
+    for one in ({"x": x[0], "y": y[0]}, {"x": x[0], "y": y[:1]}, {"x": x[:1], "y": y[0]}):
+        assert conditions(**one) == y[:1].tolist()
+    for wrong in ({"x": x[:3], "y": y}, {"x": x, "y": y[:1]}, {"x": x[0], "y": y}):
+        with pytest.raises(ValueError, match=r"points=.* holds [41] rows of y for [342] of x"):
+            conditions(**wrong)
+    with pytest.raises(ValueError, match=r"4 points of shape \(2,\), y's \(a, b, c\) shape is \(3,\)"):
+        conditions(x=x, y=x)
+
+
+def test_errors_without_a_config_key_name_none(saved):
+    array, table = saved("x.npy", VECTORS), saved("x.csv", "a,b\n1,2\n3,4\n")
+    with pytest.raises(ValueError, match=r"holds one array without a name: save an \.npz with an array called a$"):
+        numbers_of(open_file(array, "points"), "a")
+    with pytest.raises(ValueError, match=r"x\.npz=\['a', 'b'\] must name one array of .*: name one$"):
+        numbers_of(open_file(saved("x.npz", a=VECTORS, b=VECTORS), "points"), ["a", "b"])
+    with pytest.raises(
+        ValueError, match=r"^header=true applies to \.csv files only, .*x\.npy is not one: type header=auto$"
+    ):
+        open_file(array, "points", header=True)
+    with pytest.raises(ValueError, match=r"^data\.key=\[\] names no column: type data\.key=\[a,b\]$"):
+        numbers_of(open_file(table, "data.path"), [], choice="data.key")
+    for words in ({}, {"choice": "data.key"}, {"label_key": "data.labels"}):
+        source = open_file(saved("w.csv", "a,b\n1,u\n3,v\n"), "data.path")
+        with pytest.raises(ValueError, match="column 'b' is not numeric") as caught:
+            numbers_of(source, "b", **words)
+        assert ("data.labels=b" in str(caught.value)) == ("label_key" in words)
+
+
+def test_an_infinity_beside_allowed_gaps_is_called_infinite(saved):
+    path = saved("x.npy", np.array([[1.0, math.nan], [math.inf, 2.0]]))
+    with pytest.raises(ValueError, match="1 value is infinite, in column 0, the first in row 1"):
+        read_points(path, (2,), missing=True)
+    with pytest.raises(ValueError, match="2 values are missing, NaN or infinite, in columns 0, 1, the first in row 0"):
+        read_points(path, (2,))
 
 
 @pytest.mark.parametrize("value", [1e19, 1e39, -1e300])

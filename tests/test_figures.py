@@ -85,7 +85,7 @@ def broken(*shape):
     ],
 )
 def test_image_grid(samples, data, tmp_path):
-    look(figures.image_grid(samples, data, tmp_path / "a.png", title="a title"), tmp_path / "a.png")
+    look(figures.image_grid(samples, data, tmp_path / "a.png"), tmp_path / "a.png")
 
 
 @pytest.mark.parametrize("levels", [1, 2, 256])

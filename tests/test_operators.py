@@ -168,7 +168,8 @@ def test_masks_and_matrices_of_files(tmp_path):
         (lambda p: Random(PICTURE, 1.0), "`share`=1.0 must lie between 0 and 1"),
         (lambda p: Columns((3,), ["d"], ["a", "b", "c"]), "there is no column 'd'; they are a, b, c, or 0 to 2"),
         (lambda p: Columns((3,), [0, 1, 2]), "must leave some of 3 columns unknown"),
-        (lambda p: Half((2,), noise=-1.0), "`noise`=-1.0 must be at least 0"),
+        (lambda p: Half((2,), noise=-1.0), "`noise`=-1.0 must be a finite std, at least 0"),
+        (lambda p: Half((2,), noise=math.inf), "`noise`=inf must be a finite std, at least 0"),
         (lambda p: Matrix((2,)), "`path` is not set"),
         (lambda p: Matrix((2,), p), r"has shape \(4, 7\); a sample of shape \(2,\) needs a matrix of shape \(m, 2\)"),
         (lambda p: MaskFile((2,), p), r"has shape \(4, 7\); a mask of samples of shape \(2,\) has"),
@@ -212,6 +213,14 @@ def test_masks_that_leave_nothing_to_do_are_refused(tmp_path):
         MaskFile((2,), path)
 
 
+def test_a_matrix_of_zeros_measures_nothing():
+    A, x = Dense((3,), 0.1, torch.zeros(2, 3)), torch.randn(4, 3, dtype=torch.float64)
+    assert torch.equal(A.function(lambda e: e + 2, x), 2 * x)
+    assert torch.equal(A.function(lambda e: along(torch.arange(4.0), e) + e, x), torch.arange(4.0)[:, None] * x)
+    assert torch.equal(A.pseudo_inverse(A(x)), torch.zeros_like(x))
+    assert torch.equal(A.trace(lambda e: e + 2, x), torch.zeros(1, dtype=torch.float64))
+
+
 def test_files_that_are_no_numbers(tmp_path):
     path = tmp_path / "a.npy"
     path.write_bytes(b"no array")
@@ -220,6 +229,13 @@ def test_files_that_are_no_numbers(tmp_path):
     np.save(path, np.array([[1.0, math.nan]]))
     with pytest.raises(ValueError, match="missing, NaN or infinite"):
         Matrix((2,), str(path))
+    for values in (WIDE[:, :2].numpy() + 1j, np.full((1, 2), 1j)):
+        np.save(path, values)
+        with pytest.raises(ValueError, match=r"`path`=.* holds complex numbers; operator=matrix needs real ones"):
+            Matrix((2,), str(path))
+    np.savez(tmp_path / "m.npz", A=np.ones((1, 2)))
+    with pytest.raises(ValueError, match=r"`path`=.*m\.npz is an \.npz of named arrays"):
+        Matrix((2,), str(tmp_path / "m.npz"))
     np.save(path, np.zeros((1, 2)))
     for build in (Matrix, MaskFile):
         with pytest.raises(ValueError, match="holds only zeros"):

@@ -156,7 +156,7 @@ def test_points_say_what_is_wrong_with_them(tmp_path, table):
     for words, message in [
         ([f"points={tmp_path}/whole.npy"], "holds no NaN, so that nothing is unknown"),
         ([f"points={tmp_path}/gaps.npy", "operator=half"], "type operator=missing to fill in the NaNs"),
-        ([f"points={tmp_path}/inf.npy"], "1 value is missing, NaN or infinite"),
+        ([f"points={tmp_path}/inf.npy"], "1 value is infinite, in column 1"),
         ([f"points={tmp_path}/gaps.npy", "task=likelihood"], "1 value is missing"),
     ]:
         words = [word for word in small if not (word.startswith("task") and "task=likelihood" in words)] + words
@@ -199,6 +199,17 @@ def test_measurements_of_integers_are_of_the_middle_of_their_bins(tmp_path):
     task = Restore(make_sampler("em"), A, PiGDM(), points=str(tmp_path / "y.npy"))
     problem = task.pose(Data(k, k, 0.0, 1.0, levels=4, shuffle=False))
     assert torch.allclose(problem.y, A(k + 0.5).double()) and problem.truth is None
+
+
+def test_measurements_are_the_y_of_an_npz(tmp_path):
+    A, x = Superresolve((1, 4, 4)), torch.rand(5, 1, 4, 4, dtype=torch.float64)
+    np.savez(tmp_path / "xy.npz", x=x.numpy(), y=A(x).numpy())
+    task = Restore(make_sampler("em"), A, PiGDM(), points=str(tmp_path / "xy.npz"))
+    data = Data(x, x, 0.0, 1.0, shuffle=False)
+    assert torch.equal(task.pose(data).y, A(x))
+    np.savez(tmp_path / "xy.npz", x=x.numpy(), y=x.numpy())
+    with pytest.raises(ValueError, match=r"the measurement's shape is \(1, 2, 2\)"):
+        task.pose(data)
 
 
 def test_a_matrix_wider_than_its_rank_is_one_measurement():

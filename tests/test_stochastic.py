@@ -612,6 +612,8 @@ def test_a_network_and_its_plain_score_agree():
         (lambda: Restart(intervals=((0.06, 0.3, 0, 2),)), "`intervals`"),
         (lambda: Restart(intervals=((0.06, 0.3, 2, 0),)), "`intervals`"),
         (lambda: SEA(eta=-1.0), "`eta`=-1.0"),
+        (lambda: SEA(eta=math.inf), "`eta`=inf must be at least 0 and finite"),
+        (lambda: ShARK(sigma_data=math.inf), "`sigma_data`=inf must be at least 0 and finite"),
         (lambda: ShARK(sigma_data=math.nan), "`sigma_data`=nan"),
         (lambda: AdaptiveSDE(rtol=0.0), "`rtol`=0.0"),
         (lambda: AdaptiveSDE(atol=2.0), "`atol`=2.0"),

@@ -145,3 +145,12 @@ def test_of_the_command_line(tmp_path):
     assert x["noise"].std() < 0.9 * x["plain"].std() and not np.allclose(x["score"], x["noise"])
     with pytest.raises(ValueError, match="task.tempering.temperature=0.0 must be positive"):
         run(compose(*words, "task.tempering.temperature=0"), CHOICES, tmp_path / "bad")
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, math.inf, math.nan])
+def test_temperatures_and_widths_are_positive_and_finite(value):
+    for build in (TemperedNoise, TemperedScore):
+        with pytest.raises(ValueError, match=f"^`temperature`={value} must be positive and finite; type"):
+            build(value)
+    with pytest.raises(ValueError, match=f"^`sigma_data`={value} must be positive and finite; type `sigma_data`=auto"):
+        TemperedScore(0.5, value)

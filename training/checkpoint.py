@@ -13,7 +13,6 @@ notice; then the previous checkpoint is read instead, with a warning.
 """
 
 import contextlib
-import hashlib
 import json
 import logging
 import os
@@ -25,6 +24,8 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from scoresde.data.files import sha256
 
 log = logging.getLogger(__name__)
 
@@ -150,15 +151,6 @@ def load_newest(folder: Path) -> Checkpoint | None:
             with contextlib.suppress(OSError):  # another process may have renamed it, or the store may be read-only
                 path.rename(aside)
     return None
-
-
-def sha256(path: Path) -> str:
-    """Returns the sha256 of a file in hexadecimal digits."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def flush(path: Path) -> None:

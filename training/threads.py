@@ -1,4 +1,4 @@
-"""The number of CPU threads on which a network is trained."""
+"""Decides on how many CPU threads a network is trained."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -7,20 +7,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-SMALL = 5e9  # operations of an update, a tenth of a second of one core
+SMALL = 5e9  # floating-point operations per update: a tenth of a second on one core
 
 
 def is_small(model: nn.Module, call: Callable[[Tensor, Tensor], Any], T: float, shape: tuple, batch: int) -> bool:
     """Returns whether an update of the model takes fewer than 5 GFLOP.
 
-    Threads that meet at every small operation gain little on an idle machine and lose a lot on a busy one: the
-    digits' U-Net makes 12 updates a second on one thread, and on two 18, or 6 while another process works.
+    Such a model is trained on one thread. Several threads wait for each other at every small operation, which gains
+    little on an idle machine and loses a lot on a busy one (measured: the digits' U-Net makes 12 updates per second on
+    one thread. On two threads it makes 18, or 6 while another process works).
 
     Arguments:
-        model: whose linear and convolutional layers are counted.
-        call: evaluates it at x (1, *shape) and t (1,).
-        T: a time at which it can be evaluated.
-        batch: the examples of an update.
+        model: the network; the operations of its linear and convolutional layers are counted.
+        call: evaluates the model at x (1, *shape) and t (1,).
+        T: a time at which the model can be evaluated.
+        shape: of one example.
+        batch: the number of examples per update.
     """
     operations = 0
 
@@ -40,7 +42,7 @@ def is_small(model: nn.Module, call: Callable[[Tensor, Tensor], Any], T: float, 
 
 @contextmanager
 def one_thread(wanted: bool) -> Iterator[None]:
-    """Sets one CPU thread if that is wanted, and afterwards as many as before."""
+    """Runs its block on one CPU thread if ``wanted``, and restores the number of threads afterwards."""
     before = torch.get_num_threads()
     torch.set_num_threads(1 if wanted else before)
     try:

@@ -1,4 +1,4 @@
-"""The y of p(x | y) in tasks: as networks take it, as files hold it, and as a classifier judges it."""
+"""Conditions y in tasks: converts y for networks and for files, and judges samples of a class with a classifier."""
 
 from dataclasses import dataclass, field
 
@@ -14,27 +14,29 @@ from scoresde.sde_lib import ScoreFn
 
 
 def as_written(condition: Condition, y: Tensor) -> dict[str, np.ndarray]:
-    """Returns y as files hold it: the classes' names, as integers where all are integers; or numbers (N, C) in data
-    units.
+    """Returns the array ``y`` of an output file: the names of the classes, as integers if all of them are integers; or
+    numbers (N, C) in data units.
     """
     if not condition.classes:
         return {"y": y.numpy()}
     values = [whole(name) for name in condition.names]
-    # words such as 007 or 1e+30, and numbers beyond int64, stay words
+    # names such as 007 or 1e+30, and numbers beyond int64, stay words
     numbers = all(str(v) == name and -(2**63) <= v < 2**63 for v, name in zip(values, condition.names, strict=True))
     return {"y": np.array(values if numbers else list(condition.names))[y.numpy()]}
 
 
 def conditioned_on(score: ScoreFn, y: Tensor | None, rows: slice, device: str, dtype: torch.dtype) -> ScoreFn:
-    """Returns the score given some rows of y (N, condition), or given the one row that all samples share; without a y
-    the score itself.
+    """Returns the score conditioned on some rows of y (N, condition), or on the one row that all samples share.
+
+    If y is None, returns the score itself.
     """
     return score if y is None else score.given((y if len(y) == 1 else y[rows]).to(device, dtype))
 
 
 def encoded(data: Data, y: Tensor | None) -> Tensor | None:
-    """Returns y (N,) or (N, C) as networks take it, (N, condition), or (1, condition) where all rows are equal; None
-    for None.
+    """Encodes y (N,) or (N, C) as the input of networks, (N, condition), or (1, condition) if all rows are equal.
+
+    Returns None if y is None.
     """
     if y is None:
         return None
@@ -42,8 +44,9 @@ def encoded(data: Data, y: Tensor | None) -> Tensor | None:
 
 
 def conditions_of(data: Data, path: str | None, count: int) -> Tensor | None:
-    """Returns the y of the first ``count`` points that a task works on, which are held-out data or those of the file at
-    ``path``; None for data without a condition.
+    """Returns the y of the first ``count`` points of a task; None for data without a condition.
+
+    The points are those of the file at ``path``, or held-out data if it is None.
     """
     condition = data.condition
     if condition is None:
@@ -64,7 +67,7 @@ def conditions_of(data: Data, path: str | None, count: int) -> Tensor | None:
             f"points={path} are points without their y; type condition=VALUE, one for all, or a file of rows"
         )
     try:
-        values = read_points(path, (len(condition.names),), labels=list(condition.names), preferred="y")
+        values = read_points(path, (len(condition.names),), labels=list(condition.names), content="conditions")
     except ValueError as error:
         raise ValueError(f"{error}; or type condition=VALUE to say the y of all points") from None
     values = subset(values, count)  # the rows that points_of takes
@@ -90,7 +93,9 @@ class Judged:
     names: tuple[str, ...] = ()
 
     def metrics(self) -> dict:
-        """Returns the shares by name, those of single classes where there are 2 to 20; nothing without classes."""
+        """Returns the metrics by name: the overall shares, and each class's if there are 2 to 20 classes; {} without
+        classes.
+        """
         if not self.accuracy:
             return {}
         each = {f"label_accuracy_{self.names[k]}": value for k, value in self.accuracy.items()}
@@ -102,10 +107,13 @@ class Judged:
 
 
 def judged(r: Tensor, y: Tensor | None, data: Data) -> Judged:
-    """Returns the verdict on samples r (N, *) in data units of the classes y (N,); an empty one where y is no class."""
+    """Returns the verdict on samples r (N, *) in data units, which were drawn for the classes y (N,).
+
+    It is empty if y is None or holds numbers instead of classes.
+    """
     if y is None or not data.condition.classes:
         return Judged()
-    joint = data.joint  # all classes, also where condition= names one
+    joint = data.joint  # with all classes, even if condition= names one
     labels = classes_of(joint)
     predict = judge(model_units(joint, joint.train), labels.train)
     right = (predict(model_units(joint, r)) == y).double()
@@ -116,7 +124,7 @@ def judged(r: Tensor, y: Tensor | None, data: Data) -> Judged:
 
 
 def model_units(data: Data, r: Tensor) -> Tensor:
-    """Converts points to model units, in which columns of unequal scale weigh alike."""
+    """Converts points to model units, so that distances give columns of unequal scale the same weight."""
     return data.encode(r.double())
 
 

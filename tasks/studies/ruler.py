@@ -1,19 +1,19 @@
-r"""Measures how far samples are from the data, each error beside its floor, the error of as many real data.
+r"""Measures how far samples are from the data, and compares each error with its floor, the error of real data.
 
-With the moments m, C of samples in model units and m*, C* of the data,
+With the mean m and the covariance C of samples in model units, and m*, C* of the data,
 
 .. math::
     e_{mean} = \frac{|m - m^*|}{\sqrt{\mathrm{tr}\,C^*}}, \qquad
     e_{cov} = \frac{\|C - C^*\|_F}{\|C^*\|_F}, \qquad
     e_{nll} = -\frac1n\sum_i \log p_{data}(x_i) - H[p_{data}],
 
-and SW_2 to the held-out data (:mod:`scoresde.metrics.two_sample`), in the unit ``data.distance_unit``. m* and C* are
-exact for a mixture and those of the training data otherwise; H is the mean over all training data; e_nll is negative
-for samples too near to the modes.
+and the sliced Wasserstein distance SW_2 to the held-out data (:mod:`scoresde.metrics.two_sample`), in the unit
+``data.distance_unit``. m* and C* are exact for a mixture; otherwise they are the moments of the training data. H is the
+cross-entropy -E log p_data over all training data. e_nll is negative for samples too near to the modes.
 
-None of them is 0 for a finite sample of the data themselves. Up to 16 separate sets of as many training data are
-therefore measured in the same way. The mean and the spread of their errors is the floor. An error within 3 spreads of
-the mean is at the floor: it does not distinguish these samples from data.
+No error is 0 for a finite sample of the data themselves. Up to 16 disjoint sets of training data, each as large as the
+samples, are therefore measured in the same way. The mean and the std of their errors is the floor. An error at most 3
+stds above the mean is at the floor: it does not distinguish the samples from data.
 """
 
 import math
@@ -24,8 +24,8 @@ from torch import Tensor
 from scoresde.data import Data
 from scoresde.metrics import sliced_wasserstein
 
-BAND = 3  # spreads
-SETS = 16
+BAND = 3  # the width of the floor above its mean, in stds
+SETS = 16  # the largest number of sets of real data
 MEASURES = ("sliced_wasserstein", "mean_error", "covariance_error", "nll_gap_nats")
 
 
@@ -33,18 +33,18 @@ class Ruler:
     """Measures samples in model units, shape (N, *).
 
     Arguments:
-        data: the data that they are compared with.
+        data: the data with which samples are compared.
         count: the number of samples that will be measured.
         directions: the number of directions of the sliced Wasserstein distance.
 
     Attributes:
-        floors: (mean, spread) of every measure's absolute value over sets of real data; empty if there are fewer than
-            two such sets.
+        floors: (mean, std) of every measure's absolute value over the sets of real data; empty if there are fewer than
+            two sets.
     """
 
     def __init__(self, data: Data, count: int, directions: int = 32):
         self.data, self.directions = data, directions
-        most = max(2, min(10_000, 2**24 // data.dim))  # in bounded memory
+        most = max(2, min(10_000, 2**24 // data.dim))  # bounds the memory
         self.size, self.test = min(count, most), data.commensurate(data.test[:most])
         self.mean, self.covariance = true_moments(data)
         self.entropy = self.cross_entropy(data.train)
@@ -78,20 +78,20 @@ class Ruler:
         return found
 
     def cross_entropy(self, r: Tensor) -> float | None:
-        """Returns -E log p_data in nats, or None if the density is unknown."""
+        """Returns the mean of -log p_data over points r in data units, in nats; None if the density is unknown."""
         log_prob = self.data.true_log_prob(r.double())
         return None if log_prob is None else -float(log_prob.mean())
 
     def top(self, key: str, beside: float = 0.0) -> float:
-        """Returns the upper end of a measure's floor, which begins at ``beside`` if that is above the mean of real
-        data.
+        """Returns the upper end of a measure's floor: 3 stds above the mean of real data, or above the error ``beside``
+        if that is larger.
         """
-        mean, spread = self.floors[key]
-        return max(mean, abs(beside)) + BAND * spread
+        mean, std = self.floors[key]
+        return max(mean, abs(beside)) + BAND * std
 
     def at_floor(self, row: dict[str, float], beside: dict[str, float] | None = None) -> bool:
-        """Returns whether every error of a row lies within its floor, or within a floor that begins at the errors of
-        the row ``beside``.
+        """Returns whether every error of a row is at its floor; the errors of the row ``beside``, where they exceed the
+        mean of real data, take its place.
         """
         other = beside or {}
         return bool(self.floors) and all(
@@ -100,7 +100,7 @@ class Ruler:
 
 
 def moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the mean (D,) and the covariance (D, D) of x (N, D); beyond 1024 dimensions only the variances, (D,)."""
+    """Returns the mean (D,) of x (N, D), and the covariance (D, D), or only the variances (D,) if D > 1024."""
     mean = x.mean(0)
     centred = x - mean
     if x.shape[1] > 1024:
