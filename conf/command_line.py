@@ -47,8 +47,10 @@ def readable(words: list[str]) -> list[str]:
 def refuse_null_choices(words: list[str]) -> None:
     """Raises a ValueError for a group's choice that is null, which ends in a traceback of Hydra's."""
     for word in words:
-        group, _, choice = word.partition("=")
+        group, equals, choice = word.partition("=")
         if choice in ("null", "") and group and (Path(__file__).parent / group.partition("@")[0]).is_dir():
+            if not equals or not choice:
+                raise ValueError(f"{word}: a choice is missing; type {group}=NAME, without blanks")
             raise ValueError(f"{word}: {group} cannot be null; type ~{group} to leave it out")
 
 

@@ -21,6 +21,7 @@ def read_points(
     key: str = "points",
     missing: bool = False,
     content: Literal["points", "conditions", "measurements"] = "points",
+    quiet: bool = False,
 ) -> Tensor:
     """Reads points in data units and logs which array, columns and order of axes were taken.
 
@@ -35,6 +36,7 @@ def read_points(
         missing: whether NaN, or empty cells in a table, are allowed.
         content: what the file holds. From an .npz with several arrays, points are read from x, conditions and
             measurements from y. Measurements without an array y are read from x.
+        quiet: whether nothing is logged, for a file that was read before.
 
     Returns:
         the points, shape (N, *shape), float64, or integers if the data have levels and no value is missing.
@@ -55,7 +57,8 @@ def read_points(
         one_point = len(values) == 1 and x.ndim == 1
         if len(x) != len(values) and not one_point:
             raise ValueError(f"{source.where} holds {len(values)} rows of y for {len(x)} of x")
-    report(source.where, [*found.notes, note])
+    if not quiet:
+        report(source.where, [*found.notes, note])
     gaps = np.isnan(values) if values.dtype.kind == "f" else np.zeros(values.shape, dtype=bool)
     if gaps.any():
         filled = as_levels(np.where(gaps, 0, values), levels, source.where, points=True)

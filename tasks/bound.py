@@ -89,7 +89,7 @@ class Bound(Task):
     def __call__(self, job: Job) -> dict:
         sde, data, record = job.sde, job.data, job.record
         score = job.networks.score().model
-        r = points_of(data, self.points, self.count)
+        r = points_of(data, self.points, self.count, quiet=True)
         started = time.monotonic()
         found, times = self.score(sde, score, data, r)
         seconds = time.monotonic() - started

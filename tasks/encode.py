@@ -79,7 +79,7 @@ class Encode(Task):
     def __call__(self, job: Job) -> dict:
         sde, data, record = job.sde, job.data, job.record
         other = None if self.other is None else job.networks.other(self.other)  # its errors come before a long training
-        r, counted = points_of(data, self.points, self.count), Counted(job.networks.score().model)
+        r, counted = points_of(data, self.points, self.count, quiet=True), Counted(job.networks.score().model)
         started = time.monotonic()
         x = continuous(data, r, self.seed)
         z = self.codec.encode(sde, counted, data, x)

@@ -100,7 +100,7 @@ class Interpolate(Task):
 
     def __call__(self, job: Job) -> dict:
         sde, data, record = job.sde, job.data, job.record
-        r, counted = self.ends(data), Counted(job.networks.score().model)
+        r, counted = self.ends(data, quiet=True), Counted(job.networks.score().model)
         started = time.monotonic()
         x = continuous(data, r, self.seed)
         codes = self.codec.encode(sde, counted, data, x)
@@ -131,7 +131,7 @@ class Interpolate(Task):
                 metrics |= {"between_nll_nats": -float(truth.mean())}
         return {**metrics, "nfe": counted.evaluations / (len(x) + rows * frames), "seconds": seconds}
 
-    def ends(self, data: Data) -> Tensor:
+    def ends(self, data: Data, quiet: bool = False) -> Tensor:
         """Returns the data points of the paths, one path after the other, in data units."""
         if self.points is None:
             count = self.count or (8 if len(data.shape) == 3 else 32)
@@ -143,7 +143,7 @@ class Interpolate(Task):
                     f"data, and there are {len(data.test)}; type a smaller count="
                 )
             return r[: rows * self.through]
-        r = points_of(data, self.points, None)
+        r = points_of(data, self.points, None, quiet)
         if len(r) % self.through:
             raise ValueError(
                 f"points={self.points} holds {len(r)} points, which is no multiple of task.through={self.through}, the "

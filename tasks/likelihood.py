@@ -130,10 +130,10 @@ class LikelihoodTask(Task):
         """True if the requested error decides the number of points to score."""
         return isinstance(self.likelihood.error, float | int) and self.count is None and self.points is None
 
-    def chosen(self, data: Data) -> tuple[Tensor, Tensor | None]:
+    def chosen(self, data: Data, quiet: bool = False) -> tuple[Tensor, Tensor | None]:
         """Returns the points (N, *) in data units and their y; None without a condition."""
-        r = points_of(data, self.points, len(data.test) if self.free else self.count)
-        return r, conditions_of(data, self.points, len(r))
+        r = points_of(data, self.points, len(data.test) if self.free else self.count, quiet)
+        return r, conditions_of(data, self.points, len(r), quiet)
 
     def check(self, sde: SDE, data: Data) -> None:
         _, y = self.chosen(data)
@@ -147,7 +147,7 @@ class LikelihoodTask(Task):
     def __call__(self, job: Job) -> dict:
         sde, data, record = job.sde, job.data, job.record
         score = job.networks.score().model
-        r, y = self.chosen(data)
+        r, y = self.chosen(data, quiet=True)
         c = encoded(data, y)
         started = time.monotonic()
         # scores

@@ -99,10 +99,14 @@ class Restore(Task):
         if self.draws is not None and self.draws < 1:
             raise ValueError(f"`draws`={self.draws} must be at least 1; type `draws`=8")
 
+    def check(self, sde: SDE, data: Data) -> None:
+        if self.points:
+            self.pose(data)
+
     def __call__(self, job: Job) -> dict:
         sde, data, record = job.sde, job.data, job.record
         score = job.networks.score().model
-        problem, counted = self.pose(data), Counted(score)
+        problem, counted = self.pose(data, quiet=True), Counted(score)
         draws = self.draws or (64 if len(data.shape) == 1 else 8)
         if words := self.conditioner.describe(self.sampler, draws):
             log.info("conditioner: %s", words)
@@ -120,17 +124,19 @@ class Restore(Task):
 
     # ---- the problem ----
 
-    def pose(self, data: Data) -> Problem:
+    def pose(self, data: Data, quiet: bool = False) -> Problem:
         """Returns the measurements, simulated from held-out data or taken from the user's file."""
         default = 8 if len(data.shape) == 3 else 64
         if not self.points:
             return self.measured(data, self.operator, held_out(data, self.count or default))
         if not isinstance(self.operator, Masking):
-            y = subset(read_points(self.points, self.operator.measured, content="measurements"), self.count)
+            y = subset(
+                read_points(self.points, self.operator.measured, content="measurements", quiet=quiet), self.count
+            )
             if data.levels:  # measurements of integers k, which stand for k + 1/2
                 y = y + self.operator(torch.full((1, *data.shape), 0.5, dtype=torch.float64))
             return Problem(self.operator, y, None)
-        r = read_points(self.points, data.shape, data.levels, data.labels(), missing=True)
+        r = read_points(self.points, data.shape, data.levels, data.labels(), missing=True, quiet=quiet)
         refuse_far(data, r, self.points)
         r = subset(r, self.count)
         gaps = r.isnan() if r.is_floating_point() else torch.zeros_like(r, dtype=torch.bool)

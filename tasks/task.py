@@ -26,7 +26,7 @@ class Task(ABC):
     Attributes:
         process: the class of forward processes that it is for; ``object`` for any.
         conditions: what it does with data of p(x | y): ``each`` gives each example a y of its own, ``one`` works on
-            p(x | y) at the one y that ``condition=`` names, ``none`` refuses such data.
+            p(x | y) at the one class label that ``condition=`` names, ``none`` refuses such data.
         reports_density: whether it reports densities. A run then refuses data without a density, or warns of them
             (:mod:`scoresde.data.repeats`).
         refuses_guidance: whether it refuses a guided score, which is the score of no density.

@@ -221,3 +221,9 @@ def test_keys_that_the_shape_chooses_say_what_to_type(key, data):
         ["experiment=mnist", *words],
     ):
         assert readable(free) == free
+
+
+@pytest.mark.parametrize("words", [["sampler", "unipc"], ["data", "=", "moons"], ["sampler="]])
+def test_a_choice_apart_from_its_group_is_named(words):
+    with pytest.raises(ValueError, match=rf"^{words[0]}: a choice is missing; type {words[0].strip('=')}=NAME"):
+        readable(words)

@@ -1,9 +1,11 @@
 """The contract between a run and its task: what is asked, when, and what is refused before a training."""
 
 import json
+import logging
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import pytest
 import torch
 
@@ -67,6 +69,33 @@ def test_a_task_refuses_before_a_training(tmp_path, toy):
     assert not (tmp_path / "store").exists()
     event = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
     assert event["error"].startswith("ValueError: task.count=1000000")
+
+
+TASKS_OF_POINTS = ("likelihood", "encode", "interpolate", "bound", "impute")
+
+
+@pytest.mark.parametrize("name", TASKS_OF_POINTS)
+@pytest.mark.parametrize("file", ["absent", "of_another_width"])
+def test_points_are_refused_before_a_training(tmp_path, name, file):
+    np.save(tmp_path / "of_another_width.npy", np.full((4, 3), np.nan if name == "impute" else 1.0))
+    cfg = compose(f"task={name}", *WORDS, f"store={tmp_path}/store", f"points={tmp_path}/{file}.npy")
+    with pytest.raises((ValueError, OSError), match="points="):
+        run(cfg, CHOICES, tmp_path / "run")
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize("name", TASKS_OF_POINTS)
+def test_a_file_of_points_is_described_once(tmp_path, name, caplog):
+    x = torch.randn(4, 2, generator=torch.Generator().manual_seed(0)).numpy()
+    x[0, 0] = np.nan if name == "impute" else x[0, 0]
+    np.save(tmp_path / "points.npy", x)
+    small = ["task.steps=3"] if name == "bound" else ["sampler=em", "sampler.steps=2"] if name == "impute" else []
+    cfg = compose(f"task={name}", *WORDS, *small, f"store={tmp_path}/store", f"points={tmp_path}/points.npy")
+    with caplog.at_level(logging.INFO):
+        run(cfg, CHOICES, tmp_path / "run")
+    said = [record.getMessage() for record in caplog.records]
+    (place,) = [i for i, line in enumerate(said) if "points.npy: " in line]
+    assert place < next(i for i, line in enumerate(said) if line.startswith("training"))
 
 
 def test_a_task_for_one_law_gets_the_score_of_its_y(tmp_path, toy):

@@ -43,10 +43,11 @@ def encoded(data: Data, y: Tensor | None) -> Tensor | None:
     return data.condition.encode(y[:1] if bool((y == y[:1]).all()) else y)
 
 
-def conditions_of(data: Data, path: str | None, count: int) -> Tensor | None:
+def conditions_of(data: Data, path: str | None, count: int, quiet: bool = False) -> Tensor | None:
     """Returns the y of the first ``count`` points of a task; None for data without a condition.
 
-    The points are those of the file at ``path``, or held-out data if it is None.
+    The points are those of the file at ``path``, or held-out data if it is None. ``quiet`` logs nothing about a file
+    that was read before.
     """
     condition = data.condition
     if condition is None:
@@ -67,7 +68,8 @@ def conditions_of(data: Data, path: str | None, count: int) -> Tensor | None:
             f"points={path} are points without their y; type condition=VALUE, one for all, or a file of rows"
         )
     try:
-        values = read_points(path, (len(condition.names),), labels=list(condition.names), content="conditions")
+        names = list(condition.names)
+        values = read_points(path, (len(names),), labels=names, content="conditions", quiet=quiet)
     except ValueError as error:
         raise ValueError(f"{error}; or type condition=VALUE to say the y of all points") from None
     values = subset(values, count)  # the rows that points_of takes

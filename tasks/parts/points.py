@@ -6,15 +6,15 @@ from scoresde.data import Data, order, read_points, subset
 from scoresde.data.arrays import FARTHEST
 
 
-def points_of(data: Data, path: str | None, count: int | None) -> Tensor:
+def points_of(data: Data, path: str | None, count: int | None, quiet: bool = False) -> Tensor:
     """Returns ``count`` points in data units, shape (N, *).
 
     They are drawn at random from the file at ``path``, since a file may be sorted; all of them if count is None.
     Without a path they are the first held-out data, which are in a random order; 10,000 vectors or 256 images if count
-    is None.
+    is None. ``quiet`` logs nothing about a file that was read before.
     """
     if path:
-        r = read_points(path, data.shape, data.levels, data.labels())
+        r = read_points(path, data.shape, data.levels, data.labels(), quiet=quiet)
         refuse_far(data, r, path)
         return subset(r, count)
     return held_out(data, count or (10_000 if len(data.shape) == 1 else 256))

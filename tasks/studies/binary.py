@@ -72,7 +72,7 @@ class Binary(Task):
         count = self.count or 2000
         started, film = time.monotonic(), Film(rows=3, frames=41)
         samples = self.draw(chain, logits, data.shape, count, film)
-        k = points_of(data, self.points, self.count if self.points else count)
+        k = points_of(data, self.points, self.count if self.points else count, quiet=True)
         found = self.score(chain, logits, data, k)
         seconds = time.monotonic() - started
         record.arrays("samples", x=samples.numpy().astype(np.uint8))

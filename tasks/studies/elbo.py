@@ -103,7 +103,7 @@ class Elbo(Task):
     def __call__(self, job: Job) -> dict:
         data, record = job.data, job.record
         models = {name: network.model for name, network in job.networks.models().items()}
-        r = points_of(data, self.points, self.count)
+        r = points_of(data, self.points, self.count, quiet=True)
         metrics, arrays, bounds = {"count": len(r)}, {"x": r.numpy()}, {}
         for name, model in models.items():
             started = time.monotonic()
