@@ -76,8 +76,11 @@ FINDER = Former()
 
 
 def find_beside(root: Path) -> None:
-    """Makes ``import scoresde.NAME`` find the folder NAME of the checkout at ``root``."""
-    sys.meta_path.append(Beside(root))
+    """Makes ``import scoresde.NAME`` find the folder NAME of the checkout at ``root``.
+
+    It goes before the finder of an editable install, which may be that of another checkout.
+    """
+    sys.meta_path.insert(0, Beside(root))
 
 
 def former(name: str) -> None:

@@ -55,15 +55,18 @@ script.load()()
 @pytest.fixture(scope="module")
 def source(tmp_path_factory) -> Path:
     """A copy of the checkout, in which installing leaves its traces."""
-    folder = tmp_path_factory.mktemp("source")
-    names = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT, capture_output=True, text=True, check=True,
-    ).stdout.split("\n")  # fmt: skip
-    for name in filter(None, names):
-        if (ROOT / name).is_file() and not name.startswith(("docs/", "tests/")):
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_bytes((ROOT / name).read_bytes())
+    return copied(tmp_path_factory.mktemp("source"))
+
+
+def copied(folder: Path) -> Path:
+    """Copies what an install needs into the folder; the tree of the tests need not be a git checkout."""
+    paths = [ROOT / name for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE", "run.py")]
+    for name in ("scoresde", *PACKAGES):
+        paths += [path for path in (ROOT / name).rglob("*") if path.suffix in (".py", ".yaml")]
+    for path in paths:
+        place = folder / path.relative_to(ROOT)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(path.read_bytes())
     return folder
 
 
@@ -113,6 +116,18 @@ def test_a_users_files_are_left_alone(tmp_path, python, network, project):
     (folder,) = tmp_path.glob("outputs/sample/mixture-vp-ddim/*")
     assert json.loads((folder / "metrics.json").read_text())["count"] == 8
     assert str(ROOT) not in done.stdout, "the installed copy is the one that is used"
+
+
+def test_a_checkout_is_whole_beside_an_install_of_another(tmp_path, python):
+    """In a second checkout every module is its own, and none is the installed one's."""
+    copied(tmp_path)
+    code = (
+        "import sys, scoresde\nfrom scoresde import cli, conf, data, sde_lib, tasks\n"
+        "ours = [m.__file__ for k, m in sys.modules.items() if k.split('.')[0] == 'scoresde' and m.__file__]\n"
+        "assert len(ours) > 50 and all(each.startswith(sys.argv[1]) for each in ours), ours"
+    )
+    done = subprocess.run([python, "-c", code, str(tmp_path)], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_help_names_the_script(tmp_path, python):
