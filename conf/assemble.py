@@ -91,21 +91,19 @@ def ask(cfg: dict, data: Data, task: Task) -> Data:
         return data
     if task.conditions == "none":
         raise ValueError(
-            f"this task, {type(task).__name__}, has several networks and takes none of p(x | y); leave data.condition "
-            f"out"
+            f"{type(task).__name__} compares networks of p(x) and takes none of p(x | y); leave data.condition out"
         )
     refuse_other_width(cfg, data)
     if value is not None:
         data = data.asking(value)
     condition = data.condition
     if task.conditions == "one" and (condition.single is None or not condition.classes):
+        name = type(task).__name__
         raise ValueError(
-            f"this task, {type(task).__name__}, is for one law, "
-            + (
-                "that of one label: type condition=LABEL"
-                if condition.classes
-                else "and does not know which numbers y each example has; task=sample and task=likelihood do"
-            )
+            f"{name} works on p(x | y) of one class: type condition=LABEL"
+            if condition.classes
+            else f"{name} works on p(x | y) of one class, and data.condition are numbers: leave data.condition out; "
+            f"task=sample and task=likelihood take numbers"
         )
     return data
 

@@ -15,6 +15,7 @@ from scoresde.training import store
 
 from . import schema
 from .foreign_checkpoints import is_foreign
+from .keys import full_keys
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +121,7 @@ def levels(task: Task | None, trainer: Any, sde: Any, data: Data) -> None:
     law = getattr(trainer.loss, "levels", None)
     if law is None:
         return
-    with schema.full_keys("training.loss.levels"):
+    with full_keys("training.loss.levels"):
         law.times(sde, torch.zeros(1))  # levels out of reach are refused before a long training
     if said := law.describe(sde, data.dim):
         log.info("%s", said)

@@ -14,6 +14,7 @@ from scoresde.training import journal, store
 
 from . import compatibility, schema
 from .checkpoint import folder_of, from_checkpoint, other_network, refuse_foreign
+from .keys import full_keys
 from .sample_cache import description, home_of, weights_of
 from .trained import kept_networks, placed, snapshots_of, trained_model, trained_score
 
@@ -86,7 +87,7 @@ class Networks:
         for key, node in nodes.items():  # refused before a long training
             levels = getattr(schema.build(node, f"task.trainers.{key}").loss, "levels", None)
             if levels is not None:
-                with schema.full_keys(f"task.trainers.{key}.loss.levels"):
+                with full_keys(f"task.trainers.{key}.loss.levels"):
                     levels.times(self.sde, torch.zeros(1))
         return {
             key: self.ready(self.found(self.cfg | {"training": node}, f"{self.name}-{key}"))

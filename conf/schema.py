@@ -10,54 +10,14 @@ import math
 import types
 import typing
 from collections import abc
-from collections.abc import Container, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Literal, Union
 
+from .keys import AUTO, BOUNDS, GROUPS, KINDS, ROOT, full_keys
+
 PACKAGES = ("sde_lib", "data", "models", "training", "samplers", "likelihood", "metrics", "latent", "tasks")
 """The packages of ``scoresde`` whose classes can be targets. A ``_target_`` leaves the ``scoresde.`` out."""
-
-AUTO = "auto"
-KINDS = {"vectors", "images"}
-
-GROUPS = (
-    "data",
-    "sde",
-    "model",
-    "classifier",
-    "parameterisation",
-    "training",
-    "likelihood",
-    "dequantisation",
-    "sampler",
-    "operator",
-    "conditioner",
-    "task",
-    "logger",
-)
-
-ROOT = {
-    "count": int | None,
-    "points": str | None,
-    "condition": int | float | str | list | dict | None,
-    "guidance": float,
-    "seed": int,
-    "device": Literal["auto", "cpu", "cuda", "mps"],
-    "dtype": Literal["float32", "float64"],
-    "threads": int | None,
-    "store": str,
-    "checkpoint": str | None,
-}
-
-
-BOUNDS = {  # of the root's numbers: the least, the most, and what to type instead
-    "count": (1, 10**8, "leave it out for the default"),  # samples are held in memory
-    "threads": (1, 1024, "leave it out for the default"),
-    "guidance": (0, 1000, "type guidance=1 for p(x | y) as it is"),
-    "seed": (-(2**63), 2**63 - 1, "type seed=0"),
-}
-
 
 SHARED_KEYS = {"data": {"condition": str | int | list[str | int] | None}}
 """Keys that every choice of a group has, and no constructor takes: conf/assemble.py reads them."""
@@ -92,10 +52,10 @@ def build(node: Any, key: str, typed: Mapping[str, str] = MappingProxyType({})) 
 
     Arguments:
         key: the node's place in the configuration.
-        typed: for places that a user reaches by another key, that key; see :func:`typed_keys`.
+        typed: for places that a user reaches by another key, that key; see :func:`scoresde.conf.keys.typed_keys`.
 
     Raises:
-        ValueError: of the constructor, with its keys in full; see :func:`full_keys`.
+        ValueError: of the constructor, with its keys in full; see :func:`scoresde.conf.keys.full_keys`.
     """
     if isinstance(node, dict) and "_target_" in node:
         names = node.keys() - {"_target_"} - SHARED_KEYS.get(key, {}).keys()
@@ -108,77 +68,6 @@ def build(node: Any, key: str, typed: Mapping[str, str] = MappingProxyType({})) 
     if isinstance(node, list):
         return [build(value, f"{key}.{i}", typed) for i, value in enumerate(node)]
     return node
-
-
-@contextmanager
-def full_keys(
-    key: str, typed: Mapping[str, str] = MappingProxyType({}), names: Container[str] | None = None
-) -> Iterator[None]:
-    """Puts a node's key before the keys of its own that a ValueError names.
-
-    A class knows its own keys, and not where it stands in a configuration: its messages write them in backticks,
-    ```steps`=0 must be at least 1``, which becomes ``sampler.steps=0 must be at least 1``. Keys of others stand
-    without backticks, as they are.
-
-    Arguments:
-        names: the node's own keys; what else stands in backticks, in a user's text say, is left as it is. None for any.
-    """
-    try:
-        yield
-    except (ValueError, OSError) as error:
-        message = str(error)
-        if "`" not in message or len(error.args) != 1:
-            raise
-        start, *parts = message.split("`")
-        while parts:
-            word, *parts = parts
-            first = word.split(".")[0]
-            if parts and first.isidentifier() and (names is None or first in names):
-                start += as_typed(f"{key}.{word}", typed) + parts.pop(0)
-            else:
-                start += f"`{word}"
-        raise type(error)(start) from None
-
-
-def as_typed(key: str, typed: Mapping[str, str]) -> str:
-    """Returns the key that a user types for a place in the configuration."""
-    for place in sorted(typed, key=len, reverse=True):
-        if key == place or key.startswith(f"{place}."):
-            return typed[place] + key[len(place) :]
-    return key
-
-
-def typed_keys(cfg: dict, shape: tuple[int, ...]) -> dict[str, str]:
-    """Returns for places in a settled configuration the key by which a user reaches them.
-
-    ``training`` is ``training.vectors`` where ``training=auto`` chose by the shape of the data. ``task.sampler`` and
-    ``task.count`` are ``sampler`` and ``count`` where the task has the run's own.
-
-    Arguments:
-        cfg: before it is settled.
-        shape: of one example.
-    """
-    kind = "vectors" if len(shape) == 1 else "images"
-    typed: dict[str, str] = {}
-
-    def walk(node: Any, key: str) -> None:
-        if not isinstance(node, dict):
-            return
-        if set(node) >= KINDS:
-            typed[key] = f"{key}.{kind}"
-            shared = {name: value for name, value in node.items() if name not in KINDS}
-            typed.update({f"{key}.{name}": f"{key}.{name}" for name in shared})
-            node = node[kind] | shared
-        for name, value in node.items():
-            walk(value, f"{key}.{name}" if key else name)
-
-    walk(cfg, "")
-    task = cfg["task"]
-    typed.update({f"task.{key}": key for key in ROOT if key in task and task[key] == cfg.get(key)})
-    for group in GROUPS:
-        if group != "task" and isinstance(task.get(group), dict) and task[group] == cfg.get(group):
-            typed[f"task.{group}"] = typed.get(group, group)
-    return typed
 
 
 def check_root(cfg: dict) -> None:

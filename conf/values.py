@@ -12,6 +12,7 @@ from scoresde.models import Parameterisation
 from scoresde.sde_lib.noise import BLOCK
 
 from . import compatibility, schema
+from .keys import typed_keys
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +23,7 @@ def settle(cfg: dict, data: Data, device: str) -> dict:
     """Returns the configuration with what waited for the data filled in, checked against its constructors.
 
     Beside its groups it holds ``typed``, the keys by which a user reaches places in it; see
-    :func:`scoresde.conf.schema.typed_keys`.
+    :func:`scoresde.conf.keys.typed_keys`.
     """
     refuse_no_mixture(cfg, data)
     refuse_no_spread(data)
@@ -33,7 +34,7 @@ def settle(cfg: dict, data: Data, device: str) -> dict:
         )
     if "conditioner" in cfg["task"] and set(cfg["conditioner"]) >= schema.KINDS:
         log.info("conditioner=auto: %s", choice_of(cfg["conditioner"], data.shape))
-    typed = schema.typed_keys(cfg, data.shape)
+    typed = typed_keys(cfg, data.shape)
     cfg = schema.settle(cfg, data.shape, values_of(cfg, data, device))
     compatibility.process(cfg)
     for key in nodes(cfg):

@@ -110,16 +110,11 @@ class EnergyDensity(CrossCheck):
 
 def log_density(score: ScoreFn, x: Tensor, t: Tensor) -> Tensor:
     """Returns u(x, t) in float64 on the CPU, shape (B,); ValueError for a score without an energy."""
-    try:
-        own = getattr(score, "log_density", None)
-        found = None if own is None else own(x, t)
-    except NotImplementedError:  # a ScoreModel whose network has no energy
-        found = None
-    if found is None:
+    if not hasattr(score, "log_density"):
         raise ValueError(
             "task/crosscheck=energy needs a network with an energy; type model=energy_mlp or model=energy_unet"
         )
-    return found.double().cpu()
+    return score.log_density(x, t).double().cpu()
 
 
 def normal(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:

@@ -38,19 +38,21 @@ class ScoreModel(nn.Module):
         c_skip, c_out, c_in, c_noise = (c.to(x.dtype) for c in self.coefficients(per_sample(t, x)))
         return torch.addcmul(c_skip * x, c_out, self.net(c_in * x, c_noise.flatten()))
 
-    def log_density(self, x: Tensor, t: Tensor) -> Tensor:
-        r"""Returns an unnormalised log-density u with grad u = score, (B, *) and (B,) to (B,), for F = -grad E:
+    @property
+    def log_density(self) -> Callable[[Tensor, Tensor], Tensor]:
+        r"""The unnormalised log-density u(x, t) with grad u = score, (B, *) and (B,) to (B,), for F = -grad E:
 
         .. math:: u(x, t) = \tfrac12 c_{skip}\,\|x\|^2 - \frac{c_{out}}{c_{in}}\,E(c_{in}\,x,\ c_{noise}) .
 
-        Raises:
-            NotImplementedError: the network has no energy.
+        A network without an energy has none; :class:`scoresde.models.EnergyGradient` is a network with one.
         """
-        energy = getattr(self.net, "energy", None)
-        if energy is None:
-            raise NotImplementedError("only a network with an energy has a log-density; wrap it in EnergyGradient")
-        c_skip, c_out, c_in, c_noise = (c.to(x.dtype) for c in self.coefficients(t))
-        return 0.5 * c_skip * x.flatten(1).square().sum(1) - c_out / c_in * energy(per_sample(c_in, x) * x, c_noise)
+        energy = self.net.energy  # if this raises an AttributeError, the score has no log_density either
+
+        def evaluate(x: Tensor, t: Tensor) -> Tensor:
+            c_skip, c_out, c_in, c_noise = (c.to(x.dtype) for c in self.coefficients(t))
+            return 0.5 * c_skip * x.flatten(1).square().sum(1) - c_out / c_in * energy(per_sample(c_in, x) * x, c_noise)
+
+        return evaluate
 
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Returns (c_skip, c_out, c_in, c_noise), each in the shape of t."""

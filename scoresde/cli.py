@@ -89,7 +89,7 @@ def of_application(cfg: dict) -> tuple[dict, dict[str, str], Path]:
     Raises:
         ValueError: the call does not come from a Hydra application.
     """
-    from .conf.schema import GROUPS, ROOT
+    from .conf.keys import GROUPS, ROOT
 
     if not HydraConfig.initialized():
         raise ValueError("run(cfg) takes its folder from a Hydra application; type run(cfg, choices, folder)")

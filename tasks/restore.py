@@ -34,7 +34,7 @@ from scoresde.data import Data, read_points, subset
 from scoresde.metrics import sliced_wasserstein
 from scoresde.samplers import Conditioner, ExactPosterior, Mask, Masking, Missing, Operator, Sampler, in_model_units
 from scoresde.sde_lib import SDE, BlockNoise, Counted, ScoreFn
-from scoresde.tasks.parts.batches import Batch, batches
+from scoresde.tasks.parts.batches import Batch, batches, check_batch
 from scoresde.tasks.parts.drawing import noises
 from scoresde.tasks.parts.out_of_range import OUT, beyond, count_draws, training_range, worst_column
 from scoresde.tasks.parts.points import held_out, refuse_far
@@ -94,8 +94,7 @@ class Restore(Task):
     dtype: str = "float32"
 
     def __post_init__(self):
-        if self.batch < 1:
-            raise ValueError(f"`batch`={self.batch} must be at least 1; type `batch`=1024")
+        check_batch(self.batch)
         if self.draws is not None and self.draws < 1:
             raise ValueError(f"`draws`={self.draws} must be at least 1; type `draws`=8")
 
@@ -369,7 +368,7 @@ def distances(x: Tensor, exact: tuple[Tensor, Tensor] | None) -> dict[str, float
         return {}
     one, other = exact  # at the first points only, if there are many
     found = {
-        key: float(np.mean([sliced_wasserstein(a, b, 50) for a, b in zip(draws, one, strict=False)]))
+        key: float(np.mean([sliced_wasserstein(a, b, 50) for a, b in zip(draws[: len(one)], one, strict=True)]))
         for key, draws in (("sliced_wasserstein_to_exact", x), ("sliced_wasserstein_floor", other))
     }
     size = float(one.std()) or 1.0

@@ -690,7 +690,7 @@ def test_guidance_by_a_classifier_reads_under_another_sde():
         (("data=moons", "data.condition=[z]"), "there is no column z"),
         (("data=moons", "data.condition=labels", "guidance=-1"), "guidance=-1 must be at least 0"),
         (("data=moons", "data.condition=labels", "task=encode"), "type condition=LABEL"),
-        (("data=moons", "data.condition=[0]", "task=encode"), "task=sample and task=likelihood do"),
+        (("data=moons", "data.condition=[0]", "task=encode"), "task=sample and task=likelihood take numbers"),
         (("data=moons", "data.condition=[0]", "classifier=auto"), "a classifier tells classes apart"),
         (("data=moons", "data.condition=1.5"), "data.condition=1.5 must be"),
         (("data=mixture", "data.condition=labels", "training/loss=explicit"), "training/loss=explicit compares"),

@@ -1,6 +1,7 @@
 """The random numbers of a training are the published generator's, of the right laws, and functions of the row alone."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -97,7 +98,7 @@ def test_a_row_has_its_numbers_however_the_batch_is_cut(shape, law, monkeypatch)
     for cuts in ([0, 37], [0, 1, 37], [0, 5, 12, 36, 37], list(range(38))):
         ahead = Draws(5, 37, ahead=Ahead())
         for step in (0, 1, 2, 9, 1, 700, 2):
-            parts = [ahead.at(step).part(a, b - a) for a, b in zip(cuts, cuts[1:], strict=False)]
+            parts = [ahead.at(step).part(a, b - a) for a, b in pairwise(cuts)]
             drawn = torch.cat([draw(each, like[: each.count]) for each in parts])
             assert torch.equal(drawn, whole[step])
             drawn.zero_()  # what is done with them is no matter to others
@@ -247,7 +248,7 @@ def test_masks_are_those_of_the_layer_the_call_the_step_and_the_row():
     everything = [*whole, *masks_at(4), *masks_at(3, seed=1)]
     assert len({tuple(mask.flatten().tolist()) for mask in everything}) == 12, "layers, calls, steps and seeds differ"
     for cuts in ([0, 5, 12], [0, 1, 2, 11, 12]):
-        parts = [masks_at(3, a, b - a) for a, b in zip(cuts, cuts[1:], strict=False)]
+        parts = [masks_at(3, a, b - a) for a, b in pairwise(cuts)]
         assert all(
             torch.equal(torch.cat(each), mask) for each, mask in zip(zip(*parts, strict=True), whole, strict=True)
         )

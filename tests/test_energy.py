@@ -9,6 +9,7 @@ from torch import Tensor
 
 from scoresde.cli import run
 from scoresde.likelihood import EnergyDensity
+from scoresde.likelihood.energy import log_density
 from scoresde.models import MLP, Oracle, ScoreModel
 
 from .conftest import PARAMETERISATIONS, SDES, SHAPES, compose, draw_mixture, in_turn, make, make_sde, mixture
@@ -27,10 +28,11 @@ def test_the_gradient_of_the_log_density_is_the_score(sde, shape, name):
     torch.testing.assert_close(slope, score(x, t).detach(), rtol=1e-9, atol=1e-9 * float(slope.abs().max()))
 
 
-def test_a_network_without_an_energy_says_so(sde):
+def test_a_network_without_an_energy_has_no_log_density(sde):
     score = ScoreModel(sde, MLP((2,)), make("parameterisation"))
-    with pytest.raises(NotImplementedError, match="wrap it in EnergyGradient"):
-        score.log_density(torch.randn(2, 2), torch.full((2,), sde.T))
+    assert not hasattr(score, "log_density")
+    with pytest.raises(ValueError, match="needs a network with an energy; type model=energy_mlp"):
+        log_density(score, torch.randn(2, 2), torch.full((2,), sde.T))
 
 
 class Shifted(torch.nn.Module):

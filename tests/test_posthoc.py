@@ -4,6 +4,7 @@ import json
 import math
 import os
 import signal
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -128,9 +129,9 @@ def test_a_length_made_afterwards_is_the_one_followed_directly(tmp_path, width):
         errors.append(float(difference.norm()))
         told.append(kept.error(width))
         assert torch.equal(found["fixed"], model.fixed), "what no training changes is as it was"
-    assert all(after < 0.8 * before for before, after in zip(errors, errors[1:], strict=False)), errors
+    assert all(after < 0.8 * before for before, after in pairwise(errors)), errors
     assert errors[-1] < 0.03 * errors[0], errors
-    assert all(after < 0.5 * before for before, after in zip(told, told[1:], strict=False)), told
+    assert all(after < 0.5 * before for before, after in pairwise(told)), told
     spread = float(walk(320)[160:].std(0).norm())
     assert errors[-1] < 3e-3 * spread
 

@@ -100,7 +100,7 @@ def test_a_file_of_points_is_described_once(tmp_path, name, caplog):
 
 def test_a_task_for_one_law_gets_the_score_of_its_y(tmp_path, toy):
     labelled = ("data=mixture", "model=oracle", "data.condition=labels")
-    with pytest.raises(ValueError, match="Toy, is for one law, that of one label: type condition=LABEL"):
+    with pytest.raises(ValueError, match="Toy works on p\\(x \\| y\\) of one class: type condition=LABEL"):
         job(tmp_path, *labelled)
     seen = []
 
@@ -121,7 +121,7 @@ def test_a_task_for_one_law_gets_the_score_of_its_y(tmp_path, toy):
         job(tmp_path, *labelled, "condition=1")
     assert isinstance(seen[1], ConditionalScore) and not isinstance(seen[0], ConditionalScore)
     tasks.Toy = Never
-    with pytest.raises(ValueError, match="has several networks and takes none of p"):
+    with pytest.raises(ValueError, match="compares networks of p"):
         job(tmp_path, *labelled, "condition=1")
 
 

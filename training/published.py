@@ -17,6 +17,7 @@ import zipfile
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -194,7 +195,7 @@ def compare(found: list[tuple[str, tuple[int, ...]]], entries: list[Named], wher
     wanted = [(entry.name, tuple(entry.shape)) for entry in entries]
     if found == wanted:
         return
-    for theirs, ours in zip([*found, None], [*wanted, None], strict=False):
+    for theirs, ours in zip_longest(found, wanted):
         if theirs != ours:
             shown = [f"{each[0]} {list(each[1])}" if each else "nothing more" for each in (theirs, ours)]
             raise ValueError(

@@ -45,3 +45,9 @@ def batches(count: int, size: int, advance: Advance | None = None, skip: int = 0
         number = min(size, count - first)
         yield Batch(first, number, lambda share, first=first, number=number: move(first, number, share))
         move(first + number)
+
+
+def check_batch(batch: int) -> None:
+    """Raises a ValueError for a batch without a point."""
+    if batch < 1:
+        raise ValueError(f"`batch`={batch} must be at least 1; type `batch`=1024")

@@ -16,7 +16,7 @@ from scoresde.sde_lib import SDE, BlockNoise, ScoreFn, frame, integrate
 from scoresde.sde_lib.frame import Flow, check_clock
 from scoresde.sde_lib.ode import check_solver
 
-from .batches import batches
+from .batches import batches, check_batch
 from .progress import progress
 
 
@@ -44,8 +44,7 @@ class Codec:
     dtype: str = "float32"
 
     def __post_init__(self):
-        if self.batch < 1:
-            raise ValueError(f"`batch`={self.batch} must be at least 1; type `batch`=1024")
+        check_batch(self.batch)
         check_clock(self.clock)
         check_solver(self.method, self.rtol, self.atol, self.steps)
 

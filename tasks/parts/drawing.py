@@ -10,7 +10,7 @@ from scoresde.data import Data
 from scoresde.samplers import Film, Sampler, TemperedNoise, Tempering
 from scoresde.sde_lib import SDE, BlockNoise, ScoreFn
 
-from .batches import Advance, Batch, batches
+from .batches import Advance, Batch, batches, check_batch
 from .conditions import conditioned_on
 from .progress import progress
 
@@ -35,8 +35,7 @@ class Drawing:
     dtype: str = "float32"
 
     def __post_init__(self):
-        if self.batch < 1:
-            raise ValueError(f"`batch`={self.batch} must be at least 1; type `batch`=1024")
+        check_batch(self.batch)
 
     def draw(
         self,

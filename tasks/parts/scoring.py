@@ -10,7 +10,7 @@ from scoresde.likelihood import Dequantisation, Likelihood, UniformDequantisatio
 from scoresde.likelihood.dequantisation import Dequantised, log_mean
 from scoresde.sde_lib import SDE, ScoreFn
 
-from .batches import Batch, batches
+from .batches import Batch, batches, check_batch
 from .conditions import conditioned_on
 from .progress import progress
 
@@ -37,8 +37,7 @@ class Scoring:
     dtype: str = "float32"
 
     def __post_init__(self):
-        if self.batch < 1:
-            raise ValueError(f"`batch`={self.batch} must be at least 1; type `batch`=1024")
+        check_batch(self.batch)
 
     def score(
         self,

@@ -19,7 +19,7 @@ from scoresde.data import Data
 from scoresde.likelihood import BinaryBound
 from scoresde.samplers import Film, binary_ancestral
 from scoresde.sde_lib import BinaryChain, ScoreFn
-from scoresde.tasks.parts.batches import batches
+from scoresde.tasks.parts.batches import batches, check_batch
 from scoresde.tasks.parts.drawing import noises
 from scoresde.tasks.parts.points import points_of
 from scoresde.tasks.parts.progress import progress
@@ -54,8 +54,7 @@ class Binary(Task):
     process: ClassVar[type] = BinaryChain
 
     def __post_init__(self):
-        if self.batch < 1:
-            raise ValueError(f"`batch`={self.batch} must be at least 1; type `batch`=1024")
+        check_batch(self.batch)
 
     def check(self, sde: BinaryChain, data: Data) -> None:
         if data.levels != 2:
