@@ -393,6 +393,7 @@ def test_y_reaches_the_output():
         ({"data_range": 0.0}, "`data_range`=0.0 must be positive"),
         ({"fir_kernel": [1.0]}, r"`fir_kernel`=\[1.0\] must be two taps or more"),
         ({"clock": Clock(make_sde("vp"))}, "`clock` is for `embedding`=positional, and this is fourier"),
+        ({"embedding": "fuorier"}, "`embedding`=fuorier must be fourier, positional, smooth or none"),
     ],
 )
 def test_mistakes(keys, says):
