@@ -380,6 +380,12 @@ def test_y_reaches_the_output():
         net(x, c)
 
 
+@pytest.mark.parametrize("progressive", ["none", "output_skip", "residual"])
+def test_at_init_scale_0_the_output_starts_at_0(progressive):
+    net = NCSNpp((1, 8, 8), width=8, multipliers=(1, 2), attention=(), progressive=progressive, init_scale=0.0)
+    assert not net(torch.randn(2, 1, 8, 8), torch.zeros(2)).any()
+
+
 @pytest.mark.parametrize(
     "keys, says",
     [
