@@ -106,9 +106,8 @@ class Data:
 
     def encode(self, r: Tensor) -> Tensor:
         """Maps data units to model units, shape (B, *) to (B, *); integers are not dequantised."""
-        r = (
-            r if r.is_floating_point() else r.to(torch.get_default_dtype())
-        )  # otherwise m and s would be rounded to integers
+        # otherwise m and s would be rounded to integers
+        r = r if r.is_floating_point() else r.to(torch.get_default_dtype())
         return (r - self.shift.to(r)) / self.scale.to(r)
 
     def decode(self, x: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ class Conditional(Data):
     """
 
     def __init__(self, joint: Data, key: str | int | list[str | int]):
-        self.joint, self.columns = joint, None
+        self.joint, self.columns, self.kept = joint, None, None
         self.class_names, self.notes = joint.class_names, joint.notes
         self.held_out_keys, self.conditional_keys, self.flip = joint.held_out_keys, joint.conditional_keys, joint.flip
         self.names = joint.labels()

@@ -86,7 +86,8 @@ def decode(images: list[tuple[Encoded, int]], wanted: Wanted) -> tuple[np.ndarra
             picture = read(opened, number or 0, wanted, seen.done, single=number is None)
             if warned:
                 seen.warnings += 1
-                seen.first_warning = seen.first_warning or f"{name}: {warned[0].message}".splitlines()[0]
+                where = name.replace("`path`=", "data.path=", 1)  # a note is read without the class's place
+                seen.first_warning = seen.first_warning or f"{where}: {warned[0].message}".splitlines()[0]
                 warned.clear()
             first = first or (name, picture)
             agree(*first, name, picture, wanted)

@@ -63,9 +63,8 @@ class Cells:
 
         self.means = KMeans(count, n_init=3, random_state=seed % 2**32)
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", ConvergenceWarning
-            )  # with fewer different points than cells, some cells stay empty
+            # with fewer different points than cells, some cells stay empty
+            warnings.simplefilter("ignore", ConvergenceWarning)
             self.means.fit(train[:20_000].flatten(1).double().cpu().numpy())
 
     def __call__(self, x: Tensor) -> np.ndarray:

@@ -50,7 +50,7 @@ def group_norm(channels: int, groups: int | None = None) -> nn.GroupNorm:
 
 
 def start(module: nn.Module, scale: float = 1.0) -> nn.Module:
-    """Draws uniform weights of variance scale / (mean of fan-in and fan-out), and sets the biases to zero."""
+    """Draws uniform weights of variance scale / (mean of fan-in and fan-out), 0 at scale 0; sets the biases to zero."""
     nn.init.xavier_uniform_(module.weight, gain=math.sqrt(scale))
     nn.init.zeros_(module.bias)
     return module
@@ -185,7 +185,11 @@ def noise_features(
         return RandomFourier(width, fourier_scale, data_range)
     if embedding == "positional":
         return Positional(width, clock)
-    return NoiseEmbedding(width) if embedding == "smooth" else None
+    if embedding == "smooth":
+        return NoiseEmbedding(width)
+    if embedding != "none":
+        raise ValueError(f"`embedding`={embedding} must be fourier, positional, smooth or none")
+    return None
 
 
 class NCSNpp(nn.Module):

@@ -452,6 +452,11 @@ def test_what_pil_warns_of_is_a_note(tmp_path, recwarn):
     (said,) = (note for note in notes if "with a warning" in note)
     assert said.startswith(f"1 read with a warning (first {tmp_path}/2.jpg: Corrupt EXIF data")
 
+    file = tmp_path / "a.parquet"
+    parquet.write_table(arrow.table({"image": [(tmp_path / f"{k}.jpg").read_bytes() for k in range(4)]}), file)
+    (said,) = (note for note in Images(str(file)).notes if "with a warning" in note)
+    assert said.startswith(f"1 read with a warning (first data.path={file}: row 2 of a.parquet (image): Corrupt EXIF")
+
 
 # ---- pages ------------------------------------------------------------------------------------------------------
 

@@ -13,7 +13,9 @@ from scoresde.conf.assemble import build_data, settle
 from scoresde.conf.identity import identity_of
 from scoresde.conf.schema import build
 from scoresde.data import Images
-from scoresde.data.hub import reachable
+from scoresde.data.encoded import Encoded
+from scoresde.data.hub import Cells, reachable
+from scoresde.data.images import without_withheld
 from scoresde.data.order import order
 from scoresde.training.store import digest
 
@@ -458,3 +460,28 @@ def test_splits_that_are_not_there(tmp_path):
 )
 def test_mistyped_values_are_named(tmp_path, arguments, message):
     fails(message, write_images(tmp_path, GREY), **arguments)
+
+
+def test_labels_are_withheld_only_if_all_are_negative():
+    train, test = (Encoded(3, None, np.array(labels)) for labels in ([-1, 0, 1], [-1, -1, -1]))
+    assert without_withheld(train, train) == (train, train, [])
+    no_train, no_test, notes = without_withheld(train, test)
+    assert no_train.labels is None and no_test.labels is None
+    assert notes == ["the held-out images' labels are withheld (all -1)"]
+
+
+def test_a_hub_split_is_read_block_by_block(monkeypatch):
+    class Rows:
+        def __getitem__(self, at: slice) -> dict:
+            return {"image": arrow.array([{"bytes": bytes([i]), "path": None} for i in range(7)][at])}
+
+    monkeypatch.setattr("scoresde.data.hub.BLOCK", 3)
+    cells = Cells("name", "train", Rows(), "image")
+    assert [cells(i)[1] for i in (0, 2, 3, 6, 1)] == [bytes([i]) for i in (0, 2, 3, 6, 1)]
+
+
+def test_a_palette_has_no_numbers_of_its_own(tmp_path):
+    for i in range(2):
+        Image.fromarray(np.full((4, 4), i, np.uint8)).convert("P").save(tmp_path / f"{i}.png")
+    with pytest.raises(ValueError, match="`levels`=16: the numbers of .* are places in a palette"):
+        Images(str(tmp_path), levels=16)

@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 
 from scoresde.conf import assemble, density, schema
 from scoresde.data import Arrays, Conditional, repeats
+from scoresde.data.dependence import combinations
 from scoresde.sde_lib import VP
 from tests.conftest import ROOT, choices, make
 from tests.test_cli import TINY, job
@@ -621,3 +622,11 @@ def test_points_are_scored_under_the_same_warning(tmp_path, caplog):
     np.save(tmp_path / "new.npy", normal(5, 2))
     metrics = job(tmp_path, "data=arrays", path, "task=likelihood", f"points={tmp_path}/new.npy", *QUICK)
     assert metrics["repeated_share"] == pytest.approx(0.7, abs=0.035) and "is 0 in" in caplog.text
+
+
+def test_a_combination_of_a_fine_detail_is_found():
+    """Column 1 has a detail that column 0 lacks, below NEAR; column 2 is a combination of both."""
+    a, n = torch.randn(2, 400, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    z = torch.stack([a, a + 1e-4 * n, a + 3e-4 * n], 1)
+    z = (z - z.mean(0)) / z.std(0, correction=0)
+    assert combinations(z, torch.full_like(z, 1e-9), [0], [1, 2]) == {2: [0, 1]}

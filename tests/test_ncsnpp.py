@@ -380,6 +380,12 @@ def test_y_reaches_the_output():
         net(x, c)
 
 
+@pytest.mark.parametrize("progressive", ["none", "output_skip", "residual"])
+def test_at_init_scale_0_the_output_starts_at_0(progressive):
+    net = NCSNpp((1, 8, 8), width=8, multipliers=(1, 2), attention=(), progressive=progressive, init_scale=0.0)
+    assert not net(torch.randn(2, 1, 8, 8), torch.zeros(2)).any()
+
+
 @pytest.mark.parametrize(
     "keys, says",
     [
@@ -393,6 +399,7 @@ def test_y_reaches_the_output():
         ({"data_range": 0.0}, "`data_range`=0.0 must be positive"),
         ({"fir_kernel": [1.0]}, r"`fir_kernel`=\[1.0\] must be two taps or more"),
         ({"clock": Clock(make_sde("vp"))}, "`clock` is for `embedding`=positional, and this is fourier"),
+        ({"embedding": "fuorier"}, "`embedding`=fuorier must be fourier, positional, smooth or none"),
     ],
 )
 def test_mistakes(keys, says):

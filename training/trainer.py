@@ -216,11 +216,11 @@ class Trainer:
         return TrainingState(model, EMA(model, self.ema), optimiser)
 
     def reports_at(self, done: int) -> bool:
-        """Returns whether the loss is reported after ``done`` updates, about 200 times in a training."""
+        """Returns whether the loss is reported after ``done`` updates: every ``steps // 200`` ones, and at the end."""
         return done % max(1, self.steps // 200) == 0 or done == self.steps
 
     def evaluates_at(self, done: int) -> bool:
-        """Returns whether the held-out loss is measured after ``done`` updates: ``evaluate`` times in the training."""
+        """Returns whether the held-out loss is measured after ``done`` updates: ``evaluate`` times if steps allow."""
         return done * self.evaluate // self.steps > (done - 1) * self.evaluate // self.steps
 
     def gradient(
