@@ -15,7 +15,8 @@ from scoresde.data import Data, Digits, Mixture
 from scoresde.models import EDM, MLP, Oracle, ScoreModel
 from scoresde.sde_lib import VE, VP, SubVP, Toy
 from scoresde.training import EMA, DenoisingScoreMatching, Trainer, levels
-from scoresde.training.trainer import Batches
+from scoresde.training.speed import Reading
+from scoresde.training.trainer import Batches, Run
 
 SDES = [VE(), VP(), SubVP(), Toy()]
 
@@ -337,3 +338,39 @@ def test_a_refusal_names_the_key_in_full(target, keys, key):
     with pytest.raises(ValueError, match=rf"a\.b\.{key}\b") as caught:
         schema.build({"_target_": f"training.{target}", **keys}, "a.b")
     assert "`" not in str(caught.value)
+
+
+class Late:
+    """Readings of which the last is still on its way."""
+
+    def __init__(self, *readings: Reading):
+        self.left = list(readings)
+
+    def rest(self) -> list[Reading]:
+        return [self.left.pop(0) for _ in list(self.left)]
+
+
+class State:
+    """A state that is never captured."""
+
+    snapshots = frozenset()
+
+
+def test_no_average_is_kept_before_its_loss_is_known_to_be_finite(tmp_path):
+    run = Run(Trainer(DenoisingScoreMatching()), State(), None, Late(Reading(2, math.nan, 1.0)), tmp_path, None)
+    with pytest.raises(FloatingPointError, match="stopped before update 3"):
+        run.keep_averages(3, {3})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_checkpoint_is_due_once_in_save_seconds(monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr("scoresde.training.trainer.time.monotonic", lambda: clock[0])
+    run = Run(Trainer(DenoisingScoreMatching(), save_seconds=10), State(), None, Late(), None, None)
+    due = []
+    for now in (105, 111, 112, 120, 122):
+        clock[0] = now
+        due.append(run.is_due())
+        if due[-1]:
+            run.save(1)
+    assert due == [False, True, False, False, True]

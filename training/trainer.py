@@ -166,7 +166,8 @@ class Trainer:
             start = done = found.step if found else 0
             if found:
                 log.info("resuming at step %s of %s from %s", f"{start:,}", f"{self.steps:,}", folder)
-            run = Run(self, state, batches, Readings(device, late=works_ahead(device)), folder, found)
+            loss = found.state["loss"] if found else None
+            run = Run(self, state, batches, Readings(device, late=works_ahead(device)), folder, loss)
             with bar(self.steps, start) as progress, closing(batches), masks:
                 for step in range(start, self.steps):
                     # update
@@ -300,10 +301,9 @@ class Run:
         batches: the training data.
         readings: the losses and gradient norms of the updates.
         folder: the folder of the checkpoints; None for none.
-        found: the checkpoint from which the training is resumed; None for a new training.
+        loss: the smoothed loss of the training that is resumed; None before the first reading.
 
     Attributes:
-        loss: the smoothed loss, None before the first reading.
         norm: the newest gradient's norm before clipping.
     """
 
@@ -314,11 +314,11 @@ class Run:
         batches: Batches,
         readings: Readings,
         folder: Path | None,
-        found: Checkpoint | None,
+        loss: float | None,
     ):
         self.trainer, self.state, self.batches = trainer, state, batches
         self.readings, self.folder = readings, folder
-        self.loss: float | None = found.state["loss"] if found else None
+        self.loss = loss
         self.norm = math.nan
         self.began = self.saved = time.monotonic()
 

@@ -41,7 +41,6 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -60,6 +59,7 @@ from scoresde.tasks.parts.progress import progress
 from scoresde.tasks.parts.record import Record
 from scoresde.tasks.parts.summary import text
 from scoresde.tasks.task import Job, Task
+from scoresde.training.threads import one_thread
 
 from .ruler import MEASURES, Ruler
 from .settings import Setting, settings, stop_at
@@ -178,7 +178,7 @@ class WorkPrecision(Task):
         problems = self.problems(sde, score, data)
         ruler = Ruler(data, count, self.directions) if samplers else None
 
-        with one_thread():
+        with one_thread(True):  # so that the seconds of different methods are comparable
             draws, scorings = self.plan(problems, samplers, likelihoods, data, r)
             a_sample, a_point = count, len(r) * (1 + data.dim)  # a divergence costs about as much as D scores
             total = a_sample * expected(draws) + a_point * expected(scorings)
@@ -481,14 +481,3 @@ def write(record: Record, name: str, columns: tuple[str, ...], rows: list[dict])
             writer.writerows(finite)
     except OSError as error:
         raise record.unwritable(error) from error
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Uses one CPU thread within, so that the seconds of different methods are comparable."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
