@@ -52,6 +52,10 @@ class Encode(Task):
 
     refuses_guidance: ClassVar[bool] = True
 
+    @property
+    def conditions(self) -> Literal["one", "none"]:
+        return "one" if self.other is None else "none"  # the second network is given no y
+
     method: str = "tsit5"
     clock: Literal["angle", "t"] = "angle"
     rtol: float = 1e-5

@@ -128,10 +128,6 @@ class Evaluate(Task):
                 f"task/features=values compares covariances, and {data.dim} values, more than {WIDEST}, are too "
                 f"many for them; type task/features={'cnn' if len(data.shape) == 3 else 'mlp, for labelled vectors'}"
             )
-        if isinstance(self.features, Recipe) and data.label_count() is None and len(data.shape) != 3:
-            raise ValueError(
-                "task/features=mlp learns the labels of the data, and these have none; type task/features=values"
-            )
         if self.fid:
             if len(data.shape) != 3 or data.shape[0] not in (1, 3) or data.levels is None:
                 raise ValueError(

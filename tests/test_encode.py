@@ -123,6 +123,13 @@ def test_one_score_gives_one_code(tmp_path):
     assert (tmp_path / "identity.png").stat().st_size > 3000
 
 
+def test_a_second_network_is_given_no_y(tmp_path):
+    """It is refused before anything is read or trained: the second network would be called without its y."""
+    words = ["data.condition=labels", "condition=3", "model.channels=[8,8]", "training.steps=1"]
+    with pytest.raises(ValueError, match="this task, Encode, has several networks and takes none of p"):
+        job(tmp_path, "data=digits", "model=unet_small", "task.other=nowhere", *words)
+
+
 @pytest.mark.parametrize("name", ["vp", "subvp", "toy", "ve"])
 def test_codes_under_two_sdes_agree_up_to_what_is_left_at_T(name, tmp_path):
     """In units of their priors' stds; against VE to sigma 5000, at which nothing is left."""

@@ -256,6 +256,9 @@ def test_labelled_vectors_may_have_a_network_too(tmp_path):
     assert {"fd-values", "kd-values", "kd-values_stderr", "fd-values_floor"} <= set(plain) and "confident" not in plain
     more = job(tmp_path, *words, "task/features=mlp", "task.features.training.steps=100")
     assert more["classifier_accuracy"] > 0.9 and "class_ratio_2" in more and more["drawn_now"] == 0
+    asked = ["data.condition=labels", "condition=2"]
+    one = job(tmp_path, *words, "task/features=mlp", "task.features.training.steps=100", *asked)
+    assert "label_accuracy" in one, "one label is asked for, and the network learns them all"
     with pytest.raises(ValueError, match="task/features=mlp learns the labels of the data, and these have none"):
         job(tmp_path, *words[:3], "sampler=ddim", "training.vectors.steps=5", "task/features=mlp")
     with pytest.raises(ValueError, match="task/features=cnn takes images"):

@@ -153,12 +153,12 @@ from pathlib import Path
 import hydra, torch
 from matplotlib.figure import Figure
 from omegaconf import OmegaConf
-from scoresde.tasks import likelihood
+from scoresde.tasks.parts import likelihood_pictures
 from scoresde.cli import run
 from scoresde.conf import __file__ as conf
 torch.set_num_threads(1)
 Figure.savefig = lambda self, path, **keys: Path(path).write_bytes(b"")  # pictures are composed and not painted
-likelihood.CELLS = 4
+likelihood_pictures.CELLS = 4
 found = {}
 for i, words in enumerate(json.loads(sys.argv[1])):
     with hydra.initialize_config_dir(config_dir=str(Path(conf).parent), version_base="1.3"):
