@@ -9,14 +9,13 @@ Euler-Maruyama and the improved Euler step share one Brownian increment, and the
 
 (The published error has no rho, and x'_prev is large after much noise, so that it hides the error of a long step down
 from there.) A step with e <= 1 is accepted and ends in x''; the next has the size theta h e^-r, at most five times the
-last. The variables are those of
-:mod:`scoresde.samplers.additive` at eta = 1, in which the noise is additive: V = (sigma/alpha)^2 + q^2, the clock is
-1/V, Delta W ~ N(0, 1/V_s - 1/V_t), M = x/alpha + alpha V score, rho = alpha_s V_s/(alpha_t V_t) and E = alpha_s (1 -
-V_s/V_t). So noise by itself makes no error, and a rejection must only keep a plain Brownian motion. Step sizes are
-measured as shares of the way from T to eps (``SDE.even``), which needs no inverse of the clock. q is the data's std: a
-step down from pure noise then ends where the data lie, and its error is seen. (With q = 0 it ends at their mean, where
-the score may vanish and the error with it. With a large q the steps must follow the score's linear part, at three to
-four times the evaluations.)
+last. The variables are those of :mod:`scoresde.samplers.additive` at eta = 1, in which the noise is additive: V =
+(sigma/alpha)^2 + q^2, the clock is 1/V, Delta W ~ N(0, 1/V_s - 1/V_t), M = x/alpha + alpha V score, rho = alpha_s
+V_s/(alpha_t V_t) and E = alpha_s (1 - V_s/V_t). So noise by itself makes no error, and a rejection must only keep a
+plain Brownian motion. Step sizes are measured as shares of the way from T to eps (``SDE.even``), which needs no inverse
+of the clock. q is the data's std: a step down from pure noise then ends where the data lie, and its error is seen.
+(With q = 0 it ends at their mean, where the score may vanish and the error with it. With a large q the steps must
+follow the score's linear part, at three to four times the evaluations.)
 
 **Rejection sampling with memory** (Rackauckas and Nie 2017, doi 10.3934/dcdsb.2017133). The rejection of a step depends
 on its noise. Fresh noise after a rejection would follow the law of the noise that is not rejected: a bias at every
