@@ -141,7 +141,6 @@ class Trial:
 
     Attributes:
         u, t, tau, size: as in :class:`State`, at s.
-        moment: s, of x's type.
         increment: Delta W.
         base: rho x.
         noise: alpha_s V_s Delta W.
@@ -156,7 +155,6 @@ class Trial:
     t: Tensor
     tau: Tensor
     size: Tensor
-    moment: Tensor
     increment: Tensor
     base: Tensor
     noise: Tensor
@@ -271,13 +269,13 @@ class AdaptiveSDE(Sampler):
         increment = stack.take(share, span, z.flatten(1)).reshape(x.shape)
 
         rho, E, C, A = factors(x, size / state.size, size * span, size, 1 / alpha)
-        base, noise, moment = rho * x, C * increment, s.to(x.dtype)
+        base, noise = rho * x, C * increment
         euler = torch.addcmul(base + noise, E, state.M)
-        M = torch.addcmul(A * euler, C, of_rows(score, state.rows)(euler, moment))
+        M = torch.addcmul(A * euler, C, of_rows(score, state.rows)(euler, s.to(x.dtype)))
         difference = 0.5 * E * (M - state.M)
         scale = (self.rtol * torch.maximum(euler.abs(), (rho * state.previous).abs())).clamp_min(self.atol)
         error = (difference / scale).flatten(1).square().mean(1).sqrt().to(state.u.dtype)
-        return Trial(u, s, tau, size, moment, increment, base, noise, euler, difference, A, C, error, error <= 1)
+        return Trial(u, s, tau, size, increment, base, noise, euler, difference, A, C, error, error <= 1)
 
     def advance(self, score: ScoreFn, state: State, trial: Trial) -> State:
         """Returns the state after a trial: at s where the step is accepted, where it was otherwise."""
@@ -288,7 +286,7 @@ class AdaptiveSDE(Sampler):
         new, M = (accepted & (trial.u < 1)).nonzero()[:, 0], state.M
         if len(new):
             fresh = x[new]
-            value = of_rows(score, state.rows[new])(fresh, trial.moment[new])
+            value = of_rows(score, state.rows[new])(fresh, trial.t[new].to(x.dtype))
             M = M.index_copy(0, new, torch.addcmul(trial.A[new] * fresh, trial.C[new], value))
         return State(
             rows=state.rows,
