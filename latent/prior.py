@@ -8,8 +8,8 @@ it has a closed form,
 For a score SDE the divergence is the *cross-entropy* of q and the SDE's density minus the entropy of q, which again has
 a closed form. A code enters the SDE at eps, with the kernel's noise added: with k = sigma(eps)/alpha(eps) the posterior
 is q = N(m, s^2 + k^2), and the prior is the density of z = x_eps/alpha(eps), so that the bound needs no extra term
-between 0 and eps. Then
-(Vahdat, Kreis and Kautz, arXiv 2106.05931; Song et al., arXiv 2101.09258), with the number D of latents,
+between 0 and eps. Then (Vahdat, Kreis and Kautz, arXiv 2106.05931; Song et al., arXiv 2101.09258), with the number D of
+latents,
 
 .. math::
     -\mathbb E\log p(z) \le \tfrac D2\log\bigl(2\pi e k^2\bigr)
@@ -20,7 +20,7 @@ z_0 is the code before the noise of std k is added. Equality holds for the exact
 entropy of the noisy codes plus the divergence of their distribution at T from the prior there. The middle term is the
 denoising loss with likelihood weighting: D times the range of log(alpha/sigma) times
 :class:`scoresde.training.DenoisingScoreMatching` over :class:`scoresde.training.levels.LogSNR`. It is differentiable in
-z_0, and so trains an encoder too. ``log_prob`` uses no bound but the probability-flow ODE
+z_0, and so trains an encoder too. ``log_prob`` is no bound: it solves the probability-flow ODE
 (:mod:`scoresde.likelihood`).
 
 The score is *mixed* (2106.05931): for each latent it is a learnt mixture of the network's score and that of N(0, I)

@@ -6,8 +6,8 @@ Each step's divergence is a sum over bits, in closed form:
     -\log P(x_0) \le KL\bigl(q(x_T|x_0)\,\|\,\text{coins}\bigr)
     + \sum_{n=2}^T \mathbb E\,KL\bigl(q(x_{n-1}|x_n, x_0)\,\|\,p(x_{n-1}|x_n)\bigr) + \mathbb E[-\log p(x_0|x_1)]
 
-(arXiv 1503.03585; the kernels are those of :mod:`scoresde.sde_lib.binary`). Two
-gaps make it loose: a step draws its bits independently, which costs order 1/T, and the network's error.
+(arXiv 1503.03585; the kernels are those of :mod:`scoresde.sde_lib.binary`). Two gaps make it loose: a step draws its
+bits independently, which costs order 1/T, and the network's error.
 """
 
 from collections.abc import Callable

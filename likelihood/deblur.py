@@ -112,9 +112,8 @@ def by_two_orders(tau: float, gradient: Tensor, pull: Pull) -> Deblurring:
         second = second + rows.square().sum((0, 2))
     quadratic, rough, largest, _ = (each[0] for each in by_lanczos(lambda v: -tau * pull(v), gradient[None], inverse))
     found = 0.5 * first + 0.25 * second - 0.5 * tau * quadratic
-    third = (
-        second.detach() * largest.abs() / 6
-    )  # bounds the third term; each further one is smaller by the factor largest
+    # bounds the third term; each further one is smaller by the factor largest
+    third = second.detach() * largest.abs() / 6
     rest = third / (1 - largest).clamp_min(FLOOR) + 0.5 * tau * (quadratic - rough).detach().abs()
     heat = 0.5 * (first - tau * gradient.square().sum(1))
     return Deblurring(found[None], rest, largest, heat.detach())

@@ -155,9 +155,8 @@ class IMMSE(CrossCheck):
             log_prob = G.log_prob(clean, problem.sde, at(0.0))  # alpha = 1, sigma = 0
         else:
             log_prob = mean_log_G(at(eps)) - dim * math.log(problem.scale(sde.eps))
-        if (
-            self.prior == "standard" or self.moments is None
-        ):  # the divergence from the standard prior replaces that from G_T
+        # the divergence from the standard prior replaces that from G_T
+        if self.prior == "standard" or self.moments is None:
             entropy = dim * (math.log(math.sin(T)) + 0.5 * math.log(2 * math.pi * math.e))
             log_prob = log_prob - entropy - mean_log_G(at(T)) - 0.5 * clean.square().sum(1) / math.tan(T) ** 2
         log_prob = log_prob - 0.5 * integral

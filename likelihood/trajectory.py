@@ -1,7 +1,7 @@
 """The probability flow and the integral of its divergence, as :func:`scoresde.sde_lib.integrate` takes them.
 
-Two ways to integrate the divergence share one velocity, :class:`DivergenceFlow`: beside the state
-(:class:`Augmented`), or after each accepted step, at nodes along its interpolant (:class:`AtNodes`).
+:class:`DivergenceFlow` is integrated in one of two ways: beside the state (:class:`Augmented`), or after each accepted
+step of the state, at nodes along its interpolant (:class:`AtNodes`).
 """
 
 from collections.abc import Callable

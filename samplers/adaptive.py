@@ -9,14 +9,13 @@ Euler-Maruyama and the improved Euler step share one Brownian increment, and the
 
 (The published error has no rho, and x'_prev is large after much noise, so that it hides the error of a long step down
 from there.) A step with e <= 1 is accepted and ends in x''; the next has the size theta h e^-r, at most five times the
-last. The variables are those of
-:mod:`scoresde.samplers.additive` at eta = 1, in which the noise is additive: V = (sigma/alpha)^2 + q^2, the clock is
-1/V, Delta W ~ N(0, 1/V_s - 1/V_t), M = x/alpha + alpha V score, rho = alpha_s V_s/(alpha_t V_t) and E = alpha_s (1 -
-V_s/V_t). So noise by itself makes no error, and a rejection must only keep a plain Brownian motion. Step sizes are
-measured as shares of the way from T to eps (``SDE.even``), which needs no inverse of the clock. q is the data's std: a
-step down from pure noise then ends where the data lie, and its error is seen. (With q = 0 it ends at their mean, where
-the score may vanish and the error with it. With a large q the steps must follow the score's linear part, at three to
-four times the evaluations.)
+last. The variables are those of :mod:`scoresde.samplers.additive` at eta = 1, in which the noise is additive: V =
+(sigma/alpha)^2 + q^2, the clock is 1/V, Delta W ~ N(0, 1/V_s - 1/V_t), M = x/alpha + alpha V score, rho = alpha_s
+V_s/(alpha_t V_t) and E = alpha_s (1 - V_s/V_t). So noise by itself makes no error, and a rejection must only keep a
+plain Brownian motion. Step sizes are measured as shares of the way from T to eps (``SDE.even``), which needs no inverse
+of the clock. q is the data's std: a step down from pure noise then ends where the data lie, and its error is seen.
+(With q = 0 it ends at their mean, where the score may vanish and the error with it. With a large q the steps must
+follow the score's linear part, at three to four times the evaluations.)
 
 **Rejection sampling with memory** (Rackauckas and Nie 2017, doi 10.3934/dcdsb.2017133). The rejection of a step depends
 on its noise. Fresh noise after a rejection would follow the law of the noise that is not rejected: a bias at every
@@ -142,7 +141,6 @@ class Trial:
 
     Attributes:
         u, t, tau, size: as in :class:`State`, at s.
-        moment: s, of x's type.
         increment: Delta W.
         base: rho x.
         noise: alpha_s V_s Delta W.
@@ -157,7 +155,6 @@ class Trial:
     t: Tensor
     tau: Tensor
     size: Tensor
-    moment: Tensor
     increment: Tensor
     base: Tensor
     noise: Tensor
@@ -272,13 +269,13 @@ class AdaptiveSDE(Sampler):
         increment = stack.take(share, span, z.flatten(1)).reshape(x.shape)
 
         rho, E, C, A = factors(x, size / state.size, size * span, size, 1 / alpha)
-        base, noise, moment = rho * x, C * increment, s.to(x.dtype)
+        base, noise = rho * x, C * increment
         euler = torch.addcmul(base + noise, E, state.M)
-        M = torch.addcmul(A * euler, C, of_rows(score, state.rows)(euler, moment))
+        M = torch.addcmul(A * euler, C, of_rows(score, state.rows)(euler, s.to(x.dtype)))
         difference = 0.5 * E * (M - state.M)
         scale = (self.rtol * torch.maximum(euler.abs(), (rho * state.previous).abs())).clamp_min(self.atol)
         error = (difference / scale).flatten(1).square().mean(1).sqrt().to(state.u.dtype)
-        return Trial(u, s, tau, size, moment, increment, base, noise, euler, difference, A, C, error, error <= 1)
+        return Trial(u, s, tau, size, increment, base, noise, euler, difference, A, C, error, error <= 1)
 
     def advance(self, score: ScoreFn, state: State, trial: Trial) -> State:
         """Returns the state after a trial: at s where the step is accepted, where it was otherwise."""
@@ -289,7 +286,7 @@ class AdaptiveSDE(Sampler):
         new, M = (accepted & (trial.u < 1)).nonzero()[:, 0], state.M
         if len(new):
             fresh = x[new]
-            value = of_rows(score, state.rows[new])(fresh, trial.moment[new])
+            value = of_rows(score, state.rows[new])(fresh, trial.t[new].to(x.dtype))
             M = M.index_copy(0, new, torch.addcmul(trial.A[new] * fresh, trial.C[new], value))
         return State(
             rows=state.rows,

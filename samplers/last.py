@@ -3,13 +3,13 @@ r"""The last step, from eps to the data: three ways to treat the noise that is l
 With kappa = sigma/alpha at eps, x/alpha has the law of the data blurred by N(0, kappa^2 I). For Gaussian data of std s
 the three steps give samples of the following std, with r = kappa^2/s^2:
 
-===========  =========================================  ==============================================  ==============
-``last``     x_0                                        std over s                                      for small r
-===========  =========================================  ==============================================  ==============
-``flow``     :math:`(x + \tfrac12\sigma^2 s_\theta)/\alpha`  :math:`(1 + r/2)/\sqrt{1 + r}`             1 + r^2/8
-``tweedie``  :math:`(x + \sigma^2 s_\theta)/\alpha`     :math:`1/\sqrt{1 + r}`                          1 - r/2
-``none``     x itself, at eps                           :math:`\sqrt{1 + r}`                            1 + r/2
-===========  =========================================  ==============================================  ==============
+===========  ==============================================  ===========================================  ==============
+``last``     x_0                                             std over s                                   for small r
+===========  ==============================================  ===========================================  ==============
+``flow``     :math:`(x + \tfrac12\sigma^2 s_\theta)/\alpha`  :math:`(1 + r/2)/\sqrt{1 + r}`               1 + r^2/8
+``tweedie``  :math:`(x + \sigma^2 s_\theta)/\alpha`          :math:`1/\sqrt{1 + r}`                       1 - r/2
+``none``     x itself, at eps                                :math:`\sqrt{1 + r}`                         1 + r/2
+===========  ==============================================  ===========================================  ==============
 
 In y = x/alpha and v = (sigma/alpha)^2 the probability flow of every SDE is dy/dv = -(alpha/2) s_theta. ``flow`` is one
 Euler step of it from v = kappa^2 to 0: its law is that of the data up to second order, at the same single evaluation.

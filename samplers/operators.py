@@ -15,15 +15,15 @@ projection on the row space                          f = 1, f(0) = 0
 :math:`\log\det(r A A^T + s^2 I)` on A's range       trace of f = log(r lambda + s^2)
 ==================================================  =====================================================
 
-========================  =====================  =============================================================
-A                         y                      closed form of A^T A
-========================  =====================  =============================================================
-:mod:`scoresde.samplers.masks`     x, 0 where unknown     diagonal
-``Colourise``             (1, H, W)              A A^T = c I
-``Superresolve``          (C, H/k, W/k)          A A^T = c I
-``Deblur``                (C, H, W)              diagonal after a Fourier transform
-``Matrix``, ``Dense``     (m,)                   a singular value decomposition, computed once
-========================  =====================  =============================================================
+==============================  =====================  =============================================================
+A                               y                      closed form of A^T A
+==============================  =====================  =============================================================
+:mod:`scoresde.samplers.masks`  x, 0 where unknown     diagonal
+``Colourise``                   (1, H, W)              A A^T = c I
+``Superresolve``                (C, H/k, W/k)          A A^T = c I
+``Deblur``                      (C, H, W)              diagonal after a Fourier transform
+``Matrix``, ``Dense``           (m,)                   a singular value decomposition, computed once
+==============================  =====================  =============================================================
 """
 
 import math

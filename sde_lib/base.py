@@ -99,9 +99,8 @@ class SDE(ABC):
         """Returns the t in [eps, T] at which sigma/alpha has this value; ValueError names ``key`` if there is none."""
         start, stop = self.ends()
         level = torch.tensor(-math.log(noise_to_signal), dtype=torch.float64)
-        if (
-            not float(start) - 1e-4 <= float(level) <= float(stop) + 1e-4
-        ):  # the tolerance admits levels copied from a message
+        # the tolerance admits levels copied from a message
+        if not float(start) - 1e-4 <= float(level) <= float(stop) + 1e-4:
             low, high = math.exp(-float(stop)), math.exp(-float(start))
             raise ValueError(
                 f"{key}={noise_to_signal} lies outside the SDE's levels, {low:.4g} to {high:.4g}; type "

@@ -54,9 +54,8 @@ class BinaryChain:
     @cached_property
     def betas(self) -> Tensor:
         """beta_1 ... beta_T, shape (T,), float64."""
-        return betas_of(
-            self.schedule, self.T, most=1 - 2**-20
-        )  # the network's noise level, log(sigma/alpha), must be finite
+        # the network's noise level, log(sigma/alpha), must be finite
+        return betas_of(self.schedule, self.T, most=1 - 2**-20)
 
     @cached_property
     def kept(self) -> Tensor:

@@ -59,9 +59,8 @@ class Chain(SDE):
     @cached_property
     def betas(self) -> Tensor:
         """beta_1 ... beta_T, shape (T,), float64."""
-        return betas_of(
-            self.schedule, self.T, most=1 - 2**-20
-        )  # for larger betas float32 has no digit left for the data
+        # for larger betas float32 has no digit left for the data
+        return betas_of(self.schedule, self.T, most=1 - 2**-20)
 
     @cached_property
     def table(self) -> Tensor:

@@ -221,7 +221,8 @@ class Quadrature:
         edges = torch.cat([starts, edges[-1:]])
         fresh = torch.repeat_interleave(split, copies)
         low, high, found, halves, settled = (
-            torch.repeat_interleave(v, copies) for v in (state.low, state.high, state.found, state.halves, ~split)
+            torch.repeat_interleave(v, copies)
+            for v in (state.low, state.high, state.found, state.halves, state.settled)
         )
         low[fresh], high[fresh] = self.bounds(edges[:-1][fresh], edges[1:][fresh])
         found[fresh] = integrals(self.function, edges[:-1][fresh], edges[1:][fresh])

@@ -127,9 +127,8 @@ class Rademacher(Probes):
 
     def draw(self, x: Tensor, normals: Callable[[int], Tensor] | None) -> Tensor:
         z = normals(self.count)
-        return torch.where(z < 0, -1.0, 1.0).to(
-            x.dtype
-        )  # signs of normals, so that all probes share one source of noise
+        # signs of normals, so that all probes share one source of noise
+        return torch.where(z < 0, -1.0, 1.0).to(x.dtype)
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ stream, word j is
           \operatorname{mix}: z \mapsto (z \oplus (z \gg 30))\,m_1 \mapsto (z \oplus (z \gg 27))\,m_2
           \mapsto z \oplus (z \gg 31) \pmod{2^{64}} .
 
-This is SplitMix64 (Steele, Lea and Flood 2014, doi 10.1145/2660193.2660195), with random access to its
-words; the key of a step is itself a word of its stream. Row i of a batch owns the words iW ... (i + 1)W - 1, with W the
-number that its values need. So the numbers of a row do not depend on other rows: a batch may be split into parts or
-among processes, and the steps may come in any order.
+This is SplitMix64 (Steele, Lea and Flood 2014, doi 10.1145/2660193.2660195), with random access to its words; the key
+of a step is itself a word of its stream. Row i of a batch owns the words iW ... (i + 1)W - 1, with W the number that
+its values need. So the numbers of a row do not depend on other rows: a batch may be split into parts or among
+processes, and the steps may come in any order.
 
 The arithmetic uses integers and is therefore exact on every device. A word gives two uniform numbers of 24 bits, or two
 standard normals by the transform of Box and Muller (1958, doi 10.1214/aoms/1177706645), in float32. In float64 they are
