@@ -286,6 +286,27 @@ def test_errors_of_the_same_probes_add_up():
     assert float(found["nfe"]) == 4
 
 
+def test_terms_of_a_bin_are_weighted_by_the_shares_of_its_points():
+    """A point's share is its weight p/q over the sum of them: that is how much the bound moves with its log p."""
+    seen = []
+
+    @dataclass(frozen=True)
+    class Uneven(ClosedForm):
+        def __call__(self, sde, score, x, randn_like=None, on_step=None):
+            found = super().__call__(sde, score, x)
+            terms = x[:, 0].square(), x[:, 1], x.sum(1)
+            seen.append((found.log_prob, torch.stack(terms)))
+            return LogLikelihood(found.log_prob, x, *terms, 1.0)
+
+    sde, k = make("sde", "sde=vp"), integers().test[20:30]
+    found = scored("uniform", sde, Oracle(sde, components(sde)), k, 4, Uneven())
+    log_prob, terms = (torch.stack(values) for values in zip(*seen, strict=True))
+    shares = torch.softmax(log_prob, 0)  # q is the same for all points of a bin
+    assert float((shares - 0.25).abs().max()) > 0.1, "or the test could not fail"
+    for name, value in zip(("probe_stderr", "start_term", "prior_term"), (shares[:, None] * terms).sum(0), strict=True):
+        torch.testing.assert_close(found[name], value, rtol=0, atol=1e-12)
+
+
 class Record:
     def arrays(self, name, **arrays):
         self.kept = arrays

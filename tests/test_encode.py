@@ -126,7 +126,7 @@ def test_one_score_gives_one_code(tmp_path):
 def test_a_second_network_is_given_no_y(tmp_path):
     """It is refused before anything is read or trained: the second network would be called without its y."""
     words = ["data.condition=labels", "condition=3", "model.channels=[8,8]", "training.steps=1"]
-    with pytest.raises(ValueError, match="this task, Encode, has several networks and takes none of p"):
+    with pytest.raises(ValueError, match=r"Encode compares networks of p\(x\) and takes none of p\(x \| y\)"):
         job(tmp_path, "data=digits", "model=unet_small", "task.other=nowhere", *words)
 
 

@@ -13,6 +13,7 @@ from scoresde.data import Data
 from scoresde.metrics import Cells, copying_test, mann_whitney, nearest
 from scoresde.samplers import Sampler
 from scoresde.tasks import Memorisation, Record
+from scoresde.tasks.memorisation import BEYOND, SHARES, Located, caught_from
 
 from .conftest import GaussianScore, compose, job_of, make_sde
 
@@ -153,6 +154,26 @@ def test_a_share_of_copies_is_caught_where_it_is_said_to_be(tmp_path):
     few = round(1.5 * share * 400)
     mixed[:few] = data.encode(data.train[:few].double())
     assert judge(tmp_path / "b", data, Playback(mixed))[0]["verdict"] == "copying"
+
+
+@pytest.mark.parametrize("count, distance", [(300, 0.0), (300, 0.4), (80, 0.0), (40, 0.0), (30, 0.0), (300, 2.0)])
+def test_the_least_share_that_is_seen(count, distance):
+    """It is in SHARES; a set with this share of copies is seen, and none with a smaller one is."""
+    rng = RNG(count)
+    held_out, cells = rng.random(count) + 0.5, rng.integers(0, 2, count)
+    first, second = np.arange(0, count, 2), np.arange(1, count, 2)
+    copies = Located(np.full(7, distance), np.arange(7) % 2)  # fewer than are needed: they are repeated
+    found = caught_from(Located(held_out, cells), copies, first, second)
+
+    deviations = {}
+    for share in SHARES:
+        few = round(share * len(first))
+        mixed, where = held_out[first].copy(), cells[first].copy()
+        mixed[:few], where[:few] = distance, np.arange(few) % 7 % 2
+        deviations[share] = copying_test(held_out[second], mixed, cells[second], where).deviations
+    seen = [share for share in SHARES if round(share * len(first)) and deviations[share] < -BEYOND]
+    assert found == min(seen, default=None)
+    assert (found is None) == (distance == 2.0 or count == 30)  # far away, or cells of too few points
 
 
 def test_samples_too_far_are_underfitting(tmp_path):

@@ -8,7 +8,19 @@ import pytest
 import torch
 
 from scoresde.sde_lib import integrate
-from scoresde.sde_lib.ode import ADAPTIVE, FIXED, METHODS, PAIRS, Visit, adaptive, retrace, rms
+from scoresde.sde_lib.ode import (
+    ADAPTIVE,
+    FIXED,
+    METHODS,
+    PAIRS,
+    Adaptive,
+    Running,
+    Trial,
+    Visit,
+    adaptive,
+    retrace,
+    rms,
+)
 
 ORDERS = {"euler": 1, "midpoint": 2, "heun2": 2, "heun3": 3, "rk4": 4}
 
@@ -467,6 +479,46 @@ def test_rounds_without_an_accepted_step_are_told():
     field = Recorded(stiff)
     integrate(field, y, 0.0, 2.0, rtol=1e-7, atol=1e-7, along=lambda step: rounds.append(len(step.rows)) or step.y)
     assert len(rounds) == (field.calls - 2) / 6 and min(rounds) == 0
+
+
+def test_the_size_of_the_next_step():
+    """h 0.84 e^(-0.6/5) e_before^(0.1/5), within [0.2, 5] h; without growth at a rejection and just after one."""
+    cases = [  # the error of the trial, that of the last accepted step, whether the last trial was rejected
+        (0.01, 0.9, False),
+        (0.01, 0.9, True),  # accepted, but it does not grow
+        (0.999, 1e-4, True),  # it shrinks
+        (1e-9, 0.5, False),  # at most by 5
+        (0.0, 0.5, False),
+        (1.5, 0.01, False),  # rejected: the error before does not count, and is kept
+        (7.0, 0.01, True),
+        (1e30, 0.01, False),
+        (math.nan, 0.01, False),
+        (math.inf, 0.01, True),
+    ]
+    error, before = (torch.tensor([case[i] for case in cases], dtype=torch.float64) for i in (0, 1))
+    after_rejection = torch.tensor([rejected for _, _, rejected in cases])
+    rows, done, h = torch.arange(len(cases)), torch.full_like(error, 0.25), torch.linspace(0.01, 0.02, len(cases))
+    start, end = torch.randn(2, len(cases), 3, dtype=torch.float64)
+    slopes = [torch.randn_like(start) for _ in range(3)]
+    now = Running(rows, done, start, slopes[0], 2 * h, before, after_rejection)
+    trial = Trial(h, end, slopes, error, error <= 1)
+    then = Adaptive(PAIRS["tsit5"], spring, 0.0, 1.0, 1e-5, 1e-5, rms, None).moved(now, trial)
+
+    for row, (e, e_before, rejected) in enumerate(cases):
+        taken = e <= 1
+        if taken:
+            factor = 0.84 * max(e, 1e-10) ** -0.12 * e_before**0.02
+            factor = min(max(factor, 0.2), 1.0 if rejected else 5.0)
+            assert torch.equal(then.y[row], end[row]) and torch.equal(then.k[row], slopes[-1][row])
+            assert float(then.done[row]) == pytest.approx(0.25 + float(h[row]))
+            assert float(then.previous[row]) == pytest.approx(max(e, 1e-4))
+        else:
+            factor = max(0.84 * e**-0.12, 0.2) if math.isfinite(e) else 0.2
+            assert torch.equal(then.y[row], start[row]) and torch.equal(then.k[row], slopes[0][row])
+            assert float(then.done[row]) == 0.25
+            assert float(then.previous[row]) == e_before
+        assert float(then.h[row]) == pytest.approx(float(h[row]) * factor, rel=1e-6)
+        assert bool(then.rejected[row]) == (not taken)
 
 
 def test_no_step_is_longer_than_allowed():

@@ -494,6 +494,21 @@ def test_bad_expressions_name_the_key(expression):
         Custom(expression)
 
 
+@pytest.mark.parametrize(
+    "expression, message",
+    [
+        ("1/abs(t - 0.3)", "a pole, a zero or a jump near t=0.3,"),
+        ("1 + abs(t - 0.4)**-0.3", "a pole, a zero or a jump near t=0.4,"),
+        ("1 + 0.5*abs(t - 0.25)/(t - 0.25)", "a pole, a zero or a jump near t=0.25,"),
+        ("1 + sin(1e6*t)", "panels do not follow it.*less detail"),
+        ("1 - 1.01*exp(-((t - 0.5)*100)**2)", "it must be positive everywhere .* not beside t=0.49"),
+    ],
+)
+def test_what_is_wrong_with_an_expression_is_told(expression, message):
+    with pytest.raises(ValueError, match=message):
+        Custom(expression)
+
+
 @pytest.mark.parametrize("expression", ["exp(-1/t)", "t**5", "1e-20*t"])
 def test_no_noise_at_eps_is_refused_and_the_advice_is_taken(expression):
     with pytest.raises(ValueError, match=r"^`diffusion`=.* no noise by t=`eps`=0\.0001") as refused:

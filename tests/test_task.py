@@ -127,8 +127,9 @@ def test_a_task_for_one_law_gets_the_score_of_its_y(tmp_path, toy):
 
 @pytest.mark.parametrize("name", choices("task"))
 def test_every_task_keeps_the_contract(name):
-    task = schema.locate(compose(f"task={name}")["task"]["_target_"], "task")
-    assert issubclass(task, Task) and task.conditions in ("each", "one", "none")
+    kind = schema.locate(compose(f"task={name}")["task"]["_target_"], "task")
+    task = object.__new__(kind)  # at its defaults, without the checks of its keys
+    assert isinstance(task, Task) and task.conditions in ("each", "one", "none")
     assert isinstance(task.process, type) and isinstance(task.refuses_guidance, bool)
 
 
