@@ -21,7 +21,7 @@ def folder_of(path: str) -> Path:
     return Path(path).parent if Path(path).name.startswith(("step-", "kept-")) else Path(path)
 
 
-def from_checkpoint(cfg: dict, sde: Any, data: Data, task: Task) -> Network:
+def from_checkpoint(cfg: dict, sde: Any, data: Data, task: Task | None) -> Network:
     """Returns the network of ``checkpoint=PATH`` as the score of the run's SDE, which may be another than it was
     trained under.
     """

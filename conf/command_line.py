@@ -149,7 +149,7 @@ def remedy(key: str, value: str) -> str:
     """Returns what to type for a value that cannot be parsed."""
     if value.startswith("{"):
         return (
-            f"Names in braces may hold letters, digits, blanks and / . - _ alone: type a list of the values, {key}=[0]"
+            f"Names in braces may hold only letters, digits, blanks and / . - _: type a list of the values, {key}=[0]"
         )
     if value.startswith("[") and value.endswith("]"):
         return f"Quote each item that holds other marks than letters, digits and / . - _: type \"{key}=['a (b)','c']\""

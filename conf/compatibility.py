@@ -78,9 +78,9 @@ def is_exact(cfg: dict) -> bool:
     return getattr(schema.locate(cfg["model"]["_target_"], "model"), "exact", False)
 
 
-def bins(task: Task, sde: Any, data: Data, identity: dict) -> None:
+def bins(task: Task | None, sde: Any, data: Data, identity: dict) -> None:
     """Warns where integers are scored in another way than the network was trained for, or under too much noise."""
-    asked, trained = task.dequantisation, identity["training"]
+    asked, trained = task and task.dequantisation, identity["training"]
     if data.levels is None or asked is None:
         return
     if trained.get("dequantise", "uniform") != asked.training:

@@ -45,7 +45,7 @@ def check(task: Any, sde: Any, data: Data) -> dict[str, float]:
             raise ValueError(f"{said}{few}: these data have no density, and this task reports one. {remedy}")
         log.warning(
             "%s%s: these data have no density, which task=likelihood refuses, and samples vary there by the noise of "
-            "sde.eps=%s alone. %s",
+            "sde.eps=%s only. %s",
             said,
             few,
             sde.eps,
@@ -58,7 +58,7 @@ def check(task: Any, sde: Any, data: Data) -> dict[str, float]:
     if not asked:
         end = "a network may learn them by heart"
         if bool(found.still.any()):
-            end = f"samples vary there by the noise of sde.eps={sde.eps} alone"
+            end = f"samples vary there by the noise of sde.eps={sde.eps} only"
         elif found.repeated:
             end = "samples lie between such values"
         log.warning("%s: %s, and %s. %s", said, verdict, end, remedy)

@@ -105,7 +105,8 @@ class Networks:
             for key, node in task["models"].items():
                 training = node["training"] | {"seed": node["training"]["seed"] + i}
                 recipe = node | {"training": training}
-                found[key] = trained_model(cfg, recipe, key, found, self.data, self.record, self.name.split("-")[0])
+                name, place = self.name.split("-")[0], f"task.models.{key}"
+                found[key] = trained_model(cfg, recipe, key, found, self.data, self.record, name, place)
                 network = found[key][0]
                 models[key + label] = replace(network, model=placed(cfg, network.model))
             if task.get("score"):
@@ -160,7 +161,7 @@ class Networks:
     ) -> Network:
         """Returns the network of a configuration, without guidance."""
         if cfg["checkpoint"]:
-            return from_checkpoint(cfg, self.sde, self.data, self.task)
+            return from_checkpoint(cfg, self.sde, self.data, task)
         if compatibility.is_exact(cfg):
             return Network(schema.build(cfg["model"], "model", cfg["typed"]))
         return trained_score(cfg, self.sde, self.data, self.record, name, task, accept)[0]

@@ -65,8 +65,7 @@ def trained_score(
         return fit(untrained(cfg, sde, trainer), folder)
 
     folder = home.folder(identity, name)
-    if task is not None:
-        compatibility.bins(task, sde, data, identity)
+    compatibility.bins(task, sde, data, identity)
     compatibility.levels(task, trainer, sde, data)
     found = home.obtain(
         identity,
@@ -90,7 +89,7 @@ def trained_model(
     data: Data,
     record: Record,
     name: str,
-    place: str = "",
+    place: str,
 ) -> tuple[Network, dict]:
     """Returns one model by its recipe, and its identity.
 
@@ -98,9 +97,8 @@ def trained_model(
         node: of the recipe.
         key: the model's name, which is part of its folder's.
         found: the models that were found before it, of which it may start from one.
-        place: the recipe's key in the configuration; ``task.models.KEY`` if it is empty.
+        place: the recipe's key in the configuration.
     """
-    place = place or f"task.models.{key}"
     parts = cfg | {"sde": None, "parameterisation": None, "model": node["model"], "training": node["training"]}
     identity, start = identity_of(parts, data), node.get("start")
     if start is not None:

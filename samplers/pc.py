@@ -13,6 +13,7 @@ The steps end at eps, where x still has noise of std sigma(eps); ``last`` is the
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -49,7 +50,13 @@ class Film:
 
 
 class Sampler(ABC):
-    """Turns noise into samples: (sde, score, x_T, randn_like) -> x_0."""
+    """Turns noise into samples: (sde, score, x_T, randn_like) -> x_0.
+
+    Attributes:
+        one_level: whether the score is evaluated at one noise level only.
+    """
+
+    one_level: ClassVar[bool] = False
 
     @abstractmethod
     def __call__(

@@ -136,11 +136,10 @@ class Expression:
 
     Arguments:
         text: the expression.
-        key: its config key in messages, relative to the class that parses it.
     """
 
-    def __init__(self, text: str, key: str):
-        self.text, self.key = text, key
+    def __init__(self, text: str):
+        self.text = text
         try:
             self.body = ast.parse(text, mode="eval").body
         except (SyntaxError, RecursionError, MemoryError):
@@ -152,8 +151,8 @@ class Expression:
 
     def refuse(self, what: str) -> ValueError:
         return ValueError(
-            f"`{self.key}`={self.text!r}: {what}; use numbers, t, + - * / **, and {', '.join(FUNCTIONS)}, "
-            f"for example `{self.key}`='1 + 5*t**2'"
+            f"`diffusion`={self.text!r}: {what}; use numbers, t, + - * / **, and {', '.join(FUNCTIONS)}, "
+            f"for example `diffusion`='1 + 5*t**2'"
         )
 
     def __call__(self, t: Tensor) -> Tensor:
@@ -187,6 +186,6 @@ class Expression:
 
 
 @lru_cache(maxsize=64)
-def parse(text: str, key: str = "diffusion") -> Expression:
+def parse(text: str) -> Expression:
     """Returns the expression of a text, from a cache."""
-    return Expression(text, key)
+    return Expression(text)

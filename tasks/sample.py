@@ -52,7 +52,7 @@ class Sample(Task):
 
     @property
     def every_level(self) -> bool:
-        return not getattr(self.sampler, "one_level", False)
+        return not self.sampler.one_level
 
     def __post_init__(self):
         self.drawing  # noqa: B018 (its own checks)
@@ -139,7 +139,7 @@ def conditional_distances(r: Tensor, y: Tensor, data: Data) -> dict:
     """Returns the distances of samples r (N, *) that have a y.
 
     Samples of one class are compared with its data. Samples of y drawn from the data are compared with all data: x
-    alone for classes and images, x and y together for vectors with numbers y. Where ``condition=`` names several y, or
+    only for classes and images, x and y together for vectors with numbers y. Where ``condition=`` names several y, or
     numbers, no data of that density are at hand, and nothing is returned.
     """
     condition = data.condition

@@ -448,7 +448,7 @@ def test_added_points_meet_their_own_noise():
 
 @pytest.mark.parametrize("task", ["bound", "overfitting", "ema"])
 def test_other_tasks_refuse_an_error(task):
-    with pytest.raises(ValueError, match=r"likelihood\.error=0\.01: task=likelihood alone"):
+    with pytest.raises(ValueError, match=r"likelihood\.error=0\.01: only task=likelihood"):
         task_of(compose(f"task={task}", "likelihood.error=0.01")).check(None, Digits())
 
 

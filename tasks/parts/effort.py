@@ -38,7 +38,7 @@ def refuse_error(likelihood: Likelihood | None, task: object) -> None:
     """Raises a ValueError if ``likelihood.error`` is a number, in a task that does not choose its effort by it."""
     if likelihood is not None and likelihood.error not in (None, "auto"):
         raise ValueError(
-            f"likelihood.error={likelihood.error}: task=likelihood alone chooses its effort by an error; leave it out "
+            f"likelihood.error={likelihood.error}: only task=likelihood chooses its effort by an error; leave it out "
             f"for {type(task).__name__}, and type likelihood.rtol=1e-4 likelihood.atol=1e-4"
         )
 

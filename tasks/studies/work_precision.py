@@ -1,7 +1,7 @@
 r"""Compares the error of every sampler and every likelihood under every SDE with their work.
 
 All runs start from the same noise. Work is the number of evaluations of the score per sample (NFE), and the seconds of
-the solver alone, on one thread. Solvers with steps get as many as the budgets allow, solvers with tolerances ever
+the solver itself, on one thread. Solvers with steps get as many as the budgets allow, solvers with tolerances ever
 tighter ones (:mod:`scoresde.tasks.studies.settings`).
 
 Against **data** the error has a floor, the error of as many real data, which is measured
