@@ -5,11 +5,16 @@ A new file there needs an entry in ``SMALLEST``. The benchmark of kills is run b
 
 import ast
 import importlib
+import json
 import re
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
+from safetensors.numpy import save_file
 
+from benchmarks import same
 from benchmarks.crash import main as crash
 from scoresde.cli import run
 
@@ -50,6 +55,7 @@ SMALLEST = {  # arguments, the rows of numbers that are printed at least, and wh
         ["--sides", "8", "--batch", "1", "--rounds", "1", "--updates", "1", "--threads", "1"], 8,
         ["| ours: ddpm |", "| ours: edm2 |", "| diffusers: UNet2DModel |"],
     ),
+    "same": ([str(ROOT), "--only", "oracle deis"], 1, ["| oracle deis | 10 | none |"]),
     "walk": (["data=moons", "task=train", "--list"], 1, ["scoresde/cli.py", "functions in"]),
     "update": (
         ["--rounds", "1", "--batch", "2", "--threads", "1", "--only", "as it is", "muon", "in 2 parts",
@@ -109,3 +115,50 @@ def test_the_adaptive_benchmark_has_one_floor_for_each_sde_and_dimension(capsys)
     for name, d, _, *_, floor in cells:
         floors.setdefault((name, d), []).append(floor)
     assert len(floors) == 4 and all(len(each) == 2 and len(set(each)) == 1 for each in floors.values())
+
+
+def test_what_differs_between_two_checkouts_is_seen(tmp_path):
+    """Each value of each kind of file, by its name; times do not count, nor do checkpoints before the newest."""
+    network, run = tmp_path / "store" / "moons-1a", tmp_path / "run" / "0"
+    values, grid = np.arange(4.0), np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
+
+    def leave(step=60, weights=0.0, nfe=41, x=0.0, row=1, pixel=0, seconds=1.0, early=0.0):
+        for folder, added in ((network / "step-20", early), (network / f"step-{step}", weights)):
+            folder.mkdir(parents=True, exist_ok=True)
+            save_file({"w": values + added}, folder / "model.safetensors")
+        (network / "config.yaml").touch()
+        run.mkdir(parents=True, exist_ok=True)
+        (run / "metrics.json").write_text(json.dumps({"nfe": nfe, "seconds": seconds, "network": str(network)}))
+        np.savez(run / "samples.npz", x=values + x)
+        (run / "summary.csv").write_text(f"nfe,fit_seconds\n{row},{seconds}\n")
+        Image.fromarray(grid + np.uint8(pixel)).save(run / "samples.png")
+        return same.collected(tmp_path)
+
+    plain = leave()
+    assert leave(seconds=2.0, early=1.0) == plain
+    names = {
+        "weights": "moons-1a/step-60/model/w",
+        "nfe": "0/metrics.json/nfe",
+        "x": "0/samples.npz/x",
+        "row": "0/summary.csv/nfe",
+        "pixel": "0/samples.png",
+    }
+    for key, name in names.items():
+        found = leave(**{key: 2})
+        assert {name for name in plain.keys() | found.keys() if found.get(name) != plain.get(name)} == {name}
+    assert set(plain) == {*names.values(), "network moons-1a"}
+
+
+def test_two_checkouts_that_differ_end_in_1(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(same, "results", lambda root, command, killed: {"0/metrics.json/nfe": str(root)})
+    (tmp_path / "run.py").touch()
+    with pytest.raises(SystemExit) as ended:
+        same.main([str(tmp_path), "--only", "sweep"])
+    assert ended.value.code == 1 and "| sweep | 1 | 0/metrics.json/nfe |" in capsys.readouterr().out
+
+
+def test_the_other_checkout_must_be_one(tmp_path, capsys):
+    for words, message in (([str(tmp_path)], "holds no run.py"), ([str(ROOT), "--only", "nothing"], "part of no name")):
+        with pytest.raises(SystemExit):
+            same.main(words)
+        assert message in capsys.readouterr().err
