@@ -32,7 +32,7 @@ def from_foreign(path: str, model: nn.Module, sde: Any) -> nn.Module:
     net, folder = getattr(model, "net", None), diffusers_folder.folder_of(path)
     try:
         entries = layout(net) if folder is None else unet2d.layout(net)
-        if folder is None or not unet2d.takes_step_number(net):
+        if folder is None or not unet2d.follows_scheduler(net):
             convention(model)
         check_clock(model)
     except ValueError as error:

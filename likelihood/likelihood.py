@@ -298,7 +298,7 @@ class Likelihood:
                 return self.probes.draw(x, lambda k: torch.stack([randn_like(x) for _ in range(k)]))
 
         # the start: from clean data to the state at eps
-        vectors, redraw = draw(), self.redraw and not differentiable
+        vectors, redraw = draw(), self.redraw and not differentiable and self.method in PAIRS
         y, estimates, alpha = self.begin(sde, problem, x, vectors)
         start_term, variances = estimates.mean(0), with_square(self.probes.stderr(estimates.detach(), dim).square())
 

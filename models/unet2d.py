@@ -130,8 +130,8 @@ def groups_of(net: NCSNpp, attends: list[bool], ncsnpp: bool) -> int | None:
     return 32 if min(net.channels) >= 128 else None
 
 
-def takes_step_number(net: nn.Module) -> bool:
-    """Returns whether the network takes a step number; diffusers' scheduler then defines the meaning of its output."""
+def follows_scheduler(net: nn.Module) -> bool:
+    """Returns whether the network takes a step number, by which diffusers' scheduler gives its output a meaning."""
     return isinstance(net, DiffusersUNet) or isinstance(getattr(net, "features", None), Positional)
 
 
@@ -141,7 +141,7 @@ def check_output(net: nn.Module, sign: int) -> None:
     Arguments:
         sign: of :func:`scoresde.models.convention.convention`.
     """
-    if takes_step_number(net) and sign > 0:
+    if follows_scheduler(net) and sign > 0:
         raise ValueError(
             "networks of diffusers that take a step number predict the noise, but this one sigma times the score: "
             "choose it with experiment=score_sde/vp_steps, or model.embedding=fourier"

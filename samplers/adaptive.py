@@ -105,7 +105,7 @@ class NoiseStack:
 
 
 @dataclass(frozen=True)
-class State:
+class Running:
     """The samples that have not arrived yet, one row each; numbers have shape (b,), x, previous and M (b, *).
 
     Attributes:
@@ -130,9 +130,9 @@ class State:
     previous: Tensor
     M: Tensor
 
-    def keep(self, stay: Tensor) -> "State":
+    def keep(self, stay: Tensor) -> "Running":
         """Returns the state of some of the samples, by a mask (b,)."""
-        return State(*(getattr(self, field.name)[stay] for field in fields(self)))
+        return Running(*(getattr(self, field.name)[stay] for field in fields(self)))
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ class Trial:
     """A step from t to s that every sample has tried, one row each.
 
     Attributes:
-        u, t, tau, size: as in :class:`State`, at s.
+        u, t, tau, size: as in :class:`Running`, at s.
         increment: Delta W.
         base: rho x.
         noise: alpha_s V_s Delta W.
@@ -247,7 +247,7 @@ class AdaptiveSDE(Sampler):
         """Returns 1/V_s - 1/V_t, without cancellation."""
         return (tau_t - tau_s) / ((tau_t + self.sigma_data**2) * (tau_s + self.sigma_data**2))
 
-    def begin(self, sde: SDE, score: ScoreFn, x: Tensor) -> State:
+    def begin(self, sde: SDE, score: ScoreFn, x: Tensor) -> Running:
         """Returns the state of the batch x (B, *) at T."""
         precision = torch.float32 if x.device.type == "mps" else torch.float64
         u = torch.zeros(len(x), dtype=precision, device=x.device)
@@ -256,9 +256,9 @@ class AdaptiveSDE(Sampler):
         size = alpha * (tau + self.sigma_data**2)
         A, C = factors(x, 1 / alpha, size)
         M = torch.addcmul(A * x, C, score(x, t.to(x.dtype)))
-        return State(torch.arange(len(x), device=x.device), u, t, tau, size, torch.full_like(u, FIRST), x, x, M)
+        return Running(torch.arange(len(x), device=x.device), u, t, tau, size, torch.full_like(u, FIRST), x, x, M)
 
-    def attempt(self, sde: SDE, score: ScoreFn, state: State, stack: NoiseStack, z: Tensor) -> Trial:
+    def attempt(self, sde: SDE, score: ScoreFn, state: Running, stack: NoiseStack, z: Tensor) -> Trial:
         """Returns a step of size h of every sample, with noise from its stack or from the normals z (b, *)."""
         x, limit = state.x, stack.end(1.0)
         u = torch.where(state.u + state.h < limit - 1e-6 * state.h, state.u + state.h, limit)  # rounding leaves no rest
@@ -277,7 +277,7 @@ class AdaptiveSDE(Sampler):
         error = (difference / scale).flatten(1).square().mean(1).sqrt().to(state.u.dtype)
         return Trial(u, s, tau, size, increment, base, noise, euler, difference, A, C, error, error <= 1)
 
-    def advance(self, score: ScoreFn, state: State, trial: Trial) -> State:
+    def advance(self, score: ScoreFn, state: Running, trial: Trial) -> Running:
         """Returns the state after a trial: at s where the step is accepted, where it was otherwise."""
         accepted = trial.accepted
         taken = per_sample(accepted, state.x)
@@ -288,7 +288,7 @@ class AdaptiveSDE(Sampler):
             fresh = x[new]
             value = of_rows(score, state.rows[new])(fresh, trial.t[new].to(x.dtype))
             M = M.index_copy(0, new, torch.addcmul(trial.A[new] * fresh, trial.C[new], value))
-        return State(
+        return Running(
             rows=state.rows,
             u=torch.where(accepted, trial.u, state.u),
             t=torch.where(accepted, trial.t, state.t),
@@ -300,14 +300,14 @@ class AdaptiveSDE(Sampler):
             M=M,
         )
 
-    def next_size(self, state: State, trial: Trial) -> Tensor:
+    def next_size(self, state: Running, trial: Trial) -> Tensor:
         """Returns the size of every sample's next step as a share of the way, by the error of the last."""
         error = torch.where(trial.error.isfinite(), trial.error, 1e10).clamp_min(1e-10)
         factor = (self.safety * error**-self.exponent).clamp(0.2, 5.0)
         return (trial.u - state.u) * torch.exp2(torch.floor(NOTCHES * torch.log2(factor)) / NOTCHES)
 
 
-def refuse_tiny_steps(state: State, trial: Trial) -> None:
+def refuse_tiny_steps(state: Running, trial: Trial) -> None:
     """Raises a FloatingPointError where a step is rejected that is already as small as steps can be."""
     possible = trial.accepted | (trial.u - state.u > SMALLEST)
     if bool(possible.all()):
@@ -333,7 +333,7 @@ class Recorder:
         self.moments = [*sde.even(torch.tensor(film.shares[:-1], dtype=torch.float64)).tolist(), sde.eps]
         self.states = x[: film.rows].expand(len(self.moments), *[-1] * x.ndim).clone()
 
-    def add(self, before: State, trial: Trial) -> None:
+    def add(self, before: Running, trial: Trial) -> None:
         """Notes where accepted steps pass the moments of the film."""
         watched = trial.accepted & (before.rows < self.states.shape[1])
         for reached, moment, state in zip(self.film.shares, self.moments, self.states, strict=True):
@@ -341,7 +341,7 @@ class Recorder:
             if len(inside):
                 state[before.rows[inside]] = self.shown(before, trial, inside, reached, moment)
 
-    def shown(self, before: State, trial: Trial, inside: Tensor, reached: float, moment: float) -> Tensor:
+    def shown(self, before: Running, trial: Trial, inside: Tensor, reached: float, moment: float) -> Tensor:
         """Returns the samples of the rows ``inside`` at a moment within their step, after the share ``reached``."""
         t, s, noise, end = before.t[inside], trial.t[inside], trial.noise[inside], trial.heun
         tau_t, tau_s, tau = (noise_variance(self.sde, each) for each in (t, s, torch.full_like(t, moment)))

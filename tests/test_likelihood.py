@@ -416,6 +416,25 @@ def test_the_standard_error_is_calibrated(name, probes, controlled, redraw):
     assert float((pulls.abs() > 1.96).double().mean()) == pytest.approx(0.05, abs=0.03)
 
 
+@pytest.mark.parametrize("method", ["torchdiffeq.rk4", "torchdiffeq.adaptive_heun"])
+def test_a_method_that_keeps_its_probes_has_their_error(method):
+    """A method of torchdiffeq has the same probes at all of its steps, whatever ``redraw`` says."""
+    sde, dim = make_sde("vp"), 12
+    score = smooth(sde, dim)
+    x = score.draw(100, (dim,)).repeat(10, 1)
+    settings = {"method": method, "steps": 30, "rtol": 1e-3, "atol": 1e-3} | PUBLISHED
+    results = []
+    for redraw in (True, False):
+        source = torch.Generator().manual_seed(0)
+        likelihood = Likelihood(Rademacher(25), redraw=redraw, **settings)
+        results.append(likelihood(sde, score, x, lambda x, source=source: torch.randn(x.shape, generator=source)))
+    asked, kept = results
+    assert torch.equal(asked.log_prob, kept.log_prob) and torch.equal(asked.probe_stderr, kept.probe_stderr)
+    pulls = (asked.log_prob - exact(score, asked, x, sde)) / asked.probe_stderr
+    assert float(pulls.std()) == pytest.approx(1, abs=0.1)
+    assert abs(float(pulls.mean())) < 5 / math.sqrt(1000)
+
+
 @pytest.mark.parametrize("redraw", [False, True])
 @pytest.mark.parametrize("probes", [Rademacher(4), Orthogonal(4), Gaussian(4)])
 def test_the_control_variate_pays(probes, redraw):
