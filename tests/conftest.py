@@ -1,4 +1,4 @@
-"""What the tests share: the configuration as plain values, the objects that its yaml files name, and closed forms to
+"""Shared by the tests: the configuration as plain values, the objects that its yaml files name, and closed forms to
 compare with.
 """
 
@@ -82,7 +82,7 @@ def in_turn(*lists: list) -> list[tuple]:
 
 
 def standard(shape: tuple[int, ...]) -> dict:
-    """What waits for the data, as data N(0, I) would give it."""
+    """Returns the values of keys that are ``auto``, as data N(0, I) would give them."""
     dim = math.prod(shape)
     components = (torch.tensor([1.0]), torch.zeros(1, dim), torch.tensor([1.0]))
     one = torch.ones(dim, dtype=torch.float64)

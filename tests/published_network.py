@@ -136,7 +136,7 @@ def weights(config, seed=0):
 
 
 def file(config, weights, step=1200001):
-    """What the published code saves of them; its average has no names and leaves the frozen frequencies out."""
+    """Returns what the published code saves; its average has no names and leaves the frozen frequencies out."""
     frozen = "all_modules.0.W"
     return {
         "optimizer": {"state": {}, "param_groups": [{"lr": np.float64(2e-4), "betas": (0.9, 0.999), "params": [0, 1]}]},

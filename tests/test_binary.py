@@ -163,8 +163,8 @@ def test_it_is_the_evidence_lower_bound(terms):
 
 @pytest.mark.parametrize("T, terms", [(6.0, None), (2.0, 2), (8.0, 6)])
 def test_its_error_bars_are_true(T, terms):
-    """Those of one row, L_0's noise included; of few steps L_0 is most of it. (All terms, one each, of which all but
-    one differ without noise too: too large.)
+    """The error bars of one row include the noise of L_0, which is most of it where steps are few. (The spread over all
+    terms, one draw each, would be too large: all terms but one differ without noise too.)
     """
     found, log_prob = bounds(BinaryChain(T=T), flawed_belief, 4000, terms=terms)
     claimed, real = float(found.stderr.square().mean()), float(log_prob.var(0).mean())

@@ -94,7 +94,7 @@ def test_a_gaussian_under_a_chain_of_any_length(T, variance):
 
 @pytest.mark.parametrize("variance", ["posterior", "forward"])
 def test_every_term_is_the_divergence_of_two_gaussians(sde, shape, variance):
-    """Of any score, by torch.distributions; the decoder's density too."""
+    """It is compared with torch.distributions for any score; the decoder's density too."""
     times = LogSNR()(sde, 3)
     x = torch.randn(5, *shape, dtype=torch.float64)
     score = lambda x, t: torch.sin(3 * x) - x  # noqa: E731
@@ -250,7 +250,7 @@ def test_a_point_does_not_depend_on_its_batch_mates():
 
 
 def test_with_the_exact_score_it_closes_on_the_exact_density(sde):
-    """Of a mixture: never below the negative log-likelihood, and nearer the more steps there are."""
+    """The bound of a mixture is never below its negative log-likelihood, and nearer the more steps there are."""
     components = mixture((2,))
     x, score = draw_mixture(components, 3000, (2,)), Oracle(sde, components)
     clean = Oracle(make_sde("vp"), components)  # at t = 0, where any SDE's is the data's own

@@ -140,7 +140,7 @@ def test_no_graph_is_kept_unless_it_is_asked_for():
 @pytest.mark.parametrize("controlled", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
 def test_gradients_are_those_of_central_differences(kind, controlled):
-    """Of field and estimate together, along random directions of x and of the field's matrix: (h(e) - h(-e))/2e, whose
+    """Takes (h(e) - h(-e))/2e of field and estimate, along random directions of x and of the field's matrix. Its
     error is e^2 h'''/6 + 1e-16 |h|/e. (HutchPP's basis turns with x and the matrix, smoothly: no two
     vectors of its sketch are parallel, as random signs would be for a quarter of the samples.)
     """

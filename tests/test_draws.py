@@ -155,7 +155,7 @@ def test_laws_of_one_batch():
 
 
 def test_the_tail_of_normals_is_there():
-    """Of 4 million: as many beyond 4.5 as there should be (27 +- 5), and none beyond what 32 bits allow."""
+    """Four million have as many beyond 4.5 as they should (27 +- 5), and none beyond what 32 bits allow."""
     z = Draws(2, 2000).normal("z", torch.zeros(2000, 2000)).abs()
     count, expected = int((z > 4.5).sum()), 4e6 * math.erfc(4.5 / math.sqrt(2))
     assert abs(count - expected) < 4 * math.sqrt(expected)

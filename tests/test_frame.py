@@ -178,7 +178,7 @@ def test_the_flow_of_a_gaussian(sde, backwards):
 
 
 def test_both_clocks_end_at_one_point_of_a_mixture(sde):
-    """Of the mixture, whose flow has no closed form."""
+    """The flow of the mixture has no closed form."""
     z = torch.randn(10, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     oracle, x = Oracle(sde, mixture((2,))), sde.prior_std * z
     ends = [solve(sde, oracle, clock, x, True) for clock in ("angle", "t")]

@@ -48,7 +48,7 @@ class Mixture:
         return (torch.softmax(logs, 1)[:, :, None] * gradients).sum(1).reshape(x.shape).to(x.dtype)
 
     def log_prob(self, x: Tensor, t: Tensor | None = None) -> Tensor:
-        """Of p_t; without t, of the data."""
+        """Returns the log-density of p_t, (N,); without t that of the data."""
         if t is None:
             parts = torch.distributions.MultivariateNormal(self.means, self.covariances)
             return torch.logsumexp(self.weights.log() + parts.log_prob(x.flatten(1)[:, None].double()), 1)
@@ -211,7 +211,7 @@ def test_torchdiffeq_agrees(method, clock, dtype):
 
 
 def test_the_density_of_the_data(sde):
-    """Of clean points: both corrections together take 95 % of the published error away, and more."""
+    """Both corrections together take 95 % or more of the published error at clean points away."""
     score = isotropic(sde)
     x = score.draw(300, (2,))
     published = Likelihood(**PUBLISHED)(sde, score, x)
@@ -346,7 +346,7 @@ def test_every_yaml_is_exact_on_a_gaussian(name, shape):
 
 
 def test_moments_of_few_directions(sde):
-    """Of a covariance U diag(l - r) U' + r I the k directions and the rest are all there is to know."""
+    """The k directions and the rest r describe a covariance U diag(l - r) U' + r I completely."""
     U = torch.linalg.qr(torch.randn(6, 2, dtype=torch.float64)).Q
     variances, rest = torch.tensor([2.0, 0.8], dtype=torch.float64), 0.4
     covariance = U @ (variances - rest).diag() @ U.T + rest * torch.eye(6, dtype=torch.float64)
@@ -438,7 +438,7 @@ def test_a_method_that_keeps_its_probes_has_their_error(method):
 @pytest.mark.parametrize("redraw", [False, True])
 @pytest.mark.parametrize("probes", [Rademacher(4), Orthogonal(4), Gaussian(4)])
 def test_the_control_variate_pays(probes, redraw):
-    """Of a mixture that no Gaussian is, in 16 dimensions: a smaller spread at the same price, and no bias."""
+    """A mixture far from a Gaussian, in 16 dimensions, gets a smaller spread at the same price, and no bias."""
     sde = make_sde("vp")
     score = smooth(sde, 16)
     x = score.draw(150, (16,))
@@ -496,7 +496,7 @@ def test_where_the_point_stands_still_the_divergence_is_followed(name, clock):
 
 
 def test_a_score_that_is_not_finite_at_a_node_is_named():
-    """Whether it shows in the divergence, or in the score alone."""
+    """The NaN shows in the divergence, or only in the score."""
     sde = make_sde("ve")
     oracle, x = Oracle(sde, mixture((2,))), torch.randn(1, 2, dtype=torch.float64)
     seen = []
@@ -618,8 +618,8 @@ def network(sde, dim: int = 2, width: int = 8) -> ScoreModel:
     ids=repr,
 )
 def test_the_gradient_is_that_of_central_differences(probes, clock):
-    """Of log_prob, along one direction in x and one in all the network's weights; random probes kept fixed. The
-    differences are of order 4, and the solution's to some 1e-6 over 3e-3.
+    """Takes log_prob along one direction in x and one in all the network's weights, with fixed random probes. The
+    differences are of order 4, and the solution's error is some 1e-6 over a step of 3e-3.
     """
     sde, dim = make_sde("vp"), 3 if isinstance(probes, Orthogonal) else 2
     model, x = network(sde, dim), torch.randn(2, dim, dtype=torch.float64)
@@ -671,7 +671,7 @@ def test_a_gradient_needs_no_gradient_of_x():
 
 @pytest.mark.parametrize("probes", [BasisVectors(), Rademacher(1)])
 def test_memory_does_not_grow_with_the_steps(probes):
-    """What is saved for the backward pass beside a state a step: one evaluation's graph, that of the start."""
+    """The backward pass keeps a state a step and one evaluation's graph, that of the start."""
     sde = make_sde("vp")
     model, x = network(sde, width=64), torch.randn(16, 2, dtype=torch.float64)
     state, found = 16 * 3, []

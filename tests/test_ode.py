@@ -295,7 +295,7 @@ def test_stages_change_nothing(method, differentiable):
 @pytest.mark.parametrize("method", PAIRS)
 @pytest.mark.parametrize("t0, t1", [(0.0, 2.0), (2.0, 0.5)])
 def test_gradient_with_respect_to_the_start(method, t0, t1):
-    """Of the spring: the rotation, for each sample; and the values are the solver's own."""
+    """The gradient of the spring is the rotation, for each sample, and the values are the solver's own."""
     y = torch.randn(4, 2, dtype=torch.float64, requires_grad=True)
     settings = {"method": method, "rtol": 1e-9, "atol": 1e-9}
     end = integrate(spring, y, t0, t1, differentiable=True, **settings)
@@ -373,7 +373,7 @@ def test_gradient_over_no_interval():
 
 @pytest.mark.parametrize("method", PAIRS)
 def test_memory_is_a_state_a_step(method):
-    """Of a field of 500 hidden values a sample nothing is kept, and of a step no more than four states."""
+    """A field of 500 hidden values a sample leaves nothing behind, and a step no more than four states."""
     y = torch.randn(8, 2, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(2, 500, dtype=torch.float64)
     for tolerance in (1e-3, 1e-7):

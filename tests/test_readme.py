@@ -101,7 +101,7 @@ def test_commands_are_found():
 
 
 def uses_examples(line: str) -> bool:
-    """Whether a command takes a part that an example adds: those are run below, with the files that they need."""
+    """Returns whether a command takes a part that an example adds: those run below, with the files that they need."""
     return any(map(is_added, composable(line)))
 
 
@@ -173,7 +173,7 @@ print("FOUND", json.dumps(found))
 """
 
 SMALL = {"training.steps": 20, "training.batch": 64, "training.evaluate": 0, "count": 64}
-"""What makes a run of an example short; keys that a command sets itself are replaced."""
+"""Keys that make a run of an example short; they replace those that a command sets itself."""
 
 
 def small(line: str, words: list[str]) -> list[str]:
@@ -183,7 +183,7 @@ def small(line: str, words: list[str]) -> list[str]:
 
 @pytest.fixture(scope="module")
 def examples(tmp_path_factory):
-    """What each command of the section gives, in a copy of the checkout that has the section's files."""
+    """Runs each command of the section, in a copy of the checkout that has the section's files."""
     copy = tmp_path_factory.mktemp("checkout")
     for name in ("scoresde", *schema.PACKAGES, "figures", "conf"):
         for path in (ROOT / name).rglob("*"):

@@ -154,7 +154,7 @@ def test_detail_that_can_be_seen_is_not_complained_of(name, caplog):
 
 @pytest.mark.parametrize("diffusion, problem", in_turn(["1", "2", "1"], ["narrow beside wide", "heavy tails"])[:2])
 def test_the_prior_s_error_is_inside_its_bar(problem, diffusion, caplog):
-    """Of an SDE that ends with noise no wider than the data: its Gaussian is no p_T."""
+    """The SDE ends with noise no wider than the data, so that its Gaussian is not p_T."""
     sde = make("sde", "sde=custom", f"sde.diffusion={diffusion}")
     metrics, truth = task_on(sde, RESOLVED[problem], caplog)
     assert abs(metrics["nll_nats"] - truth) < 4 * computed(metrics)
@@ -185,8 +185,8 @@ def task_on(sde, problem, caplog) -> tuple[dict, float]:
 
 
 def test_three_ways_to_one_determinant():
-    """Of one Hessian: eigenvalues; Lanczos' products, exact from four vectors in as many dimensions, with the Gaussian
-    of the moments as control and without; and two orders, whose rest is what is left.
+    """The eigenvalues of one Hessian agree with Lanczos' products, exact from four vectors in as many dimensions, with
+    and without the Gaussian of the moments as control; and with two orders, up to their remainder.
     """
     tau, dim, count = 0.3, 4, 6
     generator = torch.Generator().manual_seed(0)
@@ -323,7 +323,7 @@ def test_noise_that_fits_the_bins_is_not_complained_of(caplog, sde):
 
 @dataclass(frozen=True)
 class Known:
-    """What a likelihood finds whose errors are known: log p = x + c tolerance^p, noise of probes and a spread of x."""
+    """A likelihood with given errors: log p = x + c tolerance^p, noise of probes and a spread of x."""
 
     scale: float
     power: float
@@ -527,7 +527,7 @@ def effort_of_auto() -> float:
 
 
 def test_an_error_in_bits_is_reached(tmp_path):
-    """Of integers the error is in bits a dimension, and a network's is reached as well."""
+    """The error of integers is in bits a dimension, and is reached with a network too."""
     words = (
         "task=likelihood",
         "data=digits",

@@ -138,8 +138,8 @@ def test_transitions_compose(sde):
 
 
 def test_transition_from_the_start_is_the_kernel(sde):
-    """Of x_t | x_0 = alpha x_0 + sigma z; an SDE with sigma(0) > 0 starts from blurred data, whose noise the transition
-    carries on.
+    """The kernel is x_t | x_0 = alpha x_0 + sigma z. An SDE with sigma(0) > 0 starts from blurred data, whose noise the
+    transition carries on.
     """
     t = times(sde)
     a, b = sde.transition(torch.zeros_like(t), t)
