@@ -1,4 +1,4 @@
-"""Integers of L levels in arrays, and their tensors."""
+"""Data of whole numbers 0 ... L-1 (L grey levels, say; not noise levels): the check of arrays, and their tensors."""
 
 import numpy as np
 import torch
@@ -6,11 +6,15 @@ from torch import Tensor
 
 
 def as_levels(values: np.ndarray, levels: int | None, where: str, points: bool = False) -> np.ndarray:
-    """Returns the values, booleans as 0 and 1; raises a ValueError unless they are integers 0 ... levels-1.
+    """Returns the values, booleans as 0 and 1 and others in their own dtype.
+
+    Raises a ValueError unless the values are whole numbers 0 ... levels-1, and levels is in 2 ... 65536.
 
     Arguments:
         levels: the number L of levels; None allows all values.
-        points: whether the values are points for a network, whose data decide the levels.
+        where: the source of the values, for messages.
+        points: True if the values are points for a network that exists already, so that its data set decides the
+            levels; False if they are the data set itself. It changes the messages only.
     """
     values = values.astype(np.uint8) if values.dtype.kind == "b" else values
     if levels is None:
@@ -37,10 +41,10 @@ def as_levels(values: np.ndarray, levels: int | None, where: str, points: bool =
 
 
 def integers(levels: int) -> torch.dtype:
-    """Returns the smallest type that holds so many levels."""
+    """Returns the dtype in which data of so many levels are kept: uint8 up to 256 levels, else int32."""
     return torch.uint8 if levels <= 256 else torch.int32
 
 
 def as_tensor(values: np.ndarray, dtype: torch.dtype) -> Tensor:
-    """Returns values, which a file may hold in any order of axes and of bytes, as a tensor."""
+    """Returns values as a tensor of the same shape; torch takes neither the byte order nor every stride of a file."""
     return torch.from_numpy(np.ascontiguousarray(values, dtype=str(dtype).removeprefix("torch.")))
