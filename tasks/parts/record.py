@@ -1,6 +1,6 @@
-"""A run's folder, and the only place that speaks to Weights & Biases.
+"""The files of a run's folder, and the only module that calls Weights & Biases.
 
-metrics.jsonl    one line per event, written during the run
+metrics.jsonl    one line per event, written during the run; lines of earlier runs in the folder stay above
 metrics.json     one flat object, written at the end
 *.npz, *.png     arrays and pictures
 """
@@ -19,12 +19,12 @@ log = logging.getLogger(__name__)
 
 
 class Record:
-    """Writes a run's results; a context manager that notes the reason if the run fails.
+    """Writes a run's results; a context manager that writes the reason to metrics.jsonl if the run fails.
 
     Arguments:
         folder: the run's own folder; made if it is absent.
         config: the resolved configuration, for the logger.
-        logger: the logger's keys: ``name`` is none or wandb.
+        logger: the logger's keys: ``name``, none or wandb, and for wandb also ``project``, ``entity`` and ``mode``.
         title: the run's name in the logger.
         group: the sweep it belongs to, or None.
     """
@@ -97,7 +97,7 @@ class Record:
         return self.folder / name
 
     def finish(self, metrics: dict[str, Any]) -> None:
-        """Writes metrics.json, and prints the table and the paths of the pictures, the last lines of a run."""
+        """Writes metrics.json, and prints the table and the paths of the pictures, or the folder's without any."""
         # unknown values, such as the error bar of one point, are left out, so that readers get finite numbers
         metrics = {
             k: v for k, v in metrics.items() if v is not None and not (isinstance(v, float) and not math.isfinite(v))
@@ -147,7 +147,10 @@ def show(value: Any) -> str:
 
 
 def start_wandb(folder: Path, config: dict, logger: dict, title: str, group: str | None):
-    """Starts a run of Weights & Biases, offline unless the user is logged in or WANDB_MODE says otherwise."""
+    """Starts a run of Weights & Biases in the mode of the logger's keys.
+
+    The mode ``auto`` stands for WANDB_MODE if it is set, else for online if the user is logged in, else for offline.
+    """
     try:
         import wandb
     except ImportError:
