@@ -9,7 +9,7 @@ r"""Four objectives that estimate a score, each averaged over noise levels.
 Their expectations differ by constants (Hyvarinen 2005, JMLR 6, theorem 1; Song et al., arXiv 1905.07088, eq. 7 and 8;
 Vincent 2011, doi 10.1162/NECO_a_00142), so the minimiser of each is the score of the distribution of x. The first three
 can be applied to the *clean* data (levels ``clean``) and then find the score of the data. Denoising always finds the
-score of the *perturbed* data, and needs no derivative of the network.
+score of the *perturbed* data, and needs no derivative of the network by x.
 
 Each objective is multiplied by sigma(t)^2, so that all levels contribute on the same scale, and by the weight of the
 level (:mod:`scoresde.training.levels`). With the weight g^2 (likelihood weighting) the denoising loss bounds the
@@ -69,7 +69,10 @@ class ScoreMatching(Loss):
     def objective(
         self, sde: SDE, score: ScoreFn, x: Tensor, t: Tensor, z: Tensor, draws: Draws | None = None
     ) -> Tensor:
-        """Returns sigma^2 times the objective divided by D, shape (B,), at x (B, *), which sigma(t) z has perturbed."""
+        """Returns sigma^2 times the objective divided by D, shape (B,), at x (B, *).
+
+        x is alpha(t) x_0 + sigma(t) z, or x_0 itself for levels without noise (``clean``), where z is unused.
+        """
 
     def times(self, sde: SDE, x_0: Tensor, draws: Draws | None = None) -> Tensor:
         """Draws times (B,) for the samples of x_0 (B, *)."""
