@@ -5,16 +5,18 @@ r"""Annealed Langevin dynamics: Langevin steps at every level of a ladder of noi
     \varepsilon_i = \varepsilon\,k_i^2/k_L^2
 
 (Song and Ermon, arXiv 1907.05600, algorithm 1, and arXiv 2006.09011, algorithm 1, whose epsilon is the one here; the
-first paper's is twice as large). k = sigma/alpha falls from T to eps in L levels, both ends included, with the same
-ratio gamma between neighbours. x stands for x/alpha, so that the walk is the same under every SDE. The ratio of signal
-to noise of a step is the same at every level (section 4.3 of the first paper). For data at one point the walk at a
-level starts with the variance of the level before, and after ``count`` steps it has
+first paper's is twice as large). k = sigma/alpha falls from its value at the time T to that at eps in L levels, both
+ends included, with the same ratio gamma between neighbours. x stands for x/alpha, so that the walk is the same under
+every SDE. The ratio of signal to noise of a step is the same at every level (section 4.3 of the first paper). For data
+at one point the walk at a level starts with the variance of the level before, and after ``count`` steps it has the
+variance s^2, where
 
 .. math::
-    s_T^2/k_i^2 = (1 - r)^{2\,count}\bigl(\gamma^2 - \tfrac{2}{2 - r}\bigr) + \tfrac{2}{2 - r}, \qquad
-    r = \varepsilon/k_L^2,
+    s^2/k_i^2 = (1 - r)^{2\,count}\bigl(\gamma^2 - \tfrac{2}{2 - r}\bigr) + \tfrac{2}{2 - r}, \qquad
+    r = \varepsilon/k_L^2.
 
-which should be as near to 1 as possible: ``size=None`` takes the r that makes it so (arXiv 2006.09011, technique 4).
+This ratio should be as near to 1 as possible, and ``size=None`` takes the r for which it is nearest (arXiv
+2006.09011, technique 4).
 """
 
 import math
