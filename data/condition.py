@@ -1,7 +1,7 @@
 r"""The condition y of p(x | y) of every example, a class or numbers, and its form for a network.
 
-A network takes y as a vector: a class as the unit vector e_k, numbers in model units, and after either a 1, which says
-that y is given,
+A network takes y as a vector: the unit vector e_k of a class, or the numbers in model units. One more value
+follows, 1 if y is given and 0 if not,
 
 .. math:: y \mapsto (e_k,\ 1) \quad\text{or}\quad \bigl((y - m)/s,\ 1\bigr), \qquad \text{none} \mapsto (0, 0).
 
@@ -26,11 +26,11 @@ class Condition:
     """The y of every example, and the y that ``condition=`` names.
 
     Attributes:
-        train, test: classes (N,) and (M,), the numbers 0 ... K-1, int64; or numbers (N, C) and (M, C) in data units,
+        train, test: class indices 0 ... K-1, (N,) and (M,), int64; or numbers (N, C) and (M, C) in data units,
             float64.
         names: the names of the K classes, or of the C numbers.
         classes: whether y is a class.
-        shift, scale: (C,), the units of numbers; unused for classes.
+        shift, scale: (C,), the model units (y - shift)/scale of numbers; unused for classes.
         asked: the rows of y that ``condition=`` names, (R,) or (R, C); None where it names none.
     """
 
@@ -54,7 +54,7 @@ class Condition:
 
     @property
     def single(self) -> Tensor | None:
-        """The one y that ``condition=`` names, (1,) or (1, C); None where it names several or none."""
+        """The one y that ``condition=`` names, (1,) or (1, C); None if it names different ones or none."""
         return None if self.asked is None or not bool((self.asked == self.asked[:1]).all()) else self.asked[:1]
 
     def encode(self, y: Tensor) -> Tensor:
@@ -111,7 +111,11 @@ def classes_of(joint: Data) -> Condition:
 
 
 def units_of(joint: Data, columns: list[int] | None, train: Tensor, names: list[str]) -> tuple[Tensor, Tensor]:
-    """Returns the mean and std of the numbers y, (C,): the joint's units for its columns; a constant has the std 1."""
+    """Returns the shift and scale of the numbers y, (C,) each.
+
+    Columns of the joint data keep its shift and scale. Other numbers have their mean and std over the training
+    examples; a constant has its value and 1.
+    """
     if columns:
         return tuple(v.double().expand(joint.shape)[columns] for v in (joint.shift, joint.scale))
     shift, scale = train.mean(0), train.std(0, correction=0)
