@@ -1,10 +1,11 @@
-r"""The Frechet distance of two samples' first two moments.
+r"""The squared Frechet distance between two samples, from their means and covariances.
 
 .. math::
     d^2 = |m_1 - m_2|^2 + \mathrm{tr}\bigl(C_1 + C_2 - 2\,(C_1 C_2)^{1/2}\bigr),
 
 the squared 2-Wasserstein distance between the Gaussians N(m_1, C_1) and N(m_2, C_2). For a network's features it is the
-FID of Heusel et al. (arXiv 1706.08500) only if the network is their Inception.
+FID of Heusel et al. (arXiv 1706.08500) only if the network is their Inception. Like the FID, the functions named
+``distance`` return d^2 and not d.
 
 The trace of the root is the sum of the singular values of C_1^{1/2} C_2^{1/2}, with each root from a symmetric
 eigendecomposition. We take no root of the unsymmetric product, because that fails for singular covariances, such as
@@ -46,7 +47,7 @@ def gaussian_distance(m_1: Tensor, c_1: Tensor, m_2: Tensor, c_2: Tensor) -> flo
 
 
 def root(covariance: Tensor) -> Tensor:
-    """Returns the symmetric root (D, D) of a covariance; eigenvalues within rounding of 0 count as 0."""
+    """Returns the symmetric root (D, D) of a covariance; eigenvalues negative or within rounding of 0 count as 0."""
     values, vectors = torch.linalg.eigh((covariance + covariance.T) / 2)
     least = len(values) * torch.finfo(values.dtype).eps * values.abs().max()
     values = torch.where(values > least, values, 0.0)
