@@ -19,13 +19,16 @@ def mode_shares(
     points: Mapping[str, Array] | None = None,
     data: Array | None = None,
 ) -> Path:
-    """Draws a column a sampler: in the plane its points over the data, below a bar a mode and the true share as a line.
+    """Draws one column for each sampler, and returns the path.
+
+    The upper panel shows the sampler's points over the data. The lower one has a bar for each mode, whose height is the
+    mean share over the seeds, and a line at the true share.
 
     Arguments:
         truth: the true weights (K,).
         shares: by the sampler's name, the shares found (seeds, K); error bars are one std over the seeds.
         points: by the sampler's name, samples (N, 2); None for no upper row.
-        data: points (M, 2) drawn under them.
+        data: points (M, 2) drawn under the samples; required if ``points`` is given, unused otherwise.
     """
     truth, rows = array(truth), 1 if points is None else 2
     figure = Figure(figsize=(2.4 * len(shares) + 0.4, 2.2 if rows == 1 else 4.4), layout="constrained")
