@@ -53,8 +53,8 @@ def sweep_lock(folder: Path) -> FileLock:
 def require_writable(config: DictConfig, mode: str) -> None:
     """Creates the folder and writes a file in it. On failure prints one message and exits.
 
-    Without this check Hydra would print a traceback. Only the fixed start of the path, before the first ${...}, is
-    checked, and named in the message; the rest is not known yet.
+    Without this check Hydra would print a traceback. The part of the path from the first ${...} on is not known yet:
+    the deepest folder before it is checked, and named in the message.
     """
     key = f"hydra.{mode}.dir"
     fixed, interpolation, _ = OmegaConf.to_container(config.hydra[mode], resolve=False)["dir"].partition("${")

@@ -61,10 +61,12 @@ class LatentModel(nn.Module, ABC):
         return self.generate(z, u)
 
     def begin(self, other: nn.Module) -> None:
-        """Copies the weights of another model, part by part, where both have the part.
+        """Copies another model's weights, for each part (child module) that both have by the same name and sizes.
+
+        Parts of different classes and sizes keep their own weights.
 
         Raises:
-            ValueError: a part is of the same class and has other sizes, or the two have no weights in common.
+            ValueError: a part has the same class in both and different sizes, or the two have no weights in common.
         """
         mine, theirs = dict(self.named_children()), dict(other.named_children())
         common = 0
@@ -86,5 +88,6 @@ class LatentModel(nn.Module, ABC):
 
 
 def check_latent(latent: int) -> None:
+    """Raises a ValueError unless the number of latents is at least 1."""
     if latent < 1:
         raise ValueError(f"`latent`={latent} must be at least 1; type `latent`=8")
