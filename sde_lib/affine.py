@@ -1,4 +1,4 @@
-r"""The linear combination of x and the score at a given time, which is all that solvers evaluate.
+r"""Linear combinations of x and the score at a given time, the form in which samplers evaluate the score.
 
 .. math:: A\,x + C\,s_\theta(x, t)
 
