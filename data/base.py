@@ -41,6 +41,9 @@ class Data:
             that each prefix is a random subset. False for examples in a random order already, such as independent
             draws.
 
+    Raises:
+        ValueError: the two parts, their labels, the shift and the scale do not fit together.
+
     Attributes:
         train_labels, test_labels: the arguments, in the order of the examples.
         class_names: the name of class k at place k; None where classes have no names.
@@ -69,6 +72,7 @@ class Data:
         test_labels: Tensor | None = None,
         shuffle: bool = True,
     ):
+        check_examples(train, test, train_labels, test_labels)
         if shuffle:
             rows = order(len(train)), order(len(test))
             train, test = train[rows[0]], test[rows[1]]
@@ -79,6 +83,12 @@ class Data:
         self.shape = tuple(train.shape[1:])
         self.shift = torch.as_tensor(shift, dtype=torch.float64)
         self.scale = torch.as_tensor(scale, dtype=torch.float64)
+        for name, values in (("shift", self.shift), ("scale", self.scale)):
+            if not broadcasts(values, self.shape):
+                raise ValueError(
+                    f"the data's {name} has the shape {tuple(values.shape)}, and an example {self.shape}; give one "
+                    f"number, or one for each value of an example"
+                )
         if not bool((self.scale > 0).all()):
             raise ValueError("the data's scale must be positive in every coordinate; a constant one carries no density")
 
@@ -253,6 +263,32 @@ def typed(key: str, names: list[str]) -> str:
         return f"{key}=[{','.join(names)}]"
     within = ",".join("'" + name.replace("\\", "\\\\").replace("'", "\\'") + "'" for name in names)
     return '"' + re.sub(r'(["$`\\])', r"\\\1", f"{key}=[{within}]") + '"'
+
+
+def check_examples(train: Tensor, test: Tensor, train_labels: Tensor | None, test_labels: Tensor | None) -> None:
+    """Raises a ValueError unless both parts are tensors of examples of one shape, with a label for each, or none."""
+    for part, x, labels in (("training", train, train_labels), ("held-out", test, test_labels)):
+        if not isinstance(x, Tensor) or x.ndim < 2:
+            given = f"a tensor of shape {tuple(x.shape)}" if isinstance(x, Tensor) else f"a {type(x).__name__}"
+            raise ValueError(f"the {part} examples are {given}; give a tensor (N, D) or (N, C, H, W)")
+        if labels is not None and labels.shape != x.shape[:1]:
+            raise ValueError(
+                f"the labels of the {part} examples have the shape {tuple(labels.shape)}; give one for each of the "
+                f"{len(x)} examples"
+            )
+    if test.shape[1:] != train.shape[1:]:
+        raise ValueError(
+            f"a held-out example has the shape {tuple(test.shape[1:])}, and a training example "
+            f"{tuple(train.shape[1:])}; give all examples one shape"
+        )
+
+
+def broadcasts(values: Tensor, shape: tuple[int, ...]) -> bool:
+    """Returns whether values broadcast over an example of a shape without making it larger."""
+    try:
+        return torch.broadcast_shapes(values.shape, shape) == torch.Size(shape)
+    except RuntimeError:
+        return False
 
 
 def at_least(key: str, value: float, bound: float, instead: float) -> None:

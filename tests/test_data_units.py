@@ -88,3 +88,34 @@ def test_digits_are_split_once_with_their_labels(digits):
 def test_digits_refuse_a_split_without_two_parts(count):
     with pytest.raises(ValueError, match=rf"`test_count`={count} must be .*type `test_count`=297"):
         Digits(test_count=count)
+
+
+X = torch.zeros(6, 2)
+
+
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        ({"test": torch.zeros(3, 3)}, r"a held-out example has the shape \(3,\), and a training example \(2,\)"),
+        ({"train": torch.zeros(6, 1, 4, 4)}, r"held-out example has the shape \(2,\), and a training .* \(1, 4, 4\)"),
+        ({"train": X.numpy()}, r"the training examples are a ndarray; give a tensor \(N, D\)"),
+        ({"test": X[:, 0]}, r"the held-out examples are a tensor of shape \(6,\); give a tensor \(N, D\)"),
+        ({"shift": torch.zeros(3)}, r"the data's shift has the shape \(3,\), and an example \(2,\); give one number"),
+        ({"scale": torch.ones(2, 1)}, r"the data's scale has the shape \(2, 1\), and an example \(2,\)"),
+        ({"scale": torch.ones(6, 2)}, r"the data's scale has the shape \(6, 2\)"),
+        ({"train_labels": torch.zeros(5)}, r"labels of the training examples have the shape \(5,\); .* the 6 examples"),
+        ({"test_labels": torch.zeros(6, 1)}, r"labels of the held-out examples have the shape \(6, 1\)"),
+    ],
+)
+def test_parts_that_do_not_fit_together_are_refused(values, message):
+    """A user's own class gets one message before a training, and no traceback of torch after it has begun."""
+    with pytest.raises(ValueError, match=message):
+        Data(**{"train": X, "test": X, "shift": 0.0, "scale": 1.0} | values)
+
+
+@pytest.mark.parametrize(
+    "shape, units", [((2,), (1,)), ((2,), (2,)), ((3, 4, 5), (3, 1, 1)), ((3, 4, 5), (1, 4, 5)), ((1,), ())]
+)
+def test_units_that_broadcast_over_an_example_are_taken(shape, units):
+    data = Data(torch.zeros(6, *shape), torch.ones(0, *shape), torch.full(units, 2.0), torch.full(units, 4.0))
+    assert torch.equal(data.encode(torch.full((1, *shape), 4.0)), torch.full((1, *shape), 0.5))
