@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from scoresde.conf import schema
 from scoresde.conf.assemble import settle
@@ -133,10 +134,18 @@ def test_load_and_given_are_as_they_say(tmp_path, monkeypatch):
     )
     (folder,) = (tmp_path / "store").iterdir()
     assert re.fullmatch("moons-vp-mlp-[0-9a-f]{10}", folder.name)
-    loading, calling = blocks(COMMANDS, "python")[:2]
+    loading, calling, exact = blocks(COMMANDS, "python")[:3]
     names = {}
+    exec(exact, names)
+    r = names["data"].test[:5].double().requires_grad_()
+    names["data"].true_log_prob(r).sum().backward()  # the gradient in data units; that in model units is scale times it
+    score = names["score"](names["data"].encode(r.detach()), torch.zeros(5, dtype=torch.float64))
+    torch.testing.assert_close(score, names["data"].scale * r.grad)
     exec(loading.replace("checkpoints/moons-vp-mlp-0123456789", str(folder)), names)
     assert names["found"].log_prob.shape == (100,) and names["found"].z.shape == (100, 2) and names["found"].nfe > 10
+    torch.testing.assert_close(
+        names["log_prob"] - names["found"].log_prob, torch.full((100,), names["data"].log_det).double()
+    )
     monkeypatch.chdir(tmp_path)
     exec(calling, names)
     assert names["metrics"]["count"] == 1000 and (tmp_path / "outputs" / "mine" / "samples.npz").exists()
