@@ -78,6 +78,8 @@ def run(
     with Record(folder, cfg, cfg["logger"], title, group=sweep) as record:
         task, job = assemble.prepare(cfg, choices, record)
         metrics = task(job)
+        if not isinstance(metrics, dict):
+            raise ValueError(f"{type(task).__name__} returned {metrics!r}; a task returns its metrics by name, a dict")
         record.finish(metrics | job.data_metrics)
     numbers = (float(v) for key, v in metrics.items() if key != "count" and isinstance(v, int | float))
     return next(numbers, None)

@@ -125,6 +125,16 @@ def test_a_task_for_one_law_gets_the_score_of_its_y(tmp_path, toy):
         job(tmp_path, *labelled, "condition=1")
 
 
+def test_a_task_without_metrics_is_named(tmp_path, toy):
+    class Silent(Toy):
+        def __call__(self, job):
+            return None
+
+    tasks.Toy = Silent
+    with pytest.raises(ValueError, match="Silent returned None; a task returns its metrics by name, a dict"):
+        job(tmp_path)
+
+
 @pytest.mark.parametrize("name", choices("task"))
 def test_every_task_keeps_the_contract(name):
     kind = schema.locate(compose(f"task={name}")["task"]["_target_"], "task")
