@@ -29,7 +29,8 @@ from safetensors.numpy import load_file
 ROOT = Path(__file__).resolve().parents[1]
 
 SHORT = ["training.steps=60", "training.batch=32", "training.evaluate=20", "training.warmup=10"]
-MOONS = ["data=moons", "model.width=16", "count=50", *SHORT]
+PLANE = ["data=moons", "count=50", *SHORT]
+MOONS = [*PLANE, "model.width=16"]
 DIGITS = ["data=digits", "model.channels=[8,8]", "model.attention=[]", "count=8", *SHORT]
 EXACT = ["data=mixture", "model=oracle", "count=60"]
 
@@ -50,7 +51,7 @@ COMMANDS = {
     "moons custom": ["sde=custom", "sde.diffusion='1 + 5*t**2'", "sampler=ode", *MOONS],
     "moons likelihood": ["task=likelihood", *MOONS],
     "moons cross-check": ["task=likelihood", "task/crosscheck=immse", *MOONS],
-    "moons energy": ["model=energy_mlp", "task=likelihood", "task/crosscheck=energy", "likelihood.start=plain", *MOONS],
+    "moons energy": ["model=energy_mlp", "task=likelihood", "task/crosscheck=energy", "likelihood.start=plain", *PLANE],
     "moons bound": ["task=bound", *MOONS],
     "moons encode": ["task=encode", *MOONS],
     "moons evaluate": ["task=evaluate", "sampler=unipc", *MOONS],
@@ -58,7 +59,7 @@ COMMANDS = {
     "moons averages": ["task=ema", *MOONS],
     "moons sliced": ["training/loss=sliced_vr", "sampler=dpmpp_2m", *MOONS],
     "overfitting": ["task=overfitting", "likelihood.rtol=1e-2", "likelihood.atol=1e-2", *MOONS],
-    "gaussian condition": ["data=gaussian", "data.condition=[1]", "task=likelihood", *MOONS[1:]],
+    "gaussian condition": ["data=gaussian", "data.condition=[1]", "task=likelihood", "model.width=16", *PLANE[1:]],
     "oracle likelihood": ["task=likelihood", "sde=vp", *EXACT],
     "oracle work": ["task=work_precision", *EXACT],
     "oracle deis": ["sde=vp", "sampler=deis", *EXACT],
