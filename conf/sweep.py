@@ -1,4 +1,7 @@
-"""Hydra's callbacks: check the output folder before a run or a sweep, and summarise a sweep at its end."""
+"""A Hydra callback: checks the output folder before a run or a sweep, and summarises a sweep at its end.
+
+Hydra turns an Exception of a callback into a warning. The functions here therefore raise SystemExit, which is none.
+"""
 
 import os
 import sys
@@ -15,8 +18,8 @@ from omegaconf import DictConfig, OmegaConf
 class SweepSummary(Callback):
     """Checks the output folder of a run or a sweep, and summarises a sweep.
 
-    Before: ends the program if the folder cannot be written, or if another sweep uses it. After a sweep: prints a table
-    of its jobs, and exits with status 1 if a job failed or none wrote anything.
+    Before a run or a sweep it ends the program if the folder cannot be written, or if another sweep uses it. After a
+    sweep it prints a table of the jobs, and exits with status 1 if a job failed or none wrote anything.
     """
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
@@ -35,7 +38,7 @@ class SweepSummary(Callback):
 
 
 def sweep_lock(folder: Path) -> FileLock:
-    """Locks a sweep's folder and returns the lock, which the operating system frees when the process ends.
+    """Creates and locks a sweep's folder; returns the lock, which the operating system frees when the process ends.
 
     Ends the program if another sweep holds it, because the jobs of both would write to the same folders.
     """
@@ -51,10 +54,14 @@ def sweep_lock(folder: Path) -> FileLock:
 
 
 def require_writable(config: DictConfig, mode: str) -> None:
-    """Creates the folder and writes a file in it. On failure prints one message and exits.
+    """Checks that ``hydra.run.dir`` or ``hydra.sweep.dir`` can be written; on failure prints one message and exits.
 
-    Without this check Hydra would print a traceback. The part of the path from the first ${...} on is not known yet:
-    the deepest folder before it is checked, and named in the message.
+    Without this check Hydra would print a traceback. The check creates the folders of the path's fixed start, those
+    before the first ${...}, and writes a temporary file there. Before a run Hydra cannot resolve the rest yet; the rest
+    of a sweep's path is created by :func:`sweep_lock`.
+
+    Arguments:
+        mode: ``run`` or ``sweep``.
     """
     key = f"hydra.{mode}.dir"
     fixed, interpolation, _ = OmegaConf.to_container(config.hydra[mode], resolve=False)["dir"].partition("${")
@@ -70,6 +77,6 @@ def require_writable(config: DictConfig, mode: str) -> None:
 
 
 def refuse(key: str, folder: Path, reason: str) -> NoReturn:
-    """Prints why the folder cannot be used, and ends the program."""
+    """Prints why the folder of a key cannot be used, and ends the program with status 1."""
     print(f"error: {key}={folder} {reason}; choose another folder with {key}=FOLDER", file=sys.stderr)
     raise SystemExit(1) from None

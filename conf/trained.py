@@ -112,7 +112,7 @@ def trained_model(
         model = schema.build(node["model"], f"{place}.model").to(cfg["device"])
     if start is not None:
         try:
-            model.begin(found[start][0].model)
+            model.start_from(found[start][0].model)
         except ValueError as error:
             raise ValueError(f"{place}.start={start}: {error}") from None
     home, name = Store(cfg["store"]), f"{name}-{key}"

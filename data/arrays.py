@@ -18,7 +18,7 @@ from scoresde.data.axes import as_examples
 from scoresde.data.base import Data, at_least, fraction, typed
 from scoresde.data.files import names_in, numbers_of, open_file, sha256
 from scoresde.data.labels import read_labels
-from scoresde.data.levels import as_levels, as_tensor, integers
+from scoresde.data.levels import as_tensor, checked_levels, integer_dtype
 
 
 class Arrays(Data):
@@ -78,7 +78,7 @@ class Arrays(Data):
             raise ValueError(f"{where} holds {len(values)} example: one to train on and one to hold out are the least")
         if levels is None and values.ndim == 4:
             levels = {"bool": 2, "uint8": 256}.get(values.dtype.name)
-        values = as_levels(values, levels, where)
+        values = checked_levels(values, levels, where)
 
         held_out = min(max(1, round(len(values) * test_fraction)), len(values) - 1)
         order = np.random.default_rng(seed).permutation(len(values))
@@ -92,7 +92,7 @@ class Arrays(Data):
         self._labels = names if values.ndim == 2 and names and len(names) == values.shape[1] else None
         if levels is not None:
             shift = scale = levels / 2
-            dtype = integers(levels)
+            dtype = integer_dtype(levels)
         else:
             shift, scale, dtype = units(train, self._labels, where)
             refuse_far(test, shift, scale, self._labels, where)

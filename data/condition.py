@@ -1,12 +1,12 @@
-r"""The condition y of p(x | y) of every example, a class or numbers, and its form for a network.
+r"""The condition y of every example, a class or numbers, for models of p(x | y), and its encoding for a network.
 
-A network takes y as a vector: the unit vector e_k of a class, or the numbers in model units. One more value
-follows, 1 if y is given and 0 if not,
+A network takes y as a vector: a class k as the unit vector e_k, or numbers in model units, with the shift m and the
+scale s. A last entry of 1 says that y is given:
 
 .. math:: y \mapsto (e_k,\ 1) \quad\text{or}\quad \bigl((y - m)/s,\ 1\bigr), \qquad \text{none} \mapsto (0, 0).
 
-The vector 0 stands for p(x): a network that meets it in training learns both, as classifier-free guidance needs
-(Ho and Salimans, arXiv 2207.12598).
+The zero vector stands for p(x): a network that is trained on both learns p(x | y) and p(x), as classifier-free
+guidance needs (Ho and Salimans, arXiv 2207.12598).
 """
 
 from dataclasses import dataclass, replace
@@ -23,14 +23,14 @@ LABELS = "labels"
 
 @dataclass(frozen=True, eq=False)
 class Condition:
-    """The y of every example, and the y that ``condition=`` names.
+    """The y of every example, and the y that the config key ``condition`` names.
 
     Attributes:
-        train, test: class indices 0 ... K-1, (N,) and (M,), int64; or numbers (N, C) and (M, C) in data units,
-            float64.
+        train, test: the y of the N training and the M held-out examples: classes (N,) and (M,), indices into ``names``,
+            int64; or numbers (N, C) and (M, C) in data units, float64.
         names: the names of the K classes, or of the C numbers.
         classes: whether y is a class.
-        shift, scale: (C,), the model units (y - shift)/scale of numbers; unused for classes.
+        shift, scale: (C,), those of the model units (y - shift)/scale of numbers; unused for classes.
         asked: the rows of y that ``condition=`` names, (R,) or (R, C); None where it names none.
     """
 
@@ -54,7 +54,7 @@ class Condition:
 
     @property
     def single(self) -> Tensor | None:
-        """The one y that ``condition=`` names, (1,) or (1, C); None if it names different ones or none."""
+        """The one y that ``condition=`` names, (1,) or (1, C); None where it names different ones or none."""
         return None if self.asked is None or not bool((self.asked == self.asked[:1]).all()) else self.asked[:1]
 
     def encode(self, y: Tensor) -> Tensor:
@@ -66,18 +66,23 @@ class Condition:
         return torch.cat([values, torch.ones(len(y), 1, dtype=torch.float64, device=y.device)], dim=1)
 
     def drawn(self, count: int, seed: int) -> Tensor:
-        """Returns the y of ``count`` samples: the rows that ``condition=`` names, repeated in turn, or else those of
-        training examples in a random order.
+        """Returns the y of ``count`` samples, (count,) or (count, C).
+
+        These are the rows that ``condition=`` names, repeated in turn. Where it names none, they are the y of the
+        training examples in a random order, repeated when all are used.
         """
-        numbers = torch.arange(count)
+        index = torch.arange(count)
         if self.asked is not None:
-            return self.asked[numbers % len(self.asked)]
+            return self.asked[index % len(self.asked)]
         order = torch.randperm(len(self.train), generator=torch.Generator().manual_seed(seed % 2**63))
-        return self.train[order[numbers % len(order)]]
+        return self.train[order[index % len(order)]]
 
     def asking(self, value: Any) -> "Condition":
-        """Returns the same with ``condition=value``: a class or several; numbers, a list of rows of them, or numbers by
-        name; or the path of a file of such rows. Warns of numbers outside the training data.
+        """Returns a copy with ``condition=value``, and warns of numbers outside the range of the training data.
+
+        Arguments:
+            value: a class or a list of them; numbers, a list of rows of them, or numbers by name; or the path of a file
+                of such rows.
         """
         if self.classes:
             return replace(self, asked=requested_classes(value, self.names))
@@ -93,7 +98,10 @@ class Condition:
 
 
 def classes_of(joint: Data) -> Condition:
-    """Returns the condition of a data set whose y is the class label of each example."""
+    """Returns the condition of a data set (x, y) whose y is the class label of each example.
+
+    The classes are the labels that occur in the training or the held-out examples.
+    """
     if joint.train_labels is None:
         raise ValueError(
             "data.condition=labels: these data have no labels; type data.condition=[0] to condition on a column, or "
@@ -111,10 +119,16 @@ def classes_of(joint: Data) -> Condition:
 
 
 def units_of(joint: Data, columns: list[int] | None, train: Tensor, names: list[str]) -> tuple[Tensor, Tensor]:
-    """Returns the shift and scale of the numbers y, (C,) each.
+    """Returns the shift and scale of the numbers y, (C,), float64.
 
-    Columns of the joint data keep its shift and scale. Other numbers have their mean and std over the training
-    examples; a constant has its value and 1.
+    Columns of the joint keep its units. Numbers that are no columns have the mean and the std of the training examples
+    as units, and a constant has the scale 1.
+
+    Arguments:
+        joint: the data set of which y is a part.
+        columns: the joint's columns that are y; None or empty for numbers that are no columns.
+        train: (N, C), the y of the training examples.
+        names: of the C numbers, for an error.
     """
     if columns:
         return tuple(v.double().expand(joint.shape)[columns] for v in (joint.shift, joint.scale))

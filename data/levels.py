@@ -1,20 +1,23 @@
-"""Data of whole numbers 0 ... L-1 (L grey levels, say; not noise levels): the check of arrays, and their tensors."""
+"""Data of L integer levels 0 ... L-1 (``data.levels``): their check, their dtype, and arrays as tensors.
+
+These levels are values of the data, such as the 256 grey levels of a picture; those of :mod:`scoresde.training.levels`
+are noise levels.
+"""
 
 import numpy as np
 import torch
 from torch import Tensor
 
 
-def as_levels(values: np.ndarray, levels: int | None, where: str, points: bool = False) -> np.ndarray:
-    """Returns the values, booleans as 0 and 1 and others in their own dtype.
-
-    Raises a ValueError unless the values are whole numbers 0 ... levels-1, and levels is in 2 ... 65536.
+def checked_levels(values: np.ndarray, levels: int | None, where: str, points: bool = False) -> np.ndarray:
+    """Returns the values, with booleans as 0 and 1; raises a ValueError unless all are whole numbers 0 ... levels-1.
 
     Arguments:
+        values: of any shape and number type; floats are returned as floats.
         levels: the number L of levels; None allows all values.
-        where: the source of the values, for messages.
-        points: True if the values are points for a network that exists already, so that its data set decides the
-            levels; False if they are the data set itself. It changes the messages only.
+        where: the name of the file, for the errors.
+        points: whether the values are points to evaluate, for which the levels of the network's data are fixed. Errors
+            then ask for other points; otherwise they propose other levels or shifted values.
     """
     values = values.astype(np.uint8) if values.dtype.kind == "b" else values
     if levels is None:
@@ -40,11 +43,11 @@ def as_levels(values: np.ndarray, levels: int | None, where: str, points: bool =
     return values
 
 
-def integers(levels: int) -> torch.dtype:
-    """Returns the dtype in which data of so many levels are kept: uint8 up to 256 levels, else int32."""
+def integer_dtype(levels: int) -> torch.dtype:
+    """Returns the dtype in which data of so many levels are kept: uint8 where it holds them, else int32."""
     return torch.uint8 if levels <= 256 else torch.int32
 
 
 def as_tensor(values: np.ndarray, dtype: torch.dtype) -> Tensor:
-    """Returns values as a tensor of the same shape; torch takes neither the byte order nor every stride of a file."""
+    """Returns values of any memory layout and byte order, as files may hold them, as a tensor of the dtype."""
     return torch.from_numpy(np.ascontiguousarray(values, dtype=str(dtype).removeprefix("torch.")))

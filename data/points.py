@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from scoresde.data.files import numbers_of, open_file, report
-from scoresde.data.levels import as_levels, as_tensor, integers
+from scoresde.data.levels import as_tensor, checked_levels, integer_dtype
 
 CHANNELS_LAST, GREY, PLAIN = "(H, W, C)", "(H, W)", ""  # orders of axes; PLAIN needs no note
 
@@ -61,10 +61,10 @@ def read_points(
         report(source.where, [*found.notes, note])
     gaps = np.isnan(values) if values.dtype.kind == "f" else np.zeros(values.shape, dtype=bool)
     if gaps.any():
-        filled = as_levels(np.where(gaps, 0, values), levels, source.where, points=True)
+        filled = checked_levels(np.where(gaps, 0, values), levels, source.where, points=True)
         return as_tensor(np.where(gaps, np.nan, filled), torch.float64)
-    dtype = torch.float64 if levels is None else integers(levels)
-    return as_tensor(as_levels(values, levels, source.where, points=True), dtype)
+    dtype = torch.float64 if levels is None else integer_dtype(levels)
+    return as_tensor(checked_levels(values, levels, source.where, points=True), dtype)
 
 
 def as_points(

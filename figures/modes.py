@@ -1,4 +1,4 @@
-"""The picture of the shares of a mixture's modes that several samplers find, beside the true ones."""
+"""The picture of the share of samples in each mode of a mixture, for several samplers, beside the true shares."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,16 +19,17 @@ def mode_shares(
     points: Mapping[str, Array] | None = None,
     data: Array | None = None,
 ) -> Path:
-    """Draws one column for each sampler, and returns the path.
+    """Draws one column for each sampler, and returns the path of the picture.
 
-    The upper panel shows the sampler's points over the data. The lower one has a bar for each mode, whose height is the
-    mean share over the seeds, and a line at the true share.
+    The upper row shows the samples over the data, within the limits of the data. The lower row shows one bar for each
+    mode, of the mean share over the seeds, and a line at the true share.
 
     Arguments:
         truth: the true weights (K,).
-        shares: by the sampler's name, the shares found (seeds, K); error bars are one std over the seeds.
-        points: by the sampler's name, samples (N, 2); None for no upper row.
-        data: points (M, 2) drawn under the samples; required if ``points`` is given, unused otherwise.
+        shares: by the sampler's name, the shares found (seeds, K); an error bar is one std over the seeds, with the
+            divisor ``seeds``.
+        points: by the sampler's name, planar samples (N, 2); None for no upper row.
+        data: planar points (M, 2), drawn under the samples; needed with ``points``.
     """
     truth, rows = array(truth), 1 if points is None else 2
     figure = Figure(figsize=(2.4 * len(shares) + 0.4, 2.2 if rows == 1 else 4.4), layout="constrained")

@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from scoresde.sde_lib import SDE, Draws
 from scoresde.training import Loss
-from scoresde.training.loss import given
+from scoresde.training.loss import draws_or_fresh
 
 from .model import LatentModel, check_latent
 from .networks import Networks, without_gradients
@@ -65,7 +65,7 @@ class Adversarial(Loss):
             raise ValueError(f"`penalty`={self.penalty} must be at least 0 and finite; type `penalty`=0.1")
 
     def __call__(self, sde: SDE | None, score: GAN, x_0: Tensor, draws: Draws | None = None) -> Tensor:
-        z = given(draws, x_0).normal("code", x_0, (score.latent,))
+        z = draws_or_fresh(draws, x_0).normal("code", x_0, (score.latent,))
         fake = score.generate(z)
         train = torch.is_grad_enabled()
         with torch.enable_grad():  # the penalty is a gradient, also when the loss is only evaluated

@@ -1,4 +1,4 @@
-"""The interface of latent-variable models: a prior of codes, and a map from codes to data."""
+"""The interface of latent-variable models: a prior of codes z, and draws of data x given codes."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -17,8 +17,8 @@ class LatentModel(nn.Module, ABC):
 
     Attributes:
         shape: of one example.
-        latent: the number of latents.
-        prior: the law of codes.
+        latent: the number of values of a code.
+        prior: the distribution of codes.
     """
 
     shape: tuple[int, ...]
@@ -27,18 +27,23 @@ class LatentModel(nn.Module, ABC):
 
     @abstractmethod
     def generate(self, z: Tensor, u: Tensor) -> Tensor:
-        """Returns samples x in model units from codes z and uniform numbers u in [0, 1) of x's shape."""
-
-    @torch.no_grad()
-    def codes(
-        self, sampler: Sampler, seed: int, first: int, count: int, on_step: Callable[[float], None] | None = None
-    ) -> Tensor:
-        """Draws codes from the prior, (count, latent), those numbered first ... first + count - 1 of a seed.
-
-        A code does not depend on how the codes are divided into batches.
+        """Returns one sample x of p(x|z) in model units for each code z (B, latent), (B, *shape).
 
         Arguments:
-            sampler: solves the reverse SDE of a prior that has one.
+            u: uniform numbers in [0, 1), (B, *shape), from which x is drawn; a deterministic model ignores them.
+        """
+
+    @torch.no_grad()
+    def draw_codes(
+        self, sampler: Sampler, seed: int, first: int, count: int, on_step: Callable[[float], None] | None = None
+    ) -> Tensor:
+        """Draws the codes numbered first ... first + count - 1 of a seed from the prior, (count, latent).
+
+        The seed and its number decide a code, so that codes do not depend on batches.
+
+        Arguments:
+            sampler: solves the reverse SDE of a score prior; other priors ignore it.
+            on_step: called by the sampler with the share of its steps that is done.
         """
         like = next(self.parameters())
         start, noise = (
@@ -51,22 +56,23 @@ class LatentModel(nn.Module, ABC):
     def draw(
         self, sampler: Sampler, seed: int, first: int, count: int, on_step: Callable[[float], None] | None = None
     ) -> Tensor:
-        """Draws samples in model units, (count, *shape), from the codes of the same numbers; see :meth:`codes`."""
-        return self.observed(self.codes(sampler, seed, first, count, on_step), seed, first)
+        """Draws samples in model units, (count, *shape), one from each code of :meth:`draw_codes`."""
+        return self.draw_from(self.draw_codes(sampler, seed, first, count, on_step), seed, first)
 
     @torch.no_grad()
-    def observed(self, z: Tensor, seed: int, first: int) -> Tensor:
-        """Draws samples in model units of the codes z (B, latent), numbered from ``first`` on."""
+    def draw_from(self, z: Tensor, seed: int, first: int) -> Tensor:
+        """Draws samples of p(x|z) in model units, (B, *shape), for codes z (B, latent) numbered from ``first`` on."""
         u = BlockNoise(seed, first, len(z), self.shape, z.dtype, z.device, "observation").uniform()
         return self.generate(z, u)
 
-    def begin(self, other: nn.Module) -> None:
-        """Copies another model's weights, for each part (child module) that both have by the same name and sizes.
+    def start_from(self, other: nn.Module) -> None:
+        """Copies the weights of the parts (child modules) that both models have under one name and with equal sizes.
 
-        Parts of different classes and sizes keep their own weights.
+        A part of another class and other sizes keeps its own weights, such as the prior of a VAE that starts from one
+        with the prior N(0, I).
 
         Raises:
-            ValueError: a part has the same class in both and different sizes, or the two have no weights in common.
+            ValueError: a part is of the same class and has other sizes, or no weights were copied.
         """
         mine, theirs = dict(self.named_children()), dict(other.named_children())
         common = 0
@@ -88,6 +94,6 @@ class LatentModel(nn.Module, ABC):
 
 
 def check_latent(latent: int) -> None:
-    """Raises a ValueError unless the number of latents is at least 1."""
+    """Raises a ValueError if codes have no values."""
     if latent < 1:
         raise ValueError(f"`latent`={latent} must be at least 1; type `latent`=8")

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from scoresde.sde_lib import SDE, Draws
 from scoresde.training import DenoisingScoreMatching, Loss
-from scoresde.training.loss import given
+from scoresde.training.loss import draws_or_fresh
 
 from .vae import VAE
 
@@ -37,7 +37,7 @@ class Bound(Loss):
             raise ValueError(f"`beta`={self.beta} must be at least 0 and finite; type `beta`=1")
 
     def __call__(self, sde: SDE | None, score: VAE, x_0: Tensor, draws: Draws | None = None) -> Tensor:
-        draws = given(draws, x_0)
+        draws = draws_or_fresh(draws, x_0)
         mean, log_std = score.encode(x_0)
         z = mean + log_std.exp() * draws.normal("code", mean)
         seen = z + score.prior.blur * draws.normal("blur", z) if score.prior.blur else z
@@ -62,7 +62,7 @@ class CodeMatching(Loss):
     def __call__(self, sde: SDE | None, score: VAE, x_0: Tensor, draws: Draws | None = None) -> Tensor:
         if not score.prior.blur:
             raise ValueError("loss=CodeMatching trains a score SDE as the prior, and this model's is N(0, I)")
-        draws, training = given(draws, x_0), score.encoder.training
+        draws, training = draws_or_fresh(draws, x_0), score.encoder.training
         score.encoder.eval()
         with torch.no_grad():
             mean, log_std = score.encode(x_0)

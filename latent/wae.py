@@ -16,7 +16,7 @@ from torch import Tensor
 from scoresde.metrics import mmd
 from scoresde.sde_lib import SDE, Draws
 from scoresde.training import Loss
-from scoresde.training.loss import given
+from scoresde.training.loss import draws_or_fresh
 
 from .model import LatentModel, check_latent
 from .networks import Networks
@@ -70,4 +70,4 @@ class WassersteinLoss(Loss):
         """
         code = score.encoder(x_0)
         error = (score.generate(code) - x_0).square().flatten(1).sum(1)
-        return error + self.penalty * mmd(code, given(draws, x_0).normal("code", code))
+        return error + self.penalty * mmd(code, draws_or_fresh(draws, x_0).normal("code", code))

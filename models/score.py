@@ -14,7 +14,7 @@ from copy import copy
 import torch
 from torch import Tensor, nn
 
-from scoresde.sde_lib import SDE, Affine, at, per_sample
+from scoresde.sde_lib import SDE, Affine, expand_to_batch, per_sample
 
 from .given import Given
 from .parameterisation import Parameterisation
@@ -122,7 +122,7 @@ class ScoreModel(nn.Module):
             if t not in rows:
                 add([t])
             c_skip, c_out, c_in, c_noise = rows[t]
-            output, skip = self.net(x * c_in, at(c_noise, x)), A + C * c_skip
+            output, skip = self.net(x * c_in, expand_to_batch(c_noise, x)), A + C * c_skip
             return torch.add(x * skip, output, alpha=C * c_out) if skip else output * (C * c_out)
 
         return evaluate

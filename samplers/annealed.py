@@ -5,18 +5,18 @@ r"""Annealed Langevin dynamics: Langevin steps at every level of a ladder of noi
     \varepsilon_i = \varepsilon\,k_i^2/k_L^2
 
 (Song and Ermon, arXiv 1907.05600, algorithm 1, and arXiv 2006.09011, algorithm 1, whose epsilon is the one here; the
-first paper's is twice as large). k = sigma/alpha falls from its value at the time T to that at eps in L levels, both
-ends included, with the same ratio gamma between neighbours. x stands for x/alpha, so that the walk is the same under
-every SDE. The ratio of signal to noise of a step is the same at every level (section 4.3 of the first paper). For data
-at one point the walk at a level starts with the variance of the level before, and after ``count`` steps it has the
-variance s^2, where
+first paper's is twice as large). k_i = sigma/alpha at t_i, and the L levels t_1 = T > ... > t_L = eps have the same
+ratio gamma = k_{i-1}/k_i between neighbours. In these formulas x stands for x/alpha and s for its score, so that the
+walk is the same under every SDE. The ratio of signal to noise of a step is the same at every level (section 4.3 of the
+first paper). For data at one point the walk at level i starts with the variance k_{i-1}^2 of the level before, and
+after ``count`` steps it has the variance v with
 
 .. math::
-    s^2/k_i^2 = (1 - r)^{2\,count}\bigl(\gamma^2 - \tfrac{2}{2 - r}\bigr) + \tfrac{2}{2 - r}, \qquad
-    r = \varepsilon/k_L^2.
+    v/k_i^2 = (1 - r)^{2\,count}\bigl(\gamma^2 - \tfrac{2}{2 - r}\bigr) + \tfrac{2}{2 - r}, \qquad
+    r = \varepsilon/k_L^2,
 
-This ratio should be as near to 1 as possible, and ``size=None`` takes the r for which it is nearest (arXiv
-2006.09011, technique 4).
+which should be 1: ``size=None`` takes the r that brings it nearest to 1 (arXiv 2006.09011, technique 4). In x itself,
+as the code takes them, the steps are r sigma(t_i)^2.
 """
 
 import math
@@ -38,9 +38,9 @@ class AnnealedLangevin(Sampler):
     """``count`` Langevin steps at each of ``levels`` noise levels.
 
     Arguments:
-        levels: L.
+        levels: the number L of noise levels.
         count: the number of steps at each level.
-        size: r, a step's epsilon over the square of its level's sigma/alpha; None for the published rule. Published:
+        size: the relative step r = epsilon_i/k_i^2, the same at every level; None for the published rule. Published:
             0.1 for 10 levels of 100 steps, 0.062 for 232 levels of 5.
         last: the step from eps to the data, ``flow``, ``tweedie`` or ``none``; see :mod:`scoresde.samplers.last`.
     """
@@ -63,18 +63,18 @@ class AnnealedLangevin(Sampler):
 
     @property
     def frames(self) -> int:
-        """The number of moments that a film shows: every level, unless there are too many."""
+        """The number of frames of a film: the start and the end of every level, or 11 for more than 40 levels."""
         return self.levels + 1 if self.levels <= 40 else 11
 
     def ladder(self, sde: SDE) -> tuple[list[float], list[float]]:
-        """Returns the times of the levels, falling from T to eps, and the sizes of their steps in x."""
+        """Returns the times of the L levels, falling from T to eps, and their steps r sigma(t)^2 in x."""
         t = LogSNR()(sde, self.levels - 1)
         k, alpha = torch.exp(-sde.half_log_snr(t)), sde.alpha(t)
         r = self.size if self.size is not None else self.relative_size(float(k[0] / k[-1]))
         return t.tolist(), (r * (alpha * k).square()).tolist()
 
     def relative_size(self, ratio: float) -> float:
-        """Returns r by the rule of the module's text, for levels from ``ratio`` k_L down to k_L."""
+        """Returns r by the rule of the module's text, for levels with k_1/k_L = ``ratio``."""
         from scipy.optimize import minimize_scalar  # here, because the import takes a second
 
         gamma2 = ratio ** (2 / (self.levels - 1))
@@ -95,19 +95,19 @@ class AnnealedLangevin(Sampler):
         on_step: OnStep | None = None,
         film: Film | None = None,
     ) -> Tensor:
-        times, sizes = self.ladder(sde)
+        times, steps = self.ladder(sde)
         evaluate = affine(score, times)
         alphas = sde.alpha(torch.tensor(times, dtype=torch.float64)).tolist()
         frames = [round(share * self.levels) for share in film.shares] if film else []
         if film:
             film.add(sde.T, x)
-        for i, (t, size) in enumerate(zip(times, sizes, strict=True)):
-            if i:
+        for i, (t, step) in enumerate(zip(times, steps, strict=True)):
+            if i:  # keeps x/alpha between levels
                 x = x * (alphas[i] / alphas[i - 1])
             for n in range(self.count):
-                x = torch.add(evaluate(x, t, 1.0, size), randn_like(x), alpha=math.sqrt(2 * size))
+                x = torch.add(evaluate(x, t, 1.0, step), randn_like(x), alpha=math.sqrt(2 * step))
                 if on_step:
                     on_step((i * self.count + n + 1) / (self.levels * self.count))
-            for _ in range(frames.count(i + 1)):
+            for _ in range(frames.count(i + 1)):  # a film of more frames than levels shows a level more than once
                 film.add(t, x)
         return finish(self.last, sde, score, x)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from scoresde.sde_lib import BinaryChain, ScoreFn, at
+from scoresde.sde_lib import BinaryChain, ScoreFn, expand_to_batch
 
 from .pc import Film, OnStep
 
@@ -33,7 +33,7 @@ def binary_ancestral(
     for done, n in enumerate(range(last, 0, -1)):
         if done in frames:
             film.add(float(n), x)
-        now = at(float(n), x)
+        now = expand_to_batch(float(n), x)
         up = chain.reverse(now - 1, now, x, logits(x, now))
         x = torch.where(torch.special.ndtr(randn_like(x).to(up)) < up, 1.0, -1.0).to(x)
         if on_step:

@@ -23,7 +23,7 @@ from typing import Literal, get_args
 
 from torch import Tensor
 
-from scoresde.sde_lib import SDE, ScoreFn, at
+from scoresde.sde_lib import SDE, ScoreFn, expand_to_batch
 
 Last = Literal["flow", "tweedie", "none"]
 """The last step of a sampler; see the module's table."""
@@ -40,7 +40,7 @@ def finish(last: Last, sde: SDE, score: ScoreFn, x: Tensor) -> Tensor:
     if last == "none":
         return x
     step = sde.flow_to_data if last == "flow" else sde.denoise
-    return step(score, x, at(sde.eps, x))
+    return step(score, x, expand_to_batch(sde.eps, x))
 
 
 def width(last: Last, r: float) -> float:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from scoresde.sde_lib import SDE, ScoreFn, at, of_rows
+from scoresde.sde_lib import SDE, ScoreFn, expand_to_batch, of_rows
 
 from .conditioner import Conditioner, Held
 from .grid import Grid
@@ -78,7 +78,7 @@ class TwistedSampler(Sampler):
         score, y = of_rows(score, cloud.rows), self.measurement.rows(cloud.rows)
 
         def look(x: Tensor, t: float) -> Particle:
-            here = state(sde, score, x, at(t, x))
+            here = state(sde, score, x, expand_to_batch(t, x))
             r = self.twist.variance(here.alpha, here.sigma)
             log_twist = y.log_prob(here.denoised, r)
             return Particle(here.score, bounded(self.twist.term(here, y), here, self.bound), log_twist)

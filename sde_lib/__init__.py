@@ -5,7 +5,7 @@ if __name__ == "sde_lib":  # a checkout's former name for this package
 
     former(__name__)
 
-from .affine import Affine, affine, at, combinations
+from .affine import Affine, affine, combinations, expand_to_batch
 from .base import SDE, ReverseSDE, ScoreFn, per_sample
 from .betas import Betas, CosineBetas, InverseBetas, LinearBetas
 from .binary import BinaryChain
@@ -50,7 +50,7 @@ __all__ = [
     "Affine",
     "affine",
     "combinations",
-    "at",
+    "expand_to_batch",
     "of_rows",
     "integrate",
     "divergence",

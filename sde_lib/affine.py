@@ -1,10 +1,11 @@
-r"""Linear combinations of x and the score at a given time, the form in which samplers evaluate the score.
+r"""Linear combinations of x and the score at a given time, the form in which most solvers evaluate the score.
 
 .. math:: A\,x + C\,s_\theta(x, t)
 
-Every step of every sampler with one time for the whole batch has this form, with numbers A and C that do not depend on
-x. A score of the form c_skip x + c_out F(x) (:class:`scoresde.models.ScoreModel`) folds its own coefficients into them,
-computed for all times at once: an evaluation then costs the network and two operations.
+A and C are numbers that do not depend on x. A score of the form c_skip x + c_out F(c_in x)
+(:class:`scoresde.models.ScoreModel`) folds its own coefficients into them, computed for all times at once: an
+evaluation then costs the network and at most three operations on x. :func:`affine` is for solvers with one time for the
+whole batch, :func:`combinations` for those with a time for each sample.
 """
 
 from collections.abc import Callable, Iterable
@@ -19,17 +20,18 @@ Affine = Callable[..., Tensor]
 
 
 def affine(score: ScoreFn, times: Iterable[float]) -> Affine:
-    """Returns the function A x + C score(x, t), prepared for the given times; other times are allowed, and slower.
+    """Returns the function (x, t, A, C) -> A x + C score(x, t), prepared for the given times.
 
     Arguments:
         score: any callable (x, t) -> score; its method ``affine(times)``, if it has one, is used.
+        times: the times that are announced; other times are allowed too, but a ScoreModel is slower at them.
     """
     own = getattr(score, "affine", None)
     if own is not None:
         return own(times)
 
     def evaluate(x: Tensor, t: float, A: float = 0.0, C: float = 1.0) -> Tensor:
-        value = score(x, at(t, x))
+        value = score(x, expand_to_batch(t, x))
         if A:
             return torch.add(x * A, value, alpha=C)
         return value if C == 1 else value * C
@@ -40,7 +42,7 @@ def affine(score: ScoreFn, times: Iterable[float]) -> Affine:
 def combinations(
     score: ScoreFn, t: Tensor, A: Tensor, C: Tensor, dtype: torch.dtype
 ) -> list[Callable[[Tensor], Tensor]]:
-    """Returns m functions x -> A_i x + C_i score(x, t_i), with separate numbers for each sample.
+    """Returns m functions x -> A_i x + C_i score(x, t_i), whose A_i, C_i and t_i are numbers for each sample, (B,).
 
     Arguments:
         score: any callable (x, t) -> score; its method ``combinations(t, A, C, dtype)``, if it has one, is used.
@@ -57,6 +59,6 @@ def combinations(
     return [combination(*row) for row in zip(t, A.to(dtype), C.to(dtype), strict=True)]
 
 
-def at(t: float, x: Tensor) -> Tensor:
-    """Returns the time t for every sample of x, shape (B,): one number in memory, expanded."""
+def expand_to_batch(t: float, x: Tensor) -> Tensor:
+    """Returns the number t, such as a time, for every sample of x, shape (B,): one number in memory, expanded."""
     return torch.full((1,), t, dtype=x.dtype, device=x.device).expand(len(x))

@@ -268,8 +268,8 @@ def test_the_mixed_score_is_between_the_two():
 def test_codes_are_drawn_from_the_prior_whatever_the_batch(sampler):
     sde, components = make_sde("vp"), mixture((2,))
     model = VAE((1, 5, 7), 2, Convolutional((4,), 8), Gaussian(0.1), prior_of(sde, Oracle(sde, components).float()))
-    z, x = model.codes(sampler, 3, 0, 200), model.draw(sampler, 3, 0, 200)
-    for whole, function in ((z, model.codes), (x, model.draw)):
+    z, x = model.draw_codes(sampler, 3, 0, 200), model.draw(sampler, 3, 0, 200)
+    for whole, function in ((z, model.draw_codes), (x, model.draw)):
         parts = torch.cat([function(sampler, 3, first, size) for first, size in ((0, 70), (70, 130))])
         torch.testing.assert_close(parts, whole, atol=1e-4, rtol=1e-4)
     near = torch.cdist(z.double(), components[1]).argmin(1)

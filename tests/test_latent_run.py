@@ -371,11 +371,11 @@ def test_mistakes_are_named(tmp_path, overrides, message):
 def test_models_that_do_not_fit_each_other():
     small, large = (VAE((2,), latent, Dense(8, 1), Gaussian(), StandardNormal()) for latent in (2, 3))
     with pytest.raises(ValueError, match="is not of the same sizes"):
-        large.begin(small)
+        large.start_from(small)
     integers = VAE((2,), 2, Dense(8, 1), DiscretisedLogistic([1.0, 1.0, 2]), StandardNormal())
     with pytest.raises(ValueError, match="is not of the same sizes"):
-        integers.begin(small)
+        integers.start_from(small)
     fixed = [VAE((2,), 2, Dense(8, 1), Gaussian(std), StandardNormal()) for std in (0.5, 0.2)]
-    fixed[0].begin(fixed[1])
+    fixed[0].start_from(fixed[1])
     assert float(fixed[0].observation.log_std.exp()) == pytest.approx(0.5), "the std is configuration"
     assert torch.equal(fixed[0].encoder[1].weight, fixed[1].encoder[1].weight)

@@ -114,7 +114,7 @@ def test_a_tempered_score_narrows_modes_and_keeps_their_weights(sampler):
 
 def test_the_factor_goes_with_every_short_cut():
     """affine, combinations and the reading under another SDE are the same function."""
-    from scoresde.sde_lib import affine, at, combinations, under
+    from scoresde.sde_lib import affine, combinations, expand_to_batch, under
 
     sde, other, x = make_sde("vp"), make_sde("ve"), torch.randn(5, 2, 3, dtype=torch.float64)
     exact, tempering = GaussianScore(sde, 0.2, S), TemperedScore(TAU, sigma_data=S)
@@ -123,7 +123,7 @@ def test_the_factor_goes_with_every_short_cut():
     torch.testing.assert_close(score(x, t), truth(x, t))
     for time in (0.4, 0.5):
         mine = affine(score, [0.4])(x, time, 0.3, -2.0)
-        torch.testing.assert_close(mine, 0.3 * x - 2 * truth(x, at(time, x)))
+        torch.testing.assert_close(mine, 0.3 * x - 2 * truth(x, expand_to_batch(time, x)))
     (mine,) = combinations(score, t[None], 0 * t[None] + 0.3, 0 * t[None] - 2, torch.float64)
     torch.testing.assert_close(mine(x), 0.3 * x - 2 * truth(x, t))
     torch.testing.assert_close(under(sde, score, other)(x, t), GaussianScore(other, 0.2, TAU * S)(x, t))

@@ -17,7 +17,7 @@ from torch import Tensor
 from scoresde.sde_lib import BinaryChain, Draws, ScoreFn
 from scoresde.sde_lib.binary import bits_of
 
-from .loss import Loss, given
+from .loss import Loss, draws_or_fresh
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class BinaryLoss(Loss):
             raise ValueError(f"`weighting`={self.weighting} must be bound or bits")
 
     def __call__(self, chain: BinaryChain, logits: ScoreFn, x_0: Tensor, draws: Draws | None = None) -> Tensor:
-        x_0, draws = bits_of(x_0), given(draws, x_0)
+        x_0, draws = bits_of(x_0), draws_or_fresh(draws, x_0)
         n = (draws.spread("times", x_0) * chain.T).floor().clamp_max(chain.T - 1) + 1
         x_n = chain.perturb(x_0, n, draws.normal("noise", x_0))
         found = logits(x_n, n)

@@ -16,7 +16,7 @@ from torch import Tensor
 from scoresde.sde_lib import SDE, Draws
 
 from .levels import Levels, LogSNR
-from .loss import Loss, given
+from .loss import Loss, draws_or_fresh
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class CrossEntropy(Loss):
     def __call__(
         self, sde: SDE, score: Callable[[Tensor, Tensor], Tensor], x_0: Tensor, draws: Draws | None = None
     ) -> Tensor:
-        draws = given(draws, x_0)
+        draws = draws_or_fresh(draws, x_0)
         t = self.levels.times(sde, draws.spread("times", x_0, self.stratified))
         return -score(sde.perturb(x_0, t, draws.normal("noise", x_0)), t)
 

@@ -11,11 +11,12 @@ Vincent 2011, doi 10.1162/NECO_a_00142), so the minimiser of each is the score o
 can be applied to the *clean* data (levels ``clean``) and then find the score of the data. Denoising always finds the
 score of the *perturbed* data, and needs no derivative of the network by x.
 
-Each objective is multiplied by sigma(t)^2, so that all levels contribute on the same scale, and by the weight of the
-level (:mod:`scoresde.training.levels`). With the weight g^2 (likelihood weighting) the denoising loss bounds the
-Kullback-Leibler divergence of the model from the data (arXiv 2101.09258, theorem 1). This weighting is a choice of
-levels: since g^2/sigma^2 = -2 d(lambda)/dt, with lambda the half log-SNR, drawing t *uniformly in log-SNR* turns the
-weight g^2 into sigma^2,
+Each objective is multiplied by sigma(t)^2, so that all levels contribute on the same scale, and by the weight w(t) of
+the level (:mod:`scoresde.training.levels`). Likelihood weighting multiplies the objective by g^2 in all: half the
+integral over t of the denoising objective then bounds KL(p_data || p_model) from above, up to a constant that does not
+depend on the model (arXiv 2101.09258, theorem 1). This weighting is a choice of levels with
+w = 1: since g^2/sigma^2 = -2 d(lambda)/dt, with lambda the half log-SNR, drawing t *uniformly in log-SNR* turns the
+factor g^2 into sigma^2,
 
 .. math:: \int_{eps}^T g^2\,\|s_\theta + z/\sigma\|^2\,dt = 2\int \|\sigma s_\theta + z\|^2\,d\lambda,
 
@@ -35,7 +36,7 @@ from .levels import Levels, LogSNR
 
 
 class Loss(ABC):
-    """A function (sde, score, x_0, draws) -> loss of each sample.
+    """A function (sde, score, x_0, draws) -> loss of each sample. ``score`` is the network that is trained.
 
     Attributes:
         differentiates: whether the loss contains derivatives of the score by x, so that training differentiates twice.
@@ -50,7 +51,7 @@ class Loss(ABC):
         """Returns the loss of each sample of x_0 (B, *), shape (B,).
 
         Arguments:
-            draws: the random numbers of these rows; None for new ones, with a seed from torch's global generator.
+            draws: the random numbers of the rows of x_0; None for new ones, with a seed from torch's global generator.
         """
 
 
@@ -71,15 +72,18 @@ class ScoreMatching(Loss):
     ) -> Tensor:
         """Returns sigma^2 times the objective divided by D, shape (B,), at x (B, *).
 
-        x is alpha(t) x_0 + sigma(t) z, or x_0 itself for levels without noise (``clean``), where z is unused.
+        Arguments:
+            t: the times (B,).
+            z: the noise (B, *) in x = alpha(t) x_0 + sigma(t) z; not in x where the levels are without noise.
+            draws: the source of further random numbers; None for new ones.
         """
 
     def times(self, sde: SDE, x_0: Tensor, draws: Draws | None = None) -> Tensor:
         """Draws times (B,) for the samples of x_0 (B, *)."""
-        return self.levels.times(sde, given(draws, x_0).spread("times", x_0, self.stratified))
+        return self.levels.times(sde, draws_or_fresh(draws, x_0).spread("times", x_0, self.stratified))
 
     def __call__(self, sde: SDE, score: ScoreFn, x_0: Tensor, draws: Draws | None = None) -> Tensor:
-        draws = given(draws, x_0)
+        draws = draws_or_fresh(draws, x_0)
         t, z = self.times(sde, x_0, draws), draws.normal("noise", x_0)
         x = sde.perturb(x_0, t, z) if self.levels.noise else x_0
         return self.levels.weight(sde, t) * self.objective(sde, score, x, t, z, draws)
@@ -89,8 +93,8 @@ class ScoreMatching(Loss):
 class DenoisingScoreMatching(ScoreMatching):
     """The squared error of sigma times the score, which is the squared error of a prediction of the noise z.
 
-    Under likelihood weighting the integral above is this loss times D times twice the range of lambda. The loss omits
-    that factor, so that one clipping threshold and one learning rate suit every SDE.
+    Under likelihood weighting the integral in the module's text is this loss times D times twice the range of lambda.
+    The loss omits that factor, so that one clipping threshold and one learning rate suit every SDE.
 
     Arguments:
         levels: the noise levels; see :mod:`scoresde.training.levels`.
@@ -142,7 +146,7 @@ class ImplicitScoreMatching(ScoreMatching):
 
     Arguments:
         levels, stratified: as in :class:`DenoisingScoreMatching`.
-        chunk: the number of passes that run at once; memory grows with it.
+        chunk: the number of backward passes that run at once; memory grows with it.
     """
 
     differentiates: ClassVar[bool] = True
@@ -191,7 +195,7 @@ class SlicedScoreMatching(ScoreMatching):
         self, sde: SDE, score: ScoreFn, x: Tensor, t: Tensor, z: Tensor, draws: Draws | None = None
     ) -> Tensor:
         probes: Probes = (Rademacher if self.law == "rademacher" else Gaussian)(self.directions)
-        normals, shape = given(draws, x).normal, (self.directions, *x.shape[1:])
+        normals, shape = draws_or_fresh(draws, x).normal, (self.directions, *x.shape[1:])
         v = probes.draw(x, lambda count: normals("directions", x, shape).transpose(0, 1))
         value, traces = divergence(lambda y: score(y, t), track(x), probes, v)
         if self.variance_reduced:
@@ -201,11 +205,11 @@ class SlicedScoreMatching(ScoreMatching):
         return sde.sigma(t).square() * (square + 2 * traces.mean(0)) / x[0].numel()
 
 
-def given(draws: Draws | None, x_0: Tensor) -> Draws:
-    """Returns the draws; for None new ones for the rows of x_0 (B, *)."""
+def draws_or_fresh(draws: Draws | None, x_0: Tensor) -> Draws:
+    """Returns the draws, or for None new ones for the rows of x_0 (B, *)."""
     return Draws.afresh(len(x_0)) if draws is None else draws
 
 
 def track(x: Tensor) -> Tensor:
-    """Returns x as a leaf of the graph, so that the divergence can be differentiated if gradients are on."""
+    """Returns x as a leaf that requires a gradient if gradients are on, so that the divergence is differentiable."""
     return x.detach().requires_grad_(torch.is_grad_enabled())

@@ -1,7 +1,7 @@
-"""The files of a run's folder, and the only module that calls Weights & Biases.
+"""The files of a run's folder, and their copy in Weights & Biases; no other module imports wandb.
 
-metrics.jsonl    one line per event, written during the run; lines of earlier runs in the folder stay above
-metrics.json     one flat object, written at the end
+metrics.jsonl    one line per event, written during the run; a later run in the same folder appends
+metrics.json     one flat object, written at the end of a run that did not fail
 *.npz, *.png     arrays and pictures
 """
 
@@ -19,12 +19,13 @@ log = logging.getLogger(__name__)
 
 
 class Record:
-    """Writes a run's results; a context manager that writes the reason to metrics.jsonl if the run fails.
+    """Writes a run's results; a context manager that writes the error to metrics.jsonl if the run fails.
 
     Arguments:
         folder: the run's own folder; made if it is absent.
         config: the resolved configuration, for the logger.
-        logger: the logger's keys: ``name``, none or wandb, and for wandb also ``project``, ``entity`` and ``mode``.
+        logger: the node of the config group ``logger``: ``name`` is none or wandb; wandb has project, entity and mode
+            too.
         title: the run's name in the logger.
         group: the sweep it belongs to, or None.
     """
@@ -59,7 +60,8 @@ class Record:
             self.close()
             return
         self.close(failed=f"{type(error).__name__}: {error}")
-        full = isinstance(error, OSError) and error.errno and not error.filename  # a full disk names no file
+        # an OSError of the system that names no file is taken for a full disk
+        full = isinstance(error, OSError) and error.errno and not error.filename
         if full and not isinstance(error, BrokenPipeError):
             raise self.unwritable(error) from error
 
@@ -71,7 +73,7 @@ class Record:
         )
 
     def event(self, values: dict[str, Any]) -> None:
-        """Writes one line of metrics.jsonl."""
+        """Writes the values as one line of metrics.jsonl, with the seconds since the start, and to the logger."""
         try:
             self.events.write(json.dumps({"seconds": round(time.monotonic() - self.started, 3), **values}) + "\n")
         except OSError as error:
@@ -89,7 +91,7 @@ class Record:
         return path
 
     def picture(self, path: Path) -> None:
-        """Notes a picture that was drawn in the folder, to be printed at the end and logged."""
+        """Adds a picture, which the caller has drawn, to those whose paths :meth:`finish` prints and logs."""
         self.pictures.append(path)
 
     def path(self, name: str) -> Path:
@@ -97,12 +99,15 @@ class Record:
         return self.folder / name
 
     def finish(self, metrics: dict[str, Any]) -> None:
-        """Writes metrics.json, and prints the table and the paths of the pictures, or the folder's without any."""
+        """Writes metrics.json, and prints the last lines of a run: the metrics, and the paths of the pictures.
+
+        A run without pictures prints the path of its folder.
+        """
         # unknown values, such as the error bar of one point, are left out, so that readers get finite numbers
         metrics = {
             k: v for k, v in metrics.items() if v is not None and not (isinstance(v, float) and not math.isfinite(v))
         }
-        partial = self.folder / ".metrics.json"
+        partial = self.folder / ".metrics.json"  # renamed when complete, so that no reader meets half a file
         try:
             partial.write_text(json.dumps(metrics, indent=1) + "\n")
             partial.replace(self.folder / "metrics.json")
@@ -118,10 +123,10 @@ class Record:
             self.wandb.log({path.stem: wandb.Image(str(path)) for path in self.pictures})
 
     def close(self, failed: str | None = None) -> None:
-        """Closes the record.
+        """Closes metrics.jsonl and ends the logger's run.
 
         Arguments:
-            failed: the reason, if the run failed.
+            failed: the reason, if the run failed; written as the last event.
         """
         if failed is not None:
             try:
@@ -147,9 +152,9 @@ def show(value: Any) -> str:
 
 
 def start_wandb(folder: Path, config: dict, logger: dict, title: str, group: str | None):
-    """Starts a run of Weights & Biases in the mode of the logger's keys.
+    """Starts a run of Weights & Biases and returns it.
 
-    The mode ``auto`` stands for WANDB_MODE if it is set, else for online if the user is logged in, else for offline.
+    The mode ``auto`` is WANDB_MODE if that is set; else online if the user is logged in, and offline if not.
     """
     try:
         import wandb

@@ -186,12 +186,12 @@ class Elbo(Task):
                 def on_step(share: float, k: int = k) -> None:
                     advance(k * SHOWN, SHOWN, share)
 
-                z = model.codes(self.sampler, self.seed, 0, SHOWN, on_step)
+                z = model.draw_codes(self.sampler, self.seed, 0, SHOWN, on_step)
                 if len(data.shape) == 3:  # E[x|z]: p(x|z) is independent per pixel, and its draws are speckled
                     with torch.no_grad():
                         x = model.decode(z[:count]).cpu()
                 else:
-                    x = model.observed(z[:count], self.seed, 0).cpu()
+                    x = model.draw_from(z[:count], self.seed, 0).cpu()
                 z = z.cpu()
                 advance((k + 1) * SHOWN)
                 encoded = data.encode(data.dequantise(test, None).double()).to(self.device, getattr(torch, self.dtype))

@@ -36,7 +36,7 @@ def check_recipes(models: Mapping[str, Any]) -> None:
                     f"({', '.join(before) or 'there are none'})"
                 )
             try:
-                recipe.model.begin(models[recipe.start].model)
+                recipe.model.start_from(models[recipe.start].model)
             except ValueError as error:
                 raise ValueError(f"{key}.start={recipe.start}: {error}") from None
         before.append(name)

@@ -51,7 +51,7 @@ from scoresde.data import Data
 from scoresde.likelihood import Likelihood
 from scoresde.models import Oracle
 from scoresde.samplers import ProbabilityFlow, Sampler, finish
-from scoresde.sde_lib import SDE, BlockNoise, Counted, ScoreFn, at
+from scoresde.sde_lib import SDE, BlockNoise, Counted, ScoreFn, expand_to_batch
 from scoresde.sde_lib.frame import under
 from scoresde.tasks.parts.batches import batches
 from scoresde.tasks.parts.drawing import noises
@@ -443,8 +443,8 @@ def solver_error(likelihood: Likelihood, problem: Problem, x: Tensor, found: Sco
         alpha = float(sde.alpha(torch.tensor(sde.eps, dtype=torch.float64)))
         x, jacobian = alpha * x, x[0].numel() * math.log(alpha)
     prior = sde.prior_log_prob(found.z) + found.prior_term
-    solved = found.log_prob - found.start_term - prior + exact(found.z, at(sde.T, found.z))
-    return solved - exact(x, at(sde.eps, x)) - jacobian
+    solved = found.log_prob - found.start_term - prior + exact(found.z, expand_to_batch(sde.T, found.z))
+    return solved - exact(x, expand_to_batch(sde.eps, x)) - jacobian
 
 
 def mean_and_worst(what: str, error: Tensor) -> dict[str, float]:
