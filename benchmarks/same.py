@@ -32,7 +32,18 @@ SHORT = ["training.steps=60", "training.batch=32", "training.evaluate=20", "trai
 PLANE = ["data=moons", "count=50", *SHORT]
 MOONS = [*PLANE, "model.width=16"]
 DIGITS = ["data=digits", "model.channels=[8,8]", "model.attention=[]", "count=8", *SHORT]
+LATENT = ["data=8gaussians", "data.count=500", "count=40", "sde=vp", "sampler=unipc", "sampler.steps=4"]
 EXACT = ["data=mixture", "model=oracle", "count=60"]
+
+
+def recipe(*names: str) -> list[str]:
+    """Returns words that make the trainings of models of ``task.models`` short and their networks narrow."""
+    short = [word.removeprefix("training.") for word in SHORT if "evaluate" not in word]
+    return [
+        *(f"task.models.{name}.training.{word}" for name in names for word in short),
+        *(f"task.models.{name}.model.networks.width=8" for name in names),
+    ]
+
 
 COMMANDS = {
     "digits pc": ["sde=ve", "sampler=pc", "sampler.steps=20", *DIGITS],
@@ -73,6 +84,15 @@ COMMANDS = {
     "manifold": ["experiment=manifold", *SHORT],
     "low density": ["experiment=low_density", *SHORT],
     "slow mixing": ["experiment=slow_mixing", "count=60"],
+    "VAE": ["task=elbo", *LATENT, "task.models.vae.model.latent=2", *recipe("vae")],
+    "generators": [
+        "task=generators",
+        "task.seeds=1",
+        "task.score=false",
+        "~task.models.lsgm",
+        *LATENT,
+        *recipe("vae", "gan", "wae"),
+    ],
     "heartbeat": ["experiment=heartbeat", "training.steps=20", "training.batch=32", "count=20"],
     "table impute": ["task=impute", "operator=columns", "sampler=unipc", *MOONS],
     "sweep": ["-m", "sde=ve,vp,subvp", "sampler=em,pc,ode", "sampler.steps=20", *MOONS],
@@ -123,14 +143,19 @@ def results(root: Path, command: list[str], killed: bool = False) -> dict[str, s
         done = subprocess.run(call, **options)
         if done.returncode:
             raise SystemExit(f"{' '.join(command)} ends in {done.returncode} in {root}:\n{done.stdout[-2000:]}")
-        return collected(out)
+        found = collected(out)
+        if not found:
+            raise SystemExit(f"{' '.join(command)} has left nothing to compare in {root}")
+        return found
 
 
 def kill_after_a_checkpoint(call: list[str], options: dict, store: Path) -> None:
-    """Kills a training as soon as it has left a checkpoint."""
+    """Kills a training as soon as it has left a checkpoint; SystemExit if it has ended before."""
     process = subprocess.Popen(call, **options | {"stdout": subprocess.DEVNULL})
     while process.poll() is None and not list(store.glob("*/step-*")):
         time.sleep(0.02)
+    if process.poll() is not None:
+        raise SystemExit(f"{' '.join(call)} has ended before it could be killed; give it more updates")
     process.send_signal(signal.SIGKILL)
     process.wait()
 

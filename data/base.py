@@ -269,8 +269,8 @@ def check_examples(train: Tensor, test: Tensor, train_labels: Tensor | None, tes
     """Raises a ValueError unless both parts are tensors of examples of one shape, with a label for each, or none."""
     for part, x, labels in (("training", train, train_labels), ("held-out", test, test_labels)):
         if not isinstance(x, Tensor) or x.ndim < 2:
-            given = f"a tensor of shape {tuple(x.shape)}" if isinstance(x, Tensor) else f"a {type(x).__name__}"
-            raise ValueError(f"the {part} examples are {given}; give a tensor (N, D) or (N, C, H, W)")
+            given = f"shape {tuple(x.shape)}" if isinstance(x, Tensor) else f"type {type(x).__name__}"
+            raise ValueError(f"the {part} examples are of {given}; give a tensor (N, D) or (N, C, H, W)")
         if labels is not None and labels.shape != x.shape[:1]:
             raise ValueError(
                 f"the labels of the {part} examples have the shape {tuple(labels.shape)}; give one for each of the "

@@ -42,8 +42,8 @@ def gaussian_distance(m_1: Tensor, c_1: Tensor, m_2: Tensor, c_2: Tensor) -> flo
     """Returns d^2 between Gaussians with means (D,) and covariances (D, D), which may be singular."""
     m_1, c_1, m_2, c_2 = (each.double() for each in (m_1, c_1, m_2, c_2))
     cross = torch.linalg.svdvals(root(c_1) @ root(c_2)).sum()
-    # for equal Gaussians only rounding errors remain, which may be negative
-    return max(0.0, float((m_1 - m_2).square().sum() + c_1.trace() + c_2.trace() - 2 * cross))
+    square = (m_1 - m_2).square().sum() + c_1.trace() + c_2.trace() - 2 * cross
+    return float(square.clamp_min(0.0))  # for equal Gaussians only rounding errors remain, which may be negative
 
 
 def root(covariance: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ class LangevinDynamics(Sampler):
         start: the std of the Gaussian to start from, in model units; None for the SDE's prior.
 
     Attributes:
-        one_level: True.
+        one_level: True: the walk stays at one noise level.
     """
 
     one_level: ClassVar[bool] = True

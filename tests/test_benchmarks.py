@@ -18,7 +18,7 @@ from benchmarks import same
 from benchmarks.crash import main as crash
 from scoresde.cli import run
 
-from .conftest import ROOT, compose
+from .conftest import ROOT, choices, compose
 
 FILES = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py") if "__main__" in path.read_text())
 TINY = ["training.steps=2", "training.batch=8", "training.evaluate=0", "training.warmup=0"]
@@ -115,6 +115,18 @@ def test_the_adaptive_benchmark_has_one_floor_for_each_sde_and_dimension(capsys)
     for name, d, _, *_, floor in cells:
         floors.setdefault((name, d), []).append(floor)
     assert len(floors) == 4 and all(len(each) == 2 and len(set(each)) == 1 for each in floors.values())
+
+
+def test_the_commands_that_are_compared_compose_and_cover_every_task():
+    def task_of(name: str, command: list[str]) -> str:
+        first = [
+            word.split(",")[0] if name == "sweep" and word.startswith(("sde=", "sampler=")) else word
+            for word in command
+        ]
+        return compose(*(word for word in first if word != "-m"))["task"]["_target_"]
+
+    compared = {task_of(name, command) for name, command in same.COMMANDS.items()}
+    assert compared == {compose(f"task={name}")["task"]["_target_"] for name in choices("task")}
 
 
 def test_what_differs_between_two_checkouts_is_seen(tmp_path):

@@ -98,8 +98,8 @@ X = torch.zeros(6, 2)
     [
         ({"test": torch.zeros(3, 3)}, r"a held-out example has the shape \(3,\), and a training example \(2,\)"),
         ({"train": torch.zeros(6, 1, 4, 4)}, r"held-out example has the shape \(2,\), and a training .* \(1, 4, 4\)"),
-        ({"train": X.numpy()}, r"the training examples are a ndarray; give a tensor \(N, D\)"),
-        ({"test": X[:, 0]}, r"the held-out examples are a tensor of shape \(6,\); give a tensor \(N, D\)"),
+        ({"train": X.numpy()}, r"the training examples are of type ndarray; give a tensor \(N, D\)"),
+        ({"test": X[:, 0]}, r"the held-out examples are of shape \(6,\); give a tensor \(N, D\)"),
         ({"shift": torch.zeros(3)}, r"the data's shift has the shape \(3,\), and an example \(2,\); give one number"),
         ({"scale": torch.ones(2, 1)}, r"the data's scale has the shape \(2, 1\), and an example \(2,\)"),
         ({"scale": torch.ones(6, 2)}, r"the data's scale has the shape \(6, 2\)"),

@@ -61,6 +61,13 @@ def test_singular_covariances_are_exact():
     assert frechet_distance(*y) == pytest.approx(float(mean.square().sum() + covariance.trace()), rel=1e-9)
 
 
+def test_a_mean_that_is_not_a_number_has_no_distance():
+    """And is no perfect score."""
+    c, none = torch.eye(2, dtype=DOUBLE), torch.zeros(2, dtype=DOUBLE)
+    assert math.isnan(gaussian_distance(none, c, torch.tensor([0.0, math.nan]), c))
+    assert gaussian_distance(none, c, none, c) == 0
+
+
 @pytest.mark.parametrize("shape", [(3,), (2, 3, 4)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_shifted_and_stretched_sample_is_at_the_closed_form(shape, dtype):
