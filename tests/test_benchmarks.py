@@ -117,6 +117,15 @@ def test_the_adaptive_benchmark_has_one_floor_for_each_sde_and_dimension(capsys)
     assert len(floors) == 4 and all(len(each) == 2 and len(set(each)) == 1 for each in floors.values())
 
 
+def test_the_road_leads_from_the_command_line_to_the_loss(capsys):
+    importlib.import_module("benchmarks.walk").main(["data=moons", "task=train"])
+    lines = capsys.readouterr().out.splitlines()
+    start = next(i for i, line in enumerate(lines) if "hold each other" in line)
+    title, road = lines[start], [line.split() for line in lines[start + 1 :]]
+    assert road[0] == ["scoresde/cli.py", "command"] and road[-1] == ["training/loss.py", "ScoreMatching.__call__"]
+    assert title.startswith(f"{len(road)} of them, in {len({file for file, _ in road})} files") and len(road) > 5
+
+
 def test_the_commands_that_are_compared_compose_and_cover_every_task():
     def task_of(name: str, command: list[str]) -> str:
         first = [

@@ -410,6 +410,11 @@ def test_a_bound_for_other_networks_is_warned_of(tmp_path, caplog, trained, boun
     fits = (trained, bound) in (("uniform", "uniform"), ("none", "truncated_normal"))
     other = {"uniform": "truncated_normal", "truncated_normal": "uniform"}[bound]
     assert (f"type dequantisation={other}" in caplog.text) is not fits
+    (network,) = (tmp_path / "store").iterdir()
+    caplog.clear()
+    job(tmp_path, "task=likelihood", *SMALL, *TINY, "count=2", f"checkpoint={network}",
+        f"dequantisation={bound}", "likelihood.rtol=0.1", "likelihood.atol=0.1")  # fmt: skip
+    assert (f"type dequantisation={other}" in caplog.text) is not fits
 
 
 @pytest.mark.parametrize("sigma_min", [0.1, 0.02])
