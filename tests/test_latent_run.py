@@ -345,7 +345,7 @@ SPOILT = ["task=elbo", "~task.models.vae.training.loss.beta"]
         ([*SPOILT, "task.models.vae.training.loss._target_=latent.Adversarial"], "Adversarial is no loss of a VAE"),
         ([*SPOILT, "task.models.vae.training.loss._target_=training.DenoisingScoreMatching"], "is no loss of a VAE"),
         (["experiment=lsgm", "task.models.lsgm_joint.start=typo"], "is none of the models before it .vae, vae_l"),
-        (["experiment=lsgm", *THREE], r"lsgm\.start=vae: its .*coder is not of the same sizes"),
+        (["experiment=lsgm", *THREE], r"^task\.models\.lsgm\.start=vae: its .*coder is not of the same sizes"),
         (["experiment=lsgm", "task.models.lsgm.model.prior.net.shape=[3]"], "is not the number of latents, .*latent=8"),
         (["task=elbo", f"task.models.vae.model.observation={GAUSSIAN}"], "no bound on log P"),
         (["task=elbo", "points=/none.npy", "task.points=/none.npy"], "there is no file"),
