@@ -96,25 +96,19 @@ def trained_model(
     Arguments:
         node: of the recipe.
         key: the model's name, which is part of its folder's.
-        found: the models that were found before it, of which it may start from one.
+        found: the models that were found before it, of which it may start from one. The task has checked that they fit
+            (:func:`scoresde.tasks.studies.recipes.check_recipes`).
         place: the recipe's key in the configuration.
     """
     parts = cfg | {"sde": None, "parameterisation": None, "model": node["model"], "training": node["training"]}
     identity, start = identity_of(parts, data), node.get("start")
     if start is not None:
-        if start not in found:
-            raise ValueError(
-                f"{place}.start={start} is none of the models before it ({', '.join(found) or 'there are none'})"
-            )
         identity["start"] = found[start][1]
     trainer = schema.build(node["training"], f"{place}.training")
     with trainer.seeded():
         model = schema.build(node["model"], f"{place}.model").to(cfg["device"])
     if start is not None:
-        try:
-            model.start_from(found[start][0].model)
-        except ValueError as error:
-            raise ValueError(f"{place}.start={start}: {error}") from None
+        model.start_from(found[start][0].model)
     home, name = Store(cfg["store"]), f"{name}-{key}"
     folder = home.folder(identity, name)
 
