@@ -164,7 +164,7 @@ class Networks(Protocol):
 
     def models(self) -> dict[str, Network]:
         """Returns the models of ``task.models`` by name, each by its recipe. A task with ``seeds`` gets them as NAME/0,
-        NAME/1, ...; one whose ``score`` is true gets the run's own score as one of them. The task's ``check`` must
+        NAME/1, ...; one whose ``score`` is true gets the run's own score as one of them. The task's constructor must
         have called :func:`scoresde.tasks.studies.recipes.check_recipes`.
         """
 
