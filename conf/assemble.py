@@ -17,15 +17,18 @@ log = logging.getLogger(__name__)
 
 
 def prepare(cfg: dict, choices: dict[str, str], record: Record) -> tuple[Task, Job]:
-    """Returns the task of a run, and its job.
+    """Returns the task of a run, and its job. Nothing is trained yet.
 
     Arguments:
-        cfg: resolved, in plain values.
-        choices: of each group, by which the networks' folders are named.
+        cfg: the configuration, resolved, in plain values.
+        choices: the choice of each group, by which the networks' folders are named.
+        record: receives the events of trainings, and what the task leaves.
 
     Raises:
-        ValueError: a key, or a combination of them, that cannot work.
+        ValueError: a key, or a combination of keys, that cannot work.
+        OSError, ImportError: the data cannot be read.
     """
+    # every value against its constructor's annotation
     cfg = schema.with_short_targets(cfg)
     schema.check_root(cfg)
     for key in nodes(cfg):
@@ -33,10 +36,12 @@ def prepare(cfg: dict, choices: dict[str, str], record: Record) -> tuple[Task, J
     device = choose_device(cfg["device"], cfg["dtype"])
     if cfg["threads"]:
         torch.set_num_threads(cfg["threads"])
+    # the data, and the values of ``auto`` that follow from them
     data = build_data(cfg)
-    if said := data.describe():
-        log.info("data: %s", said)
+    if description := data.describe():
+        log.info("data: %s", description)
     cfg = settle(cfg, data, device)
+    # the other parts, and whether they fit together
     sde, task = (schema.build(cfg[key], key, cfg["typed"]) for key in ("sde", "task"))
     asked = ask(cfg, data, task)
     compatibility.densities(cfg, task)
@@ -52,9 +57,11 @@ def prepare(cfg: dict, choices: dict[str, str], record: Record) -> tuple[Task, J
 
 
 def build_data(cfg: dict) -> Data:
-    """Returns the data set, of p(x | y) where ``data.condition`` names a y.
+    """Returns the data set: of p(x | y) if ``data.condition`` names a y, or if the run has a classifier, which needs
+    the labels.
 
-    A classifier needs the labels, whether or not ``data.condition`` names them.
+    Raises:
+        ValueError, OSError, ImportError: the data cannot be read, or have no such y.
     """
     key = cfg["data"].get("condition")
     if key is None and cfg.get("classifier"):
@@ -75,10 +82,10 @@ def build_data(cfg: dict) -> Data:
 
 
 def ask(cfg: dict, data: Data, task: Task) -> Data:
-    """Returns the data with the y of ``condition=``.
+    """Returns the data with the y that ``condition=`` names; data of p(x), which have none, as they are.
 
     Raises:
-        ValueError: the data have no such y, or the task cannot go on with it.
+        ValueError: the data have no such y, or the task does not work with it.
     """
     value, guidance = cfg["condition"], cfg["guidance"]
     if data.condition is None:
@@ -109,7 +116,7 @@ def ask(cfg: dict, data: Data, task: Task) -> Data:
 
 
 def refuse_other_width(cfg: dict, data: Data) -> None:
-    """Raises a ValueError for a network that is to be trained with a y of another length than the data's."""
+    """Raises a ValueError for a network that takes a y of another length than the data's."""
     if is_blind(cfg, data) or compatibility.is_exact(cfg):
         return
     widths = {node["condition"] for node in tree(cfg["model"]) if "condition" in node}
@@ -121,7 +128,7 @@ def refuse_other_width(cfg: dict, data: Data) -> None:
 
 
 def choose_device(device: str, dtype: str) -> str:
-    """Returns the device that ``auto`` means here; raises a ValueError for one that is not there."""
+    """Returns the device to run on, for ``auto`` the best one present; raises a ValueError for one that cannot run."""
     present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if device == "auto":
         device = next(name for name, there in present.items() if there and not (name == "mps" and dtype == "float64"))

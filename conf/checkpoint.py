@@ -17,13 +17,21 @@ log = logging.getLogger(__name__)
 
 
 def folder_of(path: str) -> Path:
-    """Returns the network's folder of ``checkpoint=PATH``, which may name one checkpoint in it."""
+    """Returns the network's folder of ``checkpoint=PATH``; PATH may be a ``step-*`` or ``kept-*`` folder in it."""
     return Path(path).parent if Path(path).name.startswith(("step-", "kept-")) else Path(path)
 
 
 def from_checkpoint(cfg: dict, sde: Any, data: Data, task: Task | None) -> Network:
-    """Returns the network of ``checkpoint=PATH`` as the score of the run's SDE, which may be another than it was
-    trained under.
+    """Returns the network of ``checkpoint=PATH`` as the score of the run's SDE.
+
+    The network may have been trained under another SDE. Its data, model and parameterisation must be the run's.
+
+    Arguments:
+        task: is warned of a training that does not fit its integers; None for a network that no task asks for.
+
+    Raises:
+        ValueError: the checkpoint is damaged, or does not fit the run.
+        FileNotFoundError: there is no such checkpoint.
     """
     path = cfg["checkpoint"]
     if is_foreign(path):
@@ -48,7 +56,7 @@ def from_checkpoint(cfg: dict, sde: Any, data: Data, task: Task | None) -> Netwo
 
 
 def refuse_foreign(cfg: dict) -> None:
-    """Raises a ValueError where a task looks back along a training that another code has kept nothing of."""
+    """Raises a ValueError if ``checkpoint=`` is another code's, for tasks that need networks kept during training."""
     if cfg["checkpoint"] and is_foreign(cfg["checkpoint"]):
         raise ValueError(
             f"checkpoint={cfg['checkpoint']} is another code's and keeps nothing of its training, which this task "
@@ -57,10 +65,11 @@ def refuse_foreign(cfg: dict) -> None:
 
 
 def other_network(cfg: dict, path: str, data: Data) -> tuple[Any, Any]:
-    """Returns the network of ``task.other=PATH``, with the SDE that it was trained under.
+    """Returns the SDE and the network of ``task.other=PATH``, the SDE being the one that it was trained under.
 
     Raises:
-        ValueError: it is not a network of the same data.
+        ValueError: the path is empty, or the checkpoint is damaged or of other data.
+        FileNotFoundError: there is no such checkpoint.
     """
     if not path:
         raise ValueError("task.other= is empty; type task.other=PATH, or leave it out")

@@ -1,8 +1,9 @@
-"""Quotes the paths on a command line, so that Hydra's parser reads them.
+"""Prepares the words of a command line for Hydra: quotes paths and names, and refuses words that Hydra would misread.
 
 Hydra reads the value of ``key=value`` by a grammar of its own: blanks are trimmed, ``(``, ``[``, ``{``, ``=``, ``#``,
-``'`` and letters outside ASCII are errors, a comma asks for a sweep, and ``~`` is not the home folder. A path may hold
-all of them. A value that names a path is therefore put in Hydra's quotes, which take every character as it is.
+``'`` and letters outside ASCII are errors within a word, a comma asks for a sweep, and ``~`` is not the home folder. A
+path may hold all of them. A value that names a path is therefore put in Hydra's quotes, which take every character as
+it is. :mod:`scoresde.cli` calls :func:`readable` before it calls Hydra.
 """
 
 import os
@@ -31,11 +32,15 @@ NAMING = ("condition", *COLUMNS)
 
 def readable(words: list[str]) -> list[str]:
     """Returns the words with every path in quotes and ``~`` at its start expanded, and labels such as 1_11 and names in
-    lists in quotes; the others as they are.
+    lists in quotes; other words as they are.
+
+    Arguments:
+        words: the command line without the program.
 
     Raises:
-        ValueError: a word cannot be parsed, asks for a sweep without ``--multirun``, or lacks ``vectors`` or
-            ``images`` in its key, with the word, the reason and what to type.
+        ValueError: a word cannot be parsed, asks for a sweep without ``--multirun``, lacks ``vectors`` or ``images`` in
+            its key, leaves out a group's choice, or has a key that was replaced. The message names the word, the reason
+            and what to type.
     """
     refuse_null_choices(words)
     refuse_keys_of_two_shapes(words)
@@ -45,7 +50,7 @@ def readable(words: list[str]) -> list[str]:
 
 
 def refuse_null_choices(words: list[str]) -> None:
-    """Raises a ValueError for a group's choice that is null, which ends in a traceback of Hydra's."""
+    """Raises a ValueError for a group's choice that is null or missing, which would end in a traceback of Hydra's."""
     for word in words:
         group, equals, choice = word.partition("=")
         if choice in ("null", "") and group and (Path(__file__).parent / group.partition("@")[0]).is_dir():
@@ -57,12 +62,14 @@ def refuse_null_choices(words: list[str]) -> None:
 def refuse_keys_of_two_shapes(words: list[str]) -> None:
     """Raises a ValueError for ``training.steps`` where ``training.vectors.steps`` and ``training.images.steps`` exist.
 
-    Hydra would advise ``+training.steps``, which is no key either.
+    Hydra would advise ``+training.steps``, which is no key either. With ``experiment=`` nothing is refused, since an
+    experiment may choose any group.
     """
     conf, chosen = Path(__file__).parent, dict(word.split("=", 1) for word in words if "=" in word)
     file = conf / "data" / f"{chosen.get('data', 'digits')}.yaml"
     if "experiment" in chosen or not file.is_file():
         return
+    # the groups whose choice is ``auto`` unless the command line chooses another
     root, own = choices_of(conf / "config.yaml"), choices_of(file)
     by_default = {group.split("@")[0] for group, choice in (root | own).items() if choice == "auto"}
     fixed = [tuple(group.split("/")) for group in root if "/" in group]  # training.loss has one place for both
@@ -70,8 +77,8 @@ def refuse_keys_of_two_shapes(words: list[str]) -> None:
         key, equals, value = word.partition("=")
         group, _, rest = key.partition(".")
         auto = conf / group / "auto.yaml"
-        chooses = chosen.get(group, "auto" if group in by_default else None) == "auto"
-        if not (equals and rest and chooses and re.fullmatch(r"\w+", group) and auto.is_file()):
+        is_auto = chosen.get(group, "auto" if group in by_default else None) == "auto"
+        if not (equals and rest and is_auto and re.fullmatch(r"\w+", group) and auto.is_file()):
             continue
         first = rest.split(".")[0]
         places = {str(entry).partition("@")[2] for entry in defaults_of(auto)}
@@ -95,6 +102,7 @@ def choices_of(file: Path) -> dict[str, str | None]:
 
 
 def readable_word(word: str, parser: OverridesParser, sweeps: bool) -> str:
+    """Returns one word as :func:`readable` does; ``sweeps`` is True if the command line may ask for a sweep."""
     key, equals, value = word.partition("=")
     if key.lstrip("+~") in FORMER:
         raise ValueError(f"{word}: this key is replaced, {FORMER[key.lstrip('+~')]}")
@@ -102,43 +110,48 @@ def readable_word(word: str, parser: OverridesParser, sweeps: bool) -> str:
         return word
     if is_a_word(key, value, parser):
         return f"{key}={quoted(value)}"
+    # a path
     home = value == "~" or value.startswith(("~/", "~\\"))
     path = os.path.expanduser(value) if home else value
     found = parsed(f"{key}={path}", parser)
-    if value[0] in "'\"" and not isinstance(found, HydraException):
+    if value[0] in "'\"" and not isinstance(found, HydraException):  # the user has quoted the value
         return word
     if home or names_a_path(path, found):
-        whole = f"{key}={quoted(path)}"
-        if parsed(whole, parser) == path:
-            return whole
+        in_quotes = f"{key}={quoted(path)}"
+        if parsed(in_quotes, parser) == path:
+            return in_quotes
         raise ValueError(f"{word}: a path with a backslash before a quote cannot be read; rename the file or folder")
+    # a list of names
     if (items := listed(value)) and (isinstance(found, HydraException) or key.lstrip("+") in NAMING):
-        odd = [
+        misread = [
             is_a_word(key, item, parser) or isinstance(parsed(f"{key}={item}", parser), HydraException)
             for item in items
         ]
-        whole = f"{key}=[{','.join(quoted(item) if each else item for item, each in zip(items, odd, strict=True))}]"
-        if any(odd) and isinstance(parsed(whole, parser), list):
-            return whole
+        names = [quoted(item) if needs_it else item for item, needs_it in zip(items, misread, strict=True)]
+        in_quotes = f"{key}=[{','.join(names)}]"
+        if any(misread) and isinstance(parsed(in_quotes, parser), list):
+            return in_quotes
     if isinstance(found, HydraException):
         raise ValueError(f"{word}: the value cannot be read ({str(found).splitlines()[0]}). {remedy(key, value)}")
     if isinstance(found, Override) and not sweeps:
-        simple = f"; for a list type '{key}=[{value}]', for one value with a comma in it '{key}=\"{value}\"'"
+        no_sweep = f"; for a list type '{key}=[{value}]', for one value with a comma in it '{key}=\"{value}\"'"
         group = "/" in key or os.path.isdir(os.path.join(os.path.dirname(__file__), key.lstrip("+")))
-        only = "(" in value or group  # a sweep is all that it can mean
-        raise ValueError(f"{word} asks for a sweep, a job for each value: add --multirun{'' if only else simple}")
+        sweep_only = "(" in value or group  # the word can mean nothing else
+        raise ValueError(
+            f"{word} asks for a sweep, a job for each value: add --multirun{'' if sweep_only else no_sweep}"
+        )
     return word
 
 
 def is_a_word(key: str, value: str, parser: OverridesParser) -> bool:
-    """Returns whether a value that Hydra takes for a number or a boolean is the name of a label or a column."""
+    """Returns whether a value that Hydra would read as a number or a boolean is the name of a label or a column."""
     key = key.lstrip("+")
     separated = key in NAMING and re.fullmatch("[0-9]+(_[0-9]+)+", value)
     return bool(separated) or key in COLUMNS and isinstance(parsed(f"{key}={value}", parser), float | bool)
 
 
 def listed(value: str) -> list[str]:
-    """Returns the items of a list that holds no lists, mappings or quotes; none for other values."""
+    """Returns the items of a list that holds no lists, mappings or quotes; an empty list for other values."""
     inner = value[1:-1]
     flat = value.startswith("[") and value.endswith("]") and not re.search(r"[\[\]{}'\"\\]", inner)
     items = [item.strip() for item in inner.split(",")] if flat else []
@@ -160,17 +173,19 @@ def remedy(key: str, value: str) -> str:
 
 
 def names_a_path(path: str, found: object) -> bool:
-    """Returns whether a value that Hydra parses as something else, ``found``, is a path."""
+    """Returns whether a value is a path that Hydra misreads; ``found`` is what :func:`parsed` returned for it."""
     if found == path or isinstance(found, int | float | None):
         return False
     if isinstance(found, HydraException | str):  # refused, or trimmed
         return os.path.exists(path) or looks_like_a_path(path)
-    # a list, a mapping or a sweep, unless a file is called so
+    # read as a list, a mapping or a sweep: a path only if it exists, or leads into a folder whose name holds the comma
     return os.path.exists(path) or isinstance(found, Override) and within_a_folder(path)
 
 
 def parsed(word: str, parser: OverridesParser) -> object:
-    """Returns the value that the parser finds, the override of a sweep, or the exception for what it refuses."""
+    """Returns the value of a word as Hydra's parser reads it: the Override if the word asks for a sweep, the exception
+    if the parser refuses the word.
+    """
     try:
         override = parser.parse_override(word)
         return override if override.is_sweep_override() else override.value()
@@ -179,7 +194,9 @@ def parsed(word: str, parser: OverridesParser) -> object:
 
 
 def looks_like_a_path(value: str) -> bool:
-    """Returns whether the value is one path: it holds a folder or ends in a suffix of ours, and is no list."""
+    """Returns whether a value has the form of one path: it holds a separator or ends in one of SUFFIXES, and is no list
+    of values.
+    """
     if value.startswith("[") and value.endswith("]") or "," in value and not within_a_folder(value):
         return False
     return "/" in value or "\\" in value or value.lower().endswith(SUFFIXES)

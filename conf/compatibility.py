@@ -1,4 +1,4 @@
-"""Checks that the parts of a run fit together, before a network is trained for nothing."""
+"""Checks that the parts of a run fit together: refuses or warns of those that do not, before a network is trained."""
 
 import logging
 import math
@@ -19,11 +19,11 @@ from .keys import full_keys
 
 log = logging.getLogger(__name__)
 
-NARROWEST = 1 / 30  # of a bin: what noise at eps a network of integers can be asked about
+NARROWEST = 1 / 30  # in bins of integers: a smaller std of the noise at eps is warned of
 
 
 def guidance(cfg: dict) -> None:
-    """Raises a ValueError for classifier-free guidance by a network that was trained with its y every time."""
+    """Raises a ValueError for classifier-free guidance by a network that was never trained without its y."""
     drop = cfg["training"]["drop"]
     if cfg["checkpoint"] and not is_foreign(cfg["checkpoint"]):
         drop = store.read(cfg["checkpoint"])[0]["training"].get("drop", 0.0)
@@ -35,7 +35,7 @@ def guidance(cfg: dict) -> None:
 
 
 def densities(cfg: dict, task: Task) -> None:
-    """Raises a ValueError for the density of a guided score, which is no density of p(x | y)."""
+    """Raises a ValueError for a guided score in a task that reports a density, which a guided score does not have."""
     if cfg["guidance"] != 1 and task.refuses_guidance:
         raise ValueError(
             f"guidance={cfg['guidance']}: a guided score is the score of no density, and {type(task).__name__} would "
@@ -45,7 +45,7 @@ def densities(cfg: dict, task: Task) -> None:
 
 
 def dequantisation(task: Task, data: Data) -> None:
-    """Raises a ValueError for a dequantisation of continuous data."""
+    """Raises a ValueError for a dequantisation of continuous data other than the default one, which is ignored."""
     asked = task.dequantisation
     if data.levels is None and asked not in (None, UniformDequantisation()):
         raise ValueError(
@@ -55,7 +55,7 @@ def dequantisation(task: Task, data: Data) -> None:
 
 
 def process(cfg: dict) -> None:
-    """Raises a ValueError for a part that is for another forward process than the run's; see ``process`` of each."""
+    """Raises a ValueError for a part whose ``process``, the class of forward processes it is for, is not the run's."""
     has, keys = schema.locate(cfg["sde"]["_target_"], "sde"), ["task"]
     if not is_exact(cfg):
         keys += ["parameterisation", "training.loss"]
@@ -74,12 +74,18 @@ def process(cfg: dict) -> None:
 
 
 def is_exact(cfg: dict) -> bool:
-    """Returns whether the model is a score by itself, which needs no training."""
+    """Returns whether the model is an exact score, which needs no training."""
     return getattr(schema.locate(cfg["model"]["_target_"], "model"), "exact", False)
 
 
 def bins(task: Task | None, sde: Any, data: Data, identity: dict) -> None:
-    """Warns where integers are scored in another way than the network was trained for, or under too much noise."""
+    """Warns where integers are scored in another way than the network was trained for, or where the noise at eps is too
+    wide or too narrow for their bins.
+
+    Arguments:
+        task: what scores the integers; None for a network that no task asks for.
+        identity: the network's; see :mod:`scoresde.conf.identity`.
+    """
     asked, trained = task and task.dequantisation, identity["training"]
     if data.levels is None or asked is None:
         return
@@ -93,8 +99,8 @@ def bins(task: Task | None, sde: Any, data: Data, identity: dict) -> None:
             "truncated_normal" if isinstance(asked, UniformDequantisation) else "uniform",
         )
     if isinstance(asked, TruncatedNormalDequantisation):
-        blur = math.exp(-float(sde.ends()[1])) * float(data.scale.max())
-        if blur > 1 / 3:
+        blur = math.exp(-float(sde.ends()[1])) * float(data.scale.max())  # the std at eps in bins
+        if blur > 1 / 3:  # twice the sixth that separates bins by three standard deviations
             log.warning(
                 "the noise of sde.eps=%s is %.2g bins wide, and dequantisation=truncated_normal takes bins apart where "
                 "it is a sixth of one: the bound on log P will be a loose one; type sde=edm sde.eps=%.2g, or "
@@ -117,35 +123,39 @@ def bins(task: Task | None, sde: Any, data: Data, identity: dict) -> None:
 
 
 def levels(task: Task | None, trainer: Any, sde: Any, data: Data) -> None:
-    """Logs the noise levels of the training, and warns where the task asks the score at others."""
-    law = getattr(trainer.loss, "levels", None)
-    if law is None:
+    """Logs the noise levels of the training, and warns where the task asks for the score at others.
+
+    Raises:
+        ValueError: the SDE does not reach the levels.
+    """
+    trained = getattr(trainer.loss, "levels", None)
+    if trained is None:
         return
     with full_keys("training.loss.levels"):
-        law.times(sde, torch.zeros(1))  # levels out of reach are refused before a long training
-    if said := law.describe(sde, data.dim):
-        log.info("%s", said)
-    if not law.everywhere and task is not None and task.every_level:
+        trained.times(sde, torch.zeros(1))  # levels out of reach are refused before a long training
+    if description := trained.describe(sde, data.dim):
+        log.info("%s", description)
+    if not trained.everywhere and task is not None and task.every_level:
         log.warning(
             "the network is trained at one noise level, and this task asks for the score at all of them; type "
             "sampler=langevin to walk at that level, or training/loss/levels=log_snr to train at all"
         )
 
 
-LARGEST_RATIO = 0.5  # of (sigma/alpha)^2 at eps to a variance of the data: beyond it the last step errs by 2 % and more
-GOOD_RATIO = 0.09  # where it errs by 0.1 %
-RESOLUTION = 1e-6  # in model units: float32 has no digit left for a std below
+LARGEST_RATIO = 0.5  # of (sigma/alpha)^2 at eps to a variance of the data: above it the last step errs by 2 % or more
+GOOD_RATIO = 0.09  # the ratio at which the last step ``flow`` errs by 0.1 %; what a warning advises
+RESOLUTION = 1e-6  # in model units: float32 has no digit left for a smaller std
 
 
 def detail(task: Task, sde: Any, data: Data) -> None:
-    """Warns where the noise of eps is larger than the data's detail, so that no last step gives samples their law.
+    """Warns where the noise at eps is larger than the data's detail, so that no last step gives samples the data's law.
 
-    Pictures that end in Tweedie's mean are not warned of: the detail that it takes from them is below a grey level.
+    Pictures whose last step is ``tweedie`` are not warned of: the detail that it takes from them is below a grey level.
     """
     last = last_step(task)
     if last is None or (len(data.shape) > 1 and last == "tweedie") or len(data.train) < 2:
         return
-    _, variances, directions, rest = data.moments()
+    _, variances, directions, rest = data.moments()  # rest: the one variance of all directions beyond ``variances``
     noise = math.exp(-float(sde.ends()[1]))
     fine = variances < noise**2 / LARGEST_RATIO
     narrow = int(fine.sum()) + (data.dim - len(variances)) * (rest < noise**2 / LARGEST_RATIO)
@@ -176,13 +186,13 @@ def detail(task: Task, sde: Any, data: Data) -> None:
     )
 
 
-LARGEST_START = 0.5  # of the data's variance to that of the noise at T: beyond it samples start 18 % too narrow
-ROWS = 1000  # whose widest direction is measured
+LARGEST_START = 0.5  # of the data's variance to that of the noise at T: above it samples start 18 % too narrow or more
+ROWS = 1000  # the number of training examples whose widest direction is measured
 
 
 def start(task: Task, sde: Any, data: Data) -> None:
-    """Warns where the noise at T is not much wider than the data: samples start from N(0, sigma(T)^2 I), and p_T is
-    another law.
+    """Warns where the noise at T is not much wider than the data: samples start from N(0, sigma(T)^2 I), which p_T then
+    is not.
     """
     if last_step(task) is None or len(data.train) < 2:
         return
@@ -190,11 +200,12 @@ def start(task: Task, sde: Any, data: Data) -> None:
     x = data.encode(data.dequantise(data.train[:ROWS], None).double()).flatten(1)
     mean = x.mean(0)
     x = (x - mean) / math.sqrt(len(x))
-    gram = x @ x.T if len(x) < data.dim else x.T @ x  # large pictures take seconds and gigabytes in data.moments()
+    # the smaller of two matrices with equal eigenvalues; data.moments() would take seconds and gigabytes for pictures
+    gram = x @ x.T if len(x) < data.dim else x.T @ x
     spread, away = float(torch.linalg.eigvalsh(gram)[-1].clamp_min(0).sqrt()), float(mean.norm())
     if max(spread, away) < math.sqrt(LARGEST_START) * noise:
         return
-    typed = sde.ending(5 * max(spread, away))
+    typed = sde.ending(5 * max(spread, away))  # samples then start 2 % too narrow
     log.warning(
         "the noise at T has the std %.3g (sigma/alpha), and the data the std %.3g along their widest direction and a "
         "mean %.3g from 0, in model units: samples start from N(0, sigma(T)^2 I), which noisy data do not have; %s",
@@ -206,12 +217,12 @@ def start(task: Task, sde: Any, data: Data) -> None:
 
 
 def last_step(task: Task) -> str | None:
-    """Returns the last step of the task's samplers, ``flow`` if one of them takes it.
+    """Returns the last step of the task's samplers, ``flow`` before ``tweedie`` if they differ.
 
-    None where nothing is drawn, or samples stay at eps.
+    Returns None if the task draws nothing, or if its samples stay at eps.
     """
-    words = {getattr(sampler, "last", None) for sampler in task.drawn_by}
-    return next((word for word in ("flow", "tweedie") if word in words), None)
+    taken = {getattr(sampler, "last", None) for sampler in task.drawn_by}
+    return next((step for step in ("flow", "tweedie") if step in taken), None)
 
 
 def along(direction: torch.Tensor, data: Data) -> str:

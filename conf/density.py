@@ -1,6 +1,7 @@
-"""Checks whether the data of a task that reports a density have one.
+"""Checks whether data have a density, and whether their conditions y tell a network anything.
 
-The mathematics is in :mod:`scoresde.data.repeats`.
+Refuses a task that reports a density of data without one, and warns otherwise. :mod:`scoresde.data.repeats` finds the
+values that repeat; this module puts them into words.
 """
 
 import logging
@@ -14,31 +15,36 @@ from scoresde.data.repeats import Repeats
 
 log = logging.getLogger(__name__)
 
-SHOWN = 3  # columns that a message describes one by one
-NAMED = 20  # columns of a data.key= that is still read at a glance
-FEW = 10  # rows to train on below which a column that does not vary is no surprise
+SHOWN = 3  # the most columns that a message describes one by one
+NAMED = 20  # a message lists more columns in data.key= only where there is no other remedy
+FEW = 10  # with fewer rows to train on, a column may be constant by chance
 
 
 def check(task: Any, sde: Any, data: Data) -> dict[str, float]:
-    """Raises a ValueError for a density of data that do not vary in some direction; warns of values that repeat.
+    """Refuses or warns of data without a density, and returns the metrics of values that repeat.
 
-    A class or an object of a task says by ``reports_density`` that it reports one. Other tasks go on, with a warning
-    where the data come from a file: generated data without a density are so by design.
+    A task that reports a density (``task.reports_density``) is refused data that do not vary in some direction, and
+    warned of values that repeat. Other tasks are warned of both, if the data come from a file: generated data without a
+    density are so by design.
 
     Returns:
-        for a task that reports a density of data whose values repeat, its metrics of them: ``repeated_share``, the
-        share of the examples that have a repeated value, and ``repeated_nats_per_decade``, what a tenfold smaller
-        noise at eps takes off the negative log-likelihood. Else nothing.
+        for a task that reports a density, of data whose values repeat: ``repeated_share``, the share of the examples
+        that have a repeated value, and, if examples have enough such values, ``repeated_nats_per_decade``, by how much
+        a tenfold smaller noise at eps lowers the negative log-likelihood. An empty dict otherwise.
+
+    Raises:
+        ValueError: the task reports a density, and the data do not vary in some direction.
     """
     asked = getattr(task, "reports_density", False)
     if data.levels is not None or not len(data.train) or not asked and data.fingerprint() is None:
         return {}
-    blur = math.exp(-float(sde.ends()[1]))
+    blur = math.exp(-float(sde.ends()[1]))  # the std of the noise at eps, in model units
     found = repeats.measure(data, blur)
     if not found.any:
         return {}
-    said = "; ".join(described(found, data))
-    remedy = remedies(found, data)
+    said, remedy = "; ".join(described(found, data)), remedies(found, data)
+
+    # data that do not vary in some direction
     if found.degenerate:
         few = f" ({len(data.train)} rows to train on are few: more may vary)" if len(data.train) < FEW else ""
         if asked:
@@ -52,7 +58,8 @@ def check(task: Any, sde: Any, data: Data) -> dict[str, float]:
             remedy,
         )
         return {}
-    # a pixel of tiny variance has a density, which the noise covers
+
+    # values that repeat; a pixel of tiny variance has a density, which the noise covers
     unseen = all(found.still[j] for j in found.repeated) and found.copies < repeats.LEAST
     verdict = "the noise hides the density of these data" if unseen else "these data have no density"
     if not asked:
@@ -79,9 +86,7 @@ def check(task: Any, sde: Any, data: Data) -> dict[str, float]:
 
 
 def constant_conditions(data: Data) -> None:
-    """Warns of numbers y that are the same in every training example, from which a network can learn nothing, and of
-    classes without a training example.
-    """
+    """Warns of numbers y that are the same in every training example, and of classes without a training example."""
     condition = data.condition
     if condition is None or not len(condition.train):
         return
@@ -116,7 +121,7 @@ def constant_conditions(data: Data) -> None:
 
 
 def described(found: Repeats, data: Data) -> list[str]:
-    """Returns what repeats, a clause each: constants, combinations, repeated values, equal rows."""
+    """Returns the clauses that say what repeats: constants, linear combinations, repeated values, equal rows."""
     clauses = []
     kind = "columns" if len(data.shape) == 1 else "pixels"
     constant = found.constant.nonzero()[:, 0].tolist()
@@ -127,7 +132,7 @@ def described(found: Repeats, data: Data) -> list[str]:
         clauses.append(counted(named, data.dim, kind, "constant in the training part"))
     if found.follows:
         j, others = next(iter(found.follows.items()))
-        words = [place(data, each) for each in others[:SHOWN]]
+        words = [place(data, column) for column in others[:SHOWN]]
         words += [f"{len(others) - SHOWN} others"] if len(others) > SHOWN else []
         first = f"{place(data, j)} is a linear combination of {' and '.join(words) or 'the condition'}"
         more = len(found.follows) - 1
@@ -162,8 +167,9 @@ def of_one(found: Repeats, data: Data, j: int) -> str:
 
 def remedies(found: Repeats, data: Data) -> str:
     """Returns what to type, or what to change in the file."""
-    if data.fingerprint() is None:
+    if data.fingerprint() is None:  # generated data
         return "Choose other data, or a task that reports no density, as task=sample"
+    # all values lie on a grid: they are integers in some unit
     grid = found.grid
     every = len(data.shape) > 1 or len(found.repeated) == data.dim - int(found.constant.sum())
     # a few values lie on some grid whatever they are
@@ -175,6 +181,7 @@ def remedies(found: Repeats, data: Data) -> str:
         return (
             f"Save numpy.round((x - low) / step) with low = {low} and step = {step}, and type data.levels={grid.levels}"
         )
+    # the columns or pixels to leave out; without any, only whole rows repeat
     away = sorted({*found.constant.nonzero()[:, 0].tolist(), *found.repeated, *found.follows})
     if not away:
         return "Keep one of each in the file, with numpy.unique(x, axis=0)"
@@ -214,7 +221,7 @@ def whole_channels(pixels: torch.Tensor, data: Data) -> list[int]:
 
 
 def counted(named: list[str], dim: int, kind: str, what: str) -> str:
-    """Returns up to three names, or the first and the number of them."""
+    """Returns "NAMES are WHAT" for up to three names, else "N of DIM KIND are WHAT" with the first as an example."""
     if len(named) <= SHOWN:
         return f"{', '.join(named)} {'is' if len(named) == 1 else 'are'} {what}"
     return f"{len(named)} of {dim} {kind} are {what}, {named[0]} among them"

@@ -25,9 +25,18 @@ def is_foreign(path: str) -> bool:
 
 
 def from_foreign(path: str, model: nn.Module, sde: Any) -> nn.Module:
-    """The model with the weights of a file of score_sde or of a folder of diffusers, which must be of its network's
-    architecture and be used as there: see :mod:`scoresde.models.convention`. What a network of diffusers predicts is
-    its scheduler's, so that the parameterisation of one that takes a step number is the run's own choice.
+    """Returns the model with the weights of a file of score_sde or of a folder of diffusers.
+
+    The run must use the network as its own code does (:mod:`scoresde.models.convention`). The exception is a network of
+    diffusers that takes a step number: its scheduler says what it predicts, so that the parameterisation is the run's
+    choice.
+
+    Arguments:
+        model: the run's own model, whose network has the architecture of the checkpoint.
+        sde: the run's SDE, whose largest noise is compared with that of the checkpoint.
+
+    Raises:
+        ValueError: the checkpoint does not fit the model, or the run uses it in another way.
     """
     net, folder = getattr(model, "net", None), diffusers_folder.folder_of(path)
     try:
@@ -44,7 +53,8 @@ def from_foreign(path: str, model: nn.Module, sde: Any) -> nn.Module:
         return model.eval().requires_grad_(False)
     found = published.read(path, entries)
     put(net, entries, found.average)
-    clock = getattr(net.features, "clock", None)  # under VP a network takes another number, and the table is unused
+    clock = getattr(net.features, "clock", None)
+    # under VP a network takes its step number from the clock, and the table of sigmas in the file is unused
     if found.sigmas is not None and (clock is None or keeps_data(clock.sde)):
         warn_of_other_noise(path, float(found.sigmas.max()), net.data_range, sde)
     log.info("loaded the average of %s after %s updates", path, f"{found.step:,}")
@@ -52,7 +62,13 @@ def from_foreign(path: str, model: nn.Module, sde: Any) -> nn.Module:
 
 
 def warn_of_other_noise(path: str, sigma: float, data_range: float, sde: Any) -> None:
-    """Warns where a run that keeps the data as they are begins at another noise than a network has met."""
+    """Warns where a run under an SDE that does not scale the data begins at another noise than the network was trained
+    for.
+
+    Arguments:
+        sigma: the largest std of the network's noise, in units of the data's range.
+        data_range: the data's range in model units.
+    """
     end = torch.tensor(sde.T, dtype=torch.float64)
     if keeps_data(sde) and abs(sigma * data_range / float(sde.sigma(end)) - 1) > 1e-3:
         log.warning(

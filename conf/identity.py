@@ -11,14 +11,17 @@ from torch import Tensor
 
 from scoresde.data import Turned
 
-TURNS = "turns"  # in the place of data.condition: the network that learns by how many turns a picture was rotated
+TURNS = "turns"  # stands for data.condition in a network that learns which turn of a picture it sees (data/turned.py)
 
 
 def identity_of(cfg: dict, data: Any) -> dict:
     """Returns what decides a network's weights, in plain values.
 
-    Data of a file count by the file's content and not by its path. Keys that decide nothing of the weights are left
-    out, and so are keys that are newer than the store where they are at their defaults: networks keep their names.
+    Data of a file count by the file's content and not by its path. Keys that do not change the weights are left out.
+    Keys that are newer than the store are left out at their defaults, so that older networks keep their names.
+
+    Arguments:
+        cfg: a settled configuration.
     """
     conditional = bool(cfg["model"].get("classes")) or any(node.get("condition") for node in tree(cfg["model"]))
     return {
@@ -79,6 +82,7 @@ def plain(node: Any) -> Any:
 
 
 def holds_tensors(value: Any) -> bool:
+    """Returns whether a value is a tensor, or a list or tuple that holds one at any depth."""
     return isinstance(value, Tensor) or (isinstance(value, list | tuple) and any(map(holds_tensors, value)))
 
 
@@ -92,10 +96,10 @@ NEW_TRAINING_KEYS = {"precision": "auto", "accumulate": 1, "optimiser": "adam"}
 """The same for trainers."""
 
 MEMORY_KEYS = {"checkpointing": False}
-"""Keys of networks that decide how much memory a training takes; an identity holds their defaults."""
+"""Keys of networks that decide how much memory a training takes; an identity always holds their defaults."""
 
 WITHOUT_MEMORY_KEYS = {"models.UNet": tuple(MEMORY_KEYS)}
-"""Networks that are older than these keys; their identity does not hold them."""
+"""Networks that are older than some memory keys; their identities do not hold these keys."""
 
 CACHE_KEYS = ("cache",)
 """Keys of data sets that decide where decoded pixels are kept."""
@@ -112,7 +116,11 @@ def without(node: Any, defaults: dict) -> Any:
 
 
 def without_memory_keys(node: Any) -> Any:
-    """Returns a model's node without the keys that decide nothing of its weights, at every depth."""
+    """Returns a model's node without what does not change its weights, at every depth.
+
+    Memory keys are set to their defaults, or left out for networks that are older than these keys. ``pixel_unit`` is
+    left out where no pixel features use it.
+    """
     if not isinstance(node, dict):
         return node
     left_out = WITHOUT_MEMORY_KEYS.get(node.get("_target_"), ())
@@ -122,7 +130,9 @@ def without_memory_keys(node: Any) -> Any:
 
 
 def source_of(cfg: dict, data: Any) -> dict:
-    """Returns where data of a file were found, and their units, which ``load`` needs if the file is gone."""
+    """Returns where data of a file were found, and their units, which ``scoresde.load`` needs if the file is gone; an
+    empty dict for other data.
+    """
     if data.fingerprint() is None:
         return {}
     path, condition = cfg["data"].get("path"), data.condition

@@ -1,12 +1,12 @@
-"""The keys of a configuration: its groups, those of its root, and how a user types the key of a part."""
+"""The keys of a configuration: its groups, the keys of its root, and how a user types the key of a part."""
 
 from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any, Literal
 
-AUTO = "auto"
-KINDS = {"vectors", "images"}
+AUTO = "auto"  # the value that waits for the data
+KINDS = {"vectors", "images"}  # the two nodes that a group's choice ``auto`` holds; the data's shape picks one
 
 GROUPS = (
     "data",
@@ -50,14 +50,17 @@ BOUNDS = {  # of the root's numbers: the least, the most, and what to type inste
 def full_keys(
     key: str, typed: Mapping[str, str] = MappingProxyType({}), names: Container[str] | None = None
 ) -> Iterator[None]:
-    """Puts a node's key before the keys of its own that a ValueError names.
+    """Puts a node's key before the keys of its own that a ValueError or an OSError names.
 
     A class knows its own keys, and not where it stands in a configuration: its messages write them in backticks,
-    ```steps`=0 must be at least 1``, which becomes ``sampler.steps=0 must be at least 1``. Keys of others stand
-    without backticks, as they are.
+    ```steps`=0 must be at least 1``, which becomes ``sampler.steps=0 must be at least 1``. Keys of other classes stand
+    in a message in full and without backticks, and stay as they are.
 
     Arguments:
-        names: the node's own keys; what else stands in backticks, in a user's text say, is left as it is. None for any.
+        key: the node's place in the configuration, ``sampler``.
+        typed: for places that a user reaches by another key, that key; see :func:`typed_keys`.
+        names: the node's own keys. Other words in backticks, such as a user's text, are left as they are. None takes
+            every word in backticks for a key.
     """
     try:
         yield
@@ -77,7 +80,7 @@ def full_keys(
 
 
 def as_typed(key: str, typed: Mapping[str, str]) -> str:
-    """Returns the key that a user types for a place in the configuration."""
+    """Returns the key that a user types for a place in the configuration; see :func:`typed_keys`."""
     for place in sorted(typed, key=len, reverse=True):
         if key == place or key.startswith(f"{place}."):
             return typed[place] + key[len(place) :]
@@ -85,7 +88,7 @@ def as_typed(key: str, typed: Mapping[str, str]) -> str:
 
 
 def typed_keys(cfg: dict, shape: tuple[int, ...]) -> dict[str, str]:
-    """Returns for places in a settled configuration the key by which a user reaches them.
+    """Returns the keys that a user types, by the places in a settled configuration where they differ from the place.
 
     ``training`` is ``training.vectors`` where ``training=auto`` chose by the shape of the data. ``task.sampler`` and
     ``task.count`` are ``sampler`` and ``count`` where the task has the run's own.

@@ -1,4 +1,4 @@
-"""The door to stored and trained networks: what a task asks for by ``job.networks``, found by the configuration."""
+"""The networks that a task requests from ``job.networks``: loaded or trained as the configuration describes them."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,15 +20,15 @@ from .trained import kept_networks, placed, snapshots_of, trained_model, trained
 
 
 class Networks:
-    """The networks of a run; the contract is :class:`scoresde.tasks.Networks`.
+    """The networks of a run; :class:`scoresde.tasks.Networks` says what each public method returns.
 
     Arguments:
         cfg: the settled configuration.
         sde: the forward process.
         data: all data, on which networks are trained.
         asked: the data with the y that ``condition=`` names.
-        task: what asks for networks.
-        record: where events of a training go.
+        task: the run's task, which requests the networks.
+        record: receives the events of trainings.
         name: makes the networks' folders readable, ``digits-ve-unet``.
     """
 
@@ -55,7 +55,7 @@ class Networks:
             return Along(self.score().model)
         if self.cfg["checkpoint"]:
             network = self.found(self.cfg, self.name, self.task)
-            paths = sorted(folder_of(self.cfg["checkpoint"]).glob("kept-*"))
+            paths = sorted(folder_of(self.cfg["checkpoint"]).glob("kept-*"))  # what an earlier task had kept
             network = replace(network, training=journal.read(paths[0].parent) if paths else [])
         else:
             network, paths, _, _ = trained_score(
@@ -102,7 +102,7 @@ class Networks:
         for i in range(seeds or 1):
             found: dict[str, tuple[Network, dict]] = {}
             label = "" if seeds is None else f"/{i}"
-            for key, node in task["models"].items():
+            for key, node in task["models"].items():  # in order: a model may start from one before it
                 training = node["training"] | {"seed": node["training"]["seed"] + i}
                 recipe = node | {"training": training}
                 name, place = self.name.split("-")[0], f"task.models.{key}"
@@ -119,7 +119,7 @@ class Networks:
 
     def features(self) -> Features:
         node, data = self.cfg["task"]["features"], self.data
-        if "training" not in node:
+        if "training" not in node:  # features that are not learnt
             net = schema.build(node, "task.features")
             return Features(net, None, node["_target_"].rpartition(".")[2].lower())
         whole = getattr(data, "joint", data) if data.train_labels is not None else data
@@ -137,13 +137,15 @@ class Networks:
 
     @property
     def exact(self) -> bool:
-        """Returns whether the model is a score as it is, and is not trained."""
+        """True if the run's score is an exact model, which is not trained."""
         return not self.cfg["checkpoint"] and compatibility.is_exact(self.cfg)
 
     def found(
         self, cfg: dict, name: str, task: Task | None = None, accept: Callable[[Any, Any], Any] | None = None
     ) -> Network:
-        """Returns the score of a configuration; of data of p(x | y) with its guidance, for a y yet to be given."""
+        """Returns the score of a configuration; for data of p(x | y) a :class:`scoresde.models.ConditionalScore`, with
+        the run's guidance, to which y is given later.
+        """
         if self.data.condition is None:
             return self.plain(cfg, name, task, accept)
         if cfg["guidance"] != 1 and not cfg.get("classifier"):  # refused before a long training
@@ -159,7 +161,7 @@ class Networks:
     def plain(
         self, cfg: dict, name: str, task: Task | None = None, accept: Callable[[Any, Any], Any] | None = None
     ) -> Network:
-        """Returns the network of a configuration, without guidance."""
+        """Returns the network of a configuration without guidance: of ``checkpoint=``, exact, stored or trained."""
         if cfg["checkpoint"]:
             return from_checkpoint(cfg, self.sde, self.data, task)
         if compatibility.is_exact(cfg):
@@ -167,7 +169,9 @@ class Networks:
         return trained_score(cfg, self.sde, self.data, self.record, name, task, accept)[0]
 
     def ready(self, network: Network) -> Network:
-        """Returns the network on the run's device, given the y of ``condition=`` for a task that is for one law."""
+        """Returns the network on the run's device and in its precision. A conditional score is given the y of
+        ``condition=``, unless the task gives each example a y of its own.
+        """
         model = network.model
         if isinstance(model, ConditionalScore) and self.task.conditions != "each":
             condition = self.asked.condition
@@ -176,7 +180,7 @@ class Networks:
 
 
 def classifying(cfg: dict) -> dict:
-    """Returns the configuration that trains the classifier: as long as the network, with a loss of its own."""
+    """Returns the configuration that trains the classifier: for as many updates as the network, by cross-entropy."""
     loss = {"_target_": "training.CrossEntropy", "levels": {"_target_": "training.levels.LogSNR"}, "stratified": True}
     return cfg | {
         "model": cfg["classifier"],

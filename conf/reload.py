@@ -1,4 +1,4 @@
-"""Loads a trained network with its SDE and its data."""
+"""Loads a trained network with its SDE and its data: ``scoresde.load``."""
 
 import logging
 from pathlib import Path
@@ -18,12 +18,17 @@ log = logging.getLogger(__name__)
 
 
 def load(path: str | Path, device: str = "cpu") -> tuple[Any, Any, Any]:
-    """Returns the (sde, score, data) of a trained network, a folder of the store or one ``step-*`` folder in it.
+    """Returns the (sde, score, data) of a trained network.
 
-    A latent-variable model stands in the place of the score, with None for an SDE.
+    For a latent-variable model, the model takes the place of the score, and sde is None. Data that were read from a
+    file are read again from its path, if the file has not changed; otherwise ``data`` has their units and no examples.
 
-    Data that were read from a file are read again where they were, if the file is still the same one; otherwise data
-    has their units and no examples.
+    Arguments:
+        path: the network's folder in the store, for its newest checkpoint, or a ``step-*`` or ``kept-*`` folder in it.
+        device: where the score is put.
+
+    Raises:
+        FileNotFoundError, ValueError: there is no such checkpoint, or it is damaged.
     """
     identity, found = store.read(path)
     if found.step < identity["training"]["steps"]:
@@ -34,7 +39,7 @@ def load(path: str | Path, device: str = "cpu") -> tuple[Any, Any, Any]:
 
 
 def load_data(identity: dict) -> Data:
-    """Returns the data set of an identity."""
+    """Returns the data set of an identity; without examples if they came from a file that cannot be read again."""
     if identity["data"].get("condition") == TURNS:
         identity = identity | {"data": {**identity["data"], "condition": None}}
     if not (source := identity.get("source")):

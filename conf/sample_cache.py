@@ -1,6 +1,6 @@
 """The description of a run's samples: all that decides them, in plain values.
 
-Its hash is the key under which they are cached beside their network.
+:mod:`scoresde.tasks.parts.sample_cache` keeps the samples beside their network, under a hash of this description.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from scoresde.tasks import Network
 
 from .identity import holds_tensors, identity_of
 
-VERSION = 1  # raised when the code would draw other samples of the same description
+VERSION = 1  # raised when the code would draw other samples from the same description
 
 
 def weights_of(model: nn.Module) -> str:
@@ -27,10 +27,11 @@ def weights_of(model: nn.Module) -> str:
 
 
 def description(cfg: dict, data: Data, score: nn.Module) -> dict[str, Any]:
-    """Returns what decides the samples of a score; equal weights of another training count as the same network.
+    """Returns what decides the samples of a score. The network counts by its weights, not by its training.
 
     Arguments:
-        data: with the y that was asked for.
+        data: the data with the y that ``condition=`` names.
+        score: in the precision of its training.
     """
     condition = data.condition
     return {
@@ -58,5 +59,5 @@ def written(node: Any) -> Any:
 
 
 def home_of(cfg: dict, network: Network, name: str) -> Path:
-    """Returns the folder of the network; for a score without one, a folder of the store."""
+    """Returns the folder of the network; for a score without one, the folder ``name`` of the store."""
     return network.folder or Path(cfg["store"]) / name

@@ -1,7 +1,8 @@
 """Builds objects from yaml: a node with a ``_target_`` is a constructor call, checked before anything is built.
 
-``check`` compares each value with its constructor's annotation, so that the class is the schema; ``build`` makes
-the object. Only classes of this project can be targets.
+``check`` compares each value with its constructor's annotation, so that the class is the schema. ``settle`` puts values
+in the place of ``auto``, ``canonical`` gives equal values one form, and ``build`` makes the object. Only classes of
+this project can be targets.
 """
 
 import importlib
@@ -20,11 +21,18 @@ PACKAGES = ("sde_lib", "data", "models", "training", "samplers", "likelihood", "
 """The packages of ``scoresde`` whose classes can be targets. A ``_target_`` leaves the ``scoresde.`` out."""
 
 SHARED_KEYS = {"data": {"condition": str | int | list[str | int] | None}}
-"""Keys that every choice of a group has, and no constructor takes: conf/assemble.py reads them."""
+"""Keys that every choice of a group has, and that no constructor takes: conf/assemble.py reads them."""
 
 
 def locate(target: Any, key: str) -> type:
-    """Returns the class that a ``_target_`` names, ``sde_lib.VP`` or ``scoresde.sde_lib.VP``."""
+    """Returns the class that a ``_target_`` names, ``sde_lib.VP`` or ``scoresde.sde_lib.VP``.
+
+    Arguments:
+        key: the node's place in the configuration, for messages.
+
+    Raises:
+        ValueError: there is no such class in ``PACKAGES``.
+    """
     package, _, name = str(target).removeprefix("scoresde.").rpartition(".")
     if package.split(".")[0] not in PACKAGES:
         raise ValueError(
@@ -40,11 +48,11 @@ def locate(target: Any, key: str) -> type:
 
 
 def with_short_targets(node: Any) -> Any:
-    """Returns the node with ``sde_lib.VP`` for ``scoresde.sde_lib.VP``: one class has one name, and one cache key."""
+    """Returns the node with ``sde_lib.VP`` for ``scoresde.sde_lib.VP``, so that a class has one name in cache keys."""
     if isinstance(node, dict):
         short = {name: with_short_targets(value) for name, value in node.items()}
         return short | ({"_target_": str(node["_target_"]).removeprefix("scoresde.")} if "_target_" in node else {})
-    return [with_short_targets(each) for each in node] if isinstance(node, list) else node
+    return [with_short_targets(value) for value in node] if isinstance(node, list) else node
 
 
 def build(node: Any, key: str, typed: Mapping[str, str] = MappingProxyType({})) -> Any:
@@ -55,7 +63,8 @@ def build(node: Any, key: str, typed: Mapping[str, str] = MappingProxyType({})) 
         typed: for places that a user reaches by another key, that key; see :func:`scoresde.conf.keys.typed_keys`.
 
     Raises:
-        ValueError: of the constructor, with its keys in full; see :func:`scoresde.conf.keys.full_keys`.
+        ValueError, OSError: those of the constructor, with its keys in full; see
+            :func:`scoresde.conf.keys.full_keys`.
     """
     if isinstance(node, dict) and "_target_" in node:
         names = node.keys() - {"_target_"} - SHARED_KEYS.get(key, {}).keys()
@@ -97,10 +106,13 @@ def check_root(cfg: dict) -> None:
 def check(node: dict, key: str, unsettled: bool = False) -> None:
     """Compares every value of a node with its constructor's annotation.
 
-    Raises:
-        ValueError: names the key, the value and what fits.
+    Arguments:
+        key: the node's place in the configuration.
+        unsettled: True before :func:`settle`: ``auto`` may stand for a value, and a node of ``vectors`` and ``images``
+            for one of the two.
 
-    ``unsettled`` lets ``auto`` stand for a value, and a pair of choices for one of them: see :func:`settle`.
+    Raises:
+        ValueError: a key is unknown or missing, or its value does not fit; names the key, the value and what fits.
     """
     if unsettled and set(node) >= KINDS:
         shared = {name: value for name, value in node.items() if name not in KINDS}
@@ -140,10 +152,10 @@ def check_value(value: Any, hint: Any, key: str, unsettled: bool = False) -> Non
     if isinstance(value, dict) and "_target_" in value:
         check(value, key, unsettled)
     elif isinstance(value, dict) and typing.get_origin(hint) is dict:  # nodes by name
-        for name, each in value.items():
-            check_value(each, typing.get_args(hint)[1], f"{key}.{name}", unsettled)
+        for name, node in value.items():
+            check_value(node, typing.get_args(hint)[1], f"{key}.{name}", unsettled)
         return
-    elif isinstance(value, dict) and not fits(value, hint):
+    elif isinstance(value, dict) and not fits(value, hint):  # keys of a nested group that is null here
         group = key.replace(".", "/")
         raise ValueError(
             f"{', '.join(f'{key}.{name}' for name in value)}: there is no {group} here to have it; choose one as well, "
@@ -154,18 +166,19 @@ def check_value(value: Any, hint: Any, key: str, unsettled: bool = False) -> Non
 
 
 def fits(value: Any, hint: Any) -> bool:
+    """Returns whether a value fits an annotation. A whole number fits a float; a bool fits no number."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
         return True
     if origin in (Union, types.UnionType):
-        return any(fits(value, each) for each in arguments)
+        return any(fits(value, part) for part in arguments)
     if origin is Literal:
         return value in arguments and not isinstance(value, bool)
     if origin in (list, tuple):
         fixed = origin is tuple and arguments[-1:] != (...,)
         if not isinstance(value, list | tuple) or (fixed and len(value) != len(arguments)):
             return False
-        return all(fits(each, wanted) for each, wanted in zip(value, hints_of(hint, len(value)), strict=True))
+        return all(fits(item, wanted) for item, wanted in zip(value, hints_of(hint, len(value)), strict=True))
     if origin is dict:
         return isinstance(value, dict) and "_target_" not in value
     if hint is type(None):
@@ -180,9 +193,9 @@ def fits(value: Any, hint: Any) -> bool:
 
 
 def hints_of(hint: Any, count: int) -> tuple:
-    """Returns the annotation of each value of a list or tuple; of a union, by its part for lists."""
-    for each in typing.get_args(hint) if typing.get_origin(hint) in (Union, types.UnionType) else (hint,):
-        origin, arguments = typing.get_origin(each), typing.get_args(each)
+    """Returns the annotation of each of ``count`` values of a list or tuple; in a union, by its part for lists."""
+    for part in typing.get_args(hint) if typing.get_origin(hint) in (Union, types.UnionType) else (hint,):
+        origin, arguments = typing.get_origin(part), typing.get_args(part)
         if origin in (list, tuple) and arguments:
             fixed = origin is tuple and arguments[-1:] != (...,)
             return arguments if fixed and len(arguments) == count else arguments[:1] * count
@@ -190,10 +203,10 @@ def hints_of(hint: Any, count: int) -> tuple:
 
 
 def describe(hint: Any) -> str:
-    """Returns an annotation in words."""
+    """Returns an annotation in words, for messages."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (Union, types.UnionType):
-        return " or ".join(describe(each) for each in arguments if typing.get_origin(each) is not abc.Callable)
+        return " or ".join(describe(part) for part in arguments if typing.get_origin(part) is not abc.Callable)
     if origin is Literal:
         return "one of " + ", ".join(map(str, arguments))
     if origin in (list, tuple):
@@ -214,6 +227,7 @@ def describe(hint: Any) -> str:
 
 
 def show(value: Any) -> str:
+    """Returns a value as a user types it; of a node only its ``_target_``."""
     return (
         "null"
         if value is None
@@ -239,17 +253,18 @@ def settle(cfg: dict, shape: tuple[int, ...], values: dict[str, Any]) -> dict:
     """Returns the configuration with everything that waited for the data filled in.
 
     A group's choice ``auto`` holds two choices, ``vectors`` and ``images``: the data's shape picks one. A value
-    ``auto`` is replaced by the value of its key's name, or of its name and that of the group that has it.
+    ``auto`` is looked up in ``values`` by the last word of its key, then by the last two. It stays if neither is there.
 
     Arguments:
         shape: the shape of one example.
-        values: what the keys that may say ``auto`` stand for, or a function without arguments that finds it.
+        values: what ``auto`` stands for, by ``last`` or ``levels.count``: a value, or a function without arguments that
+            returns the value.
     """
     kind = "vectors" if len(shape) == 1 else "images"
 
     def fill(node: Any, key: str) -> Any:
         if isinstance(node, dict):
-            if set(node) >= KINDS:  # and what both have in common, a group of its own
+            if set(node) >= KINDS:  # the chosen node, and the keys that both have in common, such as training.loss
                 return fill(node[kind] | {name: value for name, value in node.items() if name not in KINDS}, key)
             return {name: fill(value, f"{key}.{name}") for name, value in node.items()}
         if isinstance(node, list):

@@ -1,6 +1,7 @@
 """A Hydra callback: checks the output folder before a run or a sweep, and summarises a sweep at its end.
 
-Hydra turns an Exception of a callback into a warning. The functions here therefore raise SystemExit, which is none.
+Hydra turns an Exception of a callback into a warning. The functions here therefore raise SystemExit, which is not an
+Exception.
 """
 
 import os

@@ -34,12 +34,15 @@ def trained_score(
         name: makes the network's folder readable.
         task: is warned of a training that does not fit it; None for a network that no task asks for.
         accept: see :meth:`scoresde.tasks.Networks.score`.
-        shares: of the training's updates, after which the network is kept.
-        snapshots: how often averages are kept along the training.
+        shares: shares of the training's updates, in (0, 1], after each of which the network is kept.
+        snapshots: the number of times, evenly spaced, that averages are kept along the training.
 
     Returns:
         the network; the folders ``kept-*`` of ``shares``; the folders ``power-*`` of ``snapshots`` by the number of
         updates; the network's identity, with where the data were found.
+
+    Raises:
+        ValueError: the network does not fit the data, there is no data to train on, or ``accept`` refuses the network.
     """
     refuse_other_shapes(cfg["model"], data.shape, "model")
     if not len(data.train):
@@ -61,7 +64,7 @@ def trained_score(
         with one_thread(small):
             return trainer.fit(sde, model, data, folder, note, keep, powers)
 
-    def again(folder: Path) -> Any:  # for what was not kept the first time
+    def again(folder: Path) -> Any:  # repeats the training, for networks that were not kept the first time
         return fit(untrained(cfg, sde, trainer), folder)
 
     folder = home.folder(identity, name)
@@ -91,13 +94,15 @@ def trained_model(
     name: str,
     place: str,
 ) -> tuple[Network, dict]:
-    """Returns one model by its recipe, and its identity.
+    """Returns one model by its recipe, a node with ``model``, ``training`` and maybe ``start``; and its identity.
 
     Arguments:
-        node: of the recipe.
-        key: the model's name, which is part of its folder's.
-        found: the models that were found before it, of which it may start from one. The task has checked that they fit
+        node: the recipe.
+        key: the model's name, which is part of the name of its folder.
+        found: the models before this one and their identities, by name. ``start`` names the one from whose weights the
+            training starts. The task has checked that it fits
             (:func:`scoresde.tasks.studies.recipes.check_recipes`).
+        name: makes the model's folder readable.
         place: the recipe's key in the configuration.
     """
     parts = cfg | {"sde": None, "parameterisation": None, "model": node["model"], "training": node["training"]}
@@ -124,7 +129,9 @@ def trained_model(
 
 
 def noting(folder: Path, record: Record, beside: dict | None = None) -> Callable[[dict], None]:
-    """Returns what a trainer calls with each event: it goes to the network's journal, and to the run's record."""
+    """Returns a function for a trainer to call with each event, which writes it to the network's journal and the run's
+    record; to the record with the keys of ``beside``.
+    """
 
     def note(event: dict) -> None:
         journal.append(folder, event)
@@ -140,9 +147,12 @@ def untrained(cfg: dict, sde: Any, trainer: Trainer) -> nn.Module:
 
 
 def build_model(cfg: dict, sde: Any) -> Any:
-    """Returns a network read as the score of an SDE, or as the classifier of its noisy data.
+    """Returns the network of a configuration as the score of an SDE, or as a classifier of the SDE's noisy data.
 
-    A latent-variable model, which has no SDE of its own, is returned as it is.
+    Without an SDE it returns the network itself: a latent-variable model or a network of features.
+
+    Arguments:
+        cfg: a settled configuration or an identity.
     """
     typed = cfg.get("typed", {})  # an identity has none
     if "classes" in cfg["model"] and sde is not None:
@@ -154,7 +164,7 @@ def build_model(cfg: dict, sde: Any) -> Any:
 
 
 def refuse_other_shapes(node: dict, shape: tuple[int, ...], key: str) -> None:
-    """Raises a ValueError for a network's shape that is not the data's, which would end in a message about matrices."""
+    """Raises a ValueError for a network whose shape is not the data's; torch would only name sizes of matrices."""
     for name, value in node.items():
         if isinstance(value, dict):
             refuse_other_shapes(value, shape, f"{key}.{name}")
@@ -176,7 +186,7 @@ def kept_networks(cfg: dict, sde: Any, paths: Iterable[Path]) -> dict[int, Calla
 
 
 def snapshots_of(cfg: dict, sde: Any, paths: dict[int, Path], described: dict) -> Snapshots | None:
-    """Returns the averages in folders ``power-*``, of which others are made; None without any."""
+    """Returns the averages in folders ``power-*``, from which those of other lengths are made; None without folders."""
 
     def network(state: dict) -> Any:
         model = build_model(described, sde)

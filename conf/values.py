@@ -1,4 +1,4 @@
-"""The values that ``auto`` stands for in a configuration, found once the data are read."""
+"""Finds the values that ``auto`` stands for in a configuration, once the data are read, and fills them in."""
 
 import logging
 import math
@@ -20,10 +20,13 @@ NODES = tuple(key for key in schema.GROUPS if key != "logger")
 
 
 def settle(cfg: dict, data: Data, device: str) -> dict:
-    """Returns the configuration with what waited for the data filled in, checked against its constructors.
+    """Returns the settled configuration: with a value for each ``auto``, and checked against its constructors.
 
     Beside its groups it holds ``typed``, the keys by which a user reaches places in it; see
     :func:`scoresde.conf.keys.typed_keys`.
+
+    Raises:
+        ValueError: a part needs other data, the data have no spread, or a value does not fit.
     """
     refuse_no_mixture(cfg, data)
     refuse_no_spread(data)
@@ -44,7 +47,10 @@ def settle(cfg: dict, data: Data, device: str) -> dict:
 
 
 def values_of(cfg: dict, data: Data, device: str) -> dict[str, Any]:
-    """Returns what ``auto`` stands for, by the key that says it; functions are called where the value is needed."""
+    """Returns what ``auto`` stands for, by the last one or two words of a key; see :func:`scoresde.conf.schema.settle`.
+
+    Functions are called only if their value is needed.
+    """
     blind = is_blind(cfg, data)
     values = {
         "shape": list(data.shape),
@@ -73,7 +79,7 @@ def values_of(cfg: dict, data: Data, device: str) -> dict[str, Any]:
 
 
 def refuse_no_mixture(cfg: dict, data: Data) -> None:
-    """Raises a ValueError for parts that need data whose density is a mixture, and data that are none."""
+    """Raises a ValueError for parts that need data whose density is a mixture, if the data are no mixture."""
     if data.components() is not None:
         return
     for key, node, remedy in (
@@ -104,24 +110,25 @@ def refuse_no_spread(data: Data) -> None:
 
 
 def is_blind(cfg: dict, data: Data) -> bool:
-    """Returns whether the network takes no y: there is none, or a classifier knows it."""
+    """Returns whether the network takes no y: the data have none, or a classifier guides a network of p(x)."""
     return data.condition is None or bool(cfg.get("classifier"))
 
 
 def nodes(cfg: dict) -> list[str]:
-    """Returns the groups that are constructor calls, those that a run has."""
+    """Returns the groups of a run that are constructor calls; a run may lack ``classifier``."""
     return [key for key in NODES if cfg.get(key)]
 
 
 def choice_of(node: dict, shape: tuple[int, ...]) -> str:
-    """Returns which of a pair of choices data of this shape take, and how to choose another, in words."""
+    """Returns in words which conditioner ``conditioner=auto`` takes for this shape, and how to choose another."""
     kind = "vectors" if len(shape) == 1 else "images"
     chosen = node[kind]["_target_"].rpartition(".")[2].lower()
     return f"{chosen}, since the data are {kind}; conditioner=NAME is another"
 
 
 def batch_of(shape: tuple[int, ...], device: str) -> int:
-    """Returns ``batch=auto``: how many samples or points at a time, fewer pictures on a CPU than on a GPU.
+    """Returns ``batch=auto``, the number of samples or points per batch: at most 8192, and at most 2^21 values, or 2^17
+    for images on a CPU.
 
     A U-Net's activations are hundreds of times as large as the picture, and a likelihood holds all of them; on a GPU
     small batches are slow.
@@ -134,7 +141,7 @@ def batch_of(shape: tuple[int, ...], device: str) -> int:
 def classes_of_networks(data: Data) -> int:
     """Returns ``classes=auto``: how many classes a classifier tells apart; 4 for unlabelled data.
 
-    A feature network of unlabelled pictures learns by how many quarters they were turned.
+    A feature network of unlabelled pictures learns to tell their four turns apart (:class:`scoresde.data.Turned`).
     """
     if data.condition is not None and data.condition.classes:
         return len(data.condition.names)
@@ -148,14 +155,17 @@ def steps_of_chain(node: dict) -> int:
 
 
 def bins_of(data: Data) -> list | None:
-    """Returns ``observation.bins=auto``: the shift and the scale of integers, and how many levels they have."""
+    """Returns ``observation.bins=auto``: [shift, scale, levels] of integers; None for continuous data."""
     return None if data.levels is None else [data.shift.tolist(), data.scale.tolist(), data.levels]
 
 
 def frequencies_of(data: Data) -> list[float]:
-    """Returns ``pixel_features=auto``: frequencies of one turn in 1, 2, 4, 16 and 64 bins of the finest integers.
+    """Returns ``pixel_features=auto``: the frequencies with periods of 1, 2, 4, 16 and 64 bins of the finest integers.
 
-    Without the last two a network that settles a picture four bins beside the truth sees nothing wrong.
+    Without the last two, values that differ by four bins would have equal Fourier features.
+
+    Raises:
+        ValueError: the data are continuous.
     """
     if data.levels is None:
         raise ValueError(
@@ -166,11 +176,11 @@ def frequencies_of(data: Data) -> list[float]:
 
 
 def unit_of(row: Any) -> float:
-    """Returns ``pixel_unit=auto``: c_in of a parameterisation where the noise goes to 0."""
+    """Returns ``pixel_unit=auto``: c_in of a parameterisation at alpha = 1 as the noise goes to 0; 1 for others."""
     if not isinstance(row, Parameterisation):
         return 1.0
     one = torch.ones((), dtype=torch.float64)
-    return round(float(row.coefficients(one, 1e-6 * one)[2]), 6)
+    return round(float(row.coefficients(one, 1e-6 * one)[2]), 6)  # (c_skip, c_out, c_in)[2]
 
 
 def observation_of(data: Data) -> dict:

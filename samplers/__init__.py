@@ -1,4 +1,7 @@
-"""Solvers of the reverse SDE: from a score and noise to samples."""
+"""Samplers, which turn a score and noise into samples, with their steps, time grids and temperature.
+
+Also conditioners, which turn a sampler of p(x) into one of p(x | y), and the measurement operators that give y.
+"""
 
 if __name__ == "samplers":  # a checkout's former name for this package
     from scoresde.checkout import former

@@ -11,9 +11,9 @@ last k values v_j, with the Lagrange polynomials l_j and tau = (theta - theta_t)
 
 .. math:: y_s = y_t + h \sum_{j<k} v_j \int_0^1 \ell_j(\tau)\,d\tau, \qquad h = \theta_s - \theta_t .
 
-The exponential methods solve the part that is linear in x exactly and extrapolate D or the noise; this is exact for
-data at a single point. Extrapolating v is exact for data N(0, I), where v = 0. Unless the noise is small, data of unit
-variance are nearer to the second case, and there a solver with few steps makes its error.
+The exponential methods solve the part that is linear in x exactly and extrapolate D or the noise, which is exact for
+data at a single point. Extrapolating v is exact for data N(0, I), where v = 0. While the noise is not small, data of
+unit variance are nearer to the second case, and a solver with few steps makes most of its error there.
 """
 
 from dataclasses import dataclass
@@ -38,7 +38,8 @@ class AdamsBashforth(ExtrapolatingMultistep):
         return torch.atan2(sde.sigma(grid), sde.alpha(grid))
 
     def coefficients(self, sde: SDE, t: Tensor, s: Tensor) -> tuple[Tensor, ...]:
-        (S_t, S_s), tangent = (torch.hypot(sde.alpha(u), sde.sigma(u)) for u in (t, s)), sde.sigma(t) / sde.alpha(t)
+        S_t, S_s = (torch.hypot(sde.alpha(time), sde.sigma(time)) for time in (t, s))
+        tangent = sde.sigma(t) / sde.alpha(t)
         return -tangent / S_t, -tangent * S_t, S_s / S_t, S_s, torch.zeros_like(t)
 
     def exponent(self, h: Tensor) -> Tensor:

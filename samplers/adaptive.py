@@ -7,25 +7,27 @@ Euler-Maruyama and the improved Euler step share one Brownian increment, and the
     x'' = x' + \tfrac12 E\,[M(x', s) - M(x, t)], \\
     e &= \frac{1}{\sqrt d}\Bigl\|\frac{x'' - x'}{\max(atol,\ rtol\,\max(|x'|, \rho\,|x'_{prev}|))}\Bigr\|_2 .
 
-(The published error has no rho, and x'_prev is large after much noise, so that it hides the error of a long step down
-from there.) A step with e <= 1 is accepted and ends in x''; the next has the size theta h e^-r, at most five times the
-last. The variables are those of :mod:`scoresde.samplers.additive` at eta = 1, in which the noise is additive: V =
+x'_prev is the x' of the last accepted step. (The published error has no rho. Where much noise is left x'_prev is large,
+and without rho it would hide the error of a long step.) A step with e <= 1 is accepted and ends in x''. The next step,
+also after a rejection, has the size theta h e^-r, kept between about a fifth of h and five times h.
+
+The variables are those of :mod:`scoresde.samplers.additive` at eta = 1, in which the noise is additive: V =
 (sigma/alpha)^2 + q^2, the clock is 1/V, Delta W ~ N(0, 1/V_s - 1/V_t), M = x/alpha + alpha V score, rho = alpha_s
 V_s/(alpha_t V_t) and E = alpha_s (1 - V_s/V_t). So noise by itself makes no error, and a rejection must only keep a
-plain Brownian motion. Step sizes are measured as shares of the way from T to eps (``SDE.even``), which needs no inverse
-of the clock. q is the data's std: a step down from pure noise then ends where the data lie, and its error is seen.
-(With q = 0 it ends at their mean, where the score may vanish and the error with it. With a large q the steps must
-follow the score's linear part, at three to four times the evaluations.)
+plain Brownian motion. Step sizes h are shares of the way from T to eps (``SDE.even``), which needs no inverse of the
+clock. q is the data's std: a step from pure noise then ends where the data lie, and its error is seen. (With q = 0 the
+step ends at their mean, where the score may vanish and the error with it. With a large q the steps must follow the
+score's linear part, at three to four times the evaluations.)
 
 **Rejection sampling with memory** (Rackauckas and Nie 2017, doi 10.3934/dcdsb.2017133). The rejection of a step depends
-on its noise. Fresh noise after a rejection would follow the law of the noise that is not rejected: a bias at every
+on its noise. If a rejection were followed by fresh noise, accepted noise would not be Gaussian: a bias at every
 tolerance, largest in few dimensions, where a single coordinate decides. So a rejected increment goes on the sample's
-stack, and a shorter step draws its part of it from the Brownian bridge,
+stack, and a shorter step draws its own part of this increment from the Brownian bridge,
 
 .. math:: \Delta W' \sim N\Bigl(\tfrac{c'}{c}\,\Delta W,\ \tfrac{c'(c - c')}{c}\Bigr)
 
-with c and c' the durations of both steps in the clock. The rest of the increment stays on the stack. No step goes past
-the end of the top increment.
+with c and c' the durations, in the clock, of the increment and of the shorter step. The rest of the increment stays on
+the stack. No step goes past the end of the top increment.
 """
 
 from collections.abc import Callable
@@ -50,7 +52,7 @@ class NoiseStack:
 
     Arguments:
         x: shape (b, n), as the increments will be.
-        dtype: of the moments at which increments end.
+        dtype: of the moments at which increments end. A moment is a share of the way from T to eps.
     """
 
     def __init__(self, x: Tensor, dtype: torch.dtype):
@@ -65,7 +67,7 @@ class NoiseStack:
 
     @property
     def top(self) -> tuple[Tensor, Tensor]:
-        """The index of each sample's top increment; of its first place where the stack is empty."""
+        """The index (sample, place) of each sample's top increment; place 0 where the stack is empty."""
         return torch.arange(len(self.depth), device=self.depth.device), (self.depth - 1).clamp_min(0)
 
     def end(self, otherwise: float) -> Tensor:
@@ -75,7 +77,8 @@ class NoiseStack:
     def take(self, share: Tensor, span: Tensor, z: Tensor) -> Tensor:
         """Returns the increments of steps that last ``span`` of the clock, ``share`` of the top increment.
 
-        An empty stack gives a fresh increment; otherwise it is drawn from the bridge, and the rest of the top stays.
+        An empty stack gives a fresh increment. Otherwise the increment is drawn from the bridge, and the rest of the
+        top increment stays on the stack.
 
         Arguments:
             share, span: shape (b,).
@@ -109,12 +112,12 @@ class Running:
     """The samples that have not arrived yet, one row each; numbers have shape (b,), x, previous and M (b, *).
 
     Attributes:
-        rows: the samples' numbers in the batch.
-        u: the share of the way that is done.
+        rows: the samples' indices in the batch.
+        u: the share of the way from T to eps that is done, from 0 to 1.
         t: the time.
         tau: (sigma/alpha)^2 at t.
         size: alpha V at t, which turns the noise of the clock into noise of x.
-        h: the next step as a share of the way.
+        h: the size of the next step as a share of the way.
         x: the sample at t.
         previous: Euler-Maruyama's result of the last accepted step, x'_prev.
         M: x/alpha + alpha V score at t.
@@ -137,7 +140,7 @@ class Running:
 
 @dataclass(frozen=True)
 class Trial:
-    """A step from t to s that every sample has tried, one row each.
+    """One step from t to s of every running sample, accepted or not; one row each.
 
     Attributes:
         u, t, tau, size: as in :class:`Running`, at s.
@@ -172,23 +175,27 @@ class Trial:
 
 
 def factors(x: Tensor, *columns: Tensor) -> tuple[Tensor, ...]:
-    """Returns numbers of each sample, shape (b,), as factors of x (b, *)."""
-    return tuple(per_sample(each, x) for each in torch.stack(columns).to(x.dtype))
+    """Returns tensors of one number per sample, (b,), reshaped to broadcast over x (b, *), in the dtype of x."""
+    return tuple(per_sample(column, x) for column in torch.stack(columns).to(x.dtype))
 
 
 @dataclass(frozen=True)
 class AdaptiveSDE(Sampler):
     """Solves the reverse SDE from T to eps with a step size for each sample.
 
-    A sample's path does not depend on its batch mates: every round takes one normal of the whole batch's shape, of
-    which a sample uses its own row.
+    A sample's path does not depend on the other samples of its batch: every round draws standard normals of the whole
+    batch's shape, and a sample uses its own row of them. A round tries one step of every running sample.
 
     Arguments:
         rtol, atol: the tolerances of the local error. Published: atol=0.0078, 1/128, for images in [-1, 1].
-        safety: theta, the share of the step size that the error would allow.
-        exponent: r, how the step size follows the error.
-        sigma_data: q, the std of the Gaussian on which every step is exact; ``auto`` in the yaml takes the data's.
+        safety: theta, the factor of the step size that the error would allow.
+        exponent: r in the next step size, theta h e^-r.
+        sigma_data: q, the std of the data N(0, q^2 I) for which every step is exact; ``auto`` in the yaml takes the
+            data's std.
         last: the step from eps to the data, ``flow``, ``tweedie`` or ``none``; see :mod:`scoresde.samplers.last`.
+
+    Raises:
+        FloatingPointError: by a call, where even the smallest step of a sample is rejected.
     """
 
     rtol: float = 0.02
@@ -261,7 +268,7 @@ class AdaptiveSDE(Sampler):
     def attempt(self, sde: SDE, score: ScoreFn, state: Running, stack: NoiseStack, z: Tensor) -> Trial:
         """Returns a step of size h of every sample, with noise from its stack or from the normals z (b, *)."""
         x, limit = state.x, stack.end(1.0)
-        u = torch.where(state.u + state.h < limit - 1e-6 * state.h, state.u + state.h, limit)  # rounding leaves no rest
+        u = torch.where(state.u + state.h < limit - 1e-6 * state.h, state.u + state.h, limit)  # no remnant of rounding
         s, tau_limit = sde.even(u), noise_variance(sde, sde.even(limit))
         alpha, tau = sde.alpha(s), noise_variance(sde, s)
         size, span = alpha * (tau + self.sigma_data**2), self.clock(state.tau, tau)
@@ -321,11 +328,11 @@ def refuse_tiny_steps(state: Running, trial: Trial) -> None:
 
 
 class Recorder:
-    """The film of samples that reach a moment in different rounds.
+    """Fills a film with samples that reach each of its moments in different rounds.
 
-    Inside a step, after a share c of its clock, a sample is shown where the same step would have put it with sqrt(c) of
-    the same noise: right in law at each moment, which the chord is not, and without a draw that would change the
-    samples.
+    Inside a step, after a share c of its duration, a sample is shown where a step to that moment would put it with
+    sqrt(c) times the noise of the whole step. This gives the right law at each moment, which the chord between the two
+    ends of the step does not, and needs no draw, which would change the samples.
     """
 
     def __init__(self, sampler: AdaptiveSDE, sde: SDE, film: Film, x: Tensor):
@@ -334,7 +341,7 @@ class Recorder:
         self.states = x[: film.rows].expand(len(self.moments), *[-1] * x.ndim).clone()
 
     def add(self, before: Running, trial: Trial) -> None:
-        """Notes where accepted steps pass the moments of the film."""
+        """Stores the samples whose accepted steps pass moments of the film, at these moments."""
         watched = trial.accepted & (before.rows < self.states.shape[1])
         for reached, moment, state in zip(self.film.shares, self.moments, self.states, strict=True):
             inside = (watched & (before.u < reached) & (reached <= trial.u)).nonzero()[:, 0]
@@ -342,14 +349,19 @@ class Recorder:
                 state[before.rows[inside]] = self.shown(before, trial, inside, reached, moment)
 
     def shown(self, before: Running, trial: Trial, inside: Tensor, reached: float, moment: float) -> Tensor:
-        """Returns the samples of the rows ``inside`` at a moment within their step, after the share ``reached``."""
+        """Returns the samples of the rows ``inside`` at a moment within their steps.
+
+        Arguments:
+            inside: indices into the rows of ``before`` and ``trial``.
+            reached, moment: the share of the way, and the time t there.
+        """
         t, s, noise, end = before.t[inside], trial.t[inside], trial.noise[inside], trial.heun
-        tau_t, tau_s, tau = (noise_variance(self.sde, each) for each in (t, s, torch.full_like(t, moment)))
+        tau_t, tau_s, tau = (noise_variance(self.sde, time) for time in (t, s, torch.full_like(t, moment)))
         clock, q2 = self.sampler.clock, self.sampler.sigma_data**2
         share = torch.where(reached < trial.u[inside], clock(tau_t, tau) / clock(tau_t, tau_s), 1.0)
         alpha = self.sde.alpha(torch.full_like(tau, moment)) / self.sde.alpha(s)
         share, scale = (
-            per_sample(each.to(end.dtype), end[inside]) for each in (share, alpha * (tau + q2) / (tau_s + q2))
+            per_sample(column.to(end.dtype), end[inside]) for column in (share, alpha * (tau + q2) / (tau_s + q2))
         )
         drawn = torch.lerp(trial.base[inside], (end - trial.noise)[inside], share) + share.sqrt() * noise
         return scale * drawn

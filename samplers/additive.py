@@ -1,13 +1,13 @@
-r"""Solvers for the reverse SDE, rewritten so that its noise does not depend on x.
+r"""SEA and ShARK: solvers of the reverse SDE in variables in which its noise is a plain Brownian motion.
 
-The method is that of Foster, dos Reis and Strange (arXiv 2210.17543). With y = x/alpha and tau = (sigma/alpha)^2, the
-variance of the noise in y, the reverse SDE of any SDE of :mod:`scoresde.sde_lib.base` becomes, as tau decreases, an SDE
-whose noise depends on neither x nor t,
+The methods are those of Foster, dos Reis and Strange (arXiv 2210.17543). With y = x/alpha and tau = (sigma/alpha)^2,
+the variance of the noise in y, the reverse SDE of any SDE of :mod:`scoresde.sde_lib.base` becomes an SDE whose noise
+depends on neither x nor t,
 
 .. math:: dy = \tfrac{1+\eta^2}{2}\,\alpha\,s_\theta\,du + \eta\,dW_u, \qquad u = \tau_T - \tau ,
 
-in the new time u. For data N(0, q^2) the score is -y/(alpha V), V = tau + q^2. This linear part is solved exactly: with
-c = (1 + eta^2)/2, v = V^{-c} y changes only through the remainder M,
+in the new time u, in which tau falls. For data N(0, q^2) the score is -y/(alpha V), V = tau + q^2. This linear part is
+solved exactly: with c = (1 + eta^2)/2, v = V^{-c} y changes only through the remainder M,
 
 .. math:: dv = M\,d(V^{-c}) + \eta\,dW_r, \qquad M = \frac{x}{\alpha} + \alpha V s_\theta(x, t),
     \qquad dr = V^{-2c}\,du, \quad r = V^{-\eta^2}/\eta^2,
@@ -27,8 +27,8 @@ space-time Levy area H ~ N(0, h/12), the mean height of the path above its chord
     & v_s = v + h\bigl[\tfrac25 f(v_1, r_t) + \tfrac35 f(v_2, r_t + \tfrac56 h)\bigr] + \eta W,
 
 SEA has strong order 1 with one evaluation, ShARK 3/2 with two. Weights that multiply M are scaled so that a constant M
-is integrated exactly. At eta = 1 the weak order is 2 for both: the score of y, and so M, is a martingale along the
-exact reverse process, so that its value at t is the expectation of its later values.
+is integrated exactly. At eta = 1 the weak order is 2 for both. For M is the denoised x plus q^2 times the score of y,
+and both are martingales along the exact reverse process, so that M at t is the expectation of its later values.
 
 In x, with L = log(V_t/V_s), no power of V is left. E is the weight of M, n the std of the noise in x at t, and z a
 standard normal:
@@ -62,7 +62,8 @@ class Additive(Step):
 
     Arguments:
         eta: the stochasticity, as in ``SDE.reverse``: 1 for the reverse SDE, 0 for the probability flow.
-        sigma_data: q, the std of the Gaussian on which every step is exact; ``auto`` in the yaml takes the data's.
+        sigma_data: q, the std of the data N(0, q^2 I) for which every step is exact; ``auto`` in the yaml takes the
+            data's std.
     """
 
     eta: float = 1.0
@@ -86,7 +87,7 @@ class Additive(Step):
         return torch.log1p((noise_variance(sde, t) - noise_variance(sde, s)) / self.spread(sde, s))
 
     def clock(self, L: Tensor) -> Tensor:
-        """Returns V_t^{eta^2} (r_s - r_t), the time that passes while V falls by the factor e^-L."""
+        """Returns V_t^{eta^2} (r_s - r_t), the scaled duration of a step over which V falls by the factor e^-L."""
         return torch.expm1(self.eta**2 * L) / self.eta**2 if self.eta else L
 
     def exact(self, sde: SDE, t: Tensor, s: Tensor, L: Tensor) -> tuple[Tensor, Tensor]:
@@ -95,7 +96,7 @@ class Additive(Step):
         return sde.alpha(s) / sde.alpha(t) * torch.exp(-c * L), -sde.alpha(s) * torch.expm1(-c * L)
 
     def noise(self, sde: SDE, t: Tensor, L: Tensor) -> Tensor:
-        """Returns n, the std of eta W in x at t."""
+        """Returns n, the std at t, in units of x, of the noise eta W of the step."""
         return self.eta * sde.alpha(t) * torch.sqrt(self.spread(sde, t) * self.clock(L))
 
     def remainder(self, sde: SDE, t: Tensor, factor: Tensor | float = 1.0) -> tuple[Tensor, Tensor]:
@@ -111,7 +112,7 @@ def rows(*columns: Tensor) -> list[tuple[float, ...]]:
 
 @dataclass(frozen=True)
 class SEA(Additive):
-    """Shifted Euler for additive noise: one evaluation, local error O(h^2); Euler-Maruyama's is O(h^{3/2})."""
+    """Shifted Euler for additive noise: one evaluation a step, local error O(h^2); Euler-Maruyama's is O(h^{3/2})."""
 
     def prepare(self, sde: SDE, grid: Tensor) -> list[tuple[float, ...]]:
         """Returns (t, n/2, n/sqrt(12), A, C, rho, rho n) for each step."""
@@ -152,7 +153,7 @@ class Stages(NamedTuple):
 
 @dataclass(frozen=True)
 class ShARK(Additive):
-    """Shifted additive-noise Runge-Kutta: two evaluations, strong order 3/2."""
+    """Shifted additive-noise Runge-Kutta: two evaluations a step, strong order 3/2."""
 
     def inside(self, sde: SDE, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the second stage's time, after 5/6 of the step's clock, and log(V_t/V) there."""
@@ -169,7 +170,7 @@ class ShARK(Additive):
         # the weight of the second stage: 3/5 of dV^{-c}/dr = c V^{c-1} there, relative to its value at t
         late = 0.6 * torch.exp((1 - self.eta**2) / 2 * L_m)
         late = late / (0.4 + late)
-        early = E * (1 - late) / E_m  # M_1 = (x_2 without its noise - rho_m x_1)/E_m
+        early = E * (1 - late) / E_m  # the first stage's M is (stage - rho_m x_1)/E_m
         columns = (
             *(t, n * LEVY, rho_m + A, C, rho_m * n * 5 / 6),
             *(m, *self.remainder(sde, m, E * late), early, -early * rho_m, rho, rho * n),

@@ -15,8 +15,8 @@ after ``count`` steps it has the variance v with
     v/k_i^2 = (1 - r)^{2\,count}\bigl(\gamma^2 - \tfrac{2}{2 - r}\bigr) + \tfrac{2}{2 - r}, \qquad
     r = \varepsilon/k_L^2,
 
-which should be 1: ``size=None`` takes the r that brings it nearest to 1 (arXiv 2006.09011, technique 4). In x itself,
-as the code takes them, the steps are r sigma(t_i)^2.
+which should be 1: ``size=None`` takes the r that brings it nearest to 1 (arXiv 2006.09011, technique 4). The code works
+in x and not in x/alpha, where the step size is r sigma(t_i)^2.
 """
 
 import math
@@ -63,23 +63,26 @@ class AnnealedLangevin(Sampler):
 
     @property
     def frames(self) -> int:
-        """The number of frames of a film: the start and the end of every level, or 11 for more than 40 levels."""
+        """The number of frames that a film of this sampler should have: the start and the end of every level, or 11 for
+        more than 40 levels; ``task=sample`` reads it.
+        """
         return self.levels + 1 if self.levels <= 40 else 11
 
     def ladder(self, sde: SDE) -> tuple[list[float], list[float]]:
-        """Returns the times of the L levels, falling from T to eps, and their steps r sigma(t)^2 in x."""
+        """Returns the times of the L levels, falling from T to eps, and their step sizes r sigma(t)^2 in x."""
         t = LogSNR()(sde, self.levels - 1)
         k, alpha = torch.exp(-sde.half_log_snr(t)), sde.alpha(t)
         r = self.size if self.size is not None else self.relative_size(float(k[0] / k[-1]))
         return t.tolist(), (r * (alpha * k).square()).tolist()
 
     def relative_size(self, ratio: float) -> float:
-        """Returns r by the rule of the module's text, for levels with k_1/k_L = ``ratio``."""
+        """Returns the published r of the module's text, for levels with k_1/k_L = ``ratio``."""
         from scipy.optimize import minimize_scalar  # here, because the import takes a second
 
         gamma2 = ratio ** (2 / (self.levels - 1))
 
         def excess(r: float) -> float:
+            """Returns |v/k_i^2 - 1|."""
             limit = 2 / (2 - r)
             return abs((1 - r) ** (2 * self.count) * (gamma2 - limit) + limit - 1)
 
@@ -98,7 +101,7 @@ class AnnealedLangevin(Sampler):
         times, steps = self.ladder(sde)
         evaluate = affine(score, times)
         alphas = sde.alpha(torch.tensor(times, dtype=torch.float64)).tolist()
-        frames = [round(share * self.levels) for share in film.shares] if film else []
+        frames = [round(share * self.levels) for share in film.shares] if film else []  # numbers of finished levels
         if film:
             film.add(sde.T, x)
         for i, (t, step) in enumerate(zip(times, steps, strict=True)):

@@ -8,7 +8,8 @@ below 16       Adams-Bashforth of order 3 on the velocity
 from 200 on    SEA on the reverse SDE, of weak order 2 at one evaluation a step
 =============  ==========================================================================================
 
-Each runs on the grid of its own yaml; one evaluation is kept for the last step. The best one depends on the measure.
+Each runs on the grid of its own yaml, for one step less than the budget: one evaluation is kept for the last step.
+Which sampler is best depends on the measure.
 
 * By the root mean square of the samples' distances to the flow's exact ends, to which the few samples between two modes
   contribute most, Adams-Bashforth is ahead on a mixture up to 40 evaluations (sub-VP: 80), UniPC from 64 on (120).
@@ -21,8 +22,8 @@ Each runs on the grid of its own yaml; one evaluation is kept for the last step.
 * From 200 evaluations on the flow's error is below the network's, of which noise removes a part (cf. arXiv
   2306.14878).
 
-The first two are measured by ``python run.py task=work_precision data=mixture model=oracle``, the third by the exact
-law of the samples of a Gaussian (tests/test_samplers.py).
+The distances on mixtures are measured by ``python run.py task=work_precision data=mixture model=oracle``, the stds by
+the exact law of the samples of a Gaussian (tests/test_samplers.py).
 """
 
 import math
@@ -47,7 +48,7 @@ class Auto(Sampler):
 
     Arguments:
         nfe: the budget of network evaluations a sample.
-        sigma_data: the std of the data in model units; ``auto`` in the yaml takes the data's.
+        sigma_data: the std of the data in model units, which SEA uses; ``auto`` in the yaml takes the data's.
         last: the step from eps to the data, ``flow``, ``tweedie`` or ``none``; see :mod:`scoresde.samplers.last`.
     """
 
@@ -74,7 +75,7 @@ class Auto(Sampler):
 
     @property
     def title(self) -> str:
-        """The choice in words."""
+        """The choice in words, for the log."""
         chosen = self.choice
         return f"sampler=auto nfe={self.nfe}: {chosen.steps} steps of {chosen.predictor} on {chosen.grid}"
 

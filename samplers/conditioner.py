@@ -1,8 +1,9 @@
 r"""Sampling from p(x_0 | y) with a score of p(x_0): how a measurement changes a sampler and its score.
 
 By Bayes' rule the score that the reverse SDE needs is :math:`\nabla\log p_t(x) + \nabla\log p(y \mid x_t = x)`, and a
-sampler run on it draws from the posterior. So a conditioner returns a sampler and a score, and samplers need no code
-for measurements.
+sampler run on this score draws from the posterior. Guidance approximates the score; other conditioners change the steps
+of the sampler or replace it by particles. So a conditioner returns a sampler and a score, and samplers need no code for
+measurements.
 """
 
 from abc import ABC, abstractmethod
@@ -31,21 +32,21 @@ class Conditioner(ABC):
         """
 
     def load(self, draws: int) -> int:
-        """Returns how many samples the network evaluates at a time for each of the ``draws`` of one measurement."""
+        """Returns the number of samples in the network's batch for each of the ``draws`` of one measurement."""
         return 1
 
     def describe(self, sampler: Sampler, draws: int) -> str:
-        """Returns a description of the conditioned sampler where it takes other steps than the sampler, else ``""``."""
+        """Returns a description, for the log, of a conditioned sampler with steps of its own; else ``""``."""
         return ""
 
     def remedy(self, vectors: bool) -> str:
-        """Returns what to type where draws leave the range of the data."""
+        """Returns what to type if draws leave the range of the data; ``vectors`` is False for images."""
         return "type conditioner=smcdiff" if vectors else "type conditioner=projection sampler=pc"
 
 
 @dataclass(frozen=True, eq=False)
 class Held(Sampler):
-    """A sampler whose samples are moved, at the end, to agree with an exact measurement."""
+    """A sampler whose samples are moved, after its last step, to agree with an exact measurement."""
 
     sampler: Sampler
     measurement: Measurement

@@ -2,7 +2,8 @@ r"""Langevin steps at a fixed time, which pull x towards p_s without moving it i
 
 .. math:: x \leftarrow x + \varepsilon\,s_\theta(x, s) + \sqrt{2\varepsilon}\,z
 
-The size of the step decides whether the steps leave p_s as it is. With a of the grid's step that ends at s,
+The size of the step decides whether the steps leave p_s as it is. With the factor a of the transition
+x_t | x_s ~ N(a x_s, b^2 I) over the grid's step t -> s,
 
 =================  =====================================================  ===========================================
 ``rule``           :math:`\varepsilon`                                    depends on
@@ -13,10 +14,10 @@ The size of the step decides whether the steps leave p_s as it is. With a of the
 =================  =====================================================  ===========================================
 
 r is the signal-to-noise ratio ``snr`` (arXiv 2011.13456, algorithms 4 and 5, whose alpha is a^2 in the published
-code). The published rule tends to that of ``kernel``, since the score's norm is about :math:`|z|/\sigma`; the latter
-does not depend on batch mates. A step that depends on x and z is no longer Langevin dynamics. In many dimensions the
-norms hardly vary and the difference is small; in two dimensions ``sample_norms`` sends samples far out, wherever a
-score happens to be small (see docs/decisions.md).
+code). The score's norm is about :math:`|z|/\sigma`, so that the other two rules give about the step of ``kernel``.
+``kernel`` alone is Langevin dynamics: a step whose size depends on x and z is not. In many dimensions the norms hardly
+vary and the difference is small; in two dimensions ``sample_norms`` sends samples far out, wherever a score happens to
+be small (see docs/decisions.md). Under ``batch_norms`` a sample depends on the other samples of its batch.
 """
 
 from dataclasses import dataclass
@@ -30,18 +31,18 @@ from scoresde.sde_lib import SDE, Affine, per_sample
 from .step import Step
 
 Row = tuple[float, float, float]
-"""(s, 2 (a r)^2, sigma(s))."""
+"""(s, 2 (a r)^2, sigma(s)) of the corrector's steps at one time s."""
 
 
 @dataclass(frozen=True)
 class Langevin(Step):
-    """``count`` Langevin steps at the time that a predictor has just reached.
+    """``count`` Langevin steps at the time s that the grid's step t -> s has reached.
 
     Arguments:
         snr: the ratio r. Published: 0.16 for CIFAR-10; annealed Langevin 0.316 (100 steps a level) and 0.176 (5 a
             level).
         count: the number of steps.
-        rule: how the step's size is found; see the module's table.
+        rule: how the size of the step is computed; see the module's table.
     """
 
     snr: float = 0.16
@@ -80,7 +81,7 @@ class Langevin(Step):
                 norms = noise.flatten(1).norm(dim=1), gradient.flatten(1).norm(dim=1)
                 if self.rule == "batch_norms":
                     norms = tuple(norm.mean().expand(len(x)) for norm in norms)
-                # An untrained network's score is zero; its step must not be infinite.
+                # the score of an untrained network is zero, and the step must stay finite
                 ratio = norms[0] / norms[1].clamp_min(torch.finfo(x.dtype).eps * norms[0])
                 size = per_sample(factor * ratio.square(), x)
                 mean = x + size * gradient

@@ -5,7 +5,7 @@ r"""Exponential Adams-Bashforth methods (DEIS) of any order, on predicted noise.
         - \sigma_s h \sum_{j<k} e_j \int_0^1 e^{h (1 - \tau)}\,\ell_j(\tau)\,d\tau, \qquad
     \tau = (\lambda - \lambda_t)/h, \quad h = \lambda_s - \lambda_t,
 
-with the half log-SNR :math:`\lambda = \log(\alpha/\sigma)`, the predicted noise e = -sigma score at the last k times
+with the half log-SNR :math:`\lambda = \log(\alpha/\sigma)`, the predicted noise e_j = -sigma score at the last k times
 and the Lagrange polynomials l_j in lambda through these times. This is DEIS (arXiv 2204.13902), except that the
 polynomials there are in t. With lambda the result does not depend on how the SDE parameterises time; under VP it is a
 little better, under VE the two are the same. Order 1 is DDIM.
@@ -13,12 +13,12 @@ little better, under VE the two are the same. Order 1 is DDIM.
 We extrapolate the noise and not the data. In data prediction the integrand's weight e^{-h (1 - tau)} is largest at the
 end of the step, where extrapolation is worst; in noise prediction e^{h (1 - tau)} is largest at its start. (Measured on
 the mixture oracle with 8 to 24 steps: the median error is about half of data prediction's at order 2 and a fifth at
-order 3. In the worst tenth, the samples on a ridge between two modes, the two are alike.) Extrapolating the velocity
-has smaller errors (:class:`scoresde.samplers.AdamsBashforth`). Strong guidance makes high orders unstable; for it arXiv
-2211.01095 uses data prediction instead (:class:`scoresde.samplers.Exponential`).
+order 3. In the worst tenth, the samples on a ridge between two modes, the two are alike.) Errors are smaller still if
+the velocity is extrapolated (:class:`scoresde.samplers.AdamsBashforth`). Strong guidance makes high orders unstable;
+for it arXiv 2211.01095 uses data prediction instead (:class:`scoresde.samplers.Exponential`).
 
-Integrals use 32-point Gauss-Legendre quadrature, which stays accurate for short steps too, where formulas with powers
-of 1/h cancel.
+The integrals are computed by 32-point Gauss-Legendre quadrature. It stays accurate for short steps, where closed forms
+with powers of 1/h lose their digits.
 """
 
 from dataclasses import dataclass

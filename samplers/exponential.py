@@ -1,7 +1,7 @@
-r"""The stochastic exponential family: data prediction, polynomials in the half log-SNR, any share of noise.
+r"""Exponential multistep methods on the denoised data: DDIM, DPM-Solver++ and their forms for the reverse SDE.
 
-In lambda, and with the denoised :math:`D = (x + \sigma^2 s_\theta)/\alpha`, the reverse process with stochasticity eta
-(``SDE.reverse(score, eta)``) is linear in x except for D, and its solution from t to s is exact:
+lambda is the half log-SNR. With the denoised :math:`D = (x + \sigma^2 s_\theta)/\alpha` the reverse process with
+stochasticity eta (``SDE.reverse(score, eta)``) is linear in x except for D, and its exact solution from t to s is
 
 .. math::
     x_s = \frac{\sigma_s}{\sigma_t} e^{-\eta^2 h} x_t
@@ -26,11 +26,12 @@ D is replaced by the polynomial in tau through its last values, whose integral h
                         the method converges at order 2)
 ===============  =====  =======================================================================================
 
-Two nodes are weighted as published, with M_0/2 in place of M_1: the order is the same, and a long step extrapolates
-less (measured on the mixture oracle: the median error is a quarter smaller).
+A polynomial through two values is weighted as published, with M_0/2 in place of M_1: the order is the same, and a long
+step extrapolates less (measured on the mixture oracle: the median error is a quarter smaller).
 
-The order is that of the probability flow. With eta > 0 the means keep it, but the noise that enters during a step
-limits the weak order to 2. DDIM's own eta interpolates between the same two ends in another way.
+``order`` is the order of convergence at eta = 0. With eta > 0 the means keep it, but the noise that enters during a
+step limits the weak order to 2. The eta of the DDIM paper has the same two ends, 0 and 1, and other processes between
+them.
 """
 
 import math
@@ -74,10 +75,10 @@ class Exponential(Multistep):
         return self.order
 
     def coefficients(self, sde: SDE, t: Tensor, s: Tensor) -> tuple[Tensor, ...]:
-        drift = self.eta**2 * (sde.half_log_snr(s) - sde.half_log_snr(t))
+        decay = self.eta**2 * (sde.half_log_snr(s) - sde.half_log_snr(t))  # eta^2 h
         alpha, sigma = sde.alpha(t), sde.sigma(t)
-        c = sde.sigma(s) / sigma * torch.exp(-drift)
-        N = sde.sigma(s) * torch.expm1(-2 * drift).neg().sqrt()
+        c = sde.sigma(s) / sigma * torch.exp(-decay)
+        N = sde.sigma(s) * torch.expm1(-2 * decay).neg().sqrt()
         return 1 / alpha, sigma.square() / alpha, c, sde.alpha(s), N
 
     def exponent(self, h: Tensor) -> Tensor:
@@ -88,7 +89,7 @@ class Exponential(Multistep):
 
 
 def moments(H: Tensor, count: int) -> Tensor:
-    """Returns M_k = H int_0^1 e^{-H (1 - tau)} tau^k dtau for k < count, (N,) to (N, count), accurate for every H."""
+    """Returns M_k = H int_0^1 e^{-H (1 - tau)} tau^k dtau for k < count, (n,) to (n, count), accurate for every H."""
     upwards = [torch.expm1(-H).neg()]
     for k in range(1, count):
         upwards.append(1 - k / H * upwards[-1])
@@ -101,9 +102,12 @@ def moments(H: Tensor, count: int) -> Tensor:
 
 
 def exponential_weights(tau: Tensor, H: Tensor) -> Tensor:
-    """Returns the weights that integrate the polynomial through values at nodes tau, (N, m) and (N,) to (N, m)."""
+    """Returns the weights w of the values at nodes tau: sum_j w_j tau_j^k = M_k for k < m.
+
+    Shapes: tau (n, m) and H (n,) to (n, m), for n steps with m nodes each.
+    """
     k = torch.arange(tau.shape[1])
     M = moments(H, len(k))
     if len(k) == 2:
-        M[:, 1] = M[:, 0] / 2  # as published
+        M[:, 1] = M[:, 0] / 2  # as published; see the module's text
     return torch.linalg.solve(tau[:, None] ** k[:, None], M)

@@ -1,8 +1,8 @@
 r"""Time grids: T = t_0 > t_1 > ... > t_N = eps.
 
 =========  ============================================================================================
-Uniform    equal steps in t: the grid of the published samplers (arXiv 2011.13456, appendix C); some SDEs choose
-           another variable, ``SDE.even``
+Uniform    equal steps in t: the grid of the published samplers (arXiv 2011.13456, appendix C); an SDE may choose
+           another variable by ``SDE.even``, as EDM does
 Quadratic  equal steps in sqrt(t): DDIM's quadratic spacing (arXiv 2010.02502)
 LogSNR     equal steps in the half log-SNR lambda = log(alpha/sigma): equal factors in sigma/alpha
 Karras     equal steps in (sigma/alpha)^{1/rho} (arXiv 2206.00364, eq. 5)
@@ -10,7 +10,7 @@ Centred    equal steps in arsinh(lambda/width): dense round sigma = alpha, spars
 Angle      equal steps in theta = arctan(sigma/alpha): sparser still towards the ends
 =========  ============================================================================================
 
-All but the first two are spaced in the noise-to-signal ratio and carried to each SDE's own time by ``SDE.time``.
+The last four are spaced in functions of sigma/alpha, and ``SDE.time`` maps them to the times of each SDE.
 """
 
 from abc import ABC, abstractmethod
@@ -26,8 +26,8 @@ class Grid(ABC):
     """The times of a sampler's steps from T to eps."""
 
     @abstractmethod
-    def times(self, sde: SDE, unit: Tensor) -> Tensor:
-        """Returns the times at shares ``unit`` in [0, 1] of the way, float64."""
+    def times(self, sde: SDE, share: Tensor) -> Tensor:
+        """Returns the times at these shares of the way from T (0) to eps (1), float64; shape (N,) to (N,)."""
 
     def __call__(self, sde: SDE, steps: int) -> Tensor:
         """Returns steps + 1 falling times from T to eps, float64, shape (steps + 1,)."""
@@ -38,28 +38,28 @@ class Grid(ABC):
 
 @dataclass(frozen=True)
 class Uniform(Grid):
-    """Equal steps in t, or in the variable that the SDE prefers."""
+    """Equal steps in t, or in the variable that the SDE chooses by ``SDE.even``."""
 
-    def times(self, sde: SDE, unit: Tensor) -> Tensor:
-        return sde.even(unit)
+    def times(self, sde: SDE, share: Tensor) -> Tensor:
+        return sde.even(share)
 
 
 @dataclass(frozen=True)
 class Quadratic(Grid):
     """Equal steps in sqrt(t): shorter ones towards the data."""
 
-    def times(self, sde: SDE, unit: Tensor) -> Tensor:
+    def times(self, sde: SDE, share: Tensor) -> Tensor:
         start, stop = sde.T**0.5, sde.eps**0.5
-        return (start + (stop - start) * unit).square()
+        return (start + (stop - start) * share).square()
 
 
 @dataclass(frozen=True)
 class LogSNR(Grid):
     """Equal steps in log(alpha/sigma)."""
 
-    def times(self, sde: SDE, unit: Tensor) -> Tensor:
+    def times(self, sde: SDE, share: Tensor) -> Tensor:
         start, stop = sde.ends()
-        return sde.time(start + (stop - start) * unit)
+        return sde.time(start + (stop - start) * share)
 
 
 @dataclass(frozen=True)
@@ -76,9 +76,9 @@ class Karras(Grid):
         if not self.rho > 0:
             raise ValueError(f"`rho`={self.rho} must be positive; type `rho`=7")
 
-    def times(self, sde: SDE, unit: Tensor) -> Tensor:
+    def times(self, sde: SDE, share: Tensor) -> Tensor:
         start, stop = (torch.exp(-end / self.rho) for end in sde.ends())
-        return sde.time(-self.rho * torch.log(start + (stop - start) * unit))
+        return sde.time(-self.rho * torch.log(start + (stop - start) * share))
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Centred(Grid):
     less noise the flow is simple, and long steps make small errors.
 
     Arguments:
-        width: the distance from lambda = 0 within which steps are about equal; infinity gives :class:`LogSNR`.
+        width: the distance from lambda = 0 within which steps are about equal; a large one is near :class:`LogSNR`.
     """
 
     width: float = 2.0
@@ -101,15 +101,15 @@ class Centred(Grid):
                 f"sampler/grid=log_snr for equal steps in lambda"
             )
 
-    def times(self, sde: SDE, unit: Tensor) -> Tensor:
+    def times(self, sde: SDE, share: Tensor) -> Tensor:
         start, stop = (torch.asinh(end / self.width) for end in sde.ends())
-        return sde.time(self.width * torch.sinh(start + (stop - start) * unit))
+        return sde.time(self.width * torch.sinh(start + (stop - start) * share))
 
 
 @dataclass(frozen=True)
 class Angle(Grid):
     """Equal steps in theta = arctan(sigma/alpha)."""
 
-    def times(self, sde: SDE, unit: Tensor) -> Tensor:
+    def times(self, sde: SDE, share: Tensor) -> Tensor:
         start, stop = (torch.atan(torch.exp(-end)) for end in sde.ends())
-        return sde.time(-torch.log(torch.tan(start + (stop - start) * unit)))
+        return sde.time(-torch.log(torch.tan(start + (stop - start) * share)))

@@ -1,4 +1,4 @@
-r"""The posterior's score under three published assumptions on x_0 given x_t, and the exact one of a mixture.
+r"""Guidance: the posterior's score under three published assumptions on x_0 given x_t, and the exact one of a mixture.
 
 The measurement is y = A x_0 + s n with standard normal n (:mod:`scoresde.samplers.operators`). With the denoised
 :math:`\hat x = E[x_0 \mid x_t] = (x_t + \sigma^2 s_\theta)/\alpha` and its Jacobian
@@ -27,12 +27,12 @@ length h moves x by :math:`g^2 h` times the score. The same moves, spread evenly
 which does not depend on the sampler's steps. (The authors' program takes the gradient of the norm instead of its
 square, which is half of this term: scale 1 there is ``scale`` = 0.5 here.)
 
-Each evaluation costs one pass forward and one pass back through the network; MMPS needs another pass back for each
-iteration.
+Each evaluation costs one pass forward and one pass back through the network. MMPS needs another pass back for each
+iteration, ExactPosterior none.
 
 J is the Jacobian of a network and has no bound: for data with heavy tails its norm exceeds that of any covariance, and
-a term with such a J drives x to infinity. Two rules keep every term finite. They do not change the exact terms of
-Gaussian data:
+a term with such a J drives x to infinity. Two rules keep every term finite; ``bound=None`` switches both off. On
+Gaussian data the first does not change the exact term, and the second only one that is longer than the bound:
 
 * **No overshoot** (PiGDM, MMPS). The term moves the denoised measurement :math:`A\hat x` by
   :math:`\delta = A\,\tfrac{\sigma^2}{\alpha}\nabla\log p(y \mid x_t)`. The best step along it towards the residual
@@ -63,7 +63,7 @@ from .measurement import Measurement
 from .pc import Sampler
 
 Pull = Callable[[Tensor], Tensor]
-"""A map from v (B, *) to J^T v."""
+"""A linear map of vectors v (B, *): v to J^T v in a :class:`State`."""
 
 BOUND = 5.0
 """The default bound of a term: five times the norm of the noise's own score."""
@@ -71,11 +71,11 @@ BOUND = 5.0
 
 @dataclass(frozen=True)
 class State:
-    """The samples x_t with the quantities that a guidance needs.
+    """The samples x_t with the quantities from which a guidance computes its term.
 
     Attributes:
-        x, score, denoised: (B, *).
-        alpha, sigma, g: (B,) of x's type.
+        x, score, denoised: x_t, the prior's score at x_t and E[x_0 | x_t], (B, *).
+        alpha, sigma, g: the SDE's at t, (B,), in x's dtype.
         pull: the map from v to J^T v.
         T: the SDE's last time.
     """
@@ -91,8 +91,8 @@ class State:
 
 
 def state(sde: SDE, score: ScoreFn, x: Tensor, t: Tensor) -> State:
-    """Returns the state of x (B, *) at t (B,), with the vector-Jacobian product of its denoised x."""
-    alpha, sigma, g = (each.to(x.dtype) for each in (sde.alpha(t), sde.sigma(t), sde.g(t)))
+    """Returns the state of x (B, *) at t (B,); its graph is kept for the vector-Jacobian products of ``pull``."""
+    alpha, sigma, g = (value.to(x.dtype) for value in (sde.alpha(t), sde.sigma(t), sde.g(t)))
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         value = score(x, t)
@@ -139,7 +139,7 @@ class Guidance(Conditioner):
 
     @abstractmethod
     def term(self, state: State, measurement: Measurement) -> Tensor:
-        """Returns the gradient of log p(y | x_t), (B, *)."""
+        """Returns the gradient of log p(y | x_t) with respect to x_t, (B, *), before it is bounded."""
 
     def check(self, sampler: Sampler, measurement: Measurement) -> None:
         """Raises a ValueError for a sampler or a measurement that the guidance does not work with."""
@@ -162,8 +162,8 @@ class Posterior:
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
         """Returns the score at x (B, *) and t (B,), of x's shape."""
-        here = state(self.sde, self.score, x, t)
-        return here.score + bounded(self.guidance.term(here, self.measurement), here, self.guidance.bound)
+        state_t = state(self.sde, self.score, x, t)
+        return state_t.score + bounded(self.guidance.term(state_t, self.measurement), state_t, self.guidance.bound)
 
     def under(self, sde: SDE, other: SDE) -> "Posterior":
         """Returns the same posterior's score under another SDE."""
@@ -179,7 +179,8 @@ class DPS(Guidance):
     """Diffusion posterior sampling (arXiv 2209.14687): assumes that x_0 given x_t is the point E[x_0 | x_t].
 
     Arguments:
-        rule: ``published``, the step of its algorithm; ``gaussian``, the likelihood N(y; A x_hat, s^2 I), for s > 0.
+        rule: ``published``, the step of the paper's algorithm; ``gaussian``, the score of the likelihood
+            N(y; A x_hat, s^2 I), for s > 0.
         scale: zeta in the published rule; in the gaussian rule a factor of the term, 1 for the likelihood itself.
         steps: N, the number of steps that the published zeta is for.
         bound: the largest norm of the term in units of sqrt(D)/sigma; None, as published, for no bound.
@@ -223,7 +224,7 @@ class PiGDM(Guidance):
     """Pseudoinverse guidance (Song, Vahdat, Mardani and Kautz, ICLR 2023): x_0 given x_t has the covariance r I.
 
     Arguments:
-        sigma_data: q, the std of the data N(0, q^2 I) for which this is exact; published 1.
+        sigma_data: q, the std of the data N(m, q^2 I) for which this is exact; published 1.
         bound: the largest norm of the term in units of sqrt(D)/sigma; None, as published, for terms of any norm, which
             may overshoot.
     """
@@ -236,7 +237,7 @@ class PiGDM(Guidance):
         check_sigma_data(self.sigma_data)
 
     def variance(self, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """Returns r of each sample."""
+        """Returns r of each sample, (B,)."""
         return (self.sigma_data * sigma).square() / ((self.sigma_data * alpha).square() + sigma.square())
 
     def term(self, state: State, measurement: Measurement) -> Tensor:
@@ -255,9 +256,9 @@ class MMPS(Guidance):
     """Moment-matching posterior sampling (arXiv 2405.13712): x_0 given x_t has its own covariance, sigma^2/alpha J.
 
     Arguments:
-        iterations: the most iterations of conjugate gradients; as many as y has values are exact, for a score that is
-            a gradient.
-        tolerance: the residual, relative to the first, at which a sample's iterations end.
+        iterations: the largest number of iterations of conjugate gradients. With as many as y has values the solution
+            is exact, if J is symmetric.
+        tolerance: the norm of the residual, relative to that of the first, at which a sample's iterations end.
         bound: the largest norm of the term in units of sqrt(D)/sigma; None, as published, for terms of any norm, which
             may overshoot.
     """
@@ -288,9 +289,10 @@ class MMPS(Guidance):
 
 
 def conjugate_gradients(product: Pull, b: Tensor, iterations: int, tolerance: float) -> Tensor:
-    """Solves M v = b for a symmetric positive M, each sample by itself; b and v (B, *).
+    """Solves M v = b for a symmetric positive M, each sample by itself; b and v (B, *), and ``product`` is v to M v.
 
-    A sample ends at the tolerance, or where its curvature is not positive: a network's Jacobian is not quite symmetric.
+    The iterations of a sample end at the tolerance, or at a direction d in which d^T M d is not positive, since a
+    network's Jacobian is not quite symmetric.
     """
 
     def dot(a: Tensor, b: Tensor) -> Tensor:
@@ -299,15 +301,15 @@ def conjugate_gradients(product: Pull, b: Tensor, iterations: int, tolerance: fl
     v, residual, direction = torch.zeros_like(b), b, b
     size = start = dot(b, b)
     for _ in range(iterations):
-        going = size > tolerance**2 * start
-        if not bool(going.any()):
+        active = size > tolerance**2 * start
+        if not bool(active.any()):
             break
         image = product(direction)
         curvature = dot(direction, image)
-        going = going & (curvature > 0)
-        step = torch.where(going, size / torch.where(going, curvature, 1.0), 0.0)
+        active = active & (curvature > 0)
+        step = torch.where(active, size / torch.where(active, curvature, 1.0), 0.0)
         v, residual = v + step * direction, residual - step * image
-        new = torch.where(going, dot(residual, residual), 0.0)
+        new = torch.where(active, dot(residual, residual), 0.0)
         direction = residual + new / torch.where(size > 0, size, 1.0) * direction
         size = new
     return v
@@ -315,7 +317,9 @@ def conjugate_gradients(product: Pull, b: Tensor, iterations: int, tolerance: fl
 
 @dataclass(frozen=True, eq=False)
 class ExactPosterior(Guidance):
-    r"""The posterior of a mixture of isotropic Gaussians in closed form, for any score: the reference for the others.
+    r"""The posterior of data from a mixture of isotropic Gaussians in closed form: the reference for the others.
+
+    The term is that of the exact mixture, whatever score the sampler runs on.
 
     .. math::
         x_0 \mid x_t, k \sim N(m_k, v_k I), \qquad
@@ -337,8 +341,8 @@ class ExactPosterior(Guidance):
             )
 
     def parts(self, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns log w (K,), mu (K, *) and s^2 (K,), of the type of ``like`` (B, *)."""
-        weights, means, stds = (torch.as_tensor(each).to(like) for each in self.components)
+        """Returns log w (K,), mu (K, *) and s^2 (K,), in the dtype and on the device of ``like`` (B, *)."""
+        weights, means, stds = (torch.as_tensor(part).to(like) for part in self.components)
         return (weights / weights.sum()).log(), means.reshape(-1, *like.shape[1:]), stds.square()
 
     def term(self, state: State, measurement: Measurement) -> Tensor:
@@ -358,8 +362,10 @@ class ExactPosterior(Guidance):
             return torch.autograd.grad(log_prob.sum(), x)[0]
 
     def draw(self, measurement: Measurement, generator: torch.Generator | None = None) -> Tensor:
-        """Draws exactly from p(x_0 | y), once for each row of a measurement, (B, *): a component by its share, then a
-        sample of the component, corrected by the residual of its measurement.
+        """Draws exactly from p(x_0 | y), once for each row of a measurement, (B, *).
+
+        It draws a component by its posterior weight, then a sample of the component, which it corrects by the residual
+        of a simulated measurement of this sample.
         """
         y, B = measurement.y, len(measurement.y)
         like = y.new_zeros(B, *measurement.operator.shape)

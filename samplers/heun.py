@@ -84,7 +84,7 @@ class Heun(Step):
         check_noise(self.noise)
 
     def starts(self, sde: SDE, grid: Tensor) -> Tensor:
-        """Returns the times that the steps start from, after churning, shape (N,)."""
+        """Returns the times from which the N steps start, after churning, shape (N,)."""
         t, kappa = grid[:-1], noise_ratio(sde, grid[:-1])
         gamma = min(self.churn / len(t), 2**0.5 - 1)
         churned = (kappa >= self.churn_min) & (kappa <= (torch.inf if self.churn_max is None else self.churn_max))

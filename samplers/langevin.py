@@ -1,11 +1,11 @@
-r"""Plain Langevin dynamics at one noise level: a walk whose limit is p_t, and no way from noise to data.
+r"""Plain Langevin dynamics at one noise level: a random walk whose law tends to p_t.
 
 .. math:: x \leftarrow x + \varepsilon\,s_\theta(x, t) + \sqrt{2\varepsilon}\,z
 
-(Song and Ermon, arXiv 1907.05600, eq. 4, with alpha_i = 2 epsilon). For small epsilon and many steps x has the law p_t.
-The number of steps that this takes may be out of reach: modes that are far apart keep the shares that the start gave
-them (section 3.2.2 there), which is why annealed Langevin dynamics lowers the noise in steps. The bias of a finite step
-on a Gaussian of variance v is exact: the walk's variance is v/(1 - epsilon/(2 v)).
+(Song and Ermon, arXiv 1907.05600, eq. 4, whose epsilon is twice the one here). For small epsilon and many steps x has
+the law p_t. The number of steps may be out of reach: modes that are far apart keep the shares of samples that the start
+gave them (section 3.2.2 there), which is why annealed Langevin dynamics lowers the noise in steps. The bias of a finite
+step is known in closed form for p_t of variance v: the walk's variance is v/(1 - epsilon/(2 v)).
 """
 
 import math
@@ -23,7 +23,9 @@ from .pc import Film, OnStep, Sampler
 
 @dataclass(frozen=True)
 class LangevinDynamics(Sampler):
-    """A number of Langevin steps at one time, from draws of the prior.
+    """``steps`` Langevin steps at one time, from draws of a Gaussian.
+
+    Samples are returned as x/alpha, with the noise of the level: there is no last step to the data.
 
     Arguments:
         steps: the number of steps.
@@ -52,7 +54,7 @@ class LangevinDynamics(Sampler):
                 raise ValueError(f"`{key}`={value} must be positive and finite, or null")
 
     def time(self, sde: SDE) -> float:
-        """Returns the time of the level; raises a ValueError if the SDE does not reach it."""
+        """Returns the time t of the noise level; raises a ValueError if the SDE does not reach this level."""
         if self.noise_to_signal is None:
             return sde.eps
         return sde.time_of(self.noise_to_signal, "sampler.noise_to_signal")

@@ -14,8 +14,9 @@ the three steps give samples of the following std, with r = kappa^2/s^2:
 In y = x/alpha and v = (sigma/alpha)^2 the probability flow of every SDE is dy/dv = -(alpha/2) s_theta. ``flow`` is one
 Euler step of it from v = kappa^2 to 0: its law is that of the data up to second order, at the same single evaluation.
 ``tweedie``, the published choice, is the posterior mean E[x_0 | x], which lacks the posterior's own spread: the picture
-is the sharpest, and the law is too narrow in first order. Where the noise at eps is larger than the data's detail,
-``flow`` makes samples too wide: by 2 % at r = 0.5, by 34 % at r = 4.
+is the sharpest, and the law is too narrow in first order. ``none`` also leaves the factor alpha(eps), about 1, on x,
+which the table does not count. Where the noise at eps is not small against the data's detail, ``flow`` makes samples
+too wide: by 2 % at r = 0.5, by 34 % at r = 4.
 """
 
 import math
@@ -30,7 +31,7 @@ Last = Literal["flow", "tweedie", "none"]
 
 
 def check_last(last: str) -> None:
-    """Raises a ValueError for a name that is not one of the three."""
+    """Raises a ValueError unless ``last`` is flow, tweedie or none."""
     if last not in get_args(Last):
         raise ValueError(f"`last`={last} must be one of {', '.join(get_args(Last))}; type `last`=flow")
 

@@ -1,9 +1,9 @@
-r"""Measurements of some values of a sample: A is diagonal, and y equals x where x is measured.
+r"""Masks: measurements of some values of a sample, where A is diagonal.
 
 .. math:: A = \mathrm{diag}(w), \qquad w_i = 0 \text{ where } x_i \text{ is unknown}, 1 \text{ elsewhere}.
 
-y has the shape of x, with 0 where x is unknown. After a change of the columns' units (``columns``), w holds their
-scales in place of 1.
+y = A x + s n has the shape of x, with 0 where x is unknown. After a change of the columns' units
+(:meth:`Masking.columns`), w holds the columns' scales in place of 1.
 """
 
 from abc import abstractmethod
@@ -72,7 +72,9 @@ class Mask(Masking):
 
 @dataclass(frozen=True, eq=False)
 class Missing(Masking):
-    """Marks NaN values of the user's own points as unknown; in held-out data, the second half of every sample.
+    """The NaN values of the user's own points are unknown; in held-out data, the second half of every sample.
+
+    The task makes a :class:`Mask` of the NaNs (:class:`scoresde.tasks.Restore`); ``weights`` is for held-out data.
 
     Arguments:
         shape: of one sample.
@@ -92,11 +94,13 @@ class Missing(Masking):
 
 @dataclass(frozen=True, eq=False)
 class Half(Masking):
-    """Marks one half of a picture as known, or the first or last columns of a vector; the larger half of an odd number.
+    """Marks one half of a picture as known, or the first or last columns of a vector.
+
+    Of an odd number of columns or rows the known part is the larger.
 
     Arguments:
         shape: of one sample.
-        known: the half that is known; for vectors left or right.
+        known: the half that is known; for vectors left (the first columns) or right (the last).
         noise: std of the noise on the known values.
     """
 
@@ -148,9 +152,10 @@ class Box(Masking):
         if not 0 < self.size < 1:
             raise ValueError(f"`size`={self.size} must lie between 0 and 1; type `size`=0.5")
         if not 0 < float(self.weights.mean()) < 1:
+            nothing = "unknown" if bool(self.weights.any()) else "known"
             raise ValueError(
-                f"`size`={self.size} leaves nothing {'unknown' if self.size < 0.5 else 'known'} in pictures of "
-                f"{self.shape[1]} x {self.shape[2]}; type `size`=0.5"
+                f"`size`={self.size} leaves nothing {nothing} in pictures of {self.shape[1]} x {self.shape[2]}; "
+                f"type `size`=0.5"
             )
 
     @cached_property
@@ -185,7 +190,7 @@ class Random(Masking):
 
     @property
     def weights(self) -> Tensor:
-        """The mask of sample 0."""
+        """The mask of sample 0, (1, *); :meth:`rows` draws those of other samples."""
         return self.draw([0])
 
     def draw(self, numbers: list[int]) -> Tensor:
@@ -207,7 +212,7 @@ class Columns(Masking):
 
     Arguments:
         shape: of one sample, (D,).
-        known: the columns, by their names or by their numbers from 0.
+        known: the known columns, by their names or by their numbers from 0.
         labels: the names of all columns; None if they have none.
         noise: std of the noise on the known values.
     """
@@ -225,7 +230,9 @@ class Columns(Masking):
                 f"operator=half, box or random"
             )
         if not 0 < int(self.weights.sum()) < self.shape[0]:
-            raise ValueError(f"`known`={list(self.known)} must leave some of {self.shape[0]} columns unknown")
+            raise ValueError(
+                f"`known`={list(self.known)} must name a column, and must leave some of {self.shape[0]} columns unknown"
+            )
 
     @cached_property
     def weights(self) -> Tensor:
@@ -252,6 +259,10 @@ class MaskFile(Masking):
         shape: of one sample.
         path: the file. Its shape is that of one sample, of one channel (H, W), or (N, *) with one mask per sample.
         noise: std of the noise on the known values.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file cannot be read, has another shape, holds only zeros, or holds none while ``noise`` is 0.
     """
 
     shape: tuple[int, ...]
@@ -283,6 +294,7 @@ class MaskFile(Masking):
         )
 
     def rows(self, rows: Tensor) -> Operator:
+        """Returns the mask of these samples; raises a ValueError if the file holds fewer masks than samples."""
         if 1 < len(self.weights) <= int(rows.max()):
             raise ValueError(
                 f"operator.path={self.path} holds {len(self.weights)} masks, and sample {int(rows.max())} (from 0) "

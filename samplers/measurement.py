@@ -2,8 +2,8 @@ r"""A measurement y of every sample in a batch, in model units, and its law for 
 
 .. math:: y = A x_0 + s\,n, \qquad x_0 \sim N(m, r I) \;\Rightarrow\; y \sim N(A m,\ r A A^T + s^2 I) .
 
-Every conditioner here uses it: PiGDM takes m = E[x_0 | x_t] and an r, an isotropic component of a mixture has its own m
-and r, and r = 0 gives the likelihood of x_0 = m itself.
+Conditioners take their m and r from the law that they assume of x_0: PiGDM and TDS m = E[x_0 | x_t] with one r for all
+directions, ExactPosterior the m and r of each component of a mixture.
 """
 
 from dataclasses import dataclass, replace
@@ -22,7 +22,7 @@ class Measurement:
         operator: A.
         y: (B, *measured).
         noise: the std s.
-        draws: the number of consecutive samples with the same y: they are draws from one posterior.
+        draws: the number of consecutive samples with the same y, which are draws from one posterior.
     """
 
     operator: Operator
@@ -31,7 +31,7 @@ class Measurement:
     draws: int = 1
 
     def rows(self, rows: Tensor) -> "Measurement":
-        """Returns the measurement of some samples, by their numbers (b,)."""
+        """Returns the measurement of some samples, by their batch indices (b,), with ``draws`` = 1."""
         return replace(self, operator=self.operator.rows(rows), y=self.y[rows], draws=1)
 
     def residual(self, x: Tensor) -> Tensor:
@@ -57,17 +57,26 @@ class Measurement:
         return -0.5 * (whitened.flatten(1).square().sum(1) + log_det)
 
     def replace(self, x: Tensor, target: Tensor, alpha: float, sigma: float, z: Tensor) -> Tensor:
-        """Returns x with its part in the row space of A replaced by alpha A^+ y + sigma z, ``target`` being A^+ y.
+        """Returns x with its part in the row space of A replaced by alpha A^+ y + sigma z.
 
-        A measurement with noise has noise of std s/sqrt(lambda) in A^+ y, so that as much less is added; in a direction
-        in which A^+ y has more noise than x, x stays.
+        In the direction of an eigenvalue lambda, A^+ y has noise of std s/sqrt(lambda) of its own, and only the rest of
+        the variance sigma^2 is added. A direction in which alpha A^+ y has more noise than sigma stays as it is.
+
+        Arguments:
+            x, z: shape (B, *); z is standard normal.
+            target: A^+ y, (B, *).
         """
 
-        def added(e: Tensor) -> Tensor:
+        def added_variance(e: Tensor) -> Tensor:
             return sigma**2 - (alpha * self.noise) ** 2 / torch.where(e > 0, e, 1.0)
 
-        kept = self.operator.function(lambda e: ((e > 0) & (added(e) >= 0)).to(e.dtype), alpha * target - x)
-        return x + kept + self.operator.function(lambda e: torch.where(e > 0, added(e).clamp_min(0).sqrt(), 0.0), z)
+        def added_std(e: Tensor) -> Tensor:
+            return torch.where(e > 0, added_variance(e).clamp_min(0).sqrt(), 0.0)
+
+        def is_replaced(e: Tensor) -> Tensor:
+            return ((e > 0) & (added_variance(e) >= 0)).to(e.dtype)
+
+        return x + self.operator.function(is_replaced, alpha * target - x) + self.operator.function(added_std, z)
 
     @property
     def target(self) -> Tensor:
@@ -75,7 +84,7 @@ class Measurement:
         return self.operator.pseudo_inverse(self.y)
 
     def hold(self, x: Tensor) -> Tensor:
-        """Returns the nearest x that agrees with an exact measurement; for a measurement with noise x itself."""
+        """Returns the x' nearest to x with A x' = y if the measurement is exact, and x itself if it has noise."""
         return x if self.noise else x + self.operator.pseudo_inverse(self.residual(x))
 
 
@@ -94,6 +103,7 @@ def in_model_units(
         operator: A, with its noise, in data units.
         y: in data units, float64.
         shift, scale: of the data, numbers or of the shape of one sample.
+        dtype, device: of the result's y.
         draws: the number of consecutive samples with the same y.
     """
     origin = operator(shift.to(y).expand(1, *operator.shape))

@@ -3,15 +3,15 @@ r"""The common form of the multistep solvers: a step is linear in x, the predict
 .. math::
     x_s = c\,x_t + \sum_{j<m} w_j\,y_j + N\,z, \qquad y_j = A_j\,x_{t_j} + C_j\,s_\theta(x_{t_j}, t_j)
 
-The step starts at t_0 = t, the steps before it started at t_1, t_2, ... y is the score's prediction of the data, of the
-noise or of the velocity. It is kept from step to step, so that a step costs one evaluation at every order. Over
-:math:`\tau = (u - u_t)/h` with the method's own clock u and :math:`h = u_s - u_t`, the probability flow's solution from
-t to s needs an integral over y only:
+The step starts at t_0 = t, the steps before it started at t_1, t_2, ... y is a prediction made from the score: of the
+data, of the noise or of the velocity. Later steps use y again, so that a step costs one evaluation at every order. With
+the method's own clock u, :math:`h = u_s - u_t` and :math:`\tau = (u - u_t)/h`, the probability flow's solution from t
+to s needs an integral over y only:
 
 .. math:: x_s = c\,x_t + q_s \int_0^1 k(\tau)\,y\,d\tau, \qquad S = \sqrt{\alpha^2 + \sigma^2}
 
 ========  ==========================================  ==========================  ======  ===================  =========
-y         of the score                                c                           q       k                    clock u
+y         in x and the score s                        c                           q       k                    clock u
 ========  ==========================================  ==========================  ======  ===================  =========
 data      :math:`(x + \sigma^2 s)/\alpha`             :math:`\sigma_s/\sigma_t`   alpha   h e^{-h (1 - tau)}   lambda
 noise     :math:`-\sigma\,s`                          :math:`\alpha_s/\alpha_t`   sigma   -h e^{h (1 - tau)}   lambda
@@ -23,9 +23,9 @@ solver replaces y by the polynomial through its last values. In units of q_s its
 lambda, so that one implementation serves every SDE.
 
 The start: with fewer values than its order needs, a method of order p would begin with steps of error h^2, and have
-order 2 in the end. So each of these first steps is integrated again from T, with the polynomial through all values that
-exist by then. Since everything is linear, this changes only the weights and costs no evaluation. The error that remains
-is of order h^3.
+order 2 in the end. So each of these first steps integrates the whole way from T anew, with the polynomial through all
+values that exist by then. Since everything is linear, this changes only the weights and costs no evaluation. The error
+that remains is of order h^3.
 """
 
 from abc import abstractmethod
@@ -45,8 +45,10 @@ NODES, WEIGHTS = gauss_legendre(32)  # of the quadrature over a step, on [0, 1]
 
 
 class Row(NamedTuple):
-    """One step: y = A x + C score at t, then c x + sum w_j y_j + N z; ``weights[m - 1]`` holds the w_j for m values of
-    y. Without weights y itself is the mean of x_s.
+    """The coefficients of one step: y = A x + C score at t, then x_s = c x + sum_j w_j y_j + N z.
+
+    ``weights[m - 1]`` holds w_0, ..., w_{m-1} for a step with m values of y at hand, the newest first. If ``weights``
+    is empty, A x + C score is the mean of x_s itself.
     """
 
     t: float
@@ -58,7 +60,7 @@ class Row(NamedTuple):
 
 
 class Multistep(Step):
-    """A linear multistep method; ``depth`` is the number of values of y that it uses."""
+    """A linear multistep method; ``depth`` is the largest number of values of y that a step uses."""
 
     normals = 0
     depth: int
@@ -81,26 +83,33 @@ class Multistep(Step):
 
     @abstractmethod
     def integrate(self, tau: Tensor, h: Tensor) -> Tensor:
-        """Returns the weights of int_0^1 k y dtau for the polynomial y through values at the nodes tau; shapes (N, m)
-        and (N,) to (N, m).
+        """Returns the weights of int_0^1 k y dtau for the polynomial y through values at the nodes tau.
+
+        Shapes: tau (n, m) and h (n,) to (n, m), for n steps with m nodes each.
         """
 
     def weights(self, clock: Tensor, m: int) -> Tensor:
-        """Returns the weights, in units of q_s, of the last m values of y, the newest first; shape (N - m + 1, m), row
-        i for the step that starts at time m - 1 + i of the grid.
+        """Returns the weights, in units of q_s, of the last m values of y, the newest first.
+
+        Arguments:
+            clock: u at the n + 1 times of the grid.
+
+        Returns:
+            shape (n - m + 1, m); row i is for the step that starts at time m - 1 + i of the grid.
         """
         if m == self.depth:
-            return self.again(clock, m, 0)
-        whole = sum(self.again(clock, m, back) for back in range(m))
+            return self.of_step(clock, m, 0)
+        # the first steps: the last m steps anew with m values, less what these steps have added with m - 1 values
+        anew = sum(self.of_step(clock, m, back) for back in range(m))
         if m == 1:
-            return whole
-        before = clock[:-1]
-        done = sum(self.again(before, m - 1, back) for back in range(m - 1))
-        return whole - torch.exp(-self.exponent(clock.diff())[m - 1 :, None]) * pad(done, (1, 0))
+            return anew
+        added = sum(self.of_step(clock[:-1], m - 1, back) for back in range(m - 1))
+        return anew - torch.exp(-self.exponent(clock.diff())[m - 1 :, None]) * pad(added, (1, 0))
 
-    def again(self, clock: Tensor, m: int, back: int) -> Tensor:
-        """Returns the weights of the polynomial through the last m values over the step ``back`` steps ago, carried to
-        the end of the present step; shape (N - m + 1, m).
+    def of_step(self, clock: Tensor, m: int, back: int) -> Tensor:
+        """Returns the weights by which the step ``back`` steps ago adds to the present x_s, shape (n - m + 1, m).
+
+        The step is integrated with the polynomial through the last m values; back = 0 is the present step.
         """
         steps = clock.diff()
         H, newest = self.exponent(steps), torch.arange(m - 1, len(steps))
@@ -115,21 +124,21 @@ class Multistep(Step):
         times, clock = grid.tolist(), self.clock(sde, grid)
         weights: list[list[list[float]]] = [[] for _ in A]
         for m in range(1, min(self.depth, len(A)) + 1):
-            for n, each in enumerate(self.weights(clock, m).tolist(), start=m - 1):
-                weights[n].append([q[n] * w for w in each])
+            for n, in_units_of_q in enumerate(self.weights(clock, m).tolist(), start=m - 1):
+                weights[n].append([q[n] * w for w in in_units_of_q])
         if self.depth > 1:
             return [Row(*row) for row in zip(times[:-1], A, C, c, weights, N, strict=True)]
         # a single value needs no memory: its weight is folded into A and C, and the step is one affine evaluation
-        w = [each[0][0] for each in weights]
+        w = [of_row[0][0] for of_row in weights]
         return [Row(times[n], c[n] + w[n] * A[n], w[n] * C[n], c[n], [], N[n]) for n in range(len(A))]
 
     def __call__(
         self, row: Row, score: Affine, x: Tensor, z: list[Tensor], memory: tuple[Tensor, ...] | None
     ) -> tuple[Tensor, Tensor, tuple[Tensor, ...] | None]:
         t, A, C, c, weights, N = row
-        mean = score(x, t, A, C)
+        mean = prediction = score(x, t, A, C)
         if weights:
-            memory = (mean, *(memory or ()))[: len(weights)]
+            memory = (prediction, *(memory or ()))[: len(weights)]
             mean = x * c
             for w, y in zip(weights[len(memory) - 1], memory, strict=True):
                 mean = torch.add(mean, y, alpha=w)
@@ -138,7 +147,7 @@ class Multistep(Step):
 
 @dataclass(frozen=True)
 class ExtrapolatingMultistep(Multistep):
-    """An explicit method of any order: y is the polynomial through its last ``order`` values."""
+    """An explicit method of any order, whose polynomial goes through the last ``order`` values of y."""
 
     order: int = 3
 
@@ -152,8 +161,8 @@ class ExtrapolatingMultistep(Multistep):
 
 
 def lagrange(tau: Tensor) -> Tensor:
-    """Returns the Lagrange polynomials of the nodes tau at NODES, shape (N, m) to (N, m, 32)."""
+    """Returns the m Lagrange polynomials of the nodes tau at the 32 quadrature NODES, shape (n, m) to (n, m, 32)."""
     others = ~torch.eye(tau.shape[1], dtype=torch.bool)
-    gaps = torch.where(others, tau[:, :, None] - tau[:, None], 1)  # (N, j, i): tau_j - tau_i
+    gaps = torch.where(others, tau[:, :, None] - tau[:, None], 1)  # (n, j, i): tau_j - tau_i
     terms = torch.where(others[..., None], (NODES - tau[..., None])[:, None] / gaps[..., None], 1)
     return terms.prod(2)

@@ -2,8 +2,8 @@ r"""Sampling by the probability-flow ODE (arXiv 2011.13456, eq. 13), which draws
 
 .. math:: \frac{dx}{dt} = f(t)\,x - \tfrac12 g(t)^2\,\nabla_x\log p_t(x), \qquad \text{from } T \text{ to } eps
 
-``clock=angle`` solves it as the cosine SDE's, in theta = arctan(sigma/alpha) and y = x/sqrt(alpha^2 + sigma^2), where
-it is smooth (:mod:`scoresde.sde_lib.frame`); ``clock=t`` solves it in t and x.
+``clock=angle`` solves this ODE as the cosine SDE's, in theta = arctan(sigma/alpha) and y = x/sqrt(alpha^2 + sigma^2),
+in which it is smooth (:mod:`scoresde.sde_lib.frame`); ``clock=t`` solves it in t and x.
 """
 
 from collections.abc import Callable
@@ -32,6 +32,9 @@ class ProbabilityFlow(Sampler):
         rtol, atol: tolerances of the local error; published 1e-5.
         steps: the number of steps of a torchdiffeq method without error control.
         last: the step from eps to the data, ``flow``, ``tweedie`` or ``none``; see :mod:`scoresde.samplers.last`.
+
+    Raises:
+        FloatingPointError: by a call, where the score is not finite or no step is small enough.
     """
 
     method: str = "tsit5"
@@ -56,7 +59,7 @@ class ProbabilityFlow(Sampler):
         on_step: OnStep | None = None,
         film: Film | None = None,
     ) -> Tensor:
-        problem, shape = frame(sde, score, self.clock), x.shape
+        problem, shape = frame(sde, score, self.clock), x.shape  # in the variables of the clock
         start = x.flatten(1) / problem.scale(sde.T)
         visit = Visit(film.shares, start, film.rows) if film else None
         x = integrate(

@@ -5,8 +5,9 @@ n is standard normal and s the std of the noise. With the eigenvalues :math:`\la
 
 .. math:: f(A^T A)\,x = \sum_i f(\lambda_i)\,v_i v_i^T x,
 
-and f(0) multiplies the component of x in the null space of A. Conditioning needs only functions of this form, and they
-are computed exactly. In the table r is the variance of x given x_t, and v a residual y - A x:
+and f(0) multiplies the component of x in the null space of A. Conditioning needs only functions of this form, and
+:meth:`Operator.function` computes them in closed form. In the table r is the variance of x given x_t, and v a residual
+y - A x:
 
 ==================================================  =====================================================
 :math:`A^+ y`                                        :math:`f(A^T A)\,A^T y`, f = 1/lambda, f(0) = 0
@@ -92,7 +93,7 @@ class Operator(ABC):
         return self
 
     def columns(self, scale: Tensor) -> "Operator":
-        """Returns A diag(scale): the same measurement of x in other units. ``scale`` has the shape of one x."""
+        """Returns A diag(scale), which measures x / scale as A measures x; ``scale`` has the shape of one x."""
         return Dense(self.shape, self.noise, dense(self) * scale.flatten())
 
     def pseudo_inverse(self, y: Tensor) -> Tensor:
@@ -101,7 +102,7 @@ class Operator(ABC):
 
 
 def dense(operator: Operator) -> Tensor:
-    """Returns the matrix of A, (m, D), float64."""
+    """Returns the matrix of A, (m, D), float64; raises a ValueError for samples of too many values."""
     dim = math.prod(operator.shape)
     if dim > MAX_MATRIX_DIM:
         raise ValueError(
@@ -151,7 +152,7 @@ class Linear(Operator):
         return (y @ self.matrix.to(y)).reshape(-1, *self.shape)
 
     def function(self, f: Function, x: Tensor) -> Tensor:
-        eigenvalues, eigenvectors = (each.to(x) for each in self.spectrum)
+        eigenvalues, eigenvectors = (part.to(x) for part in self.spectrum)
         zero, flat = f(eigenvalues.new_zeros(1, 1)), x.flatten(1)
         return (zero * flat + ((f(eigenvalues) - zero) * (flat @ eigenvectors.T)) @ eigenvectors).reshape(x.shape)
 
@@ -207,7 +208,16 @@ class Matrix(Linear):
 
 
 def read_array(path: str | None, what: str) -> np.ndarray:
-    """Returns the numbers of a .npy file, float64; raises a ValueError if they are not finite."""
+    """Returns the numbers of a .npy file, float64.
+
+    Arguments:
+        path: the file; ``~`` is the home folder.
+        what: the part of the configuration that reads the file, for messages.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: ``path`` is not set, or the file is not one array of finite real numbers.
+    """
     if not path:
         raise ValueError(f"`path` is not set: {what} reads a .npy file; type `path`=FILE.npy")
     file = Path(path).expanduser()

@@ -1,8 +1,8 @@
 r"""Groups of weighted particles: draws their noise, normalises their weights, and resamples them systematically.
 
-A group is ``draws`` consecutive rows of a batch, which are draws from one posterior. Each row has ``copies``
-consecutive particles, so that particle p of a group belongs to draw p // copies. A particle takes its noise from its
-row's source: the noise does not depend on how rows are divided into batches, as long as groups stay whole.
+SMCDiff and TDS use them. A group is ``draws`` consecutive rows of a batch, which are draws from one posterior. Each row
+has ``copies`` consecutive particles, so that particle p of a group belongs to draw p // copies. The noise of a particle
+is that of its row, so that it does not depend on how rows are divided into batches, as long as groups stay whole.
 """
 
 from collections.abc import Callable
@@ -61,8 +61,11 @@ class Particles:
         return torch.softmax(torch.where(alive, log_weights, 0.0), 1)
 
     def choose(self, log_weights: Tensor, count: int) -> Tensor:
-        """Draws ``count`` particles of each group in proportion to their weights, by systematic resampling with one
-        uniform number per group; returns their indices, (groups count,).
+        """Draws ``count`` particles of each group in proportion to their weights, and returns their indices among all
+        particles, (groups count,). It is systematic resampling with one uniform number per group.
+
+        Arguments:
+            log_weights: (groups, self.count).
         """
         cumulative = self.weights(log_weights).cumsum(1)
         quantiles = (torch.arange(count, device=cumulative.device) + self.uniform()[:, None]) / count
@@ -70,7 +73,10 @@ class Particles:
         return (chosen + self.count * torch.arange(self.groups, device=cumulative.device)[:, None]).flatten()
 
     def resample(self, log_weights: Tensor, share: float) -> tuple[Tensor, Tensor]:
-        """Resamples the groups whose effective sample size is below ``share`` times the number of particles.
+        """Resamples the groups whose effective sample size, 1 / sum w^2, is below ``share`` times ``count``.
+
+        Arguments:
+            log_weights: (groups, count).
 
         Returns:
             the index of the particle that takes each place, (B copies,), and the log-weights after resampling.

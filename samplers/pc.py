@@ -1,12 +1,12 @@
 r"""Predictor-corrector sampling (arXiv 2011.13456, algorithm 1).
 
-From x_T ~ N(0, sigma(T)^2 I), every step of the grid moves x from t to s with the predictor, then pulls it towards
-p_s with the corrector. Without a corrector it is Euler-Maruyama (or ancestral, or reverse-diffusion) sampling. With a
-predictor that only rescales it is annealed Langevin dynamics (Song and Ermon, arXiv 1907.05600, algorithm 1), and the
+From x_T ~ N(0, sigma(T)^2 I), every step of the grid moves x from t to s with the predictor, then pulls it towards p_s
+with the corrector. Without a corrector this is the predictor's own method, such as Euler-Maruyama, DDIM or Heun's. With
+a predictor that only rescales it is annealed Langevin dynamics (Song and Ermon, arXiv 1907.05600, algorithm 1), and the
 grid is its ladder of noise levels. (The published code corrects first and predicts second. The order here is the one
-printed in the paper, so that the last corrector works at eps, where the samples are read.)
+printed in the paper, so that the last corrector acts at eps and not one step before.)
 
-The steps end at eps, where x still has noise of std sigma(eps); ``last`` is the step from there to the data
+The steps end at eps, where x still has noise of std sigma(eps). ``last`` is the step from eps to the data
 (:mod:`scoresde.samplers.last`).
 """
 
@@ -25,13 +25,18 @@ from .last import Last, check_last, finish
 from .step import Step
 
 OnStep = Callable[[float], None]
-"""A function that a sampler calls with the share of the way that is done, for progress bars."""
+"""A function that a sampler calls with the share of its work that is done, in [0, 1], for progress bars."""
 
 
 class Film:
-    """The states of the first ``rows`` samples at ``frames`` moments spread evenly over the way, both ends included.
+    """Records the states of the first ``rows`` samples at up to ``frames`` moments, the first and the last included.
 
-    The sampler fills ``times`` and ``states``. A film changes no sample.
+    The moments are evenly spaced in the sampler's steps, or in its own clock if its steps adapt. A sampler with fewer
+    steps may record fewer moments. Recording changes no sample.
+
+    Attributes:
+        times: the times t of the recorded states.
+        states: the recorded states, each (rows, *); the last one is taken before the step from eps to the data.
     """
 
     def __init__(self, rows: int = 8, frames: int = 11):
@@ -41,10 +46,11 @@ class Film:
 
     @property
     def shares(self) -> list[float]:
-        """The moments as shares of the way, from 0 to 1."""
+        """The moments as shares of the sampler's way, from 0 (its start) to 1 (its end)."""
         return [i / (self.frames - 1) for i in range(self.frames)]
 
     def add(self, t: float, x: Tensor) -> None:
+        """Records the first rows of the batch x (B, *) at time t; samplers call it."""
         self.times.append(t)
         self.states.append(x[: self.rows].clone())
 
@@ -73,15 +79,15 @@ class Sampler(ABC):
         Arguments:
             score: any callable (x, t) -> score.
             x: draws from the prior N(0, sigma(T)^2 I), shape (B, *).
-            randn_like: the source of standard normals, called once for each that is needed.
-            on_step: called with the share of the way that is done.
-            film: keeps some states on the way.
+            randn_like: the source of standard normals; every call ``randn_like(x)`` returns new ones of x's shape.
+            on_step: called with the share of the work that is done.
+            film: records some of the states on the way.
         """
 
 
 @dataclass(frozen=True)
 class PredictorCorrector(Sampler):
-    """A grid, a predictor, a corrector; see the module's text.
+    """Takes ``steps`` steps of a predictor and a corrector along a time grid; see the module's text.
 
     Arguments:
         grid: the spacing of the steps.
@@ -117,15 +123,15 @@ class PredictorCorrector(Sampler):
         film: Film | None = None,
     ) -> Tensor:
         grid = self.grid(sde, self.steps)
-        steps = [step for step in (self.predictor, self.corrector) if step is not None]
-        parts = [(step, step.prepare(sde, grid)) for step in steps]
-        evaluate = affine(score, [t for step in steps for t in step.times(sde, grid)])
-        memories = [None] * len(parts)
-        frames = {round(share * self.steps) for share in film.shares} if film else set()
+        methods = [step for step in (self.predictor, self.corrector) if step is not None]
+        prepared = [(step, step.prepare(sde, grid)) for step in methods]
+        evaluate = affine(score, [t for step in methods for t in step.times(sde, grid)])
+        memories = [None] * len(methods)
+        frames = {round(share * self.steps) for share in film.shares} if film else set()  # numbers of finished steps
         if film:
             film.add(sde.T, x)
         for n in range(self.steps):
-            for i, (step, rows) in enumerate(parts):
+            for i, (step, rows) in enumerate(prepared):
                 z = [randn_like(x) for _ in range(step.draws(rows[n]))]
                 x, _, memories[i] = step(rows[n], evaluate, x, z, memories[i])
             if n + 1 in frames:

@@ -15,8 +15,8 @@ Ancestral           :math:`1/a`              :math:`b^2/a`       :math:`b\,\sigm
 f and g are taken at t; (a, b) is the transition x_t | x_s ~ N(a x_s, b^2 I). Reverse diffusion reverses the discretised
 forward step x_t = x_s + (a - 1) x_s + b z (arXiv 2011.13456, eq. 45 and 46). Ancestral sampling draws from the Gaussian
 posterior q(x_s | x_t, x_0) at the denoised x_0 (arXiv 2011.13456, appendix F). Its noise is the posterior's, which is
-exact for data at one point; ``variance=forward`` takes that of the forward step, b, which is exact for data N(0, I) and
-is the published choice for VP (eq. 4 there; arXiv 2006.11239, section 3.2).
+exact for data at one point. ``variance=forward`` takes the forward step's std b in place of N. Under VP, where it is
+the published choice (eq. 4 there; arXiv 2006.11239, section 3.2), this is exact for data N(0, I).
 """
 
 from abc import abstractmethod
@@ -31,7 +31,7 @@ from scoresde.sde_lib import SDE, Affine
 from .step import Step
 
 Row = tuple[float, float, float, float]
-"""(t, A, C, N)."""
+"""(t, A, C, N) of one step."""
 
 
 class Predictor(Step):
@@ -95,8 +95,8 @@ class Ancestral(Predictor):
 class Rescale(Step):
     """The step x_s = x_t / a, which follows the kernel's mean from t to s without an evaluation.
 
-    It serves annealed Langevin dynamics under an SDE whose alpha falls: it leaves x/alpha as it is, as the algorithm of
-    Song and Ermon (arXiv 1907.05600, algorithm 1) does between its levels, where alpha is 1.
+    Annealed Langevin dynamics (arXiv 1907.05600, algorithm 1) leaves x as it is between its noise levels, where alpha
+    is 1. Under an SDE whose alpha is not constant, this step leaves x/alpha as it is. A row is the number 1/a.
     """
 
     normals = 0

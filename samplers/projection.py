@@ -3,25 +3,25 @@ r"""Replacement: the measured part of x_t is set to :math:`A^+ y` with the noise
 .. math:: x \leftarrow (I - P)\,x + \alpha\,A^+ y + \sigma\,P z, \qquad P = A^+ A
 
 after every step of a predictor and every step of a corrector (arXiv 2011.13456: inpainting, where P x is the known
-pixels, and colourisation, where P x is the grey picture, their "decoupled" coordinate). It differs from the published
-code:
+pixels, and colourisation, where P x is the grey picture, their "decoupled" coordinate). This code differs from the
+published one:
 
 * x is replaced at the time s that a step has reached, with that time's alpha and sigma;
 * the start at T is replaced too, by values with noise and not by clean ones;
 * the replacement is in the row space of A, at the start as well;
-* no noise is added after the sampler's last step, and the samples agree with the measurement exactly.
+* no noise is added after the sampler's last step, and the samples agree with an exact measurement exactly.
 
 Replacement draws the measured part independently of the rest. So its samples do not have quite the posterior's law, at
 any step size. Steps back up and down again (RePaint, arXiv 2201.09865: ``rounds``) bring the two parts into agreement,
 and so do more steps of a corrector.
 
 A sampler that draws no noise has no fresh z: its measured part keeps the z of the start and follows
-:math:`\alpha A^+ y + \sigma P z`. That is the flow of the score
+:math:`\alpha A^+ y + \sigma P z`. This is the flow of the score
 
 .. math:: (I - P)\,s_\theta + P\,(\alpha A^+ y - x)/\sigma^2,
 
-the score of data that are A^+ y in the row space. Such samplers run on this score, and so does the adaptive SDE, whose
-samples have their own times.
+the score of data that are A^+ y in the row space. Such samplers run on this score, and so do all that are no
+:class:`scoresde.samplers.PredictorCorrector`, such as the adaptive SDE, whose samples have their own times.
 """
 
 from collections.abc import Callable
@@ -42,7 +42,7 @@ from .step import Step
 
 
 class Row(NamedTuple):
-    """A step's own row, and alpha and sigma at s, (a, b) of the way back up from s to t."""
+    """The row of the step itself, alpha and sigma at s, and (a, b) of the transition x_t | x_s ~ N(a x_s, b^2 I)."""
 
     inner: Any
     alpha: float
@@ -57,9 +57,9 @@ class Replaced(Step):
 
     Attributes:
         step: any step.
-        measurement, target: the batch's measurement, and its A^+ y.
-        rounds: how often the step is taken.
-        back: True if x goes back up to t between the rounds; otherwise all rounds are at s.
+        measurement, target: the batch's measurement, and its A^+ y, (B, *).
+        rounds: the number of times that the step is taken.
+        back: True if x goes back up to t between the rounds, for a predictor; a corrector stays at s.
     """
 
     step: Step
@@ -77,15 +77,15 @@ class Replaced(Step):
         return self.step.times(sde, grid)
 
     def draws(self, row: Row) -> int:
-        """Returns the number of normals: the step's own and one for the measured part in each round, and one for each
-        way back.
+        """Returns the number of tensors of normals: the step's own and one for the measured part in each round, and one
+        for each way back up.
         """
         return self.rounds * (self.step.draws(row.inner) + 1) + (self.rounds - 1) * self.back
 
     def __call__(self, row: Row, score: Affine, x: Tensor, z: list[Tensor], memory: Any) -> tuple[Tensor, Tensor, Any]:
         fresh = iter(z)
-        for turn in range(self.rounds):
-            if turn and self.back:
+        for i in range(self.rounds):
+            if i and self.back:
                 x = torch.add(x * row.a, next(fresh), alpha=row.b)
             own = [next(fresh) for _ in range(self.step.draws(row.inner))]
             x, mean, memory = self.step(row.inner, score, x, own, memory)
@@ -96,7 +96,7 @@ class Replaced(Step):
 
 @dataclass(frozen=True, eq=False)
 class Bridge:
-    """The score of data that are A^+ y in the row space of A: exact there, the prior's in the null space."""
+    """The score of data that are A^+ y in the row space of A: exact in the row space, the prior's in the null space."""
 
     sde: SDE
     score: ScoreFn
@@ -106,7 +106,7 @@ class Bridge:
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
         """Returns the score at x (B, *) and t (B,), of x's shape."""
         value = self.score(x, t)
-        alpha, sigma = (per_sample(each.to(x.dtype), x) for each in (self.sde.alpha(t), self.sde.sigma(t)))
+        alpha, sigma = (per_sample(number.to(x.dtype), x) for number in (self.sde.alpha(t), self.sde.sigma(t)))
         inside = (alpha * self.target - x) / sigma.square()
         return value + self.measurement.operator.function(lambda e: (e > 0).to(e.dtype), inside - value)
 
@@ -121,7 +121,7 @@ class Bridge:
 
 @dataclass(frozen=True, eq=False)
 class Started(Sampler):
-    """A sampler whose start has its measured part moved to alpha(T) A^+ y, with the noise of T."""
+    """A sampler that first replaces the measured part of its start x_T by alpha(T) A^+ y with the noise of T."""
 
     sampler: Sampler
     measurement: Measurement
@@ -146,8 +146,8 @@ class Projection(Conditioner):
     """Replacement, for every sampler; see the module's text.
 
     Arguments:
-        rounds: how often each step is taken, with a step back up in between; 1 is the published inpainting, 10 is
-            RePaint's.
+        rounds: the number of times that each step of a predictor is taken, with a step back up in between; 1 is the
+            published inpainting, 10 is RePaint's.
     """
 
     rounds: int = 1
@@ -165,7 +165,7 @@ class Projection(Conditioner):
         if any(step is not None and step.normals for step in steps):
             sampler = self.replacing(sampler, measurement, target)
         else:
-            self.refuse(type(sampler).__name__, measurement)
+            self.refuse(sampler, measurement)
             score = Bridge(sde, score, measurement, target)
         return Held(Started(sampler, measurement, target), measurement), score
 
@@ -173,6 +173,7 @@ class Projection(Conditioner):
         return "type conditioner=smcdiff"
 
     def replacing(self, sampler: PredictorCorrector, measurement: Measurement, target: Tensor) -> PredictorCorrector:
+        """Returns the sampler with a replacement after every step of its predictor and of its corrector."""
         predictor, corrector = sampler.predictor, sampler.corrector
         if predictor is not None:
             predictor = Replaced(predictor, measurement, target, self.rounds)
@@ -182,15 +183,16 @@ class Projection(Conditioner):
             corrector = Replaced(single, measurement, target, count, back=False)
         return replace(sampler, predictor=predictor, corrector=corrector)
 
-    def refuse(self, name: str, measurement: Measurement) -> None:
-        """Raises a ValueError for a task that a sampler without noise cannot do."""
+    def refuse(self, sampler: Sampler, measurement: Measurement) -> None:
+        """Raises a ValueError for a measurement with noise, or more than one round, where no step draws fresh noise."""
+        name = type(getattr(sampler, "predictor", sampler)).__name__
         if measurement.noise:
             raise ValueError(
-                f"conditioner=projection with a sampler that draws no noise at its steps ({name}) works only with "
-                f"exact measurements, and operator.noise is not 0; type conditioner=pigdm, or sampler=pc"
+                f"conditioner=projection adds no fresh noise at the steps of {name} and so works only with exact "
+                f"measurements, and operator.noise is not 0; type conditioner=pigdm, or sampler=pc"
             )
         if self.rounds > 1:
             raise ValueError(
-                f"conditioner.rounds={self.rounds}: going back up needs a sampler that draws noise at its steps, not "
+                f"conditioner.rounds={self.rounds}: going back up needs a predictor or corrector with noise, not "
                 f"{name}; type sampler=pc, or conditioner.rounds=1"
             )

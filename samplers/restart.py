@@ -1,8 +1,7 @@
 r"""Restart (arXiv 2306.14878): steps of the ODE, and at some levels rounds back up with fresh noise and down again.
 
 A deterministic step makes small errors, which all remain in the sample; noise removes errors, but a stochastic step
-makes larger ones. So Heun steps go down the grid, and once the ratio kappa = sigma/alpha has reached kappa_min, K times
-over,
+makes larger ones. So Heun steps go down the grid, and when kappa = sigma/alpha has reached kappa_min, K rounds follow:
 
 .. math:: x \leftarrow a\,x + S_{noise}\,b\,z \quad (\kappa_s \to \kappa_{max}), \qquad
     \text{then } M \text{ Heun steps back to } \kappa_s,
@@ -27,7 +26,7 @@ from .heun import Descent, check_noise, descend, descents, noise_ratio
 from .step import Step
 
 Round = tuple[int, float, float, list[Descent]]
-"""(K, a, S_noise b, the steps back down)."""
+"""The rounds of one interval: (K, a, S_noise b, the steps of a round back down)."""
 
 
 @dataclass(frozen=True)
@@ -58,10 +57,13 @@ class Restart(Step):
         check_noise(self.noise)
 
     def rounds(self, sde: SDE, grid: Tensor) -> list[tuple[int, int, Tensor]]:
-        """Returns (step, K, times) of every interval: the step before its rounds, the number of rounds, and their times
-        from kappa_max down to s.
+        """Returns (step, K, times) for every interval: the index of the step after which its rounds are taken, the
+        number of rounds, and the M + 1 times of a round from kappa_max down to s.
+
+        Raises:
+            ValueError: an interval is not within the levels of the grid.
         """
-        found, kappa = [], noise_ratio(sde, grid)
+        planned, kappa = [], noise_ratio(sde, grid)
         for low, high, count, steps in self.intervals:
             if not (kappa[-1] <= low * (1 + 1e-9) and high <= kappa[0]):
                 raise ValueError(
@@ -75,8 +77,8 @@ class Restart(Step):
             top, bottom = high ** (1 / self.rho), kappa[end] ** (1 / self.rho)
             times = sde.time(-self.rho * torch.log(top + (bottom - top) * unit))
             times[-1] = grid[end]  # exactly, in spite of the rounding of the inverse
-            found.append((end - 1, count, times))
-        return found
+            planned.append((end - 1, count, times))
+        return planned
 
     def prepare(self, sde: SDE, grid: Tensor) -> list[tuple[Descent, list[Round]]]:
         """Returns (descent, rounds after it) for each step."""
@@ -101,6 +103,6 @@ class Restart(Step):
         for count, a, b, back in rounds:
             for _ in range(count):
                 x = torch.add(x * a, next(fresh), alpha=b)
-                for each in back:
-                    x = descend(each, score, x)
+                for descent in back:
+                    x = descend(descent, score, x)
         return x, x, None

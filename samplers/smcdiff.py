@@ -1,33 +1,35 @@
 r"""Replacement with weighted particles: SMCDiff (arXiv 2206.04119), for any linear measurement, with or without noise.
 
-In :math:`w = x/\alpha` and :math:`\tau = (\sigma/\alpha)^2` the forward process of every SDE here only adds noise of
-variance :math:`\tau`. A measurement with noise, :math:`A^+ y`, then has the law of the forward process in the row space
-of A, stopped in each direction at the variance :math:`\mu = s^2/\lambda`. So we draw one forward path from there to T,
-backwards and once for all P particles of a measurement,
+In :math:`w = x/\alpha` the forward process of every SDE here only adds noise, of variance :math:`\tau =
+(\sigma/\alpha)^2`. A measurement y = A x_0 + s n with noise gives :math:`A^+ y`, which has in each direction of the row
+space of A, of eigenvalue :math:`\lambda`, the law of the forward process at the variance :math:`\mu = s^2/\lambda`. So
+we draw one forward path of w in the row space, from :math:`A^+ y` at :math:`\mu` to T; it is drawn backwards, once for
+all P particles of a measurement,
 
 .. math::
     w^y_s \sim N\Bigl(A^+y + \tfrac{\tau_s - \mu}{\tau_t - \mu}(w^y_t - A^+y),\
     \tfrac{(\tau_s - \mu)(\tau_t - \tau_s)}{\tau_t - \mu}\Bigr),
 
-and each particle takes the reverse process's step given its denoised :math:`\hat x`,
+where s < t are two times of the grid. Each particle takes the reverse process's step given its denoised
+:math:`\hat x`,
 
 .. math::
     w_s \sim N\Bigl(\hat x + \tfrac{\tau_s}{\tau_t}(w_t - \hat x),\ V\Bigr), \qquad
     V = \tfrac{\tau_s(\tau_t - \tau_s)}{\tau_t} + \Bigl(1 - \tfrac{\tau_s}{\tau_t}\Bigr)^2 r, \qquad
     r = \frac{q^2 \tau_t}{q^2 + \tau_t}
 
-(V is exact for data N(0, q^2 I)). The particle is weighted by the density of the path's point under that step, and its
-measured part becomes that point. A direction whose :math:`\mu` lies between :math:`\tau_t` and :math:`\tau_s` is
-weighted and replaced at :math:`\mu`, and continues from there to :math:`\tau_s` unmeasured.
+(V is exact for data N(0, q^2 I)). The particle is weighted by the density of :math:`w^y_s` under this step, and its
+measured part is replaced by :math:`w^y_s`. In a direction whose :math:`\mu` lies between :math:`\tau_t` and
+:math:`\tau_s` the particle is weighted and replaced at :math:`\mu`, and goes on to :math:`\tau_s` as unmeasured.
 
 The path's noise is independent of the rest of x_0. So the particles are draws from :math:`p(x_0 \mid y)` itself in the
 limit of many particles and steps: no likelihood is approximated, no gradient is taken, and the network is evaluated
-only at data with forward noise. That keeps draws bounded for data with heavy tails, where a guidance multiplies by the
-large Jacobian of the score.
+only at data with forward noise. Draws therefore stay bounded for data with heavy tails, where a guidance multiplies by
+the large Jacobian of the score.
 
-Particles are resampled where their effective number is below ``share`` of them. At every time their law is
-:math:`p_s(x \mid w^y_s)`, and its score in the null space of A is the prior's: a Langevin corrector that moves x there
-leaves the law as it is, and separates particles that resampling has made equal.
+The particles of a measurement are resampled where their effective number is below ``share`` P. At every time their law
+is :math:`p_s(x \mid w^y_s)`, whose score in the null space of A is the prior's. A Langevin corrector that moves x in
+the null space only leaves this law as it is, and separates particles that resampling has made equal.
 """
 
 from collections.abc import Callable
@@ -52,12 +54,14 @@ from .step import Step
 
 @dataclass(frozen=True)
 class Path:
-    """The forward path of a measurement, and the particles' steps along it; t and s < t are values of tau.
+    """The forward path of a measurement, and the particles' steps along it.
+
+    In the methods t and s < t are values of tau, ``e`` are eigenvalues of A^T A, and ``path`` is w^y.
 
     Attributes:
         operator: A of every particle.
-        target: A^+ y.
-        variance: s^2 of the measurement's noise.
+        target: A^+ y of every particle.
+        variance: s^2, the variance of the measurement's noise.
         q: the std of the data.
     """
 
@@ -67,24 +71,28 @@ class Path:
     q: float
 
     def mu(self, e: Tensor) -> Tensor:
-        """Returns the variance of A^+ y in the direction of an eigenvalue."""
+        """Returns mu, the variance of A^+ y in the directions of these eigenvalues."""
         return self.variance / torch.where(e > 0, e, 1.0)
 
     def measured(self, e: Tensor, tau: float) -> Tensor:
-        """Returns 1 for directions that are on the path at tau, else 0."""
+        """Returns 1 for measured directions whose path reaches down to tau (mu < tau), else 0."""
         return ((e > 0) & (self.mu(e) < tau)).to(e.dtype)
 
     def r(self, t: float) -> float:
-        """Returns the variance of x_0 given w_t, for data N(0, q^2)."""
+        """Returns r, the variance of x_0 given w_t, for data N(0, q^2)."""
         return self.q**2 * t / (self.q**2 + t)
 
     def spread(self, t: float, s: Tensor | float) -> Tensor | float:
-        """Returns V."""
+        """Returns V of the step from t to s."""
         return s * (t - s) / t + (1 - s / t) ** 2 * self.r(t)
 
     def start(self, w: Tensor, tau: float, z: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the path and the particles at T, from draws w of the prior; ``z`` is the path's noise, ``own`` the
-        particles'.
+        """Returns the path and the particles at T.
+
+        Arguments:
+            w: draws of the prior, one for each particle.
+            tau: its value at T.
+            z, own: standard normals, of the path and of each particle.
         """
         f = self.operator.function
         path = self.target + f(lambda e: (tau - self.mu(e)).clamp_min(0).sqrt(), z)
@@ -92,27 +100,32 @@ class Path:
         if not self.variance:
             return path, w
         # directions with more noise in y than in x_T: the draw of the prior is conditioned on y
-        unseen = lambda e: ((e > 0) & (self.mu(e) >= tau)).to(e.dtype)  # noqa: E731
-        drawn = f(lambda e: unseen(e) * tau / self.mu(e).clamp_min(tau), self.target)
-        drawn = drawn + f(lambda e: unseen(e) * (tau - tau**2 / self.mu(e).clamp_min(tau)).sqrt(), own)
-        return path, w + f(unseen, -w) + drawn
+        noisier = lambda e: ((e > 0) & (self.mu(e) >= tau)).to(e.dtype)  # noqa: E731
+        drawn = f(lambda e: noisier(e) * tau / self.mu(e).clamp_min(tau), self.target)
+        drawn = drawn + f(lambda e: noisier(e) * (tau - tau**2 / self.mu(e).clamp_min(tau)).sqrt(), own)
+        return path, w + f(noisier, -w) + drawn
 
     def step(
         self, w: Tensor, path: Tensor, denoised: Tensor, t: float, s: float, z: Tensor, own: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns (w, path, change of the log-weights) at s; ``z`` is the path's noise, ``own`` the particles', (B, *)
-        each.
+        """Returns the particles and the path at s, (B, *), and the change of the log-weights, (B,).
+
+        Arguments:
+            w, path, denoised: at t, (B, *).
+            z, own: standard normals, of the path and of each particle, (B, *).
         """
         f, mean = self.operator.function, denoised + s / t * (w - denoised)
 
         def on(e: Tensor) -> Tensor:
+            """Returns 1 for directions that are still on the path at s, else 0."""
             return self.measured(e, s)
 
         def left(e: Tensor) -> Tensor:
-            """Returns the share of the way to A^+ y that is left at s."""
+            """Returns (s - mu)/(t - mu), the share of the way from w^y_t to A^+ y that is left at s."""
             return on(e) * (s - self.mu(e)) / (t - self.mu(e)).clamp_min(torch.finfo(e.dtype).tiny)
 
         path = self.target + f(left, path - self.target) + f(lambda e: (left(e) * (t - s)).sqrt(), z)
+        # the weight, and the particles with their measured part on the path
         away = f(lambda e: on(e) / self.spread(t, s) ** 0.5, path - mean)
         change = -0.5 * away.flatten(1).square().sum(1)
         new = mean + self.spread(t, s) ** 0.5 * own
@@ -120,11 +133,13 @@ class Path:
         if not self.variance:
             return new, path, change
 
+        # directions that leave the path between t and s, at mu
         def off(e: Tensor) -> Tensor:
-            """Returns 1 for directions whose mu lies between t and s, else 0."""
+            """Returns 1 for these directions, else 0."""
             return self.measured(e, t) - on(e)
 
         def stop(e: Tensor) -> Tensor:
+            """Returns mu, clamped to [s, t] for all other directions."""
             return self.mu(e).clamp(s, t)
 
         def spread(e: Tensor) -> Tensor:
@@ -132,12 +147,13 @@ class Path:
             return self.spread(t, stop(e)).clamp_min(1e-6 * t)
 
         def left_open(e: Tensor) -> Tensor:
-            """Returns the variance of x_0 given w_t and w_mu."""
+            """Returns the variance of x_0 given w_t and w_mu, for data N(0, q^2)."""
             return self.r(t) * (stop(e) * (t - stop(e)) / t).clamp_min(0) / spread(e)
 
         away = f(lambda e: off(e) / spread(e).sqrt(), self.target - denoised)
         away = away - f(lambda e: off(e) / spread(e).sqrt() * stop(e) / t, w - denoised)
         change = change - 0.5 * away.flatten(1).square().sum(1)
+        # the denoised x given w_mu = A^+ y too, and the step from mu to s
         updated = denoised + f(lambda e: off(e) * (1 - stop(e) / t) * self.r(t) / spread(e).sqrt(), away)
         beyond = updated + f(lambda e: s / stop(e), self.target - updated)
         beyond = beyond + f(
@@ -146,7 +162,12 @@ class Path:
         return new + f(off, beyond - new), path, change
 
     def held(self, x: Tensor, tau: float, own: Tensor) -> Tensor:
-        """Returns x_0 with the directions that are still on the path at the last tau drawn from N(A^+ y, mu)."""
+        """Returns x_0 with the directions that are still on the path at the last tau drawn from N(A^+ y, mu).
+
+        Arguments:
+            x: the particles after the step to the data, (B, *).
+            own: standard normals of each particle, (B, *).
+        """
         f = self.operator.function
         noise = f(lambda e: self.measured(e, tau) * self.mu(e).sqrt(), own) if self.variance else 0.0
         return x + f(lambda e: self.measured(e, tau), self.target - x) + noise
@@ -161,7 +182,7 @@ class ReplacedParticles(Sampler):
         corrector: one step of its corrector, taken ``count`` times after each step, or None.
         measurement: the batch's measurement, whole groups of draws.
         copies: the number of particles for each draw.
-        share: the effective share of particles below which they are resampled.
+        share: particles are resampled where their effective number is below this share of them.
         q: the std of the data.
         last: the particles' step from eps to the data; see :mod:`scoresde.samplers.last`.
     """
@@ -190,16 +211,13 @@ class ReplacedParticles(Sampler):
         score, y = of_rows(score, cloud.rows), self.measurement.rows(cloud.rows)
         times = self.grid(sde, self.steps)
         alpha, sigma = sde.alpha(times), sde.sigma(times)
-        tau, alpha, sigma, times = (each.tolist() for each in ((sigma / alpha).square(), alpha, sigma, times))
+        tau, alpha, sigma, times = (column.tolist() for column in ((sigma / alpha).square(), alpha, sigma, times))
         evaluate = affine(score, times)
         path = Path(y.operator, y.target, y.noise**2, self.q)
         rows = self.corrector.prepare(sde, self.grid(sde, self.steps)) if self.corrector else []
 
-        def start() -> tuple[Tensor, Tensor]:
-            w = cloud.start(x, sde.prior_std) / alpha[0]
-            return path.start(w, tau[0], cloud.shared(), cloud.normals() if path.variance else w)
-
-        at_path, w = start()
+        w = cloud.start(x, sde.prior_std) / alpha[0]
+        at_path, w = path.start(w, tau[0], cloud.shared(), cloud.normals() if path.variance else w)
         log_weights = torch.zeros(cloud.groups, cloud.count, dtype=torch.float64, device=x.device)
         frames = {round(share * self.steps) for share in film.shares} if film else set()
         if film:
@@ -210,7 +228,7 @@ class ReplacedParticles(Sampler):
             denoised = evaluate(w * alpha[n], times[n], 1 / alpha[n], sigma[n] ** 2 / alpha[n])
             w, at_path, change = path.step(w, at_path, denoised, tau[n], tau[n + 1], cloud.shared(), cloud.normals())
             log_weights = log_weights + change.double().reshape(log_weights.shape)
-            for _ in range(self.count if rows else 0):
+            for _ in range(self.count if rows else 0):  # the corrector, in the null space of A
                 moved = w * alpha[n + 1]
                 moved, _, _ = self.corrector(
                     rows[n], evaluate, moved, [cloud.normals() for _ in range(self.corrector.draws(rows[n]))], None
@@ -229,13 +247,14 @@ class ReplacedParticles(Sampler):
 class SMCDiff(Conditioner):
     """Replacement with weighted particles, on the grid of any sampler; see the module's text.
 
-    It takes the sampler's grid (equal steps in log-SNR if it has none), its number of steps if that is above ``steps``,
-    its corrector and its last step. The steps themselves are the conditioner's own, since a weight needs their density.
+    Of a predictor-corrector it takes the grid, the corrector and the number of steps, if this is above ``steps``. Other
+    samplers give none of these: the grid has then ``steps`` equal steps in log-SNR, and there is no corrector. The last
+    step is the sampler's. The predictor is the conditioner's own, since a weight needs the density of a step.
 
     Arguments:
-        particles: the number of particles for a measurement; at least as many as are drawn of it.
+        particles: P, the number of particles for a measurement, rounded up to a multiple of its draws.
         steps: the least number of steps.
-        share: the effective share of particles below which they are resampled.
+        share: particles are resampled where their effective number is below this share of P.
         sigma_data: q, the std of the data for which a step's variance is exact.
     """
 
@@ -293,5 +312,5 @@ class SMCDiff(Conditioner):
         beside = f" and {corrector}" if corrector else ""
         return (
             f"{self.load(draws) * draws} weighted particles for each point, {steps} steps of their own on {grid}"
-            f"{beside} of the sampler"
+            f"{beside}"
         )

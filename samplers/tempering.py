@@ -12,13 +12,14 @@ sampled with the score of p_t alone, because perturbing p^{1/tau^2} gives anothe
 
   .. math:: \tilde s(x, t) = \frac{\alpha^2 s^2 + \sigma^2}{\alpha^2 \tau^2 s^2 + \sigma^2}\; s_\theta(x, t),
 
-  (arXiv 2510.01184 rescales so.) It is exact on a Gaussian under every solver, and the noise is unchanged. If the data
-  are separate modes of one width s, each becomes tau times as wide and keeps its weight: a local temperature, whereas
-  p^{1/tau^2} would move nearly all weight to the highest modes. s is the width of the modes to sharpen. The default,
-  the std of the whole data, fits one mode. For several modes it is too large, and each mode shrinks by more than tau.
+  (the rescaling of arXiv 2510.01184). It is exact on a Gaussian under every solver, and the noise is unchanged. If the
+  data are separate modes of one width s, each becomes tau times as wide and keeps its weight: a local temperature,
+  whereas p^{1/tau^2} would move nearly all weight to the highest modes. s is the width of the modes to sharpen. The
+  default, the std of the whole data, fits one mode. For several modes it is too large, and each mode shrinks by more
+  than tau.
 
-`python -m benchmarks.temperature` measures all of this on a mixture. The temperature of ``task=interpolate`` is another
-one, a factor of the codes.
+``python -m benchmarks.temperature`` measures both on a mixture. The temperature of ``task=interpolate`` is something
+else, a factor of the codes.
 
 A common rule divides the score by a number c and changes nothing else. Under VE from a wide prior the variance of the
 reverse SDE is then s^2 c/(2 - c), and the flow's std is sigma_T (s/sigma_T)^{1/c}, which depends on the largest noise
@@ -108,10 +109,10 @@ class TemperedScore(Tempering):
 
 
 class Rescaled:
-    """Multiplies a score by a factor of t.
+    """A score multiplied by the factor of ``tempering`` at t.
 
-    It forwards the optional methods of the score: of_rows, under, affine and combinations
-    (:mod:`scoresde.sde_lib.affine`).
+    It passes on the optional methods of a score: ``affine`` and ``combinations`` (:mod:`scoresde.sde_lib.affine`),
+    ``under`` (:mod:`scoresde.sde_lib.frame`) and, if the score has it, ``of_rows`` (:mod:`scoresde.sde_lib.rows`).
     """
 
     def __init__(self, sde: SDE, score: ScoreFn, tempering: TemperedScore):

@@ -1,7 +1,8 @@
 r"""The twisted diffusion sampler (arXiv 2306.17775): guided particles, weighted so that many have the posterior's law.
 
-Each measurement has P particles. Each particle takes the predictor's step on the guided score (PiGDM's), and its weight
-corrects for the guidance. With the twist :math:`\tilde p_t(y \mid x) = N(y;\, A\hat x(x),\ r A A^T + s^2 I)`,
+Each measurement has P particles. A particle takes the predictor's step on the guided score (PiGDM's), and its weight w
+corrects for the guidance. A, C and N of the step are those of :mod:`scoresde.samplers.predictors`. With the twist
+:math:`\tilde p_t(y \mid x) = N(y;\, A\hat x(x),\ r A A^T + s^2 I)`,
 
 .. math::
     w \leftarrow w\;\frac{\tilde p_s(y \mid x_s)}{\tilde p_t(y \mid x_t)}\;
@@ -9,8 +10,8 @@ corrects for the guidance. With the twist :math:`\tilde p_t(y \mid x) = N(y;\, A
 
 and where the effective number of particles is below ``share`` P, they are resampled in proportion to their weights, by
 one uniform number for all (systematic resampling). At the end the draws are picked in proportion to the weights. In the
-limit of large P they are exact draws from the law of the predictor's own steps, conditioned on y. The approximation of
-the posterior's score then matters only for the P that is needed.
+limit of large P they are exact draws from the law of the predictor's own steps, conditioned on y. How well the guided
+score approximates the posterior's then decides only how large P must be.
 """
 
 from collections.abc import Callable
@@ -33,7 +34,13 @@ from .predictors import Predictor
 
 @dataclass(frozen=True)
 class Particle:
-    """The values at x_t that a weighted step needs: the score, the gradient of the log-twist, and the log-twist."""
+    """The values at all particles x_t that a weighted step needs.
+
+    Attributes:
+        score: the prior's score, (B copies, *).
+        term: the bounded gradient of the log-twist, (B copies, *).
+        log_twist: log N(y; A x_hat, r A A^T + s^2 I) up to a constant, (B copies,).
+    """
 
     score: Tensor
     term: Tensor
@@ -47,10 +54,10 @@ class TwistedSampler(Sampler):
     Attributes:
         grid, steps, predictor: those of the sampler that is conditioned.
         measurement: the batch's measurement, whole groups of draws.
-        twist: the guidance of the particles.
+        twist: gives the variance r and the unbounded gradient of the log-twist.
         bound: the largest norm of the guidance's term in units of sqrt(D)/sigma, or None.
         copies: the number of particles for each draw.
-        share: the effective share of particles below which they are resampled.
+        share: particles are resampled where their effective number is below this share of them.
         last: the particles' step from eps to the data; see :mod:`scoresde.samplers.last`.
     """
 
@@ -77,35 +84,36 @@ class TwistedSampler(Sampler):
         cloud = Particles(x, self.measurement.draws, self.copies, randn_like)
         score, y = of_rows(score, cloud.rows), self.measurement.rows(cloud.rows)
 
-        def look(x: Tensor, t: float) -> Particle:
-            here = state(sde, score, x, expand_to_batch(t, x))
-            r = self.twist.variance(here.alpha, here.sigma)
-            log_twist = y.log_prob(here.denoised, r)
-            return Particle(here.score, bounded(self.twist.term(here, y), here, self.bound), log_twist)
+        def values_at(x: Tensor, t: float) -> Particle:
+            state_t = state(sde, score, x, expand_to_batch(t, x))
+            r = self.twist.variance(state_t.alpha, state_t.sigma)
+            log_twist = y.log_prob(state_t.denoised, r)
+            return Particle(state_t.score, bounded(self.twist.term(state_t, y), state_t, self.bound), log_twist)
 
         grid = self.grid(sde, self.steps)
         rows = self.predictor.prepare(sde, grid)
-        state_now = cloud.start(x, sde.prior_std)
-        now = look(state_now, float(grid[0]))
+        particles = cloud.start(x, sde.prior_std)
+        now = values_at(particles, float(grid[0]))
         log_weights = now.log_twist.double().reshape(cloud.groups, cloud.count)
         if film:
             film.add(sde.T, x)
         frames = {round(share * self.steps) for share in film.shares} if film else set()
         for n, (_, A, C, N) in enumerate(rows):
             pick, log_weights = cloud.resample(log_weights, self.share)
-            here, score_now, term, twist = (each[pick] for each in (state_now, now.score, now.term, now.log_twist))
+            x_t, score_t, term, twist = (column[pick] for column in (particles, now.score, now.term, now.log_twist))
             noise, pushed = N * cloud.normals(), C * term
-            state_now = A * here + C * score_now + pushed + noise
-            now = look(state_now, float(grid[n + 1]))
-            # the density of the step without guidance over that with it, and the ratio of the twists
+            particles = A * x_t + C * score_t + pushed + noise
+            now = values_at(particles, float(grid[n + 1]))
+            # log of the density of the step without guidance over that with it
             ratio = (noise.square() - (noise + pushed).square()).flatten(1).sum(1) / (2 * N**2)
             log_weights = log_weights + (now.log_twist - twist + ratio).double().reshape(log_weights.shape)
             if n + 1 in frames:
-                film.add(float(grid[n + 1]), state_now[:: self.copies])
+                film.add(float(grid[n + 1]), particles[:: self.copies])
             if on_step:
                 on_step((n + 1) / self.steps)
-        state_now = finish(self.last, sde, lambda x, t: now.score + now.term, state_now)
-        return state_now[cloud.choose(log_weights, cloud.draws)].reshape(x.shape)
+        # ``now`` holds the guided score at eps
+        particles = finish(self.last, sde, lambda x, t: now.score + now.term, particles)
+        return particles[cloud.choose(log_weights, cloud.draws)].reshape(x.shape)
 
 
 @dataclass(frozen=True)
@@ -113,9 +121,9 @@ class TDS(Conditioner):
     """The twisted diffusion sampler, on the steps of a sampler with one predictor and no corrector.
 
     Arguments:
-        particles: the number of particles for a measurement; at least as many as are drawn of it.
-        share: the effective share of particles below which they are resampled.
-        sigma_data: that of the twist, as in :class:`PiGDM`.
+        particles: P, the number of particles for a measurement, rounded up to a multiple of its draws.
+        share: particles are resampled where their effective number is below this share of P.
+        sigma_data: q of the twist's r, as in :class:`scoresde.samplers.PiGDM`.
         bound: the largest norm of the guidance's term in units of sqrt(D)/sigma; the weights account for it.
     """
 

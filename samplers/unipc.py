@@ -11,13 +11,13 @@ Both are linear, and the correction is a combination of denoised values,
     x^{corr}_t = x_t + \alpha_t \sum_j (w^{corr}_j - w^{pred}_j)\,D_j, \qquad
     x_s = \frac{\sigma_s}{\sigma_t} x^{corr}_t + \alpha_s \sum_j w^{next}_j\,D_j,
 
-so that the two together are one linear multistep formula in the predictions, with the weights
+so that the two together are one linear multistep formula in the denoised values D_j, with the weights
 
 .. math:: w_j = w^{next}_j + e^{-h}\,(w^{corr}_j - w^{pred}_j) \quad \text{in units of } \alpha_s .
 
-This is data prediction with the paper's B(h) = e^h - 1 in the half log-SNR's step (its sign is that of the
-prediction). B drops out of the published linear system wherever the system is solved in full. It matters only with two
-nodes, a value and its neighbour, where the published weight is one half.
+This is data prediction with the paper's B_2(h) = e^h - 1, taken at minus the step h of the half log-SNR. B_2 drops out
+of the published linear system wherever the system is solved in full. It matters only with two nodes, where the
+published weight is one half (:func:`scoresde.samplers.exponential.exponential_weights`).
 """
 
 from dataclasses import dataclass
@@ -61,14 +61,14 @@ class UniPC(Multistep):
         return exponential_weights(tau, h)
 
     def weights(self, clock: Tensor, m: int) -> Tensor:
-        following = self.predictor(clock, m)
+        predicted = self.predictor(clock, m)
         if m == 1:
-            return following  # the first step: there is no prediction to correct
-        corrected = self.again(clock, m, back=1)
+            return predicted  # the first step: there is no prediction to correct
+        corrected = self.of_step(clock, m, back=1)
         h = clock.diff()[m - 1 :, None]
-        return following + corrected - torch.exp(-h) * pad(self.predictor(clock[:-1], m - 1), (1, 0))
+        return predicted + corrected - torch.exp(-h) * pad(self.predictor(clock[:-1], m - 1), (1, 0))
 
     def predictor(self, clock: Tensor, m: int) -> Tensor:
-        """Returns the predictor's weights for m values, of which it uses the newest ``order``."""
+        """Returns the predictor's weights for m values, of which it uses the newest ``order``; shape (n - m + 1, m)."""
         used = min(m, self.order)
-        return pad(self.again(clock, used, back=0)[m - used :], (0, m - used))
+        return pad(self.of_step(clock, used, back=0)[m - used :], (0, m - used))
