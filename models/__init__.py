@@ -1,4 +1,4 @@
-"""Score models: networks, their parameterisations, and the exact score of a mixture."""
+"""Score models: networks, their parameterisations, the exact score of a mixture, and classifiers."""
 
 if __name__ == "models":  # a checkout's former name for this package
     from scoresde.checkout import former

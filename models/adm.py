@@ -5,10 +5,11 @@ their branches. The noise level and y scale and shift the normalised features. A
 with heads of the same width everywhere.
 
 With ``magnitude_preserving`` the same architecture consists of layers that preserve magnitudes
-(:mod:`scoresde.models.magnitude`), as in EDM2 (Karras et al., arXiv 2312.02696). It has no group normalisation and no
-biases. A branch is blended in with weight 0.3. The noise level multiplies the channels by 1 + g times its features,
-where g starts at 0. Queries, keys and values are normalised. The image gets an additional channel of ones. The output
-is multiplied by a scalar that starts at 0.
+(:mod:`scoresde.models.magnitude`), as in EDM2 (Karras et al., arXiv 2312.02696). It has no group normalisation, and no
+biases except in the embeddings of the noise level and of y. A branch is blended in with weight 0.3. The channels are
+multiplied by 1 + g L, where L is linear in the noise level's features and the scalar g starts at 0. Queries, keys and
+values are normalised. The image gets an additional channel of ones. The output is multiplied by a scalar that starts
+at 0.
 """
 
 import math
@@ -32,9 +33,12 @@ class Block(nn.Module):
     """A residual block, which may resample both its branches, followed by attention if ``attend``.
 
     Arguments:
+        inside, outside: the channels of the input and of the output.
         features: the length of the noise level's features.
+        dropout: the share of values dropped before the last convolution in training.
         width: the channels of one attention head.
         resample: ``down``, ``up``, or empty for neither.
+        attend: whether attention follows.
     """
 
     def __init__(
@@ -51,14 +55,18 @@ class Block(nn.Module):
         self.resample, self.resampler = resample, Resample(None)
         self.norm_1, self.norm_2 = group_norm(inside), group_norm(outside)
         self.conv_1 = nn.Conv2d(inside, outside, 3, padding=1)
-        self.told = nn.Linear(features, 2 * outside)
+        self.told = nn.Linear(features, 2 * outside)  # scale and shift
         self.dropout = Dropout(dropout) if dropout else nn.Identity()
         self.conv_2 = zero(nn.Conv2d(outside, outside, 3, padding=1))
         self.shortcut = nn.Conv2d(inside, outside, 1) if inside != outside else nn.Identity()
         self.attention = Attention(outside, width) if attend else nn.Identity()
 
     def forward(self, x: Tensor, features: Tensor, size: torch.Size | None = None) -> Tensor:
-        """x (B, C, H, W) and the features (1 or B, features) of the noise level; ``size`` after doubling."""
+        """Maps x (B, inside, H, W) and the noise level's features (1 or B, features) to (B, outside, H', W').
+
+        Arguments:
+            size: (H', W') of a block that doubles the resolution; ignored by others.
+        """
         h = functional.silu(self.norm_1(x))
         h, x = resampled(self.resampler, self.resample, h, x, size)
         h = self.conv_1(h)
@@ -68,7 +76,7 @@ class Block(nn.Module):
 
 
 class Attention(nn.Module):
-    """x + self-attention over its pixels, in heads of ``width`` channels."""
+    """x + self-attention over the pixels of a feature map, in heads of ``width`` channels."""
 
     def __init__(self, channels: int, width: int):
         super().__init__()
@@ -82,10 +90,10 @@ class Attention(nn.Module):
 
 
 class MagnitudeBlock(nn.Module):
-    """The block of EDM2, of layers that preserve magnitudes. In the encoder it normalises the shortcut first.
+    """The block of EDM2, of layers that preserve magnitudes. On the way down the shortcut is normalised first.
 
     Arguments:
-        decoder: whether the block is on the way up; the others are as in :class:`Block`.
+        decoder: whether the block is in the middle or on the way up; the others are as in :class:`Block`.
     """
 
     def __init__(
@@ -109,7 +117,7 @@ class MagnitudeBlock(nn.Module):
         self.attention = MagnitudeAttention(outside, width) if attend else nn.Identity()
 
     def forward(self, x: Tensor, features: Tensor, size: torch.Size | None = None) -> Tensor:
-        """As in :class:`Block`."""
+        """Maps x and the noise level's features as :meth:`Block.forward` does."""
         x, _ = resampled(self.resampler, self.resample, x, x, size)
         if not self.decoder:
             x = x if self.shortcut is None else self.shortcut(x)
@@ -123,7 +131,7 @@ class MagnitudeBlock(nn.Module):
 
 
 class MagnitudeAttention(nn.Module):
-    """Self-attention whose queries, keys and values have length sqrt(channels of a head)."""
+    """A blend of x with self-attention, whose queries, keys and values have length sqrt(channels of a head)."""
 
     def __init__(self, channels: int, width: int):
         super().__init__()
@@ -138,15 +146,18 @@ class MagnitudeAttention(nn.Module):
 def resampled(
     resampler: Resample, direction: str, h: Tensor, x: Tensor, size: torch.Size | None
 ) -> tuple[Tensor, Tensor]:
-    """Halves or doubles both branches, if ``direction`` says so; computes it once if they are the same tensor."""
+    """Returns both branches h and x, halved for ``down``, doubled to ``size`` for ``up``, else unchanged.
+
+    If h and x are the same tensor, it is resampled once.
+    """
     if not direction:
         return h, x
 
-    def change(each: Tensor) -> Tensor:
-        return resampler.down(each) if direction == "down" else resampler.up(each, size)
+    def change(branch: Tensor) -> Tensor:
+        return resampler.down(branch) if direction == "down" else resampler.up(branch, size)
 
-    first = change(h)
-    return first, first if x is h else change(x)
+    changed = change(h)
+    return changed, changed if x is h else change(x)
 
 
 class ADM(nn.Module):
@@ -186,14 +197,16 @@ class ADM(nn.Module):
         levels = len(channels)
         attends = [math.ceil(max(shape[1:]) / 2**level) in tuple(attention) for level in range(levels)]
 
-        def block(inside: int, outside: int, resample: str = "", attend: bool = False, up: bool = False) -> nn.Module:
+        def block(
+            inside: int, outside: int, resample: str = "", attend: bool = False, decoder: bool = False
+        ) -> nn.Module:
             keys = inside, outside, features, dropout, head_channels, resample, attend
-            return MagnitudeBlock(*keys, decoder=up) if magnitude_preserving else Block(*keys)
+            return MagnitudeBlock(*keys, decoder=decoder) if magnitude_preserving else Block(*keys)
 
         self.noise = NoiseEmbedding(features)
         if magnitude_preserving:
             self.mix = Map(features, features)
-            self.first = Map(shape[0] + 1, channels[0], 3)
+            self.first = Map(shape[0] + 1, channels[0], 3)  # one more channel, of ones
         else:
             self.mix = nn.Linear(features, features)
             self.first = nn.Conv2d(shape[0], channels[0], 3, padding=1)
@@ -207,14 +220,14 @@ class ADM(nn.Module):
                 self.down.append(block(now, width, attend=attends[level]))
                 now = width
                 skips.append(now)
-        self.middle = nn.ModuleList([block(now, now, attend=True, up=True), block(now, now, up=True)])
+        self.middle = nn.ModuleList([block(now, now, attend=True, decoder=True), block(now, now, decoder=True)])
         self.up = nn.ModuleList()
         for level, width in reversed(list(enumerate(channels))):
             for _ in range(blocks + 1):
-                self.up.append(block(now + skips.pop(), width, attend=attends[level], up=True))
+                self.up.append(block(now + skips.pop(), width, attend=attends[level], decoder=True))
                 now = width
             if level:
-                self.up.append(block(now, now, "up", up=True))
+                self.up.append(block(now, now, "up", decoder=True))
         if magnitude_preserving:
             self.last, self.gain = Map(now, shape[0], 3), nn.Parameter(torch.zeros(()))
         else:

@@ -6,7 +6,7 @@ By Bayes' rule the log-odds are the sum of the log-odds given all *other* bits o
           = F_\theta(x_n, c)^i + \log\frac{1 + \alpha}{1 - \alpha}\,x_n^i, \qquad \alpha = k_n
 
 of the binomial chain (:mod:`scoresde.sde_lib.binary`). The second term is large if there is little noise, and it has a
-closed form.
+closed form. With this parameterisation a :class:`scoresde.models.ScoreModel` returns the log-odds and no score.
 """
 
 from dataclasses import dataclass

@@ -4,8 +4,9 @@ r"""A classifier of noisy data, and guidance by it (Dhariwal and Nichol, arXiv 2
 .. math:: \nabla\log p_t(x \mid y) = \nabla\log p_t(x) + \nabla\log p_t(y \mid x), \qquad
           \tilde s = s(x, t) + w\,\nabla\log p_\phi(y \mid x, t)
 
-The first equation is Bayes' rule. With w = 1 and the exact classifier of *noisy* x, a network of p(x) draws samples of
-p(x | y). Like a score model, the classifier takes x/sqrt(alpha^2 + sigma^2) and log(sigma/alpha)/4.
+The first equation is Bayes' rule. With w = 1 and the exact classifier of *noisy* x, the exact score of p(x) is guided
+to that of p(x | y). The network of a classifier takes x/sqrt(alpha^2 + sigma^2) and log(sigma/alpha)/4, as that of a
+score model does.
 """
 
 from collections.abc import Callable
@@ -29,7 +30,7 @@ class Classifier(nn.Module):
         net: maps x (B, *) and c_noise (B,) to logits (B, K).
     """
 
-    conditional = True  # training sets its y
+    conditional = True  # so that the trainer calls given(y) with the y of each batch
 
     def __init__(self, sde: SDE, net: nn.Module):
         super().__init__()
@@ -50,7 +51,7 @@ class Classifier(nn.Module):
         return lambda x, t: (self(x, t) * y[:, :-1]).sum(1)
 
     def under(self, sde: SDE, other: SDE) -> "Classifier":
-        """Returns the same network under another SDE."""
+        """Returns the same network under the SDE ``other``; see :func:`scoresde.sde_lib.under`."""
         return Classifier(other, self.net)
 
 
@@ -59,12 +60,12 @@ class GuidedByClassifier(nn.Module):
 
     Arguments:
         score: s, the score of p(x), or that of p(x | y) for additional guidance.
-        classifier: has the methods :meth:`Classifier.given` and :meth:`Classifier.under`.
-        y: the encoded class labels (B, K + 1), or (1, K + 1).
+        classifier: a :class:`Classifier`, or another module with its methods ``given`` and ``under``.
+        y: as the classifier's ``given`` takes it: (B, condition), or (1, condition) for one y of all samples.
         guidance: the guidance scale w.
     """
 
-    cost = 2  # evaluations a call: the score and the classifier
+    cost = 2  # network evaluations in a call: the score's and the classifier's
 
     def __init__(self, score: ScoreFn, classifier: nn.Module, y: Tensor, guidance: float = 1.0):
         super().__init__()
@@ -85,7 +86,7 @@ class GuidedByClassifier(nn.Module):
         return GuidedByClassifier(of_rows(self.score, rows), self.classifier, y, self.guidance)
 
     def under(self, sde: SDE, other: SDE) -> "GuidedByClassifier":
-        """Returns the guided score under another SDE."""
+        """Returns the guided score under the SDE ``other``; see :func:`scoresde.sde_lib.under`."""
         return GuidedByClassifier(
             under(sde, self.score, other), self.classifier.under(sde, other), self.y, self.guidance
         )
@@ -132,7 +133,9 @@ class MLPClassifier(nn.Module):
 
 
 class UNetClassifier(nn.Module):
-    """The encoder of a U-Net for the logits of images, from the mean over the pixels of its last level.
+    """The logits of images from the encoder of a U-Net: a linear map of the mean over the pixels of its last level.
+
+    Each level has two residual blocks.
 
     Arguments:
         shape: the shape (C, H, W) of one image.

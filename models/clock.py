@@ -5,9 +5,9 @@ positional embeddings take a step number instead, which is linear in the time of
 
 .. math:: n = a\,t(c) + b, \qquad t(c)\ \text{where}\ \log\frac{\sigma(t)}{\alpha(t)} = 4c .
 
-It is 999 t for the continuous VP and sub-VP networks (arXiv 2011.13456), n - 1 for a chain of steps n = 1 ... 1000, and
-999 - 999 t for the discrete VE networks, which count from the largest noise down. Since n depends on the noise level
-only, the network can be used under any SDE.
+n is 999 t for the continuous VP and sub-VP networks (arXiv 2011.13456), t - 1 for those of a chain, whose time t counts
+the steps 1 ... 1000, and 999 - 999 t for the discrete VE networks, which count from the largest noise down. Since n
+depends on the noise level only, the network can be used under any SDE.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from scoresde.sde_lib import SDE
 
 @dataclass(frozen=True)
 class Clock:
-    """The step number n of a noise level.
+    """The function c -> n, the step number of a noise level.
 
     Arguments:
         sde: the SDE that the network was trained under.
@@ -32,6 +32,6 @@ class Clock:
     offset: float = 0.0
 
     def __call__(self, c: Tensor) -> Tensor:
-        """Maps c (B,) to n (B,); computes in float64, except on MPS devices."""
+        """Maps c (B,) to n (B,), in the dtype of c; computes in float64, except on MPS devices."""
         level = c if c.device.type == "mps" else c.double()
         return (self.offset + self.scale * self.sde.time(-4 * level)).to(c)

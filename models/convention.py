@@ -1,15 +1,17 @@
 r"""The conventions of other codes for the inputs and the output of a network.
 
-Weights define a function F(x, c) only together with three conventions, which no file contains: the scale of x, the
-number that stands for the noise level, and the meaning of the output. The published codes have two sets of them:
+Weights define a function F(x, c) only together with three conventions, which no file of weights contains: the scale of
+x, the number that stands for the noise level, and the meaning of the output. The published codes have two sets of
+conventions:
 
 * a VE network takes data plus noise as x, and log sigma or a step number that counts from the largest noise down. It
   predicts sigma times the score;
 * a VP or sub-VP network takes x at the scale of its SDE, and a step number that is linear in the SDE's time. It
   predicts the noise, which is minus sigma times the score.
 
-A run that reads or writes such a network must use it in the same way. Under another SDE x is scaled to what it would be
-under the network's own SDE (``parameterisation.input``), so the conventions are checked under the network's own SDE.
+A run that reads or writes such a network must use it in the same way. A network's *own* SDE is that of its clock, or
+the run's if it has no clock. Under another SDE x is scaled to what it would be under the own one
+(``parameterisation.input``), so the conventions are checked under the own SDE.
 """
 
 import math
@@ -25,7 +27,7 @@ from .score import ScoreModel
 
 
 def clock_of(score: ScoreModel) -> Clock | None:
-    """Returns the clock of the network's step number; None for a network without one."""
+    """Returns the network's :class:`scoresde.models.Clock`; None for a network without a clock."""
     features = getattr(score.net, "features", None)
     return getattr(score.net if features is None else features, "clock", None)
 
@@ -42,7 +44,7 @@ def keeps_data(sde: SDE) -> bool:
 
 
 def check_clock(score: ScoreModel) -> None:
-    """Raises a ValueError for a network that takes a step number but has no clock, which no other code has."""
+    """Raises a ValueError for a network that takes a step number but has no clock; other codes have no such network."""
     if takes_step_number(score) and clock_of(score) is None:
         raise ValueError(
             "other codes count the step numbers of a network along its SDE, and model.clock is null: choose the "
@@ -54,7 +56,7 @@ def convention(score: ScoreModel) -> int:
     """Returns 1 for a VE network, which predicts sigma times the score; -1 for a VP network, which predicts the noise.
 
     Raises:
-        ValueError: the run uses the network in neither of the published ways.
+        ValueError: the run uses the network in neither of the published ways; see also :func:`check_clock`.
     """
     check_clock(score)
     clock, features = clock_of(score), getattr(score.net, "features", None)
@@ -62,7 +64,7 @@ def convention(score: ScoreModel) -> int:
     own = score.sde if clock is None else clock.sde
     t = torch.linspace(own.eps, own.T, 33, dtype=torch.float64)
     alpha, sigma = own.alpha(t), own.sigma(t)
-    if fourier:  # x is data plus noise under every SDE
+    if fourier:  # such a network takes data plus noise, x/alpha, under every SDE
         alpha, sigma = torch.ones_like(alpha), sigma / alpha
     sign = 1 if fourier or keeps_data(own) else -1
     c_skip, c_out, c_in = score.parameterisation.coefficients(alpha, sigma)
@@ -87,14 +89,15 @@ def convention(score: ScoreModel) -> int:
 def table(score: ScoreModel, sign: int, data_range: float, scales: int) -> Tensor:
     """Returns the table of noise levels in a file of score_sde, from the largest to the smallest, shape (scales,).
 
-    They are in units of the data's range. Those of a VP network are never used.
+    The levels are in units of the data's range. The table of a VP network is never used.
 
     Arguments:
-        sign: of :func:`convention`.
+        sign: the value of :func:`convention`.
         data_range: the width of the data's range in model units.
+        scales: the number of levels.
 
     Raises:
-        ValueError: a VE network counts its steps along other levels.
+        ValueError: the clock of a VE network does not count its steps along these levels.
     """
     if sign < 0:
         largest, smallest = 50.0, 0.01  # as in the published configuration
@@ -102,13 +105,14 @@ def table(score: ScoreModel, sign: int, data_range: float, scales: int) -> Tenso
         clock = clock_of(score)
         own = score.sde if clock is None else clock.sde
         t = torch.linspace(own.eps, own.T, 33, dtype=torch.float64)
-        levels = (own.sigma(t) / own.alpha(t) / data_range).log()
+        log_levels = (own.sigma(t) / own.alpha(t) / data_range).log()
+        # the smallest level is that of t = 0, or that of eps for an SDE without noise at t = 0
         start = float(own.sigma(torch.zeros(1, dtype=torch.float64))) / data_range
-        largest, smallest = float(levels[-1].exp()), start or float(levels[0].exp())
+        largest, smallest = float(log_levels[-1].exp()), start or float(log_levels[0].exp())
         if clock is not None:
-            n = clock((levels + math.log(data_range)) / 4)
-            found = math.log(largest) + n / (scales - 1) * math.log(smallest / largest)
-            if not torch.allclose(found, levels, rtol=0, atol=1e-3):
+            n = clock((log_levels + math.log(data_range)) / 4)
+            counted = math.log(largest) + n / (scales - 1) * math.log(smallest / largest)
+            if not torch.allclose(counted, log_levels, rtol=0, atol=1e-3):
                 raise ValueError(
                     f"a file of score_sde counts a VE network's steps along {scales} geometric levels, from the "
                     f"largest down, and model.clock counts otherwise: choose the network with "

@@ -23,6 +23,10 @@ class DiffusersUNet(nn.Module):
         clock: the step number of a noise level; None for n = 250 (c + 2.5), see :mod:`scoresde.models.embedding`.
         condition: the length of y, for a network F(x, c, y) of p(x | y); 0 for none. See
             :mod:`scoresde.data.condition`.
+
+    Raises:
+        ImportError: the package diffusers is not installed.
+        ValueError: the keys do not fit together, or the data are no images.
     """
 
     def __init__(
@@ -61,7 +65,7 @@ class DiffusersUNet(nn.Module):
             raise ValueError(f"`norm_num_groups`={norm_num_groups} must be at least 1; diffusers: 32")
         if norm_num_groups is not None and any(each % norm_num_groups for each in block_out_channels):
             common = math.gcd(*block_out_channels)
-            fits = max(each for each in range(1, 33) if common % each == 0)  # more groups have few channels
+            fits = max(count for count in range(1, 33) if common % count == 0)  # at most diffusers' default of 32
             raise ValueError(
                 f"`norm_num_groups`={norm_num_groups} must divide `block_out_channels`="
                 f"{list(block_out_channels)}; type `norm_num_groups`={fits}"
@@ -81,13 +85,14 @@ class DiffusersUNet(nn.Module):
             "flip_sin_to_cos": flip_sin_to_cos,
             "dropout": dropout,
         }
-        labels = {"class_embed_type": "identity"} if condition else {}  # y is embedded here
+        # y is embedded by our ConditionEmbedding, and diffusers adds its features to those of the step number
+        labels = {"class_embed_type": "identity"} if condition else {}
         try:
             self.unet = UNet2DModel(**self.keys, **labels)
         except (ValueError, TypeError, AttributeError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ValueError(f"model=diffusers: diffusers refuses these keys ({reason})") from None
-        for module in list(self.unet.modules()):  # diffusers' layers draw from torch's global generator
+        for module in list(self.unet.modules()):  # torch's dropout would draw from the global generator
             for name, child in module.named_children():
                 if isinstance(child, nn.Dropout):
                     setattr(module, name, Dropout(child.p))
@@ -101,7 +106,7 @@ class DiffusersUNet(nn.Module):
         """Returns the keys of the UNet2DModel, for :mod:`scoresde.models.unet2d`.
 
         Raises:
-            ValueError: the network is conditional, in a way that diffusers does not have.
+            ValueError: the network is conditional; diffusers has no network that embeds y as this code does.
         """
         if self.known is not None:
             raise ValueError("a conditional network of this code is no UNet2DModel; leave data.condition out")

@@ -1,14 +1,16 @@
 r"""A diffusion transformer F(x, c) of image patches, in which adaptive normalisation carries the noise level.
 
-DiT (Peebles and Xie, arXiv 2212.09748): an image is cut into patches of p x p pixels. Each patch is a token, to which a
-sinusoidal embedding of its position is added. The tokens pass through blocks of attention and a two-layer perceptron,
+DiT (Peebles and Xie, arXiv 2212.09748): an image is cut into patches of p x p pixels. A linear map makes each patch a
+token, to which a sinusoidal embedding of its position is added. The tokens h pass through blocks of attention and a
+two-layer perceptron,
 
 .. math::
     h \leftarrow h + g_1\,\text{attention}(s_1 \circ n(h) + b_1), \qquad
     h \leftarrow h + g_2\,\text{perceptron}(s_2 \circ n(h) + b_2),
 
-where n is a layer normalisation without weights. The shifts b, scales s - 1 and gates g are linear in the features of
-the noise level (and of y). Their weights start at 0, so that every block starts as the identity ("adaLN-Zero").
+where n is a layer normalisation without weights. The shifts b, the scales s - 1 and the gates g are linear in the
+features of the noise level (and of y). These linear maps start at 0, so that every block starts as the identity
+("adaLN-Zero").
 """
 
 import torch
@@ -23,12 +25,17 @@ from .unet import zero
 
 
 class Block(nn.Module):
-    """Attention and a perceptron, each with adaptive normalisation."""
+    """Attention and a perceptron, each with adaptive normalisation.
+
+    Arguments:
+        width: the length of a token and of the noise level's features.
+        heads, ratio, dropout: as in :class:`DiT`.
+    """
 
     def __init__(self, width: int, heads: int, ratio: float, dropout: float):
         super().__init__()
         self.heads, inner = heads, round(ratio * width)
-        self.told = zero(nn.Linear(width, 6 * width))
+        self.told = zero(nn.Linear(width, 6 * width))  # shift, scale and gate of both branches
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.perceptron = nn.Sequential(
             nn.Linear(width, inner),
@@ -44,7 +51,7 @@ class Block(nn.Module):
         return h + gate_2 * self.perceptron(adapted(h, shift_2, scale_2))
 
     def attention(self, h: Tensor) -> Tensor:
-        """Returns self-attention over the tokens, (B, tokens, width)."""
+        """Returns self-attention over the tokens h, (B, tokens, width) to (B, tokens, width)."""
         batch, tokens, width = h.shape
         qkv = self.qkv(h).reshape(batch, tokens, 3, self.heads, width // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
@@ -53,24 +60,26 @@ class Block(nn.Module):
 
 
 def adapted(h: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """Returns the layer normalisation of h, times 1 + scale, plus shift."""
+    """Returns the layer normalisation of h (B, tokens, width), times 1 + scale, plus shift, each (1 or B, 1, width)."""
     return torch.addcmul(shift, functional.layer_norm(h, h.shape[-1:], eps=1e-6), 1 + scale)
 
 
 def positions(rows: int, columns: int, width: int) -> Tensor:
     """Returns sinusoidal embeddings of the positions in a grid, (rows columns, width).
 
-    The first half of each embeds the column and the second half the row, by sines and cosines of frequencies
-    1 ... 1/10000.
+    The first half of an embedding is that of the column and the second half that of the row: sines and then cosines of
+    the width/4 frequencies 10000^{-4k/width}, k = 0, 1, ...
     """
     frequencies = 1e4 ** -(torch.arange(width // 4, dtype=torch.float64) / (width // 4))
-    r, c = torch.meshgrid(torch.arange(rows).double(), torch.arange(columns).double(), indexing="ij")
-    angles = [each.reshape(-1, 1) * frequencies for each in (c, r)]
+    row, column = torch.meshgrid(torch.arange(rows).double(), torch.arange(columns).double(), indexing="ij")
+    angles = [place.reshape(-1, 1) * frequencies for place in (column, row)]
     return torch.cat([part for angle in angles for part in (angle.sin(), angle.cos())], dim=1).float()
 
 
 class DiT(nn.Module):
-    """F(x, c) for images of any height, width and number of channels; the border is repeated to whole patches.
+    """F(x, c) for images of any height, width and number of channels.
+
+    The bottom row and the right column are repeated until the image consists of whole patches.
 
     Arguments:
         shape: the shape (C, H, W) of one image.
@@ -116,10 +125,10 @@ class DiT(nn.Module):
         self.register_buffer("places", positions(self.rows, self.columns, width), persistent=False)
         self.noise = nn.Sequential(NoiseEmbedding(width), nn.Linear(width, width))
         self.blocks = nn.ModuleList(Block(width, heads, ratio, dropout) for _ in range(depth))
-        self.told = zero(nn.Linear(width, 2 * width))
+        self.told = zero(nn.Linear(width, 2 * width))  # shift and scale before the last layer
         self.last = zero(nn.Linear(width, patch * patch * shape[0]))
         for module in self.blocks.modules():
-            if isinstance(module, nn.Linear) and module.weight.any():
+            if isinstance(module, nn.Linear) and module.weight.any():  # all but the zero maps of the noise features
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
         self.known = ConditionEmbedding(condition, width) if condition else None

@@ -10,8 +10,8 @@ The networks take c = log(sigma/alpha)/4 and not a step number. The step embeddi
 
 .. math:: [\cos(w_k n),\ \sin(w_k n)], \qquad w_k = 10000^{-k/(K - 1)}, \quad k = 0 \ldots K - 1
 
-for steps n = 0 ... 1000, is therefore applied to n = 250 (c + 2.5). The noise levels of the usual SDEs, and of a chain
-of 1000 steps, then lie between 0 and 1000.
+for steps n = 0 ... 1000, is therefore applied to n = 250 (c + 2.5) (``embedding=steps``). For the noise levels of the
+usual SDEs, and of a chain of 1000 steps, this n lies between 0 and 1000.
 """
 
 import math
@@ -23,12 +23,14 @@ from .clock import Clock
 
 
 class NoiseEmbedding(nn.Module):
-    """Sinusoidal features of c_noise = log(sigma/alpha)/4 and a linear layer with SiLU: (B,) to (B, width).
+    """Sinusoidal features of c = log(sigma/alpha)/4 and a linear layer with SiLU: (B,) to (B, width).
 
-    The levels of the usual SDEs lie in [-2.3, 1], and the periods of the ``smooth`` features lie between 16 and 2, so
-    that the fastest one goes through less than two periods. Faster features do not improve the network, and a network
-    that changes faster with the noise than the data require costs an ODE solver half as many evaluations again
-    (docs/results.md).
+    A level c that was expanded to the batch (stride 0) is embedded once, and the result is (1, width).
+
+    The c of the usual SDEs lie in [-2.3, 1], and the periods of the ``smooth`` features lie between 16 and 2, so that
+    the fastest one goes through less than two periods. Faster features do not improve the network, and a network that
+    changes faster with the noise than the data require costs an adaptive ODE solver 1.6 to 1.8 times as many
+    evaluations (docs/decisions.md).
 
     Arguments:
         width: the length of the result.
@@ -47,7 +49,7 @@ class NoiseEmbedding(nn.Module):
         self.mix = nn.Linear(features, width)
 
     def forward(self, c: Tensor) -> Tensor:
-        if c.stride(0) == 0:  # one level expanded to the batch is embedded once, (1, width), and broadcast
+        if c.stride(0) == 0:
             c = c[:1]
         angle = (c - self.start if self.start else c)[:, None] * self.frequencies
         return nn.functional.silu(self.mix(torch.cat([angle.cos(), angle.sin()], dim=1)))
@@ -128,13 +130,13 @@ class PixelFeatures(nn.Module):
     .. math:: e^{-(2\pi f k)^2/2}\,[\cos(2\pi f u/\gamma),\ \sin(2\pi f u/\gamma)], \qquad k = \sigma/\alpha = e^{4c}
 
     for n frequencies f, in periods per model unit. u = c_in x is the network's input, and gamma is the value of c_in
-    where there is hardly any noise. Values of 256 greys lie on a grid. If the noise is smaller
-    than a grey, the distance of a value from the grid is all that distinguishes noise from data, and a convolution
-    would have to amplify x some hundred times to see it. Features with f of one period per grey show it (Kingma et al.,
-    arXiv 2107.00630, section 3.4). The factor is the expected remainder of a feature under noise of std k, so that the
-    network does not see features that are pure noise. Features cannot distinguish values that are a whole period of the
-    slowest one apart, and a network that normalises its channels hardly resolves x itself so finely: combine fast
-    frequencies with slow ones.
+    where there is hardly any noise. Values of 256 greys lie on a grid. If the noise is smaller than a grey, the
+    distance of a value from the grid is all that distinguishes noise from data, and a convolution would have to amplify
+    x some hundred times to resolve this distance. Features with f of one period per grey show it (Kingma et al., arXiv
+    2107.00630, section 3.4). The factor in front is the share of a feature that remains on average under noise of std
+    k, so that the network does not see features that are pure noise. Features cannot distinguish values that are a
+    whole period of the slowest one apart, and a network that normalises its channels hardly resolves x itself so
+    finely: combine fast frequencies with slow ones.
 
     Arguments:
         frequencies: f, positive; an empty list leaves the image unchanged.
@@ -156,6 +158,7 @@ class PixelFeatures(nn.Module):
         """Maps u (B, C, H, W) and the noise level c (B,) to (B, C (1 + 2n), H, W)."""
         if self.count == 1:
             return u
-        left = torch.exp(-0.5 * (self.turns * torch.exp(4 * c)[:, None, None, None, None]).square())
+        k = torch.exp(4 * c)[:, None, None, None, None]
+        factor = torch.exp(-0.5 * (self.turns * k).square())  # (B, n, 1, 1, 1)
         angle = self.turns * (u / self.unit)[:, None]  # (B, n, C, H, W)
-        return torch.cat([u, (left * angle.cos()).flatten(1, 2), (left * angle.sin()).flatten(1, 2)], dim=1)
+        return torch.cat([u, (factor * angle.cos()).flatten(1, 2), (factor * angle.sin()).flatten(1, 2)], dim=1)

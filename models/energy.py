@@ -4,8 +4,8 @@ r"""A network that is the gradient of a scalar energy, so that the score is a gr
     F(x, c) = -\nabla_x E(x, c), \qquad
     E(x, c) = \tfrac1{\sqrt D}\bigl(\tfrac12\|N(x, c)\|^2 - \langle x, N(x, c)\rangle\bigr)
 
-for any network N of vectors or images. N needs no scalar head, and E = 0 at the start if N starts at zero. Training
-differentiates twice, so the network must be smooth (SiLU, not ReLU).
+for any network N of vectors or images, and D the number of values of a sample. N needs no scalar head, and E = 0 before
+training if the output of N is then zero. Training differentiates twice, so N must be smooth (SiLU, not ReLU).
 """
 
 import math
@@ -18,7 +18,7 @@ class EnergyGradient(nn.Module):
     """The network F(x, c) that is the negative gradient of an energy.
 
     Arguments:
-        net: the network N, which maps x (B, *), c (B,) and, if it is conditional, y to (B, *).
+        net: the network N, which maps x (B, *), c (B,) and y to (B, *); y is None unless the network is conditional.
     """
 
     def __init__(self, net: nn.Module):

@@ -3,8 +3,9 @@ r"""Small classifiers of clean data, whose last hidden layer gives the features 
 .. math:: x \mapsto h(x) \mapsto \log p_\phi(k \mid x) = \log\mathrm{softmax}(W h + b)_k
 
 They are trained on the run's own data. So they learn the features that matter for these data, unlike a network trained
-on another data set, and no weights need be downloaded. Their distances tell which of two samplers is nearer to these
-data, but cannot be compared with the distances of another network. Therefore a metric's name contains the network.
+on another data set, and no weights need be downloaded. Distances of these features tell which of two samplers is nearer
+to these data, but cannot be compared with distances of another network's features. Therefore a metric's name contains
+the network's ``title``.
 """
 
 from collections.abc import Callable
@@ -22,7 +23,8 @@ from .unet import group_norm
 class FeatureCNN(nn.Module):
     """The classifier of images of any height, width and number of channels.
 
-    It has two convolutions at each resolution, the second one residual; h(x) is the mean over the remaining pixels.
+    It has one convolution at the finest resolution and two at each coarser one, the second of them residual. h(x) is
+    the mean over the remaining pixels.
 
     Arguments:
         shape: the shape (C, H, W) of one image.
@@ -32,7 +34,7 @@ class FeatureCNN(nn.Module):
 
     Attributes:
         title: the network's name in metrics.
-        conditional: True, so that training sets its y.
+        conditional: True, so that the trainer calls :meth:`given` with the y of each batch.
     """
 
     title: ClassVar[str] = "cnn"
@@ -141,5 +143,6 @@ class FeatureMLP(nn.Module):
 
 
 def check_dropout(dropout: float) -> None:
+    """Raises a ValueError unless a share of dropped features lies in [0, 1)."""
     if not 0 <= dropout < 1:
         raise ValueError(f"`dropout`={dropout} must lie in [0, 1)")

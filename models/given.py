@@ -1,15 +1,16 @@
 r"""Conditional networks F(x, c, y), and classifier-free guidance.
 
-If y is withheld for a share of the examples, a network learns p(x | y) and p(x) together. **Classifier-free guidance**
-(Ho and Salimans, arXiv 2207.12598) extrapolates along the line through both scores,
+A zero vector y stands for p(x). If training replaces the y of a share of the examples by zeros, a network learns p(x |
+y) and p(x) together. **Classifier-free guidance** (Ho and Salimans, arXiv 2207.12598) extrapolates along the line
+through both scores,
 
 .. math:: \tilde s(x, t) = s(x, t) + w\,\bigl(s(x, t \mid y) - s(x, t)\bigr):
 
 w = 0 gives p(x), w = 1 gives p(x | y), and a larger w exaggerates the effect of y (the w of the paper is one less). A
 score is affine in the network's output, with coefficients that do not depend on y. The same combination of the two
-outputs therefore gives the guided score, in one call with twice the batch. For w other than 0 and 1 it is not the score
-of a noised density, and the samples do not follow p(x) p(y | x)^w (arXiv 2409.13074). A likelihood is then the density
-of the samples of the probability flow.
+outputs therefore gives the guided score, in one call with twice the batch. For w other than 0 and 1 the guided score is
+not the score of a noised density, and the samples do not follow p(x) p(y | x)^w (arXiv 2409.13074). A likelihood
+computed with it is the density of the samples of its probability flow.
 """
 
 import torch
@@ -39,7 +40,11 @@ class ConditionEmbedding(nn.Module):
 
 
 def add_condition(embedding: ConditionEmbedding | None, features: Tensor, y: Tensor | None) -> Tensor:
-    """Adds the features of y (1 or B, condition) to the noise level's (1 or B, width) if there is an embedding of y."""
+    """Adds the features of y (1 or B, condition) to the noise level's (1 or B, width) if there is an embedding of y.
+
+    Raises:
+        ValueError: there is an embedding of y, and y is None.
+    """
     if embedding is None:
         return features
     if y is None:
@@ -69,12 +74,13 @@ class Given(nn.Module):
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
         if self.guidance == 1:
             return self.net(x, c, self.y)
-        unknown = torch.zeros_like(self.y)
+        no_y = torch.zeros_like(self.y)
         if self.guidance == 0:
-            return self.net(x, c, unknown)
-        each = (len(x), -1)
+            return self.net(x, c, no_y)
+        # one level expanded to the batch stays expanded, since networks embed it once
         levels = c[:1].expand(2 * len(x)) if c.stride(0) == 0 else torch.cat([c, c])
-        both = self.net(torch.cat([x, x]), levels, torch.cat([unknown.expand(*each), self.y.expand(*each)]))
+        y = torch.cat([no_y.expand(len(x), -1), self.y.expand(len(x), -1)])
+        both = self.net(torch.cat([x, x]), levels, y)
         unconditional, conditional = both.chunk(2)
         return torch.lerp(unconditional, conditional, self.guidance)
 

@@ -1,8 +1,9 @@
-"""The correspondence of a tensor of another code's network to a tensor here.
+"""The correspondence between the tensors of another code's network and those of a network of this code.
 
-Other codes store the same weights in other shapes. A linear map of the channels is a matrix (in, out) in one code,
-(out, in) in another, and a 1 x 1 convolution (out, in, 1, 1) here. Queries, keys and values are three maps there and
-one convolution here.
+Other codes store the same weights in other shapes. A linear map of the channels is a matrix (in, out) in score_sde,
+(out, in) in diffusers, and a 1 x 1 convolution (out, in, 1, 1) here. Queries, keys and values are three maps in both
+codes and one convolution here. :mod:`scoresde.models.published` and :mod:`scoresde.models.unet2d` list the entries of a
+network; :func:`take` and :func:`put` copy its weights to and from the other code's tensors.
 """
 
 from collections.abc import Mapping
@@ -13,19 +14,21 @@ import torch
 from torch import Tensor, nn
 
 Form = Literal["same", "matrix", "transposed"]
-"""The form in another code: unchanged, or the matrix (out, in) or (in, out) of a 1 x 1 convolution."""
+"""The form in the other code: ``same`` as here, or the ``matrix`` (out, in) of a 1 x 1 convolution here, or that matrix
+``transposed``, (in, out).
+"""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One tensor of another code.
+    """One tensor of the other code.
 
     Arguments:
-        name: its name there.
-        own: the name of the tensor here that contains it; None for a tensor that the other code stores but never uses.
-        shape: its shape there.
-        part: the third of the rows of our tensor that it is; None for all rows.
-        form: its form there.
+        name: its name in the other code.
+        own: the name of our tensor that contains it; None for a tensor that the other code stores but never uses.
+        shape: its shape in the other code.
+        part: 0, 1 or 2, if it is that third of the rows of our tensor; None if it is the whole tensor.
+        form: its form in the other code.
         trained: whether it is trained, and so part of a moving average.
     """
 
@@ -36,36 +39,36 @@ class Entry:
     form: Form = "same"
     trained: bool = True
 
-    def take(self, own: Tensor) -> Tensor:
-        """Returns our tensor in the form of the other code."""
-        own = own if self.part is None else own.chunk(3)[self.part]
-        matrix = own if self.form == "same" else own[:, :, 0, 0]
+    def take(self, ours: Tensor) -> Tensor:
+        """Returns the other code's tensor, from our tensor that contains it."""
+        part = ours if self.part is None else ours.chunk(3)[self.part]
+        matrix = part if self.form == "same" else part[:, :, 0, 0]
         return (matrix.T if self.form == "transposed" else matrix).contiguous()
 
-    def put(self, own: Tensor, theirs: Tensor) -> None:
-        """Writes a tensor of the other code into ours."""
-        place = own if self.part is None else own.chunk(3)[self.part]
+    def put(self, ours: Tensor, theirs: Tensor) -> None:
+        """Writes the other code's tensor into our tensor that contains it."""
+        part = ours if self.part is None else ours.chunk(3)[self.part]
         matrix = theirs.T if self.form == "transposed" else theirs
-        place.copy_(matrix if self.form == "same" else matrix[:, :, None, None])
+        part.copy_(matrix if self.form == "same" else matrix[:, :, None, None])
 
 
 def entry(state: Mapping[str, Tensor], name: str, own: str, part: int | None = None, form: Form = "same") -> Entry:
-    """Returns an entry whose shape follows from our tensor."""
+    """Returns an entry whose shape follows from our tensor ``own`` in ``state``, the state of our network."""
     whole = state[own] if part is None else state[own].chunk(3)[part]
     shape = tuple(whole.shape) if form == "same" else tuple(whole.shape[:2])
     return Entry(name, own, shape[::-1] if form == "transposed" else shape, part, form)
 
 
 def take(net: nn.Module, entries: list[Entry]) -> dict[str, Tensor]:
-    """Returns the network's weights by their names there, in their order; zeros for tensors that are never used."""
+    """Returns the weights by the other code's names, in the order of the entries; zeros for tensors never used."""
     state = net.state_dict()
     return {e.name: torch.zeros(e.shape) if e.own is None else e.take(state[e.own]) for e in entries}
 
 
 @torch.no_grad()
 def put(net: nn.Module, entries: list[Entry], tensors: Mapping[str, Tensor]) -> None:
-    """Writes weights into the network. Their names and shapes must match the entries."""
+    """Writes the other code's tensors into the network. The caller has checked their names and shapes."""
     state = net.state_dict()
-    for each in entries:
-        if each.own is not None:
-            each.put(state[each.own], tensors[each.name])
+    for e in entries:
+        if e.own is not None:
+            e.put(state[e.own], tensors[e.name])

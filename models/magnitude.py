@@ -2,14 +2,14 @@ r"""Layers that preserve magnitudes: if the input has mean square one, so has th
 
 The layers of EDM2 (Karras et al., arXiv 2312.02696):
 
-* a learnt map divides the weights of each output by their length, :math:`w/\|w\|`. In training the stored weights are
-  scaled to length :math:`\sqrt{n}` as well, so that the learning rate has the same effect all along;
+* a learnt map divides the n weights w of each output by their length, :math:`w/\|w\|`. In training the stored weights
+  are scaled to length :math:`\sqrt{n}` as well, so that the learning rate has the same effect throughout;
 * :math:`\text{silu}(x)/0.596`, whose mean square is one for normal x;
 * a blend :math:`\frac{(1 - t)\,a + t\,b}{\sqrt{(1 - t)^2 + t^2}}` instead of a sum;
 * a concatenation of channels in which each part has a set share of the mean square;
 * a division of a pixel's channels by their root mean square.
 
-There are no biases and no group normalisation, so that no layer can change the scale of its input.
+These layers have no biases, and :mod:`scoresde.models.adm` uses them without group normalisation.
 """
 
 import math
@@ -32,7 +32,7 @@ def silu(x: Tensor) -> Tensor:
 
 
 def blend(a: Tensor, b: Tensor, t: float = 0.3) -> Tensor:
-    """Returns (1 - t) a + t b, scaled to the magnitude of independent a and b."""
+    """Returns (1 - t) a + t b, scaled so that the mean square stays one if a and b are independent."""
     return torch.lerp(a, b, t) / math.hypot(1 - t, t)
 
 
@@ -47,7 +47,8 @@ class Map(nn.Module):
     """A convolution, or for ``kernel=0`` a linear map of vectors, that preserves magnitudes.
 
     Arguments:
-        kernel: the side of the kernel in pixels, odd.
+        inside, outside: the channels, or the lengths of the vectors, of the input and of the output.
+        kernel: the side of the kernel in pixels, odd; 0 for a map of vectors.
     """
 
     def __init__(self, inside: int, outside: int, kernel: int = 0):
@@ -56,7 +57,8 @@ class Map(nn.Module):
         self.weight = nn.Parameter(torch.randn(shape))
 
     def forward(self, x: Tensor, gain: float | Tensor = 1.0) -> Tensor:
-        inner = list(range(1, self.weight.ndim))
+        """Maps x (B, inside, H, W) or (B, inside), and multiplies the result by ``gain``."""
+        inner = list(range(1, self.weight.ndim))  # the dimensions of the weights of one output
         if self.training and torch.is_grad_enabled():
             with torch.no_grad():
                 self.weight.copy_(normalised(self.weight, inner))

@@ -22,7 +22,8 @@ class MLP(nn.Module):
         shape: the shape (D,) of one vector.
         width: the width of the hidden layers.
         depth: the number of hidden layers.
-        fourier: the number of random directions of the input whose cosine and sine are added.
+        fourier: the number of random directions along which a cosine and a sine of the input are added to it as
+            features.
         fourier_scale: the std of their frequencies, in periods per unit of the (unit-variance) input.
         dropout: the share of hidden values dropped in training.
         embedding: the embedding of the noise level, ``smooth`` or ``steps``; see :mod:`scoresde.models.embedding`.
@@ -55,7 +56,7 @@ class MLP(nn.Module):
         self.depth = depth
         self.features = FourierFeatures(dim, fourier, fourier_scale)
         self.noise = NoiseEmbedding(32, embedding)
-        self.shifts = nn.Linear(32, width * depth, bias=False)  # for all layers in one call
+        self.shifts = nn.Linear(32, width * depth, bias=False)  # the shifts of all layers in one call
         self.layers = nn.ModuleList(nn.Linear(self.features.width if i == 0 else width, width) for i in range(depth))
         self.dropout = Dropout(dropout) if dropout else nn.Identity()
         self.last = nn.Linear(width, dim)

@@ -1,6 +1,7 @@
 r"""NCSN++, DDPM++ and DDPM: one U-Net with the options of the paper (Song et al., arXiv 2011.13456, appendix H).
 
-It has residual blocks at falling and rising resolution with a skip from every block, attention at one resolution, and
+It has residual blocks at falling and rising resolution with a skip from every block, attention at chosen resolutions
+(one in the paper), and these options:
 
 * ``residual``: with ``biggan`` a block resamples both its branches (Brock et al., arXiv 1809.11096), with ``ddpm`` a
   convolution resamples between blocks (Ho et al., arXiv 2006.11239);
@@ -43,21 +44,27 @@ def group_norm(channels: int, groups: int | None = None) -> nn.GroupNorm:
     """Returns the group normalisation of (B, channels, H, W).
 
     Arguments:
-        groups: the number of groups; None for a quarter of the channels, at most 32, or the greatest common divisor of
-            that number and the channels.
+        groups: the number of groups; None for min(C/4, 32) with C channels, or the greatest common divisor of this
+            and C.
     """
     return nn.GroupNorm(groups or math.gcd(channels, max(1, min(channels // 4, 32))), channels, eps=1e-6)
 
 
 def start(module: nn.Module, scale: float = 1.0) -> nn.Module:
-    """Draws uniform weights of variance scale / (mean of fan-in and fan-out), 0 at scale 0; sets the biases to zero."""
+    """Draws uniform weights of variance scale / (mean of fan-in and fan-out), sets biases to 0, returns the module."""
     nn.init.xavier_uniform_(module.weight, gain=math.sqrt(scale))
     nn.init.zeros_(module.bias)
     return module
 
 
 class Residual(nn.Module):
-    """x + conv(silu(norm(conv(silu(norm(x))) + linear(noise)))), both branches resampled by ``direction``."""
+    """x + conv(silu(norm(conv(silu(norm(x))) + linear(noise)))), both branches resampled by ``direction``.
+
+    Arguments:
+        inside, outside: the channels of the input and of the output; x is mapped linearly where they differ.
+        noise, dropout, rescale, scale, resample, groups: as in :class:`Layers`.
+        direction: ``down`` halves the resolution, ``up`` doubles it.
+    """
 
     def __init__(
         self,
@@ -118,7 +125,11 @@ class Attention(nn.Module):
 
 
 class Combine(nn.Module):
-    """Combines the features of the halved image with those of the level, by a sum or by concatenation."""
+    """Joins a linear map of the halved image with the features h of the level, by a sum or by concatenation.
+
+    Arguments:
+        inside, outside: the channels of the image and of its map.
+    """
 
     def __init__(self, inside: int, outside: int, method: Literal["sum", "cat"]):
         super().__init__()
@@ -137,7 +148,7 @@ class Layers:
         dropout, heads, groups: as in :class:`NCSNpp`.
         rescale: whether sums are divided by sqrt(2).
         scale: the initial variance of a branch's last layer, relative to that of the other layers.
-        resample: the filter.
+        resample: halves and doubles feature maps.
         residual: the kind of block, ``biggan`` or ``ddpm``.
         learnt: whether a convolution resamples between ``ddpm`` blocks.
     """
@@ -180,7 +191,11 @@ class Layers:
 def noise_features(
     embedding: str, width: int, fourier_scale: float, data_range: float, clock: Clock | None
 ) -> nn.Module | None:
-    """Returns the embedding of the noise level; None for ``none``."""
+    """Returns the embedding of the noise level by its name, None for ``none``; the arguments are NCSNpp's keys.
+
+    Raises:
+        ValueError: there is no embedding of this name.
+    """
     if embedding == "fourier":
         return RandomFourier(width, fourier_scale, data_range)
     if embedding == "positional":
@@ -210,16 +225,17 @@ class NCSNpp(nn.Module):
             network without the noise level as input.
         fourier_scale: the std of the frequencies of the random Fourier features.
         data_range: the width of the data's range in model units, which is the unit of sigma in the embedding.
-        clock: the step number of a noise level; None for the steps of :mod:`scoresde.models.embedding`.
+        clock: for ``embedding=positional``, the step number of a noise level; None for n = 250 (c + 2.5) of
+            :mod:`scoresde.models.embedding`.
         residual: the kind of block, ``biggan`` or ``ddpm``.
-        groups: the number of groups of every normalisation, which must divide ``width``; None for min(C/4, 32) for C
-            channels. Published: 32 for DDPM, None for NCSN++ and DDPM++.
+        groups: the number of groups of every normalisation, which must divide ``width``; None for min(C/4, 32) groups
+            of C channels. Published: 32 for DDPM, None for NCSN++ and DDPM++.
         fir_kernel: the filter's taps; None for means of four pixels and nearest neighbours.
         resample_with_conv: whether a convolution resamples between ``ddpm`` blocks.
         skip_rescale: whether sums are divided by sqrt(2).
         progressive: the image that is built on the way up: ``none``, ``output_skip`` or ``residual``.
         progressive_input: the image that joins on the way down: ``none``, ``input_skip`` or ``residual``.
-        combine: the way in which it joins with ``input_skip``: ``sum`` or ``cat``.
+        combine: how this image joins the features with ``input_skip``: ``sum`` or ``cat``.
         init_scale: the initial variance of a branch's last layer, relative to that of the other layers.
         checkpointing: recompute the blocks in the backward pass instead of storing their inner values, for a fraction
             of the memory and a third more time.
@@ -261,7 +277,7 @@ class NCSNpp(nn.Module):
         self.combine, self.resample_with_conv, self.groups = combine, resample_with_conv, groups
         self.checkpointing, self.condition, self.attention_up = checkpointing, condition, attention_up
         self.data_range, self.size, self.dropout, self.blocks = data_range, tuple(shape[1:]), dropout, blocks
-        self.taps = None if fir_kernel is None else [float(each) for each in fir_kernel]
+        self.taps = None if fir_kernel is None else [float(tap) for tap in fir_kernel]
         self.weight = math.sqrt(0.5) if skip_rescale else 1.0
         noise = 0 if embedding == "none" and not condition else 4 * width
         self.features = noise_features(embedding, width, fourier_scale, data_range, clock)
@@ -270,7 +286,7 @@ class NCSNpp(nn.Module):
             self.noise = nn.Sequential(start(nn.Linear(inside, noise)), nn.SiLU(), start(nn.Linear(noise, noise)))
 
         # The order in which layers are made decides the random numbers of their weights.
-        self.resample, self.channels = Resample(fir_kernel), [width * each for each in multipliers]
+        self.resample, self.channels = Resample(fir_kernel), [width * m for m in multipliers]
         layers = Layers(
             noise, dropout, skip_rescale, init_scale, heads, groups, self.resample, residual, resample_with_conv
         )
@@ -290,11 +306,13 @@ class NCSNpp(nn.Module):
         self.known = ConditionEmbedding(condition, noise) if condition else None
 
     def way_down(self, layers: Layers, image: int, now: int, attends: list[bool]) -> tuple[nn.ModuleList, list[int]]:
-        """Returns the stages from the finest resolution to the coarsest, and the channels of the skips from them.
+        """Returns the stages from the finest resolution to the coarsest, and the channels of all skips.
+
+        The first skip comes from the first layer, the others from the stages.
 
         Arguments:
             image: the channels of the image.
-            now: the channels after the first layer.
+            now: the channels after the first layer, and then after each layer.
             attends: for each level, whether it has attention.
         """
         skips, stages = [now], nn.ModuleList()
@@ -351,7 +369,10 @@ class NCSNpp(nn.Module):
         return stages
 
     def parts(self) -> Iterator[nn.Module]:
-        """Yields the modules with weights in the order of the forward pass, for :mod:`scoresde.models.published`."""
+        """Yields the modules that hold weights in some variant of the network, in the order of the forward pass.
+
+        This is the order of the list of modules in the published code (:mod:`scoresde.models.published`).
+        """
         if self.features is not None:
             yield self.features
             yield self.noise[0]
@@ -388,7 +409,7 @@ class NCSNpp(nn.Module):
         if self.features is not None:
             c = c[:1] if c.stride(0) == 0 else c  # one level expanded to the batch is embedded once
             noise = self.noise(self.features(c))
-        if self.known is not None:
+        if self.known is not None:  # without an embedding of the noise level, y alone
             noise = add_condition(self.known, x.new_zeros(1, 1) if noise is None else noise, y)
         noise = noise if noise is None else functional.silu(noise)
 

@@ -7,7 +7,8 @@ r"""The exact score of a mixture of isotropic Gaussians under any linear SDE.
     \nabla_x\log p_t(x) = \sum_k r_k(x)\,\frac{\alpha\mu_k - x}{v_k}, \qquad
     r_k = \mathrm{softmax}_k\bigl[\log w_k + \log N(x; \alpha\mu_k, v_k I)\bigr].
 
-It separates the error of a solver from the error of a model: every sampler and every likelihood is tested on it.
+The exact score separates the error of a solver from the error of a model: every sampler and every likelihood is tested
+on it.
 """
 
 import math
@@ -29,7 +30,7 @@ class Oracle(nn.Module):
         components: weights (K,), means (K, D) and stds (K,) of the mixture in model units; ``auto`` in the yaml
             takes the data's.
         evidence: for data with a condition y, the function log p(y | k) up to a constant, y (B, width) to (B, K);
-            ``auto`` takes the data's.
+            ``auto`` in the yaml takes the data's. None for a score of p(x) only.
 
     Attributes:
         exact: True, since the score is exact and is not trained.
@@ -50,7 +51,7 @@ class Oracle(nn.Module):
         self.register_buffer("variances", stds.square())
 
     def _terms(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns log(w_k N(x; alpha mu_k, v_k I)) (B, K), v_k (B, K), and alpha (B, 1)."""
+        """Returns log(w_k N(x; alpha mu_k, v_k I)) (B, K), v_k (B, K), and alpha (B, 1), for x (B, *) and t (B,)."""
         alpha, sigma = self.sde.alpha(t)[:, None].to(x.dtype), self.sde.sigma(t)[:, None].to(x.dtype)
         variances = alpha.square() * self.variances + sigma.square()
         means = alpha[..., None] * self.means  # (B, K, D); differences first, since expanded squares would cancel
@@ -79,30 +80,30 @@ class Oracle(nn.Module):
         if y is None or guidance == 0:
             return self
         conditional = copy(self)
-        conditional._buffers = dict(self._buffers)
+        conditional._buffers = dict(self._buffers)  # copy() shares the dictionary, and log_weights is one of its values
         conditional.log_weights = (self.log_weights + self.evidence(y.to(self.log_weights))).log_softmax(1)
         return conditional if guidance == 1 else Line(self, conditional, guidance)
 
     @property
     def of_rows(self) -> Callable[[Tensor], "Oracle"]:
         """The function of_rows(rows), if each sample has its own y; see :mod:`scoresde.sde_lib.rows`."""
-        if self.log_weights.ndim == 1 or len(self.log_weights) == 1:
+        if self.log_weights.ndim == 1 or len(self.log_weights) == 1:  # (K,) without y, (1, K) with one y
             raise AttributeError("one score for all rows")
 
-        def some(rows: Tensor) -> "Oracle":
+        def pick(rows: Tensor) -> "Oracle":
             twin = copy(self)
             twin._buffers = dict(self._buffers)
             twin.log_weights = self.log_weights[rows]
             return twin
 
-        return some
+        return pick
 
     def classifier(self) -> "ExactClassifier":
-        """Returns p(k | x, t) of the components."""
+        """Returns the exact classifier log p(k | x, t) of the components, by which a conditional score is guided."""
         return ExactClassifier(self)
 
     def under(self, sde: SDE, other: SDE) -> "Oracle":
-        """Returns the score of the same mixture under another SDE."""
+        """Returns the same mixture's score under the SDE ``other``; see :func:`scoresde.sde_lib.under`."""
         twin = copy(self)
         twin.sde = other
         return twin
@@ -138,7 +139,9 @@ class Line(nn.Module):
 
 
 class ExactClassifier(nn.Module):
-    r"""The classifier log p(k | x, t) of a mixture's components, log r_k of the module's docstring, and of any y,
+    r"""The classifier log p(k | x, t) = log r_k of a mixture's components, with r_k of the module's docstring.
+
+    :meth:`given` returns that of any y,
 
     .. math:: \log p_t(y \mid x) = \log\sum_k r_k(x)\, p(y \mid k) .
     """

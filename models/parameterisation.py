@@ -1,6 +1,7 @@
 r"""Parameterisations: the coefficients that turn the output of a network into the score.
 
-.. math:: \nabla_x\log p_t(x) = c_{skip}\,x + c_{out}\,F_\theta(c_{in}\,x,\ c_{noise})
+.. math:: \nabla_x\log p_t(x) = c_{skip}\,x + c_{out}\,F_\theta(c_{in}\,x,\ c_{noise}), \qquad
+          c_{noise} = \tfrac14\log(\sigma/\alpha)
 
 With :math:`V = \alpha^2 + \sigma^2`, :math:`V_d = \alpha^2 s_d^2 + \sigma^2` and s_d the std of the data,
 
@@ -17,13 +18,14 @@ EDM            :math:`-1/V_d`        :math:`\alpha s_d/(\sigma\sqrt{V_d})`      
 
 The first three rows can have another c_in: the networks of arXiv 2011.13456 take x at the scale of the SDE that they
 were trained under (``input``). Under that SDE c_in is 1. Under another SDE x is scaled to what it would be under the
-first one at the same noise-to-signal ratio, :math:`c_{in} = \alpha'/\alpha`.
+SDE ``input`` at the same noise-to-signal ratio, :math:`c_{in} = \alpha'/\alpha` with alpha' that of ``input``.
 
-Each row follows from Tweedie's formula, score = (alpha D - x)/sigma^2, with the D that the output determines: from the
-noise z = (x - alpha D)/sigma; from the velocity (alpha z - sigma D)/sqrt(V) of Salimans and Ho (arXiv 2202.00512), of
-unit size under every SDE; or from the preconditioned denoiser of Karras et al. (arXiv 2206.00364, table 1), stated
-there for alpha = 1. Up to a common factor all coefficients depend on sigma/alpha only, so a network that was trained
-under one SDE can be used under another.
+In the first two rows the output is the score, up to a factor. The others follow from Tweedie's formula, score = (alpha
+D - x)/sigma^2 with the estimate D of x_0. The output is D itself; the noise z = (x - alpha D)/sigma; the velocity
+(alpha z - sigma D)/sqrt(V) of Salimans and Ho (arXiv 2202.00512), of unit size under every SDE; or the network in the
+preconditioned denoiser D of Karras et al. (arXiv 2206.00364, table 1), stated there for alpha = 1. The products alpha^2
+c_skip, alpha c_out and alpha c_in depend on sigma/alpha only, so a network that was trained under one SDE can be used
+under another.
 """
 
 from abc import ABC, abstractmethod
@@ -36,7 +38,7 @@ from scoresde.sde_lib import SDE
 
 
 class Parameterisation(ABC):
-    """A row of the table."""
+    """A row of the module's table, or another meaning of a network's output such as :class:`scoresde.models.Bits`."""
 
     @abstractmethod
     def coefficients(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -44,7 +46,7 @@ class Parameterisation(ABC):
 
 
 def input_factor(alpha: Tensor, sigma: Tensor, sde: SDE | None) -> Tensor:
-    """Returns c_in for inputs of unit variance, or for inputs at the scale of an SDE at the same noise level."""
+    """Returns c_in for inputs of unit variance, or for inputs at the scale of ``sde`` at the same sigma/alpha."""
     if sde is None:
         return torch.rsqrt(alpha.square() + sigma.square())
     return sde.alpha(sde.time((alpha / sigma).log())) / alpha

@@ -2,8 +2,8 @@ r"""The correspondence of the published weights of NCSN++, DDPM++ and DDPM (arXi
 
 The published code keeps all modules of a network in one list, in the order of the forward pass, with its own names in
 each module: ``all_modules.5.Conv_0.weight``. Its linear maps of the channels ("NIN") are matrices W (in, out). Its
-moving average is a list of tensors without names, of all trained parameters in that order. A network without the noise
-level as input still has the layers ``Dense_0`` for it, which it never uses.
+moving average is a list of tensors without names, of all trained parameters in that order. A network that does not take
+the noise level still has the layers ``Dense_0`` for its features, and never uses them.
 
 Names and shapes do not determine the function: ``model.name=ddpm`` has 32 groups of channels in every normalisation,
 while ``model.name=ncsnpp`` with the same blocks has min(C/4, 32) for C channels. :func:`settings` returns the
@@ -22,7 +22,9 @@ from .ncsnpp import Attention, Combine, NCSNpp, Residual
 from .resample import Down, Up
 
 Row = tuple[str, str | None, int | None, Form]
-"""Their name, our name (None for a tensor that is never used), the third of our tensor, and the form there."""
+"""A tensor of a module: its published name, our name (None for a tensor that is never used), ``part`` and ``form`` of
+:class:`scoresde.models.layout.Entry`.
+"""
 
 
 def layout(net: nn.Module) -> list[Entry]:
@@ -50,7 +52,9 @@ def layout(net: nn.Module) -> list[Entry]:
     entries, index = [], 0
     for part in net.parts():
         rows = list(rows_of(part, net.residual))
-        if not rows and not isinstance(part, Down | Up):  # a sinusoidal embedding is a function there, not a module
+        # without weights: a sinusoidal embedding is a function in the published code and has no place in the list of
+        # modules, while Down and Up have one
+        if not rows and not isinstance(part, Down | Up):
             continue
         for theirs, ours, third, form in rows:
             name = f"all_modules.{index}.{theirs}"
@@ -58,8 +62,8 @@ def layout(net: nn.Module) -> list[Entry]:
                 shape = (part.conv_1.out_channels, 4 * net.first.out_channels)[: 2 if "weight" in name else 1]
                 entries.append(Entry(name, None, shape))
                 continue
-            found = entry(state, name, f"{names[part]}.{ours}", third, form)
-            entries.append(dataclasses.replace(found, trained=theirs != "W"))
+            row = entry(state, name, f"{names[part]}.{ours}", third, form)
+            entries.append(dataclasses.replace(row, trained=theirs != "W"))  # W: the frequencies of RandomFourier
         index += 1
     return entries
 
@@ -88,23 +92,27 @@ def name_of(net: NCSNpp) -> str:
 
 
 def settings(net: NCSNpp) -> dict[str, Any]:
-    """Returns the keys of the published code's ``config.model``, and ``data.image_size``, for a network."""
+    """Returns the keys of the published code's ``config.model``, and ``data.image_size``, for a network.
+
+    Raises:
+        ValueError: no published class has the network's normalisations; see :func:`name_of`.
+    """
     name, fourier, sides = name_of(net), isinstance(net.features, RandomFourier), [net.size[1]]
     for _ in net.channels[1:]:
         sides.append(-(-sides[-1] // 2))
-    found = {
+    keys = {
         "name": name,
         "image_size": net.size[1],
         "nf": net.first.out_channels,
-        "ch_mult": [each // net.first.out_channels for each in net.channels],
+        "ch_mult": [channels // net.first.out_channels for channels in net.channels],
         "num_res_blocks": net.blocks,
         "attn_resolutions": [side for side, stage in zip(sides, net.down, strict=True) if len(stage["attention"])],
         "resamp_with_conv": net.resample_with_conv,
         "conditional": net.features is not None,
     }
     if name == "ddpm":
-        return found
-    return found | {
+        return keys
+    return keys | {
         "resblock_type": net.residual,
         "fir": net.taps is not None,
         "fir_kernel": net.taps,
@@ -117,7 +125,12 @@ def settings(net: NCSNpp) -> dict[str, Any]:
 
 
 def rows_of(part: nn.Module, residual: str) -> Iterator[Row]:
-    """Yields the tensors of a module, in their order."""
+    """Yields the tensors of a module in their published order.
+
+    Arguments:
+        part: a module of :meth:`scoresde.models.NCSNpp.parts`.
+        residual: the network's kind of block, ``biggan`` or ``ddpm``.
+    """
     if isinstance(part, RandomFourier):
         yield "W", "frequencies", None, "same"
     elif isinstance(part, Residual):
@@ -143,18 +156,18 @@ def rows_of(part: nn.Module, residual: str) -> Iterator[Row]:
     elif isinstance(part, Combine):
         yield from plain("Conv_0", "conv")
     else:
-        for each in ("weight", "bias"):
-            if hasattr(part, each):
-                yield each, each, None, "same"
+        for name in ("weight", "bias"):
+            if hasattr(part, name):
+                yield name, name, None, "same"
 
 
 def plain(theirs: str, ours: str) -> Iterator[Row]:
-    """Yields the weight and the bias of a module with the same form here and there."""
-    for each in ("weight", "bias"):
-        yield f"{theirs}.{each}", f"{ours}.{each}", None, "same"
+    """Yields the weight and the bias of a module that has the same form in both codes."""
+    for name in ("weight", "bias"):
+        yield f"{theirs}.{name}", f"{ours}.{name}", None, "same"
 
 
 def linear(theirs: str, ours: str, third: int | None = None) -> Iterator[Row]:
-    """Yields the matrix and the bias of a linear map of the channels."""
+    """Yields the matrix and the bias of a linear map of the channels; ``third`` of ours, if it is not None."""
     yield f"{theirs}.W", f"{ours}.weight", third, "transposed"
     yield f"{theirs}.b", f"{ours}.bias", third, "same"

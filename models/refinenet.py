@@ -7,10 +7,10 @@ InstanceNorm++**,
 .. math::
     z_k = \gamma_k\,\frac{x_k - \mu_k}{s_k} + \beta_k + \alpha_k\,\frac{\mu_k - m}{v},
 
-where mu_k and s_k are the mean and the std of channel k over its pixels, and m and v those of the means mu over the
-channels. The last term restores the means of the channels, which instance normalisation removes. gamma, beta and alpha
-depend on the noise level. The paper looks them up by the number of the level; here they are linear in the features of
-c_noise, so that one network serves any set of levels and any SDE.
+where mu_k and s_k are the mean and the std of channel k over its pixels, and m and v are the mean and the std of the
+mu_k over the channels. The last term restores the means of the channels, which instance normalisation removes. gamma,
+beta and alpha depend on the noise level. The paper looks them up by the number of the level; here they are linear in
+the features of c_noise, so that one network serves any set of levels and any SDE.
 """
 
 import torch
@@ -35,10 +35,10 @@ class InstanceNormPlus(nn.Module):
             self.terms.bias.copy_(torch.cat([torch.ones(channels), torch.zeros(channels), torch.ones(channels)]))
 
     def forward(self, x: Tensor, noise: Tensor) -> Tensor:
-        gamma, beta, alpha = (each[..., None, None] for each in self.terms(noise).chunk(3, dim=1))
+        gamma, beta, alpha = (term[..., None, None] for term in self.terms(noise).chunk(3, dim=1))
         variance, mean = torch.var_mean(x, dim=(2, 3), keepdim=True, correction=0)
-        between, middle = torch.var_mean(mean, dim=1, keepdim=True, correction=0)
-        means = (mean - middle) * torch.rsqrt(between + 1e-5)
+        variance_of_means, mean_of_means = torch.var_mean(mean, dim=1, keepdim=True, correction=0)
+        means = (mean - mean_of_means) * torch.rsqrt(variance_of_means + 1e-5)
         return gamma * (x - mean) * torch.rsqrt(variance + 1e-5) + (beta + alpha * means)
 
 
@@ -89,7 +89,13 @@ class Adapt(nn.Module):
 
 
 class Refine(nn.Module):
-    """A refinement block: adapts its inputs, adds them at one resolution, applies chained pooling and adapts again."""
+    """A refinement block: adapts its inputs, adds them at one resolution, applies chained pooling and adapts again.
+
+    Arguments:
+        inputs: the channels of each input: the features of a stage, and those of the refinement block before, if any.
+        channels: the channels of the output.
+        last: whether the last adaption has three residual branches, as in the last block, and not one.
+    """
 
     def __init__(self, inputs: tuple[int, ...], channels: int, last: bool = False):
         super().__init__()
@@ -101,6 +107,7 @@ class Refine(nn.Module):
         self.output = Adapt(channels, 3 if last else 1, 2)
 
     def forward(self, inputs: list[Tensor], size: tuple[int, int], noise: Tensor) -> Tensor:
+        """Maps the inputs (B, C, h, w) to (B, channels, *size); ``noise`` are the noise features (1 or B, WIDTH)."""
         adapted = [adapt(x, noise) for adapt, x in zip(self.adapt, inputs, strict=True)]
         if self.fuse is not None:
             adapted = [
@@ -134,7 +141,7 @@ class RefineNet(nn.Module):
             )
         if channels < 1:
             raise ValueError(f"`channels`={channels} must be at least 1; published: `channels`=128")
-        one, two = channels, 2 * channels
+        one, two = channels, 2 * channels  # the channels of the first stage and of the others
         self.noise = NoiseEmbedding(WIDTH, embedding)
         self.first = nn.Conv2d(shape[0], one, 3, padding=1)
         self.stages = nn.ModuleList(
@@ -163,7 +170,7 @@ class RefineNet(nn.Module):
             for block in stage:
                 h = block(h, noise)
             features.append(h)
-        above: list[Tensor] = []
+        coarser: list[Tensor] = []  # the output of the refinement block before, if any
         for refine, feature in zip(self.refine, reversed(features), strict=True):
-            above = [refine([feature, *above], feature.shape[2:], noise)]
-        return self.last(F.elu(self.norm(above[0], noise)))
+            coarser = [refine([feature, *coarser], feature.shape[2:], noise)]
+        return self.last(F.elu(self.norm(coarser[0], noise)))

@@ -25,7 +25,7 @@ def even(x: Tensor) -> Tensor:
 
 
 def filter_of(taps: list[float] | tuple[float, ...]) -> Tensor:
-    """Returns the filter in two directions (m, m), with sum one, from its taps in one direction."""
+    """Returns the filter in both directions, (m, m) with sum one, from its m taps in one direction."""
     k = torch.tensor(taps, dtype=torch.float32)
     return torch.outer(k, k) / k.sum().square()
 
@@ -47,11 +47,16 @@ class Resample(nn.Module):
         self.register_buffer("filter", None if taps is None else filter_of(taps), persistent=False)
 
     def grouped(self, x: Tensor, gain: float = 1.0) -> Tensor:
-        """Returns the filter once for each channel of x, (C, 1, m, m)."""
+        """Returns ``gain`` times the filter, once for each channel of x (B, C, H, W): (C, 1, m, m)."""
         return (gain * self.filter.to(x.dtype)).expand(x.shape[1], 1, self.taps, self.taps)
 
     def smooth(self, x: Tensor, before: int, after: int, stride: int = 1, gain: float = 1.0) -> Tensor:
-        """Pads x (B, C, H, W) with zeros and convolves it with the filter."""
+        """Convolves x (B, C, H, W) with ``gain`` times the filter, padded by zeros.
+
+        Arguments:
+            before: the number of zeros at the top and at the left.
+            after: the number of zeros at the bottom and at the right.
+        """
         padding = before
         if before != after:
             x, padding = functional.pad(x, (before, after, before, after)), 0
@@ -77,7 +82,11 @@ class Resample(nn.Module):
 
 
 class Down(nn.Module):
-    """Halves a feature map; if ``learnt``, by a 3 x 3 convolution with stride 2, after the filter if there is one."""
+    """Halves a feature map; if ``learnt``, by a 3 x 3 convolution with stride 2, after the filter if there is one.
+
+    Arguments:
+        inside, outside: the channels of the input and of the output, which are equal unless ``learnt``.
+    """
 
     def __init__(self, inside: int, outside: int, resample: Resample, learnt: bool):
         super().__init__()
@@ -90,15 +99,19 @@ class Down(nn.Module):
         x = even(x)
         if not self.resample.taps:
             return self.conv(functional.pad(x, (0, 1, 0, 1)))
-        whole = self.resample.taps  # (m - 2) + (3 - 1)
-        return self.conv(self.resample.smooth(x, (whole + 1) // 2, whole // 2))
+        # zeros on both sides together: m - 2 for halving with the filter, 3 - 1 for the convolution
+        padding = self.resample.taps
+        return self.conv(self.resample.smooth(x, (padding + 1) // 2, padding // 2))
 
 
 class Up(nn.Module):
     """Doubles a feature map; if ``learnt``, with a 3 x 3 convolution.
 
-    Without a filter the convolution follows the doubling by nearest neighbours. With a filter it acts on the pixels
-    with zeros between them, before the filter.
+    Without a filter the convolution follows the doubling by nearest neighbours. With a filter the convolution comes
+    first, and acts on the pixels with zeros between them.
+
+    Arguments:
+        inside, outside: the channels of the input and of the output, which are equal unless ``learnt``.
     """
 
     def __init__(self, inside: int, outside: int, resample: Resample, learnt: bool):
@@ -113,7 +126,7 @@ class Up(nn.Module):
             return self.conv(self.resample.up(x, size))
         # On a grid with zeros between the pixels, correlation is the transposed convolution with the flipped weight.
         weight = self.conv.weight.flip(2, 3).transpose(0, 1)
-        x = functional.conv_transpose2d(x, weight, stride=2)  # 2h + 1
-        missing = self.resample.taps - 4
-        x = self.resample.smooth(x, (missing + 1) // 2 + 1, missing // 2 + 1, gain=4.0)
+        x = functional.conv_transpose2d(x, weight, stride=2)  # 2h + 1 rows
+        padding = self.resample.taps - 4  # m - 2 zeros on both sides together leave 2h rows
+        x = self.resample.smooth(x, (padding + 1) // 2 + 1, padding // 2 + 1, gain=4.0)
         return x[..., : size[0], : size[1]] + self.conv.bias[:, None, None]

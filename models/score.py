@@ -4,8 +4,10 @@ r"""The score of an SDE from a network that is conditioned on the noise level.
     s_\theta(x, t) = c_{skip}\,x + c_{out}\,F_\theta(c_{in}\,x,\ c_{noise}), \qquad
     c_{noise} = \tfrac14\log(\sigma/\alpha)
 
-The coefficients are those of :mod:`scoresde.models.parameterisation`. The network takes the noise-to-signal ratio and
-not t, because the ratio means the same under every SDE.
+The coefficients are those of :mod:`scoresde.models.parameterisation`. The network takes the logarithm of the
+noise-to-signal ratio sigma/alpha and not t, because the ratio means the same under every SDE. Training calls
+:meth:`ScoreModel.forward`; most solvers call :meth:`ScoreModel.affine` or :meth:`ScoreModel.combinations`, which
+compute the coefficients of many times at once.
 """
 
 from collections.abc import Callable, Iterable
@@ -25,7 +27,7 @@ class ScoreModel(nn.Module):
 
     Arguments:
         sde: the forward SDE.
-        net: maps x (B, *) and c_noise (B,) to (B, *).
+        net: maps x (B, *) and c_noise (B,) to (B, *); a conditional network also takes y, see :meth:`given`.
         parameterisation: the meaning of the network's output.
     """
 
@@ -40,13 +42,17 @@ class ScoreModel(nn.Module):
 
     @property
     def log_density(self) -> Callable[[Tensor, Tensor], Tensor]:
-        r"""The unnormalised log-density u(x, t) with grad u = score, (B, *) and (B,) to (B,), for F = -grad E:
+        r"""The unnormalised log-density u(x, t) with grad u = score, (B, *) and (B,) to (B,), of a network F = -grad E:
 
         .. math:: u(x, t) = \tfrac12 c_{skip}\,\|x\|^2 - \frac{c_{out}}{c_{in}}\,E(c_{in}\,x,\ c_{noise}) .
 
-        A network without an energy has none; :class:`scoresde.models.EnergyGradient` is a network with one.
+        Raises:
+            AttributeError: the network is no :class:`scoresde.models.EnergyGradient`, or is one under guidance other
+                than 0 and 1.
         """
-        energy = self.net.energy  # if this raises an AttributeError, the score has no log_density either
+        energy = self.net.energy  # raises an AttributeError if the network has no energy
+        if energy is None:
+            raise AttributeError("a guided score has no log_density")
 
         def evaluate(x: Tensor, t: Tensor) -> Tensor:
             c_skip, c_out, c_in, c_noise = (c.to(x.dtype) for c in self.coefficients(t))
@@ -60,9 +66,14 @@ class ScoreModel(nn.Module):
         return *self.parameterisation.coefficients(alpha, sigma), (sigma / alpha).log() / 4
 
     def combinations(self, t: Tensor, A: Tensor, C: Tensor, dtype: torch.dtype) -> list[Callable[[Tensor], Tensor]]:
-        """Returns the functions A_i x + C_i score(x, t_i), as :func:`scoresde.sde_lib.affine.combinations`."""
+        """Returns m functions x -> A_i x + C_i score(x, t_i), as :func:`scoresde.sde_lib.combinations` describes.
+
+        Arguments:
+            t, A, C: shape (m, B), float64.
+            dtype: the dtype of x (B, *).
+        """
         c_skip, c_out, c_in, c_noise = self.coefficients(t)
-        table = torch.stack([A + C * c_skip, C * c_out, c_in, c_noise], dim=1).to(dtype)
+        table = torch.stack([A + C * c_skip, C * c_out, c_in, c_noise], dim=1).to(dtype)  # (m, 4, B)
 
         def combination(row: Tensor) -> Callable[[Tensor], Tensor]:
             skip, out, c_in, c_noise = row
@@ -98,19 +109,25 @@ class ScoreModel(nn.Module):
 
     @property
     def of_rows(self) -> Callable[[Tensor], "ScoreModel"]:
-        """The function of_rows(rows), if the network has a y for each sample; see :mod:`scoresde.sde_lib.rows`."""
-        pick = self.net.of_rows  # if this raises an AttributeError, the score has no of_rows either
+        """The function of_rows(rows) of a score with fixed y (:meth:`given`); see :mod:`scoresde.sde_lib.rows`."""
+        pick = self.net.of_rows  # raises an AttributeError if no y is fixed, so that hasattr is False
         return lambda rows: ScoreModel(self.sde, pick(rows), self.parameterisation)
 
     def under(self, sde: SDE, other: SDE) -> "ScoreModel":
-        """Returns the same network under another SDE."""
+        """Returns the same network under the SDE ``other``; ``sde``, the present one, is not needed.
+
+        The arguments are those of :func:`scoresde.sde_lib.under`.
+        """
         twin = copy(self)
         twin.sde = other
         return twin
 
     def affine(self, times: Iterable[float]) -> Affine:
-        """Returns A x + C score(x, t), with coefficients for all times at once; see :func:`scoresde.sde_lib.affine`."""
-        rows: dict[float, list[float]] = {}
+        """Returns the function (x, t, A, C) -> A x + C score(x, t), as :func:`scoresde.sde_lib.affine` describes.
+
+        The coefficients of ``times`` are computed at once, those of any other time when it first occurs.
+        """
+        rows: dict[float, list[float]] = {}  # t: c_skip, c_out, c_in, c_noise
 
         def add(times: list[float]) -> None:
             columns = self.coefficients(torch.tensor(times, dtype=torch.float64))

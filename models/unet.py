@@ -15,7 +15,7 @@ from .given import ConditionEmbedding, add_condition
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """Returns a group normalisation with at most 32 groups of at least 4 channels."""
+    """Returns a group normalisation with at most 32 groups of at least 4 channels; one group of fewer than 8."""
     return nn.GroupNorm(math.gcd(channels, min(32, max(1, channels // 4))), channels, eps=1e-6)
 
 
@@ -28,7 +28,13 @@ def zero(module: nn.Module) -> nn.Module:
 
 
 class Residual(nn.Module):
-    """x + conv(silu(norm(conv(silu(norm(x)))) * (1 + scale(c)) + shift(c)))."""
+    """x + conv(silu(norm(conv(silu(norm(x)))) * (1 + scale(c)) + shift(c))), scale and shift linear in features of c.
+
+    Arguments:
+        channels_in, channels: the channels of the input and of the output; x is mapped linearly where they differ.
+        noise: the length of the noise level's features.
+        dropout: the share of values dropped before the last convolution in training.
+    """
 
     def __init__(self, channels_in: int, channels: int, noise: int, dropout: float):
         super().__init__()
@@ -70,7 +76,7 @@ class UNet(nn.Module):
     Arguments:
         shape: the shape (C, H, W) of one image.
         channels: the channels at each resolution, from the finest to the coarsest.
-        blocks: residual blocks at each resolution on the way down (one more on the way up).
+        blocks: residual blocks at each resolution on the way down, and as many on the way up.
         attention: the resolutions with self-attention, named by the longer side of the feature map in pixels.
         heads: the number of attention heads.
         dropout: the share of values dropped inside a block in training.
@@ -146,7 +152,7 @@ class UNet(nn.Module):
         self.last = nn.Sequential(
             group_norm(now + skips[0]), nn.SiLU(), zero(nn.Conv2d(now + skips[0], shape[0], 3, padding=1))
         )
-        # Last, so that the other weights are the same with and without a condition.
+        # Made last, so that the other layers draw the same initial weights with and without a condition.
         self.known = ConditionEmbedding(condition, noise) if condition else None
 
     def run(self, block: nn.ModuleList, h: Tensor, noise: Tensor) -> Tensor:

@@ -1,14 +1,14 @@
 """The correspondence of the weights of diffusers' UNet2DModel to the weights here, and the configuration of one.
 
-Two kinds of UNet2DModel exist as networks here: DDPM with attention after every block on the way up (``model=ddpm
-model.attention_up=all``), and NCSN++ with the filter and ``progressive=output_skip progressive_input=input_skip``.
-Their linear maps of the channels are matrices (out, in). Networks of diffusers' own class
-(:mod:`scoresde.models.diffusers_unet`) keep the names of its tensors.
+Two kinds of UNet2DModel can be written as networks :class:`scoresde.models.NCSNpp`: DDPM with attention after every
+block on the way up (``model=ddpm model.attention_up=all``), and NCSN++ with the filter and ``progressive=output_skip
+progressive_input=input_skip``. In a UNet2DModel the linear maps of the channels in attention are matrices (out, in). A
+:class:`scoresde.models.DiffusersUNet` contains a UNet2DModel, and its tensors keep their names.
 
 In the kind of DDPM ``norm_num_groups`` is the number of groups of every normalisation, ``model.groups`` here. The kind
-of NCSN++ always has min(C/4, 32) groups for C channels in its blocks and 32 in the attention of its levels; null for
-the key gives min(C/4, 32) in the middle and at the end. With attention on a level of fewer than 128 channels it
-therefore computes another function than NCSN++.
+of NCSN++ always has min(C/4, 32) groups for C channels in its blocks and 32 in the attention of its levels;
+``norm_num_groups=null`` gives min(C/4, 32) in the middle and at the end. With attention on a level of fewer than 128
+channels this kind of UNet2DModel therefore computes another function than our NCSN++.
 """
 
 import math
@@ -29,7 +29,7 @@ def is_ncsnpp(net: NCSNpp) -> bool:
     """Returns True for a UNet2DModel of NCSN++'s kind and False for one of DDPM's kind.
 
     Raises:
-        ValueError: the network is neither.
+        ValueError: the network is neither, or has an option that no UNet2DModel of its kind has.
     """
     skips = (net.progressive, net.progressive_input) == ("output_skip", "input_skip")
     plain = (net.progressive, net.progressive_input) == ("none", "none")
@@ -39,6 +39,11 @@ def is_ncsnpp(net: NCSNpp) -> bool:
         raise ValueError(
             "this network is no UNet2DModel: those are model=ddpm model.attention_up=all, and model=ncsnpp "
             "model.progressive=output_skip model.progressive_input=input_skip, without a condition"
+        )
+    if len(net.channels) > 1 and (ddpm and not net.resample_with_conv or ncsnpp and net.combine != "sum"):
+        raise ValueError(
+            "this network is no UNet2DModel: type model.resample_with_conv=true for model=ddpm, model.combine=sum for "
+            "model=ncsnpp"
         )
     if ncsnpp and not isinstance(net.features, RandomFourier) or ddpm and not isinstance(net.features, Positional):
         raise ValueError(
@@ -75,10 +80,11 @@ def config(net: nn.Module) -> dict[str, Any]:
     attends = [bool(len(stage["attention"])) for stage in net.down]
     groups = groups_of(net, attends, ncsnpp)
     kind = "Skip" if ncsnpp else ""
-    down = [f"Attn{kind}DownBlock2D" if each else f"{kind}DownBlock2D" for each in attends]
-    up = [f"Attn{kind}UpBlock2D" if each else f"{kind}UpBlock2D" for each in reversed(attends)]
+    down = [f"Attn{kind}DownBlock2D" if attend else f"{kind}DownBlock2D" for attend in attends]
+    up = [f"Attn{kind}UpBlock2D" if attend else f"{kind}UpBlock2D" for attend in reversed(attends)]
     heads = net.middle[1].heads
-    if heads > 1 and len({net.channels[i] for i, each in enumerate(attends) if each} | {net.channels[-1]}) > 1:
+    with_attention = {channels for channels, attend in zip(net.channels, attends, strict=True) if attend}
+    if heads > 1 and len(with_attention | {net.channels[-1]}) > 1:  # the middle has attention too
         raise ValueError("a UNet2DModel of several heads has the same channels in each attention; type model.heads=1")
     return {
         "sample_size": net.size[0] if net.size[0] == net.size[1] else list(net.size),
@@ -104,7 +110,12 @@ def config(net: nn.Module) -> dict[str, Any]:
 
 
 def groups_of(net: NCSNpp, attends: list[bool], ncsnpp: bool) -> int | None:
-    """Returns ``norm_num_groups`` of a UNet2DModel with the network's normalisations; ValueError if there is none."""
+    """Returns ``norm_num_groups`` of a UNet2DModel with the network's normalisations; ValueError if there is none.
+
+    Arguments:
+        attends: for each level, whether it has attention.
+        ncsnpp: the value of :func:`is_ncsnpp`.
+    """
     sizes = {module.num_channels: module.num_groups for module in net.modules() if isinstance(module, nn.GroupNorm)}
     if not ncsnpp:
         if len(set(sizes.values())) > 1:
@@ -121,7 +132,7 @@ def groups_of(net: NCSNpp, attends: list[bool], ncsnpp: bool) -> int | None:
             f"{sizes[bad[0]]} of {bad[0]}: type model.groups=null, and choose model.width and model.multipliers so "
             f"that min(C/4, 32) divides the channels C of each level, and of each concatenation of two"
         )
-    narrow = [size for size, each in zip(net.channels, attends, strict=True) if each and size < 128]
+    narrow = [size for size, attend in zip(net.channels, attends, strict=True) if attend and size < 128]
     if narrow:
         raise ValueError(
             f"a UNet2DModel of NCSN++'s kind normalises 32 groups of channels in the attention of its levels, but this "
@@ -131,7 +142,7 @@ def groups_of(net: NCSNpp, attends: list[bool], ncsnpp: bool) -> int | None:
 
 
 def follows_scheduler(net: nn.Module) -> bool:
-    """Returns whether the network takes a step number, by which diffusers' scheduler gives its output a meaning."""
+    """Returns whether the network takes a step number: diffusers' scheduler then says what its output means."""
     return isinstance(net, DiffusersUNet) or isinstance(getattr(net, "features", None), Positional)
 
 
@@ -139,7 +150,7 @@ def check_output(net: nn.Module, sign: int) -> None:
     """Raises a ValueError for a network that takes a step number and does not predict the noise.
 
     Arguments:
-        sign: of :func:`scoresde.models.convention.convention`.
+        sign: the value of :func:`scoresde.models.convention.convention`.
     """
     if follows_scheduler(net) and sign > 0:
         raise ValueError(
@@ -150,7 +161,7 @@ def check_output(net: nn.Module, sign: int) -> None:
 
 def layout(net: nn.Module) -> list[Entry]:
     """Returns the tensors of the UNet2DModel of :func:`config`; ValueError if there is none."""
-    config(net)
+    config(net)  # raises the ValueError
     state = net.state_dict()
     if isinstance(net, DiffusersUNet):
         return [entry(state, name.removeprefix("unet."), name) for name in state]
@@ -162,11 +173,13 @@ def layout(net: nn.Module) -> list[Entry]:
 
 
 Row = tuple[str, str, int | None, bool]
-"""Their module, our module, the third of our module, and whether it is a matrix there."""
+"""A module's name in diffusers, its name here, which third of ours it is (None for all), and whether it is a matrix
+(out, in) in diffusers and a 1 x 1 convolution here.
+"""
 
 
 def modules(net: NCSNpp) -> Iterator[Row]:
-    """Yields the modules with weights."""
+    """Yields the modules of a network, those without weights included."""
 
     def residual(theirs: str, ours: str, block: Residual) -> Iterator[Row]:
         for there, here in (
@@ -200,15 +213,13 @@ def modules(net: NCSNpp) -> Iterator[Row]:
                 yield f"{theirs}.{sampler}.0.conv", f"{ours}.{last}.conv", None, False
             if "join" in stage:
                 yield f"{theirs}.skip_conv", f"{ours}.join.conv", None, False
-            if "norm" in stage:  # those of the finest level are the last layers of the network there
-                whole = "norm", "image"
-                names = (
-                    ("conv_norm_out", "conv_out")
-                    if i == len(stages) - 1
-                    else (f"{theirs}.skip_norm", f"{theirs}.skip_conv")
+            if "norm" in stage:  # in diffusers the finest level's norm and image are the last layers of the network
+                finest = i == len(stages) - 1
+                norm, image = (
+                    ("conv_norm_out", "conv_out") if finest else (f"{theirs}.skip_norm", f"{theirs}.skip_conv")
                 )
-                for there, here in zip(names, whole, strict=True):
-                    yield there, f"{ours}.{here}", None, False
+                yield norm, f"{ours}.norm", None, False
+                yield image, f"{ours}.image", None, False
     yield from residual("mid_block.resnets.0", "middle.0", net.middle[0])
     yield from attention("mid_block.attentions.0", "middle.1")
     yield from residual("mid_block.resnets.1", "middle.2", net.middle[2])
@@ -222,7 +233,7 @@ OLDER = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0
 
 
 def present(name: str) -> str:
-    """Returns a tensor's name in today's diffusers."""
+    """Returns the name in today's diffusers of a tensor that a file names as today or as before 0.15."""
     words = name.split(".")
     if len(words) > 2 and "attentions" in words:
         words[-2] = OLDER.get(words[-2], words[-2])

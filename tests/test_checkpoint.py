@@ -268,6 +268,14 @@ def test_a_changed_value_in_a_config_is_refused(tmp_path):
         store.read(folder)
 
 
+@pytest.mark.parametrize("text", ["5", "null", "[]"])
+def test_a_manifest_that_is_no_object_is_damage(tmp_path, text):
+    path = checkpoint.save(tmp_path, sample(1))
+    (path / "manifest.json").write_text(text)
+    with pytest.raises(Damaged):
+        checkpoint.load(path)
+
+
 def test_a_manifest_that_names_too_little_is_damage(tmp_path):
     path = checkpoint.save(tmp_path, sample(1))
     (path / "manifest.json").write_text("{}")

@@ -10,7 +10,7 @@ from torch import Tensor
 from scoresde.cli import run
 from scoresde.likelihood import EnergyDensity
 from scoresde.likelihood.energy import log_density
-from scoresde.models import MLP, Oracle, ScoreModel
+from scoresde.models import MLP, EnergyGradient, Oracle, ScoreModel
 
 from .conftest import PARAMETERISATIONS, SDES, SHAPES, compose, draw_mixture, in_turn, make, make_sde, mixture
 
@@ -33,6 +33,17 @@ def test_a_network_without_an_energy_has_no_log_density(sde):
     assert not hasattr(score, "log_density")
     with pytest.raises(ValueError, match="needs a network with an energy; type model=energy_mlp"):
         log_density(score, torch.randn(2, 2), torch.full((2,), sde.T))
+
+
+@pytest.mark.parametrize("guidance, has", [(1.0, True), (0.0, True), (3.0, False)])
+def test_a_guided_score_has_no_log_density(sde, guidance, has):
+    """Guidance other than 0 and 1 is a line through two networks, and the score of no density."""
+    score = ScoreModel(sde, EnergyGradient(MLP((2,), condition=3)), make("parameterisation"))
+    score = score.given(torch.eye(3)[:1], guidance)
+    assert hasattr(score, "log_density") == has
+    if not has:
+        with pytest.raises(ValueError, match="needs a network with an energy"):
+            log_density(score, torch.randn(2, 2), torch.full((2,), sde.T))
 
 
 class Shifted(torch.nn.Module):

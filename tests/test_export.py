@@ -267,8 +267,17 @@ def test_spoilt_folders(tmp_path, how, says):
         ({"width": 32}, r"one number of groups everywhere, but this network has \[8, 16\]: type model.groups=32"),
         ({"multipliers": (1, 2), "heads": 2, "attention": (16, 8)}, "several heads has the same channels"),
         ({"condition": 3}, "this network is no UNet2DModel"),
+        ({"resample_with_conv": False}, "no UNet2DModel: type model.resample_with_conv=true for model=ddpm"),
+        (
+            {
+                "residual": "biggan", "fir_kernel": (1, 3, 3, 1), "skip_rescale": True, "attention_up": "last",
+                "embedding": "fourier", "progressive": "output_skip", "progressive_input": "input_skip",
+                "combine": "cat",
+            },
+            "model.combine=sum for model=ncsnpp",
+        ),
     ],
-)
+)  # fmt: skip
 def test_what_diffusers_does_not_know(keys, says):
     common = {"width": 128, "multipliers": (1, 1), "blocks": 1, "attention": (8,), "attention_up": "all"}
     common |= {"embedding": "positional", "residual": "ddpm", "fir_kernel": None, "skip_rescale": False}

@@ -1,4 +1,4 @@
-"""Training: losses, the training loop, checkpoints and the store."""
+"""Training: losses, noise levels, the training loop, averages of the weights, checkpoints and the store."""
 
 if __name__ == "training":  # a checkout's former name for this package
     from scoresde.checkout import former

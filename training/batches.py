@@ -1,10 +1,11 @@
 r"""Batches as functions of the step, and their transfer to the device.
 
 Integers keep their stored type (one byte a value for images) until they are in a batch, which is mirrored and
-dequantised. The whole training part is moved to a GPU if it takes at most a quarter of the free memory. Otherwise a
-thread gathers the rows of the next step, and they are copied from pinned memory while the network works on this step.
-The order of an epoch is a function of the seed and the epoch. All other random numbers are functions of the seed, the
-step and the row (:class:`scoresde.sde_lib.Draws`), so that a resumed training sees the same batches.
+dequantised. The whole training part is moved to a GPU if it takes at most a quarter of the GPU's free memory. Otherwise
+a thread gathers the rows of the next step in pinned memory while the network works on this step, and the loop does not
+wait for their copy to the GPU. The order of an epoch is a function of the seed and the epoch. All other random numbers
+are functions of the seed, the step and the row (:class:`scoresde.sde_lib.Draws`), so that a resumed training sees the
+same batches.
 """
 
 import time
@@ -27,10 +28,14 @@ class Batches:
     than the data set.
 
     Arguments:
+        data: the data set, whose training examples are used.
+        size: the number of examples in a batch.
+        seed: the training's seed.
+        device: the device of the batches.
         centres: puts integers at the middle of their bins, without noise.
 
     Attributes:
-        waited: the seconds that calls have taken, which is how long the network waited for its data.
+        waited: the seconds spent on making batches and their y, which is how long the network waited for its data.
         resident: whether the training data are on the GPU.
     """
 
@@ -54,7 +59,7 @@ class Batches:
         return self.order
 
     def rows(self, step: int) -> Tensor:
-        """Returns the rows of the training examples in the batch of one step, (size,)."""
+        """Returns the row numbers of the training examples in the batch of one step, (size,)."""
         if step != self.step:
             count, position, parts = len(self.data.train), step * self.size, []
             while position < (step + 1) * self.size:
@@ -78,9 +83,9 @@ class Batches:
         return y
 
     def __call__(self, step: int) -> Tensor:
-        """Returns the batch of one step in model units, shape (size, *), float32; integers are dequantised anew."""
+        """Returns the batch of one step in model units, (size, *), float32; integers are dequantised for each step."""
         began = time.perf_counter()
-        r, u = self.mirrored(self.stored(step), step), None
+        r, u = self.mirrored(self.stored(step), step), None  # None puts integers at the middle of their bins
         if self.data.levels and not self.centres:
             u = self.draws(step).uniform("dequantisation", r)
         r = self.data.dequantise(r, u)
@@ -92,7 +97,7 @@ class Batches:
         return x
 
     def stored(self, step: int) -> Tensor:
-        """Returns the batch in its stored type, on the device."""
+        """Returns the batch in data units and in its stored type, (size, *), on the device."""
         rows = self.rows(step)
         if self.thread is None:
             return self.train[sent(rows, self.device) if self.resident else rows].to(self.device)
@@ -127,7 +132,7 @@ def free_memory(device: torch.device) -> int:
 
 
 def pinned(tensor: Tensor) -> Tensor:
-    """Returns the tensor in pinned memory, from which a GPU copies by itself; unchanged without a GPU."""
+    """Returns the tensor in pinned memory, from which it is copied to a GPU asynchronously; unchanged without a GPU."""
     return tensor.pin_memory() if torch.cuda.is_available() else tensor
 
 

@@ -29,6 +29,9 @@ class BinaryLoss(Loss):
 
     Attributes:
         process: the class of the forward process.
+
+    Raises:
+        ValueError: the weighting is unknown; in a call, the data are no bits.
     """
 
     weighting: Literal["bound", "bits"] = "bound"
@@ -42,7 +45,7 @@ class BinaryLoss(Loss):
         x_0, draws = bits_of(x_0), draws_or_fresh(draws, x_0)
         n = (draws.spread("times", x_0) * chain.T).floor().clamp_max(chain.T - 1) + 1
         x_n = chain.perturb(x_0, n, draws.normal("noise", x_0))
-        found = logits(x_n, n)
+        log_odds = logits(x_n, n)
         if self.weighting == "bits":
-            return torch.nn.functional.softplus(-x_0 * found).flatten(1).mean(1)
-        return (chain.T / x_0[0].numel() * chain.kl(n - 1, n, x_0, x_n, found)).to(x_0.dtype)
+            return torch.nn.functional.softplus(-x_0 * log_odds).flatten(1).mean(1)
+        return (chain.T / x_0[0].numel() * chain.kl(n - 1, n, x_0, x_n, log_odds)).to(x_0.dtype)

@@ -3,7 +3,11 @@
     FOLDER/config.yaml               what was trained
     FOLDER/step-00012000/            a checkpoint to resume from; the newest two are kept
     FOLDER/kept-00003000/            the moving average after 3000 updates, which a task asked for; never removed
-        NAME.safetensors             tensors: model, ema and optimiser
+    FOLDER/power-00003000/           the same for the two averages of training/posthoc.py
+
+    in each of the last three:
+        NAME.safetensors             a group of tensors: model, ema, optimiser and power-* in step-*, ema in kept-*,
+                                     power-* in power-*
         state.json                   everything else, with the version of the code
         manifest.json                the sha256 of each file above
 
@@ -30,20 +34,27 @@ from scoresde.data.files import sha256
 log = logging.getLogger(__name__)
 
 KEEP = 2
+"""The number of checkpoints ``step-*`` that stay in a folder."""
 
 VERSION = 3
-"""Raised when the code would turn the same configuration into another network.
+"""The version of the code, increased when the code would turn the same configuration into another network.
 
-:mod:`scoresde.training.store` names networks by it, and a training is not resumed from a checkpoint of another version.
+The hash in the name of a network's folder contains the version (:func:`scoresde.training.store.digest`), and a training
+is not resumed from a checkpoint of another version.
 """
 
 
 class Damaged(ValueError):
-    """The error of a checkpoint that is not what was written."""
+    """The error of a checkpoint whose files are not what was written."""
 
 
 class Outdated(ValueError):
-    """The error of a checkpoint that another version of this code wrote."""
+    """The error of a checkpoint that another version of this code wrote.
+
+    Arguments:
+        what: the checkpoint, as the message shows it.
+        version: its version; None if it has none.
+    """
 
     def __init__(self, what: object, version: int | None = None):
         which = "an earlier" if version is None or version < VERSION else "a later"
@@ -64,7 +75,10 @@ class Checkpoint:
 
 
 def save(folder: Path, checkpoint: Checkpoint, kind: str = "step") -> Path:
-    """Writes FOLDER/KIND-N atomically, and removes all but the newest two of ``step-*``.
+    """Writes FOLDER/KIND-N atomically, removes all but the newest two of ``step-*``, and returns the new folder.
+
+    Arguments:
+        kind: ``step``, ``kept`` or ``power``.
 
     Raises:
         OSError: it cannot be written. Earlier checkpoints are still there.
@@ -105,10 +119,10 @@ def save(folder: Path, checkpoint: Checkpoint, kind: str = "step") -> Path:
 def load(path: Path) -> Checkpoint:
     """Returns the checkpoint in a folder, once each file of its manifest has the right checksum.
 
-    Other files in the folder are ignored.
+    Other files in the folder are ignored, except for state.json and ``*.safetensors``, which the manifest must name.
 
     Raises:
-        Damaged: a file is missing or differs from its checksum.
+        Damaged: a file is missing, differs from its checksum, is not named in the manifest or cannot be parsed.
         Outdated: another version of the code wrote it.
         OSError: it cannot be read; it may still be whole.
     """
@@ -131,15 +145,16 @@ def load(path: Path) -> Checkpoint:
         raise Damaged(f"{path} is not whole ({error.strerror}: {error.filename})") from error
     except OSError as error:
         raise OSError(f"{path} cannot be read ({error.strerror or error}); look at its permissions and disk") from error
-    except (SafetensorError, json.JSONDecodeError, UnicodeDecodeError, AttributeError, KeyError) as error:
+    except (SafetensorError, json.JSONDecodeError, UnicodeDecodeError, AttributeError, KeyError, TypeError) as error:
         raise Damaged(f"{path} cannot be read ({error})") from error
 
 
 def load_newest(folder: Path) -> Checkpoint | None:
-    """Returns the newest undamaged checkpoint, or None. Damaged ones are renamed ``damaged-*``, with a warning.
+    """Returns the newest undamaged checkpoint ``step-*``, or None; renames damaged ones ``damaged-*``, with a warning.
 
     Raises:
         Outdated: another version of the code wrote it.
+        OSError: it cannot be read; it may still be whole.
     """
     for path in sorted(folder.glob("step-*"), reverse=True):
         try:

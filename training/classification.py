@@ -4,8 +4,8 @@ A classifier that guides a sampler is trained by
 
 .. math:: -\log p_\phi(y \mid x_t, t), \qquad x_t = \alpha x_0 + \sigma z
 
-averaged over the noise levels at which the score is learnt, since its gradient is needed at all of them (arXiv
-2105.05233). A classifier whose features compare samples is trained on clean data, by -log p(y | x_0).
+averaged over noise levels from T down to eps, since the sampler needs its gradient at all of them (arXiv 2105.05233). A
+classifier whose features compare samples is trained on clean data, by -log p(y | x_0).
 """
 
 from collections.abc import Callable
@@ -21,7 +21,9 @@ from .loss import Loss, draws_or_fresh
 
 @dataclass(frozen=True)
 class CrossEntropy(Loss):
-    """The cross-entropy -log p(y | x_t, t) of each sample in nats; ``score`` is log p(y | x, t) for the samples' y.
+    """The cross-entropy -log p(y | x_t, t) of each sample in nats.
+
+    In a call ``score`` is no score but the function log p(y | x, t) of the samples' y, (B, *) and (B,) to (B,).
 
     Arguments:
         levels, stratified: as in :class:`scoresde.training.DenoisingScoreMatching`.
@@ -40,7 +42,11 @@ class CrossEntropy(Loss):
 
 @dataclass(frozen=True)
 class Recognition(Loss):
-    """The cross-entropy -log p(y | x_0) of each example in nats; ``score`` is log p(y | x) for the examples' y."""
+    """The cross-entropy -log p(y | x_0) of each example in nats.
+
+    In a call ``score`` is no score but the function log p(y | x) of the examples' y, (B, *) to (B,); ``sde`` and
+    ``draws`` are not used.
+    """
 
     def __call__(
         self, sde: SDE | None, score: Callable[[Tensor], Tensor], x_0: Tensor, draws: Draws | None = None

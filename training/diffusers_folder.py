@@ -1,7 +1,8 @@
 """Networks in the format of the library diffusers: a folder with config.json and the weights as safetensors.
 
-The caller gives the network's configuration and tensors (:mod:`scoresde.models.unet2d`). Older folders hold the weights
-in a pickle, which is read as in :mod:`scoresde.training.published`: nothing in it is executed.
+The caller gives the network's configuration and tensors in the form of diffusers (:mod:`scoresde.models.unet2d`).
+``checkpoint=FOLDER`` reads such a folder and ``task=export`` writes one. Older folders hold the weights in a pickle,
+which is read as in :mod:`scoresde.training.published`: nothing in it is executed.
 """
 
 import json
@@ -60,32 +61,32 @@ def read(
     present: Callable[[str], str] = str,
     key: str = "checkpoint",
 ) -> dict[str, Tensor]:
-    """Reads the weights of a folder, by name.
+    """Returns the weights of a folder by their names in today's diffusers.
 
     Arguments:
-        config: the configuration that the folder must have.
-        entries: the tensors that the folder must have.
+        config: the configuration that the folder must have, except for the keys ``FREE``.
+        entries: the tensors that the folder must have, in any order.
         present: maps a tensor's name in an older version of diffusers to its name today.
         key: the configuration key that gave the folder, for messages.
 
     Raises:
         FileNotFoundError: there are no weights.
-        ValueError: they are damaged or of another architecture.
+        ValueError: a file is damaged or would run code, or the network is of another class or architecture.
     """
     where = f"{key}={folder}"
     try:
-        found = json.loads((folder / "config.json").read_text())
+        theirs = json.loads((folder / "config.json").read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{where}: its config.json is not valid JSON ({error}): copy it once more") from None
-    if not isinstance(found, dict):
+    if not isinstance(theirs, dict):
         raise ValueError(f"{where}: its config.json is not an object with keys: copy it once more")
-    if (kind := found.get("_class_name")) != KIND:
+    if (kind := theirs.get("_class_name")) != KIND:
         raise ValueError(f"{where} is a {kind} of diffusers; only {KIND} can be read")
-    found = same_groups(DEFAULTS | found)
+    theirs = same_groups(DEFAULTS | theirs)
     lines = [
-        f"{name}: {found.get(name)} there, {value} in this run"
+        f"{name}: {theirs.get(name)} there, {value} in this run"
         for name, value in same_groups(DEFAULTS | config).items()
-        if name not in FREE and not alike(found.get(name), value)
+        if name not in FREE and not alike(theirs.get(name), value)
     ]
     if lines:
         raise ValueError(f"{where} is of another architecture than this run's network:\n  " + "\n  ".join(lines))
@@ -93,30 +94,30 @@ def read(
     published.check_tensors(tensors, where)
     published.compare(
         sorted((name, tuple(tensor.shape)) for name, tensor in tensors.items()),
-        sorted(entries, key=lambda each: each.name),
+        sorted(entries, key=lambda entry: entry.name),
         where,
     )
     return tensors
 
 
 def same_groups(config: dict[str, Any]) -> dict[str, Any]:
-    """Returns the configuration with 32 for ``norm_num_groups=null`` where both mean the same.
+    """Returns the configuration, with 32 for ``norm_num_groups=null`` if all levels have at least 128 channels.
 
-    null stands for min(C/4, 32) groups of C channels.
+    null stands for min(C/4, 32) groups of C channels, which is 32 for these.
     """
     channels = config.get("block_out_channels")
-    wide = isinstance(channels, list) and all(isinstance(each, int) and each >= 128 for each in channels)
+    wide = isinstance(channels, list) and all(isinstance(count, int) and count >= 128 for count in channels)
     return config | {"norm_num_groups": 32} if wide and config["norm_num_groups"] is None else config
 
 
 def alike(theirs: Any, ours: Any) -> bool:
     """Returns whether two values of a configuration are equal up to rounding."""
-    numbers = all(isinstance(each, int | float) and not isinstance(each, bool) for each in (theirs, ours))
+    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in (theirs, ours))
     return abs(theirs - ours) <= 1e-4 * abs(ours) if numbers else theirs == ours
 
 
 def weights(folder: Path, where: str) -> dict[str, Tensor]:
-    """Reads the tensors of a folder."""
+    """Returns the tensors of a folder by their names in the file; raises what :func:`read` raises."""
     safe, older = folder / f"{WEIGHTS}.safetensors", folder / f"{WEIGHTS}.bin"
     if safe.is_file():
         try:

@@ -9,7 +9,8 @@ from torch import nn
 class EMA:
     """The moving average w_ema <- d w_ema + (1 - d) w, with d = min(decay, (1 + n)/(10 + n)) after n updates.
 
-    Because d is small at first, the average forgets the initial random weights quickly.
+    Because d is small at first, the average forgets the initial random weights quickly. Buffers are not averaged but
+    copied.
 
     Arguments:
         model: the model to average.
@@ -17,13 +18,13 @@ class EMA:
 
     Attributes:
         model: the copy with the averaged weights, in evaluation mode and without gradients.
-        updates: n.
+        updates: n, the number of updates so far.
     """
 
     def __init__(self, model: nn.Module, decay: float):
         self.decay, self.updates = decay, 0
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
-        self._pairs = list(self.model.parameters()), [p.detach() for p in model.parameters()]
+        self._weights = list(self.model.parameters()), [p.detach() for p in model.parameters()]
         self._buffers = list(zip(self.model.buffers(), model.buffers(), strict=True))
 
     @torch.no_grad()
@@ -31,6 +32,6 @@ class EMA:
         """Updates the average after an update of the model."""
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         self.updates += 1
-        torch._foreach_lerp_(*self._pairs, 1 - decay)
-        for mine, theirs in self._buffers:
-            mine.copy_(theirs)
+        torch._foreach_lerp_(*self._weights, 1 - decay)
+        for copied, source in self._buffers:
+            copied.copy_(source)

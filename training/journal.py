@@ -1,22 +1,25 @@
 """The events of a training, one a line in ``log.jsonl`` beside its checkpoints, for runs that load the network."""
 
 import json
+import os
 from pathlib import Path
 
 
 def append(folder: Path, event: dict) -> None:
-    """Appends an event, which has a key ``step``."""
+    """Appends an event, which has a key ``step``, to the folder's ``log.jsonl``."""
     with (folder / "log.jsonl").open("a+b") as file:
-        if file.seek(0, 2) and file.seek(-1, 2) is not None and file.read() != b"\n":
-            file.write(b"\n")  # after a line that a kill cut off
+        if file.seek(0, os.SEEK_END):  # the size, 0 for a new file
+            file.seek(-1, os.SEEK_END)
+            if file.read() != b"\n":  # a kill cut the last line off
+                file.write(b"\n")
         file.write((json.dumps(event) + "\n").encode())
 
 
 def read(folder: Path) -> list[dict]:
     """Returns the events in order of their steps.
 
-    A resumed training repeats some steps, with equal values: each step is returned once. A line that a kill cut off is
-    left out.
+    A step may have two events, one with the training loss and one with ``held_out_loss``. A resumed training repeats
+    some steps, with equal values: an event that occurs twice is returned once. A line that a kill cut off is left out.
     """
     path, events = folder / "log.jsonl", {}
     for line in path.read_text().splitlines() if path.exists() else []:

@@ -10,7 +10,7 @@ Uniform      uniform in t                                          1          20
 LogSNR       uniform in log(alpha/sigma): likelihood weighting     1          2101.09258, theorem 1
 LogNormal    log(sigma/alpha) normal, k = sigma/alpha              (k^2 +     2206.00364, table 1
                                                                    s^2)/s^2
-Blend        LogNormal for a share of the batch, else LogSNR       see there
+Blend        LogNormal for a share of the batch, else LogSNR       see the class
 Ladder       a geometric ladder in sigma/alpha                     1          1907.05600, eq. 5 and 6
 Chain        T n/N, the N steps of a discrete chain                1          2006.11239, eq. 14
 One          one sigma/alpha                                       1          Vincent 2011
@@ -41,7 +41,10 @@ class Levels(ABC):
 
     @abstractmethod
     def times(self, sde: SDE, unit: Tensor) -> Tensor:
-        """Returns the times in [eps, T] at the quantiles ``unit`` in [0, 1), shape (B,) to (B,)."""
+        """Returns the times in [eps, T] at the quantiles ``unit`` in [0, 1), shape (B,) to (B,).
+
+        The levels may be ordered from T or from eps.
+        """
 
     def weight(self, sde: SDE, t: Tensor) -> Tensor:
         """Returns w(t), without the factor sigma^2, in the shape of t."""
@@ -53,13 +56,13 @@ class Levels(ABC):
 
 
 def time(sde: SDE, half_log_snr: Tensor) -> Tensor:
-    """Returns the times of log(alpha/sigma), limited to [eps, T]."""
+    """Returns the times at which log(alpha/sigma) has these values, limited to [eps, T]."""
     return sde.time(half_log_snr).clamp(sde.eps, sde.T)
 
 
 @dataclass(frozen=True)
 class Uniform(Levels):
-    """Uniform in t, or in the variable that the SDE prefers (``SDE.even``)."""
+    """Uniform in t, or in the variable in which the SDE spaces its steps evenly (:meth:`scoresde.sde_lib.SDE.even`)."""
 
     def times(self, sde: SDE, unit: Tensor) -> Tensor:
         return sde.even(1 - unit).clamp(sde.eps, sde.T)
@@ -105,7 +108,7 @@ class LogNormal(Levels):
         return self.mean + math.log(2 * self.sigma_data)
 
     def cut(self, sde: SDE) -> tuple[float, float]:
-        """Returns the normal's distribution function at eps and at T."""
+        """Returns the normal's distribution function at eps and at T; ValueError if nothing lies between them."""
         # log(alpha/sigma) = -log k falls in t: T has the largest k
         low, high = (float(torch.special.ndtr((-end - self.centre) / self.std)) for end in sde.ends()[::-1])
         if not high - low > 1e-6:
@@ -121,7 +124,7 @@ class LogNormal(Levels):
         return time(sde, -k).to(unit.dtype)
 
     def density(self, sde: SDE, t: Tensor) -> Tensor:
-        """Returns the density of log(sigma/alpha) at t, in the shape of t."""
+        """Returns the density of log(sigma/alpha), truncated to [eps, T], at the level of t, in the shape of t."""
         low, high = self.cut(sde)
         z = (-sde.half_log_snr(t) - self.centre) / self.std
         return torch.exp(-0.5 * z.square()) / (math.sqrt(2 * math.pi) * self.std * (high - low))
@@ -138,9 +141,9 @@ class Blend(Levels):
               w = \frac{(1 - a)\,p_{LogSNR} + a\,p_{LogNormal}\,w_{LogNormal}}{p},
 
     so that the loss is (1 - a) times that of LogSNR plus a times that of LogNormal. The likelihood depends on all
-    levels alike, the quality of an image mostly on those where it emerges from the noise: this trains one network
-    for both. The quantiles up to 1 - a are those of LogSNR and the others those of LogNormal, so that a stratified
-    batch is spread over both.
+    levels alike, the quality of an image mostly on those where it emerges from the noise: this mixture trains one
+    network for both. The quantiles up to 1 - a are those of LogSNR and the others those of LogNormal, so that a
+    stratified batch is spread over both.
 
     Arguments:
         share: a, the share of LogNormal.
@@ -167,7 +170,7 @@ class Blend(Levels):
 
     def times(self, sde: SDE, unit: Tensor) -> Tensor:
         rest = 1 - self.share
-        most = 1 - torch.finfo(unit.dtype).eps
+        most = 1 - torch.finfo(unit.dtype).eps  # quantiles lie below 1
         even = LogSNR().times(sde, (unit / rest).clamp_max(most))
         normal = self.normal.times(sde, ((unit - rest) / self.share).clamp(0, most))
         return torch.where(unit < rest, even, normal)
@@ -198,6 +201,7 @@ class Ladder(Levels):
 
     def describe(self, sde: SDE, dim: int) -> str:
         start, stop = (float(end) for end in sde.ends())
+        # the smallest number of levels whose neighbours overlap enough
         enough = next(
             (count for count in range(2, 10**5) if overlap(math.exp((stop - start) / (count - 1)), dim) >= 0.5), None
         )
@@ -268,8 +272,8 @@ class Clean(Levels):
 def overlap(ratio: float, dim: int) -> float:
     r"""Returns the overlap of two neighbouring noise levels, one ``ratio`` times as large as the other.
 
-    The norm of noise in D dimensions is about N(sqrt(D) sigma, sigma^2/2). The probability that it lies within three
-    standard deviations of the neighbour's mean,
+    The norm of noise in D dimensions is about N(sqrt(D) sigma, sigma^2/2). The probability that the norm at the smaller
+    level lies within three standard deviations of the mean norm at the larger one, gamma times as large,
 
     .. math:: \Phi\bigl(\sqrt{2D}(\gamma - 1) + 3\gamma\bigr) - \Phi\bigl(\sqrt{2D}(\gamma - 1) - 3\gamma\bigr),
 

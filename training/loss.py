@@ -12,15 +12,15 @@ can be applied to the *clean* data (levels ``clean``) and then find the score of
 score of the *perturbed* data, and needs no derivative of the network by x.
 
 Each objective is multiplied by sigma(t)^2, so that all levels contribute on the same scale, and by the weight w(t) of
-the level (:mod:`scoresde.training.levels`). Likelihood weighting multiplies the objective by g^2 in all: half the
+the level (:mod:`scoresde.training.levels`). Likelihood weighting is the factor g^2 in place of sigma^2 w: half the
 integral over t of the denoising objective then bounds KL(p_data || p_model) from above, up to a constant that does not
-depend on the model (arXiv 2101.09258, theorem 1). This weighting is a choice of levels with
-w = 1: since g^2/sigma^2 = -2 d(lambda)/dt, with lambda the half log-SNR, drawing t *uniformly in log-SNR* turns the
+depend on the model (arXiv 2101.09258, theorem 1). This weighting is a choice of levels with w = 1: since
+g^2/sigma^2 = -2 d(lambda)/dt, with lambda the half log-SNR log(alpha/sigma), drawing t *uniformly in lambda* turns the
 factor g^2 into sigma^2,
 
 .. math:: \int_{eps}^T g^2\,\|s_\theta + z/\sigma\|^2\,dt = 2\int \|\sigma s_\theta + z\|^2\,d\lambda,
 
-which has low variance under every SDE and needs no table of an importance density (section 5.1 there).
+which has low variance under every SDE and needs no table of an importance density (section 5.1 of that paper).
 """
 
 from abc import ABC, abstractmethod
@@ -36,7 +36,9 @@ from .levels import Levels, LogSNR
 
 
 class Loss(ABC):
-    """A function (sde, score, x_0, draws) -> loss of each sample. ``score`` is the network that is trained.
+    """A function (sde, score, x_0, draws) -> loss of each sample, of which the trainer takes the mean over a batch.
+
+    ``score`` is the model that is trained, with its condition set to the y of the samples if it takes one.
 
     Attributes:
         differentiates: whether the loss contains derivatives of the score by x, so that training differentiates twice.
@@ -56,7 +58,7 @@ class Loss(ABC):
 
 
 class ScoreMatching(Loss):
-    """An objective at random noise levels. Losses are means over the D values of a sample.
+    """An objective at random noise levels. The loss of a sample is the objective divided by its number D of values.
 
     Subclasses are frozen dataclasses with the fields ``levels`` and ``stratified``. The levels of a stratified batch
     lie at the quantiles (i + u)/B with one shared u, which has the same expectation and less variance (arXiv
@@ -93,12 +95,15 @@ class ScoreMatching(Loss):
 class DenoisingScoreMatching(ScoreMatching):
     """The squared error of sigma times the score, which is the squared error of a prediction of the noise z.
 
-    Under likelihood weighting the integral in the module's text is this loss times D times twice the range of lambda.
-    The loss omits that factor, so that one clipping threshold and one learning rate suit every SDE.
+    Under likelihood weighting the integral in the module's docstring is the expected loss times D times twice the range
+    of lambda. The loss omits this factor, so that one clipping threshold and one learning rate suit every SDE.
 
     Arguments:
         levels: the noise levels; see :mod:`scoresde.training.levels`.
         stratified: whether the levels of a batch are spread evenly.
+
+    Raises:
+        ValueError: the levels are without noise.
     """
 
     levels: Levels = field(default_factory=LogSNR)
@@ -196,7 +201,7 @@ class SlicedScoreMatching(ScoreMatching):
     ) -> Tensor:
         probes: Probes = (Rademacher if self.law == "rademacher" else Gaussian)(self.directions)
         normals, shape = draws_or_fresh(draws, x).normal, (self.directions, *x.shape[1:])
-        v = probes.draw(x, lambda count: normals("directions", x, shape).transpose(0, 1))
+        v = probes.draw(x, lambda count: normals("directions", x, shape).transpose(0, 1))  # (directions, B, *)
         value, traces = divergence(lambda y: score(y, t), track(x), probes, v)
         if self.variance_reduced:
             square = value.square().flatten(1).sum(1)

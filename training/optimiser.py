@@ -26,7 +26,11 @@ class Optimiser:
             part.zero_grad(set_to_none=True)
 
     def step(self, broken: Tensor | None = None) -> None:
-        """Makes one update, unless ``broken``, a number on the device, is not 0."""
+        """Makes one update, unless ``broken`` is 1.
+
+        Arguments:
+            broken: 0 or 1 on the device, for fused optimisers and Muon; None to update always.
+        """
         for part in self.parts:
             if broken is not None:
                 part.found_inf = broken
@@ -37,7 +41,7 @@ class Optimiser:
         return {weight: state for part in self.parts for weight, state in part.state.items()}
 
     def state_dict(self) -> dict:
-        """Returns the state in the layout of one optimiser, the parameters numbered one part after the other."""
+        """Returns the state in the layout of one torch optimiser, the parameters numbered one part after the other."""
         state, groups, first = {}, [], 0
         for part in self.parts:
             own = part.state_dict()
@@ -46,9 +50,9 @@ class Optimiser:
             first += sum(len(group["params"]) for group in own["param_groups"])
         return {"state": state, "param_groups": groups}
 
-    def load_state_dict(self, found: dict) -> None:
+    def load_state_dict(self, saved: dict) -> None:
         """Restores a state; ValueError if it is that of another optimiser or of other weights."""
-        groups, first = list(found["param_groups"]), 0
+        groups, first = list(saved["param_groups"]), 0
         if list(map(kind_of, groups)) != list(map(kind_of, self.param_groups)):
             raise ValueError(
                 "the checkpoint is of another training.optimiser, or of another network; train in another folder"
@@ -58,7 +62,7 @@ class Optimiser:
             count = sum(len(group["params"]) for group in own)
             part.load_state_dict(
                 {
-                    "state": {i - first: e for i, e in found["state"].items() if first <= i < first + count},
+                    "state": {i - first: e for i, e in saved["state"].items() if first <= i < first + count},
                     "param_groups": [{**group, "params": [i - first for i in group["params"]]} for group in own],
                 }
             )
@@ -66,14 +70,22 @@ class Optimiser:
 
 
 def kind_of(group: dict) -> tuple[bool, int]:
-    """Returns whether Muon moves a group of weights, and the number of weights in it."""
+    """Returns whether Muon moves a group of weights, and the number of tensors in it."""
     return "momentum" in group, len(group["params"])
 
 
 def optimiser_of(
     model: nn.Module, kind: str, rate: float, betas: tuple[float, float], momentum: float, fused: bool
 ) -> Optimiser:
-    """Returns Adam for all weights, or for ``kind=muon`` Muon for the matrices and Adam for the rest."""
+    """Returns Adam for all weights, or for ``kind=muon`` Muon for the matrices and Adam for the rest.
+
+    Arguments:
+        kind: ``adam`` or ``muon``.
+        rate: the learning rate of both.
+        betas: Adam's decays of the first and the second moment.
+        momentum: Muon's decay of its moment.
+        fused: whether Adam updates all weights in one kernel.
+    """
     matrices = [w for w in model.parameters() if kind == "muon" and is_matrix(w)]
     ids = set(map(id, matrices))
     rest = [w for w in model.parameters() if id(w) not in ids]

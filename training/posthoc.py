@@ -15,14 +15,14 @@ Its length is stated as a share of the training, the standard deviation of the p
 
 .. math:: \sigma_{rel} = \sqrt{\frac{\gamma + 1}{(\gamma + 2)^2\,(\gamma + 3)}} .
 
-Two such averages are computed along the training, and snapshots of them are kept. Any other average is approximated by
-a linear combination of the snapshots. Its weights w_i minimise the squared distance of the profiles, whose inner
-products are
+Two such averages (:class:`PowerAverages`) are computed along the training, and snapshots of them are kept. An average
+of any other length is approximated by a linear combination of the snapshots (:class:`Snapshots`). The coefficients w_i
+minimise the squared distance between the combined profile and the wanted one. The inner products of profiles are
 
 .. math:: \int p_{a,s}\,p_{b,t}\,d\tau = \frac{(a + 1)(b + 1)}{a + b + 1}\,\frac{(s/t)^b}{t}, \qquad s \le t.
 
-Here the w_i also sum to one, so that a tensor that does not change along the training is reproduced. The error of the
-combination is the distance of the profiles over the norm of the wanted one.
+The w_i are required to sum to one, so that a tensor that does not change along the training is reproduced. The error of
+the combination is the distance of the profiles over the norm of the wanted one.
 """
 
 import copy
@@ -66,33 +66,33 @@ def gamma_of(width: float) -> float:
 
 
 def inner(gamma: np.ndarray, t: np.ndarray, other: np.ndarray, s: np.ndarray) -> np.ndarray:
-    """Returns the inner products of the profiles (gamma, t) and (other, s), arrays that broadcast."""
+    """Returns the inner products of the profiles (gamma, t) and (other, s), arrays of one shape or that broadcast."""
     low, high = np.minimum(t, s), np.maximum(t, s)
     exponent = np.where(t <= s, other, gamma)  # of the longer profile
     return (gamma + 1) * (other + 1) / (gamma + other + 1) * (low / high) ** exponent / high
 
 
 def combination(kept: Sequence[tuple[float, float]], wanted: tuple[float, float]) -> tuple[np.ndarray, float]:
-    """Returns the weights of the linear combination that is nearest to a wanted profile, and its error.
+    """Returns the coefficients of the linear combination that is nearest to a wanted profile, and its error.
 
     Arguments:
-        kept: the profiles of the snapshots, pairs (gamma, t).
+        kept: the profiles of the n snapshots, pairs (gamma, t).
         wanted: a pair (gamma, t).
 
     Returns:
-        w (n,), which sum to one, and the distance over the norm of the wanted profile.
+        w (n,), which sum to one; and the distance over the norm of the wanted profile.
     """
     gamma, t = np.array(kept, dtype=np.float64).T
-    size = np.sqrt(inner(gamma, t, gamma, t))
-    gram = inner(gamma[:, None], t[:, None], gamma, t) / (size[:, None] * size)
-    wanted_size = float(np.sqrt(inner(*map(np.array, (*wanted, *wanted)))))
-    target = inner(gamma, t, *map(np.array, wanted)) / (size * wanted_size)
-    # In unit profiles: minimise u'Gu - 2 u'b with sum w = 1, w = u wanted_size / size.
-    one = wanted_size / size
-    system = np.block([[gram, one[:, None]], [one, np.zeros(1)]])
+    norm = np.sqrt(inner(gamma, t, gamma, t))
+    gram = inner(gamma[:, None], t[:, None], gamma, t) / (norm[:, None] * norm)
+    wanted_norm = float(np.sqrt(inner(*map(np.array, (*wanted, *wanted)))))
+    target = inner(gamma, t, *map(np.array, wanted)) / (norm * wanted_norm)
+    # With profiles of norm one: minimise u'Gu - 2 u'b subject to sum w = 1, where w = u wanted_norm / norm.
+    constraint = wanted_norm / norm
+    system = np.block([[gram, constraint[:, None]], [constraint, np.zeros(1)]])
     solved = np.linalg.lstsq(system, np.append(target, 1.0), rcond=1e-13)[0][:-1]
     distance = solved @ gram @ solved - 2 * solved @ target + 1
-    weights = solved * wanted_size / size
+    weights = solved * wanted_norm / norm
     return weights / weights.sum(), math.sqrt(max(0.0, float(distance)))
 
 
@@ -100,7 +100,7 @@ class PowerAverages:
     """Averages of a model's weights with power profiles, updated along the training.
 
     Arguments:
-        model: the model to average, before its first update. For a later start call :meth:`load`.
+        model: the model to average, before its first update; a resumed training calls :meth:`load` besides.
         widths: sigma_rel of each average.
     """
 
@@ -114,6 +114,7 @@ class PowerAverages:
         """Updates the averages after the model's update number t, counted from 1."""
         parameters, buffers = self._sources
         for width, average in self.models.items():
+            # 1 - beta of the module's docstring
             share = -math.expm1((self.gammas[width] + 1) * math.log1p(-1 / t)) if t > 1 else 1.0
             torch._foreach_lerp_(list(average.parameters()), parameters, share)
             for buffer, source in zip(average.buffers(), buffers, strict=True):
@@ -130,12 +131,12 @@ class PowerAverages:
 
     @staticmethod
     def within(tensors: Mapping[str, Any], widths: Sequence[float] = WIDTHS) -> bool:
-        """Returns whether a checkpoint has the averages."""
+        """Returns whether the groups of a checkpoint contain the averages."""
         return all(group(width) in tensors for width in widths)
 
 
 def group(width: float) -> str:
-    """Returns the name of an average's group in a checkpoint."""
+    """Returns the name of an average's group of tensors in a checkpoint, such as ``power-0.05``."""
     return f"power-{width:.2f}"
 
 
@@ -144,9 +145,9 @@ class Snapshots:
     """The snapshots of both averages along one training, from which an average of any length is made.
 
     Arguments:
-        paths: the checkpoints ``power-*`` by their numbers of updates.
-        network: makes a network from a state.
-        described: the network's identity, which is written beside an average.
+        paths: the checkpoints ``power-*`` by their numbers of updates; the last is that of the whole training.
+        network: makes a network from the state of an average.
+        described: the network's identity, which :meth:`write` puts beside an average.
         widths: sigma_rel of the averages in the checkpoints.
     """
 
@@ -169,24 +170,32 @@ class Snapshots:
 
         It is summed in float64 and returned in the precision of the weights.
         """
-        weights, total, last, still = iter(self._solve(width)[0]), {}, {}, None
+        coefficients, total, last, unchanged = iter(self._solve(width)[0]), {}, {}, None
         for step in sorted(self.paths):
-            found = store.load_kept(self.paths[step]).tensors
-            for each in self.widths:
-                share, before, last = float(next(weights)), last, found[group(each)]
-                still = set(last) if still is None else {k for k in still if torch.equal(last[k], before[k])}
+            groups = store.load_kept(self.paths[step]).tensors
+            for snapshot_width in self.widths:
+                share, before, last = float(next(coefficients)), last, groups[group(snapshot_width)]
+                # tensors that are equal in all snapshots are returned as they are, without rounding
+                unchanged = (
+                    set(last) if unchanged is None else {k for k in unchanged if torch.equal(last[k], before[k])}
+                )
                 for name, value in last.items():
                     if value.is_floating_point():
                         part = value.double().mul_(share)
                         total[name] = total[name].add_(part) if name in total else part
-        return {k: v if k in still or k not in total else total[k].to(v.dtype) for k, v in last.items()}
+        return {k: v if k in unchanged or k not in total else total[k].to(v.dtype) for k, v in last.items()}
 
     def _solve(self, width: float) -> tuple[np.ndarray, float]:
-        kept = [(gamma_of(each), float(step)) for step in sorted(self.paths) for each in self.widths]
+        """Returns the coefficients of the snapshots, ordered by step and then by width, and the error."""
+        kept = [(gamma_of(w), float(step)) for step in sorted(self.paths) for w in self.widths]
         return combination(kept, (gamma_of(width), float(self.steps)))
 
     def write(self, folder: Path, state: dict[str, Tensor], note: dict[str, Any]) -> Path:
-        """Writes a state as a network's folder, which ``checkpoint=`` reads."""
+        """Writes the state of an average as a network's folder, which ``checkpoint=`` reads, and returns the folder.
+
+        Arguments:
+            note: plain values that are saved beside the weights.
+        """
         save(folder, Checkpoint(self.steps, {"ema": state}, note))
         store.write_config(folder, self.described)
         return folder

@@ -3,7 +3,8 @@ r"""Checkpoints of the published code of arXiv 2011.13456, read and written.
 Such a file is torch's archive of a dictionary with four entries. ``model`` holds the weights by name, each with the
 prefix ``module.``, and a table ``sigmas``. ``ema`` holds the moving average of the trained weights as
 ``shadow_params``, a list without names in the order of ``model``. The others are ``optimizer`` and ``step``. The caller
-gives the names and shapes of the network's tensors (:mod:`scoresde.models.published`).
+gives the names and shapes of the network's tensors (:mod:`scoresde.models.published`). ``checkpoint=FILE`` reads such a
+file and ``task=export`` writes one.
 
 Nothing in a file is executed: its pickle may contain tensors, plain values and numpy's numbers only, and the checksum
 of each part is verified. The tensors of the average get their names by their order. The order is checked against the
@@ -27,7 +28,7 @@ from torch import Tensor
 
 
 class Named(Protocol):
-    """The name and the shape of a published tensor, and whether it is trained."""
+    """The name and shape of a published tensor, and whether it is trained, such as a ``models.layout.Entry``."""
 
     name: str
     shape: tuple[int, ...]
@@ -51,6 +52,9 @@ class Published:
 
 def read(path: Path | str, entries: list[Named], key: str = "checkpoint") -> Published:
     """Reads a file whose weights must be the ``entries``, in their order.
+
+    Arguments:
+        key: the configuration key that gave the path, for messages.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -87,12 +91,13 @@ def read(path: Path | str, entries: list[Named], key: str = "checkpoint") -> Pub
 
 def updates(step: Any, where: str) -> int:
     """Returns the number of updates in a file; ValueError if the value is no such number."""
-    found = step.item() if isinstance(step, Tensor) and step.numel() == 1 else step
-    if isinstance(found, bool) or not isinstance(found, int | float) or not 0 <= found < 2**63 or found != int(found):
+    number = step.item() if isinstance(step, Tensor) and step.numel() == 1 else step
+    is_number = isinstance(number, int | float) and not isinstance(number, bool)
+    if not is_number or not 0 <= number < 2**63 or number != int(number):
         raise ValueError(
             f"{where}: its step is {str(step)[:40]} and no number of updates: copy or download it once more"
         )
-    return int(found)
+    return int(number)
 
 
 def check_tensors(tensors: Mapping[str, Any], where: str) -> None:
@@ -116,7 +121,12 @@ def check_tensors(tensors: Mapping[str, Any], where: str) -> None:
 
 
 def load(path: Path | str, key: str = "checkpoint") -> dict[Any, Any]:
-    """Returns the dictionary in a file of torch.save, in plain values; nothing in it is executed."""
+    """Returns the dictionary in a file of torch.save, in plain values; nothing in it is executed.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no such file, is damaged, would run code or holds no dictionary.
+    """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{key}={path} does not exist (looked at {path.absolute()})")
@@ -137,8 +147,8 @@ def load(path: Path | str, key: str = "checkpoint") -> dict[Any, Any]:
         with torch.serialization.safe_globals(PLAIN):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        found = re.search(r"GLOBAL ([\w.]+)", str(error))
-        what = f"({found[1]}) " if found else ""
+        asked = re.search(r"GLOBAL ([\w.]+)", str(error))
+        what = f"({asked[1]}) " if asked else ""
         raise ValueError(
             f"{key}={path} asks to run code {what}when it is read, which is refused; nothing of it was run. A "
             f"checkpoint needs tensors and numbers only"
@@ -174,14 +184,14 @@ class Kind:
 
 
 def number(kind: Any = None, content: Any = None, *_: Any) -> float | int | bool:
-    """The stand-in for numpy's function that makes a number from bytes."""
+    """The stand-in for numpy's function that makes a number from its dtype and its bytes."""
     if not isinstance(kind, Kind) or not isinstance(content, bytes) or len(content) != int(kind.name[1:]):
         raise pickle.UnpicklingError("a number of numpy that cannot be read")
     return np.frombuffer(content, f"<{kind.name}")[0].item()
 
 
 PLAIN = [
-    (number, "numpy.core.multiarray.scalar"),  # its name until numpy 2, in which the published files were written
+    (number, "numpy.core.multiarray.scalar"),  # its name before numpy 2, which the published files contain
     (number, "numpy._core.multiarray.scalar"),
     (Kind, "numpy.dtype"),
 ]
@@ -191,13 +201,17 @@ Numpy's own functions are not called, because its dtypes accept flags from the f
 
 
 def compare(found: list[tuple[str, tuple[int, ...]]], entries: list[Named], where: str) -> None:
-    """Raises a ValueError with the first difference between a file's tensors and a network's."""
+    """Raises a ValueError with the first difference between a file's tensors and a network's, if there is one.
+
+    Arguments:
+        found: the names and shapes in the file.
+    """
     wanted = [(entry.name, tuple(entry.shape)) for entry in entries]
     if found == wanted:
         return
     for theirs, ours in zip_longest(found, wanted):
         if theirs != ours:
-            shown = [f"{each[0]} {list(each[1])}" if each else "nothing more" for each in (theirs, ours)]
+            shown = [f"{tensor[0]} {list(tensor[1])}" if tensor else "nothing more" for tensor in (theirs, ours)]
             raise ValueError(
                 f"{where} is of another architecture: it has {len(found)} tensors and the network of this run "
                 f"{len(wanted)}; the first that differ are {shown[0]} in the file and {shown[1]} here. Choose the "
@@ -206,11 +220,14 @@ def compare(found: list[tuple[str, tuple[int, ...]]], entries: list[Named], wher
 
 
 def check_order(weights: dict[str, Tensor], trained: list[Named], shadow: list[Tensor], where: str) -> None:
-    """Raises a ValueError if an average lies far nearer to other weights of its shape than to its own."""
-    alike = defaultdict(list)
+    """Raises a ValueError if an average lies ten times nearer to other weights of its shape than to its own.
+
+    Averages within a tenth of their norm of their own weights are never refused.
+    """
+    by_shape = defaultdict(list)
     for entry, tensor in zip(trained, shadow, strict=True):
-        alike[entry.shape].append((entry.name, tensor))
-    for group in alike.values():
+        by_shape[entry.shape].append((entry.name, tensor))
+    for group in by_shape.values():
         names = [name for name, _ in group]
         averages = torch.stack([tensor.float().flatten() for _, tensor in group])
         distance = torch.cdist(averages, torch.stack([weights[name].float().flatten() for name in names]))
@@ -230,14 +247,18 @@ def write(
     """Writes a file that the published code can read, whole or not at all.
 
     Arguments:
-        weights: by published name, without ``module.``.
-        average: the moving average of the trained weights.
+        weights: the weights by published name, without ``module.``, in the published order.
+        average: the moving average of the trained weights, in the same order.
         sigmas: the noise levels from the largest to the smallest, in units of the data's range.
         step: the number of updates.
         decay: the decay of the moving average.
+
+    Raises:
+        OSError: the file cannot be written.
     """
     path = Path(path)
-    count = len(average)  # the published optimiser also holds the untrained table of frequencies
+    count = len(average)
+    # the published optimiser also numbers the table of random frequencies, which is not trained
     frozen = sum(name.endswith(".W") and tensor.ndim == 1 for name, tensor in weights.items())
     group = {"lr": 2e-4, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0, "amsgrad": False}
     content = {

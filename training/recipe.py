@@ -1,4 +1,4 @@
-"""A model with its trainer, for tasks that train several models of their own."""
+"""A model with its trainer, for tasks that train models of their own beside or in place of the run's score."""
 
 from dataclasses import dataclass
 
@@ -14,8 +14,8 @@ class Recipe:
     Arguments:
         model: any module that the trainer's loss takes.
         training: its trainer.
-        start: the name of an earlier recipe of the same task, whose trained weights the model begins with; None to
-            begin with random weights.
+        start: the name of an earlier recipe of the same task, from whose trained model the weights that both models
+            share are copied before the training; None to begin with random weights.
     """
 
     model: nn.Module

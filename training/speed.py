@@ -1,13 +1,15 @@
 r"""The speed of an update: precision, memory layout, compilation, and losses that are read without waiting.
 
 These options do not change the objective. On a CPU all are off by default: most CPUs emulate half precision, many times
-slower than float32; docs/results.md has measurements of the others. On a GPU images are trained under bfloat16 autocast
-with channels last, while weights and moments stay float32, and networks are compiled unless they are differentiated
-twice. Float32 matrix products on a GPU may use TF32, unless ``precision=float32`` is asked for.
+slower than float32; docs/results.md has measurements of the others. The defaults on a GPU are: images are trained under
+bfloat16 autocast with channels last, while weights and moments stay float32, or with TF32 in float32 matrix products if
+the GPU has no bfloat16; vectors are trained in float32 without TF32; the networks of score models and classifiers are
+compiled, unless they are differentiated twice.
 
 Reading the loss at every step would make GPU and CPU wait for each other. On a GPU the loss and the gradient norm of an
 update are therefore read one update later. An update whose loss or gradient is not finite is skipped nevertheless: a
-flag on the device makes the optimiser leave the weights unchanged from then on, until the loop reads the loss.
+flag on the device makes the optimiser leave the weights unchanged from that update on, and the training ends with an
+error when the loop reads the loss.
 """
 
 import logging
@@ -41,7 +43,10 @@ class Speed:
 
     @contextmanager
     def applied(self, model: nn.Module, device: torch.device):
-        """A context in which the model is trained with these options; use :meth:`autocast` around each loss."""
+        """A context in which the model is trained with these options; use :meth:`autocast` around each loss.
+
+        It changes the layout of the model's weights and compiles its network ``model.net``, and undoes neither.
+        """
         if self.channels_last:
             model.to(memory_format=torch.channels_last)
         if self.compile:
@@ -78,14 +83,16 @@ def decide(
     """Resolves ``auto``, and refuses options that the device or the model does not support.
 
     Arguments:
+        model: a score model or a classifier with a network ``net``, or another module, which is not compiled.
         images: whether the data are images, (C, H, W) each.
         differentiates: whether the loss differentiates the network by its input.
+        compile, precision, channels_last: as in :class:`Speed`, or ``auto``.
 
     Raises:
         ValueError: an option is not supported.
     """
     gpu = device.type == "cuda"
-    half = gpu and images and torch.cuda.is_bf16_supported()
+    half = gpu and images and torch.cuda.is_bf16_supported()  # whether bf16 is the default
     net = getattr(model, "net", None) if hasattr(model, "sde") else None
     twice = differentiates or getattr(net, "energy", None) is not None
     if compile is True and (twice or not isinstance(net, nn.Module)):
@@ -129,6 +136,7 @@ class Readings:
     """The losses and gradient norms of updates, read at once or one update later.
 
     Arguments:
+        device: the device of the losses.
         late: whether to read one update later.
 
     Attributes:
@@ -141,7 +149,10 @@ class Readings:
         self._waiting: tuple[int, Tensor, torch.cuda.Event | None] | None = None
 
     def add(self, step: int, loss: Tensor, norm: Tensor) -> list[Reading]:
-        """Takes the values of one update, and returns the readings that are available now."""
+        """Takes the loss and the norm, scalars, of the update after ``step`` updates, and returns what can be read now.
+
+        This is the reading of this update, or if readings come late that of the update before, if there is one.
+        """
         values = torch.stack([loss.detach(), norm])
         if not self.late:
             return [Reading(step, *values.tolist())]
@@ -157,7 +168,7 @@ class Readings:
         return available
 
     def rest(self) -> list[Reading]:
-        """Waits for the readings that are still missing, and returns them."""
+        """Waits for the reading that is still missing, and returns it as a list; an empty list if none is missing."""
         if self._waiting is None:
             return []
         (step, values, event), self._waiting = self._waiting, None

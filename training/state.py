@@ -17,11 +17,11 @@ class TrainingState:
     Arguments:
         model: the model to train.
         ema: its moving average.
-        optimiser: of its weights.
+        optimiser: the optimiser of its weights.
 
     Attributes:
         powers: the averages of :mod:`scoresde.training.posthoc`; None in a training without snapshots.
-        snapshots: the numbers of updates after which ``powers`` are kept.
+        snapshots: the numbers of updates after which ``powers`` are kept as checkpoints ``power-*``.
     """
 
     def __init__(self, model: nn.Module, ema: EMA, optimiser: Optimiser):
@@ -30,19 +30,23 @@ class TrainingState:
         self.powers: PowerAverages | None = None
         self.snapshots: frozenset[int] = frozenset()
 
-    def begin(self, found: Checkpoint | None, snapshots: Collection[int]) -> None:
-        """Takes over a checkpoint, if there is one, and starts the averages for ``snapshots``.
+    def begin(self, saved: Checkpoint | None, snapshots: Collection[int]) -> None:
+        """Restores a checkpoint, if there is one, and starts or restores the averages for ``snapshots``.
 
-        A training that began without these averages is resumed without them.
+        The snapshots that the checkpoint was to keep are kept too. A training that began without these averages is
+        resumed without them.
+
+        Raises:
+            ValueError: the checkpoint is of another optimiser or of other weights.
         """
-        if found:
-            self.restore(found)
-            snapshots = {*snapshots, *found.state.get("snapshots", ())}
-        if not snapshots or found and not PowerAverages.within(found.tensors):
+        if saved:
+            self.restore(saved)
+            snapshots = {*snapshots, *saved.state.get("snapshots", ())}
+        if not snapshots or saved and not PowerAverages.within(saved.tensors):
             return
         self.powers, self.snapshots = PowerAverages(self.model), frozenset(snapshots)
-        if found:
-            self.powers.load(found.tensors)
+        if saved:
+            self.powers.load(saved.tensors)
 
     def update(self, step: int, rate: float, broken: Tensor | None) -> None:
         """Makes the update after ``step`` updates from the gradients of the model's weights.
@@ -69,16 +73,16 @@ class TrainingState:
             state["snapshots"] = sorted(self.snapshots)
         return Checkpoint(step, groups, state)
 
-    def restore(self, found: Checkpoint) -> None:
-        """Restores the values of a checkpoint, except for ``powers``."""
-        self.model.load_state_dict(found.tensors["model"])
-        self.ema.model.load_state_dict(found.tensors["ema"])
-        self.ema.updates = found.state["ema_updates"]
+    def restore(self, saved: Checkpoint) -> None:
+        """Restores the values of a checkpoint, except for ``powers``; ValueError if the optimiser is another."""
+        self.model.load_state_dict(saved.tensors["model"])
+        self.ema.model.load_state_dict(saved.tensors["ema"])
+        self.ema.updates = saved.state["ema_updates"]
         inner: dict = {}
-        for key, tensor in found.tensors["optimiser"].items():
+        for key, tensor in saved.tensors["optimiser"].items():
             i, name = key.split(".", 1)
             inner.setdefault(int(i), {})[name] = tensor
-        self.optimiser.load_state_dict({"state": inner, "param_groups": found.state["optimiser"]})
+        self.optimiser.load_state_dict({"state": inner, "param_groups": saved.state["optimiser"]})
         # A fused update needs moments of the same strides as their weights.
         for parameter, moments in self.optimiser.state.items():
             for name, value in moments.items():

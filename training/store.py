@@ -27,7 +27,10 @@ from .checkpoint import VERSION, Checkpoint, Damaged, Outdated
 log = logging.getLogger(__name__)
 
 Identity = dict[str, Any]
-"""Plain nested values: data, sde, model, parameterisation and training."""
+"""Plain nested values under the keys data, sde, model, parameterisation and training, made by ``conf/identity.py``.
+
+A model that starts from another has a key ``start``, the other's identity.
+"""
 
 
 def digest(identity: Identity) -> str:
@@ -61,10 +64,14 @@ class Store:
         """Returns the trained network of an identity, and trains it first if need be.
 
         Arguments:
+            name: makes the folder's name readable.
             steps: the number of updates after which the network is finished.
             train: begins or resumes the training in a folder, and returns the network.
             load: makes the network from a finished checkpoint.
             source: where the data were. It is saved with the identity but is no part of it.
+
+        Raises:
+            OSError: the store cannot be written, and the network must be trained.
         """
         folder = self.folder(identity, name)
         described = {**identity, "source": source} if source else identity
@@ -83,7 +90,11 @@ class Store:
             lock.release()
 
     def lock(self, folder: Path) -> FileLock:
-        """Acquires the lock on a network's folder; waits while another process trains there."""
+        """Returns the lock on a network's folder, acquired; waits while another process trains there.
+
+        Raises:
+            OSError: the store cannot be written.
+        """
         try:
             folder.mkdir(parents=True, exist_ok=True)
             lock = FileLock(folder / ".lock")
@@ -104,10 +115,12 @@ class Store:
     ) -> dict[int, Path]:
         """Returns the paths of the averages after some numbers of updates of a trained network.
 
-        If its training did not keep them, the training is repeated in the subfolder ``again``. The repetition ends in
-        the same weights, and is resumed if it is interrupted.
+        If its training did not keep them, the training is repeated in the subfolder ``again``. The repetition is
+        resumed if it is interrupted. It ends in the same weights on the same machine; a warning says if it did not.
 
         Arguments:
+            folder: the network's folder.
+            steps: the numbers of updates.
             again: trains the network once more in a folder, and keeps the averages there.
             kind: ``kept``, the network's own average, or ``power``, those of :mod:`scoresde.training.posthoc`.
         """
@@ -142,18 +155,21 @@ class Store:
         return paths
 
     def finished(self, folder: Path, steps: int) -> Checkpoint | None:
-        """Returns the finished checkpoint in a folder; None without one."""
+        """Returns the checkpoint after ``steps`` updates in a folder; None if there is no undamaged one."""
         if not (folder / f"step-{steps:08d}").exists():
             return None
-        found = checkpoint.load_newest(folder)
-        if found is None or found.step != steps:
+        newest = checkpoint.load_newest(folder)
+        if newest is None or newest.step != steps:
             return None
         log.info("loaded the trained network of %s", folder)
-        return found
+        return newest
 
 
 def put_weights(model: nn.Module, found: Checkpoint, where: Path | str) -> nn.Module:
     """Loads a checkpoint's moving average into the model, freezes it and returns it.
+
+    Arguments:
+        where: the checkpoint's place, for messages.
 
     Raises:
         ValueError: the weights do not fit.
@@ -169,7 +185,7 @@ def put_weights(model: nn.Module, found: Checkpoint, where: Path | str) -> nn.Mo
 
 
 def load_kept(path: Path) -> Checkpoint:
-    """Returns a checkpoint ``kept-*`` or ``power-*``; ValueError if it is damaged."""
+    """Returns a checkpoint ``kept-*`` or ``power-*``; ValueError if it is damaged or of another version."""
     try:
         return checkpoint.load(path)
     except Damaged as error:
@@ -177,7 +193,7 @@ def load_kept(path: Path) -> Checkpoint:
 
 
 def write_config(folder: Path, described: dict[str, Any]) -> None:
-    """Writes an identity, and where its data were, beside the checkpoints as text."""
+    """Writes an identity, with ``source`` for where its data were, beside the checkpoints as ``config.yaml``."""
     target, partial, text = folder / "config.yaml", folder / ".config.yaml", yaml.safe_dump(described, sort_keys=False)
     if not target.exists() or target.read_bytes() != text.encode():
         partial.write_text(text)
@@ -185,15 +201,15 @@ def write_config(folder: Path, described: dict[str, Any]) -> None:
 
 
 def read(path: Path | str, key: str = "checkpoint") -> tuple[Identity, Checkpoint]:
-    """Returns the identity and a checkpoint of a network.
+    """Returns a network's identity, with ``source``, and a checkpoint; never an older one in place of a damaged one.
 
     Arguments:
-        path: the network's folder, for its newest checkpoint, or one ``step-*`` or ``kept-*`` folder in it. A
-            checkpoint that is asked for by name is never replaced by an older one.
+        path: the network's folder, for its newest checkpoint, or one ``step-*`` or ``kept-*`` folder in it.
         key: the configuration key that gave the path, for messages.
 
     Raises:
-        FileNotFoundError, ValueError: there is no such checkpoint, or it is damaged.
+        FileNotFoundError: there is no such checkpoint.
+        ValueError: it is damaged or of another version (:class:`Outdated`), or its config.yaml is not what was written.
     """
     path = Path(path)
     if not path.exists():
@@ -207,7 +223,8 @@ def read(path: Path | str, key: str = "checkpoint") -> tuple[Identity, Checkpoin
         )
     asked = path if folder != path else steps[-1]
     try:
-        found = checkpoint.load(asked)  # first: a network of another version has another hash as well
+        # before read_config, which refuses the other hash of another version's folder as damage
+        found = checkpoint.load(asked)
     except Outdated as error:
         raise Outdated(f"{key}={path}", error.version) from None
     except Damaged as error:

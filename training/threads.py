@@ -1,4 +1,4 @@
-"""Decides on how many CPU threads a network is trained."""
+"""Decides whether a network is trained on one CPU thread or on as many as torch has."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,14 +14,14 @@ def is_small(model: nn.Module, call: Callable[[Tensor, Tensor], Any], T: float, 
     """Returns whether an update of the model takes fewer than 5 GFLOP.
 
     Such a model is trained on one thread. Several threads wait for each other at every small operation, which gains
-    little on an idle machine and loses a lot on a busy one (measured: the digits' U-Net makes 12 updates per second on
-    one thread. On two threads it makes 18, or 6 while another process works).
+    little on an idle machine and loses a lot on a busy one. Measured on the U-Net for digits: 12 updates per second on
+    one thread; on two threads 18, or 6 while another process works.
 
     Arguments:
         model: the network; the operations of its linear and convolutional layers are counted.
         call: evaluates the model at x (1, *shape) and t (1,).
         T: a time at which the model can be evaluated.
-        shape: of one example.
+        shape: the shape of one example.
         batch: the number of examples per update.
     """
     operations = 0

@@ -44,7 +44,7 @@ Log = Callable[[dict], None]
 
 @dataclass(frozen=True)
 class Trainer:
-    """Fits a score model to data.
+    """Fits a score model, or another module that the loss takes, to data.
 
     Arguments:
         loss: the objective.
@@ -52,20 +52,21 @@ class Trainer:
         batch: the number of samples in an update.
         optimiser: ``adam``, or ``muon`` for Muon on weight matrices and Adam on the other weights; see
             :mod:`scoresde.training.muon`.
-        rate: the learning rate after the warm-up; Muon's steps are scaled to the size of Adam's.
-        warmup: the number of updates over which the rate rises linearly from 0.
-        schedule: ``cosine`` lowers the rate to 0 at the last step, ``constant`` keeps it.
+        rate: the learning rate before the factors of warm-up and schedule; Muon's steps are scaled to the size of
+            Adam's.
+        warmup: the number w of updates of the warm-up, whose factors are 1/(w + 1), ..., w/(w + 1).
+        schedule: ``cosine`` lowers the rate along half a cosine, to 0 after the last update; ``constant`` keeps it.
         betas: Adam's decays of the first and the second moment.
-        momentum: Muon's decay of its momentum.
+        momentum: Muon's decay of its moment.
         clip: the largest norm of the gradient; longer gradients are scaled down to it.
         ema: the decay of the moving average of the weights, which is the result of the training.
-        seed: of the initial weights, the order of the data and the noise.
+        seed: the seed of the initial weights, the order of the data and the noise.
         dequantise: ``uniform`` puts integers at random places in their bins, anew in every batch; ``none`` puts them at
             the centres of their bins, as truncated-normal dequantisation of the likelihood needs.
         drop: for data with a condition y, the share of examples whose y is withheld, so that the network also learns
             p(x), which classifier-free guidance needs.
         evaluate: the number of times that the held-out loss is measured.
-        save_seconds: the wall time between checkpoints.
+        save_seconds: the wall time between checkpoints, in seconds.
         compile, precision, channels_last: options that make an update faster; ``auto`` is off on a CPU. See
             :mod:`scoresde.training.speed`.
         accumulate: the number of parts into which a batch is split. They pass through the network one after another and
@@ -142,17 +143,18 @@ class Trainer:
         of torch's, and the ``draws`` that a loss is given.
 
         Arguments:
-            model: the score model to train, on the device to train on. Draw its weights under :meth:`seeded`.
+            sde: the forward process; None if the loss takes none.
+            model: the model to train, on the device to train on. Draw its weights under :meth:`seeded`.
             folder: the folder of the checkpoints, from which an interrupted training is resumed; None for none.
             record: receives the loss and the held-out loss as events.
-            keep: the numbers of updates after which the average is kept for good, as ``kept-*``.
-            snapshots: the numbers of updates after which averages of two lengths are kept, as ``power-*``, from which
-                an average of any length can be made (:mod:`scoresde.training.posthoc`). A training that began without
-                them is resumed without them. Neither they nor ``keep`` change the training.
+            keep: the numbers of updates after which the average is kept for good, as ``kept-*``; changes no update.
+            snapshots: the same for two averages of :mod:`scoresde.training.posthoc`, as ``power-*``. A training that
+                began without them is resumed without them.
 
         Raises:
             FloatingPointError: a loss or a gradient is not finite; that update is not made.
             KeyboardInterrupt, SystemExit: after Ctrl-C or SIGTERM, once the state is saved.
+            OSError, ValueError: a checkpoint cannot be written, read or resumed; an option of speed is not supported.
         """
         device = next(model.parameters()).device
         speed = self.speed_of(model, data, device)
@@ -161,12 +163,12 @@ class Trainer:
         with speed.applied(model, device), kept_generators(device) as generators, stopping() as stop:
             state = self.state_of(model, device)
             batches = Batches(data, self.batch, self.seed, device, centres=self.dequantise == "none")
-            found = checkpoint.load_newest(folder) if folder else None
-            state.begin(found, snapshots)
-            start = done = found.step if found else 0
-            if found:
+            saved = checkpoint.load_newest(folder) if folder else None
+            state.begin(saved, snapshots)
+            start = done = saved.step if saved else 0
+            if saved:
                 log.info("resuming at step %s of %s from %s", f"{start:,}", f"{self.steps:,}", folder)
-            loss = found.state["loss"] if found else None
+            loss = saved.state["loss"] if saved else None
             run = Run(self, state, batches, Readings(device, late=works_ahead(device)), folder, loss)
             with bar(self.steps, start) as progress, closing(batches), masks:
                 for step in range(start, self.steps):
@@ -181,7 +183,7 @@ class Trainer:
                     done = step + 1
 
                     # reports
-                    if step - start == 20:  # the first updates are slower
+                    if done - start == 21:  # the first updates are slower
                         log.info("the training will take about %.0f s", run.seconds / 21 * (self.steps - done))
                     if self.reports_at(done):
                         record(run.report(step, progress))
@@ -227,23 +229,23 @@ class Trainer:
     def gradient(
         self, sde: SDE, model: nn.Module, batches: Batches, step: int, speed: Speed, masks: Masks | None = None
     ) -> Tensor:
-        """Returns the mean loss of the batch of one step, and adds its gradient to the parameters.
+        """Returns the mean loss of the batch of one step, a scalar, and adds its gradient to those of the parameters.
 
         Arguments:
             masks: the masks of the model's dropout; None to draw them from torch's global generator.
         """
         draws, y = batches.draws(step), batches.condition(step)
         y = None if y is None else withheld(y, self.drop, draws)
-        scores = [conditioned_on(model, part) for part in parts_of(y, self.accumulate)]
+        scores = [conditioned_on(model, part) for part in parts_of(y, self.accumulate)]  # one for each part
         x = speed.laid_out(batches(step))
         total, first = x.new_zeros(()), 0
         for score, part in zip(scores, parts_of(x, self.accumulate), strict=True):
-            own = draws.part(first, len(part))
+            part_draws = draws.part(first, len(part))
             first += len(part)
             if masks is not None:
-                masks.at(own)
+                masks.at(part_draws)
             with speed.autocast(x.device):
-                loss = self.loss(sde, score, part, own).mean()
+                loss = self.loss(sde, score, part, part_draws).mean()
             if self.accumulate > 1:
                 loss = loss * (len(part) / len(x))
             loss.backward()
@@ -258,7 +260,7 @@ class Trainer:
 
     @torch.no_grad()
     def held_out(self, sde: SDE, model: nn.Module, data: Data, count: int = 1024) -> float:
-        """Returns the loss on held-out data, with the same noise at every call."""
+        """Returns the mean loss of the first ``count`` held-out examples, with the same noise at every call."""
         device = next(model.parameters()).device
         r = data.test[:count].to(device)
         draws = Draws(self.seed, len(r), purpose="held out")
@@ -268,7 +270,7 @@ class Trainer:
         losses = []
         with kept_generators(device) as generators:
             reseed(generators, self.seed, "elsewhere", "held out")
-            for i in range(0, len(x), 256):
+            for i in range(0, len(x), 256):  # in parts, to limit the memory
                 part = x[i : i + 256]
                 score = conditioned_on(model, None if y is None else y[i : i + 256])
                 losses.append(self.loss(sde, score, part, draws.part(i, len(part))))
@@ -301,7 +303,7 @@ class Run:
         batches: the training data.
         readings: the losses and gradient norms of the updates.
         folder: the folder of the checkpoints; None for none.
-        loss: the smoothed loss of the training that is resumed; None before the first reading.
+        loss: the smoothed loss of the training that is resumed; None for a new training.
 
     Attributes:
         norm: the newest gradient's norm before clipping.
@@ -333,17 +335,17 @@ class Run:
         return self.batches.waited / max(self.seconds, 1e-9)
 
     def read(self, readings: list[Reading]) -> None:
-        """Adds losses to the smoothed loss.
+        """Adds losses to the smoothed loss: the mean of the first 100, then an exponential average of weight 0.01.
 
         Raises:
             FloatingPointError: a loss or a gradient is not finite.
         """
-        for each in readings:
-            if not each.finite:
-                raise self.broken(each)
-            self.norm = each.norm
-            weight = max(0.01, 1 / (each.step + 1))
-            self.loss = each.loss if self.loss is None else self.loss + (each.loss - self.loss) * weight
+        for reading in readings:
+            if not reading.finite:
+                raise self.broken(reading)
+            self.norm = reading.norm
+            weight = max(0.01, 1 / (reading.step + 1))
+            self.loss = reading.loss if self.loss is None else self.loss + (reading.loss - self.loss) * weight
 
     def read_rest(self) -> None:
         """Waits for the losses of all updates so far."""
@@ -360,7 +362,11 @@ class Run:
         )
 
     def report(self, step: int, progress: tqdm) -> dict:
-        """Shows the smoothed loss at the progress bar, and returns the event of the update after ``step`` updates."""
+        """Shows the smoothed loss at the progress bar, and returns the event of the update after ``step`` updates.
+
+        The event holds the number of updates, the smoothed loss, the learning rate, the gradient's norm before clipping
+        and the share of the wall time that was spent waiting for data.
+        """
         self.read_rest()
         waiting = self.waiting
         progress.set_postfix_str(f"loss {self.loss:.4f}, waited for data {waiting:.1%}", refresh=False)
@@ -398,12 +404,12 @@ class Run:
 
 
 def conditioned_on(model: nn.Module, y: Tensor | None) -> nn.Module:
-    """Returns the model with its condition set to y (B, condition); the model itself if it takes none."""
+    """Returns the model with its condition set to y (B, condition); the model itself if it takes none or y is None."""
     return model if y is None or not getattr(model, "conditional", False) else model.given(y)
 
 
 def withheld(y: Tensor, share: float, draws: Draws) -> Tensor:
-    """Returns y (B, condition) with a random share of the rows replaced by zeros, which stand for an unknown y."""
+    """Returns y (B, condition) with each row replaced by zeros, which stand for p(x), with probability ``share``."""
     return y * (draws.uniform("condition", y, (1,)) >= share) if share else y
 
 
@@ -425,12 +431,12 @@ def reseed(generators: list[torch.Generator], *parts: object) -> None:
 
 
 def parts_of(values: Tensor | None, count: int) -> list[Tensor | None]:
-    """Splits the rows into ``count`` parts of equal size, up to one row."""
+    """Splits the rows into ``count`` parts of equal size, up to one row; None gives as many times None."""
     return [None] * count if values is None else list(values.tensor_split(count))
 
 
 def works_ahead(device: torch.device) -> bool:
-    """Returns whether the device works while the loop goes on."""
+    """Returns whether the device works asynchronously, so that the loop goes on before the device has finished."""
     return device.type == "cuda"
 
 
