@@ -120,9 +120,7 @@ class Arrays(Data):
         return typed("data.key", kept) if kept else None
 
     def given(self, columns: list[int]) -> str | None:
-        """Returns the data.condition= of these columns; None where ``data.key`` chose columns without names of their
-        own.
-        """
+        """Returns the data.condition= of these columns; None where ``data.key`` chose columns without names."""
         suffix = self._file.suffix.lower()
         if suffix != ".npy" and not self._key_is_none and (suffix == ".npz" or self._column_names is None):
             return None
