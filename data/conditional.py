@@ -35,9 +35,9 @@ class Conditional(Data):
         self.class_names, self.notes = joint.class_names, joint.notes
         self.held_out_keys, self.conditional_keys, self.flip = joint.held_out_keys, joint.conditional_keys, joint.flip
         self.names = joint.labels()
-        same = {"train_labels": joint.train_labels, "test_labels": joint.test_labels, "shuffle": False}
+        unchanged = {"train_labels": joint.train_labels, "test_labels": joint.test_labels, "shuffle": False}
         if key == LABELS:
-            super().__init__(joint.train, joint.test, joint.shift, joint.scale, joint.levels, **same)
+            super().__init__(joint.train, joint.test, joint.shift, joint.scale, joint.levels, **unchanged)
             self.condition, self.values = classes_of(joint), torch.cat([joint.train_labels, joint.test_labels]).unique()
             return
         keys = key if isinstance(key, list) else [key]
@@ -51,7 +51,7 @@ class Conditional(Data):
             raise ValueError(f"data.condition={keys} names every column: nothing is left to learn; name fewer")
         at = slice(None) if kept is None else kept
         shift, scale = (v if kept is None else v.expand(joint.shape)[at] for v in (joint.shift, joint.scale))
-        super().__init__(joint.train[:, at], joint.test[:, at], shift, scale, joint.levels, **same)
+        super().__init__(joint.train[:, at], joint.test[:, at], shift, scale, joint.levels, **unchanged)
         if kept is not None and self.names:
             self.names = [self.names[j] for j in kept]
         units = units_of(joint, self.columns, train, names)
@@ -65,22 +65,22 @@ class Conditional(Data):
         """
         twin = object.__new__(Conditional)
         twin.__dict__ = dict(self.__dict__)
-        found = self.condition.asking(value)
-        if found.classes:
+        condition = self.condition.asking(value)
+        if condition.classes:
             parts = {}
             for part in ("train", "test"):
-                rows = torch.isin(getattr(found, part), found.asked)
+                rows = torch.isin(getattr(condition, part), condition.asked)
                 setattr(twin, part, getattr(self, part)[rows])
                 setattr(twin, f"{part}_labels", getattr(self, f"{part}_labels")[rows])
-                parts[part] = getattr(found, part)[rows]
-            found = replace(found, **parts)
+                parts[part] = getattr(condition, part)[rows]
+            condition = replace(condition, **parts)
             for part, name in (("train", "training"), ("test", "held-out")):
                 if not len(getattr(twin, part)):
                     raise ValueError(
                         f"condition={value}: no {name} example has this label, so nothing can be learnt or measured; "
                         f"choose another, or another data.seed"
                     )
-        twin.condition = found
+        twin.condition = condition
         return twin
 
     def without(self, columns: list[int]) -> str | None:
@@ -143,7 +143,7 @@ class Conditional(Data):
             whole = y.new_zeros(len(y), len(self.joint.components()[0]))
             whole[:, self.values.to(y.device)] = y[:, :-1]
             return whole.log()
-        _, means, stds = (each.to(y) for each in self.joint.components())
+        _, means, stds = (values.to(y) for values in self.joint.components())
         square = (y[:, None, :-1] - means[:, self.columns]).square().sum(-1)
         return -square / (2 * stds.square()) - len(self.columns) * stds.log()
 

@@ -61,7 +61,7 @@ class CsvLines:
                         comments.append(line)
                         count = number_of_line
                     elif not line.isspace():
-                        sample = [line, *islice((each for each in stream if not each.isspace()), SAMPLE)]
+                        sample = [line, *islice((later for later in stream if not later.isspace()), SAMPLE)]
                         return count, comments, sample[:SAMPLE], len(sample) <= SAMPLE
             return 0, [], comments[:SAMPLE], len(comments) <= SAMPLE  # a first column of words that begin with #
         except UnicodeDecodeError as error:
@@ -128,11 +128,11 @@ class CsvLines:
                     hint = "if commas are decimal marks, write points, or separate the cells by semicolons"
                 elif len(cells) == width + 1 and not cells[-1]:
                     hint = "delete the delimiter at its end, or give every line one"
-                some = ", ".join(map(repr, cells[:6])) + (", ..." if len(cells) > 6 else "")
+                shown = ", ".join(map(repr, cells[:6])) + (", ..." if len(cells) > 6 else "")
                 count = f"{len(cells)} cell{'s' * (len(cells) > 1)}"
                 raise ValueError(
                     f"{self.where}: line {self.at} has {count}, the first line has {width} (separated by "
-                    f"{DELIMITERS[self.delimiter]}): {some}; {hint}"
+                    f"{DELIMITERS[self.delimiter]}): {shown}; {hint}"
                 )
 
     def line_of(self, row: int) -> int:

@@ -135,15 +135,15 @@ class CsvTable:
         """Decides whether the first row is a header, makes it an example otherwise, and sets the names and notes."""
         first = [" ".join(cell.split()) for cell in self.first]
         if header == "auto" and first:
-            found = self.found_header(first, requested)
+            has_header = self.found_header(first, requested)
         elif header == "named":
-            found = bool(requested) and set(requested) <= set(first)
+            has_header = bool(requested) and set(requested) <= set(first)
         else:
-            found = header is True
-        self.has_header = self.named = found
-        self.names = first if found else [str(j) for j in range(len(first))]
+            has_header = header is True
+        self.has_header = self.named = has_header
+        self.names = first if has_header else [str(j) for j in range(len(first))]
         shown = ", ".join(first[:6]) + (", ..." if len(first) > 6 else "")
-        if found:
+        if has_header:
             said = f"the first row holds the columns' names ({shown})"
         else:
             said = f"no header: the first row ({shown}) is an example"
@@ -170,8 +170,8 @@ class CsvTable:
         body = [list(cells) for cells in zip(*rows, strict=True)] or [[] for _ in first]
         decimal = "," if any(mark_of(cells, self.lines.delimiter) for cells in body) else "."
         values = np.array([leading_values(column, decimal) for column in self.columns]).T
-        found = is_header(first, body, values, self.quotes(), requested, decimal)
-        if found is None:
+        verdict = is_header(first, body, values, self.quotes(), requested, decimal)
+        if verdict is None:
             remedy = "give the columns names that are words, or those of the data"
             if key := self.header_key:
                 remedy = f"type {key}=true if it holds names, {key}=false if it is an example"
@@ -179,7 +179,7 @@ class CsvTable:
                 f"{self.where}: the first row ({', '.join(first[:6])}) may hold the columns' names or an example: "
                 f"{remedy}"
             )
-        return found
+        return verdict
 
     def names_in_comment(self) -> list[str] | None:
         """Returns the columns' names in the last comment above the first row, if it has as many cells; else None."""
@@ -248,10 +248,10 @@ class CsvTable:
         values, row_of_word, row = [], None, 0
         for part in self.columns[j]:
             if not isinstance(part, np.ndarray):
-                found = [number(cell, decimal) for cell in part]
-                if row_of_word is None and None in found:
-                    row_of_word = row + found.index(None)
-                part = np.array([np.nan if value is None else value for value in found])
+                read = [number(cell, decimal) for cell in part]
+                if row_of_word is None and None in read:
+                    row_of_word = row + read.index(None)
+                part = np.array([np.nan if value is None else value for value in read])
             values.append(part)
             row += len(part)
         self.cache[j] = np.concatenate(values) if values else np.empty(0), decimal, row_of_word
@@ -366,6 +366,6 @@ def leading_values(column: list[Chunk], decimal: str) -> np.ndarray:
     for part in column:
         if len(values) >= 10_000:
             break
-        found = part.tolist() if isinstance(part, np.ndarray) else [number(cell, decimal) for cell in part]
-        values += [np.nan if value is None else value for value in found]
+        read = part.tolist() if isinstance(part, np.ndarray) else [number(cell, decimal) for cell in part]
+        values += [np.nan if value is None else value for value in read]
     return np.array(values[:10_000])

@@ -70,10 +70,12 @@ class Moons(Synthetic):
 
     @staticmethod
     def upper(t: np.ndarray) -> np.ndarray:
+        """Returns the points (N, 2) of the upper half circle at angles t (N,)."""
         return np.stack((2 * np.cos(t) - 1, 2 * np.sin(t) - 0.2), 1)
 
     @staticmethod
     def lower(t: np.ndarray) -> np.ndarray:
+        """Returns the points (N, 2) of the lower half circle at angles t (N,)."""
         return np.stack((1 - 2 * np.cos(t), 0.8 - 2 * np.sin(t)), 1)
 
     def draw(self, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray | None]:
@@ -109,6 +111,7 @@ class SwissRoll(Synthetic):
 
     @staticmethod
     def curve(t: np.ndarray) -> np.ndarray:
+        """Returns the points (N, 2) of the roll at t (N,)."""
         return np.stack((t * np.cos(t), t * np.sin(t)), 1) / 5
 
     def draw(self, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray | None]:
@@ -148,6 +151,7 @@ class TwoSpirals(Synthetic):
 
     @staticmethod
     def curve(t: np.ndarray) -> np.ndarray:
+        """Returns the points (N, 2) of one spiral at t (N,)."""
         return np.stack((-t * np.cos(t), t * np.sin(t)), 1) / 3
 
     def draw(self, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray | None]:

@@ -48,6 +48,7 @@ class Seen:
     first_warning: str = ""
 
     def add(self, size: tuple[int, int]) -> None:
+        """Takes the size (width, height) of one more picture into account; sizes compare by their areas."""
         area = size[0] * size[1]
         if self.smallest is None or area < self.smallest[0] * self.smallest[1]:
             self.smallest = size

@@ -67,10 +67,10 @@ def hashed(rows: Tensor, column: int | None = None) -> np.ndarray:
     weights = np.random.default_rng(0).integers(0, 2**64, rows.shape[1], dtype=np.uint64) | np.uint64(1)
     if column is not None:
         rows, weights = rows[:, column : column + 1], weights[column]
-    found = np.empty(len(rows), dtype=np.uint64)
+    codes = np.empty(len(rows), dtype=np.uint64)
     for first in range(0, len(rows), step := max(1, VALUES // rows.shape[1])):
         bits = (rows[first : first + step].double() + 0.0).numpy().view(np.uint64)  # + 0.0: -0 equals 0
         for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):  # splitmix64's rounds
             bits = (bits ^ (bits >> np.uint64(shift))) * np.uint64(factor)
-        found[first : first + step] = ((bits ^ (bits >> np.uint64(31))) * weights).sum(1, dtype=np.uint64)
-    return found
+        codes[first : first + step] = ((bits ^ (bits >> np.uint64(31))) * weights).sum(1, dtype=np.uint64)
+    return codes

@@ -222,9 +222,9 @@ def refuse_nonfinite(values: np.ndarray, names: list[str] | None, where: str, mi
     row = int(bad.reshape(len(bad), -1).any(1).argmax())
     column = ""
     if values.ndim == 2:
-        found = [repr(names[j]) if names else str(j) for j in np.flatnonzero(bad.any(0))]
-        more = f" and {len(found) - 5} more" if len(found) > 5 else ""
-        column = f"in column{'s' * (len(found) > 1)} {', '.join(found[:5])}{more}, "
+        columns = [repr(names[j]) if names else str(j) for j in np.flatnonzero(bad.any(0))]
+        more = f" and {len(columns) - 5} more" if len(columns) > 5 else ""
+        column = f"in column{'s' * (len(columns) > 1)} {', '.join(columns[:5])}{more}, "
     verb = "value is" if bad.sum() == 1 else "values are"
     fault = "infinite" if missing else "missing, NaN or infinite"
     raise ValueError(

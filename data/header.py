@@ -1,8 +1,8 @@
 """Decides whether the first row of a csv file is its header, also where it holds numbers.
 
 Words above columns of numbers make a header. Names of columns may be numbers too: wavelengths, years, or the 0,1,2 that
-pandas writes for columns without names. Numbers above columns of numbers make a header by one of five properties that
-an example does not have ("marked" means written with a point, a comma or an exponent):
+pandas writes for columns without names. Different numbers above columns of numbers make a header by one of five
+properties that an example does not have ("marked" means written with a point, a comma or an exponent):
 
 * its numbers are in quotes, and those of the other rows are not;
 * they are integers written as digits, above five or more rows of which every number is marked, or above a column of a
@@ -16,7 +16,8 @@ an example does not have ("marked" means written with a point, a comma or an exp
 Otherwise the words above columns of words decide. A word that recurs in its column belongs to an example, and so does a
 word with one of the patterns of a column of codes (such as S12; at most three patterns). A word above categories, or
 with none of the codes' patterns, is a name. Numbers without these properties and without words are an example. Where no
-column holds numbers, words are a header unless one of them belongs to an example.
+column holds numbers, words are a header unless one of them belongs to an example. Before all of this, a row that holds
+every requested name is a header, if it holds nothing else or one of these names is a word.
 """
 
 import re

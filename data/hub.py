@@ -79,7 +79,7 @@ def chosen_splits(
     name: str, splits: list[str], split: str | None, test_split: str | None
 ) -> tuple[str, str | None, list[str]]:
     """Returns the split to train on, the one to hold out or None, and notes; arguments as in :func:`from_hub`."""
-    by_lower_case = {each.lower(): each for each in splits}
+    by_lower_case = {name.lower(): name for name in splits}
     split = "train" if split in (None, AUTO) else split
     training = by_lower_case.get(split.lower())
     usual = {TRAIN: (TEST, VALIDATION), TEST: ()}.get(kind(split), (TEST,))
@@ -91,8 +91,8 @@ def chosen_splits(
     if training == held_out:
         raise ValueError(f"`split`={split} and `test_split`={test_split} are the same: type another name")
     notes = [f"trained on: {training}"] + ([f"held out: {held_out}"] if held_out else [])
-    left = [each for each in splits if each not in (training, held_out)]
-    return training, held_out, notes + ([f"left out: {listed(left)}"] if left else [])
+    left_out = [part for part in splits if part not in (training, held_out)]
+    return training, held_out, notes + ([f"left out: {listed(left_out)}"] if left_out else [])
 
 
 def encoded_split(

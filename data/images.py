@@ -236,12 +236,12 @@ def from_files(
         ValueError: there are no images, or pictures beside tables; or the splits, columns or labels cannot be found.
     """
     where = f"`path`={folder}"
-    found = listing(folder, suffixes)
-    tables = bool(found.tables)
-    if tables and found.pictures:
+    entries = listing(folder, suffixes)
+    tables = bool(entries.tables)
+    if tables and entries.pictures:
         raise ValueError(f"{where} holds parquet files and image files: name a subfolder with one kind of them")
-    if not tables and not found.pictures:
-        others = f" (it holds {listed(found.other + found.broken, 5)})" if found.other or found.broken else ""
+    if not tables and not entries.pictures:
+        others = f" (it holds {listed(entries.other + entries.broken, 5)})" if entries.other or entries.broken else ""
         raise ValueError(
             f"{where} holds no images{others}: neither .parquet nor what PIL reads, such as .png, .jpg, .bmp, .tif, "
             f".webp, .ppm"
@@ -250,7 +250,7 @@ def from_files(
         raise ValueError(
             f"`labels`={labels}: {where} holds image files, whose classes are their subfolders: leave it out"
         )
-    splits = parts(found.tables if tables else found.pictures, tables, split, test_split, folder)
+    splits = parts(entries.tables if tables else entries.pictures, tables, split, test_split, folder)
     if tables:
         content = hashlib.sha256()
         for file in splits.training + splits.held_out:
@@ -260,10 +260,10 @@ def from_files(
         if splits.held_out:
             test, test_notes = from_tables(splits.held_out, column, labels, where)
             notes += [note for note in test_notes if note not in notes]
-        return train, test, content.hexdigest(), [*splits.notes, *notes, *found.notes()]
+        return train, test, content.hexdigest(), [*splits.notes, *notes, *entries.notes()]
 
     words_of_files, notes = classes_of_folders(splits)
-    if found.linked:
+    if entries.linked:
         splits, words_of_files = without_links(splits, words_of_files)
     border = len(splits.training)
     words = [None] * border if words_of_files is None else words_of_files[:border]
@@ -276,7 +276,7 @@ def from_files(
     if left_out:
         notes.append(f"{counted(left_out, 'TIFF page')} left out, reduced copies or masks of others")
     content = hashlib.sha256("\n".join(lines).encode()).hexdigest()
-    return train, test, content, [*splits.notes, *notes, *found.notes()]
+    return train, test, content, [*splits.notes, *notes, *entries.notes()]
 
 
 @dataclass(frozen=True)

@@ -196,15 +196,15 @@ def classes_of_texts(texts: list[str], name: str) -> tuple[np.ndarray, list[str]
 
 def notes_of(texts: list[str], name: str, classes: np.ndarray, names: list[str] | None) -> list[str]:
     """Returns notes on how the labels were read."""
-    found = names or [str(value) for value in np.unique(classes).tolist()]
-    shown = ", ".join(found[:6]) + (", ..." if len(found) > 6 else "")
+    kinds = names or [str(value) for value in np.unique(classes).tolist()]
+    shown = ", ".join(kinds[:6]) + (", ..." if len(kinds) > 6 else "")
     kind = "whole numbers" if names is None else "words"
-    notes = [f"labels from {name}: {len(found)} class{'es' if len(found) > 1 else ''}, {kind} ({shown})"]
-    for word in found if names else ():
+    notes = [f"labels from {name}: {len(kinds)} class{'es' if len(kinds) > 1 else ''}, {kind} ({shown})"]
+    for word in kinds if names else ():
         if word.lower() in MISSING:
             notes.append(f"the word {word} is a class of {texts.count(word)} rows and no missing value")
-    if names and any(CODE.fullmatch(word) for word in found):
+    if names and any(CODE.fullmatch(word) for word in kinds):
         notes.append("labels with leading zeros are words")
-    elif names and all(whole(word) is not None for word in found):
+    elif names and all(whole(word) is not None for word in kinds):
         notes.append("labels beyond int64 are words")
     return notes

@@ -50,11 +50,11 @@ class NumpyFile:
             ValueError: the array is damaged or holds pickled objects.
         """
         try:
-            found = np.load(self.file, allow_pickle=False)  # a pickle could run any code
+            loaded = np.load(self.file, allow_pickle=False)  # a pickle could run any code
             if self.single:
-                return found
-            with found:
-                values = found[name]
+                return loaded
+            with loaded:
+                values = loaded[name]
         except DAMAGED as error:
             raise self.unreadable(name, said) from error
         if not isinstance(values, np.ndarray):

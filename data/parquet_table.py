@@ -79,10 +79,10 @@ class ParquetTable:
             arrays.append(column.to_numpy(zero_copy_only=False))
         if not arrays:
             return np.empty((self.rows, 0))
-        found = np.result_type(*arrays)
+        common_type = np.result_type(*arrays)
         for j, array in zip(columns, arrays, strict=True):
             # int64 beside floats becomes float64, which holds integers up to 2^53
-            if array.dtype.kind in "iu" and found.kind == "f" and beyond_exact(array):
+            if array.dtype.kind in "iu" and common_type.kind == "f" and beyond_exact(array):
                 self.notes.append(f"integers of column {self.names[j]} beyond 2^53 rounded to float64")
         return np.stack(arrays, 1)
 

@@ -40,14 +40,14 @@ def from_tables(files: list[File], column: str | None, labels: str | None, where
         raise ValueError(f"{where}: {files[0].local} holds no rows")
     cells = cells_of(files, tables, column, where)
 
-    found, notes = None, []
+    labels_of_rows, notes = None, []
     if named is not None:
-        found, reason = classes([table[named] for table in tables], named, labels is not None, where)
-        notes.append(f"classes: the column {named}" if found is not None else f"no classes: {reason}")
+        labels_of_rows, reason = classes([table[named] for table in tables], named, labels is not None, where)
+        notes.append(f"classes: the column {named}" if labels_of_rows is not None else f"no classes: {reason}")
     others = [name for name in schema.names if name not in needed]
     if others:
         notes.append(f"{counted(len(others), 'other column')} left out ({listed(others)})")
-    return Encoded(count, cells, found, len(files)), notes
+    return Encoded(count, cells, labels_of_rows, len(files)), notes
 
 
 def columns_of(file: File, wanted: list[str], first: File, where: str) -> Any:

@@ -48,18 +48,18 @@ def read_points(
     """
     source = open_file(path, key, names=labels, gaps=missing)
     from_y = content == "conditions" or (content == "measurements" and "y" in source.names)
-    found = numbers_of(source, None, labels if source.table else "y" if from_y else "x", missing)
+    numbers = numbers_of(source, None, labels if source.table else "y" if from_y else "x", missing)
     of_y = f"y's ({', '.join(labels or [])})"
     owner = {"points": "the data's", "conditions": of_y, "measurements": "the measurement's"}[content]
-    values, note = as_points(found.values, shape, found.table, source.where, owner)
+    values, note = as_points(numbers.values, shape, numbers.table, source.where, owner)
     # an .npz that also holds x must have one row of y for each row of x, unless y is one condition, without an axis N
-    if content == "conditions" and not source.table and "x" in source.names and len(values) == len(found.values):
+    if content == "conditions" and not source.table and "x" in source.names and len(values) == len(numbers.values):
         x = np.atleast_1d(source.array("x"))
         one_point = len(values) == 1 and x.ndim == 1
         if len(x) != len(values) and not one_point:
             raise ValueError(f"{source.where} holds {len(values)} rows of y for {len(x)} of x")
     if not quiet:
-        report(source.where, [*found.notes, note])
+        report(source.where, [*numbers.notes, note])
     gaps = np.isnan(values) if values.dtype.kind == "f" else np.zeros(values.shape, dtype=bool)
     if gaps.any():
         filled = checked_levels(np.where(gaps, 0, values), levels, source.where, points=True)

@@ -82,14 +82,14 @@ def class_rows(value: Any, typed: Any, names: tuple[str, ...]) -> Tensor:
     for label in wanted or [""]:
         # true, typed or in a file, may mean the class True, true or 1
         spelt = [str(label), str(label).lower(), str(int(label))] if isinstance(label, bool) else [str(label)]
-        found = next((word for word in spelt if word in names), None) or same_number(label, names)
-        if found is None:
-            some = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+        name = next((word for word in spelt if word in names), None) or same_number(label, names)
+        if name is None:
+            shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
             quoted = next((name for name in names if "_" in name and name.replace("_", "").isdigit()), None)
             # a command line reads 1_11 as 111
             hint = f", with quotes around digits with underscores: condition=\"'{quoted}'\"" if quoted else ""
-            raise ValueError(f"condition={typed}: {label} is no label of these data; type one of {some}{hint}")
-        rows.append(names.index(found))
+            raise ValueError(f"condition={typed}: {label} is no label of these data; type one of {shown}{hint}")
+        rows.append(names.index(name))
     return torch.tensor(rows)
 
 
@@ -121,13 +121,13 @@ def typical(train: Tensor, count: int) -> list[str]:
     """
     if not len(train):
         return ["0"] * count
-    found = []
+    numbers = []
     for column in train.double().T:
         std = float(column.std(correction=0))
         constant = float(column.min()) == float(column.max())
         places = 9 if constant or not std else 1 - math.floor(math.log10(std))
-        found.append(f"{round(float(column.mean()), places) + 0.0:.12g}")
-    return found
+        numbers.append(f"{round(float(column.mean()), places) + 0.0:.12g}")
+    return numbers
 
 
 def warn_of_extrapolation(rows: Tensor, titles: list[str], train: Tensor) -> None:

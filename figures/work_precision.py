@@ -58,12 +58,12 @@ def work_precision(
                     axes.axhline(row[y], color=INK, lw=0.8, ls=DASHES["network"])
         lines(axes, [row for row in runs if row["sde"] == sde], x, y, looks)
     for row_of_axes, (_, y, *_) in zip(grid, panels, strict=True):
-        found = [row[y] for row in runs if drawable(row, y)]
-        if y == "sliced_wasserstein" and found:
-            low = 0.7 * min(found)
-            frame(row_of_axes, low, min(1.5 * max(found), 100 * band[1] if band else 1e3 * low))
-        elif found:
-            frame(row_of_axes, 0.5 * min(found), min(max(found) * 2, 30))
+        errors = [row[y] for row in runs if drawable(row, y)]
+        if y == "sliced_wasserstein" and errors:
+            low = 0.7 * min(errors)
+            frame(row_of_axes, low, min(1.5 * max(errors), 100 * band[1] if band else 1e3 * low))
+        elif errors:
+            frame(row_of_axes, 0.5 * min(errors), min(max(errors) * 2, 30))
     if band:
         text = {"transform": grid[0, -1].get_yaxis_transform(), "ha": "right", "va": "bottom", "size": 6, "color": INK}
         grid[0, -1].text(1.0, band[1], "as real data", **text)
@@ -92,8 +92,8 @@ def likelihood_precision(rows: Sequence[Row], path: Path, points: int) -> Path:
     for axes, sde, (x, y, *_) in each_panel(grid, rows, panels):
         lines(axes, [row for row in rows if row["sde"] == sde], x, y, looks)
     for row_of_axes, (_, y, *_) in zip(grid, panels, strict=True):
-        if found := [row[y] for row in rows if drawable(row, y)]:
-            frame(row_of_axes, 0.5 * min(found), min(max(found) * 2, 100))
+        if errors := [row[y] for row in rows if drawable(row, y)]:
+            frame(row_of_axes, 0.5 * min(errors), min(max(errors) * 2, 100))
     return save(figure, path)
 
 
