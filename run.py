@@ -1,10 +1,10 @@
-"""The command line in a checkout, ``python run.py --help``: all of it is :mod:`scoresde.cli`."""
+"""Runs the command line of a checkout, ``python run.py --help``; it is written in :mod:`scoresde.cli`."""
 
 from scoresde.cli import command
 
 if __name__ == "__main__":
     command()
-else:
+else:  # imported as run, the former name of scoresde.cli
     from scoresde.checkout import former
 
     former(__name__)

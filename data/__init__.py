@@ -1,4 +1,7 @@
-"""Data sets and their units; each has a class here and a yaml in conf/data/."""
+"""Data sets and their units: a class each, most of them with one or more yamls in conf/data/.
+
+``Conditional`` and ``Turned`` are made of another data set and have no yaml.
+"""
 
 if __name__ == "data":  # a checkout's former name for this package
     from scoresde.checkout import former

@@ -4,8 +4,8 @@ The columns of vectors have units of their own (centimetres beside counts): m an
 standard deviation, column by column. Pixels share one unit: continuous images have one m and one s. Integers of L
 levels, after uniform dequantisation in [0, L), are mapped to [-1, 1) by m = s = L/2.
 
-Values are kept as float32, or as float64 where a column varies so little around a large mean (times in seconds, say)
-that float32 would not show it; they are centred before they become float32.
+Values are kept in torch's default type, float32, or as float64 where a column varies so little around a large mean
+(times in seconds, say) that float32 would not show it. Training batches are centred before they become float32.
 """
 
 from typing import Any, Literal
@@ -26,11 +26,12 @@ class Arrays(Data):
 
     An array of one axis holds N vectors of one number, of two axes vectors, of three axes grey images (N, H, W). Four
     axes are (N, C, H, W) or (N, H, W, C), as :func:`scoresde.data.axes.by_sizes` finds; where both are possible,
-    ``axes`` must decide. ``shape`` reads each row of the file as an example of that shape instead.
+    ``axes`` must decide. ``shape`` makes each example one of that shape.
 
     Arguments:
         path: the file.
-        key: the name of the array in an .npz of several; names of columns of a .csv or .parquet, by default all.
+        key: the name of the array in an .npz of several; names of columns of a .csv or .parquet, or their numbers where
+            the file has no header, by default all but ``labels`` and pandas' index.
         test_fraction: the held-out part of the rows, above 0 and below 1.
         seed: the seed of the split.
         levels: the number L of levels if the values are integers 0 ... L-1; by default 256 for images of uint8, 2 for
@@ -45,6 +46,7 @@ class Arrays(Data):
 
     Raises:
         FileNotFoundError, ValueError: with the key to change and what to type.
+        ImportError: a .parquet file without pyarrow.
     """
 
     def __init__(
@@ -67,8 +69,8 @@ class Arrays(Data):
         names = names_in(key) + ([] if labels is None else [labels])
         source = open_file(path, "`path`", header, names, labels, header_key="`header`")
         values, names, table, notes = numbers_of(source, key, excluded=labels, choice="`key`", label_key="`labels`")
-        self._file, self._whole, self._header = source.file, key is None, header
-        self._key_names, self._content, where = names_in(key), sha256(source.file), source.where
+        self._file, self._key_is_none, self._header = source.file, key is None, header
+        self._key_names, self._content_hash, where = names_in(key), sha256(source.file), source.where
         self._label_column = labels
         if table and axes not in (None, "nc"):
             raise ValueError(f"`axes`={axes} is for .npy and .npz, the rows of {where} are examples: type `axes`=null")
@@ -89,47 +91,49 @@ class Arrays(Data):
             classes, self.class_names, notes = read_labels(source, labels, len(values))
             self.notes += tuple(notes)
             labels_of_parts = tuple(torch.from_numpy(classes[rows]) for rows in self._rows)
-        self._labels = names if values.ndim == 2 and names and len(names) == values.shape[1] else None
+        self._column_names = names if values.ndim == 2 and names and len(names) == values.shape[1] else None
         if levels is not None:
             shift = scale = levels / 2
             dtype = integer_dtype(levels)
         else:
-            shift, scale, dtype = units(train, self._labels, where)
-            refuse_far(test, shift, scale, self._labels, where)
+            shift, scale, dtype = units(train, self._column_names, where)
+            refuse_far(test, shift, scale, self._column_names, where)
         train, test = as_tensor(train, dtype), as_tensor(test, dtype)
         super().__init__(train, test, shift, scale, levels, *labels_of_parts, shuffle=False)  # the split is random
 
     def labels(self) -> list[str] | None:
-        return self._labels
+        return self._column_names
 
     def fingerprint(self) -> str:
-        return self._content
+        return self._content_hash
 
     def without(self, columns: list[int]) -> str | None:
-        """Returns the data.key= that leaves columns of the examples out; None where the file's columns are unnamed."""
+        """Returns the data.key= that leaves these columns of the examples out; None for a .npy or .npz, for examples
+        that are no vectors, and where no column would be left.
+        """
         if len(self.shape) != 1 or self._file.suffix.lower() in (".npy", ".npz"):
             return None
-        names = self._key_names or self._labels
-        if names is None:  # a .csv without a header: numbers, without that of the labels
+        names = self._key_names or self._column_names
+        if names is None:  # the columns of a .csv without a header are named by their numbers
             names = [str(j) for j in range(self.dim + (self._label_column is not None)) if str(j) != self._label_column]
         kept = [names[j] for j in range(self.dim) if j not in columns]
         return typed("data.key", kept) if kept else None
 
     def given(self, columns: list[int]) -> str | None:
-        """Returns the data.condition= of these columns; None where the file's names are not the columns'."""
+        """Returns the data.condition= of these columns; None where ``data.key`` chose columns without names."""
         suffix = self._file.suffix.lower()
-        if suffix != ".npy" and not self._whole and (suffix == ".npz" or self._labels is None):
+        if suffix != ".npy" and not self._key_is_none and (suffix == ".npz" or self._column_names is None):
             return None
         return super().given(columns)
 
     def condition_values(self, keys: list[str | int]) -> tuple[Tensor, Tensor, list[str], list[int]]:
-        """Returns columns of the examples, or else columns and arrays of the file that are not part of them; see
-        :meth:`Data.condition_values`.
+        """Returns the numbers y that the keys name: columns of the examples, or columns and arrays of the file that are
+        no part of the examples; see :meth:`Data.condition_values`.
         """
-        if self._file.suffix.lower() == ".npy" or len(self.shape) == 1 and self._whole:
+        if self._file.suffix.lower() == ".npy" or len(self.shape) == 1 and self._key_is_none:
             return super().condition_values(keys)
         inside = [str(key) for key in keys if str(key) in self._key_names]
-        if inside and len(self.shape) == 1 and len(inside) == len(keys) and self._labels:
+        if inside and len(self.shape) == 1 and len(inside) == len(keys) and self._column_names:
             return super().condition_values(keys)
         if inside:
             raise ValueError(
@@ -139,38 +143,46 @@ class Arrays(Data):
         if len(set(map(str, keys))) < len(keys):
             raise ValueError(f"data.condition={keys} names a column twice")
         table = self._file.suffix.lower() != ".npz"
-        found, titles = [], []
-        # the columns of a table are read at once, the arrays of an archive one by one
-        for each in [[str(key) for key in keys]] if table else keys:
+        parts, titles = [], []
+        # the columns of a table are read at once, the arrays of an .npz one by one
+        for chosen in [[str(key) for key in keys]] if table else keys:
             source = open_file(
                 str(self._file), "data.path", self._header, [str(key) for key in keys], header_key="data.header"
             )
-            values, columns, _, _ = numbers_of(source, each, choice="data.condition", label_key="data.labels")
+            values, columns, _, _ = numbers_of(source, chosen, choice="data.condition", label_key="data.labels")
             if values.ndim > 2:
                 raise ValueError(
-                    f"data.condition={keys}: {each} has the shape {values.shape} in {self._file}: save one row of "
+                    f"data.condition={keys}: {chosen} has the shape {values.shape} in {self._file}: save one row of "
                     f"numbers an example, of shape (N, C)"
                 )
             values = values.reshape(len(values), -1)
             if len(values) != sum(map(len, self._rows)):
                 raise ValueError(
-                    f"data.condition={keys}: {each} has {len(values)} rows in {self._file}, the examples are "
+                    f"data.condition={keys}: {chosen} has {len(values)} rows in {self._file}, the examples are "
                     f"{sum(map(len, self._rows))}"
                 )
-            found.append(values)
+            parts.append(values)
             if table:
-                titles += columns or list(each)
+                titles += columns or list(chosen)
             else:
-                titles += [str(each)] if values.shape[1] == 1 else [f"{each}[{j}]" for j in range(values.shape[1])]
-        values = torch.from_numpy(np.concatenate(found, 1).astype(np.float64))
+                titles += [str(chosen)] if values.shape[1] == 1 else [f"{chosen}[{j}]" for j in range(values.shape[1])]
+        values = torch.from_numpy(np.concatenate(parts, 1).astype(np.float64))
         return *(values[rows] for rows in self._rows), titles, []
 
 
-FARTHEST = 1e18  # standard deviations; float32 still holds its square
+FARTHEST = 1e18  # standard deviations from the mean; its square is still finite in float32
 
 
 def refuse_far(test: np.ndarray, shift: Tensor, scale: Tensor, names: list[str] | None, where: str) -> None:
-    """Raises a ValueError where a held-out value lies so far from the training part that its square is infinite."""
+    """Raises a ValueError where a held-out value lies more than FARTHEST standard deviations from the training part's
+    mean, near where squares overflow in float32.
+
+    Arguments:
+        test: the held-out examples (M, *) in data units.
+        shift, scale: of the training part; see :func:`units`.
+        names: the names of the columns; None without names.
+        where: the start of the error.
+    """
     with np.errstate(over="ignore"):
         far = np.abs(test.astype(np.float64) - shift.numpy()) / scale.numpy() > FARTHEST
     if far.any():
@@ -183,16 +195,24 @@ def refuse_far(test: np.ndarray, shift: Tensor, scale: Tensor, names: list[str] 
 
 
 def units(train: np.ndarray, names: list[str] | None, where: str) -> tuple[Tensor, Tensor, torch.dtype]:
-    """Returns the mean and standard deviation of the training part, (D,) for the columns of vectors or one number for
-    images, and the type that resolves how every column varies: the default one, or float64. A constant column has the
-    scale 1.
+    """Returns the units of continuous examples (N, *), and the type to keep them in.
+
+    Returns:
+        the mean and the standard deviation, float64, (D,) for the columns of vectors or one number each for images,
+        where a constant has its value and 1; and torch's default type if it resolves how every column varies, else
+        float64.
+
+    Raises:
+        ValueError: a column's standard deviation is too large or too small for float64, or too small beside its values
+            for the file's own type.
     """
     columns = train if train.ndim == 2 else train.reshape(-1, 1)
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # numbers out of range are refused below
         mean, std = columns.mean(0, dtype=np.float64), columns.std(0, dtype=np.float64)
     low, high = columns.min(0), columns.max(0)
     size = np.maximum(np.abs(low.astype(np.float64)), np.abs(high.astype(np.float64)))
-    own = np.float32 if train.dtype.kind == "f" and train.dtype.itemsize < 8 else np.float64  # the file's precision
+    # the file's precision; float16 counts as float32
+    own = np.float32 if train.dtype.kind == "f" and train.dtype.itemsize < 8 else np.float64
     fine = resolves(own, std, size, low == high)
     for j in range(len(mean)):
         column = f"column {names[j]!r}" if names else f"column {j}" if train.ndim == 2 else "every pixel"
@@ -219,11 +239,13 @@ def units(train: np.ndarray, names: list[str] | None, where: str) -> tuple[Tenso
 
 
 def resolves(dtype: Any, std: np.ndarray, size: np.ndarray, constant: np.ndarray) -> np.ndarray:
-    """Returns whether a type's steps at each column's largest value are a thousandth of the std or less, (D,).
+    """Returns whether a floating-point type resolves how each column varies, (D,): its step at the column's largest
+    value is a thousandth of the standard deviation or less, and it holds that value.
 
     Arguments:
+        dtype: numpy's type, or its name.
         std, size: (D,) the columns' standard deviations, and their largest absolute values.
-        constant: (D,) whether a column is constant, which any type resolves.
+        constant: (D,) whether a column is constant, which any type that holds it resolves.
     """
     info = np.finfo(dtype)
     wide = (std >= 1000 * info.eps * size) & (std >= 1000 * float(info.tiny))

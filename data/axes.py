@@ -1,7 +1,7 @@
 """The axes of an array of examples: the axis of the examples, and those of channels, height and width.
 
-An order of axes is a word with a letter an axis: n for the examples, c for channels or columns, h for height, w for
-width.
+An order of axes is written as a word with one letter for each axis: n for the examples, c for channels or columns, h
+for height, w for width.
 """
 
 import math
@@ -9,7 +9,7 @@ import math
 import numpy as np
 
 ORDERS = ("n", "nc", "nhw", "nchw")
-"""The kinds of arrays, each in the order in which it is kept."""
+"""The orders that arrays are brought to; n then gets an axis of one column, nhw an axis of one channel."""
 
 TYPICAL = (1, 3, 4)  # channels of grey, coloured and transparent pictures
 
@@ -20,12 +20,13 @@ def as_examples(values: np.ndarray, axes: str | None, shape: list[int] | None, w
     Arguments:
         values: the file's array.
         axes: the order of its axes, a permutation of n, nc, nhw or nchw; None lets the shape decide.
-        shape: the shape of one example; it may decide the order of the axes, and rows are reshaped to it. None for the
-            array's own.
+        shape: the shape of one example; it may decide the order of the axes, and examples are reshaped to it. None for
+            the array's own.
         where: the start of an error.
 
     Raises:
-        ValueError: where the shape of the array allows two orders of axes; it names both.
+        ValueError: the shape of the array allows several orders of axes, which the message names; or ``axes`` or
+            ``shape`` does not fit the array.
     """
     read = values.shape
     if axes is not None:
@@ -33,7 +34,7 @@ def as_examples(values: np.ndarray, axes: str | None, shape: list[int] | None, w
     elif shape is not None and (len(shape) != 3 or values.ndim not in (3, 4)):
         said = f"axes {read} read as examples and their values"
     else:
-        order = (shape and by_shape(values, shape, where)) or by_sizes(values, where)
+        order = (by_shape(values, shape, where) if shape else None) or by_sizes(values, where)
         values, said = ordered(values, order, where), f"axes {read} read as {in_words(order)}"
     if shape is None or values.shape[1:] == tuple(shape):
         return values, said
@@ -42,14 +43,14 @@ def as_examples(values: np.ndarray, axes: str | None, shape: list[int] | None, w
 
 
 def in_words(axes: str) -> str:
-    """Returns an order of axes in words."""
+    """Returns an order of axes in words, such as ``nhw (examples, height, width, grey)``."""
     names = {"n": "examples", "c": "channels" if "h" in axes else "columns", "h": "height", "w": "width"}
     grey = ", grey" if sorted(axes) == sorted("nhw") else ""
     return f"{axes} ({', '.join(names[letter] for letter in axes)}{grey})"
 
 
 def check_shape(values: np.ndarray, shape: list[int], axes: str | None, where: str) -> None:
-    """Raises a ValueError unless examples (N, *) may be reshaped to the shape."""
+    """Raises a ValueError unless the examples of ``values`` (N, *) may be reshaped to ``shape``."""
     if len(shape) not in (1, 3) or min(shape) < 1:
         raise ValueError(f"`shape`={list(shape)} must be [D] or [C,H,W]: type `shape`=[1,28,28]")
     if math.prod(values.shape[1:]) != math.prod(shape):
@@ -66,9 +67,13 @@ def check_shape(values: np.ndarray, shape: list[int], axes: str | None, where: s
 
 
 def ordered(values: np.ndarray, axes: str, where: str) -> np.ndarray:
-    """Returns the array with its axes in the order that is kept: (N, D) or (N, C, H, W)."""
-    kept = next((order for order in ORDERS if sorted(order) == sorted(axes)), None)
-    if kept is None:
+    """Returns the array with its axes in the order (N, D) or (N, C, H, W).
+
+    Raises:
+        ValueError: ``axes`` is no order of axes, or the array has another number of axes.
+    """
+    target = next((order for order in ORDERS if sorted(order) == sorted(axes)), None)
+    if target is None:
         raise ValueError(
             f"`axes`={axes} must be the letters of {', '.join(ORDERS)} in the file's order, n for the examples, c "
             f"for channels or columns, h and w for height and width: type `axes`=nhwc"
@@ -77,25 +82,37 @@ def ordered(values: np.ndarray, axes: str, where: str) -> np.ndarray:
         raise ValueError(
             f"`axes`={axes} is for files of {len(axes)} axes, {where} has the shape {values.shape}: type `axes`=null"
         )
-    values = values.transpose([axes.index(letter) for letter in kept])
-    return values[:, None] if kept in ("n", "nhw") else values
+    values = values.transpose([axes.index(letter) for letter in target])
+    return values[:, None] if target in ("n", "nhw") else values
 
 
 def by_shape(values: np.ndarray, shape: list[int], where: str) -> str | None:
     """Returns nchw or nhwc, if examples have the shape in one of these orders; None if in neither or in both."""
     if values.ndim != 4 or len(shape) != 3:
         return None
-    fits = {"nchw": tuple(shape), "nhwc": (*shape[1:], shape[0])}
-    found = [order for order, each in fits.items() if values.shape[1:] == each]
-    return found[0] if len(found) == 1 else None
+    shapes = {"nchw": tuple(shape), "nhwc": (*shape[1:], shape[0])}
+    orders = [order for order, own_shape in shapes.items() if values.shape[1:] == own_shape]
+    return orders[0] if len(orders) == 1 else None
 
 
 def by_sizes(values: np.ndarray, where: str) -> str:
     """Returns the order of the axes that the sizes suggest.
 
-    The channels of four axes are the second or the last. There are three signs of channels: their number is 1, 3 or 4;
-    the other two axes are equal and the channels are not; the channels are at most half of either. The first sign
-    decides unless the second, or in its absence the third, contradicts it; then the second, then the third.
+    One axis is n, two are nc, three are nhw. Of four axes the second or the last one holds the channels. Three signs
+    tell which:
+
+    1. its size is 1, 3 or 4;
+    2. the two axes of height and width are then equal, and the channels are not;
+    3. the channels are at most half of height and of width.
+
+    If one of the two axes has the first sign and the other has not, it holds the channels, unless the second sign (or
+    the third, where the second does not differ) points to the other axis, which leaves the order open. If the first
+    sign does not differ, the second decides; if neither axis has the first sign and the second does not differ, the
+    third decides.
+
+    Raises:
+        ValueError: the signs leave the order open, the last of three or four axes may count the examples, or there are
+            more than four axes.
     """
     shape = values.shape
     if values.ndim <= 2:
@@ -106,11 +123,11 @@ def by_sizes(values: np.ndarray, where: str) -> str:
         if shape[0] == shape[1] < shape[2]:
             refuse(where, shape, {"nhw": (shape[0], shape[1:]), "hwn": (shape[2], shape[:2])})
         return "nhw"
-    first, last = signs(shape[1], shape[2:]), signs(shape[3], shape[1:3])
-    typical, equal, small = ((a, b) for a, b in zip(first, last, strict=True))
+    second, last = signs(shape[1], shape[2:]), signs(shape[3], shape[1:3])
+    typical, equal, small = zip(second, last, strict=True)  # each sign for the second axis and for the last
     if typical[0] != typical[1]:
-        decides = equal if equal[0] != equal[1] else small  # the stronger of the other two signs
-        choice = typical[0] if decides != typical[::-1] else None
+        other_sign = equal if equal[0] != equal[1] else small
+        choice = typical[0] if other_sign != typical[::-1] else None  # whether the second axis holds the channels
     elif equal[0] != equal[1]:
         choice = equal[0]
     elif not typical[0] and small[0] != small[1]:
@@ -130,7 +147,7 @@ def by_sizes(values: np.ndarray, where: str) -> str:
 
 
 def signs(channels: int, sides: tuple[int, ...]) -> tuple[bool, bool, bool]:
-    """Returns the three signs of channels: typical, unlike equal sides, and at most half of either side."""
+    """Returns the three signs of :func:`by_sizes` for an axis of so many channels beside sides (height, width)."""
     return channels in TYPICAL, sides[0] == sides[1] != channels, 2 * channels <= min(sides)
 
 
@@ -138,6 +155,8 @@ def refuse(where: str, shape: tuple[int, ...], readings: dict[str, tuple[int, tu
     """Raises a ValueError that names the possible orders of the axes.
 
     Arguments:
+        where: the start of the error.
+        shape: the shape of the array.
         readings: by order of axes, the number of examples and the shape of one.
     """
     said = [

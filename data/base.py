@@ -2,8 +2,8 @@ r"""The interface of a data set: examples and their units.
 
 Every data set has two systems of units.
 
-* *Data units* are those of the file: pixel counts 0 ... L-1, centimetres. Samples and log-densities are reported in
-  these units.
+* *Data units* are those of the file, such as pixel values 0 ... L-1 or centimetres. Samples and log-densities are
+  reported in these units.
 * *Model units* are those of the SDE and the network, centred and of size about one:
 
   .. math:: x = (r - m) / s, \qquad r = s\,x + m,
@@ -35,17 +35,20 @@ class Data:
         test: held-out examples in data units, shape (M, *).
         shift: the offset m, a number or a tensor that broadcasts over one example.
         scale: the positive factor s, a number or a tensor that broadcasts over one example.
-        levels: the number L of integer levels 0 ... L-1, or None for continuous data.
+        levels: the number L if the data are integers 0 ... L-1, or None for continuous data.
         train_labels, test_labels: the examples' class labels, (N,) and (M,), int64; None without any.
         shuffle: whether to put the examples and their labels into the random order of :mod:`scoresde.data.order`, so
             that each prefix is a random subset. False for examples in a random order already, such as independent
             draws.
 
     Raises:
-        ValueError: the two parts, their labels, the shift and the scale do not fit together.
+        ValueError: the two parts, their labels, the shift and the scale do not fit together, or the scale is not
+            positive.
 
     Attributes:
-        train_labels, test_labels: the arguments, in the order of the examples.
+        train, test, train_labels, test_labels: the arguments, in the random order if ``shuffle`` is set.
+        shape: the shape of one example.
+        shift, scale: the arguments as float64 tensors.
         class_names: the name of class k at place k; None where classes have no names.
         notes: what a reader took, left out and reinterpreted, a clause each.
         condition: the y of each example, if these are data of p(x | y); see :mod:`scoresde.data.condition`.
@@ -104,19 +107,23 @@ class Data:
 
     @property
     def std(self) -> float:
-        """The standard deviation of one coordinate of the training data in model units, all coordinates pooled."""
+        """The standard deviation of a coordinate about its own mean in model units, all coordinates pooled, over the
+        first 10,000 training examples.
+        """
         x = self.encode(self.dequantise(self.train[:10_000], None).double())
         return float((x - x.mean(0)).square().mean().sqrt())
 
     def dequantise(self, r: Tensor, u: Tensor | None) -> Tensor:
-        """Returns k + u for integers k, with u in [0, 1), by default 1/2; continuous data are returned unchanged."""
+        """Returns k + u for integers k (B, *) and u (B, *) in [0, 1), where None stands for 1/2; continuous data are
+        returned unchanged.
+        """
         if self.levels is None:
             return r
         return r.to(torch.get_default_dtype() if u is None else u.dtype) + (0.5 if u is None else u)
 
     def encode(self, r: Tensor) -> Tensor:
         """Maps data units to model units, shape (B, *) to (B, *); integers are not dequantised."""
-        # otherwise m and s would be rounded to integers
+        # m and s are cast to the dtype of r, and an integer type would round them
         r = r if r.is_floating_point() else r.to(torch.get_default_dtype())
         return (r - self.shift.to(r)) / self.scale.to(r)
 
@@ -131,9 +138,10 @@ class Data:
         return "data" if bool((scale == scale[0]).all()) else "std"
 
     def commensurate(self, r: Tensor) -> Tensor:
-        """Returns r (B, *) in the unit of distances, float64: data units where all values share one scale, and standard
-        deviations, each column divided by its scale, where columns have units of their own: a distance in raw units
-        would be that of the largest column.
+        """Returns r (B, *) in the unit of distances, float64.
+
+        These are data units where all values share one scale. Where columns have units of their own, each column is
+        divided by its scale; a distance in data units would be dominated by the column of the largest scale.
         """
         return r.double() if self.distance_unit == "data" else r.double() / self.scale.to(r.device)
 
@@ -164,6 +172,9 @@ class Data:
         Returns:
             y of the training and of the held-out examples, (N, C) and (M, C), float64 in data units; their names; and
             which columns of the examples they are, an empty list if none.
+
+        Raises:
+            ValueError: a key names no column or the same column twice, or the examples are no vectors.
         """
         names = self.labels() or [str(j) for j in range(self.dim)]
         if len(self.shape) != 1:
@@ -198,12 +209,18 @@ class Data:
         return typed("data.condition", [names[j] for j in columns])
 
     def components(self) -> tuple[Tensor, Tensor, Tensor] | None:
-        """Returns weights (K,), means (K, D), stds (K,) in model units of a mixture of isotropic Gaussians, or None."""
+        """Returns weights (K,), means (K, D), stds (K,) in model units of the mixture of isotropic Gaussians that the
+        data are; None for other data.
+        """
         return None
 
     def moments(self) -> tuple[Tensor, Tensor, Tensor, float]:
-        """Returns the mean (D,) and the covariance of the training data in model units, float64: variances (k,) along
-        the columns of directions (D, k), and the one variance of all other directions. k = D up to D = 1024, then 256.
+        """Returns the mean and the covariance of the first 20,000 training examples in model units, float64, with the
+        variance that uniform dequantisation adds.
+
+        Returns:
+            the mean (D,); the variances (k,) along the columns of ``directions``; the directions (D, k); and the one
+            variance of all other directions. k = D up to D = 1024, and at most 256 above.
         """
         x = self.encode(self.dequantise(self.train[:20_000], None).double()).flatten(1)
         mean = x.mean(0)
@@ -219,13 +236,13 @@ class Data:
             variances = singular.square()
         others = self.dim - len(variances)
         rest = max(0.0, total - float(variances.sum())) / others if others else 0.0
-        # uniform dequantisation adds the variance 1/12 of a level to every coordinate
+        # uniform dequantisation adds the variance 1/12 of U[0, 1), in data units squared, to every coordinate
         blur = float((1 / self.scale.square()).mean()) / 12 if self.levels else 0.0
         return mean, variances + blur, directions, rest + blur
 
     def largest_distance(self) -> float:
-        """Returns the largest distance between two of up to 5,000 training data in model units, which the largest noise
-        should reach (arXiv 2006.09011, technique 1).
+        """Returns the largest distance between two of the first 5,000 training examples in model units, which the
+        largest noise should reach (arXiv 2006.09011, technique 1).
         """
         x = self.encode(self.dequantise(self.train[:5000], None).double()).flatten(1)
         return max((float(torch.cdist(part, x).max()) for part in x.split(500)), default=0.0)
@@ -237,11 +254,15 @@ class Data:
         return len(torch.cat([self.train_labels, self.test_labels]).unique())
 
     def labels(self) -> list[str] | None:
-        """Returns the names of the columns of a vector, for the axes of pictures; None where they have none."""
+        """Returns the names of the columns of a vector, for messages and the axes of pictures; None where they have
+        none.
+
+        Class labels are ``train_labels`` and ``test_labels``.
+        """
         return None
 
     def describe(self) -> str | None:
-        """Returns one line with the reader's notes and the numbers of training and held-out examples; None for
+        """Returns one line with the notes and the numbers of training and held-out examples; None without notes, as for
         generated data.
         """
         if not self.notes:
@@ -255,7 +276,7 @@ class Data:
 
 
 def typed(key: str, names: list[str]) -> str:
-    """Returns a key with a list of names as a shell and Hydra take it, quoted where they would misread it."""
+    """Returns ``key=[NAMES]`` as a shell and Hydra take it, in quotes where they would misread a name."""
     words = {"true", "false", "null", "nan", "inf", "none"}
     if all(
         re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]*|0|[1-9][0-9]*", name) and name.lower() not in words for name in names
@@ -292,7 +313,7 @@ def broadcasts(values: Tensor, shape: tuple[int, ...]) -> bool:
 
 
 def at_least(key: str, value: float, bound: float, instead: float) -> None:
-    """Raises a ValueError that names the key, the value, the bound and what to type unless value >= bound."""
+    """Raises a ValueError unless value >= bound; it names the key and the bound, and proposes the value ``instead``."""
     if not value >= bound:  # this form refuses a NaN too
         raise ValueError(f"`{key}`={value} must be at least {bound}: type `{key}`={instead}")
 

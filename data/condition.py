@@ -1,7 +1,7 @@
 r"""The condition y of every example, a class or numbers, for models of p(x | y), and its encoding for a network.
 
-A network takes y as a vector: a class k as the unit vector e_k, or numbers in model units, with the shift m and the
-scale s. A last entry of 1 says that y is given:
+A network takes y as a vector: a class k as the unit vector e_k, or numbers in model units (their shift m, their scale
+s). A last entry of 1 says that y is given:
 
 .. math:: y \mapsto (e_k,\ 1) \quad\text{or}\quad \bigl((y - m)/s,\ 1\bigr), \qquad \text{none} \mapsto (0, 0).
 
@@ -81,8 +81,11 @@ class Condition:
         """Returns a copy with ``condition=value``, and warns of numbers outside the range of the training data.
 
         Arguments:
-            value: a class or a list of them; numbers, a list of rows of them, or numbers by name; or the path of a file
-                of such rows.
+            value: a class or a list of classes; numbers, a list of rows of numbers, or numbers by name; or the path of
+                a file with a class or a row of numbers for each sample.
+
+        Raises:
+            FileNotFoundError, ValueError: the value names no class of these data, or not C finite numbers.
         """
         if self.classes:
             return replace(self, asked=requested_classes(value, self.names))
@@ -101,6 +104,9 @@ def classes_of(joint: Data) -> Condition:
     """Returns the condition of a data set (x, y) whose y is the class label of each example.
 
     The classes are the labels that occur in the training or the held-out examples.
+
+    Raises:
+        ValueError: the data have no labels, or all training examples have the same one.
     """
     if joint.train_labels is None:
         raise ValueError(
@@ -121,14 +127,17 @@ def classes_of(joint: Data) -> Condition:
 def units_of(joint: Data, columns: list[int] | None, train: Tensor, names: list[str]) -> tuple[Tensor, Tensor]:
     """Returns the shift and scale of the numbers y, (C,), float64.
 
-    Columns of the joint keep its units. Numbers that are no columns have the mean and the std of the training examples
-    as units, and a constant has the scale 1.
+    Columns of the joint keep the joint's shift and scale. Numbers that are no columns of it get the mean and the
+    standard deviation of their training examples; a constant gets its value and the scale 1.
 
     Arguments:
         joint: the data set of which y is a part.
         columns: the joint's columns that are y; None or empty for numbers that are no columns.
         train: (N, C), the y of the training examples.
-        names: of the C numbers, for an error.
+        names: the names of the C numbers, for an error.
+
+    Raises:
+        ValueError: numbers vary so far that their standard deviation is infinite.
     """
     if columns:
         return tuple(v.double().expand(joint.shape)[columns] for v in (joint.shift, joint.scale))

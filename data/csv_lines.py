@@ -1,4 +1,4 @@
-"""The lines of a csv file: their encoding, comments, delimiter, cells and numbers."""
+"""The lines of a csv file: their encoding, the comments above them, their delimiter, cells and line numbers."""
 
 import codecs
 import csv
@@ -11,7 +11,7 @@ from typing import TextIO
 from scoresde.data.numerals import mark_of
 
 DELIMITERS = {"\t": "tabs", ";": "semicolons", ",": "commas", " ": "blanks"}
-SAMPLE = 200  # lines that decide the delimiter and whether there is a header
+SAMPLE = 200  # the first lines, which decide the delimiter and whether there is a header
 
 
 class CsvLines:
@@ -22,12 +22,16 @@ class CsvLines:
         where: the start of every error, such as ``data.path=/home/me/a.csv``.
 
     Attributes:
+        skipped: the number of lines up to the last comment above the first row.
         comments: the lines that begin with # above the first row.
-        sample: the first rows' lines.
+        sample: the first lines that are not blank from the first row on, at most SAMPLE.
         whole: whether ``sample`` is the whole file.
         delimiter: the mark between cells.
         at: the number of the line read last, from 1.
         blank: how many blank lines stood between the rows read so far.
+
+    Raises:
+        ValueError: the file is no UTF-8 text.
     """
 
     def __init__(self, file: Path, where: str):
@@ -41,9 +45,7 @@ class CsvLines:
         return open(self.file, newline="", encoding="utf-8-sig")
 
     def opening(self) -> tuple[int, list[str], list[str], bool]:
-        """Returns the number of lines up to the last comment above the first row, these comments, the first rows and
-        whether the file ends there.
-        """
+        """Returns the attributes ``skipped``, ``comments``, ``sample`` and ``whole``."""
         with open(self.file, "rb") as stream:
             start = stream.read(4096)
         if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in start:
@@ -59,7 +61,7 @@ class CsvLines:
                         comments.append(line)
                         count = number_of_line
                     elif not line.isspace():
-                        sample = [line, *islice((each for each in stream if not each.isspace()), SAMPLE)]
+                        sample = [line, *islice((later for later in stream if not later.isspace()), SAMPLE)]
                         return count, comments, sample[:SAMPLE], len(sample) <= SAMPLE
             return 0, [], comments[:SAMPLE], len(comments) <= SAMPLE  # a first column of words that begin with #
         except UnicodeDecodeError as error:
@@ -88,7 +90,8 @@ class CsvLines:
     def filled(self, stream: TextIO) -> Iterator[str]:
         """Yields the lines from the first row on that are not blank, and updates ``at`` and ``blank``.
 
-        A line of tabs is a row where tabs separate the cells.
+        Where tabs separate the cells, a line of tabs is a row of empty cells and not blank. Where blanks do, those at a
+        line's ends are left out.
         """
         self.blank, blank, begun = 0, 0, False
         for self.at, line in enumerate(stream, 1):
@@ -125,11 +128,11 @@ class CsvLines:
                     hint = "if commas are decimal marks, write points, or separate the cells by semicolons"
                 elif len(cells) == width + 1 and not cells[-1]:
                     hint = "delete the delimiter at its end, or give every line one"
-                some = ", ".join(map(repr, cells[:6])) + (", ..." if len(cells) > 6 else "")
+                shown = ", ".join(map(repr, cells[:6])) + (", ..." if len(cells) > 6 else "")
                 count = f"{len(cells)} cell{'s' * (len(cells) > 1)}"
                 raise ValueError(
                     f"{self.where}: line {self.at} has {count}, the first line has {width} (separated by "
-                    f"{DELIMITERS[self.delimiter]}): {some}; {hint}"
+                    f"{DELIMITERS[self.delimiter]}): {shown}; {hint}"
                 )
 
     def line_of(self, row: int) -> int:
@@ -140,10 +143,14 @@ class CsvLines:
 
 
 class Pushed:
-    """Lines that can be put back.
+    """An iterator over lines that may be put back, to come again.
 
     Arguments:
         lines: an iterator.
+
+    Attributes:
+        following: the same iterator, which gives the lines after those put back.
+        back: the lines put back, in order.
     """
 
     def __init__(self, lines: Iterator[str]):
@@ -165,8 +172,15 @@ class Pushed:
 
 
 def delimiter_of(lines: list[str], whole: bool) -> str:
-    """Returns the mark between cells: the first of tab, semicolon, comma and blank that gives all lines equally many
-    cells, two or more; otherwise the one that most lines hold.
+    """Returns the mark between cells.
+
+    It is the first of tab, semicolon, comma and blank that gives all lines equally many cells, two or more; but a blank
+    before a comma where the commas are decimal marks. If none does, it is the one of tab, semicolon and comma that most
+    lines hold; without any of these, a blank if it divides more than half of the lines, else a comma.
+
+    Arguments:
+        lines: the first lines of the file.
+        whole: whether they are all lines of the file.
     """
     split = {mark: rows_of(lines, mark, whole) for mark in DELIMITERS}
     fits = {mark: {len(row) for row in rows} for mark, rows in split.items()}
@@ -184,7 +198,9 @@ def delimiter_of(lines: list[str], whole: bool) -> str:
 
 
 def rows_of(lines: list[str], mark: str, whole: bool) -> list[list[str]]:
-    """Returns the lines' cells, without the last row where the file goes on: its end may be in a later line."""
+    """Returns the cells of the lines, row by row; not of the last row where the file goes on (``whole`` is False),
+    since a cell in quotes may end in a later line.
+    """
     stripped = [line.strip() + "\n" for line in lines] if mark == " " else lines
     rows = [row for row in csv.reader(stripped, delimiter=mark, skipinitialspace=True) if row]
     return rows if whole or len(rows) < 2 else rows[:-1]

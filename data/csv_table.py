@@ -1,7 +1,8 @@
-"""A csv file: rows with equally many cells, all read at once.
+"""A csv file as a table of columns; the whole file is read when it is opened.
 
-Every row must have as many cells as the first. numpy reads chunks of lines that hold only plain numbers; Python's csv
-module and the grammar of :mod:`scoresde.data.numerals`, which gives the same numbers, read all other chunks.
+Every row must have as many cells as the first. The rows are read in chunks. numpy reads a chunk of lines that hold only
+plain numbers; Python's csv module and the grammar of :mod:`scoresde.data.numerals`, which gives the same numbers, read
+all other chunks.
 """
 
 import csv
@@ -17,10 +18,12 @@ from scoresde.data.header import is_header
 from scoresde.data.numerals import fault_of, mark_of, may_mark_thousands, number, written_as_thousands
 
 CELLS = 2**17  # cells in one chunk
-PLAIN = b"0123456789+-.eE"
+PLAIN = b"0123456789+-.eE"  # the characters of plain numbers
+# for each delimiter, a cell with leading zeros: a code, which is no plain number
 CODES = {mark: re.compile(rf"(?:^|[\n\r{mark}])[+-]?0[0-9]+(?=[\n\r{mark}]|$)") for mark in DELIMITERS}
 
-Chunk = np.ndarray | tuple[str, ...]  # some cells of one column: numbers, or text where one cell is not a number
+# some cells of one column: numbers if all of them are plain numbers, else text
+Chunk = np.ndarray | tuple[str, ...]
 
 
 class CsvTable:
@@ -29,21 +32,29 @@ class CsvTable:
     Arguments:
         file: UTF-8 text, with or without a byte order mark.
         where: the start of every error, such as ``data.path=/home/me/a.csv``.
-        header: whether the first row holds the names of the columns; ``auto`` decides (:mod:`scoresde.data.header`),
-            ``named`` is true if all of ``names`` are in the first row.
+        header: whether the first row holds the names of the columns; ``auto`` lets :mod:`scoresde.data.header` decide,
+            ``named`` means a header if all of ``names`` are in the first row.
         names: names that the user requests, as evidence of a header.
-        text: the name or number of the column whose cells are kept as text, that of the labels; True for all columns.
-        gaps: whether cells may be empty.
+        text: the name or number of the column whose cells are kept as text, such as that of the labels; True for all
+            columns.
+        gaps: whether missing values are allowed; without a header, an empty last column is then kept.
         header_key: the config key of ``header``, for messages; None where no key sets it.
 
     Attributes:
         names: the names of the columns; their numbers where there is no header.
         named: whether the file itself names its columns.
         rows: the number of rows without the header.
+        columns: each column's cells, as chunks.
+        pointed: for each column whether a point may stand in its numbers.
+        text_columns: the numbers of the columns that are kept as text.
         notes: how the file was understood.
+
+    Raises:
+        ValueError: the file is no UTF-8 text or no csv, has rows of several lengths, or leaves open whether it has a
+            header.
     """
 
-    table, index = True, frozenset()
+    table, index = True, frozenset()  # a csv file has no columns of a pandas index
 
     def __init__(
         self,
@@ -71,32 +82,34 @@ class CsvTable:
     # ---- reading ----
 
     def read(self, text: str | bool | None) -> None:
-        """Reads the first row and, in chunks, the columns below it."""
+        """Reads the first row and, in chunks, the columns below it; ``text`` as in the class."""
         with self.lines.open() as stream:
             lines = Pushed(self.lines.filled(stream))
             self.first = next(self.lines.split(lines), [])
             width = len(self.first)
             if not width:
-                self.columns, self.rows, self.pointed, self.kept, self.blank_lines = [], 0, [], set(), 0
+                self.columns, self.rows, self.pointed, self.text_columns, self.blank_lines = [], 0, [], set(), 0
                 return
             names = [" ".join(cell.split()) for cell in self.first]
-            kept = set(range(width)) if text is True else set()
+            text_columns = set(range(width)) if text is True else set()
             if isinstance(text, str):
-                kept = {names.index(text) if text in names else column_number(text, width)} - {None}
+                text_columns = {names.index(text) if text in names else column_number(text, width)} - {None}
             self.columns: list[list[Chunk]] = [[] for _ in range(width)]
-            self.pointed, self.rows, self.kept = [False] * width, 0, kept
+            self.pointed, self.rows, self.text_columns = [False] * width, 0, text_columns
             count = max(1, CELLS // width)
-            while chunk := [] if kept else lines.take(count):
+            # numpy and plain_rows, where no column is kept as text
+            while chunk := [] if text_columns else lines.take(count):
                 values = plain_rows(chunk, self.lines.delimiter, width)
                 if values is None:
-                    lines.push(chunk)
+                    lines.push(chunk)  # a cell in quotes may go on in the next chunk
                     self.add(list(islice(self.lines.split(lines), count)), width)
                     continue
                 point = "." in "".join(chunk)
-                self.pointed = [each or point for each in self.pointed]
+                self.pointed = [before or point for before in self.pointed]
                 self.rows += len(values)
-                for whole, part in zip(self.columns, values.T, strict=True):
-                    whole.append(part)
+                for column, part in zip(self.columns, values.T, strict=True):
+                    column.append(part)
+            # Python's csv module, where one is
             rest = self.lines.split(lines.following)
             while rows := list(islice(rest, count)):
                 self.add(rows, width)
@@ -108,9 +121,9 @@ class CsvTable:
             self.lines.refuse_ragged(width)
         self.rows += len(rows)
         for j, cells in enumerate(zip(*rows, strict=True)):
-            column = None if j in self.kept else plain_column(cells)
-            self.columns[j].append(cells if column is None else column)
-            self.pointed[j] |= column is not None and "." in "".join(cells)
+            values = None if j in self.text_columns else plain_column(cells)
+            self.columns[j].append(cells if values is None else values)
+            self.pointed[j] |= values is not None and "." in "".join(cells)
 
     def line_of(self, row: int) -> int:
         """Returns the number of the line, from 1, in which a row ends; rows count from 0, without the header."""
@@ -119,22 +132,22 @@ class CsvTable:
     # ---- header and notes ----
 
     def settle_header(self, header: bool | str, requested: list[str] | None) -> None:
-        """Decides whether the first row is a header, and makes it an example otherwise."""
+        """Decides whether the first row is a header, makes it an example otherwise, and sets the names and notes."""
         first = [" ".join(cell.split()) for cell in self.first]
         if header == "auto" and first:
-            found = self.found_header(first, requested)
+            has_header = self.found_header(first, requested)
         elif header == "named":
-            found = bool(requested) and set(requested) <= set(first)
+            has_header = bool(requested) and set(requested) <= set(first)
         else:
-            found = header is True
-        self.has_header = self.named = found
-        self.names = first if found else [str(j) for j in range(len(first))]
+            has_header = header is True
+        self.has_header = self.named = has_header
+        self.names = first if has_header else [str(j) for j in range(len(first))]
         shown = ", ".join(first[:6]) + (", ..." if len(first) > 6 else "")
-        if found:
+        if has_header:
             said = f"the first row holds the columns' names ({shown})"
         else:
             said = f"no header: the first row ({shown}) is an example"
-            if self.header_key:  # a note is read without the class's place: it names the key in full
+            if self.header_key:  # errors get the key's place, data., in front; notes do not
                 said += ", data.header=true makes it the columns' names"
             self.add_first_row()
             if header == "auto" and (names := self.names_in_comment()):
@@ -157,8 +170,8 @@ class CsvTable:
         body = [list(cells) for cells in zip(*rows, strict=True)] or [[] for _ in first]
         decimal = "," if any(mark_of(cells, self.lines.delimiter) for cells in body) else "."
         values = np.array([leading_values(column, decimal) for column in self.columns]).T
-        found = is_header(first, body, values, self.quotes(), requested, decimal)
-        if found is None:
+        verdict = is_header(first, body, values, self.quotes(), requested, decimal)
+        if verdict is None:
             remedy = "give the columns names that are words, or those of the data"
             if key := self.header_key:
                 remedy = f"type {key}=true if it holds names, {key}=false if it is an example"
@@ -166,7 +179,7 @@ class CsvTable:
                 f"{self.where}: the first row ({', '.join(first[:6])}) may hold the columns' names or an example: "
                 f"{remedy}"
             )
-        return found
+        return verdict
 
     def names_in_comment(self) -> list[str] | None:
         """Returns the columns' names in the last comment above the first row, if it has as many cells; else None."""
@@ -181,13 +194,13 @@ class CsvTable:
         """Puts the first row above the others."""
         self.rows += bool(self.first)
         for j, (column, cell) in enumerate(zip(self.columns, self.first, strict=True)):
-            value = None if j in self.kept else plain_column((cell,))
+            value = None if j in self.text_columns else plain_column((cell,))
             column.insert(0, (cell,) if value is None else value)
             self.pointed[j] |= value is not None and "." in cell
 
     def quotes(self) -> tuple[list[bool], list[bool]] | None:
-        """Returns for each column whether the first cell is in quotes, and whether one of the next rows' is; None if it
-        is unclear.
+        """Returns for each column whether the first row's cell is in quotes, and whether a cell of the next rows is;
+        None where rows cannot be cut at delimiters.
         """
         lines = [line.strip() for line in self.lines.sample]
         raw = list(csv.reader(lines, delimiter=self.lines.delimiter, skipinitialspace=True, quoting=csv.QUOTE_NONE))
@@ -197,7 +210,7 @@ class CsvTable:
         return [column[0] for column in marks], [any(column[1:]) for column in marks]
 
     def drop_last(self, gaps: bool) -> None:
-        """Leaves out a last column without name and values, which a delimiter at the end of every row makes."""
+        """Leaves out a last column without name and values, which is there if every row ends in a delimiter."""
         if len(self.columns) < 2 or self.first[-1].strip() or gaps and not self.named:
             return
         if all(not isinstance(part, np.ndarray) and not any(map(str.strip, part)) for part in self.columns[-1]):
@@ -223,40 +236,42 @@ class CsvTable:
     # ---- columns ----
 
     def parsed(self, j: int) -> tuple[np.ndarray, str, int | None]:
-        """Returns a column's numbers (N,), NaN for other cells; its decimal mark; the row of the first word or None."""
+        """Returns a column's numbers (N,), NaN for missing values and words; its decimal mark; and the row of its first
+        word, or None.
+        """
         if j in self.cache:
             return self.cache[j]
         decimal, cells = ".", list(self.texts(j))
         if any(number(cell) is None for cell in cells):
             mixed = self.pointed[j] and any("," in cell for cell in cells)
             decimal = "." if mixed else mark_of(cells, self.lines.delimiter) or "."
-        values, wrong, row = [], None, 0
+        values, row_of_word, row = [], None, 0
         for part in self.columns[j]:
             if not isinstance(part, np.ndarray):
-                found = [number(cell, decimal) for cell in part]
-                if wrong is None and None in found:
-                    wrong = row + found.index(None)
-                part = np.array([np.nan if value is None else value for value in found])
+                read = [number(cell, decimal) for cell in part]
+                if row_of_word is None and None in read:
+                    row_of_word = row + read.index(None)
+                part = np.array([np.nan if value is None else value for value in read])
             values.append(part)
             row += len(part)
-        self.cache[j] = np.concatenate(values) if values else np.empty(0), decimal, wrong
+        self.cache[j] = np.concatenate(values) if values else np.empty(0), decimal, row_of_word
         return self.cache[j]
 
     def fault(self, j: int) -> str | None:
         """Returns why a column is not numeric, in a clause; None if it is numeric."""
-        _, _, wrong = self.parsed(j)
-        if wrong is None and (row := self.thousands(j)) is not None:
+        _, _, row_of_word = self.parsed(j)
+        if row_of_word is None and (row := self.thousands(j)) is not None:
             return (
                 f"line {self.line_of(row)} has a point that marks thousands, by its column: write it without, or whole "
                 f"numbers with a point too (3.000) if points mark decimals"
             )
-        if wrong is None:
+        if row_of_word is None:
             return None
-        cell = self.words(j)[wrong]
-        return f"line {self.line_of(wrong)} holds {cell!r}{fault_of(cell)}"
+        cell = self.words(j)[row_of_word]
+        return f"line {self.line_of(row_of_word)} holds {cell!r}{fault_of(cell)}"
 
     def thousands(self, j: int) -> int | None:
-        """Returns the first row of a column whose point marks thousands, or None; see
+        """Returns the first row with a point in a column whose points mark thousands; None for other columns. See
         :func:`scoresde.data.numerals.may_mark_thousands`.
         """
         values, decimal, _ = self.parsed(j)
@@ -265,11 +280,15 @@ class CsvTable:
             return None
         with self.lines.open() as stream:
             rows = islice(self.lines.cells(stream), int(self.has_header), None)
-            found = [(row, cells[j].strip()) for row, cells in enumerate(rows) if "." in cells[j]]
-        return found[0][0] if written_as_thousands([cell for _, cell in found]) else None
+            cells_with_points = [(row, cells[j].strip()) for row, cells in enumerate(rows) if "." in cells[j]]
+        return cells_with_points[0][0] if written_as_thousands([cell for _, cell in cells_with_points]) else None
 
     def numbers(self, columns: list[int]) -> np.ndarray:
-        """Returns numeric columns (N, D), NaN where a cell is missing."""
+        """Returns numeric columns (N, D), NaN where a cell is missing.
+
+        Raises:
+            ValueError: one column has decimal commas and another one points.
+        """
         parsed = [self.parsed(j) for j in columns]
         commas = [j for j, (_, decimal, _) in zip(columns, parsed, strict=True) if decimal == ","]
         points = [j for j in columns if j not in commas and (self.pointed[j] or any("." in c for c in self.texts(j)))]
@@ -287,7 +306,7 @@ class CsvTable:
         return (cell for part in self.columns[j] if not isinstance(part, np.ndarray) for cell in part)
 
     def words(self, j: int) -> list[str]:
-        """Returns a column's cells as text; numbers without superfluous decimals."""
+        """Returns a column's cells as text; a whole number that was read as a number has no decimals."""
         return [
             cell if isinstance(cell, str) else str(int(cell)) if float(cell).is_integer() else repr(float(cell))
             for part in self.columns[j]
@@ -295,7 +314,9 @@ class CsvTable:
         ]
 
     def unquoted(self, j: int, words: set[str]) -> bool:
-        """Returns whether these words of a column have no quotes and all others have, as R writes missing values."""
+        """Returns whether a column has these words without quotes and all its other cells in quotes, as R writes
+        missing values.
+        """
         inside, outside = False, False
         with self.lines.open() as stream:
             for cells in islice(self.lines.quoted_cells(stream), int(self.has_header), None):
@@ -345,6 +366,6 @@ def leading_values(column: list[Chunk], decimal: str) -> np.ndarray:
     for part in column:
         if len(values) >= 10_000:
             break
-        found = part.tolist() if isinstance(part, np.ndarray) else [number(cell, decimal) for cell in part]
-        values += [np.nan if value is None else value for value in found]
+        read = part.tolist() if isinstance(part, np.ndarray) else [number(cell, decimal) for cell in part]
+        values += [np.nan if value is None else value for value in read]
     return np.array(values[:10_000])

@@ -1,13 +1,14 @@
 r"""Curves in the plane with noise: moons, swiss roll, two spirals.
 
-With t of density w(t) on [t_0, t_1], a curve c(t) and a noise of density n,
+With a parameter t of density w(t) on [t_0, t_1], a curve c(t) and a noise of density n,
 
 .. math:: p(r) = \int_{t_0}^{t_1} n(r - c(t))\, w(t)\, dt \approx \sum_j w_j\, n(r - c(t_j)).
 
-The nodes are Gauss-Legendre's, sixteen on each panel of equal length along the curve. On a panel of four noise standard
-deviations the rule is exact to float64 for points near the curve; where the integrand is sharper, outside a bend and
-far from it, it still has more digits than any use of it needs. The sum is a mixture: for Gaussian noise the formulas
-are those of :mod:`scoresde.data.mixture`, and the mean and standard deviation of the shape are the mixture's.
+The nodes t_j are Gauss-Legendre's, sixteen on each panel of equal length along the curve. On a panel as long as four
+standard deviations of the noise the rule is exact to float64 for points near the curve; for points far from it on the
+outside of a bend, where the integrand is sharper, it loses digits, but none that any use needs. The sum is a
+mixture: for Gaussian noise the formulas are those of :mod:`scoresde.data.mixture`, and the mean and standard deviation
+of the shape are the mixture's.
 
 The spirals' noise is Gaussian plus uniform on a square of side a, so that along each axis, with v the distance from the
 square's centre and :math:`\Phi` the normal distribution function,
@@ -33,7 +34,7 @@ from scoresde.data.synthetic import Synthetic
 def nodes_along(
     curve: Callable[[np.ndarray], np.ndarray], start: float, stop: float, panel: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns nodes t_j and weights (J,) of Gauss-Legendre quadrature in t, on panels of about the given length.
+    """Returns nodes t_j and weights, (J,) each, of Gauss-Legendre quadrature in t, on panels of about the given length.
 
     Arguments:
         curve: maps t (N,) to points (N, 2).
@@ -54,7 +55,7 @@ class Moons(Synthetic):
 
     Arguments:
         count, test_count, seed: numbers of training and held-out examples, and the seed of the draws.
-        noise: standard deviation of the noise for circles of radius 1, so half of that in data units.
+        noise: standard deviation of the noise for circles of radius 1; it is twice as large in data units.
     """
 
     def __init__(self, count: int = 200_000, test_count: int = 10_000, noise: float = 0.1, seed: int = 0):
@@ -69,10 +70,12 @@ class Moons(Synthetic):
 
     @staticmethod
     def upper(t: np.ndarray) -> np.ndarray:
+        """Returns the points (N, 2) of the upper half circle at angles t (N,)."""
         return np.stack((2 * np.cos(t) - 1, 2 * np.sin(t) - 0.2), 1)
 
     @staticmethod
     def lower(t: np.ndarray) -> np.ndarray:
+        """Returns the points (N, 2) of the lower half circle at angles t (N,)."""
         return np.stack((1 - 2 * np.cos(t), 0.8 - 2 * np.sin(t)), 1)
 
     def draw(self, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray | None]:
@@ -108,6 +111,7 @@ class SwissRoll(Synthetic):
 
     @staticmethod
     def curve(t: np.ndarray) -> np.ndarray:
+        """Returns the points (N, 2) of the roll at t (N,)."""
         return np.stack((t * np.cos(t), t * np.sin(t)), 1) / 5
 
     def draw(self, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray | None]:
@@ -122,10 +126,10 @@ class SwissRoll(Synthetic):
 
 
 class TwoSpirals(Synthetic):
-    """Two spirals, each the other's mirror image in the origin.
+    """Two spirals, r and -r, equally likely.
 
     One is the curve (-t cos t, t sin t) / 3 with t = 3 pi sqrt(u) and u uniform on [0, 1], plus a point uniform on the
-    square [0, 1/6]^2; mirrored or not, it then takes Gaussian noise.
+    square [0, 1/6]^2. Gaussian noise is added last.
 
     Arguments:
         count, test_count, seed: numbers of training and held-out examples, and the seed of the draws.
@@ -147,6 +151,7 @@ class TwoSpirals(Synthetic):
 
     @staticmethod
     def curve(t: np.ndarray) -> np.ndarray:
+        """Returns the points (N, 2) of one spiral at t (N,)."""
         return np.stack((-t * np.cos(t), t * np.sin(t)), 1) / 3
 
     def draw(self, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray | None]:
@@ -164,7 +169,12 @@ class TwoSpirals(Synthetic):
         return density.log().masked_scatter(faint, self.log_tail(v[faint], h))
 
     def log_tail(self, v: Tensor, h: float) -> Tensor:
-        """Returns log p for distances v (B, J, 2) to the squares' centres and half side h, in units of the noise."""
+        """Returns log p in nats, (B,), by log_ndtr: for points where differences of erf cancel.
+
+        Arguments:
+            v: (B, J, 2) distances to the squares' centres along each axis, in units of the noise's standard deviation.
+            h: half the side of a square, in the same unit.
+        """
         near, far = torch.special.log_ndtr(h - v), torch.special.log_ndtr(-h - v)
         log_kernel = (near + torch.log1p(-(far - near).exp())).sum(-1) - 2 * math.log(self.side)
         return torch.logsumexp(self.weights.log() + log_kernel, 1)

@@ -22,7 +22,8 @@ def decoded_once(
 
     Arguments:
         folder: the cache; None for no cache.
-        key: everything that the array depends on.
+        key: everything that the array depends on; its hash names the file.
+        decode: returns the array and the notes; called only if the cache has none, or a damaged file.
     """
     path = None if folder is None else Path(folder) / f"{hashlib.sha256(key.encode()).hexdigest()[:20]}.npy"
     if path is not None and path.exists():

@@ -1,7 +1,7 @@
-r"""Pictures of more than 8 bits a channel.
+r"""Reads the numbers of pictures of more than 8 bits a channel.
 
-PIL's colour modes hold 8 bits and keep the high byte of each number. Read again with the two bytes exchanged, they keep
-the low byte, so that
+PIL's colour modes hold 8 bits a channel and keep the high byte of each number of two bytes. A second reading with the
+two bytes exchanged keeps the low byte, so that
 
 .. math:: k = 256\, k_{high} + k_{low}.
 """
@@ -28,8 +28,11 @@ def deep(opened: Opened, number: int, white: int, done: Counter) -> tuple[np.nda
     Arguments:
         opened: the file.
         number: the page, from 0.
-        white: the value that transparent pixels are shown on.
+        white: the value of the white that transparent pixels are shown on.
         done: counts of conversions, to which this picture's are added.
+
+    Raises:
+        ValueError: PIL cannot read the picture, or not in more than 8 bits.
     """
     name, image = opened.name, opened.page(number)
     refuse_unreadable(image, name)
@@ -72,8 +75,8 @@ def refuse_unreadable(image: Any, name: str) -> None:
 
 
 def two_bytes(opened: Opened, number: int, image: Any, done: Counter) -> tuple[np.ndarray, np.ndarray | None, bool]:
-    """Returns the numbers (H, W, C) of a PNG or TIFF page, its opacity 0 ... 65535 (H, W) where it has one, and whether
-    the numbers are multiplied by it already.
+    """Returns the numbers (H, W, C) of a PNG or TIFF page, int32; its opacity 0 ... 65535 (H, W), or None; and whether
+    the file's numbers are multiplied by the opacity.
     """
     if image.mode.startswith("I"):
         return np.asarray(upright(image, done)).astype(np.int32)[..., None], None, False
@@ -94,7 +97,7 @@ def two_bytes(opened: Opened, number: int, image: Any, done: Counter) -> tuple[n
 
 
 def retile(image: Any, raw: Any) -> None:
-    """Makes PIL decode a picture's bytes in another order than its own."""
+    """Makes PIL decode a picture's bytes in another order; ``raw`` maps PIL's name for an order to that of another."""
     image.tile = [
         entry._replace(args=raw(entry[3]) if isinstance(entry[3], str) else (raw(entry[3][0]), *entry[3][1:]))
         for entry in image.tile
@@ -111,7 +114,9 @@ def big_endian(image: Any) -> bool:
 
 
 def ppm_values(image: Any, content: Any) -> tuple[np.ndarray, str]:
-    """Returns the numbers of a PGM or PPM file as the file holds them, and rgb or grey; PIL would rescale them."""
+    """Returns the numbers (H, W, C), int32, of a PGM or PPM file as the file holds them, and rgb or grey; PIL would
+    rescale them. Raises an OSError if some are missing.
+    """
     codec, _, offset, _ = image.tile[0]
     channels = 3 if image.mode == "RGB" else 1
     count = image.width * image.height * channels

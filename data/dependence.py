@@ -9,24 +9,29 @@ from scoresde.data.base import Data
 from scoresde.data.equal_rows import LEAST, hashed
 from scoresde.data.grids import grid_of, rounding
 
-NEAR = 0.01  # of a column's standard deviation: a remainder below it may be only rounding
-LATER = 16  # columns with details finer than NEAR, in which further combinations are searched
-WIDEST = 1024  # the largest number of columns of which the linear dependence is measured
-AGREEING = 0.9  # of the rows, for a combination to count
-WEIGHT = 1e-3  # of a column in a combination, in standard deviations, from which it is named
+NEAR = 0.01  # of a column's standard deviation: if other columns leave less of it, the rest may be only rounding
+LATER = 16  # columns with details finer than NEAR from which on combinations with such columns are not searched
+WIDEST = 1024  # the most columns, with those of the condition, of which the linear dependence is measured
+AGREEING = 0.9  # the least share of rows that agree with a combination
+WEIGHT = 1e-3  # the weight in standard deviations from which a column of a combination is named
 
 
 def dependent(data: Data, r: Tensor, x: Tensor, share: Tensor, varying: Tensor) -> dict[int, list[int]]:
     """Returns the columns that are linear combinations of other columns and of the condition, each with these columns.
 
     A combination counts if nine rows of ten agree with it up to the columns' own rounding, of floating point and of a
-    grid (a sum of prices to the cent). Fewer than 2D + 10 rows decide nothing. In images, rare pixels agree by chance:
-    there only columns that do not repeat can be combinations.
+    grid (a sum of prices to the cent). Fewer rows than 10 plus twice the number of varying columns, those of y
+    included, decide nothing. In images, rare pixels agree by chance: there only columns that do not repeat can be
+    combinations.
 
     Arguments:
-        r, x: (N, D) in data units and in model units.
+        data: the data set, for its condition y and its units.
+        r, x: (N, D) the first N training examples in data units and in model units.
         share: (D,) the share of values that repeat.
         varying: (D,) whether a column is not constant.
+
+    Returns:
+        by the number of such a column, the numbers of the columns of x in its combination, without those of y.
     """
     y = torch.zeros(len(x), 0, dtype=torch.float64)
     if data.condition is not None:
@@ -46,7 +51,7 @@ def dependent(data: Data, r: Tensor, x: Tensor, share: Tensor, varying: Tensor) 
     spread = values.std(0, correction=0)
     z = (values - values.mean(0)) / spread.where(spread > 0, torch.ones_like(spread))
 
-    # what the columns before each leave of it
+    # the standard deviation of what the columns before a column leave of it
     left = torch.linalg.qr(z, mode="r").R.diagonal().abs() / math.sqrt(count)
     base = (left >= NEAR).nonzero()[:, 0].tolist()
     near = [i for i in (left < NEAR).nonzero()[:, 0].tolist() if i >= width and columns[i - width] in candidates]
@@ -69,15 +74,16 @@ def equal_columns(r: Tensor, columns: list[int], candidates: set[int]) -> dict[i
 
 
 def own_rounding(data: Data, r: Tensor, columns: list[int], spread: Tensor) -> Tensor:
-    """Returns the rounding errors of values r (N, C) of some columns, in standard deviations: two roundings of floating
-    point, and half a step of a grid.
+    """Returns the largest rounding errors (N, C) of values r (N, C) of some columns, in standard deviations: two
+    roundings of floating point, and half a step of a grid.
 
     Arguments:
+        columns: the numbers of these columns.
         spread: (C,) the columns' standard deviations in model units.
     """
     eps, scale = rounding(data), data.scale.expand(data.shape).flatten()[columns]
-    steps = [grid_of(column, eps) for column in r.T.numpy()]
-    step = torch.tensor([0.0 if each is None else each[1] for each in steps], dtype=torch.float64)
+    grids = [grid_of(column, eps) for column in r.T.numpy()]
+    step = torch.tensor([0.0 if grid is None else grid[1] for grid in grids], dtype=torch.float64)
     return (2 * eps * r.abs() + step / 2) / scale / spread + 1e-9
 
 
@@ -87,25 +93,27 @@ def combinations(z: Tensor, slack: Tensor, base: list[int], near: list[int]) -> 
     Arguments:
         z: (N, C) standardised columns.
         slack: (N, C) their rounding errors.
-        base: columns that are no combinations of those before them.
-        near: columns that nearly are.
+        base: columns of which the columns before them leave NEAR or more.
+        near: columns of which they leave less.
     """
-    weights, done = explained(z, slack, base, near)
+    weights, exact = explained(z, slack, base, near)
     grown, added, found = list(base), 0, {}
-    for i, column, is_done in zip(near, weights.T, done.tolist(), strict=True):
+    for i, own_weights, is_exact in zip(near, weights.T, exact.tolist(), strict=True):
         used = base
-        if not is_done and 0 < added < LATER:
+        if not is_exact and 0 < added < LATER:
             used = grown
-            column, is_done = (each[..., 0] for each in explained(z, slack, grown, [i]))
-        if is_done:
-            found[i] = [b for b, weight in zip(used, column.abs().tolist(), strict=True) if weight > WEIGHT]
-        else:  # it has a detail finer than NEAR, of which later columns may be combinations
+            own_weights, is_exact = (values[..., 0] for values in explained(z, slack, grown, [i]))
+        if is_exact:
+            found[i] = [b for b, weight in zip(used, own_weights.abs().tolist(), strict=True) if weight > WEIGHT]
+        else:  # a column with a detail finer than NEAR: later columns may be combinations with it
             grown, added = sorted([*grown, i]), added + 1
     return found
 
 
 def explained(z: Tensor, slack: Tensor, base: list[int], columns: list[int]) -> tuple[Tensor, Tensor]:
-    """Returns the least-squares weights of the base for some columns, (B, C), and whether it explains each, (C,)."""
+    """Returns the least-squares weights of the base for some columns, (B, C), and whether nine rows of ten of each
+    column agree up to rounding, (C,).
+    """
     weights = torch.linalg.lstsq(z[:, base], z[:, columns], driver="gelsd").solution
     rest = (z[:, columns] - z[:, base] @ weights).abs()
     agree = rest <= slack[:, columns] + slack[:, base] @ weights.abs()

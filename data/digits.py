@@ -15,9 +15,9 @@ class Digits(Data):
 
     Arguments:
         test_count: the number of held-out images, 1 ... 1796.
-        seed: the seed of the shuffle before the split.
+        seed: the seed of the shuffle before the split, at least 0.
 
-    The labels are the digits 0 ... 9 that the images show.
+    The class labels are the digits 0 ... 9 that the images show.
     """
 
     def __init__(self, test_count: int = 297, seed: int = 0):
@@ -33,6 +33,6 @@ class Digits(Data):
         at_least("seed", seed, 0, 0)
         order = np.random.default_rng(seed).permutation(len(images))
         train, test = order[test_count:], order[:test_count]
-        parts = (torch.from_numpy(each[rows]) for each in (images, labels) for rows in (train, test))
-        x, x_test, y, y_test = parts
+        x, x_test = (torch.from_numpy(images[rows]) for rows in (train, test))
+        y, y_test = (torch.from_numpy(labels[rows]) for rows in (train, test))
         super().__init__(x, x_test, 8.5, 8.5, 17, y, y_test, shuffle=False)  # the split is random

@@ -1,4 +1,4 @@
-"""Compressed pictures, and their decoding into one array."""
+"""Decodes compressed pictures, from files or from the cells of tables, into one array."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -18,10 +18,10 @@ class Encoded:
 
     Attributes:
         count: the number of pictures.
-        read: returns for picture i its name, the bytes that hold it, and the number of its page there, from 0; None
-            where the bytes must hold one page.
+        read: returns for picture i its name, the bytes that hold it, and the number of its page there, from 0, or None
+            if the bytes must hold one page.
         labels: the class labels (count,), whole numbers or words; None without any.
-        files: the number of files they come from.
+        files: the number of files that the pictures come from.
     """
 
     count: int
@@ -35,7 +35,7 @@ class Seen:
     """The conversions, sizes and warnings of all pictures so far, for the notes.
 
     Attributes:
-        done: counts of each conversion.
+        done: for each conversion, in words, the number of pictures.
         smallest, largest: the sizes (width, height) of the smallest and the largest picture.
         warnings: the number of pictures that PIL warned of.
         first_warning: the name of the first of them, and the warning.
@@ -48,6 +48,7 @@ class Seen:
     first_warning: str = ""
 
     def add(self, size: tuple[int, int]) -> None:
+        """Takes the size (width, height) of one more picture into account; sizes compare by their areas."""
         area = size[0] * size[1]
         if self.smallest is None or area < self.smallest[0] * self.smallest[1]:
             self.smallest = size
@@ -68,7 +69,12 @@ class Seen:
 
 
 def decode(images: list[tuple[Encoded, int]], wanted: Wanted) -> tuple[np.ndarray, list[str]]:
-    """Reads pictures, given as pairs of a source and a number there; all must have the first one's colours and size.
+    """Decodes pictures into one array.
+
+    Arguments:
+        images: for each picture its source and its number there.
+        wanted: the form that they are converted to. Where it leaves the colours or the size open, all pictures must
+            have those of the first.
 
     Returns:
         the pictures (N, C, H, W), uint8, or int32 of more than 256 levels; and notes on how they were converted.
@@ -80,13 +86,14 @@ def decode(images: list[tuple[Encoded, int]], wanted: Wanted) -> tuple[np.ndarra
     with quiet() as warned:
         for n, (source, i) in enumerate(images):
             name, content, number = source.read(i)
-            if opened is None or content is not opened.content:
+            if opened is None or content is not opened.content:  # not a further page of the same file
                 opened = Opened(name, content)
             opened.name = name
             picture = read(opened, number or 0, wanted, seen.done, single=number is None)
             if warned:
                 seen.warnings += 1
-                where = name.replace("`path`=", "data.path=", 1)  # a note is read without the class's place
+                # errors get the key's place, data., in front; notes do not
+                where = name.replace("`path`=", "data.path=", 1)
                 seen.first_warning = seen.first_warning or f"{where}: {warned[0].message}".splitlines()[0]
                 warned.clear()
             first = first or (name, picture)
@@ -99,7 +106,9 @@ def decode(images: list[tuple[Encoded, int]], wanted: Wanted) -> tuple[np.ndarra
 
 
 def agree(name: str, first: Any, other_name: str, other: Any, wanted: Wanted) -> None:
-    """Raises a ValueError unless another picture has the first one's colours, size and depth."""
+    """Raises a ValueError unless another picture has the depth of the first, and its colours and size where ``wanted``
+    leaves them open.
+    """
     if wanted.channels == "auto" and other.colour != first.colour:
         raise ValueError(
             f"{name} is {first.colour} and {other_name} is {other.colour}: type `channels`=rgb or `channels`=grey"

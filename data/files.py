@@ -1,7 +1,8 @@
 """Numbers from a .npy, .npz, .csv or .parquet file, as one finite numeric array.
 
-The reader never guesses. A column that is not numeric, a missing value, a pickled object or an ambiguous choice raises
-an error that names the file, the column and what to type. The notes say what was taken, left out and reinterpreted.
+A column that is not numeric, a missing value, a pickled object or an ambiguous choice raises an error that names the
+file, the column and what to type. (Where the caller allows missing values, they are NaN.) The notes say what was taken,
+left out and reinterpreted.
 """
 
 import hashlib
@@ -29,7 +30,7 @@ class Numbers(NamedTuple):
     Attributes:
         values: an array of integers, unsigned integers, floats or booleans, not empty, with at least one axis. All
             values are finite, or NaN where that is allowed.
-        names: the names of the columns; None if the file has none.
+        names: the names of the chosen columns; None if the file names none.
         table: True for .csv and .parquet, False for .npy and .npz.
         notes: how the file was understood, and what was left out.
     """
@@ -55,6 +56,11 @@ def open_file(
         path: the file.
         option: the config key of the path, such as data.path, with which every error starts.
         header, names, text, gaps, header_key: used for .csv only; see :class:`scoresde.data.csv_table.CsvTable`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is empty, damaged or of another kind, or a header is requested of a file that is no .csv.
+        ImportError: a .parquet file without pyarrow.
     """
     file = existing_file(path, option)
     where, suffix = f"{option}={file}", file.suffix.lower()
@@ -86,6 +92,9 @@ def numbers_of(
         choice: the config key of ``key``, such as data.key; None if there is no such config key, and the file must then
             be unambiguous.
         label_key: the config key of the label's column, for the error on a column of words; None if there is none.
+
+    Raises:
+        ValueError: a chosen column or array is missing, ambiguous, damaged, empty, not numeric or not finite.
     """
     if source.table:
         values, names, notes = columns_of(source, key, preferred, excluded, choice, label_key)
@@ -111,39 +120,41 @@ def columns_of(
     choice: str | None,
     label_key: str | None,
 ) -> tuple[np.ndarray, list[str] | None, list[str]]:
-    """Returns the chosen columns (N, D) of a table, their names, and notes."""
+    """Returns the chosen columns (N, D) of a table, their names (None where the file names none), and notes; arguments
+    as in :func:`numbers_of`.
+    """
     key = preferred if key is None and source.named else key  # columns without names cannot be preferred
     skipped = {excluded, *source.index}
     chosen = chosen_columns(source.names, key, source.where, skipped, choice)
     columns = [source.names.index(name) for name in chosen]
     faults = {j: fault for j in columns if (fault := source.fault(j)) is not None}
     if faults:
-        wrong = next(iter(faults))
+        first = next(iter(faults))
         numeric = [name for j, name in enumerate(source.names) if name not in skipped and source.fault(j) is None]
         remedy = chosen_by(choice, numeric) if numeric else "no column of it is numeric"
         if label_key is not None:
-            remedy += f"; if it is a label, {label_key}={source.names[wrong]}"
-        raise ValueError(f"{source.where}: column {source.names[wrong]!r} is not numeric ({faults[wrong]}): {remedy}")
+            remedy += f"; if it is a label, {label_key}={source.names[first]}"
+        raise ValueError(f"{source.where}: column {source.names[first]!r} is not numeric ({faults[first]}): {remedy}")
     values = source.numbers(columns)
     if values.dtype.kind == "f" and isinstance(source, CsvTable):
         for name, column in zip(chosen, values.T, strict=True):
             if np.nanmax(np.abs(column), initial=0) > 2**53 and (column == np.floor(column)).all():
                 source.notes.append(f"integers of column {name} beyond 2^53 rounded to float64")
-    rest = [name for name in source.names if name not in chosen and name != excluded]
-    rest = [f"{name}: pandas' index" if name in source.index else name for name in rest]
+    left_out = [name for name in source.names if name not in chosen and name != excluded]
+    left_out = [f"{name}: pandas' index" if name in source.index else name for name in left_out]
     names = chosen if source.named else None
-    of = f" ({some(chosen)})" if names or rest else ""
-    size = f"{count(len(values), 'row')} of {count(len(chosen), 'column')}"
-    notes = [f"{size}{of} from {source.file.name}", *source.notes]
-    if rest:
-        notes.append(f"{count(len(rest), 'column')} left out ({some(rest)})")
+    which = f" ({listed(chosen)})" if names or left_out else ""
+    size = f"{counted(len(values), 'row')} of {counted(len(chosen), 'column')}"
+    notes = [f"{size}{which} from {source.file.name}", *source.notes]
+    if left_out:
+        notes.append(f"{counted(len(left_out), 'column')} left out ({listed(left_out)})")
     return values, names, notes
 
 
 def array_of(
     source: NumpyFile, key: Key, preferred: Key, excluded: str | None, choice: str | None
 ) -> tuple[np.ndarray, list[str]]:
-    """Returns the chosen array of a .npy or .npz file, and notes."""
+    """Returns the chosen array of a .npy or .npz file, and notes; arguments as in :func:`numbers_of`."""
     if source.single:
         if key is not None:
             remedy = f"type {choice}=null" if choice else f"save an .npz with an array called {key}"
@@ -173,13 +184,15 @@ def array_of(
         )
     values = source.array(key)
     notes = [f"array {key} of shape {values.shape} and type {values.dtype} from {source.file.name}"]
-    if rest := [name for name in source.names if name not in (key, excluded)]:
-        notes.append(f"{count(len(rest), 'array')} left out ({some(rest)})")
+    if left_out := [name for name in source.names if name not in (key, excluded)]:
+        notes.append(f"{counted(len(left_out), 'array')} left out ({listed(left_out)})")
     return values, notes
 
 
 def existing_file(path: str, option: str) -> Path:
-    """Returns the absolute path of a file that exists, is not empty and whose suffix is in SUFFIXES."""
+    """Returns the absolute path of a file; raises a ValueError or a FileNotFoundError unless it exists, is not empty
+    and has one of SUFFIXES.
+    """
     if not path.strip():
         raise ValueError(f"{option}={path} is empty: type {option}=points.npy (or .npz, .csv, .parquet)")
     file = Path(path).expanduser().absolute()
@@ -209,9 +222,9 @@ def refuse_nonfinite(values: np.ndarray, names: list[str] | None, where: str, mi
     row = int(bad.reshape(len(bad), -1).any(1).argmax())
     column = ""
     if values.ndim == 2:
-        found = [repr(names[j]) if names else str(j) for j in np.flatnonzero(bad.any(0))]
-        more = f" and {len(found) - 5} more" if len(found) > 5 else ""
-        column = f"in column{'s' * (len(found) > 1)} {', '.join(found[:5])}{more}, "
+        columns = [repr(names[j]) if names else str(j) for j in np.flatnonzero(bad.any(0))]
+        more = f" and {len(columns) - 5} more" if len(columns) > 5 else ""
+        column = f"in column{'s' * (len(columns) > 1)} {', '.join(columns[:5])}{more}, "
     verb = "value is" if bad.sum() == 1 else "values are"
     fault = "infinite" if missing else "missing, NaN or infinite"
     raise ValueError(
@@ -221,14 +234,18 @@ def refuse_nonfinite(values: np.ndarray, names: list[str] | None, where: str, mi
 
 
 def chosen_by(choice: str | None, names: list[str]) -> str:
-    """Returns the advice for an error: how to select these columns or arrays."""
+    """Returns an error's advice on how to select these columns or arrays; ``choice`` as in :func:`numbers_of`."""
     return f"save a file of {', '.join(names)} alone" if choice is None else f"type {choice}=[{','.join(names)}]"
 
 
 def chosen_columns(
     names: list[str], key: Key, where: str, skipped: set[str | None], choice: str | None = None
 ) -> list[str]:
-    """Returns the columns that the key names; if it is None, all except ``skipped``."""
+    """Returns the names of the columns that the key names, or of all except ``skipped`` if it is None.
+
+    Raises:
+        ValueError: the key names no column, an absent one or one twice; or columns have no name of their own.
+    """
     duplicates = sorted({name for name in names if names.count(name) > 1})
     if duplicates:
         raise ValueError(f"{where}: two columns are called {duplicates[0]!r}: give every column a name of its own")
@@ -259,18 +276,18 @@ def names_in(key: Key) -> list[str]:
     return [name.strip() for name in key.split(",")] if isinstance(key, str) else [str(name) for name in key]
 
 
-def count(number: int, thing: str) -> str:
+def counted(number: int, thing: str) -> str:
     """Returns a number with its noun, such as ``3 rows``."""
     return f"{number} {thing}{'s' * (number != 1)}"
 
 
-def some(names: list[str]) -> str:
-    """Returns the first twelve names."""
+def listed(names: list[str]) -> str:
+    """Returns the first twelve names, separated by commas."""
     return ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
 
 
 def report(where: str, notes: list[str]) -> None:
-    """Logs the notes on a file other than the training data, such as that of ``points=``."""
+    """Logs the notes on a file that is not the training data, such as the file of ``points=``."""
     log.info("%s: %s", where, "; ".join(notes))
 
 

@@ -23,6 +23,9 @@ class Gaussian(Synthetic):
         covariance: S, D rows of D numbers, symmetric and positive definite, in data units squared.
         mean: m, D numbers; by default 0.
         count, test_count, seed: numbers of training and held-out examples, and the seed of the draws.
+
+    Raises:
+        ValueError: the covariance is not symmetric and positive definite, or the mean has not D finite numbers.
     """
 
     def __init__(

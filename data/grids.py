@@ -8,7 +8,7 @@ import torch
 
 from scoresde.data.base import Data
 
-FINEST = 2**20  # steps in a column's range: a finer grid is floating point's own
+FINEST = 2**20  # the most steps in a column's range: a finer grid is floating point's own
 MOST_STEPS = 65536  # the largest number that ``data.levels`` takes
 
 
@@ -17,8 +17,9 @@ class Grid:
     """All values as r = low + k step with whole numbers k.
 
     Attributes:
-        low, step: (D,) for vectors, of one entry for images, in data units.
-        levels: the largest k plus 1.
+        low, step: in data units, with D entries for vectors; with one entry for images, and where all values are whole
+            numbers 0 ... 65535.
+        levels: the largest k plus 1, and at least 2.
     """
 
     low: list[float]
@@ -27,7 +28,7 @@ class Grid:
 
     @property
     def whole(self) -> bool:
-        """True if the values are whole numbers."""
+        """True if low and step make all values whole numbers one apart."""
         return all(each == 1 for each in self.step) and all(each == math.floor(each) for each in self.low)
 
     @property
@@ -37,8 +38,8 @@ class Grid:
 
 
 def common_grid(data: Data) -> Grid | None:
-    """Returns the grid on which all values of both parts lie: a grid a column for vectors, one for images; None where
-    there is none.
+    """Returns the grid on which all values of both parts lie, of one low and step for each column of vectors or for all
+    values of images; None where there is none, or of more levels than ``data.levels`` takes.
 
     For data of p(x | y) it is the joint's grid, since ``data.levels`` is for the joint's columns.
     """
@@ -48,18 +49,18 @@ def common_grid(data: Data) -> Grid | None:
     if low >= 0 and high < MOST_STEPS and bool((rows == rows.floor()).all()):
         return Grid([0.0], [1.0], max(2, int(high) + 1))
     columns = rows.flatten(1).T.numpy() if len(data.shape) == 1 else [rows.flatten().numpy()]
-    found = []
+    grids = []
     for column in columns:
-        each = grid_of(column, eps)
-        if each is None:
+        grid = grid_of(column, eps)
+        if grid is None:
             return None
-        found.append((*each, round((column.max() - each[0]) / each[1]) + 1))
-    lows, steps, counts = zip(*found, strict=True)
+        grids.append((*grid, round((column.max() - grid[0]) / grid[1]) + 1))
+    lows, steps, counts = zip(*grids, strict=True)
     return Grid(list(lows), list(steps), max(2, *counts)) if max(counts) <= MOST_STEPS else None
 
 
 def rounding(data: Data) -> float:
-    """Returns the relative size of a rounding error in the type that holds the examples."""
+    """Returns the relative size of a rounding error in the type that holds the examples; 0 for integers."""
     return torch.finfo(data.train.dtype).eps if data.train.is_floating_point() else 0.0
 
 
@@ -67,7 +68,7 @@ def grid_of(values: np.ndarray, eps: float) -> tuple[float, float] | None:
     """Returns (low, step) with all values low + k step, k whole, up to rounding errors of relative size eps; None where
     the values lie on no grid.
 
-    The smallest gap between two values is tried first; then whole numbers and decimals.
+    The smallest gap between two values is tried first, then the steps 1, 0.1 ... 1e-6. A constant has the step 1.
     """
     values = np.unique(values)
     low, size = float(values[0]), float(np.abs(values[[0, -1]]).max())
@@ -93,6 +94,8 @@ def grid_of(values: np.ndarray, eps: float) -> tuple[float, float] | None:
 
 
 def on_grid(values: np.ndarray, low: float, step: float, rounding: float) -> bool:
-    """Returns whether all values are low + k step, k whole, up to the absolute rounding error."""
+    """Returns whether all values are low + k step, k whole, up to a hundredth of a step and four times ``rounding``,
+    the absolute rounding error of a value.
+    """
     steps = (values - low) / step
     return bool((np.abs(steps - np.round(steps)) <= 0.01 + 4 * rounding / step).all())

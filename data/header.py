@@ -1,19 +1,23 @@
 """Decides whether the first row of a csv file is its header, also where it holds numbers.
 
-A row of words above numbers is a header. Wavelengths, years, or the 0,1,2 that pandas writes for columns without names
-are numbers. They are taken for a header by properties that an example does not have:
+Words above columns of numbers make a header. Names of columns may be numbers too: wavelengths, years, or the 0,1,2 that
+pandas writes for columns without names. Different numbers above columns of numbers make a header by one of five
+properties that an example does not have ("marked" means written with a point, a comma or an exponent):
 
-* they are in quotes, and the other numbers are not;
-* they are integers without a point above rows in which every number has one, or above a column in which each of a
-  hundred numbers has one;
-* they are 0 ... D-1, no other row is, and most rows are not consecutive integers;
-* they ascend or descend and lie outside the columns' values by more than the columns' range;
-* they are evenly spaced (three or more), consecutive integers, or (eight or more) ascend or descend, while at most one
-  in a hundred of twenty or more other rows does: an example does so with a probability below that.
+* its numbers are in quotes, and those of the other rows are not;
+* they are integers written as digits, above five or more rows of which every number is marked, or above a column of a
+  hundred or more numbers that are all marked;
+* they are 0 ... D-1, and no other row is; and all other numbers are marked, or less than half of five or more rows are
+  consecutive integers;
+* they ascend or descend, and each lies outside its column's values by more than the column's range;
+* they are evenly spaced (three or more), or consecutive integers, or ascend or descend (eight or more), and at most one
+  in a hundred of twenty or more other rows has that same property.
 
-Words in columns of words, beside numbers without these properties, are names if the other cells are of few kinds
-(categories, or one pattern such as S12) and they are not; they are an example if they recur. Numbers without these
-properties and without words beside them are an example.
+Otherwise the words above columns of words decide. A word that recurs in its column belongs to an example, and so does a
+word with one of the patterns of a column of codes (such as S12; at most three patterns). A word above categories, or
+with none of the codes' patterns, is a name. Numbers without these properties and without words are an example. Where no
+column holds numbers, words are a header unless one of them belongs to an example. Before all of this, a row that holds
+every requested name is a header, if it holds nothing else or one of these names is a word.
 """
 
 import re
@@ -22,9 +26,9 @@ import numpy as np
 
 from scoresde.data.numerals import MISSING, number, resembles_number
 
-ENOUGH = 5  # rows from which a column's range is compared with the first row
+ENOUGH = 5  # rows from which a property of all rows counts
 MANY = 20  # rows from which a property that few other rows have is significant
-SURE = 100  # numbers in one column, all with a point: an integer above them is a name
+SURE = 100  # numbers of one column, all marked: an integer above them is a name
 RARE = 0.01  # largest share of the other rows with such a property
 LONG = 8  # entries from which an ascending row is unusual
 PATTERNS = 3  # patterns of letters and digits that a column of codes may have
@@ -38,7 +42,7 @@ def is_header(
     names: list[str] | None = None,
     decimal: str = ".",
 ) -> bool | None:
-    """Returns whether the first row is a header; None where it holds words and nothing decides.
+    """Returns whether the first row is a header; None where it holds words or marks such as ? and nothing decides.
 
     Arguments:
         first: the cells of the first row.
@@ -47,7 +51,7 @@ def is_header(
         quoted: for each column whether the first row's cell is in quotes, and whether a cell of the other rows is; None
             if the quotes are unknown.
         names: the names that the user or the data ask for.
-        decimal: the decimal mark.
+        decimal: the decimal mark, a point or a comma.
     """
     words = [j for j, cell in enumerate(first) if number(cell, decimal) is None and not resembles_number(cell)]
     if names and set(names) <= set(first) and (set(first) == set(names) or any(first[j] in names for j in words)):
@@ -55,8 +59,9 @@ def is_header(
     if not any(body):
         return bool(words)
     numeric = [j for j, cells in enumerate(body) if is_numeric(cells)]
-    above = [j for j in words if j in numeric]
+    words_above_numbers = [j for j in words if j in numeric]
     filled = [j for j in numeric if j not in words and first[j].strip(" \t").lower() not in MISSING]
+    # for each word above words: True for a name, False for an example
     votes = {vote for j in words if j not in numeric and (vote := is_name(first[j], body[j])) is not None}
     if not numeric:
         return bool(words) and False not in votes
@@ -68,15 +73,17 @@ def is_header(
         decimal,
     ):
         return True
-    if any(any(map(str.isalpha, first[j])) for j in above) or above and not filled:
+    if any(any(map(str.isalpha, first[j])) for j in words_above_numbers) or words_above_numbers and not filled:
         return True
-    if above or len(votes) > 1:  # a mark such as ? above numbers
+    if words_above_numbers or len(votes) > 1:  # a mark such as ? above numbers, or words that disagree
         return None
     return next(iter(votes)) if votes else None if words else False
 
 
 def is_name(word: str, cells: list[str]) -> bool | None:
-    """Returns whether a word is the name of a column of words; None where nothing decides."""
+    """Returns whether a word is the name of a column of words, given some of its other cells; None where nothing
+    decides.
+    """
     kinds = {cell.strip() for cell in cells}
     if word in kinds:
         return False
@@ -104,7 +111,10 @@ def is_row_of_names(
     quoted: tuple[list[bool], list[bool]] | None,
     decimal: str,
 ) -> bool:
-    """Returns whether numbers in the first row are names of columns of numbers; arguments as in :func:`is_header`."""
+    """Returns whether numbers in the first row are names, by the properties in the module's text.
+
+    The arguments are those of :func:`is_header`, for the columns of numbers whose first cell is no word.
+    """
     row = [number(cell, decimal) for cell in first]
     if None in row or len(set(first)) < len(first) or not np.isfinite(row).all():
         return False
@@ -114,15 +124,18 @@ def is_row_of_names(
     integers = all(is_integer(cell) for cell in first)
     filled = [[cell for cell in cells if cell.strip(" \t").lower() not in MISSING] for cells in body]
     marked = [all(any(mark in cell for mark in ".,eE") for cell in cells) for cells in filled]
-    pointed = all(marked)
+    all_marked = all(marked)
+    # 0 ... D-1
     if count > 1 and integers and np.array_equal(row, np.arange(count)) and not (values == row).all(1).any():
         consecutive = (np.diff(values, axis=1) == 1).all(1).mean() if rows else 0.0
-        if pointed or rows >= ENOUGH and consecutive < 0.5:
+        if all_marked or rows >= ENOUGH and consecutive < 0.5:
             return True
-    if integers and pointed and rows >= ENOUGH:
+    # integers above numbers with a point
+    if integers and all_marked and rows >= ENOUGH:
         return True
-    if integers and any(each and len(cells) >= SURE for each, cells in zip(marked, filled, strict=True)):
+    if integers and any(is_marked and len(cells) >= SURE for is_marked, cells in zip(marked, filled, strict=True)):
         return True
+    # outside the columns' ranges
     complete = values[np.isfinite(values).all(1)]
     steps = np.diff(row)
     monotone = count > 1 and bool((steps > 0).all() or (steps < 0).all())
@@ -132,6 +145,7 @@ def is_row_of_names(
             return True
     if not monotone or len(complete) < MANY:
         return False
+    # evenly spaced, consecutive or monotone as few other rows are
     others = np.diff(complete, axis=1)
     even = is_even(others)
     if integers and (np.abs(steps) == 1).all() and (even & (np.abs(others[:, 0]) == 1)).mean() <= RARE:

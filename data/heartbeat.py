@@ -14,11 +14,11 @@ from scoresde.data.base import Data, at_least
 
 
 class Heartbeat(Data):
-    """Rows of 0 and 1 as uint8, shape (N, length).
+    """Rows of 0 and 1 as uint8, shape (N, length): data of two levels.
 
     Arguments:
-        length: the number of bits in a row.
-        period: the number of bits from one pulse to the next.
+        length: the number of bits in a row, at least ``period``.
+        period: the number of bits from one pulse to the next, at least 2.
         count, test_count: numbers of training and of held-out rows.
         seed: seed of the draws, at least 0.
     """
@@ -44,7 +44,7 @@ class Heartbeat(Data):
 
     def true_log_prob(self, r: Tensor, y: Tensor | None = None) -> Tensor:
         """Returns log P in nats, (B, length) to (B,) in float64: -log(period) for a heartbeat, -inf for any other row.
-        Points between the levels have the density of their bin.
+        A point k + u, u in [0, 1), has the value of its bits k.
         """
         k = r.to("cpu").floor()
         beats = (k[:, None] == self.rows).all(-1).any(1)

@@ -1,4 +1,4 @@
-"""Pictures of a data set of the Hugging Face Hub, by its name."""
+"""Finds the pictures of a data set of the Hugging Face Hub, by its name, through the `datasets` library."""
 
 import hashlib
 import os
@@ -24,29 +24,40 @@ def from_hub(
     Arguments:
         name: such as ylecun/mnist.
         subset: its configuration, where it has several.
-        split, test_split: names of splits, in any capitals; auto and None for train, and for test or else validation.
+        split: the split to train on, in any capitals; auto and None for train.
+        test_split: the split to hold out; None for test or else validation, if there is one.
         column, labels: the columns of images and of classes, as for tables.
 
     Returns:
-        the training pictures; the held-out ones if they are a split; the Hub's own fingerprint of both; and what was
-        left out, a clause each.
+        the training pictures; the held-out ones, or None if no split is held out; a hash of the fingerprints that the
+        library gives these splits; and notes on what was taken and left out.
+
+    Raises:
+        FileNotFoundError: there is no such data set, or it cannot be fetched.
+        ValueError: there is no such split or column.
+        ImportError: the library is not installed.
     """
     splits = loaded(name, subset)
     training, held_out, notes = chosen_splits(name, list(splits), split, test_split)
     parts = [training] if held_out is None else [training, held_out]
     content = hashlib.sha256("\n".join(splits[part]._fingerprint for part in parts).encode()).hexdigest()
-    found = []
+    pictures = []
     for part in parts:
         encoded, note = encoded_split(name, part, splits[part], column, labels)
-        found.append(encoded)
+        pictures.append(encoded)
         if note is not None and note not in notes:
             notes.append(note)
-    return found[0], found[1] if held_out else None, content, notes
+    return pictures[0], pictures[1] if held_out else None, content, notes
 
 
 def loaded(name: str, subset: str | None) -> Any:
-    """Returns the splits of a data set by their names, from the Hub or from what was fetched before."""
-    if not reachable():  # the library then looks at once for what it has fetched before
+    """Returns the splits of a data set by their names, from the Hub, or from the library's cache if the Hub is not
+    reachable.
+
+    Raises:
+        FileNotFoundError, ImportError: as :func:`from_hub`.
+    """
+    if not reachable():  # the library then looks in its cache at once
         os.environ["HF_HUB_OFFLINE"] = "1"
     try:
         import datasets
@@ -68,51 +79,61 @@ def chosen_splits(
     name: str, splits: list[str], split: str | None, test_split: str | None
 ) -> tuple[str, str | None, list[str]]:
     """Returns the split to train on, the one to hold out or None, and notes; arguments as in :func:`from_hub`."""
-    by_lower_case = {each.lower(): each for each in splits}
+    by_lower_case = {name.lower(): name for name in splits}
     split = "train" if split in (None, AUTO) else split
     training = by_lower_case.get(split.lower())
     usual = {TRAIN: (TEST, VALIDATION), TEST: ()}.get(kind(split), (TEST,))
-    found = (each for word in usual for each in splits if kind(each) == word and each != training)
-    held_out = next(found, None) if test_split is None else by_lower_case.get(test_split.lower())
+    candidates = (name for word in usual for name in splits if kind(name) == word and name != training)
+    held_out = next(candidates, None) if test_split is None else by_lower_case.get(test_split.lower())
     for key, part, requested in (("split", training, split), ("test_split", held_out, test_split)):
         if part is None and requested is not None:
             raise ValueError(f"`{key}`={requested}: {name} has no such split, it has {', '.join(splits)}")
     if training == held_out:
         raise ValueError(f"`split`={split} and `test_split`={test_split} are the same: type another name")
     notes = [f"trained on: {training}"] + ([f"held out: {held_out}"] if held_out else [])
-    left = [each for each in splits if each not in (training, held_out)]
-    return training, held_out, notes + ([f"left out: {listed(left)}"] if left else [])
+    left_out = [part for part in splits if part not in (training, held_out)]
+    return training, held_out, notes + ([f"left out: {listed(left_out)}"] if left_out else [])
 
 
 def encoded_split(
     name: str, part: str, rows: Any, column: str | None, labels: str | None
 ) -> tuple[Encoded, str | None]:
-    """Returns the pictures of one split, and a note on its classes."""
+    """Returns the pictures of one split, and a note on its classes; None without a column of classes.
+
+    Arguments:
+        name: the data set.
+        part: the name of the split.
+        rows: the split, a data set of the library.
+        column, labels: as in :func:`from_hub`.
+    """
     import datasets
 
     holds_images = [key for key, feature in rows.features.items() if isinstance(feature, datasets.Image)]
     where = f"`path`={name}"
     chosen = image_column(column, holds_images, rows.column_names, where)
     named = label_column(labels, rows.column_names, where)
-    found, note = None, None
+    labels_of_rows, note = None, None
     if named is not None:
         values = rows.select_columns(named).with_format("arrow")[:][named]
-        found, reason = classes([values], named, labels is not None, where)
-        note = f"classes: the column {named}" if found is not None else f"no classes: {reason}"
+        labels_of_rows, reason = classes([values], named, labels is not None, where)
+        note = f"classes: the column {named}" if labels_of_rows is not None else f"no classes: {reason}"
     rows = rows.select_columns(chosen).cast_column(chosen, datasets.Image(decode=False)).with_format("arrow")
-    return Encoded(len(rows), Cells(name, part, rows, chosen), found), note
+    return Encoded(len(rows), Cells(name, part, rows, chosen), labels_of_rows), note
 
 
 @dataclass(frozen=True)
 class Cells:
-    """The cells of a split's column of images; called with a row's number, gives the cell's name and bytes.
+    """The cells of a split's column of images.
+
+    Called with a row's number, it returns the cell's name, its bytes and None: the bytes must hold one picture
+    (:class:`scoresde.data.encoded.Encoded`).
 
     Attributes:
         name: the data set.
         part: the split.
-        rows: its rows, as arrow tables.
+        rows: the rows of the split, as arrow tables.
         column: the column of images.
-        block: the last thousand rows read, by their number; reading one row takes as long as decoding it.
+        block: the block of BLOCK rows read last, by its number: reading one row takes as long as decoding it.
     """
 
     name: str

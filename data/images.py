@@ -1,14 +1,14 @@
-r"""Images: any data set of the Hugging Face Hub by its name, a folder of parquet files, or a folder of image files.
+r"""Images: a data set of the Hugging Face Hub by its name, a folder of parquet or image files, or one such file.
 
-Pixels are integers k = 0 ... L-1, (N, C, H, W), kept as uint8 up to 8 bits, L = 256. With uniform dequantisation k + u
-lies in [0, L), which the units m = s = L/2 map to [-1, 1).
+Pixels are integers k = 0 ... L-1, (N, C, H, W), by default of L = 256 levels. With uniform dequantisation k + u lies in
+[0, L), which the units m = s = L/2 map to [-1, 1).
 
-Local files are read directly, without a second copy in a cache; a name that is not a folder goes to the `datasets`
-library. Decoding uses one thread: for small images most time is spent in Python, where threads wait for one another
-(docs/results.md).
+Local files are read directly, without a second copy in a cache. A path that does not exist and does not look like a
+file is taken for a name on the Hub, which the `datasets` library reads. Decoding uses one thread: for small images most
+time is spent in Python, where threads wait for one another (docs/results.md).
 
 Image files are taken in the order of their contents' hashes, not of their names, so that the split, and with it the
-network, depends only on their contents.
+network, depends only on their contents and classes.
 """
 
 import hashlib
@@ -40,12 +40,12 @@ class Images(Data):
 
     Arguments:
         path: a folder, a file of parquet or of TIFF pages, or the name of a data set on the Hub, such as ylecun/mnist.
-            A folder holds parquet files or image files of any kind that PIL reads, in any subfolders, also linked ones.
-            Every page of a TIFF is an image; an animation counts as its first frame.
-        split: the split to train on: a folder, or the start of parquet files' names, in any capitals. auto takes
-            folders as splits if all at the top (or all one below it) are named like splits, such as train/ and Test/,
-            and parquet files by the start of their names; other folders are classes, whatever their names. null: no
-            name means a split.
+            A folder holds either parquet files or image files of any kind that PIL reads, in any subfolders, also
+            linked ones. Every page of a TIFF is an image; an animation counts as its first frame.
+        split: the split to train on, in any capitals: a folder, the start of parquet files' names, or a split on the
+            Hub. auto is the split called train: folders are splits if all at the top (or all one below it) are named
+            like splits, such as train/ and Test/; parquet files belong to the split that their names begin with. Other
+            folders are classes, whatever their names. null: no name means a split (on the Hub: train).
         test_split: the held-out split; by default the one called test, or else validation, or else a random part of the
             training images.
         column: the column of images in a table; by default the only one that holds images.
@@ -74,6 +74,7 @@ class Images(Data):
 
     Raises:
         FileNotFoundError, ValueError: with the key to change and what to type, or the file that cannot be read.
+        ImportError: with the packages to install: pillow, pyarrow or datasets.
     """
 
     conditional_keys: ClassVar[tuple[str, ...]] = ("labels",)
@@ -161,8 +162,11 @@ def drawn_rows(
         path: as the user typed it, for the error.
 
     Returns:
-        the source of the held-out pictures, and the numbers of the pictures of each part in ascending order, in which
-        files are read fastest.
+        the source of the held-out pictures, which is ``train`` where there is no other; and the numbers of the training
+        and of the held-out pictures in their sources, in ascending order, in which files are read fastest.
+
+    Raises:
+        ValueError: there is one picture, and none to hold out.
     """
     rng = np.random.default_rng(seed)
     rows = rng.permutation(train.count)
@@ -179,7 +183,7 @@ def drawn_rows(
 
 
 def without_withheld(train: Encoded, test: Encoded) -> tuple[Encoded, Encoded, list[str]]:
-    """Returns both parts, without labels where all of one part's are negative, which marks withheld ones; and notes."""
+    """Returns both parts, without labels if all labels of one part are negative, as withheld ones are; and notes."""
     notes = []
     for part, name in ((train, "training"), (test, "held-out")):
         if part.labels is not None and part.labels.dtype.kind == "i" and (part.labels < 0).all():
@@ -191,14 +195,15 @@ def without_withheld(train: Encoded, test: Encoded) -> tuple[Encoded, Encoded, l
 def labels_of(
     train: Encoded, test: Encoded, rows: np.ndarray, test_rows: np.ndarray
 ) -> tuple[tuple[Tensor | None, Tensor | None], list[str] | None, list[str]]:
-    """Returns the class labels of the chosen pictures of both parts, the names of classes that are words, and notes."""
+    """Returns the class labels of the chosen pictures of both parts, int64; the names of the classes, or None where the
+    labels are whole numbers; and notes. There are no labels unless both parts have labels of one kind.
+    """
     if train.labels is not None and test.labels is not None and train.labels.dtype.kind == test.labels.dtype.kind:
         picked, names = [train.labels[rows], test.labels[test_rows]], None
         if train.labels.dtype.kind == "U":
             words, numbers = np.unique(np.concatenate(picked), return_inverse=True)
             names, picked = words.tolist(), np.split(numbers.astype(np.int64), [len(rows)])
-        train_labels, test_labels = (torch.from_numpy(each) for each in picked)
-        return (train_labels, test_labels), names, []
+        return (torch.from_numpy(picked[0]), torch.from_numpy(picked[1])), names, []
     notes = []
     if train.labels is not None or test.labels is not None:
         notes = ["no classes: the training and the held-out images do not both have some of one kind"]
@@ -214,26 +219,29 @@ def looks_like_a_file(path: Path) -> bool:
 def copies(train: Tensor, test: Tensor) -> list[str]:
     """Returns a note on how many held-out images equal a training image, if some do."""
     seen = {hash(image.tobytes()) for image in train.numpy()}
-    same = sum(hash(image.tobytes()) in seen for image in test.numpy())
-    return [f"{same} of {len(test)} held-out images equal a training image"] if same else []
+    count = sum(hash(image.tobytes()) in seen for image in test.numpy())
+    return [f"{count} of {len(test)} held-out images equal a training image"] if count else []
 
 
 def from_files(
     folder: Path, split: str | None, test_split: str | None, column: str | None, labels: str | None
 ) -> tuple[Encoded, Encoded | None, str, list[str]]:
-    """Finds the images of a folder or a file.
+    """Finds the images of a folder or a file; the arguments are those of :class:`Images`.
 
     Returns:
-        the training images; the held-out ones if they have files of their own; a hash of all these files; and notes on
-        what was understood and left out.
+        the training images; the held-out ones, or None if they have no files of their own; a hash of all these files;
+        and notes on what was understood and left out.
+
+    Raises:
+        ValueError: there are no images, or pictures beside tables; or the splits, columns or labels cannot be found.
     """
     where = f"`path`={folder}"
-    found = listing(folder, suffixes)
-    tables = bool(found.tables)
-    if tables and found.pictures:
+    entries = listing(folder, suffixes)
+    tables = bool(entries.tables)
+    if tables and entries.pictures:
         raise ValueError(f"{where} holds parquet files and image files: name a subfolder with one kind of them")
-    if not tables and not found.pictures:
-        others = f" (it holds {listed(found.other + found.broken, 5)})" if found.other or found.broken else ""
+    if not tables and not entries.pictures:
+        others = f" (it holds {listed(entries.other + entries.broken, 5)})" if entries.other or entries.broken else ""
         raise ValueError(
             f"{where} holds no images{others}: neither .parquet nor what PIL reads, such as .png, .jpg, .bmp, .tif, "
             f".webp, .ppm"
@@ -242,42 +250,42 @@ def from_files(
         raise ValueError(
             f"`labels`={labels}: {where} holds image files, whose classes are their subfolders: leave it out"
         )
-    two = parts(found.tables if tables else found.pictures, tables, split, test_split, folder)
+    splits = parts(entries.tables if tables else entries.pictures, tables, split, test_split, folder)
     if tables:
         content = hashlib.sha256()
-        for file in two.training + two.held_out:
+        for file in splits.training + splits.held_out:
             content.update(f"{file.local} {sha256(file.path)}\n".encode())
-        train, notes = from_tables(two.training, column, labels, where)
+        train, notes = from_tables(splits.training, column, labels, where)
         test = None
-        if two.held_out:
-            test, more = from_tables(two.held_out, column, labels, where)
-            notes += [note for note in more if note not in notes]
-        return train, test, content.hexdigest(), [*two.notes, *notes, *found.notes()]
+        if splits.held_out:
+            test, test_notes = from_tables(splits.held_out, column, labels, where)
+            notes += [note for note in test_notes if note not in notes]
+        return train, test, content.hexdigest(), [*splits.notes, *notes, *entries.notes()]
 
-    words_of_files, notes = classes_of_folders(two)
-    if found.linked:
-        two, words_of_files = without_links(two, words_of_files)
-    border = len(two.training)
+    words_of_files, notes = classes_of_folders(splits)
+    if entries.linked:
+        splits, words_of_files = without_links(splits, words_of_files)
+    border = len(splits.training)
     words = [None] * border if words_of_files is None else words_of_files[:border]
-    train, lines, more = from_pictures(two.training, words)
+    train, lines, left_out = from_pictures(splits.training, words)
     test = None
-    if two.held_out:
-        words = [None] * len(two.held_out) if words_of_files is None else words_of_files[border:]
-        test, other_lines, others = from_pictures(two.held_out, words)
-        lines, more = [*lines, "held out", *other_lines], more + others
-    if more:
-        notes.append(f"{counted(more, 'TIFF page')} left out, reduced copies or masks of others")
+    if splits.held_out:
+        words = [None] * len(splits.held_out) if words_of_files is None else words_of_files[border:]
+        test, test_lines, test_left_out = from_pictures(splits.held_out, words)
+        lines, left_out = [*lines, "held out", *test_lines], left_out + test_left_out
+    if left_out:
+        notes.append(f"{counted(left_out, 'TIFF page')} left out, reduced copies or masks of others")
     content = hashlib.sha256("\n".join(lines).encode()).hexdigest()
-    return train, test, content, [*two.notes, *notes, *found.notes()]
+    return train, test, content, [*splits.notes, *notes, *entries.notes()]
 
 
 @dataclass(frozen=True)
 class Pages:
-    """The pages of image files; called with an image's number, gives its name, its file's bytes and its page.
+    """The pages of image files; called with an image's number, returns its name, its file's bytes and its page.
 
     Attributes:
         images: for each image its file, its page from 0, and the number of pages taken from the file.
-        last: the bytes of the file read last, by its path.
+        last: the bytes of the file read last, by its path: the pages of a file follow one another.
     """
 
     images: list[tuple[str, int, int]]
@@ -296,28 +304,28 @@ def from_pictures(files: list[File], words: list[str | None]) -> tuple[Encoded, 
 
     Arguments:
         files: the files of one split.
-        words: the class of each file, or None.
+        words: for each file the name of its class, or None.
 
     Returns:
         the images, in the order of their files' hashes; a line of class and hash for each file, in that order; and the
-        number of pages left out.
+        number of TIFF pages left out.
     """
-    listed_pages, left = [], 0
+    listed_pages, left_out = [], 0
     for file, word in zip(files, words):
         with open(file.path, "rb") as stream:
             paged = stream.read(4) in TIFF
         numbers = [0]
         if paged:
             with quiet():  # PIL repeats its warnings when the page is read
-                numbers, more = Opened(str(file.path), file.path.read_bytes()).pages()
-            left += more
+                numbers, copied = Opened(str(file.path), file.path.read_bytes()).pages()
+            left_out += copied
         listed_pages.append((sha256(file.path), word or "", str(file.path), numbers))
-    listed_pages.sort(key=lambda each: each[:3])
+    listed_pages.sort(key=lambda entry: entry[:3])
     images = [(path, number, len(numbers)) for _, _, path, numbers in listed_pages for number in numbers]
     classes_of_images = [word for _, word, _, numbers in listed_pages for _ in numbers]
     labels = np.array(classes_of_images) if any(classes_of_images) else None
     return (
         Encoded(len(images), Pages(images), labels, len(files)),
         [f"{word} {digest}" for digest, word, *_ in listed_pages],
-        left,
+        left_out,
     )

@@ -1,4 +1,4 @@
-"""Class labels of any type: whole numbers stay numbers, all others become words; different labels stay different."""
+"""Class labels of a file's rows, of any type: whole numbers within int64 stay numbers, all others become words."""
 
 from decimal import Decimal
 
@@ -16,9 +16,10 @@ ABSENT = {"", "nan", "nat", "<na>"}  # words, in lower case, that always mean a 
 def read_labels(source: Source, name: str, count: int) -> tuple[np.ndarray, list[str] | None, list[str]]:
     """Reads the class labels of a file's rows.
 
-    Whole numbers within int64 are compared by value. Words, bytes, dates, codes with leading zeros and larger numbers
-    are compared by text, as written. An empty cell is an error; ``none``, ``null`` and ``NA`` are classes beside other
-    words, and missing values beside numbers or where they are the only words without quotes.
+    Labels that are all whole numbers are compared by value: 1 and 1.0 are one class, and so are 1e30 and its digits.
+    All others (words, bytes, dates, codes with leading zeros) are compared by text, as written. An empty cell is an
+    error; ``none``, ``null`` and ``NA`` are classes beside other words, and missing values beside numbers or where they
+    are the only words of a csv file without quotes.
 
     Arguments:
         source: the opened file.
@@ -27,8 +28,8 @@ def read_labels(source: Source, name: str, count: int) -> tuple[np.ndarray, list
         count: the number of rows there must be.
 
     Returns:
-        the classes (N,), int64; the words, each class being the index of its word, or None for whole numbers; and notes
-        on what was taken.
+        the classes (N,), int64; the words, each class being the index of its word, or None for whole numbers within
+        int64, which are the classes; and notes on what was taken.
 
     Raises:
         ValueError: with the key ``labels`` and the file.
@@ -60,11 +61,14 @@ def read_labels(source: Source, name: str, count: int) -> tuple[np.ndarray, list
 
 
 def read_words(source: Source, column: str) -> list[str | bool]:
-    """Reads the labels of a file as they are written.
+    """Reads the labels of a file as they are written: words, or booleans where all labels are booleans.
 
     Arguments:
-        source: the opened file, of one axis or one column, or with an array or a column of the name.
-        column: the name.
+        source: the opened file.
+        column: the name of the array or column that holds the labels, where there are several.
+
+    Raises:
+        ValueError: there are several and none has the name; or a row has no label, several, or one of another type.
     """
     if not source.table:
         values = source.array(None if source.single else only(source, column))
@@ -90,7 +94,9 @@ def read_words(source: Source, column: str) -> list[str | bool]:
 
 
 def only(source: Source, column: str) -> str:
-    """Returns the name of the only column or array, or ``column`` where there are several."""
+    """Returns the name of the only column or array, or ``column`` where there are several; raises a ValueError where
+    none of several is called so.
+    """
     if len(source.names) == 1:
         return source.names[0]
     if source.names.count(column) != 1:
@@ -103,7 +109,7 @@ def written(values: np.ndarray | list) -> list[str | None]:
     """Returns labels of any type as text, None where one is missing.
 
     Raises:
-        ValueError: for values that are neither words, whole numbers, booleans nor dates.
+        ValueError: for values that are neither words, real numbers, booleans nor dates.
     """
     if isinstance(values, list) and all(isinstance(value, str) for value in values):
         texts = {value: text_of(value) for value in set(values)}
@@ -121,7 +127,7 @@ def written(values: np.ndarray | list) -> list[str | None]:
 
 
 def text_of(value: object) -> str | None:
-    """Returns one label as text: whole numbers without decimals where int64 holds them."""
+    """Returns one label as text, a whole number without decimals where int64 holds it; None where it is missing."""
     if value is None:
         return None
     if isinstance(value, bytes):
@@ -142,11 +148,16 @@ def text_of(value: object) -> str | None:
 
 
 def refuse_missing(texts: list[str | None], source: Source, name: str) -> None:
-    """Raises a ValueError with the number of rows without a label, if there are some."""
-    found = {text for text in texts if text is not None}
-    absent = {text for text in found if text.lower() in ABSENT}
-    unsure = {text for text in found - absent if text.lower() in MISSING}
-    rest = found - absent - unsure
+    """Raises a ValueError with the number of rows without a label, if there are some.
+
+    Arguments:
+        texts: the labels, None where one is missing.
+        source, name: as in :func:`read_labels`.
+    """
+    kinds = {text for text in texts if text is not None}
+    absent = {text for text in kinds if text.lower() in ABSENT}
+    unsure = {text for text in kinds - absent if text.lower() in MISSING}  # words such as none
+    rest = kinds - absent - unsure
     among_numbers = bool(rest) and all(number(text) is not None for text in rest)
     if unsure and (among_numbers or isinstance(source, CsvTable) and source.unquoted(source.names.index(name), unsure)):
         absent |= unsure
@@ -159,7 +170,11 @@ def refuse_missing(texts: list[str | None], source: Source, name: str) -> None:
 
 
 def classes_of_texts(texts: list[str], name: str) -> tuple[np.ndarray, list[str] | None]:
-    """Returns the classes of labels (N,), int64, and their names; None for whole numbers within int64."""
+    """Returns the classes of labels (N,), int64, and the names of the classes; None for whole numbers within int64.
+
+    Raises:
+        ValueError: the labels are numbers, and some are not whole.
+    """
     if all(text.lower() not in MISSING and number(text) is not None for text in set(texts)):
         values = {text: whole(text) for text in set(texts)}
         if wrong := next((text for text in texts if values[text] is None), None):
@@ -181,15 +196,15 @@ def classes_of_texts(texts: list[str], name: str) -> tuple[np.ndarray, list[str]
 
 def notes_of(texts: list[str], name: str, classes: np.ndarray, names: list[str] | None) -> list[str]:
     """Returns notes on how the labels were read."""
-    found = names or [str(value) for value in np.unique(classes).tolist()]
-    shown = ", ".join(found[:6]) + (", ..." if len(found) > 6 else "")
+    kinds = names or [str(value) for value in np.unique(classes).tolist()]
+    shown = ", ".join(kinds[:6]) + (", ..." if len(kinds) > 6 else "")
     kind = "whole numbers" if names is None else "words"
-    notes = [f"labels from {name}: {len(found)} class{'es' if len(found) > 1 else ''}, {kind} ({shown})"]
-    for word in found if names else ():
+    notes = [f"labels from {name}: {len(kinds)} class{'es' if len(kinds) > 1 else ''}, {kind} ({shown})"]
+    for word in kinds if names else ():
         if word.lower() in MISSING:
             notes.append(f"the word {word} is a class of {texts.count(word)} rows and no missing value")
-    if names and any(CODE.fullmatch(word) for word in found):
+    if names and any(CODE.fullmatch(word) for word in kinds):
         notes.append("labels with leading zeros are words")
-    elif names and all(whole(word) is not None for word in found):
+    elif names and all(whole(word) is not None for word in kinds):
         notes.append("labels beyond int64 are words")
     return notes

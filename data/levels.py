@@ -1,7 +1,7 @@
-"""Data of L integer levels 0 ... L-1 (``data.levels``): their check, their dtype, and arrays as tensors.
+"""Data of L integer levels 0 ... L-1 (``data.levels``): checks them, and names the dtype that holds them.
 
-These levels are values of the data, such as the 256 grey levels of a picture; those of :mod:`scoresde.training.levels`
-are noise levels.
+Levels are here the values of the data, such as the 256 grey levels of a picture; :mod:`scoresde.training.levels` is
+about noise levels.
 """
 
 import numpy as np
@@ -14,10 +14,10 @@ def checked_levels(values: np.ndarray, levels: int | None, where: str, points: b
 
     Arguments:
         values: of any shape and number type; floats are returned as floats.
-        levels: the number L of levels; None allows all values.
+        levels: the number L of levels, 2 ... 65536; None allows all values.
         where: the name of the file, for the errors.
         points: whether the values are points to evaluate, for which the levels of the network's data are fixed. Errors
-            then ask for other points; otherwise they propose other levels or shifted values.
+            then ask for other points; otherwise they propose another number of levels or shifted values.
     """
     values = values.astype(np.uint8) if values.dtype.kind == "b" else values
     if levels is None:

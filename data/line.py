@@ -2,8 +2,8 @@ r"""Points on a line in the plane: data on a manifold, without a density and wit
 
 .. math:: r = u\,(\cos a, \sin a), \qquad u \sim N(0, 1)
 
-With noise sigma they have both: the score is -u/(1 + sigma^2) along the line and -n/sigma^2 across it, with n the
-distance.
+With Gaussian noise of standard deviation sigma they have both: at the point u along the line and n across it the score
+is -u/(1 + sigma^2) along and -n/sigma^2 across.
 """
 
 import math

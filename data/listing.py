@@ -8,12 +8,12 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class File:
-    """A file.
+    """A file below the folder that the user named.
 
     Attributes:
         path: the absolute path.
-        local: the path below the folder that the user named, with slashes.
-        folders: the folders on that path; for a file of a split, without the split's folder.
+        local: the path below that folder, with slashes.
+        folders: the folders on the local path; after :func:`scoresde.data.splits.parts`, without the split's folder.
     """
 
     path: Path
@@ -23,7 +23,17 @@ class File:
 
 @dataclass
 class Listing:
-    """The files below a folder that can be read, and the names of those left out."""
+    """The files below a folder that can be read, and the local paths of what is left out.
+
+    Attributes:
+        tables, pictures: the files that can be read: parquet files, and files with a suffix that PIL reads.
+        hidden: files and folders whose names begin with a point.
+        other: other files.
+        broken: links to what does not exist.
+        loops: links to a folder above the link.
+        empty: folders without tables and pictures; of those in one another, the topmost.
+        linked: whether any entry is a symbolic link.
+    """
 
     tables: list[File] = field(default_factory=list)
     pictures: list[File] = field(default_factory=list)
@@ -40,7 +50,7 @@ class Listing:
         return len(self.tables) + len(self.pictures)
 
     def notes(self) -> list[str]:
-        """Returns a clause for each kind of file left out."""
+        """Returns a clause for each kind of entry left out."""
         kinds = (
             (self.hidden, "hidden file or folder", "hidden files or folders"),
             (self.other, "other file", "other files"),
@@ -55,8 +65,8 @@ def listing(folder: Path, suffixes: Callable[[], Collection[str]]) -> Listing:
     """Lists the files of a folder, of its subfolders and of linked folders; or the one file, if the path is a file.
 
     Arguments:
-        folder: an absolute path.
-        suffixes: returns the suffixes of pictures; called only where there are files that are not tables.
+        folder: the absolute path of a folder or a file.
+        suffixes: returns the suffixes of pictures, in lower case; called only where there are files that are no tables.
 
     Raises:
         ValueError: if a folder cannot be read.
@@ -80,11 +90,13 @@ def walk(
     found: Listing,
     suffixes: Callable[[], Collection[str]],
 ) -> None:
-    """Adds the files of a folder and of those below it.
+    """Adds the files of a folder and of the folders in it to ``found``.
 
     Arguments:
         folders: the names of the folders from the top to this one.
         above: the real paths of the folders above; a link to one of them would be a cycle.
+        found: the listing.
+        suffixes: as in :func:`listing`.
     """
     real = os.path.realpath(folder)
     if real in above:
@@ -120,7 +132,7 @@ def walk(
 
 
 def listed(names: Collection[str], most: int = 3) -> str:
-    """Returns the first names, separated by commas."""
+    """Returns the first ``most`` names, separated by commas."""
     return ", ".join(list(names)[:most]) + (", ..." if len(names) > most else "")
 
 

@@ -47,7 +47,11 @@ class Mixture(Synthetic):
         means: K lists of D numbers, or K numbers for constant vectors, in data units.
         stds: K positive numbers, the standard deviation of every coordinate, in data units.
         count, test_count, seed: numbers of training and held-out examples, and the seed of the draws.
-        shape: the shape of one example, with product D; by default (D,), the length of the first mean.
+        shape: the shape of one example, with product D; by default (D,) with the length of the first mean, or (1,) if
+            that is a number.
+
+    Raises:
+        ValueError: the arguments are of different lengths, or weights or stds are not positive, or means not finite.
     """
 
     def __init__(

@@ -1,7 +1,8 @@
 """The grammar of numbers in text: decimal and scientific notation in ASCII.
 
-Python's ``float`` also reads ``1_11`` as 111, and digits of other scripts; both are identifiers in a table. A whole
-number with leading zeros, such as ``007``, is a code and not a number.
+Python's ``float`` also reads ``1_11`` as 111, and digits of other scripts; in a table both are words. A whole number
+with leading zeros, such as ``007``, is a code and not a number. The words inf and infinity, with or without a sign, are
+numbers. A column may have a comma as its decimal mark instead of a point.
 """
 
 import re
@@ -10,18 +11,23 @@ from decimal import Decimal
 import numpy as np
 
 MISSING = {"", "na", "n/a", "<na>", "null", "none", "nan"}  # cells, in lower case, that mean "no value"
+# numbers with a decimal point or without, and with a decimal comma or without
 POINT = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 COMMA = re.compile(r"[+-]?(?:[0-9]+,?[0-9]*|,[0-9]+)(?:[eE][+-]?[0-9]+)?")
 CODE = re.compile(r"[+-]?0[0-9]+")
+# numbers whose thousands are separated by any mark
 GROUPS = re.compile(r"[+-]?[1-9][0-9]{0,2}(?:[,.' ][0-9]{3})+(?:[.,][0-9]+)?")
 GROUP = re.compile(r"[+-]?[1-9][0-9]{0,2},[0-9]{3}")  # thousands by a comma, or three decimals after one
 POINTS = re.compile(r"[+-]?[1-9][0-9]{0,2}\.[0-9]{3}")  # thousands by a point, or three decimals after one
 INFINITE = {"inf", "infinity"}
+# what looks like a number, with any marks between the digits
 LOOSE = re.compile(r"[+-]?[0-9][0-9.,_' ]*(?:[eE][+-]?[0-9]+)?|[+-]?[.,][0-9]+")
 
 
 def number(cell: str, decimal: str = ".") -> float | None:
-    """Returns the number in a cell with this decimal mark; NaN for a missing value, None for other words."""
+    """Returns the number in a cell with this decimal mark, a point or a comma; NaN for a missing value, None for codes
+    and other words.
+    """
     cell = cell.strip(" \t")
     if (POINT if decimal == "." else COMMA).fullmatch(cell):
         return None if CODE.fullmatch(cell) else float(cell.replace(",", "."))
@@ -45,13 +51,17 @@ def resembles_number(cell: str) -> bool:
 
 
 def mark_of(cells: list[str], delimiter: str) -> str | None:
-    """Returns a comma if it is the decimal mark of a column that is not written with points throughout, else None.
+    """Returns a comma if it is the decimal mark of a column's cells, else None.
 
-    A comma is the decimal mark if every cell is then a number and the commas cannot separate thousands. They may
-    separate thousands where three digits follow each, and either the cells are separated by commas or all cells without
-    a comma are smaller integers.
+    A comma is the decimal mark if some cell holds one, every cell is then a number, and the commas cannot separate
+    thousands. They may separate thousands where three digits follow each comma, and either the file's cells are
+    separated by commas or there are cells without a comma and all these are below 1000.
+
+    Arguments:
+        cells: of one column.
+        delimiter: the mark between the cells of a row.
     """
-    filled = [cell for each in cells if (cell := each.strip(" \t")).lower() not in MISSING]
+    filled = [cell for raw in cells if (cell := raw.strip(" \t")).lower() not in MISSING]
     commas = [cell for cell in filled if "," in cell]
     if not commas or any(number(cell, ",") is None for cell in filled):
         return None
@@ -63,25 +73,27 @@ def mark_of(cells: list[str], delimiter: str) -> str | None:
 
 
 def may_mark_thousands(values: np.ndarray) -> bool:
-    """Returns whether the points in a column may mark thousands, by its values (N,): 950, 1.020, 870 are whole numbers.
+    """Returns whether the points in a column may mark thousands, by its values (N,) with points read as decimal.
 
-    Whatever writes 950 for 950.000 writes 1.02 for 1.020. So points mark thousands where each is followed by three
-    digits, some of which end in 0 (:func:`written_as_thousands`), and stands among whole numbers below 1000 that reach
-    above it. They mark decimals where thousands would leave a gap of a factor 10, and the whole numbers reach little
-    further than the others: 1.250, 2.500, 3.
+    The column 950, 1.020, 870 holds whole numbers: a program that writes 950.000 as 950 would have written 1.020 as
+    1.02. So points mark thousands under three conditions: each is followed by three digits, and some of these end in 0
+    (:func:`written_as_thousands`); beside the values with a point stand whole numbers below 1000; and the largest of
+    these is above all values with a point. Points mark decimals all the same if the whole numbers reach at most twice
+    as far as the other values, and would lie a factor of 10 below these as thousands: 1.250, 2.500, 3.
     """
     values = np.abs(values[np.isfinite(values)])
-    marked = values != np.floor(values)
-    if marked.all() or not marked.any():
+    pointed = values != np.floor(values)
+    if pointed.all() or not pointed.any():
         return False
-    whole = values[~marked].max()
-    if not values[marked].max() < whole < 1000 or (np.abs(values * 1000 % 1 - 0.5) < 0.49).any():
+    largest_whole = values[~pointed].max()
+    # a fourth decimal rules thousands out
+    if not values[pointed].max() < largest_whole < 1000 or (np.abs(values * 1000 % 1 - 0.5) < 0.49).any():
         return False
-    return not (whole <= 2 * values[marked].max() and 10 * whole <= 1000 * values[marked].min())
+    return not (largest_whole <= 2 * values[pointed].max() and 10 * largest_whole <= 1000 * values[pointed].min())
 
 
 def written_as_thousands(cells: list[str]) -> bool:
-    """Returns whether each cell has a point with three digits after it, and some end in 0."""
+    """Returns whether each cell has a point with three digits after it, and some cell ends in 0."""
     return all(POINTS.fullmatch(cell) for cell in cells) and any(cell.endswith("0") for cell in cells)
 
 

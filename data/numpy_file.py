@@ -1,4 +1,4 @@
-"""A .npy or .npz file: one array, or several by name. Pickled objects are never read."""
+"""A .npy or .npz file: one array without a name, or arrays by name. Pickled objects are never read."""
 
 import tokenize
 import zipfile
@@ -20,11 +20,15 @@ class NumpyFile:
         where: the start of every error, such as ``data.path=/home/me/a.npz``.
 
     Attributes:
-        names: the names of the arrays; empty for a .npy file, which holds one array without a name.
-        notes: how the file was understood.
+        single: True for a .npy file, which holds one array without a name.
+        names: the names of the arrays; empty for a .npy file.
+        notes: always empty; the notes on an array are made by :func:`scoresde.data.files.array_of`.
+
+    Raises:
+        ValueError: an .npz cannot be opened.
     """
 
-    table = named = False
+    table = named = False  # it has neither columns nor names of columns
 
     def __init__(self, file: Path, where: str):
         self.file, self.where, self.single, self.notes = file, where, file.suffix.lower() == ".npy", []
@@ -37,13 +41,20 @@ class NumpyFile:
                 raise self.unreadable(None) from error
 
     def array(self, name: str | None = None, said: str | None = None) -> np.ndarray:
-        """Returns the array of this name, or the only one of a .npy file; ``said`` precedes the file in an error."""
+        """Returns the array of this name, or the only one of a .npy file.
+
+        Arguments:
+            said: the start of an error, before the file; None for none.
+
+        Raises:
+            ValueError: the array is damaged or holds pickled objects.
+        """
         try:
-            found = np.load(self.file, allow_pickle=False)  # a pickle could run any code
+            loaded = np.load(self.file, allow_pickle=False)  # a pickle could run any code
             if self.single:
-                return found
-            with found:
-                values = found[name]
+                return loaded
+            with loaded:
+                values = loaded[name]
         except DAMAGED as error:
             raise self.unreadable(name, said) from error
         if not isinstance(values, np.ndarray):

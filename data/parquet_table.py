@@ -1,4 +1,7 @@
-"""A parquet file: a table of typed columns; numbers can be learnt, words and dates can be labels."""
+"""A parquet file as a table of typed columns.
+
+Real numbers and booleans are read as numbers; whole numbers, booleans, words, dates and times may be labels.
+"""
 
 import json
 import re
@@ -18,6 +21,10 @@ class ParquetTable:
     Attributes:
         names, named, rows, notes: as for :class:`scoresde.data.csv_table.CsvTable`.
         index: the names of the columns of pandas' index; they are read only if a key names them.
+
+    Raises:
+        ImportError: pyarrow is not installed.
+        ValueError: the file is no parquet file, or a damaged one.
     """
 
     table = named = True
@@ -40,7 +47,9 @@ class ParquetTable:
         return None if is_number(value_type(kind)) else f"its type is {kind}"
 
     def column(self, j: int):
-        """Returns a column as one pyarrow array, decoded where it is a dictionary."""
+        """Returns a column as one pyarrow array, decoded where it is stored as a dictionary or as runs; raises a
+        ValueError if it is damaged.
+        """
         import pyarrow
 
         name = self.names[j]
@@ -55,7 +64,7 @@ class ParquetTable:
         return column if column.type == kind else column.cast(kind)
 
     def numbers(self, columns: list[int]) -> np.ndarray:
-        """Returns numeric columns (N, D), NaN where a value is missing."""
+        """Returns numeric columns (N, D), NaN where a value is missing; notes each column that was rounded."""
         import pyarrow
 
         kinds, arrays = pyarrow.types, []
@@ -70,18 +79,24 @@ class ParquetTable:
             arrays.append(column.to_numpy(zero_copy_only=False))
         if not arrays:
             return np.empty((self.rows, 0))
-        found = np.result_type(*arrays)
+        common_type = np.result_type(*arrays)
         for j, array in zip(columns, arrays, strict=True):
             # int64 beside floats becomes float64, which holds integers up to 2^53
-            if array.dtype.kind in "iu" and found.kind == "f" and beyond_exact(array):
+            if array.dtype.kind in "iu" and common_type.kind == "f" and beyond_exact(array):
                 self.notes.append(f"integers of column {self.names[j]} beyond 2^53 rounded to float64")
         return np.stack(arrays, 1)
 
     def values(self, j: int, said: str) -> np.ndarray | list:
-        """Returns a column of any type: an array, or a list of words, numbers, booleans and None.
+        """Returns a column as labels: an array of numbers without gaps, or a list of words, numbers, booleans and None.
+
+        Dates and times are words; times that are all midnight are dates.
 
         Arguments:
+            j: the number of the column.
             said: the start of an error.
+
+        Raises:
+            ValueError: the column holds lists, structs or durations, or is damaged.
         """
         import pyarrow
 

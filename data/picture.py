@@ -1,8 +1,8 @@
-"""One picture: from the bytes of a file to whole numbers 0 ... L-1, upright, shown on white, cropped and resized.
+"""Reads one picture: from the bytes of a file to integers 0 ... L-1, upright, shown on white, cropped and resized.
 
-Pictures of up to 8 bits a channel are PIL images from end to end. Pictures of more bits, and those whose own numbers
-are wanted, become arrays: these are cropped and resized channel by channel in float32, which holds every integer below
-2^24.
+Pictures of up to 8 bits a channel are PIL images until they are cropped and resized. Pictures of more bits, and those
+of which the file's own numbers are wanted, become arrays first: these are resized channel by channel in float32, which
+holds every integer below 2^24.
 """
 
 from collections import Counter
@@ -18,8 +18,9 @@ from scoresde.data.picture_size import bicubic, centre, largest_part, part, plau
 from scoresde.data.pillow import naming, pillow
 
 MODES = {"rgb": "RGB", "grey": "L"}
-GREY = ("1", "L", "LA", "La")
-PALETTE = ("P", "PA")
+GREY = ("1", "L", "LA", "La")  # PIL's modes of grey pictures of up to 8 bits
+PALETTE = ("P", "PA")  # PIL's modes of pictures whose numbers are places in a palette of colours
+# formats whose further frames are an animation, not further examples
 ANIMATED = ("AVIF", "FLI", "GIF", "MPO", "PNG", "WEBP")
 
 
@@ -31,7 +32,8 @@ class Wanted:
         channels: auto, rgb or grey.
         crop: [height, width] that is cut out round the centre, or None.
         size: [height, width] that the rest is cropped and resized to, or None.
-        levels: L, if the file's own numbers 0 ... L-1 are wanted; None for 8 bits, of which 0 is black and 255 white.
+        levels: L, if the file's own numbers 0 ... L-1 are wanted; None and 256 for 8 bits, where 0 is black and 255
+            white.
     """
 
     channels: str = "auto"
@@ -45,9 +47,9 @@ class Picture:
     """A picture as read.
 
     Attributes:
-        values: (C, H, W), uint8 or int32.
+        values: (C, H, W), uint8, or int32 of more than 256 levels.
         colour: rgb or grey, as in the file.
-        size: width and height in the file; those of ``crop`` where there is one.
+        size: (width, height) in the file, or of ``crop`` where there is one.
         top: the largest number that the file's format can hold, 255 for 8 bits.
     """
 
@@ -64,11 +66,11 @@ def read(opened: Opened, number: int, wanted: Wanted, done: Counter, single: boo
         opened: the file.
         number: the page, from 0.
         wanted: what it is converted to.
-        done: counts of the conversions made so far, to which this picture's are added.
+        done: for each conversion the number of pictures so far, to which this picture is added.
         single: whether the file must hold no other page.
 
     Raises:
-        ValueError: with the file's name, what is wrong and what to type.
+        ValueError: with the file's name, what is wrong and what to do.
     """
     name, image = opened.name, opened.page(number)
     plausible(image, opened.content, name)
@@ -82,7 +84,7 @@ def read(opened: Opened, number: int, wanted: Wanted, done: Counter, single: boo
     if top > 255:
         values, colour = deep(opened, number, wanted.levels - 1, done)
         return from_values(values, colour, top, wanted, done, name)
-    own_numbers = wanted.levels not in (None, 256)  # those of the file, which PIL would spread over 0 ... 255
+    own_numbers = wanted.levels not in (None, 256)  # the file's, which PIL spreads over 0 ... 255
     if own_numbers and image.mode in PALETTE:
         raise ValueError(
             f"`levels`={wanted.levels}: the numbers of {name} are places in a palette of colours: save it as grey or "
@@ -99,7 +101,7 @@ def read(opened: Opened, number: int, wanted: Wanted, done: Counter, single: boo
 
 
 def count_frames(image: Any, done: Counter, single: bool) -> None:
-    """Counts a picture of several frames; raises an EOFError for a TIFF of several pages that must hold one."""
+    """Counts a picture of several frames; raises an EOFError for a TIFF of several pages if ``single`` is set."""
     if not getattr(image, "is_animated", False):
         return
     if image.format in ANIMATED:
@@ -109,7 +111,7 @@ def count_frames(image: Any, done: Counter, single: bool) -> None:
 
 
 def refuse_levels(top: int, wanted: Wanted, name: str) -> None:
-    """Raises a ValueError unless the levels that are wanted fit the largest number of the file's format."""
+    """Raises a ValueError unless the levels that are wanted fit ``top``, the largest number of the file's format."""
     if top > 255 and wanted.levels is None:
         raise ValueError(
             f"{name} has more than 8 bits a channel, values up to {top}: type `levels`={min(top + 1, 2**16)} to "
@@ -123,7 +125,7 @@ def refuse_levels(top: int, wanted: Wanted, name: str) -> None:
 
 
 def on_white(image: Any, done: Counter) -> tuple[Any, str]:
-    """Returns a picture of up to 8 bits, decoded, upright and opaque, and whether the file is rgb or grey."""
+    """Returns a PIL image of up to 8 bits, decoded, upright and opaque, and rgb or grey, the colours of the file."""
     palette = image.mode in PALETTE
     image = upright(image, done)
     colour = "grey" if image.mode in GREY else "rgb"
@@ -140,7 +142,7 @@ def on_white(image: Any, done: Counter) -> tuple[Any, str]:
 
 
 def numbers(image: Any, colour: str, top: int) -> np.ndarray:
-    """Returns the numbers 0 ... top of a picture's file (H, W, C), int32, which PIL spread over 0 ... 255."""
+    """Returns the numbers 0 ... top of a picture's file (H, W, C), int32, which PIL has spread over 0 ... 255."""
     values = np.asarray(image.convert(MODES[colour])).astype(np.int32)
     values = values[..., None] if values.ndim == 2 else values
     return np.rint(values * (top / 255)).astype(np.int32)
@@ -186,7 +188,7 @@ def from_values(values: np.ndarray, colour: str, top: int, wanted: Wanted, done:
 
 
 def recoloured(values: np.ndarray, channels: str) -> np.ndarray:
-    """Returns values (H, W, C) as rgb or grey, by PIL's weights of red, green and blue (ITU-R 601-2)."""
+    """Returns values (H, W, C) as rgb or grey, grey by PIL's weights of red, green and blue (ITU-R 601-2)."""
     if channels == "rgb":
         return np.repeat(values, 3, -1) if values.shape[-1] == 1 else values
     if values.shape[-1] == 1:

@@ -1,4 +1,4 @@
-"""The largest number that a picture's file can hold in a channel; PIL's mode says so for few formats."""
+"""The largest number that a picture's file can hold in a channel; for most formats PIL's mode does not tell."""
 
 import math
 from typing import Any
@@ -7,26 +7,34 @@ import numpy as np
 
 
 def largest(image: Any, content: Any) -> int:
-    """Returns the largest number that a picture's file can hold in a channel, 255 for 8 bits."""
+    """Returns the largest number that a picture's file can hold in a channel, 255 for 8 bits.
+
+    Arguments:
+        image: a PIL image that is not yet decoded.
+        content: the bytes of its file.
+    """
     if image.mode == "1":
         return 1
-    kind = LARGEST.get(image.format)
-    top = 255 if kind is None else kind(image, content)
+    of_format = LARGEST.get(image.format)
+    top = 255 if of_format is None else of_format(image, content)
+    # PIL's modes I and I;16 hold more than 8 bits, whatever the header says
     return 2**16 - 1 if image.mode.startswith("I") and top <= 255 else top
 
 
 def png_largest(image: Any, content: Any) -> int:
+    """Reads the bits a channel in PIL's name of the raw bytes: 16, or 2 or 4 of grey."""
     raw = raw_mode(image) if image.tile else ""
     return 65535 if raw.endswith(";16B") else {"L;2": 3, "L;4": 15}.get(raw, 255)
 
 
 def tiff_largest(image: Any, content: Any) -> int:
-    """Reads the tag BitsPerSample."""
+    """Reads the tag BitsPerSample (258)."""
     bits = image.tag_v2.get(258, (1,))
     return 255 if image.mode == "P" else 2 ** max(bits if isinstance(bits, tuple) else (bits,)) - 1
 
 
 def ppm_largest(image: Any, content: Any) -> int:
+    """Reads maxval, which PIL passes on to its decoder unless it is 255, or 65535 of grey."""
     if image.mode == "1" or not image.tile:
         return 1
     codec, _, _, given = image.tile[0]

@@ -8,13 +8,18 @@ import numpy as np
 from scoresde.data.pillow import pillow
 
 LARGE = 2**27  # pixels above which a picture must be plausible before memory is taken for it
-DENSEST = 1100  # bytes of pixels a byte of a file: deflate and LZW reach about 1030
+DENSEST = 1100  # the most bytes of pixels for a byte of a compressed file: deflate and LZW reach about 1030
 
 
 def plausible(image: Any, content: Any, name: str) -> None:
     """Raises a ValueError for a picture whose header claims a size that its bytes or the memory cannot hold.
 
-    A header of sixty bytes can claim a million times a million pixels.
+    Without this check a file of sixty bytes could claim a million times a million pixels, and memory for them.
+
+    Arguments:
+        image: a PIL image that is not yet decoded.
+        content: the bytes of its file.
+        name: the file, for messages.
     """
     width, height = image.size
     if min(width, height) < 1:
@@ -34,7 +39,7 @@ def plausible(image: Any, content: Any, name: str) -> None:
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):  # not on every system
         return
-    if 2 * taken > memory:
+    if 2 * taken > memory:  # PIL's image, and a copy of it
         raise ValueError(
             f"{name} has {width} x {height} pixels, which take {2 * taken / 1e9:.0f} GB, and the memory has "
             f"{memory / 1e9:.0f} GB: cut it into parts or save it smaller"
@@ -62,6 +67,7 @@ def largest_part(size: tuple[int, int], shape: Any) -> tuple[int, int, int, int]
 
 
 def bicubic() -> Any:
+    """Returns PIL's constant for bicubic resampling."""
     return pillow()[0].Resampling.BICUBIC
 
 

@@ -23,30 +23,37 @@ def from_tables(files: list[File], column: str | None, labels: str | None, where
         where: what the user typed, for messages.
 
     Returns:
-        the pictures, and what was left out, a clause each.
+        the pictures, and notes on the classes and on what was left out.
+
+    Raises:
+        ValueError: a file is damaged, lacks a column or holds no rows; or the columns of pictures or classes cannot be
+            found.
+        ImportError: pyarrow is not installed.
     """
     schema = schema_of(files[0], where)
     named = label_column(labels, schema.names, where)
     column = image_column(column, [f.name for f in schema if holds_pictures(f.type)], schema.names, where)
-    wanted = list(dict.fromkeys([column, *([named] if named else [])]))
-    tables = [columns_of(file, wanted, files[0], where) for file in files]
+    needed = list(dict.fromkeys([column, *([named] if named else [])]))
+    tables = [columns_of(file, needed, files[0], where) for file in files]
     count = sum(map(len, tables))
     if count == 0:
         raise ValueError(f"{where}: {files[0].local} holds no rows")
     cells = cells_of(files, tables, column, where)
 
-    found, notes = None, []
+    labels_of_rows, notes = None, []
     if named is not None:
-        found, reason = classes([table[named] for table in tables], named, labels is not None, where)
-        notes.append(f"classes: the column {named}" if found is not None else f"no classes: {reason}")
-    others = [name for name in schema.names if name not in wanted]
+        labels_of_rows, reason = classes([table[named] for table in tables], named, labels is not None, where)
+        notes.append(f"classes: the column {named}" if labels_of_rows is not None else f"no classes: {reason}")
+    others = [name for name in schema.names if name not in needed]
     if others:
         notes.append(f"{counted(len(others), 'other column')} left out ({listed(others)})")
-    return Encoded(count, cells, found, len(files)), notes
+    return Encoded(count, cells, labels_of_rows, len(files)), notes
 
 
 def columns_of(file: File, wanted: list[str], first: File, where: str) -> Any:
-    """Returns some columns of a file as a table of pyarrow; ``first`` is the file that has them, for the error."""
+    """Returns the columns called ``wanted`` of a file, as a table of pyarrow; ``first`` is a file that has them, for
+    the error.
+    """
     pyarrow = import_arrow()
     lacking = [name for name in wanted if name not in schema_of(file, where).names]
     if lacking:
@@ -63,15 +70,18 @@ def columns_of(file: File, wanted: list[str], first: File, where: str) -> Any:
 
 @dataclass(frozen=True)
 class Cells:
-    """The cells of a column of pictures; called with a row's number, gives the cell's name and bytes.
+    """The cells of a column of pictures in the tables of a split.
+
+    Called with a row's number, counted over all files, it returns the cell's name, its bytes and None: the bytes must
+    hold one picture (:class:`scoresde.data.encoded.Encoded`).
 
     Attributes:
         column: the column's name.
         where: what the user typed, for messages.
-        chunks: the cells' bytes, in pieces.
-        paths: the cells' paths, piece by piece; None where they have none.
-        origins: the file of each piece, and the row there with which it begins.
-        starts: the number of the first row of each piece, all files counted, and of the end.
+        chunks: the cells' bytes, in chunks.
+        paths: the cells' paths, chunk by chunk; None where they have none.
+        origins: the file of each chunk, and the row there with which it begins.
+        starts: the number of the first row of each chunk, and the number of all rows.
     """
 
     column: str
@@ -95,7 +105,7 @@ class Cells:
 
 
 def cells_of(files: list[File], tables: list[Any], column: str, where: str) -> Cells:
-    """Returns the cells of a column of pictures, of all files; ``tables`` are the files' contents."""
+    """Returns the cells of a column of pictures, of all files; ``tables`` are the tables of the files, in order."""
     pyarrow = import_arrow()
     chunks, paths, origins = [], [], []
     for file, table in zip(files, tables):
@@ -158,15 +168,17 @@ def label_column(labels: str | None, names: list[str], where: str) -> str | None
 
 
 def classes(columns: list[Any], name: str, required: bool, where: str) -> tuple[np.ndarray | None, str]:
-    """Returns the classes (N,) in a column: whole numbers, booleans as 0 and 1, or words.
+    """Returns the classes in a column: whole numbers, booleans as 0 and 1, or words, such as dates.
 
     Arguments:
         columns: the column's parts, one a file, as chunked arrays of pyarrow.
+        name: the column's name.
         required: whether the user named the column. If not, there are no classes where the column holds something else,
             or nothing in some rows.
+        where: what the user typed, for messages.
 
     Returns:
-        the classes and "", or None and why there are none.
+        the classes (N,), int64 or words, and ""; or None and the reason why there are none.
 
     Raises:
         ValueError: if the user named a column that does not hold one class a row.
@@ -194,7 +206,10 @@ def classes(columns: list[Any], name: str, required: bool, where: str) -> tuple[
 
 
 def class_values(column: Any) -> np.ndarray | None:
-    """Returns a column's values as int64 or as words; None where they are neither."""
+    """Returns a column's values as int64 or as words; None where they are neither.
+
+    Dates, bytes of UTF-8 and whole numbers beyond int64 become words; floats and decimals must be whole.
+    """
     import pyarrow
 
     kinds, kind = pyarrow.types, column.type
@@ -220,7 +235,7 @@ def class_values(column: Any) -> np.ndarray | None:
         return None
     try:
         return column.cast(pyarrow.int64()).to_numpy().astype(np.int64)
-    except pyarrow.ArrowInvalid:  # above 2^63, but the words still differ
+    except pyarrow.ArrowInvalid:  # uint64 above 2^63
         return np.array([str(value) for value in column.to_pylist()], dtype=str)
 
 

@@ -1,4 +1,4 @@
-"""PIL, the library that decodes pictures: imported on demand, its warnings collected, its errors named."""
+"""PIL, the library that decodes pictures: imports it on demand, collects its warnings, names files in its errors."""
 
 import logging
 import warnings
@@ -31,11 +31,13 @@ def suffixes() -> frozenset[str]:
 
 @contextmanager
 def quiet() -> Iterator[list]:
-    """Collects PIL's warnings and lifts its limit on sizes, which :func:`.picture_size.plausible` replaces."""
+    """Collects PIL's warnings in the list that it yields, and lifts PIL's limit on sizes, which
+    :func:`scoresde.data.picture_size.plausible` replaces.
+    """
     Image, _ = pillow()
     limit, log = Image.MAX_IMAGE_PIXELS, logging.getLogger("PIL")
     Image.MAX_IMAGE_PIXELS, level = None, log.level
-    log.setLevel(logging.CRITICAL)  # what it reports is raised as well
+    log.setLevel(logging.CRITICAL)  # what PIL logs as an error it raises as well
     try:
         with warnings.catch_warnings(record=True) as warned:
             warnings.simplefilter("always")
@@ -46,7 +48,7 @@ def quiet() -> Iterator[list]:
 
 
 class naming:
-    """Turns any error that PIL raises on a damaged file into a ValueError that names the file."""
+    """A context that turns any error, such as PIL's on a damaged file, into a ValueError that names the file."""
 
     def __init__(self, name: str):
         self.name = name

@@ -1,6 +1,6 @@
 r"""The pinwheel: five Gaussian arms, each wound up by an angle that grows with the distance along it.
 
-A feature vector :math:`f \sim N((1, 0), \mathrm{diag}(0.3^2, 0.1^2))` is turned clockwise by the angle
+A vector :math:`f \sim N((1, 0), \mathrm{diag}(0.3^2, 0.1^2))` is turned clockwise by the angle
 :math:`2\pi k/5 + \tfrac14 e^{f_1}`, k uniform on 0 ... 4, and doubled. The turn keeps the length: with
 :math:`r = 2\rho (\cos a, \sin a)` and :math:`f = \rho (\cos\varphi, \sin\varphi)`, the point comes from arm k where
 
@@ -14,8 +14,8 @@ At fixed :math:`\rho` the angle changes by :math:`da = h'(\varphi)\, d\varphi`; 
     h'(\varphi) = 1 + \tfrac14 \rho \sin\varphi\, e^{\rho\cos\varphi}.
 
 Roots are found as crossings of integers on a grid of angles, then by bisection. Up to :math:`\rho = 1.69` there are
-five; beyond, h is no longer monotone and an arm overlaps itself. Beyond :math:`\rho = 5`, where log p is below -90,
-an arm winds round many times within its own width, and p is the average over the angle a.
+five; beyond, h is no longer monotone and an arm overlaps itself. Beyond :math:`\rho = 5`, where log p is below -87, an
+arm winds round many times within its own width, and p is replaced by its average over the angle a.
 """
 
 import math
@@ -27,8 +27,8 @@ from torch import Tensor
 from scoresde.data.synthetic import Synthetic
 
 ARMS, RATE, RADIAL, TANGENTIAL = 5, 0.25, 0.3, 0.1
-WOUND = 5.0  # the distance rho beyond which single windings are averaged over
-CELLS = 512
+WOUND = 5.0  # the distance rho beyond which p is averaged over the angle a
+CELLS = 512  # cells of the grid of angles phi, in each of which a root is bracketed
 
 
 class Pinwheel(Synthetic):
@@ -61,10 +61,10 @@ class Pinwheel(Synthetic):
 
 
 def roots(rho: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
-    """Finds all angles phi of the points with polar coordinates rho, a (B,).
+    """Finds all angles phi of the points with polar coordinates rho, a (B,), up to rho = WOUND.
 
     Returns:
-        for each root the index of its point, and phi, both (R,).
+        for each of the R roots of all points the index of its point, and phi, both (R,).
     """
     s = torch.linspace(-1, 1, CELLS + 1, dtype=rho.dtype)
     grid = math.pi * s * s.abs()  # finest at phi = 0, where the mass is

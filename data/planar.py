@@ -1,9 +1,10 @@
 r"""Shapes in the plane with a closed-form density: checkerboard, eight Gaussians, rings.
 
-Constants and names follow the toy data of FFJORD (arXiv 1810.01367), so that pictures and entropies compare with
-published ones. A perfect model's negative log-likelihood is the differential entropy, in nats and data units:
+Constants and names of these and of the shapes in :mod:`scoresde.data.curves` and :mod:`scoresde.data.pinwheel` follow
+the toy data of FFJORD (arXiv 1810.01367), so that pictures and entropies compare with published ones. A perfect model's
+negative log-likelihood is the differential entropy, in nats and data units:
 
-    8gaussians 2.835, checkerboard ln 32, moons 2.403, pinwheel 2.318, rings 2.624, swissroll 2.668, 2spirals 2.642
+    8gaussians 2.832, checkerboard ln 32, moons 2.394, pinwheel 2.318, rings 2.623, swissroll 2.670, 2spirals 2.645
 
 A ring of radius R, its angle uniform, with Gaussian noise of standard deviation :math:`\sigma` has at distance
 :math:`\rho` from the centre the density (I_0 is the modified Bessel function)
@@ -23,7 +24,7 @@ from scoresde.data.base import at_least
 from scoresde.data.mixture import component_log_prob, isotropic_log_prob
 from scoresde.data.synthetic import Synthetic
 
-SHARPEST = 0.001  # the smallest noise: a curve without noise has no density, and quadrature costs 1/noise
+SHARPEST = 0.001  # the least `noise`: a curve without noise has no density, and quadrature costs 1/noise
 
 
 class Checkerboard(Synthetic):
@@ -87,7 +88,7 @@ class Rings(Synthetic):
 
     Arguments:
         count, test_count, seed: numbers of training and held-out examples, and the seed of the draws.
-        noise: standard deviation of the noise.
+        noise: standard deviation of the noise in each coordinate, in data units.
     """
 
     def __init__(self, count: int = 200_000, test_count: int = 10_000, noise: float = 0.08, seed: int = 0):

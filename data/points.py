@@ -10,7 +10,7 @@ from torch import Tensor
 from scoresde.data.files import numbers_of, open_file, report
 from scoresde.data.levels import as_tensor, checked_levels, integer_dtype
 
-CHANNELS_LAST, GREY, PLAIN = "(H, W, C)", "(H, W)", ""  # orders of axes; PLAIN needs no note
+CHANNELS_LAST, GREY, PLAIN = "(H, W, C)", "(H, W)", ""  # axes of a point in a file, as notes name them; PLAIN: as ours
 
 
 def read_points(
@@ -26,39 +26,40 @@ def read_points(
     """Reads points in data units and logs which array, columns and order of axes were taken.
 
     Arguments:
-        path: a .npy, .npz, .csv or .parquet file of one point or several. Images may be (N, H, W, C), grey ones
-            (N, H, W), and in a table rows of D numbers.
+        path: a .npy, .npz, .csv or .parquet file of one point or several. An array may hold images as (N, H, W, C), and
+            grey ones as (N, H, W); a row of a table holds the D numbers of one point.
         shape: of one point (of the data, of y, or of a measurement).
         levels: the number L of integer values 0 ... L-1; None for continuous values.
-        labels: the names of the columns, in the data's order; for conditions, of the numbers in y. A table with a
-            header is read in this order.
+        labels: the names of the data's columns, in order; for conditions, of the numbers in y. Columns of a table with
+            a header are found by these names. None: all columns are taken as they stand.
         key: the config key that named the file, for messages.
         missing: whether NaN, or empty cells in a table, are allowed.
         content: what the file holds. From an .npz with several arrays, points are read from x, conditions and
             measurements from y. Measurements without an array y are read from x.
-        quiet: whether nothing is logged, for a file that was read before.
+        quiet: True logs nothing, for a file that was read before.
 
     Returns:
         the points, shape (N, *shape), float64, or integers if the data have levels and no value is missing.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file cannot be read, or its shape is not ``shape``; the message names both.
+        ValueError: the file cannot be read, its points are not of ``shape`` (the message names both shapes) or not of
+            the levels, or it holds another number of rows of y than of x.
     """
     source = open_file(path, key, names=labels, gaps=missing)
     from_y = content == "conditions" or (content == "measurements" and "y" in source.names)
-    found = numbers_of(source, None, labels if source.table else "y" if from_y else "x", missing)
+    numbers = numbers_of(source, None, labels if source.table else "y" if from_y else "x", missing)
     of_y = f"y's ({', '.join(labels or [])})"
     owner = {"points": "the data's", "conditions": of_y, "measurements": "the measurement's"}[content]
-    values, note = as_points(found.values, shape, found.table, source.where, owner)
-    # an .npz that also holds x must have one row of y for each row of x
-    if content == "conditions" and not source.table and "x" in source.names and len(values) == len(found.values):
+    values, note = as_points(numbers.values, shape, numbers.table, source.where, owner)
+    # an .npz that also holds x must have one row of y for each row of x, unless y is one condition, without an axis N
+    if content == "conditions" and not source.table and "x" in source.names and len(values) == len(numbers.values):
         x = np.atleast_1d(source.array("x"))
         one_point = len(values) == 1 and x.ndim == 1
         if len(x) != len(values) and not one_point:
             raise ValueError(f"{source.where} holds {len(values)} rows of y for {len(x)} of x")
     if not quiet:
-        report(source.where, [*found.notes, note])
+        report(source.where, [*numbers.notes, note])
     gaps = np.isnan(values) if values.dtype.kind == "f" else np.zeros(values.shape, dtype=bool)
     if gaps.any():
         filled = checked_levels(np.where(gaps, 0, values), levels, source.where, points=True)
@@ -77,7 +78,10 @@ def as_points(
         shape: the shape of one point.
         table: whether the file is a table, whose rows may be points of any shape.
         where: the file, with which an error message starts.
-        owner: the owner of the shape, for the error.
+        owner: the owner of the shape, such as ``the data's``, for the error.
+
+    Raises:
+        ValueError: the array holds no points of this shape.
     """
     if table and values.shape[1] == math.prod(shape):
         note = f"{len(values)} point{'s' * (len(values) != 1)} of shape {shape}"

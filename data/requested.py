@@ -19,7 +19,15 @@ NAMED = 5  # columns that a warning names one by one
 
 
 def requested_classes(value: Any, names: tuple[str, ...]) -> Tensor:
-    """Returns the classes (R,) of a label, of several, or of the path of a file of labels."""
+    """Returns the classes that a label, a list of labels or the path of a file of labels names.
+
+    Arguments:
+        value: what the user typed.
+        names: the names of the classes.
+
+    Returns:
+        the classes (R,), int64 indices into ``names``.
+    """
     if not is_path(value):
         return class_rows(value, value, names)
     source = open_file(value, "condition", "named", ["y"], True)
@@ -29,11 +37,13 @@ def requested_classes(value: Any, names: tuple[str, ...]) -> Tensor:
 
 
 def requested_numbers(value: Any, names: tuple[str, ...], train: Tensor) -> Tensor:
-    """Returns the numbers (R, C) of a list, of a list of rows, of a dict by name, or of the path of a file of rows.
+    """Returns the numbers (R, C), float64, that a list, a list of rows, a dict by name or the path of a file of rows
+    names.
 
     Arguments:
-        names: of the C numbers.
-        train: (N, C), those of the training examples, for an example in an error.
+        value: what the user typed.
+        names: the names of the C numbers.
+        train: (N, C), the numbers of the training examples, from which an error makes its example.
     """
     if is_path(value):
         return read_points(value, (len(names),), labels=list(names), key="condition", content="conditions")
@@ -41,8 +51,8 @@ def requested_numbers(value: Any, names: tuple[str, ...], train: Tensor) -> Tens
     if isinstance(value, dict):
         value = by_name(value, names, train)
     rows = value if isinstance(value, list) else [value]
-    if rows and not any(isinstance(row, list) for row in rows):
-        rows = [[each] for each in rows] if count == 1 else [rows]
+    if rows and not any(isinstance(row, list) for row in rows):  # a flat list: one number a row, or one row
+        rows = [[number] for number in rows] if count == 1 else [rows]
     for row in rows or [[]]:
         numeric = isinstance(row, list) and all(isinstance(v, int | float) and not isinstance(v, bool) for v in row)
         if not numeric or len(row) != count or not all(abs(v) <= sys.float_info.max for v in row):
@@ -61,24 +71,25 @@ def is_path(value: Any) -> bool:
 
 
 def class_rows(value: Any, typed: Any, names: tuple[str, ...]) -> Tensor:
-    """Returns the classes (R,) of a label or several.
+    """Returns the classes (R,), int64 indices into ``names``, of a label or a list of labels.
 
     Arguments:
-        typed: what the user typed for them, for messages.
-        names: of the classes.
+        value: the label or labels.
+        typed: what the user typed for them, which may be the path of a file, for messages.
+        names: the names of the classes.
     """
     wanted, rows = value if isinstance(value, list) else [value], []
-    for each in wanted or [""]:
-        # a command line reads the words true and false, and the labels 1 and 0, as the same values
-        spelt = [str(each), str(each).lower(), str(int(each))] if isinstance(each, bool) else [str(each)]
-        found = next((word for word in spelt if word in names), None) or same_number(each, names)
-        if found is None:
-            some = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+    for label in wanted or [""]:
+        # true, typed or in a file, may mean the class True, true or 1
+        spelt = [str(label), str(label).lower(), str(int(label))] if isinstance(label, bool) else [str(label)]
+        name = next((word for word in spelt if word in names), None) or same_number(label, names)
+        if name is None:
+            shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
             quoted = next((name for name in names if "_" in name and name.replace("_", "").isdigit()), None)
             # a command line reads 1_11 as 111
             hint = f", with quotes around digits with underscores: condition=\"'{quoted}'\"" if quoted else ""
-            raise ValueError(f"condition={typed}: {each} is no label of these data; type one of {some}{hint}")
-        rows.append(names.index(found))
+            raise ValueError(f"condition={typed}: {label} is no label of these data; type one of {shown}{hint}")
+        rows.append(names.index(name))
     return torch.tensor(rows)
 
 
@@ -90,7 +101,7 @@ def same_number(label: object, names: tuple[str, ...]) -> str | None:
 
 
 def by_name(value: dict, names: tuple[str, ...], train: Tensor) -> list:
-    """Returns numbers that are given by name in the order of the names."""
+    """Returns the numbers of a dict by name, in the order of the names."""
     if {str(name) for name in value} != set(names):
         example = ", ".join(map(":".join, zip(names, typical(train, len(names)), strict=True)))
         raise ValueError(
@@ -102,16 +113,21 @@ def by_name(value: dict, names: tuple[str, ...], train: Tensor) -> list:
 
 
 def typical(train: Tensor, count: int) -> list[str]:
-    """Returns numbers that can be typed: the means of the training part (N, C), rounded to a tenth of a std or less."""
+    """Returns C numbers as an example of what to type: the means of the training part (N, C), rounded to a tenth of a
+    std or finer; zeros where there are no training examples.
+
+    Arguments:
+        count: C.
+    """
     if not len(train):
         return ["0"] * count
-    found = []
+    numbers = []
     for column in train.double().T:
         std = float(column.std(correction=0))
         constant = float(column.min()) == float(column.max())
         places = 9 if constant or not std else 1 - math.floor(math.log10(std))
-        found.append(f"{round(float(column.mean()), places) + 0.0:.12g}")
-    return found
+        numbers.append(f"{round(float(column.mean()), places) + 0.0:.12g}")
+    return numbers
 
 
 def warn_of_extrapolation(rows: Tensor, titles: list[str], train: Tensor) -> None:

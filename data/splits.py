@@ -1,9 +1,11 @@
-"""The splits of a folder of pictures or tables.
+"""Finds the splits of a folder of pictures or tables.
 
-Folders named like splits (train, Training, TEST, val, ...) are splits only where no other reading is possible: if all
-folders at the top have such names, or all folders one below the top, each class with splits of its own. Otherwise the
-folders at the top are classes, whatever their names: a folder of buses and a folder of trains are two. Where a training
+The folders of pictures may be splits or classes. Folders named like splits (train, Training, TEST, val, ...) are splits
+if all folders at the top have such names, or all folders one below the top: each class then has splits of its own.
+Otherwise the folders at the top are classes, whatever their names: bus/ and train/ are two classes. Where a training
 and a held-out name stand beside other folders, both readings are likely and ``data.split`` has to decide.
+
+The split of a table is the one that its file's name begins with (train-00000-of-00001), or that of a folder.
 """
 
 import re
@@ -15,6 +17,7 @@ from scoresde.data.listing import File, counted, listed
 
 AUTO = "auto"
 TRAIN, TEST, VALIDATION = "train", "test", "validation"
+# the first words of names that mean a split, and the words that may follow them
 NAMES = {
     **dict.fromkeys(("train", "training", "trainset"), TRAIN),
     **dict.fromkeys(("test", "testing", "testset"), TEST),
@@ -39,13 +42,17 @@ class Parts:
 
 
 def kind(name: str) -> str | None:
-    """Returns train, test or validation for a folder with such a name: Train, TESTING, val2017, train_images."""
+    """Returns train, test or validation for a folder with such a name (Train, TESTING, val2017, train_images), else
+    None.
+    """
     first, *rest = re.findall("[a-z]+", name.lower()) or [""]
     return NAMES.get(first) if name[:1].isalpha() and set(rest) <= FILLERS else None
 
 
 def table_kind(file: File) -> str | None:
-    """Returns the split that a table's name begins with (train-00000-of-00001, Train.parquet), or its folder's."""
+    """Returns train, test or validation, the split that a table's name begins with (train-00000-of-00001,
+    Train.parquet), or that of the innermost folder named like a split; None for none.
+    """
     first = re.match("[a-z]*", file.path.name.lower())[0]
     return NAMES.get(first) or next((kind(name) for name in reversed(file.folders) if kind(name)), None)
 
@@ -55,36 +62,37 @@ def parts(files: list[File], tables: bool, split: str | None, test_split: str | 
 
     Arguments:
         files: all tables, or all pictures, of a folder.
-        tables: whether they are tables: the split of a table is the start of its name or a folder's name, that of a
-            picture a folder's name.
-        split: the name of the split to train on, in any capitals; auto as the module says; None if nothing is a split.
-        test_split: the name of the split to hold out; by default test, or else validation, if there are splits.
+        tables: whether they are tables.
+        split: the name of the split to train on, in any capitals; ``auto`` for train, by the rules in the module's
+            text; None for no split, so that all files that are not held out are trained on.
+        test_split: the name of the split to hold out; None for test or else validation, if there are splits.
         folder: the folder that the user named, for messages.
 
     Raises:
         ValueError: if no file or folder has a requested name, or two readings are possible.
     """
     requested = {key: name for key, name in (("split", split), ("test_split", test_split)) if name not in (None, AUTO)}
-    one = len(files) == 1 and not files[0].folders
-    if not requested and (split is None or one):
+    single_file = len(files) == 1 and not files[0].folders
+    if not requested and (split is None or single_file):
         return Parts(files, [])
     depth, groups = table_groups(files, requested, folder) if tables else folder_groups(files, requested, folder)
     if not groups:
         return Parts(files, [])
-    kinds = {name: table_kind(some[0]) if tables else kind(name) for name, some in groups.items()}
+    kinds = {name: table_kind(group[0]) if tables else kind(name) for name, group in groups.items()}
 
     held_out = [] if test_split is None else [name for name in groups if called(groups[name], test_split, depth)]
     if "split" in requested:
         training = [name for name in groups if called(groups[name], split, depth)]
     else:
         training = [name for name in groups if kinds[name] == TRAIN and name not in held_out and split == AUTO]
-    whole = not training and test_split is not None  # all files that are not held out, each folder a class
-    if whole:
+    all_others = not training and test_split is not None  # all files that are not held out, each folder a class
+    if all_others:
         training = [name for name in groups if name not in held_out]
     if test_split is None:
+        # beside train test or validation is held out, beside test nothing, beside any other split test
         usual = {TRAIN: (TEST, VALIDATION), TEST: ()}.get(TRAIN if split == AUTO else kind(split), (TEST,))
-        found = ([name for name in groups if kinds[name] == word and name not in training] for word in usual)
-        held_out = next(filter(None, found), [])
+        candidates = ([name for name in groups if kinds[name] == word and name not in training] for word in usual)
+        held_out = next(filter(None, candidates), [])
     if not training:
         raise ValueError(
             f"`path`={folder} holds {listed(groups)} to be held out and nothing to train on: type "
@@ -96,34 +104,45 @@ def parts(files: list[File], tables: bool, split: str | None, test_split: str | 
             f"names that have nothing in common"
         )
     notes = []
-    left = [name for name in groups if name not in {*training, *held_out}]
-    for verb, names in (("trained on", training), ("held out", held_out), ("left out", left)):
+    left_out = [name for name in groups if name not in {*training, *held_out}]
+    for verb, names in (("trained on", training), ("held out", held_out), ("left out", left_out)):
         if names:
             notes.append(f"{verb}: {listed(names)} ({counted(sum(len(groups[name]) for name in names), 'file')})")
 
     train_files, test_files = ([file for name in names for file in groups[name]] for names in (training, held_out))
-    return Parts(train_files if whole else below_split(train_files, depth), below_split(test_files, depth), notes)
+    return Parts(train_files if all_others else below_split(train_files, depth), below_split(test_files, depth), notes)
 
 
 def below_split(files: list[File], depth: int | None) -> list[File]:
-    """Returns the files without the folder of their split, which lies at a depth; None for tables without folders."""
+    """Returns the files without the folder of their split among ``folders``.
+
+    Arguments:
+        depth: the place of that folder, 0 at the top; None for tables, which keep all folders.
+    """
     if depth is None:
         return files
     return [replace(file, folders=file.folders[:depth] + file.folders[depth + 1 :]) for file in files]
 
 
-def called(some: list[File], name: str, depth: int | None) -> bool:
-    """Returns whether a group of files has a name, in any capitals: its folder's, or the start of a table's own."""
-    name = name.lower()
+def called(group: list[File], name: str, depth: int | None) -> bool:
+    """Returns whether a group of files has a name, in any capitals: that of its folder at a depth; or, where the depth
+    is None, the start of a table's name or any of its folders.
+    """
+    name, file = name.lower(), group[0]
     if depth is not None:
-        return some[0].folders[depth : depth + 1] != () and some[0].folders[depth].lower() == name
-    return some[0].path.name.lower().startswith(name) or name in map(str.lower, some[0].folders)
+        return file.folders[depth : depth + 1] != () and file.folders[depth].lower() == name
+    return file.path.name.lower().startswith(name) or name in map(str.lower, file.folders)
 
 
 def folder_groups(
     files: list[File], requested: dict[str, str], folder: Path
 ) -> tuple[int | None, dict[str, list[File]]]:
-    """Returns the depth at which folders are splits, and the files by split; None and {} where nothing is a split."""
+    """Returns the depth at which folders are splits, 0 at the top, and the files by their folder at that depth; None
+    and {} where nothing is a split.
+
+    Arguments:
+        requested: ``split`` and ``test_split`` where the user named them.
+    """
     if requested:
         deepest = max(len(file.folders) for file in files)
         levels = [{file.folders[d].lower() for file in files if len(file.folders) > d} for d in range(deepest)]
@@ -132,7 +151,7 @@ def folder_groups(
         )
         for key, name in requested.items():
             if depth is None and (len(requested) == 1 or not any(name.lower() in names for names in levels)):
-                missing(key, name, sorted({each for file in files for each in file.folders}), folder)
+                missing(key, name, sorted({name for file in files for name in file.folders}), folder)
         if depth is None:
             both_keys = " and ".join(f"`{key}`={name}" for key, name in requested.items())
             raise ValueError(
@@ -151,10 +170,14 @@ def folder_groups(
 
 
 def table_groups(files: list[File], requested: dict[str, str], folder: Path) -> tuple[None, dict[str, list[File]]]:
-    """Returns None and the tables by name, or {} where no name means a split."""
+    """Returns None, for no depth, and each table by its name as a group of its own; {} where no name means a split.
+
+    Arguments:
+        requested: ``split`` and ``test_split`` where the user named them.
+    """
     groups = {file.local: [file] for file in files}
     for key, name in requested.items():
-        if not any(called(some, name, None) for some in groups.values()):
+        if not any(called(group, name, None) for group in groups.values()):
             missing(key, name, list(groups), folder)
     words = {table_kind(file) for file in files}
     if not requested:
@@ -183,7 +206,9 @@ def unclear(names: Collection[str], folder: Path) -> None:
 
 
 def split_depth(files: list[File], folder: Path) -> int | None:
-    """Returns the depth at which folders are splits (0 at the top), or None; a single folder above all is skipped."""
+    """Returns the depth at which folders are splits (0 at the top), or None; raises a ValueError where two readings are
+    likely. A folder that holds all others and is not named like a split is skipped.
+    """
     depth = 0
     while (found := level(files, depth))[1] and len(found[0]) == 1 and found[2] == {None}:
         depth += 1
@@ -202,11 +227,13 @@ def split_depth(files: list[File], folder: Path) -> int | None:
 
 
 def level(files: list[File], depth: int) -> tuple[set[str], bool, set[str | None]]:
-    """Returns the names of the folders at a depth, whether all files lie in one, and which splits the names mean."""
+    """Returns the names of the folders at a depth; whether each file lies in one; and which splits the names mean, None
+    among them for a name that means none.
+    """
     names = {file.folders[depth] for file in files if len(file.folders) > depth}
     return names, all(len(file.folders) > depth for file in files), {kind(name) for name in names}
 
 
 def both(words: set[str | None]) -> bool:
-    """Returns whether there is a split to train on and one to hold out."""
+    """Returns whether the splits ``words`` include one to train on and one to hold out."""
     return TRAIN in words and bool(words & {TEST, VALIDATION})

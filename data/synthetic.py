@@ -1,4 +1,4 @@
-r"""Data drawn from a density in closed form.
+r"""The base class of data drawn from a density in closed form.
 
 Examples are independent draws :math:`r_i \sim p`, and :math:`\log p(r)` is computed in float64 from the same formulas.
 No model's expected negative log-likelihood on held-out draws is below the entropy :math:`-E_p \log p(r)`; the gap
@@ -28,8 +28,13 @@ class Synthetic(Data, ABC):
         count, test_count: the numbers of training and of held-out examples.
         seed: the seed of the draws, at least 0.
         shape: the shape of one example.
-        shift, scale: the mean (it broadcasts over the shape) and the pooled standard deviation of the density.
-        width: how many values the density of one point keeps in memory at once; it decides the size of the chunks.
+        shift, scale: the mean and the standard deviation of the density, numbers or tensors that broadcast over the
+            shape; the standard deviation is that of all coordinates pooled, or of each column (:class:`Gaussian`).
+        width: how many values the density of one point keeps in memory at once; it decides how many points
+            :meth:`true_log_prob` passes to :meth:`log_density` at once.
+
+    Raises:
+        ValueError: ``count`` or ``test_count`` is below 1, or ``seed`` below 0.
     """
 
     held_out_keys = ("test_count",)
@@ -65,7 +70,11 @@ class Synthetic(Data, ABC):
         """Returns log p(r) in nats and data units, shape (B, D) to (B,), in float64 on the CPU."""
 
     def true_log_prob(self, r: Tensor, y: Tensor | None = None) -> Tensor:
-        """Returns log p(r) in nats and data units, shape (B, *) on any device to (B,) in float64 on the CPU."""
+        """Returns log p(r) in nats and data units, shape (B, *) on any device to (B,) in float64 on the CPU.
+
+        Raises:
+            ValueError: the points have another shape than the examples.
+        """
         if tuple(r.shape[1:]) != self.shape:
             raise ValueError(f"points of shape {tuple(r.shape[1:])} have no density here: the data's are {self.shape}")
         chunks = r.to("cpu", torch.float64).flatten(1).split(self.chunk)

@@ -14,10 +14,14 @@ MOST = 2**28  # the largest number of values of turned images in memory
 
 
 class Turned(Data):
-    """The images of a data set, each in its four turns, which are its labels.
+    """The images of a data set, each in its four turns 0 ... 3, which are the class labels.
 
     Arguments:
-        data: images (N, C, H, W), of which up to 2**28 turned values are used, 85,598 images of 28 x 28 pixels.
+        data: images (N, C, H, W). Each part is cut to its first images, so that their turns have at most 2**28 values:
+            85,598 images of 28 x 28 pixels.
+
+    Raises:
+        ValueError: the examples are no images.
     """
 
     def __init__(self, data: Data):

@@ -11,10 +11,13 @@ class Unseen(Data):
 
     Arguments:
         shape: [C, H, W] of one image.
-        std: the std of the pixels in model units, for the scale of pictures, for ``parameterisation.sigma_data=auto``
-            and for their moments; 0.5 is typical of photographs.
+        std: the standard deviation of the pixels in model units, which stands for that of the training data wherever it
+            is needed, such as for ``parameterisation.sigma_data=auto``; 0.5 is typical of photographs.
 
     The units are those of :class:`scoresde.data.Images`: k + u = 128 x + 128.
+
+    Raises:
+        ValueError: the shape or the standard deviation is not positive, or the shape is not [C, H, W].
     """
 
     def __init__(self, shape: list[int] | None = None, std: float = 0.5):
@@ -31,10 +34,11 @@ class Unseen(Data):
         return self.spread
 
     def moments(self) -> tuple[Tensor, Tensor, Tensor, float]:
-        """Returns the moments of N(0, std^2 I)."""
+        """Returns the moments of N(0, std^2 I) as :meth:`Data.moments` does, with one direction."""
         mean = torch.zeros(self.dim, dtype=torch.float64)
         first = torch.eye(self.dim, 1, dtype=torch.float64)
         return mean, torch.full((1,), self.spread**2, dtype=torch.float64), first, self.spread**2
 
     def largest_distance(self) -> float:
+        """Raises a ValueError: without examples there are no distances."""
         raise ValueError("data=unseen has no examples and so no distances: type sde.sigma_max=NUMBER, or name the data")

@@ -1,11 +1,13 @@
 r"""The pictures of a run: samples beside data, and measured values beside exact ones.
 
-Every picture is a function of numpy arrays or tensors and a path; it writes a PNG there and returns the path. Held-out
-data are grey and lie beneath, what the model made is blue. Frames and colour scales come from the *data* (from
-quantiles, where they are continuous), never from the samples, so that a diverged sampler shows: samples outside the
-frame, infinite ones and NaNs included, are counted in the legend. A pixel that is not finite is red.
+Every picture is a function of its values (numpy arrays or tensors, or dicts of numbers) and a path; it writes a PNG
+there and returns the path. Held-out data are grey and lie beneath, what the model made is blue. Where samples are drawn
+with data, frames and colour scales come from the *data* (of points from quantiles), so that a diverged sampler shows:
+points outside the frame, infinite ones and NaNs included, are counted in the legend. A pixel that is not finite is red.
 
 Figures are built from ``matplotlib.figure.Figure``: no pyplot, no display, no global state except the style's context.
+Pictures of a single task are imported from their own modules: codes, evaluation, failures, interpolation, latent,
+memorisation, modes and restored.
 """
 
 if __name__ == "figures":  # a checkout's former name for this package

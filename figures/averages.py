@@ -1,4 +1,4 @@
-"""The picture of averages of the weights: how each length changes the measures of the training's own average."""
+"""The picture of averages of the weights: each length's measures, compared with those of the training's own average."""
 
 import math
 from collections.abc import Sequence
@@ -16,11 +16,11 @@ from .canvas import BLUE, GREY, RED, save, style
 def average_lengths(
     widths: np.ndarray, panels: Sequence[tuple[str, np.ndarray, np.ndarray]], best: int, path: Path
 ) -> Path:
-    """Draws a panel for each measure: each length's mean minus that of the training's own average, with the standard
-    error of that difference, point by point.
+    """Draws a panel for each measure: for each length the mean difference to the training's own average over the
+    points, with its standard error.
 
     Arguments:
-        widths: the lengths (K,), sigma_rel.
+        widths: the lengths (K,), sigma_rel, in ascending order.
         panels: for each measure its name, its values (K, N) on N points, and those of the training's own average (N,).
         best: the index of the chosen length.
     """

@@ -12,14 +12,16 @@ from matplotlib.ticker import MaxNLocator
 
 
 def finite_range(values: np.ndarray) -> tuple[float, float]:
-    """Returns the smallest and the largest finite value; 0.5 below and above where they are equal."""
+    """Returns the smallest and the largest finite value; 0.5 less and more where they are equal; (0, 1) without any."""
     values = values[np.isfinite(values)]
     low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 1.0)
     return (low, high) if high > low else (low - 0.5, low + 0.5)
 
 
 def limits(values: np.ndarray, tail: float = 0.001) -> np.ndarray:
-    """Returns an axis' limits (2,): the finite values without a tail on either side, plus a margin."""
+    """Returns an axis' limits (2,): the range of the finite values without the share ``tail`` on either side, plus 7 %
+    of it on either side.
+    """
     values = values[np.isfinite(values)].astype(np.float64)
     low, high = np.quantile(values, (tail, 1 - tail)) if values.size else (-1.0, 1.0)
     margin = 0.07 * (high - low) or max(0.5, 0.01 * abs(low))
@@ -27,7 +29,7 @@ def limits(values: np.ndarray, tail: float = 0.001) -> np.ndarray:
 
 
 def outside(points: np.ndarray, frame: np.ndarray) -> int:
-    """Returns how many of (N, D) or (N,) lie outside the limits (D, 2) or (2,); a NaN does."""
+    """Returns how many points (N, D) or numbers (N,) lie outside the limits (D, 2) or (2,); a NaN does."""
     inside = (points >= frame[..., 0]) & (points <= frame[..., 1])
     if points.ndim == 2:
         inside = inside.all(1)
@@ -40,7 +42,7 @@ def spread(total: int, most: int) -> np.ndarray:
 
 
 def counted(name: str, few: int, total: int, what: str = "outside") -> str:
-    """Returns the name for a legend, with the number of points that are not shown."""
+    """Returns a name for a legend: ``name (few of total what)``, or ``name`` alone where few is 0."""
     return f"{name} ({few:,} of {total:,} {what})" if few else name
 
 
@@ -50,7 +52,7 @@ def counted(name: str, few: int, total: int, what: str = "outside") -> str:
 def dots(
     axes: Axes, points: np.ndarray, frame: np.ndarray, colour: str, label: str, alpha: float, size: float = 1.0, **more
 ) -> None:
-    """Draws the points (N, 2) inside the frame, up to 20,000; the more there are, the smaller."""
+    """Draws the first 20,000 points (N, 2), less those outside the frame (2, 2); the more there are, the smaller."""
     points = points[:20_000]
     points = points[((points >= frame[:, 0]) & (points <= frame[:, 1])).all(1)]
     diameter = size * np.clip(60 / math.sqrt(max(1, len(points))), 1.3, 4.5)
@@ -63,7 +65,9 @@ def bins(count: int) -> int:
 
 
 def histogram(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """Returns the density in each bin; values outside all bins count in the total, and the area is then below one."""
+    """Returns the density in each of the bins between ``edges``; values outside all bins count in the total, so that
+    the area is then below one.
+    """
     values = values.ravel()
     return np.histogram(values[np.isfinite(values)], edges)[0] / (max(1, len(values)) * np.diff(edges))
 
@@ -72,7 +76,7 @@ def histogram(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
 
 
 def names(labels: Sequence[str] | None, dim: int) -> list[str]:
-    """Returns the axes' names: the labels, or x_1, x_2, ..., or x where there is only one."""
+    """Returns the names of ``dim`` axes: the labels, or x_1, x_2, ..., or x where there is only one."""
     if labels:
         return list(labels)
     return ["$x$"] if dim == 1 else [f"$x_{{{i + 1}}}$" for i in range(dim)]
@@ -101,7 +105,7 @@ def ticks(count: int) -> MaxNLocator:
 
 
 def legend(axes: Axes) -> None:
-    """Puts a legend above the axes, where it hides nothing, with large and solid marks."""
+    """Puts a legend above the axes, where it hides nothing; its round marks are of one size and opaque."""
     columns = 3 if len(axes.get_legend_handles_labels()[0]) <= 3 else 2
     box = axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, handletextpad=0.4, columnspacing=1.4)
     for handle in box.legend_handles:

@@ -13,8 +13,9 @@ from matplotlib.figure import Figure
 
 DPI = 200
 INK, GREY, PALE, BLUE, RED = "#262626", "#8c8c8c", "#c9c9c9", "#2a6fb0", "#c8452f"
-DENSITY = "magma"  # lightness grows evenly along it
-LENGTHS = ListedColormap(matplotlib.colormaps[DENSITY](np.linspace(0.08, 0.84, 256)))  # the part that shows on white
+DENSITY = "magma"  # the colour map of densities: its lightness grows evenly
+# the colour map of arrows: the part of it that shows on white
+LENGTHS = ListedColormap(matplotlib.colormaps[DENSITY](np.linspace(0.08, 0.84, 256)))
 
 Array = np.ndarray | torch.Tensor
 
@@ -61,7 +62,7 @@ def style() -> Any:
 
 
 def array(values: Any) -> np.ndarray:
-    """Returns numbers of any type, on any device, as a numpy array of floats."""
+    """Returns numbers of any type, on any device, as a numpy array of float32 or float64."""
     if isinstance(values, torch.Tensor):
         values = values.detach().cpu()
         values = values.double() if values.dtype == torch.float64 else values.float()
@@ -75,7 +76,7 @@ def is_number(value: Any) -> bool:
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Writes the figure as a PNG, the same bytes for the same figure, and returns the path."""
+    """Writes the figure as a PNG and returns the path; the same figure gives the same bytes."""
     figure.savefig(path, format="png", dpi=DPI, metadata={"Software": None})
     return path
 
@@ -86,6 +87,8 @@ def pixels(width: float, height: float) -> Figure:
 
 
 def place(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
-    """Adds axes at a place in pixels, rounded to whole ones, so that an image of that size is shown pixel by pixel."""
+    """Adds axes at a place in pixels from the lower left, rounded to whole pixels, so that an image of that size is
+    shown pixel by pixel.
+    """
     wide, tall = np.round(figure.get_size_inches() * DPI)
     return figure.add_axes((round(left) / wide, round(bottom) / tall, round(width) / wide, round(height) / tall))

@@ -19,9 +19,9 @@ def bound_terms(
     """Draws the terms L_0, L_1, ..., L_N of a bound against their steps, and their running sum.
 
     Arguments:
-        terms: (N + 1,); a term that was not computed is NaN, and the running sum interpolates it.
-        times: t_1 ... t_N (N,), the places of L_0 ... L_{N-1}, on a logarithmic scale; None for the numbers of the
-            steps.
+        terms: (N + 1,); a term between L_0 and L_N that was not computed is NaN, and the running sum interpolates it.
+        times: t_1 ... t_N (N,), the places of L_0 ... L_{N-1} on a logarithmic scale, where L_N stands at t_N too; None
+            for the numbers of the steps, 1 ... N.
         ode: the same points' value by the probability flow, a line to compare with.
         unit: the unit of all these values.
     """
@@ -29,10 +29,11 @@ def bound_terms(
     places = np.arange(1, len(terms)) if times is None else array(times)
     inner, seen = terms[1:-1], np.isfinite(terms[1:-1])
     filled = np.interp(np.arange(len(inner)), np.flatnonzero(seen), inner[seen]) if seen.any() else inner
+    # each term
     figure = Figure(figsize=(6.6, 3.0), layout="constrained")
     left, right = figure.subplots(1, 2, sharex=True)
 
-    def term(x: float, y: float, colour: str, mark: str, label: str) -> None:
+    def end_term(x: float, y: float, colour: str, mark: str, label: str) -> None:
         if y > 0:
             left.plot([x], [y], mark, color=colour, ms=5, mew=0, label=label, zorder=3)
         else:  # the logarithm of a density may be negative, which a logarithmic scale cannot show
@@ -41,12 +42,13 @@ def bound_terms(
     shown = seen & (inner > 0)
     look = {"lw": 1.0} if len(inner) > 60 and seen.all() else {"lw": 0.6, "marker": "o", "ms": 2.4, "mew": 0}
     left.plot(places[1:][shown], inner[shown], color=BLUE, label="$L_{n-1}$", **look)
-    term(places[0], terms[0], RED, "s", "$L_0$")
-    term(places[-1], terms[-1], INK, "D", "$L_N$")
+    end_term(places[0], terms[0], RED, "s", "$L_0$")
+    end_term(places[-1], terms[-1], INK, "D", "$L_N$")
     left.set(xscale="linear" if times is None else "log", yscale="log", ylabel=unit)
     left.set_title("each term")
     left.legend(loc="best")
 
+    # the running sum
     total = np.concatenate([[terms[0]], terms[0] + np.cumsum(filled)])
     right.plot(places, total, color=BLUE, lw=1.4, label="$L_0 + \\ldots + L_{n-1}$")
     whole = total[-1] + terms[-1]
@@ -84,8 +86,9 @@ def bit_rows(
 
     Arguments:
         samples, data: (N, L) and (M, L) of 0 and 1, the first 40 of each are shown.
-        paths: for each moment the states (n, L) of 0 and 1 of n samples; the first three are shown.
-        moments: the step of each of these states.
+        paths: for each moment the states (n, L) of 0 and 1 of n samples; the first three are shown, at up to 40
+            moments.
+        moments: the number of the step of each of these states.
         wrong: (N,), whether a sample is impossible under the data; these are red.
     """
     samples, data = array(samples)[:40], array(data)[:40]

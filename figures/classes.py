@@ -1,4 +1,4 @@
-"""Pictures of samples by class: for images a row a class, in the plane a colour a class; and of a classifier."""
+"""Pictures of samples by class (of images a row for each class, in the plane a colour) and of a classifier's errors."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,7 +26,7 @@ def class_grid(
     levels: int | None = None,
     accuracy: Mapping[int, float] | None = None,
 ) -> Path:
-    """Draws a row for each class, up to ten: its samples beside its held-out data.
+    """Draws a row for each class of the samples, up to ten classes: ten of its samples beside ten of its data.
 
     Arguments:
         samples, data: (N, C, H, W) and (M, C, H, W) in data units; three channels are shown as colours, otherwise the
@@ -44,6 +44,7 @@ def class_grid(
     height, width = sides[0][0].shape[2:]
     columns = min(COLUMNS, max(int((sides[0][1] == k).sum()) for k in present))
     factor = max(1, 640 // max(columns * width, len(present) * height))
+    # the sheets of the samples and of the data, a row for each class; the rest of a row is white
     mosaics = []
     for x, labels in sides:
         blank = np.ones((height * factor, width * factor, 3))
@@ -51,6 +52,7 @@ def class_grid(
         rows = [np.concatenate([row, np.broadcast_to(blank, (columns - len(row), *blank.shape))]) for row in rows]
         mosaics.append(tile(np.concatenate(rows), len(present), columns, gap=(4, 4)))
 
+    # the figure, in pixels
     tall, wide = mosaics[0].shape[:2]
     shrink = min(1.0, 1600 / max(tall, wide))
     tall, wide = tall * shrink, wide * shrink
@@ -78,7 +80,7 @@ def class_grid(
 def class_scatter(
     samples: Array, y: Array, data: Array, classes: Sequence[str], path: Path, labels: Sequence[str] | None = None
 ) -> Path:
-    """Draws samples (N, 2) coloured by their class (N,) over data (M, 2); after ten classes the colours repeat."""
+    """Draws samples (N, 2) coloured by their class y (N,) over data (M, 2); after ten classes the colours repeat."""
     samples, y, data = array(samples), array(y).astype(int), array(data)
     frame = planar_frame(data)
     figure, axes = planar_figure(frame, labels)

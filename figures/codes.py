@@ -13,7 +13,7 @@ from .images import colours, enlarge, tile
 from .planar import planar_frame
 
 HUES = np.stack([np.linspace(0, 1, 256), np.full(256, 0.7), np.full(256, 0.8)], axis=1)
-WHEEL = ListedColormap(hsv_to_rgb(HUES))  # for angles: it ends with the colour it begins with, and holds no white
+WHEEL = ListedColormap(hsv_to_rgb(HUES))  # for angles: its first and last colours are the same, and none is white
 
 
 @style()
@@ -23,7 +23,7 @@ def image_codes(x: Array, z: Array, back: Array, path: Path, levels: int | None 
     Arguments:
         x, back: (N, C, H, W) in data units. Three channels are shown as colours, otherwise the first channel is shown.
         z: their codes in units of the prior's standard deviation; the scale runs over [-2, 2].
-        levels: the number L of integer levels, which sets the data's scale to 0 ... L; None for their own range.
+        levels: the number L of integer levels, which sets the data's scale to 0 ... L; None for the range of x.
     """
     x, z, back = (array(v)[:12] for v in (x, z, back))
     count, channels, height, width = x.shape
@@ -50,9 +50,9 @@ def image_codes(x: Array, z: Array, back: Array, path: Path, levels: int | None 
 
 @style()
 def planar_codes(x: Array, z: Array, path: Path, labels: Sequence[str] | None = None) -> Path:
-    """Draws data (N, 2) beside their codes (N, 2) in units of the prior's standard deviation, the first 20,000.
+    """Draws data x (N, 2) beside their codes z (N, 2) in units of the prior's standard deviation, the first 20,000.
 
-    A point and its code have one colour, the angle of the code; the circles hold 39 %, 86 % and 99 % of N(0, I).
+    A point and its code have the same colour, by the code's angle. The circles hold 39 %, 86 % and 99 % of N(0, I).
     """
     x, z = array(x)[:20_000], array(z)[:20_000]
     angle = np.arctan2(z[:, 1], z[:, 0])
@@ -80,7 +80,9 @@ def planar_codes(x: Array, z: Array, path: Path, labels: Sequence[str] | None = 
 
 @style()
 def code_histogram(z: Array, path: Path) -> Path:
-    """Draws all coordinates of the codes (N, *), in units of the prior's standard deviation, and the normal density."""
+    """Draws a histogram of all coordinates of the codes z (N, *), in units of the prior's standard deviation, under the
+    normal density.
+    """
     z = array(z).ravel()
     frame = np.array([min(-3.8, limits(z)[0]), max(3.8, limits(z)[1])])
     edges = np.linspace(*frame, bins(len(z)) + 1)
@@ -101,11 +103,13 @@ def code_histogram(z: Array, path: Path) -> Path:
 def code_identity(
     mine: Array, theirs: Array, path: Path, pictures: Array | None = None, levels: int | None = None
 ) -> Path:
-    """Draws two networks' codes of the same points, coordinate against coordinate, and their differences.
+    """Draws two networks' codes of the same points, coordinate against coordinate, and a histogram of their differences
+    beside that of the differences between the codes of different points.
 
     Arguments:
         mine, theirs: (N, *) in units of their priors' standard deviations; up to 20,000 coordinates are drawn as dots.
-        pictures: (N, C, H, W) in data units, up to 12, shown above with both codes.
+        pictures: the points where they are images, (N, C, H, W) in data units; the first 12 are shown above, with both
+            codes.
         levels: the number L of the pictures' integer levels.
     """
     mine, theirs = array(mine), array(theirs)
@@ -124,6 +128,7 @@ def code_identity(
         axes.tick_params(left=False)
         axes.spines[:].set_visible(False)
 
+    # coordinate against coordinate
     a, b = mine.reshape(len(mine), -1), theirs.reshape(len(theirs), -1)
     shown = spread(a.size, 20_000)
     points, reach = np.stack((a.ravel()[shown], b.ravel()[shown]), 1), 3.8
@@ -134,6 +139,7 @@ def code_identity(
     axes.set(xlim=frame[0], ylim=frame[1], xlabel="$z / \\sigma(T)$", ylabel="the other network's")
     legend(axes)
 
+    # differences, beside those of codes of different points
     axes = place(figure, left + width - side, below, side, side)
     unrelated = (a - np.roll(b, len(b) // 2, axis=0)).ravel()
     edges = np.linspace(-4.5, 4.5, 91)
@@ -147,7 +153,7 @@ def code_identity(
 
 
 def both_codes(pictures: np.ndarray, mine: np.ndarray, theirs: np.ndarray, levels: int | None) -> np.ndarray:
-    """Returns a sheet of pictures over their two codes, three rows of up to 12."""
+    """Returns a sheet (H, W, 3) of pictures over their two codes, three rows of up to 12."""
     pictures, mine, theirs = pictures[:12], mine[:12], theirs[:12]
     count, channels, height, width = pictures.shape
     if channels != 3:

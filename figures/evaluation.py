@@ -19,7 +19,7 @@ NAMES = {
     "label_accuracy": "of the class asked for",
 }
 LISTED = 20  # the largest number of classes that are named
-COLUMN = 42  # points, the width of a column of numbers: eight characters, as -0.00466, and a gap
+COLUMN = 42  # typographic points, the width of a column of numbers: eight characters, as -0.00466, and a gap
 
 
 @style()
@@ -32,11 +32,12 @@ def evaluation(
     path: Path,
     levels: int | None = None,
 ) -> Path:
-    """Draws a bar a metric with its floor as a line, how often each class is drawn, and samples beside data.
+    """Draws a bar for each metric with its floor as a line, how often each class is drawn, and samples beside data.
 
     Arguments:
         samples, data: (N, *) and (M, *) in data units.
-        metrics: every KEY with a KEY_floor is drawn, with KEY_stderr as its error bar where there is one.
+        metrics: every KEY with a KEY_floor is drawn, unless it begins with class_, with KEY_stderr as its error bar
+            where there is one; ``distance_unit`` names the unit of distances.
         shares: the classes' shares (K,): ``class_shares`` of samples, ``class_shares_held_out`` and
             ``class_shares_train``; empty where there are no classes.
         names: the names of the classes.
@@ -64,7 +65,9 @@ def evaluation(
 
 
 def bars(axes: Axes, rows: Sequence[str], metrics: Mapping[str, Any]) -> None:
-    """Draws a bar a metric, relative to the larger of the value and its floor, with both numbers beside it."""
+    """Draws a bar for each metric in ``rows`` and its floor, relative to the largest of the value, the value plus its
+    error and the floor, with the value and the floor as numbers beside it.
+    """
     least = 0.0
     for k, key in enumerate(rows):
         value, floor, error = (float(metrics.get(f"{key}{end}", np.nan)) for end in ("", "_floor", "_stderr"))
@@ -104,14 +107,14 @@ def bars(axes: Axes, rows: Sequence[str], metrics: Mapping[str, Any]) -> None:
 
 
 def number(value: float) -> str:
-    """Returns a number with three digits."""
+    """Returns a number with three digits, two in scientific notation, or a dash where it is not finite."""
     if not np.isfinite(value):
         return "–"
     return f"{value:.3g}" if 1e-3 <= abs(value) < 1e5 or value == 0 else f"{value:.1e}"
 
 
 def classes(axes: Axes, shares: Mapping[str, np.ndarray], names: Sequence[str]) -> None:
-    """Draws each class' share of the samples, and of held-out data, over its share of the training set."""
+    """Draws each class' share of the samples, and of held-out data, divided by its share of the training set."""
     truth = shares["class_shares_train"]
     in_training = truth > 0  # other classes have no ratio, and no bar
     ours, theirs = (shares[key][in_training] / truth[in_training] for key in ("class_shares", "class_shares_held_out"))

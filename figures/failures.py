@@ -1,4 +1,4 @@
-"""Pictures of score matching without noise: the score off a manifold, and where data are rare."""
+"""Pictures of where score matching with little or no noise fails: off a manifold, and where data are rare."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,16 +19,17 @@ def manifold(
     curves: Mapping[str, tuple[Array, Array | None]],
     path: Path,
 ) -> Path:
-    """Draws each network's loss along the training and the component of its score across the line.
+    """Draws each network's loss along the training, and the component of its score across the line of the data.
 
     Arguments:
         losses: by the network's name, pairs (step, loss).
-        across: distances from the line (N,).
-        curves: by the network's name, the component (N,), and the exact one at its noise level or None.
+        across: signed distances from the line (N,).
+        curves: by the network's name, the component (N,), and the exact one (N,) at its noise level, or None for a
+            network trained without noise.
     """
     figure = Figure(figsize=(8.6, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2)
-    largest = max(abs(loss) for each in losses.values() for _, loss in each)
+    largest = max(abs(loss) for events in losses.values() for _, loss in events)
     colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(losses)}
     for name, events in losses.items():
         left.plot(*np.array(events).T, color=colours[name], label=name.replace("_", " "))
@@ -37,6 +38,7 @@ def manifold(
     left.set_xlabel("updates")
     left.set_ylabel("sliced score matching loss")
     legend(left)
+    # the scale of the networks with an exact score; those without one diverge
     with_exact = [curve for curve, exact in curves.values() if exact is not None]
     height = 1.3 * max(np.abs(array(curve)).max() for curve in with_exact) if with_exact else None
     for name, (curve, exact) in curves.items():
@@ -54,12 +56,13 @@ def manifold(
 
 @style()
 def low_density(grid_x: Array, grid_y: Array, panels: Mapping[str, tuple[Array, Array, Array]], path: Path) -> Path:
-    """Draws for each network the relative error over the plane under contours of the density, and the error by density.
+    """Draws for each network the relative error of its score over the plane under contours of the density, and the
+    error by density.
 
     Arguments:
-        grid_x, grid_y: (nx,) and (ny,).
-        panels: by the network's name, the error (ny, nx) in [0, 1], the log-density (ny, nx), and the mean errors (K,)
-            of equally many points each, from the densest part of the plane to the emptiest.
+        grid_x, grid_y: the coordinates (nx,) and (ny,) of the columns and rows.
+        panels: by the network's name, the error (ny, nx) in [0, 1]; the log-density (ny, nx) in nats; and the mean
+            errors (K,) of K groups of equally many points, from the densest part of the plane to the emptiest.
     """
     figure = Figure(figsize=(3.0 * len(panels) + 0.7, 4.8), layout="constrained")
     axes = figure.subplots(2, len(panels), squeeze=False, height_ratios=[1.9, 1])
@@ -67,8 +70,8 @@ def low_density(grid_x: Array, grid_y: Array, panels: Mapping[str, tuple[Array, 
     for column, (name, (error, density, bins)) in enumerate(panels.items()):
         top, bottom = axes[0, column], axes[1, column]
         image = top.imshow(error, origin="lower", extent=extent, vmin=0, vmax=1, cmap="magma_r")
-        inside = array(density).max() - np.array([8.0, 4.5, 2.0])
-        top.contour(grid_x, grid_y, density, levels=inside, colors=INK, linewidths=0.6, linestyles="solid")
+        contours = array(density).max() - np.array([8.0, 4.5, 2.0])  # nats below the largest log-density
+        top.contour(grid_x, grid_y, density, levels=contours, colors=INK, linewidths=0.6, linestyles="solid")
         top.set_title(name.replace("_", " "))
         top.set_xticks([])
         top.set_yticks([])

@@ -1,4 +1,4 @@
-"""Draws two sets of images side by side, and film strips from noise to data."""
+"""Draws two sets of images side by side, and film strips from noise to data; makes the sheets of all image pictures."""
 
 import math
 from collections.abc import Sequence
@@ -25,8 +25,8 @@ def image_grid(
 
     Arguments:
         samples, data: the images on the left, (N, C, H, W), and on the right, (M, C, H, W), in data units. Three
-            channels are shown as colours, otherwise the first channel is shown. The first images are shown, one per
-            cell.
+            channels are shown as colours, otherwise the first channel is shown. As many images as there are cells are
+            shown, in order.
         levels: the number L of integer levels. Values 0 ... L-1 map to black ... white, and values are rounded down. If
             None, the finite range of ``data`` maps to black ... white.
         panels: the headings of the two sides.
@@ -54,6 +54,7 @@ def image_grid(
     headings = (counted(panels[0], broken, len(samples), "not finite") + channel, panels[1] + channel)
     bar = levels is None and channels != 3  # three channels have no common grey bar
 
+    # the figure, in screen pixels
     tall, wide = mosaics[0].shape[:2]
     shrink = min(1.0, 1600 / max(tall, wide))
     tall, wide = tall * shrink, wide * shrink
@@ -78,9 +79,9 @@ def film_strip(states: Sequence[Array], times: Array | Sequence[float], path: Pa
 
     Arguments:
         states: arrays (n, C, H, W) in model units, divided by the marginal std (alpha^2 s_d^2 + sigma^2)^(1/2), so that
-            all times have unit std. Values in [-2, 2] map to black ... white, or to each colour's range.
+            all times have unit std. Values in [-2, 2] map to black ... white, channel by channel if there are three.
         times: the time of each state, falling from T.
-        columns: the maximum number of times shown.
+        columns: the largest number of times shown, picked evenly with both ends.
     """
     chosen = spread(len(states), columns)
     frames = [array(states[i])[:8] for i in chosen]
@@ -118,7 +119,9 @@ def enlarge(images: np.ndarray, factor: int) -> np.ndarray:
 
 
 def tile(images: np.ndarray, rows: int, columns: int, gap: tuple[int, int]) -> np.ndarray:
-    """Lays (N, H, W, 3) out row by row, ``gap`` pixels (vertical, horizontal) apart; the rest stays white."""
+    """Returns a sheet (height, width, 3) with the images (N, H, W, 3) row by row, ``gap`` pixels (vertical, horizontal)
+    apart; the rest is white.
+    """
     height, width = images.shape[1] + gap[0], images.shape[2] + gap[1]
     sheet = np.ones((rows * height - gap[0], columns * width - gap[1], 3))
     for k, image in enumerate(images):

@@ -15,11 +15,11 @@ from .planar import planar_frame
 
 @style()
 def strips(x: Array, ends: Array, path: Path, levels: int | None = None) -> Path:
-    """Draws paths of images, a row each, up to 8; the data at their ends stand apart at the sides.
+    """Draws up to 8 paths of images, a row each; the data at the ends of a path stand apart at the sides.
 
     Arguments:
-        x: (N, frames, C, H, W) in data units, up to 13 frames. Three channels are shown as colours, otherwise the first
-            channel is shown.
+        x: (N, frames, C, H, W) in data units, of which up to 13 frames are shown, picked evenly. Three channels are
+            shown as colours, otherwise the first channel is shown.
         ends: (N, through, C, H, W), the data on the path; the first and the last are shown.
         levels: the number L of integer levels, which sets the scale to 0 ... L-1 and rounds down to integers; None for
             the ends' own range.
@@ -57,10 +57,12 @@ def strips(x: Array, ends: Array, path: Path, levels: int | None = None) -> Path
 
 @style()
 def planar_paths(x: Array, z: Array, data: Array, path: Path, stops: int, labels: Sequence[str] | None = None) -> Path:
-    """Draws paths (N, frames, 2) of codes, in units of the prior's standard deviation, and the decoded paths.
+    """Draws up to 100 paths of codes over circles that hold 39 %, 86 % and 99 % of N(0, I), and the decoded paths.
 
     Arguments:
-        data: (M, 2) in data units, drawn pale beneath; the circles hold 39 %, 86 % and 99 % of N(0, I).
+        x: the decoded paths (N, frames, 2) in data units.
+        z: the paths of codes (N, frames, 2) in units of the prior's standard deviation.
+        data: (M, 2) in data units, drawn pale beneath the decoded paths.
         stops: the number of frames from one data point on a path to the next; these frames are large dots.
     """
     x, z, data = array(x)[:100], array(z)[:100], array(data)
@@ -90,12 +92,13 @@ def planar_paths(x: Array, z: Array, data: Array, path: Path, stops: int, labels
 def coordinate_paths(
     x: Array, ends: Array, u: Array, data: Array, path: Path, labels: Sequence[str] | None = None
 ) -> Path:
-    """Draws paths of vectors: a panel a coordinate, the first 6, up to 20 paths.
+    """Draws up to 20 paths of vectors, a panel for each of the first 6 coordinates.
 
     Arguments:
-        x: (N, frames, D) in data units at u (frames,).
+        x: (N, frames, D) in data units.
+        u: (frames,) the places of the frames along the paths.
         ends: (N, through, D), the data on the paths, hollow dots at u = 0, 1, 2, ...
-        data: (M, D); the grey band holds the middle 98 %.
+        data: (M, D) in data units; the grey band holds the middle 98 %.
     """
     x, ends, u, data = array(x)[:20], array(ends)[:20], array(u), array(data)
     total = x.shape[2]

@@ -1,4 +1,4 @@
-"""Pictures that compare latent-variable models by samples, codes and bounds, and several kinds of generators."""
+"""Pictures that compare latent-variable models by samples, codes and bounds, and generators of all kinds by samples."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,11 +28,11 @@ def bounds(panels: Mapping[str, Mapping[str, Any]], data: Array, path: Path, uni
 
     Arguments:
         panels: by the model's name, ``samples`` (N, *) in data units; ``codes`` of data and codes ``drawn`` from the
-            prior, (M, 1 or 2); which ``latents`` they are; and its ``bound``, the sum of ``reconstruction`` and
-            ``divergence``.
-        data: (N, *), all of which are shown.
-        unit: the unit of the bound.
-        levels: the number of levels of integer images.
+            prior, (M, 1 or 2); the one or two ``latents``, numbers of columns of the codes, that these are; and its
+            ``bound``, the sum of ``reconstruction`` and ``divergence``.
+        data: held-out data (N, *) in data units; of images up to 64 are shown.
+        unit: the unit of the bound and of its terms.
+        levels: the number of levels of integer images; None for continuous data.
     """
     columns = 1 + len(panels)
     figure = Figure(figsize=(2.3 * columns + 0.3, 5.0), layout="constrained")
@@ -49,7 +49,15 @@ def bounds(panels: Mapping[str, Mapping[str, Any]], data: Array, path: Path, uni
 
 
 def examples(axes: Axes, x: np.ndarray, data: np.ndarray, levels: int | None, colour: str) -> None:
-    """Draws images as a sheet, vectors by their first two columns as dots over the data, and numbers as a histogram."""
+    """Draws examples x: up to 64 images as a sheet, vectors by their first two columns as dots over the data, and
+    vectors of one number as a histogram.
+
+    Arguments:
+        x: (N, *) in data units.
+        data: (M, *), which set the frame and the colour scale.
+        levels: the number of levels of integer images; None for the range of the data.
+        colour: that of the dots or the histogram; PALE where x are the data themselves.
+    """
     axes.set_xticks([])
     axes.set_yticks([])
     if x.ndim == 4:
@@ -74,7 +82,7 @@ def examples(axes: Axes, x: np.ndarray, data: np.ndarray, levels: int | None, co
 
 
 def plane(axes: Axes, codes: np.ndarray, drawn: np.ndarray, latents: list[int], first: bool) -> None:
-    """Draws codes of data and codes drawn from the prior."""
+    """Draws codes of data (M, 1 or 2) and codes drawn from the prior; a legend too if this is the first panel."""
     if codes.shape[1] == 1:
         frame = limits(codes[:, 0])
         edges = np.linspace(*frame, bins(len(codes)) + 1)
@@ -126,10 +134,11 @@ def generators(
 
     Arguments:
         samples: by the model's name, (N, *) in data units.
-        data: (M, *).
-        table: by the model's name, the measures of each training.
-        floor: the measures of equally many training data.
+        data: held-out data (M, *) in data units.
+        table: by the model's name, the measures of each training by their names.
+        floor: the measures of equally many training data; these are the measures drawn.
         modes: the number of modes of the data.
+        levels: the number of levels of integer images; None for continuous data.
         unit: the unit of distances to data, ``data`` or ``std``.
     """
     order = ("modes_found", "variation", "good", "precision", "recall", "sliced_wasserstein")

@@ -1,4 +1,4 @@
-"""Pictures of a training: its losses, or its likelihoods, against the step."""
+"""Pictures of a training: its losses, and likelihoods along it, against the step."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ def loss_curve(events: Sequence[Mapping[str, Any]], path: Path) -> Path:
     figure = Figure(figsize=(4.8, 3.6 if len(rate) else 2.9), layout="constrained")
     axes, lower = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1)) if len(rate) else (figure.subplots(), None)
     if len(loss):
-        width = max(1, len(loss) // 50)
+        width = max(1, len(loss) // 50)  # of the running mean
         raw = {"lw": 0.8, "label": "training"} if width == 1 else {"lw": 0.6, "alpha": 0.3}
         axes.plot(*loss.T, color=BLUE, marker="o" if len(loss) == 1 else None, ms=3, **raw)
         if width > 1:
@@ -64,9 +64,11 @@ def overfitting_curve(
 
     Arguments:
         steps: (K,), the numbers of updates after which points were scored.
-        train, held_out: (K, N) and (K, M), a value a point; bands are two standard errors of the mean on either side.
-        events: of the training, with ``step`` and some of ``loss`` and ``held_out_loss``.
-        label: the name of the values.
+        train, held_out: (K, N) and (K, M), the negative log-likelihood of each point; bands are two standard errors of
+            the mean on either side.
+        events: the events of the training, with ``step`` and some of ``loss``, drawn as its running mean, and
+            ``held_out_loss``.
+        label: the name and unit of the likelihoods, for the axis.
     """
     steps, loss, beside = array(steps), series(events, "loss"), series(events, "held_out_loss")
     rows = 2 if len(loss) or len(beside) else 1
@@ -81,8 +83,8 @@ def overfitting_curve(
             best = int(np.nanargmin(mean))
             panels[0].plot(steps[best], mean[best], "o", ms=7, mfc="none", mec=RED, mew=0.9, label="its best")
     later = np.concatenate([array(v).mean(1)[len(steps) // 4 :] for v in (train, held_out)])
-    every = np.concatenate([array(v).mean(1) for v in (train, held_out)])
-    show_after_the_fall(panels[0], every, later)
+    means = np.concatenate([array(v).mean(1) for v in (train, held_out)])
+    show_after_the_fall(panels[0], means, later)
     panels[0].set_ylabel(label)
     legend(panels[0])
     if rows == 2:
@@ -103,15 +105,18 @@ def overfitting_curve(
     return save(figure, path)
 
 
-def show_after_the_fall(axes: Axes, every: Array, later: Array) -> None:
+def show_after_the_fall(axes: Axes, values: Array, later: Array) -> None:
     """Sets the limits of :func:`after_the_fall`, where there are some."""
-    if (limits := after_the_fall(every, later)) is not None:
+    if (limits := after_the_fall(values, later)) is not None:
         axes.set_ylim(limits)
 
 
-def after_the_fall(every: Array, later: Array) -> tuple[float, float] | None:
-    """Returns limits that show the later values where the first fall would flatten them; None where it would not."""
-    if not len(later) or not np.isfinite(later).all() or not np.ptp(every[np.isfinite(every)]) > 4 * np.ptp(later) > 0:
+def after_the_fall(values: Array, later: Array) -> tuple[float, float] | None:
+    """Returns the limits of an axis that show the later ones of all values, if the first fall would flatten them to
+    less than a quarter of the axis; else None.
+    """
+    finite = values[np.isfinite(values)]
+    if not len(later) or not np.isfinite(later).all() or not np.ptp(finite) > 4 * np.ptp(later) > 0:
         return None
     return later.min() - 0.15 * np.ptp(later), later.max() + 0.6 * np.ptp(later)
 

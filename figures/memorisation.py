@@ -20,7 +20,8 @@ def distances(held_out: Array, samples: Array, copies: Array, path: Path) -> Pat
     A curve above that of held-out data belongs to points that lie nearer than new data do.
 
     Arguments:
-        held_out, samples, copies: (N,) distances to the nearest training example.
+        held_out, samples, copies: the distances of held-out data, of samples and of slightly changed copies of training
+            data to the nearest training example, (N,) each, where N may differ.
     """
     figure = Figure(figsize=(4.8, 3.2), layout="constrained")
     axes = figure.subplots()
@@ -43,11 +44,11 @@ def distances(held_out: Array, samples: Array, copies: Array, path: Path) -> Pat
 def triples(
     samples: Array, train: Array, held_out: Array, ratios: Array, path: Path, levels: int | None = None
 ) -> Path:
-    """Draws each sample beside its nearest training and its nearest held-out example, in the order given.
+    """Draws each of up to 24 samples beside its nearest training and its nearest held-out example, in the order given.
 
     Arguments:
-        samples, train, held_out: (N, C, H, W) in data units, up to 24. Three channels are shown as colours, otherwise
-            the first channel is shown.
+        samples, train, held_out: (N, C, H, W) in data units. Three channels are shown as colours, otherwise the first
+            channel is shown.
         ratios: (N,), the distance to the training example over that to the held-out one, written beneath.
         levels: the number L of integer levels, which sets the scale to 0 ... L-1; None for the training data's range.
     """
@@ -81,7 +82,7 @@ def triples(
 
 @style()
 def planar_pairs(samples: Array, nearest: Array, train: Array, path: Path, labels: Sequence[str] | None = None) -> Path:
-    """Draws samples (N, 2), each joined to its nearest training example (N, 2), over the training data (M, 2)."""
+    """Draws up to 2,000 samples (N, 2), joined to their nearest training examples (N, 2), over training data (M, 2)."""
     samples, nearest, train = array(samples)[:2000], array(nearest)[:2000], array(train)
     frame = planar_frame(train)
     figure, axes = planar_figure(frame, labels)

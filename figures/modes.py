@@ -19,15 +19,15 @@ def mode_shares(
     points: Mapping[str, Array] | None = None,
     data: Array | None = None,
 ) -> Path:
-    """Draws one column for each sampler, and returns the path of the picture.
+    """Draws one column for each sampler.
 
     The upper row shows the samples over the data, within the limits of the data. The lower row shows one bar for each
     mode, of the mean share over the seeds, and a line at the true share.
 
     Arguments:
         truth: the true weights (K,).
-        shares: by the sampler's name, the shares found (seeds, K); an error bar is one std over the seeds, with the
-            divisor ``seeds``.
+        shares: by the sampler's name, the shares of its samples (seeds, K); an error bar is one standard deviation over
+            the seeds, with the divisor ``seeds``.
         points: by the sampler's name, planar samples (N, 2); None for no upper row.
         data: planar points (M, 2), drawn under the samples; needed with ``points``.
     """
@@ -35,8 +35,8 @@ def mode_shares(
     figure = Figure(figsize=(2.4 * len(shares) + 0.4, 2.2 if rows == 1 else 4.4), layout="constrained")
     panels = figure.subplots(rows, len(shares), squeeze=False, height_ratios=[1] if rows == 1 else [1.6, 1])
     frame = None if points is None else planar_frame(array(data))
-    for column, (name, found) in enumerate(shares.items()):
-        found, title = array(found), name.replace("_", " ")
+    for column, (name, of_seeds) in enumerate(shares.items()):
+        of_seeds, title = array(of_seeds), name.replace("_", " ")
         if points is not None:
             axes = panels[0, column]
             dots(axes, array(data), frame, PALE, None, alpha=0.8, size=1.5)
@@ -50,8 +50,8 @@ def mode_shares(
         axes = panels[-1, column]
         if points is None:
             axes.set_title(title)
-        place, mean = np.arange(len(truth)), found.mean(0)
-        axes.bar(place, mean, 0.6, color=BLUE, yerr=found.std(0), ecolor=INK, error_kw={"lw": 1})
+        place, mean = np.arange(len(truth)), of_seeds.mean(0)
+        axes.bar(place, mean, 0.6, color=BLUE, yerr=of_seeds.std(0), ecolor=INK, error_kw={"lw": 1})
         axes.hlines(truth, place - 0.42, place + 0.42, color=INK, lw=1.4, zorder=4)
         for k, value in enumerate(mean):
             axes.text(k, 0.02, f"{value:.2f}", ha="center", va="bottom", color="white" if value > 0.12 else GREY)

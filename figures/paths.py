@@ -24,9 +24,12 @@ def trajectories(
     """Draws the first 100 paths from noise (hollow circles) to data (dots): in the plane, or for 1-D data through time.
 
     Arguments:
-        paths: (steps + 1, n, 2) or (steps + 1, n, 1), scaled by the caller to the data's std at each time.
-        data: (M, 2) or (M, 1) on the same scale, drawn pale beneath; for 1-D data their histogram at the right edge.
+        paths: (steps + 1, n, 2) or (steps + 1, n, 1), scaled by the caller so that all times have the data's std.
+        data: (M, 2) or (M, 1) on the same scale, drawn pale beneath; for 1-D data as a histogram at the right edge.
         times: (steps + 1,) falling from T, the x axis of 1-D paths; by default the number of the step.
+
+    Raises:
+        ValueError: the paths have another shape.
     """
     paths = array(paths)[:, :100]
     if paths.ndim != 3 or paths.shape[2] not in (1, 2):
@@ -66,7 +69,14 @@ def frame_of(paths: np.ndarray, data: np.ndarray | None) -> np.ndarray:
 def through_time(
     ends: np.ndarray, data: np.ndarray | None, steps: np.ndarray, frame: np.ndarray
 ) -> tuple[Figure, Axes]:
-    """Returns axes for paths of one number, noise at the left, and draws histograms of ends and data at the right."""
+    """Returns a figure and its axes for paths of one number, noise at the left, and draws histograms at the right.
+
+    Arguments:
+        ends: (n,) the last values of the paths, for a histogram.
+        data: (M, 1) for a histogram beneath; None for none.
+        steps: (steps + 1,) the times or numbers of the steps.
+        frame: the limits (2, 2) of the steps and of the values.
+    """
     figure = Figure(figsize=(5.6, 3.4), layout="constrained")
     axes, margin = figure.subplots(1, 2, width_ratios=(5, 1), sharey=True)
     space = 0.03 * max(np.ptp(frame[0]), 1e-12)

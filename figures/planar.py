@@ -14,7 +14,7 @@ from .canvas import BLUE, DENSITY, LENGTHS, PALE, Array, array, save, style
 
 @style()
 def planar_samples(samples: Array, data: Array, path: Path, labels: Sequence[str] | None = None) -> Path:
-    """Draws samples (N, 2) over data (M, 2) in a frame set by the data, up to 20,000 points of each."""
+    """Draws samples (N, 2) over data (M, 2), up to 20,000 points of each; the data, if any, set the frame."""
     samples, data = array(samples), array(data)
     frame = planar_frame(data if len(data) else samples)
     figure, axes = planar_figure(frame, labels)
@@ -81,14 +81,15 @@ def score_field(
     data: Array | None = None,
     labels: Sequence[str] | None = None,
 ) -> Path:
-    """Draws the score as arrows, a panel a time, up to 4 of them.
+    """Draws the score as arrows, a panel for each of up to 4 times.
 
-    Colour is the length of the score, on one scale for all panels. The length of an arrow grows with its square root,
-    so that weak scores are visible, and compares only within a panel.
+    Colour is the length of the score, on one scale for all panels. The length of an arrow grows with the square root of
+    the score's length, so that weak scores are visible, and compares only within a panel.
 
     Arguments:
         points_x, points_y: coordinates (nx,) and (ny,) of the columns and rows; 15 to 25 of each read well.
-        fields: scores (ny, nx, 2), one for each of the times.
+        fields: scores (ny, nx, 2), one for each of the times, per data unit.
+        times: the times, of which up to 4 are picked evenly with both ends.
         data: (M, 2), drawn pale beneath.
     """
     points_x, points_y = array(points_x), array(points_y)
@@ -133,14 +134,21 @@ def score_field(
 
 
 def scale_of(density: np.ndarray) -> float:
-    """Returns the end of a density's colour scale: its 99.9 % quantile, or its maximum where it is one narrow peak."""
+    """Returns the end of a density's colour scale: its 99.9 % quantile; its maximum where that quantile is 0, as for
+    one narrow peak.
+    """
     finite = density[np.isfinite(density)]
     quantile = np.quantile(finite, 0.999) if finite.size else 0.0
     return float(quantile or finite.max(initial=0.0) or 1.0)  # 1 for a density that is 0 everywhere
 
 
 def arrows_of(vectors: np.ndarray, lengths: np.ndarray, pitch: np.ndarray) -> np.ndarray:
-    """Returns arrows (n, 2) along the vectors (n, 2), each within a cell, by the root of the vector's length."""
+    """Returns arrows (n, 2) along the vectors (n, 2), 0.3 to 0.95 of a cell long by the square root of their lengths.
+
+    Arguments:
+        lengths: (n,) the lengths of the vectors.
+        pitch: (2,) the width and height of a cell of the grid.
+    """
     if not len(vectors):
         return vectors
     relative = np.sqrt(np.clip(lengths / np.quantile(lengths, 0.9), 0, 1))
@@ -151,7 +159,15 @@ def arrows_of(vectors: np.ndarray, lengths: np.ndarray, pitch: np.ndarray) -> np
 def planar_figure(
     frame: np.ndarray, labels: Sequence[str] | None, columns: int = 1, bar: bool = False
 ) -> tuple[Figure, Any]:
-    """Returns a figure and a row of panels of the frame (2, 2), to scale unless the aspect ratio is above four."""
+    """Returns a figure and its panels with the limits ``frame`` (2, 2): an array of axes, or axes if ``columns`` is 1.
+
+    The panels are to scale unless one side of the frame is more than four times the other.
+
+    Arguments:
+        labels: the names of the two columns.
+        columns: the number of panels, 1 ... 4.
+        bar: whether to leave room for a colour bar.
+    """
     across, up = np.ptp(frame, axis=1)
     to_scale = 0.25 <= up / across <= 4
     steep = up / across if to_scale else 0.8

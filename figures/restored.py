@@ -23,13 +23,15 @@ PANELS = 6  # the largest number of columns that have a panel each
 def restored_images(
     truth: Array | None, measured: Array, draws: Array, path: Path, seen: Array | None = None, levels: int | None = None
 ) -> Path:
-    """Draws a row an image: the truth, its measurement, up to five draws, their mean and their std.
+    """Draws a row for each image: the truth, its measurement, up to five draws, and the mean and std of all draws.
 
     Arguments:
-        truth, measured: (N, C, H, W) in data units; three channels are shown as colours, otherwise the first is.
-        draws: (N, draws, C, H, W).
-        seen: (N, C, H, W), whether a value was measured; the others are covered.
-        levels: the number L of integer levels, which sets the scale to 0 ... L; None for the draws' own range.
+        truth, measured: (N, C, H, W) in data units; three channels are shown as colours, otherwise the first is. The
+            truth is None where it is unknown.
+        draws: (N, draws, C, H, W) in data units.
+        seen: (N, C, H, W), whether a value was measured; pixels without a measured value are covered. None covers none.
+        levels: the number L of integer levels, which sets the scale to 0 ... L; None for the range of the truth, or of
+            the draws.
     """
     draws, measured = array(draws), array(measured)
     mean, std = draws.mean(1), draws.std(1)
@@ -38,6 +40,7 @@ def restored_images(
     top = finite_range(std)[1]
     if draws.shape[2] != 3:
         measured, shown, mean, std = measured[:, :1], shown[:, :, :1], mean[:, :1], std[:, :1]
+    # the columns of the sheet, each (N, H, W, 3)
     count, height, width = len(draws), *draws.shape[3:]
     shown_measured = colours(measured, low, high)
     if seen is not None:
@@ -77,13 +80,15 @@ def restored_planar(
     exact: Array | None = None,
     labels: Sequence[str] | None = None,
 ) -> Path:
-    """Draws a column a point (up to 4): its draws in the plane, and the histogram of the less certain coordinate.
+    """Draws a column for each of up to 4 points: its draws in the plane, and a histogram of the less certain
+    coordinate.
 
     Arguments:
-        draws: (N, draws, 2).
-        data: (M, 2), drawn pale beneath.
-        truth: (N, 2).
-        exact: (N, draws, 2), draws from the exact posterior.
+        draws: (N, draws, 2) in data units.
+        data: (M, 2), drawn pale beneath; they set the frame.
+        truth: (N, 2), or None where it is unknown.
+        exact: (N, draws, 2), draws from the exact posterior, or None where it is unknown.
+        labels: the names of the two columns.
     """
     draws, data = array(draws)[:4], array(data)
     frame, axis_names = planar_frame(data), names(labels, 2)
@@ -130,30 +135,31 @@ def restored_vectors(draws: Array, unknown: Array, scale: tuple[Array, Array], p
     """Draws the draws' mean and central 80 % against the truth, and the histogram of the truth's rank among the draws.
 
     Arguments:
-        draws: (N, draws, D).
-        unknown: (N, D), whether a value is unknown; up to 300 unknown values are shown.
+        draws: (N, draws, D) in data units.
+        unknown: (N, D), whether a value is unknown; up to 300 unknown values are shown on the left, all on the right.
         scale: the data's shift and scale, (D,) each: values are shown in units of the data's std.
-        truth: (N, D).
+        truth: (N, D) in data units.
     """
     draws, unknown = array(draws), array(unknown).astype(bool)
     shift, unit = (array(each) for each in scale)
     standard, real = (draws - shift) / unit, (array(truth) - shift) / unit
     mean, low, high = central(standard)
-    every = np.flatnonzero(unknown.ravel())
-    pick = every[spread(len(every), SHOWN)]
+    places = np.flatnonzero(unknown.ravel())
+    pick = places[spread(len(places), SHOWN)]
     figure = Figure(figsize=(6.6, 3.3), layout="constrained")
     panels = figure.subplots(1, 2)
     across = real.ravel()[pick]
-    few = f" ({len(pick)} of {len(every):,})" if len(pick) < len(every) else ""
-    label = f"mean, central 80 %{few}"
-    intervals(panels[0], across, *(each.ravel()[pick] for each in (mean, low, high)), label)
+    count = f" ({len(pick)} of {len(places):,})" if len(pick) < len(places) else ""
+    label = f"mean, central 80 %{count}"
+    intervals(panels[0], across, *(values.ravel()[pick] for values in (mean, low, high)), label)
     frame = limits(across)
     panels[0].plot(frame, frame, color=INK, ls="--", lw=0.8)
     panels[0].set(xlim=frame, xlabel="truth (stds of the data)", ylabel="draws (stds of the data)")
     panels[0].xaxis.set_major_locator(ticks(5))
     legend(panels[0])
     total = draws.shape[1]
-    rank = ((standard < real[:, None]).sum(1).ravel()[every] + 0.5) / (total + 1)
+    # in (0, 1), uniform if the draws are from the posterior
+    rank = ((standard < real[:, None]).sum(1).ravel()[places] + 0.5) / (total + 1)
     edges = np.linspace(0, 1, min(10, total + 1) + 1)
     panels[1].stairs(histogram(rank, edges), edges, fill=True, color=BLUE, alpha=0.5, label="rank of the truth")
     panels[1].axhline(1, color=GREY, ls="--", lw=0.8)
@@ -171,7 +177,7 @@ def restored_gaps(
     Up to 6 columns have a panel each, in the data's units; more columns share one panel, in stds of the data.
 
     Arguments:
-        draws: (N, draws, D).
+        draws: (N, draws, D) in data units.
         unknown: (N, D), whether a value is unknown; of many values some are shown, picked evenly by row.
         scale: the data's shift and scale, (D,) each.
         labels: the names of the columns.
@@ -245,6 +251,6 @@ def intervals(
 
 
 def part(shown: int, total: int) -> str:
-    """Returns how many unknown values are shown, in words."""
+    """Returns how many unknown values are shown, such as ``40 of 1,200 unknown values``."""
     some = f"{shown:,} of " if shown < total else ""
     return f"{some}{total:,} unknown value{'s' * (total != 1)}"

@@ -1,4 +1,4 @@
-"""The picture of a sweep: a row a job, a panel a metric."""
+"""The picture of a sweep: a row for each job, a panel for each metric."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -25,13 +25,15 @@ SUMMARY = {  # the metrics that a sweep is compared by, the most important first
 
 @style()
 def summary_plot(rows: Sequence[Mapping[str, Any]], path: Path, metric: str | None = None) -> Path:
-    """Draws a row a job and a panel a metric (up to 4, the most important first), with error bars.
+    """Draws a row for each job and a panel for each metric, with error bars.
+
+    The panels are those of ``metric`` and of the first metrics of SUMMARY that any job has, up to 4.
 
     Arguments:
-        rows: a dict a job: "choices" ("sde=ve sampler=em"), "status" ("ok" or another word), and its metrics; the
-            standard error of ``nll_nats`` is ``nll_stderr`` or ``nll_nats_stderr``. Choices shared by all jobs are left
-            out.
-        metric: the metric of the first panel.
+        rows: a dict for each job: "choices" ("sde=ve sampler=em"), "status" ("ok" or another word), and its metrics;
+            the standard error of ``nll_nats`` is ``nll_nats_stderr`` or ``nll_stderr``. Choices that all jobs share are
+            left out.
+        metric: the metric of the first panel; None for the order of SUMMARY.
     """
     preferred = dict.fromkeys([*([metric] if metric else []), *SUMMARY])
     shown = [key for key in preferred if any(is_number(row.get(key)) for row in rows)][:4]

@@ -1,4 +1,4 @@
-"""Pictures of vectors of one number, a histogram, and of three or more, a scatter matrix."""
+"""Pictures of vectors: a histogram of vectors of one number, and a scatter matrix of vectors of several."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,6 +24,8 @@ def histogram_1d(
 
     Arguments:
         samples: None to compare only densities.
+        data: (M,) or (M, 1), which set the frame.
+        label: the name of the number; None for x.
         log_density: curves as {"model": (x, log p), "exact": (x, log p)}, in nats, drawn in this order; up to three.
     """
     data = array(data).ravel()
@@ -53,7 +55,7 @@ def histogram_1d(
 
 @style()
 def pairs(samples: Array, data: Array, path: Path, labels: Sequence[str] | None = None) -> Path:
-    """Draws a scatter matrix of samples (N, D) over data (M, D), up to 5 columns; histograms on the diagonal."""
+    """Draws the first 5 columns of samples (N, D) over data (M, D) as a scatter matrix, histograms on the diagonal."""
     samples, data = array(samples), array(data)
     total = data.shape[1]
     size = min(5, total)

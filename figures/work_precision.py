@@ -1,4 +1,4 @@
-"""Pictures of error against work: a column an SDE, a line a method, in the same colour in every panel."""
+"""Pictures of error against work: a column for each SDE, a line for each method, in the same colour in every panel."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ COOL = ("#08306b", "#2a6fb0", "#3aa6b9", "#1b7837", "#66a61e", "#6a51a3", "#b49a
 WARM = ("#c8452f", "#e6ab02", "#7f0000", "#ff7f2a", "#c51b7d", "#f29ac0", "#8c510a", "#bf9b7a")
 MARKS = "osD^v<>pP*Xh"
 DASHES = {"oracle": "-", "network": (0, (3.5, 1.5))}
-EXACT_FLOW = "exact_flow"
+EXACT_FLOW = "exact_flow"  # the method of the rows whose error is the network's own, without that of a solver
 
 Row = Mapping[str, Any]
 
@@ -34,8 +34,8 @@ def work_precision(
     Arguments:
         rows: the rows of work_precision.csv.
         count: the number of samples that the seconds are for.
-        band: the mean and the upper end of the distance of equally many real data.
-        unit: the unit of distances to data, ``data`` or ``std``.
+        band: the mean and the upper end of the distance of equally many real data; None for no band.
+        unit: the unit of distances to data, ``data`` or ``std``; None for none.
     """
     evaluations, seconds = "evaluations a sample (NFE)", f"seconds for {count:,} samples, one thread"
     distance = in_unit("sliced Wasserstein", unit).replace(" (", "\n(")
@@ -58,12 +58,12 @@ def work_precision(
                     axes.axhline(row[y], color=INK, lw=0.8, ls=DASHES["network"])
         lines(axes, [row for row in runs if row["sde"] == sde], x, y, looks)
     for row_of_axes, (_, y, *_) in zip(grid, panels, strict=True):
-        found = [row[y] for row in runs if drawable(row, y)]
-        if y == "sliced_wasserstein" and found:
-            low = 0.7 * min(found)
-            frame(row_of_axes, low, min(1.5 * max(found), 100 * band[1] if band else 1e3 * low))
-        elif found:
-            frame(row_of_axes, 0.5 * min(found), min(max(found) * 2, 30))
+        errors = [row[y] for row in runs if drawable(row, y)]
+        if y == "sliced_wasserstein" and errors:
+            low = 0.7 * min(errors)
+            frame(row_of_axes, low, min(1.5 * max(errors), 100 * band[1] if band else 1e3 * low))
+        elif errors:
+            frame(row_of_axes, 0.5 * min(errors), min(max(errors) * 2, 30))
     if band:
         text = {"transform": grid[0, -1].get_yaxis_transform(), "ha": "right", "va": "bottom", "size": 6, "color": INK}
         grid[0, -1].text(1.0, band[1], "as real data", **text)
@@ -92,8 +92,8 @@ def likelihood_precision(rows: Sequence[Row], path: Path, points: int) -> Path:
     for axes, sde, (x, y, *_) in each_panel(grid, rows, panels):
         lines(axes, [row for row in rows if row["sde"] == sde], x, y, looks)
     for row_of_axes, (_, y, *_) in zip(grid, panels, strict=True):
-        if found := [row[y] for row in rows if drawable(row, y)]:
-            frame(row_of_axes, 0.5 * min(found), min(max(found) * 2, 100))
+        if errors := [row[y] for row in rows if drawable(row, y)]:
+            frame(row_of_axes, 0.5 * min(errors), min(max(errors) * 2, 100))
     return save(figure, path)
 
 
@@ -114,7 +114,9 @@ def choose_looks(methods: Sequence[str], noiseless: set[str]) -> dict[str, dict]
 
 
 def canvas(rows: Sequence[Row], panels: Sequence[tuple], looks: Mapping[str, dict]) -> tuple[Figure, np.ndarray]:
-    """Returns a figure with a legend, and its panels, a column an SDE."""
+    """Returns a figure with a legend, and its panels (panels, SDEs), a row for each of ``panels`` (x key, y key, y
+    label, x label).
+    """
     sdes = list(dict.fromkeys(row["sde"] for row in rows))
     figure = Figure(figsize=(1.9 * len(sdes) + 2.05, 1.75 * len(panels) + 0.2), layout="constrained")
     grid = figure.subplots(len(panels), len(sdes), sharex="row", sharey="row", squeeze=False)
@@ -136,7 +138,7 @@ def canvas(rows: Sequence[Row], panels: Sequence[tuple], looks: Mapping[str, dic
 
 
 def each_panel(grid: np.ndarray, rows: Sequence[Row], panels: Sequence[tuple]):
-    """Yields (axes, SDE, panel) for every panel."""
+    """Yields (axes, SDE, panel) for all axes of the grid, where a panel is an element of ``panels``."""
     sdes = dict.fromkeys(row["sde"] for row in rows)
     for row_of_axes, panel in zip(grid, panels, strict=True):
         for axes, sde in zip(row_of_axes, sdes, strict=True):
@@ -144,13 +146,13 @@ def each_panel(grid: np.ndarray, rows: Sequence[Row], panels: Sequence[tuple]):
 
 
 def lines(axes: Axes, rows: Sequence[Row], x: str, y: str, looks: Mapping[str, dict]) -> None:
-    """Draws a line for each method and score, in the order of the work."""
+    """Draws a line for each method and score through the values of the keys x and y, in ascending order of x."""
     for method, look in looks.items():
         for score, dashes in DASHES.items():
             own = [row for row in rows if row["method"] == method and row["score"] == score]
-            own = sorted((row[x], row[y]) for row in own if drawable(row, x) and drawable(row, y))
-            if own:
-                axes.plot(*zip(*own, strict=True), ls=dashes, lw=0.9, ms=2.6, mew=0, **look)
+            points = sorted((row[x], row[y]) for row in own if drawable(row, x) and drawable(row, y))
+            if points:
+                axes.plot(*zip(*points, strict=True), ls=dashes, lw=0.9, ms=2.6, mew=0, **look)
 
 
 def frame(row_of_axes: np.ndarray, low: float, high: float) -> None:
