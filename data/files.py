@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from scoresde.data.csv_table import CsvTable
+from scoresde.data.listing import counted
 from scoresde.data.numpy_file import NumpyFile
 from scoresde.data.parquet_table import ParquetTable
 
@@ -143,11 +144,11 @@ def columns_of(
     left_out = [name for name in source.names if name not in chosen and name != excluded]
     left_out = [f"{name}: pandas' index" if name in source.index else name for name in left_out]
     names = chosen if source.named else None
-    which = f" ({listed(chosen)})" if names or left_out else ""
+    which = f" ({first_names(chosen)})" if names or left_out else ""
     size = f"{counted(len(values), 'row')} of {counted(len(chosen), 'column')}"
     notes = [f"{size}{which} from {source.file.name}", *source.notes]
     if left_out:
-        notes.append(f"{counted(len(left_out), 'column')} left out ({listed(left_out)})")
+        notes.append(f"{counted(len(left_out), 'column')} left out ({first_names(left_out)})")
     return values, names, notes
 
 
@@ -185,7 +186,7 @@ def array_of(
     values = source.array(key)
     notes = [f"array {key} of shape {values.shape} and type {values.dtype} from {source.file.name}"]
     if left_out := [name for name in source.names if name not in (key, excluded)]:
-        notes.append(f"{counted(len(left_out), 'array')} left out ({listed(left_out)})")
+        notes.append(f"{counted(len(left_out), 'array')} left out ({first_names(left_out)})")
     return values, notes
 
 
@@ -276,12 +277,7 @@ def names_in(key: Key) -> list[str]:
     return [name.strip() for name in key.split(",")] if isinstance(key, str) else [str(name) for name in key]
 
 
-def counted(number: int, thing: str) -> str:
-    """Returns a number with its noun, such as ``3 rows``."""
-    return f"{number} {thing}{'s' * (number != 1)}"
-
-
-def listed(names: list[str]) -> str:
+def first_names(names: list[str]) -> str:
     """Returns the first twelve names, separated by commas."""
     return ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
 
