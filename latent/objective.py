@@ -42,9 +42,9 @@ class Bound(Loss):
         mean, log_std = score.encode(x_0)
         z = mean + log_std.exp() * draws.normal("code", mean)
         # the decoder sees the prior's noise, which the divergence adds by itself
-        seen = z + score.prior.blur * draws.normal("blur", z) if score.prior.blur else z
+        blurred = z + score.prior.blur * draws.normal("blur", z) if score.prior.blur else z
         divergence = score.prior.divergence(mean, log_std, z, draws=draws)
-        return (self.beta * divergence - score.reconstruction(x_0, seen)) / x_0[0].numel()
+        return (self.beta * divergence - score.reconstruction(x_0, blurred)) / x_0[0].numel()
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ process,
     + \sum_{n=2}^N \underbrace{\mathbb E\,KL\bigl(q(x_{n-1}|x_n, x_0)\,\|\,p(x_{n-1}|x_n)\bigr)}_{L_{n-1}}
     + \underbrace{\mathbb E\bigl[-\log p(x_0|x_1)\bigr]}_{L_0}
 
-(arXiv 2006.11239, eq. 5; 1503.03585). All terms are Gaussian. For a step t -> s with x_t | x_s ~ N(a x_s, b^2 I), in
-terms of the error e = ||z + sigma(t) score(x_t, t)||^2 of the noise z in x_t,
+(arXiv 2006.11239, eq. 5; 1503.03585). All divergences are between Gaussians. For a step t -> s with
+x_t | x_s ~ N(a x_s, b^2 I), in terms of the error e = ||z + sigma(t) score(x_t, t)||^2 of the noise z in x_t,
 
 =============  ==================================  ===================================================================
 variance       of p(x_s | x_t)                     :math:`L`

@@ -18,8 +18,9 @@ Its first order in tau is the heat step; of the second order, tau^2/8 (2 |H|^2 +
 Laplace l), it has the first two terms, and the other two vanish for a Gaussian.
 
 * **The exact trace.** Up to D = ``DENSE`` we compute all of H, and G from it. The eigenvalues of I + tau H are
-  1 - lambda, positive for every density that is a blur; those below ``FLOOR``, as of a network that is no gradient, are
-  raised to ``FLOOR``. For larger D the log-determinant is taken to second order in tau H, from the rows of H.
+  1 - lambda, positive for every density that is a blur; those below ``FLOOR``, as of data without detail or of a
+  network that is no gradient, are raised to ``FLOOR``. For larger D the log-determinant is taken to second order in
+  tau H, from the rows of H.
 * **Random probes.** For random v, v'f(I + tau H)v is computed from m products with H, by Lanczos' method. With the
   Gaussian of the data's moments as control variate, whose H_G has a closed form, G is that of the Gaussian plus the
   difference of the estimates from m products with H and with H_G: exact for Gaussian data. The difference between m and

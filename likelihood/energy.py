@@ -65,7 +65,8 @@ class EnergyDensity(CrossCheck):
             )
         shape, dim = like.shape[1:], like.shape[1:].numel()
         generator = torch.Generator().manual_seed(self.seed)
-        alpha, sigma = (float(each(torch.tensor(sde.eps, dtype=torch.float64))) for each in (sde.alpha, sde.sigma))
+        eps = torch.tensor(sde.eps, dtype=torch.float64)
+        alpha, sigma = float(sde.alpha(eps)), float(sde.sigma(eps))
         # the proposal
         data = self.reference.flatten(1).double()
         picked = torch.randperm(len(data), generator=generator)[:KERNELS]

@@ -63,7 +63,7 @@ class Moments:
                 result is 0.
         """
         end = torch.tensor([sde.T], dtype=torch.float64)
-        along, others = (each[0].sqrt() for each in self.spread(sde, end))
+        along, others = (variance[0].sqrt() for variance in self.spread(sde, end))
         centred = x[:PAIRED].flatten(1).double() - self.mean.to(end)
         inside = centred @ self.directions.to(end)
         # all directions outside share one variance, so their part stays in the data's coordinates

@@ -33,26 +33,26 @@ from .expression import Expression, parse
 from .quadrature import gauss_legendre
 
 PANELS = 64  # in the first round
-MOST = 2**16
+MOST = 2**16  # panels
 DEEPEST = 300  # rounds of halving; only panels next to 0 can be halved more than some 50 times
 NODES, WEIGHTS = gauss_legendre(16)
-SLACK = 0.05
+SLACK = 0.05  # rho in the module docstring
 NOTHING = 1e-9  # panels with a smaller share of the variance at eps need no close bounds
 REST = 1e-7  # the share of the variance at eps that the panel next to a pole at 0 may have
 STILL = 1e-12  # g below this share of its rms up to t counts as adding no noise
 LEAST = 1e-18  # the smallest sigma(eps): float32 can hold its square
-ACCURACY = 1e-11
-SAMPLES = 2**16
+ACCURACY = 1e-11  # of the rule, relative to the variance up to the panel
+SAMPLES = 2**16  # irregular places at which a callable is evaluated
 
 Diffusion = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class Panels:
-    """The panels of a quadrature: edges (n + 1,), and ``whole``, the integral of g^2 from 0 to each edge (n + 1,)."""
+    """The edges of panels, (n + 1,), and ``cumulative``, the integral of g^2 from 0 to each edge, (n + 1,)."""
 
     edges: Tensor
-    whole: Tensor
+    cumulative: Tensor
 
 
 def integrals(function: Diffusion, low: Tensor, high: Tensor) -> Tensor:
@@ -243,12 +243,12 @@ class Quadrature:
         Arguments:
             best: the integral of g^2 over each panel, (n,).
         """
-        edges, whole = panels.edges, panels.whole
-        if not float(whole[-1]) < LARGEST**2:
-            what = f"sigma(T) = {float(whole[-1]) ** 0.5:.3g} must be below {LARGEST:g}"
+        edges, cumulative = panels.edges, panels.cumulative
+        if not float(cumulative[-1]) < LARGEST**2:
+            what = f"sigma(T) = {float(cumulative[-1]) ** 0.5:.3g} must be below {LARGEST:g}"
             raise self.refused(what, "choose a smaller diffusion")
         trusted, width = edges[1:] > self.eps, edges[1:] - edges[:-1]
-        typical = (whole[1:] / edges[1:]).sqrt()
+        typical = (cumulative[1:] / edges[1:]).sqrt()
         values = self.function(edges[:-1, None] + width[:, None] * NODES)
         still = (best / width).sqrt() < STILL * typical
         lost = trusted & ((values < -STILL * typical[:, None]).any(1) | still & (width > 1e-6 * self.T))
@@ -259,10 +259,10 @@ class Quadrature:
 
     def check_noise(self, panels: Panels) -> None:
         """Refuses a diffusion that has added no noise by eps."""
-        edges, whole = panels.edges, panels.whole
-        if float(whole[int(torch.searchsorted(edges, self.eps, right=True))]) > LEAST**2:
+        edges, cumulative = panels.edges, panels.cumulative
+        if float(cumulative[int(torch.searchsorted(edges, self.eps, right=True))]) > LEAST**2:
             return
-        enough = edges[1:][whole[1:] > 1e-12]  # the edges by which sigma has reached 1e-6, to be typed as eps
+        enough = edges[1:][cumulative[1:] > 1e-12]  # the edges by which sigma has reached 1e-6, to be typed as eps
         what = f"it has added no noise by t=`eps`={self.eps}, and a score there would not be finite"
         if len(enough) and enough[0] < 0.9 * self.T:
             raise ValueError(f"`diffusion`={self.name}: {what}; type `eps`={float(enough[0]):.2g}")
@@ -313,10 +313,10 @@ class Custom(SDE):
     def sigma(self, t: Tensor) -> Tensor:
         home = "cpu" if t.device.type == "mps" else t.device  # mps has no float64
         double = t.to(home, torch.float64)
-        edges, whole = self._panels.edges.to(home), self._panels.whole.to(home)
+        edges, cumulative = self._panels.edges.to(home), self._panels.cumulative.to(home)
         panel = (torch.searchsorted(edges, double.contiguous(), right=True) - 1).clamp(0, len(edges) - 2)
         left = edges[panel]
         part = (double - left)[..., None]
         inside = self._diffusion(left[..., None] + part * NODES.to(home)).square()
-        variance = whole[panel] + (inside * WEIGHTS.to(home)).sum(-1) * part[..., 0]
+        variance = cumulative[panel] + (inside * WEIGHTS.to(home)).sum(-1) * part[..., 0]
         return variance.clamp_min(0).sqrt().to(t)
