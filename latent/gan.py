@@ -7,7 +7,7 @@ r"""The generative adversarial network, with the loss that does not saturate and
 (Goodfellow et al., arXiv 1406.2661; the penalty, under which the game converges near its equilibrium, Mescheder et al.,
 arXiv 1801.04406). Both players are updated at once: we minimise the sum L_D + L_G, where L_D has no gradient in the
 generator and L_G none in the discriminator. So a GAN is one loss of one network, and is trained, stored, resumed and
-averaged like any other. At the equilibrium D = 0 and the sum is 3 log 2.
+averaged like any other. At the equilibrium D = 0 and the sum, without a penalty then, is 3 log 2.
 """
 
 import math
@@ -45,6 +45,7 @@ class GAN(LatentModel):
         self.prior = StandardNormal()
 
     def generate(self, z: Tensor, u: Tensor | None = None) -> Tensor:
+        """Returns G(z), (B, *shape), in model units; ``u`` is ignored, since the generator is deterministic."""
         return self.generator(z)[:, 0]
 
 
@@ -53,10 +54,10 @@ class Adversarial(Loss):
     """The loss L_D + L_G.
 
     Arguments:
-        penalty: gamma.
+        penalty: the weight gamma of the squared gradient on real data.
     """
 
-    of: ClassVar[type] = GAN
+    of: ClassVar[type] = GAN  # the class of models that this loss trains
 
     penalty: float = 0.1
 
@@ -65,6 +66,7 @@ class Adversarial(Loss):
             raise ValueError(f"`penalty`={self.penalty} must be at least 0 and finite; type `penalty`=0.1")
 
     def __call__(self, sde: SDE | None, score: GAN, x_0: Tensor, draws: Draws | None = None) -> Tensor:
+        """Returns the loss of each example x_0 (B, *), (B,), of the GAN ``score``; ``sde`` is ignored."""
         z = draws_or_fresh(draws, x_0).normal("code", x_0, (score.latent,))
         fake = score.generate(z)
         train = torch.is_grad_enabled()

@@ -39,7 +39,7 @@ class LatentModel(nn.Module, ABC):
     ) -> Tensor:
         """Draws the codes numbered first ... first + count - 1 of a seed from the prior, (count, latent).
 
-        The seed and its number decide a code, so that codes do not depend on batches.
+        A code depends on the seed and on its own number, not on the batch.
 
         Arguments:
             sampler: solves the reverse SDE of a score prior; other priors ignore it.
@@ -61,18 +61,21 @@ class LatentModel(nn.Module, ABC):
 
     @torch.no_grad()
     def draw_from(self, z: Tensor, seed: int, first: int) -> Tensor:
-        """Draws samples of p(x|z) in model units, (B, *shape), for codes z (B, latent) numbered from ``first`` on."""
+        """Draws samples of p(x|z) in model units, (B, *shape), for codes z (B, latent) numbered from ``first`` on; the
+        seed and its number decide the noise of a sample.
+        """
         u = BlockNoise(seed, first, len(z), self.shape, z.dtype, z.device, "observation").uniform()
         return self.generate(z, u)
 
     def start_from(self, other: nn.Module) -> None:
-        """Copies the weights of the parts (child modules) that both models have under one name and with equal sizes.
+        """Copies from ``other`` the weights of the parts (child modules) that both models have under one name, with
+        equal names and sizes of their weights.
 
-        A part of another class and other sizes keeps its own weights, such as the prior of a VAE that starts from one
+        A part of another class with other weights keeps its own, such as the score prior of a VAE that starts from one
         with the prior N(0, I).
 
         Raises:
-            ValueError: a part is of the same class and has other sizes, or no weights were copied.
+            ValueError: a part is of the same class and has other weights, or no weights were copied.
         """
         mine, theirs = dict(self.named_children()), dict(other.named_children())
         common = 0

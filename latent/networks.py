@@ -1,6 +1,7 @@
-"""Networks from data to a vector and from a vector to data, without a noise level.
+"""The encoders and decoders of latent-variable models: networks from data to a vector and from a vector to data.
 
-A :class:`Networks` is configuration: a model asks it for the networks that it needs, in the sizes that it needs.
+A :class:`Networks` holds no weights. It is the configuration from which a model makes its networks, in the sizes that
+it needs.
 """
 
 import math
@@ -32,7 +33,7 @@ class Dense(Networks):
     """Multilayer perceptrons, for data of any shape.
 
     Arguments:
-        width: of the hidden layers.
+        width: the width of the hidden layers.
         depth: the number of hidden layers; 0 makes both networks affine.
         dropout: the share of hidden values dropped in training; without it small data sets are soon overfitted.
     """
@@ -68,9 +69,10 @@ class Convolutional(Networks):
     through the same sizes.
 
     Arguments:
-        channels: their numbers at each resolution, from the highest to the lowest; the highest is half the data's.
-        width: of the dense layer.
-        dropout: the share of its values dropped in training.
+        channels: the number of channels at each resolution, from the highest to the lowest; the highest has half the
+            data's height and width.
+        width: the width of the dense layer.
+        dropout: the share of the dense layer's values dropped in training.
     """
 
     channels: list[int] | tuple[int, ...] = (32, 64)
@@ -84,7 +86,7 @@ class Convolutional(Networks):
             raise ValueError(f"`channels`={list(self.channels)} must be numbers of at least 1; type `channels`=[32,64]")
 
     def sizes(self, shape: tuple[int, ...]) -> list[tuple[int, int]]:
-        """Returns heights and widths from the data's to the lowest resolution."""
+        """Returns heights and widths from the data's to the lowest resolution; ValueError if the data are no images."""
         if len(shape) != 3:
             raise ValueError(
                 f"`networks`=Convolutional takes images of shape (C, H, W), the data have shape {tuple(shape)}; type "
@@ -117,7 +119,7 @@ class Convolutional(Networks):
 
 
 class Up(nn.Module):
-    """Doubles the resolution and crops to a size."""
+    """Maps (B, channels_in, h, w) to (B, channels, *size): doubles the resolution, and crops to ``size``."""
 
     def __init__(self, channels_in: int, channels: int, size: tuple[int, int]):
         super().__init__()

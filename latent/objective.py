@@ -1,8 +1,8 @@
-r"""The losses of a VAE: its bound, or, with a fixed encoder and decoder, the prior's part of it.
+r"""The losses of a VAE: :class:`Bound` trains all of it, :class:`CodeMatching` only a score SDE as the prior.
 
-With a score SDE as the prior, the bound trains encoder, decoder and prior together (2106.05931), since its divergence
-is differentiable in the encoder's codes. Training only the prior, on the codes of a finished VAE, is denoising score
-matching on codes.
+With a score SDE as the prior, the bound trains encoder, decoder and prior together (arXiv 2106.05931), since the
+divergence from the prior is differentiable in the encoder's codes. Training only the prior, on the codes of a finished
+VAE, is denoising score matching on codes.
 """
 
 import math
@@ -21,14 +21,14 @@ from .vae import VAE
 
 @dataclass(frozen=True)
 class Bound(Loss):
-    """Minus the bound in nats per value: -(reconstruction - beta divergence)/D.
+    """Minus the bound in nats per value: -(reconstruction - beta divergence)/D, with D the number of values of x.
 
     Arguments:
-        beta: the weight of the divergence; 1 is the bound itself, which a run reports for every beta (beta-VAE: Higgins
-            et al., 2017).
+        beta: the weight of the divergence (beta-VAE: Higgins et al., 2017). 1 gives the bound itself, which a run
+            reports whatever beta is.
     """
 
-    of: ClassVar[type] = VAE
+    of: ClassVar[type] = VAE  # the class of models that this loss trains
 
     beta: float = 1.0
 
@@ -37,29 +37,36 @@ class Bound(Loss):
             raise ValueError(f"`beta`={self.beta} must be at least 0 and finite; type `beta`=1")
 
     def __call__(self, sde: SDE | None, score: VAE, x_0: Tensor, draws: Draws | None = None) -> Tensor:
+        """Returns the loss of each example x_0 (B, *), (B,), of the VAE ``score``; ``sde`` is ignored."""
         draws = draws_or_fresh(draws, x_0)
         mean, log_std = score.encode(x_0)
         z = mean + log_std.exp() * draws.normal("code", mean)
-        seen = z + score.prior.blur * draws.normal("blur", z) if score.prior.blur else z
+        # the decoder sees the prior's noise, which the divergence adds by itself
+        blurred = z + score.prior.blur * draws.normal("blur", z) if score.prior.blur else z
         divergence = score.prior.divergence(mean, log_std, z, draws=draws)
-        return (self.beta * divergence - score.reconstruction(x_0, seen)) / x_0[0].numel()
+        return (self.beta * divergence - score.reconstruction(x_0, blurred)) / x_0[0].numel()
 
 
 @dataclass(frozen=True)
 class CodeMatching(Loss):
     """Denoising score matching on codes; no gradient reaches the encoder, and the decoder is not evaluated.
 
-    The codes are those of the bound: the encoder runs without its dropout, also in training.
+    The codes are those for which the bound is reported: the encoder runs without its dropout, also in training.
 
     Arguments:
-        matching: the loss, with its noise levels.
+        matching: the loss of the codes, with its noise levels.
     """
 
-    of: ClassVar[type] = VAE
+    of: ClassVar[type] = VAE  # the class of models that this loss trains
 
     matching: DenoisingScoreMatching = field(default_factory=DenoisingScoreMatching)
 
     def __call__(self, sde: SDE | None, score: VAE, x_0: Tensor, draws: Draws | None = None) -> Tensor:
+        """Returns the loss of the code of each example x_0 (B, *), (B,); ``sde`` is ignored: the prior has its own.
+
+        Raises:
+            ValueError: the prior of the VAE ``score`` is N(0, I).
+        """
         if not score.prior.blur:
             raise ValueError("loss=CodeMatching trains a score SDE as the prior, and this model's is N(0, I)")
         draws, training = draws_or_fresh(draws, x_0), score.encoder.training

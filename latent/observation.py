@@ -1,14 +1,14 @@
 r"""The law p(x | z) of data given the decoder's output.
 
-Continuous data are Gaussian around the decoder's value. Integers k have a probability and no density: that of the bin
-[k, k + 1) under a logistic distribution or a mixture of them, where the lowest and the highest bin include the tails
+Continuous data are Gaussian around the decoder's output. Integers k have a probability and no density. It may be that
+of the bin [k, k + 1) under a mixture of logistic distributions, where the lowest and the highest bin include the tails
 (Salimans et al., arXiv 1701.05517),
 
 .. math:: P(k) = \sum_j \pi_j \Bigl[\operatorname{logit}^{-1}\frac{x_c + h - \mu_j}{s_j}
           - \operatorname{logit}^{-1}\frac{x_c - h - \mu_j}{s_j}\Bigr],
 
-where x_c is the bin's centre in model units and h half its width. Or each level has a probability of its own. With
-these laws the evidence lower bound is a bound on log P of the integers, and bits/dim are comparable with those of
+where x_c is the bin's centre in model units and h half its width; or each level has a probability of its own. With the
+laws of integers the evidence lower bound is a bound on log P of the integers, and bits/dim are comparable with those of
 ``task=likelihood``.
 """
 
@@ -44,14 +44,14 @@ class Observation(nn.Module, ABC):
 
     @abstractmethod
     def sample(self, params: Tensor, u: Tensor) -> Tensor:
-        """Draws x in model units from uniform numbers u (B, *) in [0, 1)."""
+        """Draws x (B, *) in model units, from params (B, n, *) and uniform numbers u (B, *) in [0, 1)."""
 
 
 class Gaussian(Observation):
     """The law N(decoder(z), std^2 I).
 
     Arguments:
-        std: in model units; None to learn it.
+        std: the standard deviation in model units, one for all values; None to learn it, from 0.3 on.
     """
 
     parameters = 1
@@ -65,7 +65,7 @@ class Gaussian(Observation):
         if std is None:
             self.log_std = nn.Parameter(log_std)
         else:
-            self.register_buffer("log_std", log_std, persistent=False)  # a setting, which ``begin`` must not copy
+            self.register_buffer("log_std", log_std, persistent=False)  # a setting: ``start_from`` must not copy it
 
     def log_prob(self, x: Tensor, params: Tensor) -> Tensor:
         z = (x - params[:, 0]) * torch.exp(-self.log_std)
@@ -97,7 +97,7 @@ class Binned(Observation):
         self.register_buffer("scale", torch.as_tensor(scale, dtype=torch.float32))
 
     def index(self, x: Tensor) -> Tensor:
-        """Returns the integers k (B, *) of the bins with the centres x."""
+        """Returns the integers k (B, *) of the bins with the centres x, in model units."""
         return (x * self.scale + self.shift - 0.5).round().clamp(0, self.levels - 1).long()
 
     def centre(self, k: Tensor) -> Tensor:
@@ -138,6 +138,7 @@ class DiscretisedLogistic(Binned):
         logits, means, log_scales = params.chunk(3, dim=1)
         spread = torch.linspace(-1, 1, self.mixture + 2)[1:-1].to(params)  # so that no two components start equal
         means = means + spread.reshape(-1, *[1] * (params.ndim - 2))
+        # with outputs near 0 a scale starts at exp(-2), narrow beside data of unit size
         return logits.log_softmax(1), means, (log_scales - 2).clamp(-7, 5)
 
     def log_prob(self, x: Tensor, params: Tensor) -> Tensor:

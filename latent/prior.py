@@ -5,11 +5,11 @@ it has a closed form,
 
 .. math:: \mathrm{KL} = \tfrac12 \sum_i \bigl(m_i^2 + s_i^2 - 1 - \log s_i^2\bigr) .
 
-For a score SDE the divergence is the *cross-entropy* of q and the SDE's density minus the entropy of q, which again has
-a closed form. A code enters the SDE at eps, with the kernel's noise added: with k = sigma(eps)/alpha(eps) the posterior
-is q = N(m, s^2 + k^2), and the prior is the density of z = x_eps/alpha(eps), so that the bound needs no extra term
-between 0 and eps. Then (Vahdat, Kreis and Kautz, arXiv 2106.05931; Song et al., arXiv 2101.09258), with the number D of
-latents,
+For a score SDE the divergence is the *cross-entropy* of q and the SDE's density minus the entropy of q. The entropy has
+a closed form too. A code enters the SDE at eps, with the kernel's noise added: with k = sigma(eps)/alpha(eps) the
+posterior is q = N(m, s^2 + k^2), and the prior is the density of z = x_eps/alpha(eps), so that the bound needs no extra
+term between 0 and eps. Then (Vahdat, Kreis and Kautz, arXiv 2106.05931; Song et al., arXiv 2101.09258), with the number
+D of latents,
 
 .. math::
     -\mathbb E\log p(z) \le \tfrac D2\log\bigl(2\pi e k^2\bigr)
@@ -20,8 +20,8 @@ z_0 is the code before the noise of std k is added. Equality holds for the exact
 entropy of the noisy codes plus the divergence of their distribution at T from the prior there. The middle term is the
 denoising loss with likelihood weighting: D times the range of log(alpha/sigma) times
 :class:`scoresde.training.DenoisingScoreMatching` over :class:`scoresde.training.levels.LogSNR`. It is differentiable in
-z_0, and so trains an encoder too. ``log_prob`` is no bound: it solves the probability-flow ODE
-(:mod:`scoresde.likelihood`).
+z_0, and so trains an encoder too. :meth:`ScorePrior.log_prob` computes the density without a bound, by the
+probability-flow ODE (:mod:`scoresde.likelihood`).
 
 The score is *mixed* (2106.05931): for each latent it is a learnt mixture of the network's score and that of N(0, I)
 under the SDE,
@@ -43,14 +43,14 @@ from scoresde.samplers import Sampler
 from scoresde.sde_lib import SDE, Draws, per_sample
 from scoresde.training import DenoisingScoreMatching
 
-START = 0.0  # the initial b: both scores have weight 1/2. From b <= -2, mostly N(0, I), the network hardly learns
+START = 0.0  # the initial b: both scores have weight 1/2. From b <= -2 on, mostly N(0, I), the network hardly learns
 
 
 class Prior(nn.Module, ABC):
     """The prior distribution of codes z (B, D).
 
     Attributes:
-        blur: k, the std of the noise that the prior adds to every code.
+        blur: k, the std of the noise that the prior adds to every code; 0 for a prior that is no SDE.
         dim: the dimension D of the codes that the prior is made for; None for any.
     """
 
@@ -70,14 +70,19 @@ class Prior(nn.Module, ABC):
         """Returns KL(N(mean, std^2 + blur^2) || p) in nats, or an unbiased estimate of an upper bound, (B, D) to (B,).
 
         Arguments:
-            z: draws of N(mean, std^2), differentiable in both.
+            mean, log_std: of the posterior before the blur, (B, D).
+            z: draws of N(mean, std^2), (B, D), differentiable in mean and log_std.
             unit, noise: the random numbers of the estimate: the quantile of the noise level, (B,), and normals, (B, D).
             draws: the source of unit and noise if they are not given; None for fresh ones.
         """
 
     @abstractmethod
     def log_prob(self, z: Tensor, likelihood: Likelihood, on_step: Callable[[float], None] | None = None) -> Tensor:
-        """Returns log p(z) in nats, (B, D) to (B,), float64."""
+        """Returns log p(z) in nats, (B, D) to (B,), float64.
+
+        Arguments:
+            likelihood: solves the ODE of a score prior; of ``start="plain"``, since z has the noise at eps already.
+        """
 
     @abstractmethod
     def draw(
@@ -87,7 +92,7 @@ class Prior(nn.Module, ABC):
         randn_like: Callable[[Tensor], Tensor],
         on_step: Callable[[float], None] | None = None,
     ) -> Tensor:
-        """Draws codes (B, D), from the start ``normals()`` and the noise of the sampler's steps."""
+        """Draws codes (B, D), from ``normals()`` (B, D) at the start and the noise of the sampler's steps."""
 
 
 class StandardNormal(Prior):
@@ -132,7 +137,7 @@ class ScorePrior(Prior):
 
     Arguments:
         sde: any SDE.
-        net: a network F(x, c) of vectors (D,).
+        net: a network F(x, c) of vectors (D,), such as the MLP; its layer ``net.last`` gives D.
         parameterisation: how the network's output gives a score.
         mixed: True to mix the network's score with that of N(0, I).
     """
@@ -166,9 +171,9 @@ class ScorePrior(Prior):
         return self.cross_entropy(z, unit, noise, draws) - entropy(log_std, self.blur)
 
     def log_prob(self, z: Tensor, likelihood: Likelihood, on_step=None) -> Tensor:
-        """Returns the log-density of z = x_eps / alpha(eps) by the probability-flow ODE."""
-        found = likelihood(self.sde, self.score, self.at_eps * z, on_step=on_step)
-        return found.log_prob + z.shape[1] * math.log(self.at_eps)
+        """Returns the log-density of z = x_eps / alpha(eps) in nats, (B,), by the probability-flow ODE."""
+        scored = likelihood(self.sde, self.score, self.at_eps * z, on_step=on_step)
+        return scored.log_prob + z.shape[1] * math.log(self.at_eps)
 
     def draw(self, sampler: Sampler, normals, randn_like, on_step=None) -> Tensor:
         return sampler(self.sde, self.score, normals() * self.sde.prior_std, randn_like, on_step=on_step)

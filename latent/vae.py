@@ -29,7 +29,7 @@ from .prior import Prior, StandardNormal
 
 @dataclass(frozen=True)
 class Terms:
-    """The bound of each point, in nats, (B,), of densities in model units: reconstruction - divergence.
+    """The terms of the bound at each point, in nats, (B,): on log p(x) in model units, or on log P of integers.
 
     Attributes:
         reconstruction: E log p(x|z), the mean over the draws.
@@ -46,6 +46,7 @@ class Terms:
 
     @property
     def bound(self) -> Tensor:
+        """The bound with K = 1, the mean over the draws, (B,)."""
         return self.reconstruction - self.divergence
 
 
@@ -86,7 +87,7 @@ class VAE(LatentModel):
         return mean, log_std.clamp(-8, 4)
 
     def decode(self, z: Tensor) -> Tensor:
-        """Returns E[x|z] in model units."""
+        """Returns E[x|z] in model units, (B, *), for z (B, latent)."""
         return self.observation.mean(self.decoder(z))
 
     def generate(self, z: Tensor, u: Tensor) -> Tensor:
@@ -97,7 +98,7 @@ class VAE(LatentModel):
         return self.observation.log_prob(x, self.decoder(z))
 
     def code(self, x: Tensor, noise: Tensor) -> Tensor:
-        """Draws from q(z|x) before the prior's blur."""
+        """Draws from q(z|x) before the prior's blur, (B, latent), with the normals ``noise`` of that shape."""
         mean, log_std = self.encode(x)
         return mean + log_std.exp() * noise
 
@@ -120,6 +121,7 @@ class VAE(LatentModel):
             likelihood: computes log p(z) of a score prior.
             samples: the number of draws of q(z|x).
             levels: the number of noise levels of each draw at which its denoising bound is estimated, stratified.
+            on_step: called with the share of the work on log p(z) of a score prior.
         """
         mean, log_std = self.encode(x)
         std = (torch.exp(2 * log_std) + self.prior.blur**2).sqrt()
@@ -127,7 +129,8 @@ class VAE(LatentModel):
         log_p_x, log_p_z, log_n_z, log_q, denoising = [], [], [], [], []
         standard = StandardNormal()
         levels, u = levels if self.prior.blur else 1, rand()[:, 0]
-        drawn = [randn_like(mean) for _ in range(samples)]  # first, so that the codes are the same under every prior
+        # all codes are drawn first, so that they are the same under every prior
+        drawn = [randn_like(mean) for _ in range(samples)]
         for draw, noise in enumerate(drawn):
             z, start = mean + std * noise, mean + log_std.exp() * noise
             log_p_x.append(self.reconstruction(x, z).double())

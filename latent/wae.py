@@ -3,8 +3,8 @@ r"""The Wasserstein autoencoder with an MMD penalty (Tolstikhin et al., arXiv 17
 .. math:: \mathbb E\,\|x - g(e(x))\|^2 + \lambda\,\mathrm{MMD}^2_k\bigl(e(x),\ z\bigr), \qquad z \sim N(0, I)
 
 with the encoder e, a deterministic function, the decoder g and the weight lambda of the penalty. The penalty compares
-the distribution of all codes with the prior; a VAE compares the posterior of each example. k is a sum of inverse
-multiquadratics (:func:`scoresde.metrics.mmd`).
+the distribution of all codes with the prior; a VAE compares the posterior of each example with it. k is a sum of
+inverse multiquadratics (:func:`scoresde.metrics.mmd`).
 """
 
 import math
@@ -29,7 +29,7 @@ class WAE(LatentModel):
     Arguments:
         shape: of one example.
         latent: the dimension of a code; the prior is N(0, I).
-        networks: the factory of the encoder and the decoder.
+        networks: makes the encoder and the decoder.
     """
 
     def __init__(self, shape: list[int] | tuple[int, ...], latent: int, networks: Networks):
@@ -53,7 +53,7 @@ class WassersteinLoss(Loss):
         penalty: lambda; the paper uses 10 for MNIST.
     """
 
-    of: ClassVar[type] = WAE
+    of: ClassVar[type] = WAE  # the class of models that this loss trains
     of_batch: ClassVar[bool] = True
 
     penalty: float = 10.0

@@ -1,4 +1,6 @@
-"""Exact log p(x), in nats, and the variational bound; of integers, a bound on log P."""
+"""Log-densities of a score model in nats: log p(x) by the probability-flow ODE, estimates without an ODE to check it,
+the variational bounds, and bounds on log P of integers.
+"""
 
 if __name__ == "likelihood":  # a checkout's former name for this package
     from scoresde.checkout import former

@@ -6,8 +6,8 @@ Each step's divergence is a sum over bits, in closed form:
     -\log P(x_0) \le KL\bigl(q(x_T|x_0)\,\|\,\text{coins}\bigr)
     + \sum_{n=2}^T \mathbb E\,KL\bigl(q(x_{n-1}|x_n, x_0)\,\|\,p(x_{n-1}|x_n)\bigr) + \mathbb E[-\log p(x_0|x_1)]
 
-(arXiv 1503.03585; the kernels are those of :mod:`scoresde.sde_lib.binary`). Two gaps make it loose: a step draws its
-bits independently, which costs order 1/T, and the network's error.
+(arXiv 1503.03585; the kernels are those of :mod:`scoresde.sde_lib.binary`). The bound is loose for two reasons: a step
+draws its bits independently, which costs order 1/T, and the network has an error.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ class BinaryBound:
     """(chain, logits, x) -> a lower bound on log P(x), with its terms.
 
     Arguments:
-        terms: the number of steps evaluated for each point, even; None for all of them, once each.
+        terms: the number of divergences n = 2 ... T evaluated for each point, even; None for all of them, once each.
     """
 
     terms: int | None = None
@@ -47,12 +47,16 @@ class BinaryBound:
         randn_like: Callable[[Tensor], Tensor] = torch.randn_like,
         on_step: Callable[[float], None] | None = None,
     ) -> BoundTerms:
-        """Returns the bound at x, shape (B, *), bits as -1 and 1.
+        """Returns the bound at x, shape (B, *), whose values are -a and a for one a > 0.
 
         Arguments:
-            logits: (x_n, n) -> the log-odds of each bit of x_0 being 1, of x_n's shape.
+            logits: (x_n, n) -> the log-odds of each bit of x_0 being 1, of x_n's shape, for bits x_n in {-1, 1}.
             randn_like: the source of normals, for the tosses and for the choice of terms.
             on_step: called with the share of the evaluations done.
+
+        Raises:
+            ValueError: x has other values.
+            FloatingPointError: the log-odds are not finite, or give an observed bit the probability 0.
         """
         x = bits_of(x)
         counted, count, last = Counted(logits), len(x), int(chain.T)
@@ -64,8 +68,10 @@ class BinaryBound:
             n = n.to(x.dtype)
             x_n = chain.perturb(x, n, randn_like(x))
             value = chain.kl(n - 1, n, x, x_n, counted(x_n, n))
-            if not bool(value.isfinite().all()):
-                raise FloatingPointError(f"the log-odds are not finite, or certain and wrong, at step {int(n[0])}")
+            lost = ~value.isfinite()
+            if bool(lost.any()):
+                step = int(n[lost][0])
+                raise FloatingPointError(f"the log-odds are not finite, or certain and wrong, at step {step}")
             done += 1
             if on_step:
                 on_step(done / evaluations)
@@ -74,11 +80,13 @@ class BinaryBound:
         one = torch.ones(count, device=x.device)
         first = kl(one)
         lengths = torch.ones(last - 1, dtype=first.dtype, device=x.device)
-        found = added_up(lambda n: kl(n + 2), lengths, self.terms, x, randn_like)
+        diffusion = added_up(lambda n: kl(n + 2), lengths, self.terms, x, randn_like)
         again = kl(one)  # two draws of L_0 give its error
         reconstruction = 0.5 * (first + again)
-        stderr = (found.variance + 0.25 * (first - again).square()).sqrt()
+        stderr = (diffusion.variance + 0.25 * (first - again).square()).sqrt()
         prior = chain.prior_kl(x).to(reconstruction)
-        log_prob = -(prior + found.total + reconstruction)
+        log_prob = -(prior + diffusion.total + reconstruction)
         nfe = counted.evaluations / max(1, count)
-        return BoundTerms(log_prob, prior, found.total, reconstruction, stderr, found.sums, found.draws, nfe)
+        return BoundTerms(
+            log_prob, prior, diffusion.total, reconstruction, stderr, diffusion.sums, diffusion.draws, nfe
+        )

@@ -9,8 +9,8 @@ process,
     + \sum_{n=2}^N \underbrace{\mathbb E\,KL\bigl(q(x_{n-1}|x_n, x_0)\,\|\,p(x_{n-1}|x_n)\bigr)}_{L_{n-1}}
     + \underbrace{\mathbb E\bigl[-\log p(x_0|x_1)\bigr]}_{L_0}
 
-(arXiv 2006.11239, eq. 5; 1503.03585). All terms are Gaussian. For a step t -> s with x_t | x_s ~ N(a x_s, b^2 I), in
-terms of the error e = ||z + sigma(t) score(x_t, t)||^2 of the noise z in x_t,
+(arXiv 2006.11239, eq. 5; 1503.03585). All divergences are between Gaussians. For a step t -> s with
+x_t | x_s ~ N(a x_s, b^2 I), in terms of the error e = ||z + sigma(t) score(x_t, t)||^2 of the noise z in x_t,
 
 =============  ==================================  ===================================================================
 variance       of p(x_s | x_t)                     :math:`L`
@@ -22,18 +22,18 @@ forward        :math:`b^2`                         :math:`\frac{b^2}{2 a^2 \sigm
                                                    :math:`\rho = \sigma_s^2/\sigma_t^2`
 =============  ==================================  ===================================================================
 
-where gamma = (alpha/sigma)^2. The posterior's variance is optimal for data at points, the forward step's for data N(0,
-I) (section 3.2 there), and, where sigma is small, for any data that have a density: between the two lies the mean of e
-over D. The first steps of a chain double sigma^2 whatever the grid's length; there the wrong variance costs a fraction
-of a nat a dimension, and the bound does not become tight. The decoder is N(x_0_hat, (sigma/alpha)^2 I) at t_1, x_0_hat
-the denoised x_1 (Tweedie). For continuous data L_0 is minus its log-density; for integers, whose x_0 is a bin's centre,
-minus the log of the mass that it puts on the bin, the first and the last bin open (eq. 13 there). The mean of the
-decoder, and its standard deviation, are those of the reverse SDE's last step but for O(beta_1): a chain's sigma_1^2 is
-beta_1 there, beta_1/(1 - beta_1) here.
+where gamma = (alpha/sigma)^2. The posterior's variance is optimal for a single point, the forward step's for data N(0,
+I) (section 3.2 of 2006.11239) and, where sigma is small, for any data that have a density; in general the optimum grows
+with the mean of e/D. Next to the data a step of a chain may double sigma^2 however many steps there are; the wrong
+variance costs a fraction of a nat a dimension there, and the bound does not become tight.
 
-The bound is on the density of this sampler, not of the probability flow: for the exact score both tend to the data's
-density as the grid is refined, the bound from above. For a network they are two models, and their difference may have
-either sign.
+The decoder is N(x_0_hat, (sigma/alpha)^2 I) at t_1, with x_0_hat the denoised x_1 (Tweedie). For continuous data L_0 is
+minus its log-density; for integers, whose x_0 is a bin's centre, minus the log of the mass that it puts on the bin, the
+first and the last bin open (eq. 13 of 2006.11239). Its mean and standard deviation are those of the chain's last step
+there up to O(beta_1): the variance is beta_1 there and beta_1/(1 - beta_1) here.
+
+The bound is on the density of this sampler, not on that of the probability flow. For the exact score both tend to the
+data's density as the grid is refined. For a network they are two models, and their difference may have either sign.
 
 Where sigma is small, e is almost ||z||^2. So the control variate is the same error e_G for data N(0, I) on the same z,
 whose score is -x_t/V with V = alpha^2 + sigma^2, and whose mean over z has a closed form (``control_variate``):
@@ -68,8 +68,8 @@ class BoundTerms:
         log_prob: the lower bound on log p(x), a density in model units, or on log P of integers, shape (B,), float64.
         prior, diffusion, reconstruction: L_N, the sum of all L_{n-1}, and L_0; minus log_prob is their sum. Shape (B,).
         stderr: the standard error of log_prob over the noise, shape (B,).
-        sums, draws: for each step the sum of the evaluated values of L_{n-1}, and their number; shape (N - 1,), in the
-            order of t_2 ... t_N.
+        sums, draws: for each step the sum over points of the evaluated values of L_{n-1}, and their number; shape
+            (N - 1,), in the order of t_2 ... t_N.
         nfe: network evaluations a point.
     """
 
@@ -129,6 +129,7 @@ class VariationalBound:
 
         Raises:
             FloatingPointError: the score is not finite.
+            ValueError: the times are not those of a grid.
         """
         wide = torch.float32 if x.device.type == "mps" else torch.float64
         counted, clean = Counted(score), x.flatten(1).to(wide)
@@ -166,8 +167,8 @@ class VariationalBound:
             """Returns L of the steps n (B,), shape (B,)."""
             return steps.weight[n] * error(steps.t[n])[0] + steps.constant[n]
 
-        found = added_up(term, steps.lengths, self.terms, x, randn_like)
-
+        chain = added_up(term, steps.lengths, self.terms, x, randn_like)
+        # the decoder at t_1; two draws of L_0 give its error
         first = times[-1].expand(count)
         alpha, sigma = float(sde.alpha(times[-1])), float(sde.sigma(times[-1]))
         pair = []
@@ -177,15 +178,15 @@ class VariationalBound:
                 pair.append(0.5 * e + dim * math.log(sigma / alpha * math.sqrt(2 * math.pi)))
             else:
                 decoded = clean + sigma / alpha * residual  # (x_1 + sigma^2 score)/alpha
-                lower, upper = ((each.flatten(1).to(wide) - decoded) * (alpha / sigma) for each in edges)
+                lower, upper = ((edge.flatten(1).to(wide) - decoded) * (alpha / sigma) for edge in edges)
                 pair.append(-log_mass(lower, upper).sum(1))
         reconstruction = 0.5 * (pair[0] + pair[1])
-        stderr = (found.variance + 0.25 * (pair[0] - pair[1]).square()).sqrt()
+        stderr = (chain.variance + 0.25 * (pair[0] - pair[1]).square()).sqrt()
 
         prior = 0.5 * (sde.alpha(times[0]) / sde.sigma(times[0])).square().to(clean) * clean.square().sum(1)
-        log_prob = -(prior + found.total + reconstruction)
+        log_prob = -(prior + chain.total + reconstruction)
         nfe = counted.evaluations / max(1, count)
-        return BoundTerms(log_prob, prior, found.total, reconstruction, stderr, found.sums, found.draws, nfe)
+        return BoundTerms(log_prob, prior, chain.total, reconstruction, stderr, chain.sums, chain.draws, nfe)
 
     def count(self, steps: int) -> int:
         """Returns the number of terms that are evaluated out of ``steps``."""
@@ -194,7 +195,13 @@ class VariationalBound:
 
 @dataclass(frozen=True)
 class Sum:
-    """A sum of terms (B,), its variance over the noise (B,), and each term's sum of values and their number, (n,)."""
+    """A sum of n terms.
+
+    Attributes:
+        total: the sum for each point, (B,).
+        variance: the variance of ``total`` over the noise, (B,).
+        sums, draws: of each term, the sum of its values over points, and their number, (n,).
+    """
 
     total: Tensor
     variance: Tensor
@@ -205,7 +212,7 @@ class Sum:
 def added_up(
     term: Callable[[Tensor], Tensor],
     lengths: Tensor,
-    some: int | None,
+    evaluations: int | None,
     x: Tensor,
     randn_like: Callable[[Tensor], Tensor],
 ) -> Sum:
@@ -213,21 +220,22 @@ def added_up(
 
     Arguments:
         term: maps term numbers (B,) to one noisy value of each, (B,).
-        lengths: the length of each term, (n,): two places are drawn in each of some/2 strata of equal length.
-        some: the number of evaluations; None for all terms, once each. The variance is then estimated from differences
-            of neighbouring terms, which overestimates it by their squared difference without noise, and is 0 for a
-            single term. The first and the last term have one neighbour, which counts twice.
+        lengths: the length of each term, (n,): two places are drawn in each of evaluations/2 strata of equal length.
+        evaluations: the number of values for each point, even; None for all terms, once each. The variance is then
+            estimated from differences of neighbouring terms, which overestimates it where neighbours differ without
+            noise too, and is 0 for a single term. The first and the last term have one neighbour, which counts twice.
     """
     count, total, variance = len(x), lengths.new_zeros(len(x)), lengths.new_zeros(len(x))
     sums, draws = torch.zeros_like(lengths), torch.zeros_like(lengths)
 
     def value(n: Tensor) -> Tensor:
-        found = term(n)
-        sums.index_add_(0, n, found)
-        draws.index_add_(0, n, torch.ones_like(found))
-        return found
+        """Returns the values of the terms n (B,), and adds them to ``sums`` and ``draws``."""
+        values = term(n)
+        sums.index_add_(0, n, values)
+        draws.index_add_(0, n, torch.ones_like(values))
+        return values
 
-    if some is None:
+    if evaluations is None:
         before = None
         for i in range(len(lengths)):
             now = value(torch.full((count,), i, device=x.device))
@@ -237,9 +245,9 @@ def added_up(
                 variance = variance + (0.5 + 0.25 * ends) * (now - before).square()
             before = now
         return Sum(total, variance, sums, draws)
-    ends, places = lengths.cumsum(0), uniform(randn_like, x, some).to(lengths)
-    width = float(ends[-1]) / (some // 2)
-    for i in range(some // 2):
+    ends, places = lengths.cumsum(0), uniform(randn_like, x, evaluations).to(lengths)
+    width = float(ends[-1]) / (evaluations // 2)
+    for i in range(evaluations // 2):
         pair = []
         for j in (2 * i, 2 * i + 1):
             n = torch.searchsorted(ends, width * (i + places[:, j]).contiguous()).clamp_max(len(ends) - 1)
@@ -252,6 +260,10 @@ def added_up(
 class Steps:
     """The coefficients of the steps t_n -> t_{n-1}, n = 2 ... N, each of shape (N - 1,), on the device and in the dtype
     of x (B, D).
+
+    Arguments:
+        times: t_1 ... t_N, rising, float64.
+        variance: ``posterior`` or ``forward``.
 
     Attributes:
         t: the times at which the score is evaluated, t_2 ... t_N.
@@ -271,11 +283,11 @@ class Steps:
             constant = 0.5 * x.shape[1] * (torch.expm1(log_ratio) - log_ratio)
         w = torch.nn.functional.softplus(2 * sde.half_log_snr(times))  # log(1 + gamma)
         lengths = (w[:-1] - w[1:]).clamp_min(1e-30)
-        self.t, self.weight, self.constant, self.lengths = (each.to(x) for each in (t, weight, constant, lengths))
+        self.t, self.weight, self.constant, self.lengths = (column.to(x) for column in (t, weight, constant, lengths))
 
 
 def check_times(sde: SDE, times: Tensor) -> Tensor:
-    """Returns the times in float64; ValueError unless they decrease and lie in (0, T]."""
+    """Returns the times in float64 on the CPU; ValueError unless two or more are given, fall and lie in (0, T]."""
     times = times.to("cpu", torch.float64)
     if times.ndim != 1 or len(times) < 2 or not bool((times[1:] < times[:-1]).all()):
         raise ValueError(f"the bound needs at least two falling times, it got {times.tolist()[:4]} ...")

@@ -33,8 +33,8 @@ class CrossCheck(ABC):
 
     Attributes:
         start: the density that is estimated; see :class:`scoresde.likelihood.Likelihood`.
-        apart: whether one call can check points with different conditions y, hence different scores.
-        same: the keys of the likelihood, and their values, for which both estimate one density.
+        apart: whether points may have different conditions y, hence different scores and normalisers.
+        same: by key, the value that likelihood and cross-check must both have for their densities to be the same.
     """
 
     start: str

@@ -17,12 +17,14 @@ matches l at x to second order (Laplace's approximation), whose deblurring is ex
 Its first order in tau is the heat step; of the second order, tau^2/8 (2 |H|^2 + 4 g'Hg + Laplace^2 l + 4 g . grad
 Laplace l), it has the first two terms, and the other two vanish for a Gaussian.
 
-* **The exact trace** computes all of H, and G from its eigenvalues. 1 + tau H is 1 - lambda, positive for every density
-  that is a blur; eigenvalues below ``FLOOR``, for data without detail or a network that is no gradient, are raised to
-  ``FLOOR``.
-* **Random probes** v have v'f(I + tau H)v from m products with H, by Lanczos' method. With the Gaussian of the data's
-  moments as control variate, whose H_G is in closed form, the estimates from m products with H and with H_G are
-  subtracted, and G is exact for Gaussian data. The difference to m - 1 products estimates the error of m products.
+* **The exact trace.** Up to D = ``DENSE`` we compute all of H, and G from it. The eigenvalues of I + tau H are
+  1 - lambda, positive for every density that is a blur; those below ``FLOOR``, as of data without detail or of a
+  network that is no gradient, are raised to ``FLOOR``. For larger D the log-determinant is taken to second order in
+  tau H, from the rows of H.
+* **Random probes.** For random v, v'f(I + tau H)v is computed from m products with H, by Lanczos' method. With the
+  Gaussian of the data's moments as control variate, whose H_G has a closed form, G is that of the Gaussian plus the
+  difference of the estimates from m products with H and with H_G: exact for Gaussian data. The difference between m and
+  m - 1 products estimates the error of m products.
 
 **The error** is estimated from a second level, tau_2 = 2 tau: l(tau_2) - l(tau) is an integral of the heat equation at
 x, two more evaluations, and
@@ -30,9 +32,9 @@ x, two more evaluations, and
 .. math:: d = \int_\tau^{2\tau}\tfrac12(\mathrm{tr}\,H + \|g\|^2)\,d\tau' + G(2\tau) - G(\tau)
 
 is the difference of the answers from both levels. Where the terms of order tau^2 that G lacks dominate, the error at
-tau is d/3; the reported error is d. d is also large for a network that is no gradient, or has not learnt its two lowest
-levels. d does not show detail that both levels hide: where lambda exceeds 1/2 along some direction, data have detail
-below k, and all of G but its first order assumes that it is Gaussian.
+tau is d/3; the reported error is d. d is also large for a network that is no gradient, or has not learnt the scores at
+these two levels. d does not show detail that both levels hide: where lambda exceeds 1/2 along some direction, data have
+detail below k, and all of G but its first order assumes that this detail is Gaussian.
 """
 
 from collections.abc import Callable
@@ -57,8 +59,9 @@ class Deblurring:
 
     Attributes:
         estimates: estimates of G in nats, (n, B), whose mean over n is the result.
-        remainder: the estimated error of using few products, in nats, (B,); 0 where all of H is used.
-        largest: the largest eigenvalue lambda found, (B,): from 0.5 on, data have detail below k.
+        remainder: the estimated error of using few products or few orders, in nats, (B,); 0 for the exact trace up to
+            D = ``DENSE``.
+        largest: the largest eigenvalue lambda that was found, (B,): from 0.5 on, data have detail below k.
         heat: the first order of G, one Euler step of the heat equation, (B,).
     """
 
@@ -94,14 +97,15 @@ def by_eigenvalues(tau: float, gradient: Tensor, pull: Pull) -> Deblurring:
         raised = torch.einsum("bij,bj,bkj->bik", axes, values.clamp_min(FLOOR) - values, axes)
     shrunk = shrunk + raised
     quadratic = (gradient * torch.linalg.solve(shrunk, gradient)).sum(1)
-    found = -0.5 * (torch.linalg.slogdet(shrunk).logabsdet + tau * quadratic)
+    G = -0.5 * (torch.linalg.slogdet(shrunk).logabsdet + tau * quadratic)
     heat = -0.5 * tau * (rows.diagonal(dim1=1, dim2=2).sum(1) + gradient.square().sum(1))
-    return Deblurring(found[None], torch.zeros_like(found), 1 - values[:, 0], heat.detach())
+    return Deblurring(G[None], torch.zeros_like(G), 1 - values[:, 0], heat.detach())
 
 
 def by_two_orders(tau: float, gradient: Tensor, pull: Pull) -> Deblurring:
-    """Returns G with its determinant to second order, from all rows of H, without storing them."""
+    """Returns G with its log-determinant to second order, from all rows of H, without storing them."""
     count, dim = gradient.shape
+    # with A = -tau H, log det(I - A) = -tr A - tr A^2 / 2 - ...
     first = second = gradient.new_zeros(count)
     for start in range(0, dim, 16):
         index = torch.arange(start, min(start + 16, dim), device=gradient.device)
@@ -110,34 +114,36 @@ def by_two_orders(tau: float, gradient: Tensor, pull: Pull) -> Deblurring:
         rows = -tau * pull(basis.expand(-1, count, -1))
         first = first + inner(rows, basis.expand_as(rows)).sum(0)
         second = second + rows.square().sum((0, 2))
-    quadratic, rough, largest, _ = (each[0] for each in by_lanczos(lambda v: -tau * pull(v), gradient[None], inverse))
-    found = 0.5 * first + 0.25 * second - 0.5 * tau * quadratic
+    of_gradient = by_lanczos(lambda v: -tau * pull(v), gradient[None], inverse)
+    quadratic, rough, largest, _ = (value[0] for value in of_gradient)
+    G = 0.5 * first + 0.25 * second - 0.5 * tau * quadratic
     # bounds the third term; each further one is smaller by the factor largest
     third = second.detach() * largest.abs() / 6
     rest = third / (1 - largest).clamp_min(FLOOR) + 0.5 * tau * (quadratic - rough).detach().abs()
     heat = 0.5 * (first - tau * gradient.square().sum(1))
-    return Deblurring(found[None], rest, largest, heat.detach())
+    return Deblurring(G[None], rest, largest, heat.detach())
 
 
 def by_products(tau: float, gradient: Tensor, pull: Pull, vectors: Tensor, reference: Moments | None) -> Deblurring:
     """Returns G from Krylov spaces of -tau H that start at random vectors and at the gradient."""
 
-    def estimates_of(apply: Pull) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def estimates_of(product: Pull) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Returns G from all products and from one less, (n, B); the largest eigenvalue and the mean trace, (B,)."""
-        logs, rough_logs, largest, trace = by_lanczos(apply, vectors, logarithm)
-        quadratic, rough_quadratic, other, _ = (each[0] for each in by_lanczos(apply, gradient[None], inverse))
+        logs, rough_logs, largest, trace = by_lanczos(product, vectors, logarithm)
+        quadratic, rough_quadratic, other, _ = (value[0] for value in by_lanczos(product, gradient[None], inverse))
         fine, rough = (
             -0.5 * (log + tau * square) for log, square in ((logs, quadratic), (rough_logs, rough_quadratic))
         )
         return fine, rough, torch.maximum(largest.amax(0), other), trace.mean(0)
 
-    found, rough, largest, trace = estimates_of(lambda v: -tau * pull(v))
+    fine, rough, largest, trace = estimates_of(lambda v: -tau * pull(v))
     if reference is not None:
         # -tau H_G = tau (C + tau I)^{-1}: all of its functions have closed forms
         along, others = reference.variances.to(gradient) + tau, gradient.new_tensor(reference.rest + tau)
         directions = reference.directions.to(gradient)
 
-        def apply(function: Callable[[Tensor], Tensor], v: Tensor) -> Tensor:
+        def of_gaussian(function: Callable[[Tensor], Tensor], v: Tensor) -> Tensor:
+            """Returns f(-tau H_G) v for v (..., D), from the function of its eigenvalues."""
             inside, outside = function(tau / along), function(tau / others)
             return outside * v + ((inside - outside) * (v @ directions)) @ directions.T
 
@@ -146,13 +152,13 @@ def by_products(tau: float, gradient: Tensor, pull: Pull, vectors: Tensor, refer
 
         others_count = gradient.shape[1] - directions.shape[1]
         determinant = shrunk(tau / along).log().sum() + others_count * shrunk(tau / others).log()
-        square = (gradient * apply(lambda share: 1 / shrunk(share), gradient)).sum(1)
-        mine, my_rough, _, my_trace = estimates_of(lambda v: apply(lambda share: share, v))
-        trace = (tau / along).sum() + others_count * tau / others + trace - my_trace
-        exactly = -0.5 * (determinant + tau * square)
-        found, rough = exactly + found - mine, exactly + rough - my_rough
+        square = (gradient * of_gaussian(lambda share: 1 / shrunk(share), gradient)).sum(1)
+        control, rough_control, _, control_trace = estimates_of(lambda v: of_gaussian(lambda share: share, v))
+        trace = (tau / along).sum() + others_count * tau / others + trace - control_trace
+        exact = -0.5 * (determinant + tau * square)
+        fine, rough = exact + fine - control, exact + rough - rough_control
     heat = 0.5 * (trace - tau * gradient.square().sum(1))
-    return Deblurring(found, (found - rough).detach().mean(0).abs(), largest, heat.detach())
+    return Deblurring(fine, (fine - rough).detach().mean(0).abs(), largest, heat.detach())
 
 
 def logarithm(shrunk: Tensor) -> Tensor:
@@ -173,11 +179,15 @@ def inverse(shrunk: Tensor) -> Tensor:
 
 
 def by_lanczos(apply: Pull, vectors: Tensor, function: Callable[[Tensor], Tensor]) -> tuple[Tensor, ...]:
-    """Returns v'f(I - A)v of vectors (n, B, D) from ``PRODUCTS`` products with A, and from one less; A's largest Ritz
-    value; v'Av. Each has the shape (n, B).
+    """Returns four tensors (n, B): v'f(I - A)v for vectors (n, B, D), from ``PRODUCTS`` products with A and from one
+    less; the largest Ritz value of A; and v'Av.
 
     A is tridiagonal in Lanczos' basis of span(v, Av, ...), which is fully reorthogonalised (Golub and Welsch 1969; for
     such traces Ubaru, Chen and Saad 2017). The basis ends where a product adds no new direction.
+
+    Arguments:
+        apply: maps v (n, B, D) to Av.
+        function: maps I - A in that basis, (..., m, m), to the first entry of f(I - A), (...,).
     """
     size = vectors.square().sum(2)
     basis = [vectors / size.clamp_min(1e-300).sqrt()[..., None]]
@@ -188,9 +198,9 @@ def by_lanczos(apply: Pull, vectors: Tensor, function: Callable[[Tensor], Tensor
         if step + 1 == PRODUCTS:
             break
         scale = inner(product, product).detach()
-        for _ in range(2):
-            for each in basis:
-                product = product - inner(product, each)[..., None] * each
+        for _ in range(2):  # once more against rounding
+            for axis in basis:
+                product = product - inner(product, axis)[..., None] * axis
         left = inner(product, product)
         new = left > 1e-12 * scale.clamp_min(1e-300)
         length = torch.where(new, left, 1.0).sqrt()

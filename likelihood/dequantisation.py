@@ -1,7 +1,7 @@
 r"""Dequantisation: bounds the probability of integers under a density.
 
-The probability P(k) of an integer vector k is the mass of the density p on the bin of k, the cube [k, k + 1)^D in data
-units. With any density q on the bin, and K independent draws x_j from q,
+The probability P(k) of an integer vector k is the mass of the density p on the bin of k, the unit cube of all x with
+k_i <= x_i < k_i + 1 in data units. With any density q on the bin, and K independent draws x_j from q,
 
 .. math::
     \log P(k) = \log\int_{\mathrm{bin}} p(x)\,dx \;\ge\; \mathbb E\Bigl[\log\frac1K\sum_{j=1}^K w_j\Bigr],
@@ -24,9 +24,9 @@ weighting: Burda et al., arXiv 1509.00519; for dequantisation Hoogeboom et al., 
   trained on the centres (``training.dequantise=none``). Since q contains the noise at eps, x is scored by p_eps itself,
   and needs no correction from eps to 0, which would have an error. For small tau q is the uniform density.
 
-Both evaluate log q at the drawn points. For K = 1 we could use the mean of log q instead, minus the entropy of q, which
-has a closed form. We do not, because log p and log q vary together where q is close to p, and their difference varies
-less.
+Both evaluate log q at the drawn points. For K = 1 we could use the mean of log q instead, which is minus the entropy of
+q and has a closed form. We do not, because log p and log q vary together where q is close to p, and their difference
+varies less.
 """
 
 import math
@@ -48,8 +48,9 @@ class Dequantised:
     """One point in each example's bin.
 
     Attributes:
-        x: the point in model units, shape (B, *).
-        r: the same point in data units, shape (B, *), k <= r < k + 1.
+        x: the point that is scored, in model units, shape (B, *); a point at eps under a truncated normal.
+        r: the point of the bin in data units, shape (B, *), k <= r < k + 1: decoded from x, or from x/alpha if x is a
+            point at eps.
         log_q: log q(x | k) in nats, a density in model units, shape (B,).
     """
 
@@ -67,7 +68,7 @@ class Dequantisation(ABC):
 
     Attributes:
         title: the name of the dequantisation in the output.
-        training: the value of ``training.dequantise`` of the networks that q fits.
+        training: the value of ``training.dequantise`` with which the networks that q fits were trained.
     """
 
     samples: int = 1
@@ -137,7 +138,9 @@ class TruncatedNormalDequantisation(Dequantisation):
 
 
 def truncated_normal(u: Tensor, tau: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns z ~ N(0, 1) truncated to [-tau, tau], the quantiles at u in [0, 1), and log q(z)."""
+    """Returns z ~ N(0, 1) truncated to [-tau, tau], the quantile at each u in [0, 1), and its log-density; both of u's
+    shape, (B, *), for tau (*).
+    """
     mass = torch.special.erf(tau / math.sqrt(2))
     u = u.clamp_min(2.0**-53)  # where the mass rounds to 1, u = 0 would be -inf
     z = math.sqrt(2) * torch.special.erfinv((2 * u - 1) * mass)

@@ -4,7 +4,7 @@ An energy's score is a gradient field, s = grad u with u(x, t) the network's unn
 
 .. math:: \log p_t(x) = u(x, t) - \log Z(t), \qquad Z = \int e^u\,dx = \mathbb E_q\,e^{u(x) - \log q(x)} .
 
-Z is estimated by importance sampling. The proposal q is a kernel density estimate from a subset of the data at eps,
+Z is estimated by importance sampling. The proposal q is a kernel density estimate of p_eps from a subset of the data,
 mixed with a wide Gaussian, so that it covers all regions in which p has mass. The estimate is refused if the weights'
 effective sample size is too small, as it is in more than a few dimensions.
 """
@@ -22,7 +22,7 @@ from scoresde.sde_lib import SDE, ScoreFn
 from .crosscheck import CrossCheck, Estimate
 
 WIDE = 0.1  # the share of q that is the wide Gaussian, of twice the data's std
-KERNELS = 1000
+KERNELS = 1000  # the most points of the data that are centres of kernels
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class EnergyDensity(CrossCheck):
     Arguments:
         draws: the number of points of q that estimate Z.
         least: the smallest effective sample size that is accepted.
-        reference: points of the data in model units, (N, D) or (N, *); ``auto`` in the yaml takes training data.
+        reference: points of the data in model units, (N, *); ``auto`` in the yaml takes training data.
         seed: the seed of q's points; the same for every batch.
     """
 
@@ -53,14 +53,21 @@ class EnergyDensity(CrossCheck):
 
     @torch.no_grad()
     def log_normaliser(self, sde: SDE, score: ScoreFn, like: Tensor) -> tuple[float, float, float]:
-        """Returns log Z(eps), its standard error and the effective sample size, for points of shape ``like`` (B, *)."""
+        """Returns log Z(eps), its standard error and the effective sample size, for points like those of ``like``
+        (B, *).
+
+        Raises:
+            ValueError: ``reference`` is missing, the score has no energy, or the effective sample size is too small.
+        """
         if self.reference is None:
             raise ValueError(
                 "task.crosscheck.reference is missing: points of the data; type task.crosscheck.reference=auto"
             )
         shape, dim = like.shape[1:], like.shape[1:].numel()
         generator = torch.Generator().manual_seed(self.seed)
-        alpha, sigma = (float(each(torch.tensor(sde.eps, dtype=torch.float64))) for each in (sde.alpha, sde.sigma))
+        eps = torch.tensor(sde.eps, dtype=torch.float64)
+        alpha, sigma = float(sde.alpha(eps)), float(sde.sigma(eps))
+        # the proposal
         data = self.reference.flatten(1).double()
         picked = torch.randperm(len(data), generator=generator)[:KERNELS]
         mean, std = alpha * data.mean(0), alpha * data.std(0).clamp_min(1e-3)
@@ -68,13 +75,15 @@ class EnergyDensity(CrossCheck):
         # Silverman's rule for the kernels, in each coordinate's own scale, widened by the noise of p_eps
         width = ((4 / ((dim + 2) * len(centres))) ** (2 / (dim + 4)) * std.square() + sigma**2).sqrt()
 
+        # draws from it
         z = torch.randn(self.draws, dim, dtype=torch.float64, generator=generator)
         wide = torch.rand(self.draws, generator=generator) < WIDE
         centre = centres[torch.randint(len(centres), (self.draws,), generator=generator)]
         points = torch.where(wide[:, None], mean + 2 * std * z, centre + width * z)
 
+        # their weights e^u / q
         log_weights = []
-        for part in points.split(max(1, 2**22 // (len(centres) * dim))):
+        for part in points.split(max(1, 2**22 // (len(centres) * dim))):  # bounds the memory of the kernels
             kernels = normal(part[:, None], centres, width).logsumexp(1) - math.log(len(centres))
             log_q = torch.logaddexp(kernels + math.log(1 - WIDE), normal(part, mean, 2 * std) + math.log(WIDE))
             x = part.reshape(-1, *shape).to(like)
@@ -100,6 +109,15 @@ class EnergyDensity(CrossCheck):
         randn_like: Callable[[Tensor], Tensor] = torch.randn_like,
         on_step: Callable[[float], None] | None = None,
     ) -> Estimate:
+        """Returns log p_eps at x, shape (B, *), in model units; on the CPU.
+
+        Arguments:
+            randn_like: ignored; the draws from q depend on ``seed`` only.
+            on_step: called once, at the end.
+
+        Raises:
+            ValueError: Z cannot be estimated; see :meth:`log_normaliser`.
+        """
         log_z, stderr, _ = self.log_normaliser(sde, score, x)
         t = torch.full_like(x.flatten(1)[:, 0], sde.eps)
         log_prob = log_density(score, x, t) - log_z
@@ -118,5 +136,5 @@ def log_density(score: ScoreFn, x: Tensor, t: Tensor) -> Tensor:
 
 
 def normal(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Returns log N(x; mean, diag(std^2)), summed over the last dimension."""
+    """Returns log N(x; mean, diag(std^2)) for x (..., D), shape (...,)."""
     return (-0.5 * ((x - mean) / std).square() - std.log() - 0.5 * math.log(2 * math.pi)).sum(-1)

@@ -6,32 +6,34 @@ determines the density at every point x (Kong, Brekelmans and Ver Steeg, arXiv 2
 .. math::
     \frac{d}{d\gamma} KL\bigl(p(x_t|x)\,\|\,p_t\bigr) = \tfrac12 e, \quad e = E_z\|x - \hat x(x_t)\|^2
     \quad\Rightarrow\quad
-    -\log p(x) = \tfrac D2\log 2\pi e - \tfrac12\int_0^\infty\Bigl[\frac{D}{1+\gamma} - e\Bigr]d\gamma .
+    -\log p(x) = \tfrac D2\log(2\pi\mathrm e) - \tfrac12\int_0^\infty\Bigl[\frac{D}{1+\gamma} - e\Bigr]d\gamma .
 
-It holds for every distribution of the data with its own x_hat, and on any interval of gamma. On [gamma_T, gamma_eps],
-and less the same identity for a Gaussian G, whose terms are closed forms,
+Here e is the mean squared error and the upright e Euler's number. The first identity holds for every distribution of
+the data with its own x_hat, and can be integrated over any interval of gamma. On [gamma_T, gamma_eps] we subtract from
+it the same identity for a Gaussian G, whose terms are closed forms:
 
 .. math::
     E_{x_{eps}|x}\Bigl[\log\frac{p_{eps}}{G_{eps}}(x_{eps})\Bigr]
     = KL\bigl(p(x_T|x)\,\|\,G_T\bigr) - KL\bigl(p(x_T|x)\,\|\,p_T\bigr)
     - \tfrac12\int_{\gamma_T}^{\gamma_{eps}} (e - e_G)\,d\gamma .
 
-* **The end.** The prior replaces p_T: G_T of the data's moments, or N(0, sigma(T)^2 I).
+* **The end.** The prior takes the place of p_T. It is G_T, with G the Gaussian of the data's moments, or
+  N(0, sigma(T)^2 I).
 * **The start.** ``start="plain"`` is this finite integral: the mean of log p_eps over x_eps ~ N(alpha x, sigma^2 I) for
   an exact score. For any other it is a lower bound, at every x, of that mean with p_eps the density of the *reverse
   SDE* run from the prior, since KL(p(x_T|x) || prior) + 1/2 int e is the divergence of the two path measures
   (cf. arXiv 2101.09258). ``start="corrected"``, the density of the data at x itself, integrates to infinity: beyond
   the data's finest detail gamma^2 (e - e_G) is constant, and the rest of the integral is gamma (e - e_G) at eps. This
   is the correction of order k^2 = 1/gamma of :mod:`scoresde.likelihood.likelihood`, here without a derivative.
-* **The noise.** e and e_G share the noise z, so the estimate for Gaussian data with their own moments has no variance.
+* **The noise.** e and e_G share the noise z, so the estimate has no variance if the data are Gaussian and G is theirs.
 
 The integral is taken over w = log(1 + v gamma), v the largest variance of G: even in gamma where the noise hides the
 data, and in log gamma where it does not. w is cut into equal strata with two independent draws in each, and their
 differences give an unbiased estimate of the sum's variance.
 
-This estimate and the ODE's agree where the score is the gradient of a log-density. A network's is not exactly: the
-densities of the ODE and of the SDE then differ, this estimate lies below the SDE's, and a difference beyond the error
-bars measures the network's inconsistency.
+This estimate and the ODE's agree for the exact score of any distribution. For a network the densities of the ODE and of
+the SDE differ, this estimate lies below the SDE's, and a difference beyond the error bars measures the network's
+inconsistency.
 """
 
 import math
@@ -78,14 +80,18 @@ class IMMSE(CrossCheck):
                 raise ValueError(f"`{key}`={value} must be {' or '.join(choices)}")
 
     def gaussian(self, x: Tensor, narrowest: float) -> Moments:
-        """Returns G for points x (B, D), with variances of at least ``narrowest``, so that it has a density."""
+        """Returns G for points x (B, D), with variances of at least ``narrowest``, so that it has a density.
+
+        Raises:
+            ValueError: the moments are of another dimension.
+        """
         dim = x.shape[1]
         if self.moments is None:
             return Moments(x.new_zeros(dim), x.new_ones(0), x.new_zeros(dim, 0), 1.0)
         if len(self.moments[0]) != dim:
             raise ValueError(f"task.crosscheck.moments are of {len(self.moments[0])} dimensions, the points of {dim}")
-        found = Moments(*self.moments).to(x)
-        return replace(found, variances=found.variances.clamp_min(narrowest), rest=max(found.rest, narrowest))
+        moments = Moments(*self.moments).to(x)
+        return replace(moments, variances=moments.variances.clamp_min(narrowest), rest=max(moments.rest, narrowest))
 
     @torch.no_grad()
     def __call__(
@@ -105,9 +111,10 @@ class IMMSE(CrossCheck):
 
         Raises:
             FloatingPointError: the score is not finite.
+            ValueError: the moments are of another dimension than the points.
         """
         wide = torch.float32 if x.device.type == "mps" else torch.float64
-        # the integral is over the signal-to-noise ratio, of which the cosine SDE's time is a closed form
+        # the cosine SDE's time has a closed form in gamma, over which we integrate
         counted = Counted(score)
         problem = frame(sde, counted, "angle")
         eps, T = problem.sde.eps, problem.sde.T
@@ -120,7 +127,7 @@ class IMMSE(CrossCheck):
             return torch.full((count,), t, dtype=wide, device=x.device)
 
         def mean_log_G(t: Tensor) -> Tensor:
-            """Returns the mean of log G_t over x_t given x."""
+            """Returns the mean of log G_t(x_t) over x_t given x, (B,), at t (B,)."""
             alpha, sigma = problem.sde.alpha(t), problem.sde.sigma(t)
             return G.log_prob(alpha[:, None] * clean, problem.sde, t) - 0.5 * sigma.square() * G.trace(problem.sde, t)
 
@@ -133,7 +140,7 @@ class IMMSE(CrossCheck):
             gaussian = -sigma[:, None] * G.precision(centred, problem.sde, t)
             return ((learnt - gaussian) * (2 * z.flatten(1).to(wide) + learnt + gaussian)).sum(1)
 
-        # d gamma = (1/v + gamma) dw. Beyond eps w continues, at the integrand of eps, to give the rest of the integral.
+        # d gamma = (1/v + gamma) dw; w goes on beyond eps, where the integrand of eps gives the rest of the integral
         first, last = (math.log1p(v / math.tan(t) ** 2) for t in (T, eps))
         beyond = v / (v + math.tan(eps) ** 2) if self.start == "corrected" else 0.0
         strata = self.draws // 2
@@ -170,7 +177,7 @@ class IMMSE(CrossCheck):
 
 
 def uniform(randn_like: Callable[[Tensor], Tensor], x: Tensor, n: int) -> Tensor:
-    """Returns n uniform numbers for each of x (B, *), shape (B, n), from normals: all batches share that one source."""
+    """Returns n uniform numbers for each of x (B, *), shape (B, n), from normals, the one source of random numbers."""
     normals = [randn_like(x).flatten(1) for _ in range(-(-n // math.prod(x.shape[1:])))]
     cut = torch.cat(normals, dim=1)[:, :n]
     return torch.special.ndtr(cut if x.device.type == "mps" else cut.double())

@@ -11,20 +11,21 @@ the trace has its own integral: with k random probes the k integrals are unbiase
 standard error of their mean. Score and divergence come from one evaluation of the network.
 
 FFJORD (arXiv 1810.01367, section 3.1) keeps a probe fixed along the trajectory and integrates its estimate beside x, so
-that a solver sees a smooth right-hand side; but then the probe's errors at all times add up. Here the solver follows
-only x. The estimates are integrated after each accepted step, by the Gauss-Legendre rule of four nodes along the step's
-interpolant. The nodes need not share probes, so with ``redraw`` each draws its own, and the errors of some fifty nodes
-average out; six stages without a backward pass and four nodes with one cost a little more than six stages with one. The
-steps do not depend on the probes, so the sum of the unbiased estimates over them is unbiased. Since the divergence
-changes where x stands still, no step is longer than a factor e of sigma/alpha. The exact trace has no errors to
-average: it is integrated beside x and controls the step size too. A torchdiffeq method integrates random probes in the
-same way, with the probes fixed.
+that a solver sees a smooth right-hand side; but then the probe's errors at all times add up. With tsit5 and dopri5 our
+solver follows only x. The estimates are integrated after each accepted step, by the Gauss-Legendre rule of four nodes
+along the step's interpolant. The nodes need not share probes, so with ``redraw`` each node draws its own, and the
+errors of some fifty nodes average out. Six stages without a backward pass and four nodes with one cost a little more
+than six stages with one. The steps do not depend on the probes, so the sum of the unbiased estimates over them is
+unbiased. Since the divergence changes where x stands still, sigma/alpha grows by a factor e at most in a step.
+
+The exact trace has no errors to average: it is integrated beside x and controls the step size too. A torchdiffeq method
+integrates the estimates of random probes beside x, with the probes fixed.
 
 Three corrections apply at the ends and along the trajectory; each can be switched off:
 
-* **The start.** p_eps is the density of data blurred by k = sigma/alpha at eps. The blur of q(x) = alpha^D
-  p_eps(alpha x) is undone as that of the Gaussian which touches log q at x to second order
-  (:mod:`scoresde.likelihood.deblur`): exact for Gaussian data of any scale, and to order k^2 for all data.
+* **The start.** q(x) = alpha^D p_eps(alpha x), at eps, is the density of data blurred by N(0, k^2 I) with
+  k = sigma/alpha. The blur is undone for the Gaussian that agrees with log q at x to second order
+  (:mod:`scoresde.likelihood.deblur`): exactly for Gaussian data of any scale, and to order k^2 for all data.
   :meth:`Likelihood.start_error` estimates the error that is left. ``start="plain"`` scores x itself by p_eps, as the
   published code does.
 * **The end.** p_T is taken to be the Gaussian of the data's first two moments, carried to T
@@ -64,7 +65,8 @@ class LogLikelihood:
         probe_stderr: the standard error of log_prob over the random probes in nats, shape (B,): 0 for the exact
             trace, NaN for one probe.
         start_term: the start's correction, which log_prob includes, shape (B,); 0 for ``start="plain"``.
-        prior_term: log p_T(z) less that of N(0, sigma(T)^2 I), shape (B,); 0 for ``prior="standard"``.
+        prior_term: log p_T(z) less log N(z; 0, sigma(T)^2 I), which log_prob includes, shape (B,); 0 for
+            ``prior="standard"`` and without moments.
         nfe: network evaluations a point, the mean over the batch.
     """
 
@@ -81,7 +83,8 @@ class StartError:
     """Estimates of the error of the start's correction; see :mod:`scoresde.likelihood.deblur`.
 
     Attributes:
-        difference: the difference of log p of the data from two noise levels, in nats, (B,), of either sign.
+        difference: the difference of log p of the data from two noise levels, in nats, (B,), of either sign; its size
+            includes the error of using few products.
         assumed: the part of the correction, in nats, (B,), that assumes the detail below the noise of eps to be
             Gaussian: all but the heat step.
         detail: lambda, (B,): the largest share of the noise of eps in the variance along a direction. From 0.5 on the
@@ -93,7 +96,7 @@ class StartError:
     detail: Tensor
 
 
-TIGHT, LOOSE = 1e-5, 1e-4  # default tolerances, for the exact trace and for random probes
+TIGHT, LOOSE = 1e-5, 1e-4  # tolerances where they are left open: for the exact trace, for random probes
 
 
 def student(variance: Tensor, squares: Tensor, count: int) -> Tensor:
@@ -175,7 +178,12 @@ class Likelihood:
         return self.probes.settled().draw(like, lambda k: torch.zeros(k, 1, dim)) is not None
 
     def settled(self, dim: int, tolerance: float | None = None, count: int | None = None) -> "Likelihood":
-        """Returns the likelihood with open tolerances and probes filled in, for points of ``dim`` dimensions."""
+        """Returns the likelihood with open tolerances and probes filled in, for points of ``dim`` dimensions.
+
+        Arguments:
+            tolerance: the value of open tolerances; None for the defaults.
+            count: the number of probes where it is open; None for the default.
+        """
         usual = tolerance or (LOOSE if self.random(dim) else TIGHT)
         return replace(
             self,
@@ -195,7 +203,9 @@ class Likelihood:
         return Moments(*self.moments)
 
     def control(self, x: Tensor, sde: SDE, t: Tensor) -> Control | None:
-        """Returns the Jacobian of the data's Gaussian at t (b,), for points like x; None without moments."""
+        """Returns the control variate at t (b,) for points like x: the Jacobian of the score of the data's Gaussian.
+        None without moments or with ``control_variate=False``.
+        """
         reference = self.reference(x) if self.control_variate else None
         if reference is None:
             return None
@@ -213,6 +223,7 @@ class Likelihood:
             x: the batch (B, *), for shape and dtype.
             tau: the variance of the blur in the coordinates of clean data.
             factor: the ratio of scores in those coordinates to scores in the frame.
+            probes: the random vectors (k, B, *); None for the exact trace.
         """
         shape = x.shape[1:]
         with torch.enable_grad():
@@ -224,8 +235,8 @@ class Likelihood:
 
             vectors, reference = self.probes.isotropic(probes), self.reference(x) if self.control_variate else None
             vectors = None if vectors is None else vectors.flatten(2).to(y.dtype)
-            found = deblur(tau, factor * s.flatten(1).to(y.dtype), hessian, vectors, reference)
-        return found if torch.is_grad_enabled() else replace(found, estimates=found.estimates.detach())
+            term = deblur(tau, factor * s.flatten(1).to(y.dtype), hessian, vectors, reference)
+        return term if torch.is_grad_enabled() else replace(term, estimates=term.estimates.detach())
 
     def start_error(
         self, sde: SDE, score: ScoreFn, x: Tensor, randn_like: Callable[[Tensor], Tensor] = torch.randn_like
@@ -236,7 +247,10 @@ class Likelihood:
             return self.settled(x.shape[1:].numel()).two_levels(sde, score, x, randn_like)
 
     def two_levels(self, sde: SDE, score: ScoreFn, x: Tensor, randn_like) -> StartError:
-        """Returns the error estimates from two noise levels, of variances tau and 2 tau in clean data's coordinates."""
+        """Returns the error estimates from two noise levels, of variances tau and 2 tau in clean data's coordinates.
+
+        The arguments are those of :meth:`start_error`; no setting is left open.
+        """
         wide, problem = torch.float32 if x.device.type == "mps" else torch.float64, frame(sde, score, "angle")
         clean, tau = x.flatten(1).to(wide), math.tan(problem.sde.eps) ** 2
         probes = self.probes.draw(x, lambda k: torch.stack([randn_like(x) for _ in range(k)]))
@@ -246,8 +260,9 @@ class Likelihood:
             angle = max(problem.sde.eps, math.atan(math.sqrt(tau)))
             return math.cos(angle) * clean, torch.full_like(clean[:, 0], angle), math.cos(angle)
 
+        # l(2 tau) - l(tau), from two nodes in log tau
         change = clean.new_zeros(len(x))
-        for share, weight in zip(*(each.tolist() for each in gauss_legendre(2)), strict=True):  # in log tau
+        for share, weight in zip(*(column.tolist() for column in gauss_legendre(2)), strict=True):
             now = tau * 2**share
             y, t, factor = level(now)
             control = self.control(x, problem.sde, t) if probes is not None else None
@@ -255,6 +270,7 @@ class Likelihood:
             s, div = divergence(field, y.reshape(x.shape).to(x.dtype), self.probes, probes, control)
             square = (factor * s.flatten(1).to(wide)).square().sum(1)
             change = change + 0.5 * math.log(2) * weight * now * (factor**2 * div.to(wide).mean(0) + square)
+        # the deblurring from both levels
         near, far = (
             self.deblurred(problem.score, y, t, x, now, factor, probes)
             for now in (tau, 2 * tau)
@@ -280,7 +296,12 @@ class Likelihood:
             randn_like: the source of normals for random probes.
             on_step: called with the share of the interval that is solved, for progress.
             differentiable: whether log_prob and z can be differentiated with respect to x and to the parameters of the
-                score, in memory that does not grow with the number of steps; see :func:`scoresde.sde_lib.integrate`.
+                score; for the memory see :func:`scoresde.sde_lib.integrate`.
+
+        Raises:
+            FloatingPointError: the score or its divergence is not finite, or no step size is small enough.
+            ValueError: the moments are of another dimension than the points, or ``differentiable`` with a method of
+                torchdiffeq.
         """
         with torch.inference_mode(False), torch.set_grad_enabled(differentiable):  # the divergence is a derivative
             x = x.clone() if x.is_inference() else x
@@ -291,7 +312,7 @@ class Likelihood:
         counted, reference, dim = Counted(score), self.reference(x), x.shape[1:].numel()
         problem = frame(sde, counted, self.clock)
         if differentiable and not x.requires_grad:
-            x = x.detach().requires_grad_()  # the divergence is differentiable where its argument is
+            x = x.detach().requires_grad_()  # else the divergence is not differentiable in the parameters either
 
         def draw() -> Tensor | None:
             with torch.no_grad():
@@ -346,8 +367,8 @@ class Likelihood:
         alpha, k = float(sde.alpha(moment)), float(sde.sigma(moment) / sde.alpha(moment))
         y = alpha * y
         at = torch.full_like(y[:, 0], problem.sde.eps)
-        found = self.deblurred(problem.score, y, at, x, k**2, alpha / at_eps, vectors)
-        return y, estimates + found.estimates, alpha
+        term = self.deblurred(problem.score, y, at, x, k**2, alpha / at_eps, vectors)
+        return y, estimates + term.estimates, alpha
 
     def integrate_at_nodes(self, nodes: AtNodes, y: Tensor, solver: dict) -> tuple[Tensor, Tensor]:
         """Returns the state at T, (B, D), and the integrals along the trajectory, with :class:`AtNodes`' columns."""
@@ -363,7 +384,7 @@ class Likelihood:
     ) -> tuple[Tensor, Tensor]:
         """Returns the state at T, (B, D), and the estimates (n, B) with the integrals added."""
         ends, dim = (field.flow.problem.sde.eps, field.flow.problem.sde.T), y.shape[1]
-        # the integral has D terms, and log p has the tolerance of two dimensions in nats
+        # the integral is a sum over D dimensions: in nats it gets the tolerance that it has in two
         rtol = y.new_tensor([self.rtol] * dim + [self.rtol * min(1.0, 2 / dim)] * len(estimates))
         end = integrate(field, torch.cat([y, estimates.T], dim=1), *ends, rtol=rtol, norm=field.norm, **solver)
         return end[:, :dim], end[:, dim:].T

@@ -4,9 +4,9 @@ r"""The Gaussian with the data's mean and covariance, under the kernel of any SD
           C = U\,\mathrm{diag}(l - r)\,U^\top + r I
 
 with U (D, k) orthonormal, l the variances along its columns and r the one variance of all other directions (k = D is
-the full covariance). Its score, divergence, density and denoising error have closed forms that cost two products with
-U. It approximates p_T where the prior N(0, sigma(T)^2 I) is too coarse, and it is the control variate of the random
-estimates of the likelihood.
+the full covariance). Its score, the divergence of that score and its density have closed forms that cost two products
+with U. It approximates p_T where the prior N(0, sigma(T)^2 I) is too coarse, and it is the control variate of the
+random estimates of the likelihood.
 """
 
 import math
@@ -59,10 +59,11 @@ class Moments:
         third. Their standard errors are added, so that the result is an upper estimate for few points.
 
         Arguments:
-            x: points of the data, (N, *) in model units; at least two, and no more than ``PAIRED`` are used.
+            x: points of the data, (N, *) in model units, of which the first ``PAIRED`` are used; for fewer than two the
+                result is 0.
         """
         end = torch.tensor([sde.T], dtype=torch.float64)
-        along, others = (each[0].sqrt() for each in self.spread(sde, end))
+        along, others = (variance[0].sqrt() for variance in self.spread(sde, end))
         centred = x[:PAIRED].flatten(1).double() - self.mean.to(end)
         inside = centred @ self.directions.to(end)
         # all directions outside share one variance, so their part stays in the data's coordinates
@@ -76,17 +77,18 @@ class Moments:
         pairs = count * (count - 1)
         C = w.T @ w / count
 
-        def largest(power: int, less: float = 0.0) -> float:
+        def upper(power: int, less: float = 0.0) -> float:
             """Returns the mean of (w'v)^power over the pairs, less a number, plus its standard error:
             sqrt(2/pairs) times the rms, since for a cumulant of 0 the terms have mean 0 given one point of the pair.
             """
             terms = products.pow(power)
             return max(0.0, float(terms.sum()) / pairs - less) + math.sqrt(2 * float(terms.square().sum())) / pairs
 
-        seen = torch.einsum("ni,ij,nj->n", w, C, w)
+        # |kappa_4|^2 = E (w'v)^4 - 6 E (w'C w)^2 + 3 |C|^4 + 6 |C^2|^2
+        quadratic = torch.einsum("ni,ij,nj->n", w, C, w)
         squares = C @ C
-        whole = 3 * float(C.square().sum()) ** 2 + 6 * float(squares.square().sum())
-        return largest(3) / 12 + largest(4, 6 * float(seen.square().mean()) - whole) / 48
+        gaussian = 3 * float(C.square().sum()) ** 2 + 6 * float(squares.square().sum())
+        return upper(3) / 12 + upper(4, 6 * float(quadratic.square().mean()) - gaussian) / 48
 
     def log_prob(self, x: Tensor, sde: SDE, t: Tensor) -> Tensor:
         """Returns log N(x; alpha m, alpha^2 C + sigma^2 I) in nats, for x (B, *) and t (B,), shape (B,)."""

@@ -17,8 +17,8 @@ from scoresde.sde_lib.ode import Step
 from scoresde.sde_lib.quadrature import gauss_legendre
 
 LONGEST = 1.0  # in half log-SNR: at least four nodes a factor e of sigma/alpha
-TINY = 1e-9  # a step that rounding leaves before T is still a step
-NODES = list(zip(*(each.tolist() for each in gauss_legendre(4)), strict=True))
+TINY = 1e-9  # added to the longest step: next to T it would round to 0
+NODES = list(zip(*(column.tolist() for column in gauss_legendre(4)), strict=True))  # (node, weight) on [0, 1]
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,10 @@ class DivergenceFlow:
 
     Attributes:
         problem: the frame in which the flow is solved.
-        probes: how the divergence is taken.
+        probes: how the divergence is computed.
         control: maps times t (b,) to the control variate of random probes, or to None.
-        shape, dtype: of one sample, and of what the score is given.
+        shape: the shape of one sample.
+        dtype: the dtype in which the score is evaluated.
     """
 
     problem: Frame
@@ -52,9 +53,9 @@ class DivergenceFlow:
         """
         at = y.reshape(-1, *self.shape).to(self.dtype)
         control = self.control(t) if vectors is not None else None
-        mine = None if vectors is None else vectors[:, rows]
+        own = None if vectors is None else vectors[:, rows]
         score = of_rows(self.problem.score, rows)
-        s, div = divergence(lambda u: score(u, t), at, self.probes, mine, control)
+        s, div = divergence(lambda u: score(u, t), at, self.probes, own, control)
         s, div = s.flatten(1).to(y.dtype), div.to(y.dtype)
         f, half_g2 = self.problem.sde.f(t), 0.5 * self.problem.sde.g(t).square()
         return f[:, None] * y - half_g2[:, None] * s, f * self.dim - half_g2 * div
@@ -72,8 +73,8 @@ class Augmented:
         return torch.cat([velocity, div.T], dim=1)
 
     def norm(self, error: Tensor) -> Tensor:
-        """Maps scaled errors (b, D + n) to the worse of the state's and the integral's, (b,): one mean over both would
-        hide the integral's in many dimensions.
+        """Maps scaled errors (b, D + n) to the larger of the state's rms error and the integral's error, (b,): one mean
+        over both would hide the integral's in many dimensions. With random probes only the state's counts.
         """
         state = error[:, : self.flow.dim].square().mean(1).sqrt()
         if self.vectors is not None:  # steps that depend on random probes would bias the estimates
@@ -86,8 +87,9 @@ class AtNodes:
     """The integral of the divergence over accepted steps, by four Gauss-Legendre nodes a step.
 
     Attributes:
+        flow: the velocity and its divergence.
         draw: returns the random probes of the whole batch for one node, (k, B, *).
-        independent: whether they are drawn afresh at each node, so that the nodes' variances add up.
+        independent: whether ``draw`` returns new probes for each node, so that the nodes' variances add up.
     """
 
     flow: DivergenceFlow
@@ -134,8 +136,8 @@ class AtNodes:
 
 
 def longest_step(sde: SDE, t: Tensor) -> Tensor:
-    """Returns the step from t (b,) over which sigma/alpha grows by a factor e: the divergence changes where x stands
-    still, and the state's error does not show it.
+    """Returns the step from t (b,) over which sigma/alpha grows by a factor e, but not beyond T. The divergence changes
+    where x stands still, and the state's error does not show that.
     """
     return sde.time(sde.half_log_snr(t) - LONGEST).clamp_max(sde.T) - t + TINY
 

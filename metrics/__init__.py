@@ -1,4 +1,4 @@
-"""Distances between samples, coverage and memorisation, computed from tensors in the unit of their values."""
+"""Distances between samples, coverage, classes and memorisation, computed from tensors in the unit of their values."""
 
 if __name__ == "metrics":  # a checkout's former name for this package
     from scoresde.checkout import former

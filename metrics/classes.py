@@ -1,4 +1,4 @@
-r"""Metrics of samples from a classifier: their score, and the share of each class.
+r"""Metrics of samples by a classifier's predictions: the score IS, and the shares of classes and of sure predictions.
 
 .. math:: \mathrm{IS} = \exp \mathbb E_x\,\mathrm{KL}\bigl(p(y \mid x)\,\|\,\bar p(y)\bigr), \qquad
           \bar p(y) = \mathbb E_x\,p(y \mid x)
@@ -15,21 +15,21 @@ from torch import Tensor
 
 
 def classifier_score(log_prob: Tensor, splits: int = 10) -> tuple[float, float]:
-    """Returns the score and its standard error.
+    """Returns the score IS and its standard error.
 
     Arguments:
         log_prob: log p(y | x) (N, K) in nats.
-        splits: the number of equal parts of the samples that give the standard error; it is NaN where a part would have
-            fewer than two samples.
+        splits: the number of equal parts of the samples that give the standard error; it is NaN for one part, and where
+            a part would have fewer than two samples.
     """
     log_prob = log_prob.double()
-    parts = [score(each) for each in log_prob.tensor_split(splits)] if len(log_prob) >= 2 * splits else []
+    parts = [score(part) for part in log_prob.tensor_split(splits)] if len(log_prob) >= 2 * splits else []
     spread = float(torch.tensor(parts, dtype=torch.float64).std()) if len(parts) > 1 else math.nan
     return score(log_prob), spread / math.sqrt(max(1, len(parts)))
 
 
 def score(log_prob: Tensor) -> float:
-    """Returns exp E KL(p(y|x) || mean p(y|x)) for log p (N, K)."""
+    """Returns the score IS of the module docstring for log p(y | x) (N, K)."""
     mean = log_prob.logsumexp(0) - math.log(len(log_prob))
     prob = log_prob.exp()
     terms = torch.where(prob > 0, prob * (log_prob - mean), 0.0)  # 0 log 0 = 0

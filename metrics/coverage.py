@@ -1,9 +1,10 @@
 r"""Coverage of the data's modes by a sample.
 
-Modes are the components of a mixture of a data set in closed form, else classes, predicted by a classifier that was
-trained on real data. A mode is *found* if the sample holds at least a fifth of its true share; the total variation
-:math:`\tfrac12\sum_k |\hat w_k - w_k|` measures the error of all shares. A sample of a mixture is *good* if it lies
-within the radius of its mode that holds 99 % of the mode's own points (3.03 standard deviations in the plane).
+Modes are the components of the mixture if the data set is one in closed form, else classes, predicted by a classifier
+that was trained on real data. A mode is *found* if its share among the samples is at least a fifth of its true share;
+the total variation :math:`\tfrac12\sum_k |\hat w_k - w_k|` measures the error of all shares. A sample of a mixture is
+*good* if it lies within the radius of its mode that holds 99 % of the mode's own points (3.03 standard deviations in
+the plane).
 
 :mod:`scoresde.metrics.support` needs no modes.
 """
@@ -24,10 +25,11 @@ class Coverage:
     """The coverage of the modes by a sample.
 
     Attributes:
-        shares: the share of samples in each mode, (K,); for a mixture of good samples, with a sum of at most 1.
+        shares: the share of samples in each mode, (K,). For a mixture only good samples count, so that the sum may be
+            below 1.
         found: the number of modes found.
         variation: the total variation between the shares, divided by their sum, and the true ones; 1 where all are 0.
-        good: the share of good samples; None for classes.
+        good: the share of good samples among all; None for classes.
     """
 
     shares: Tensor
@@ -45,14 +47,16 @@ def covered(shares: Tensor, truth: Tensor, good: float | None = None) -> Coverag
 
 
 def belonging(x: Tensor, components: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-    """Returns the index of the most probable component for each of x (N, D), (N,)."""
+    """Returns the index of the most probable component for each of x (N, D), (N,); ``components`` as in
+    :func:`mode_coverage`.
+    """
     weights, means, stds = (each.double() for each in components)
     distances = torch.cdist(x.double(), means).square() / (2 * stds.square())
     return (weights.log() - distances - x.shape[1] * stds.log()).argmax(1)
 
 
 def mode_coverage(x: Tensor, components: tuple[Tensor, Tensor, Tensor]) -> Coverage:
-    """Returns the coverage by x (N, *) of a mixture of weights (K,), means (K, D), stds (K,) in the same units."""
+    """Returns the coverage by x (N, *) of a mixture with the weights (K,), means (K, D) and stds (K,), in x's units."""
     from scipy.stats import chi2
 
     x, (weights, means, stds) = x.flatten(1).double(), (each.double() for each in components)
@@ -67,11 +71,14 @@ class Classes:
     """A classifier trained on real data, for the shares of classes among samples.
 
     Arguments:
-        x, labels: training examples (N, *) and their classes (N,); up to 10,000 of them are used.
+        x, labels: training examples (N, *) and their classes (N,); the classifier is fitted to at most 10,000.
 
     Attributes:
-        truth: the classes' shares among the labels.
-        names: the labels of the classes, ascending.
+        truth: the classes' shares among all labels, (K,).
+        names: the labels of the classes, ascending, (K,).
+
+    Raises:
+        ValueError: all labels are equal.
     """
 
     def __init__(self, x: Tensor, labels: Tensor):
@@ -82,7 +89,7 @@ class Classes:
         self.classify = judge(x, number)
 
     def predict(self, x: Tensor) -> Tensor:
-        """Returns the predicted class of each of x (N, *), (N,)."""
+        """Returns the predicted label of each of x (N, *), (N,)."""
         return self.names[self.classify(x)]
 
     def coverage(self, x: Tensor) -> Coverage:

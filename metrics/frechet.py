@@ -4,8 +4,8 @@ r"""The squared Frechet distance between two samples, from their means and covar
     d^2 = |m_1 - m_2|^2 + \mathrm{tr}\bigl(C_1 + C_2 - 2\,(C_1 C_2)^{1/2}\bigr),
 
 the squared 2-Wasserstein distance between the Gaussians N(m_1, C_1) and N(m_2, C_2). For a network's features it is the
-FID of Heusel et al. (arXiv 1706.08500) only if the network is their Inception. Like the FID, the functions named
-``distance`` return d^2 and not d.
+FID of Heusel et al. (arXiv 1706.08500) only if the network is their Inception. Like the FID, both functions named
+``distance`` here return d^2 and not d.
 
 The trace of (C_1 C_2)^{1/2} is the sum of the singular values of C_1^{1/2} C_2^{1/2}, with each root from a symmetric
 eigendecomposition. We take no root of the unsymmetric product C_1 C_2, because that fails for singular covariances:
@@ -40,7 +40,7 @@ def mean_and_covariance(x: Tensor) -> tuple[Tensor, Tensor]:
 
 def gaussian_distance(m_1: Tensor, c_1: Tensor, m_2: Tensor, c_2: Tensor) -> float:
     """Returns d^2 between Gaussians with means (D,) and covariances (D, D), which may be singular."""
-    m_1, c_1, m_2, c_2 = (each.double() for each in (m_1, c_1, m_2, c_2))
+    m_1, c_1, m_2, c_2 = (moment.double() for moment in (m_1, c_1, m_2, c_2))
     cross = torch.linalg.svdvals(root(c_1) @ root(c_2)).sum()
     square = (m_1 - m_2).square().sum() + c_1.trace() + c_2.trace() - 2 * cross
     return float(square.clamp_min(0.0))  # for equal Gaussians only rounding errors remain, which may be negative

@@ -4,8 +4,9 @@ r"""The kernel distance: the squared maximum mean discrepancy with the cubic ker
     k(x, y) = \Bigl(\frac{x \cdot y}{D} + 1\Bigr)^3, \qquad
     \mathrm{MMD}^2 = \mathbb E\,k(x, x') + \mathbb E\,k(y, y') - 2\,\mathbb E\,k(x, y)
 
-(Binkowski et al., arXiv 1801.01401). The estimate takes all pairs of different points. It is unbiased for any counts,
-so that, unlike the Frechet distance, its floor is only its own noise; for two samples of one law it may be below 0.
+for points of D values (Binkowski et al., arXiv 1801.01401). The estimate takes all pairs of different points. It is
+unbiased for any counts, so that, unlike the Frechet distance, its floor is only its own noise; for two samples of one
+law it may be below 0.
 
 Its standard error is the jackknife's over the subsets that leave one point out, computed from the row sums of the
 kernel without evaluating a subset. For two equal laws it is too large by up to a root of 2.
@@ -22,7 +23,10 @@ def kernel_distance(x: Tensor, y: Tensor, within: Tensor | None = None) -> tuple
     """Returns MMD^2 between samples x (N, *) and y (M, *), and its standard error.
 
     Arguments:
-        within: :func:`rows` of y, if they are computed already.
+        within: ``rows(y)``, if it is computed already.
+
+    Raises:
+        ValueError: x and y differ in the number of values, or one has fewer than 3 points.
     """
     x, y = x.flatten(1).double(), y.flatten(1).double()
     if x.shape[1] != y.shape[1]:
@@ -33,10 +37,10 @@ def kernel_distance(x: Tensor, y: Tensor, within: Tensor | None = None) -> tuple
     a, b, (c, d) = rows(x), rows(y) if within is None else within, sums(x, y)
     within_x, within_y, between = a.sum(), b.sum(), c.sum()
     value = within_x / (n * (n - 1)) + within_y / (m * (m - 1)) - 2 * between / (n * m)
-    # the estimate without one point of x, (N,), and without one of y, (M,)
-    least_x = (within_x - 2 * a) / ((n - 1) * (n - 2)) - 2 * (between - c) / ((n - 1) * m)
-    least_y = (within_y - 2 * b) / ((m - 1) * (m - 2)) - 2 * (between - d) / (n * (m - 1))
-    variance = sum((len(v) - 1) * v.var(correction=0) for v in (least_x, least_y))
+    # the estimate without one point of x, (N,), and without one of y, (M,), up to a constant each
+    without_x = (within_x - 2 * a) / ((n - 1) * (n - 2)) - 2 * (between - c) / ((n - 1) * m)
+    without_y = (within_y - 2 * b) / ((m - 1) * (m - 2)) - 2 * (between - d) / (n * (m - 1))
+    variance = sum((len(v) - 1) * v.var(correction=0) for v in (without_x, without_y))
     return float(value), math.sqrt(float(variance))
 
 

@@ -1,4 +1,5 @@
-r"""A classifier trained on real data, to check whether samples have the class that they are conditioned on.
+r"""A classifier trained on real data: it checks whether samples have the class that they are conditioned on, and counts
+the classes among samples.
 
 It is a support vector machine with the kernel exp(-gamma |a - b|^2) on the values, fitted to at most 10,000 training
 examples. It is independent of the network that drew the samples and of one that guided them. Compare its accuracy with
@@ -14,7 +15,12 @@ MOST = 10_000  # examples: the cost of the fit grows with the square of their nu
 
 
 def judge(x: Tensor, y: Tensor, seed: int = 0) -> Callable[[Tensor], Tensor]:
-    """Fits a classifier to examples x (N, *) of the classes y (N,); it maps (B, *) to classes (B,)."""
+    """Fits a classifier to examples x (N, *) of the classes y (N,), and returns it: a function from (B, *) to classes
+    (B,).
+
+    Arguments:
+        seed: decides which ``MOST`` of more examples are used.
+    """
     from sklearn.svm import SVC  # imported here, since it takes a second
 
     x = x.flatten(1).double()

@@ -14,9 +14,9 @@ is the Mann-Whitney statistic, of which Z is nearly N(0, 1) where both are alike
 
 over the cells with enough points of both (Meehan, Chaudhuri and Dasgupta 2020, arXiv 2004.05675). C_T far below 0 is
 copying, far above 0 underfitting. Since the cells' Z are independent, C_T has the standard deviation (sum of w^2)^(1/2)
-under the null hypothesis, 1 over the root of the number of cells for equal ones: judge by C_T over it. Unlike in the
-authors' program, d is the distance to all training data and not only to those of the cell, so that points at a cell's
-edge are treated like all others.
+under the null hypothesis, which for K equal cells is 1/sqrt(K): judge by C_T in units of it. Unlike in the authors'
+program, d is the distance to all training data and not only to those of the cell, so that points at a cell's edge are
+treated like all others.
 """
 
 import warnings
@@ -33,6 +33,9 @@ def nearest(x: Tensor, reference: Tensor, count: int = 1) -> tuple[np.ndarray, n
 
     Returns:
         Euclidean distances in the unit of the values, and indices, both (N, count), nearest first.
+
+    Raises:
+        ValueError: x and reference differ in the number of values, or the reference has fewer than ``count`` points.
     """
     from sklearn.neighbors import NearestNeighbors  # imported here, since it takes a second
 
@@ -41,18 +44,18 @@ def nearest(x: Tensor, reference: Tensor, count: int = 1) -> tuple[np.ndarray, n
         raise ValueError(f"the points have {a.shape[1]} and {b.shape[1]} values each; a distance needs equal numbers")
     if len(b) < count:
         raise ValueError(f"{count} nearest neighbours are asked for, and there are {len(b)} points to be near to")
-    found = NearestNeighbors(n_neighbors=count).fit(b).kneighbors(a, return_distance=False)
+    indices = NearestNeighbors(n_neighbors=count).fit(b).kneighbors(a, return_distance=False)
     # recomputed from the differences: the library expands the square, and the distance of a copy would not be 0
-    distances = np.stack([np.linalg.norm(a - b[column], axis=1) for column in found.T], 1)
+    distances = np.stack([np.linalg.norm(a - b[column], axis=1) for column in indices.T], 1)
     order = np.argsort(distances, axis=1, kind="stable")
-    return np.take_along_axis(distances, order, 1), np.take_along_axis(found, order, 1)
+    return np.take_along_axis(distances, order, 1), np.take_along_axis(indices, order, 1)
 
 
 class Cells:
     """A partition of the space by k-means on the training data.
 
     Arguments:
-        train: (M, *), of which at most 20,000 are used.
+        train: training data (M, *), of which the first 20,000 are used.
         count: the number of cells.
         seed: the seed of the initial centres.
     """
@@ -61,7 +64,7 @@ class Cells:
         from sklearn.cluster import KMeans
         from sklearn.exceptions import ConvergenceWarning
 
-        self.means = KMeans(count, n_init=3, random_state=seed % 2**32)
+        self.means = KMeans(count, n_init=3, random_state=seed % 2**32)  # scikit-learn's seeds have 32 bits
         with warnings.catch_warnings():
             # with fewer different points than cells, some cells stay empty
             warnings.simplefilter("ignore", ConvergenceWarning)
@@ -96,7 +99,12 @@ class CopyingTest:
 def copying_test(
     held_out: np.ndarray, generated: np.ndarray, held_out_cells: np.ndarray, generated_cells: np.ndarray
 ) -> CopyingTest:
-    """Runs the C_T test on distances to the nearest training point, held-out (n,) and generated (m,), by cells."""
+    """Runs the C_T test.
+
+    Arguments:
+        held_out, generated: the distances of held-out (n,) and of generated points (m,) to the nearest training point.
+        held_out_cells, generated_cells: the cell of each of these points, as :class:`Cells` returns it.
+    """
     scores, sizes = [], []
     for cell in np.unique(held_out_cells):
         p, q = held_out[held_out_cells == cell], generated[generated_cells == cell]
@@ -110,7 +118,9 @@ def copying_test(
 
 
 def mann_whitney(p: np.ndarray, q: np.ndarray) -> float:
-    """Returns Z of the pairs in which q (m,) exceeds p (n,): below 0 where q is smaller, 0 where all are equal."""
+    """Returns Z of p (n,) and q (m,), with its correction for ties: below 0 if q tends to be smaller, 0 if all values
+    are equal.
+    """
     n, m = len(p), len(q)
     from scipy.stats import rankdata  # imported here, since it takes a second
 

@@ -1,6 +1,6 @@
 r"""Precision, recall, density and coverage of samples, by nearest neighbours and in bounded memory.
 
-With r_k(p) the distance of a point p to its k-th neighbour in its own set, and balls B(p) of that radius,
+With r_k(p) the distance of a point p to its k-th neighbour in its own set, and B(p) the ball of that radius around p,
 
 .. math::
     \text{precision} &= \frac1N \#\{x:\ x \in \textstyle\bigcup_y B(y)\}, &
@@ -26,7 +26,7 @@ HELD = 2**21  # the largest number of distances in memory at once
 
 @dataclass(frozen=True)
 class Support:
-    """Precision, recall, density and coverage."""
+    """Precision, recall and coverage, in [0, 1], and density, at least 0."""
 
     precision: float
     recall: float
@@ -40,8 +40,11 @@ def support_of(
     """Returns the four metrics of samples x (N, *) against real points (M, *), in one unit.
 
     Arguments:
-        ks: the neighbour k that decides a ball, for precision and recall, and for density and coverage.
+        ks: two values of k: for precision and recall, and for density and coverage.
         of_real: the radii of the real points for both, ``radii(real, *ks)``, if they are computed already.
+
+    Raises:
+        ValueError: x and real differ in the number of values, or one has no more than max(ks) points.
     """
     x, real = x.flatten(1).double(), real.flatten(1).double()
     if x.shape[1] != real.shape[1]:
@@ -60,20 +63,20 @@ def support_of(
         within = between <= wide
         pairs += int(within.sum())
         covered |= within.any(0)
-    recall, coverage = (float(each.double().mean()) for each in (met, covered))
+    recall, coverage = (float(reached.double().mean()) for reached in (met, covered))
     return Support(inside / len(x), recall, pairs / (ks[1] * len(x)), coverage)
 
 
 def precision_recall(x: Tensor, real: Tensor, k: int = 3) -> tuple[float, float]:
     """Returns (precision, recall) of samples x (N, *) against real points (M, *), in one unit."""
-    found = support_of(x, real, (k, k))
-    return found.precision, found.recall
+    support = support_of(x, real, (k, k))
+    return support.precision, support.recall
 
 
 def density_coverage(x: Tensor, real: Tensor, k: int = 5) -> tuple[float, float]:
     """Returns (density, coverage) of samples x (N, *) against real points (M, *), in one unit."""
-    found = support_of(x, real, (k, k))
-    return found.density, found.coverage
+    support = support_of(x, real, (k, k))
+    return support.density, support.coverage
 
 
 def radii(points: Tensor, *ks: int) -> tuple[Tensor, ...]:
@@ -81,7 +84,7 @@ def radii(points: Tensor, *ks: int) -> tuple[Tensor, ...]:
     points = points.flatten(1).double()
     # the first neighbour is the point itself
     nearest = [between.topk(max(ks) + 1, dim=1, largest=False).values for _, between in blocks(points, points)]
-    return tuple(torch.cat([each[:, k] for each in nearest]) for k in ks)
+    return tuple(torch.cat([distances[:, k] for distances in nearest]) for k in ks)
 
 
 def blocks(x: Tensor, y: Tensor) -> Iterator[tuple[slice, Tensor]]:

@@ -1,4 +1,4 @@
-r"""Two-sample distances.
+r"""Two-sample distances: sliced Wasserstein and the maximum mean discrepancy.
 
 The sliced Wasserstein distance averages, over random directions, the distance between the sorted projections of two
 samples:
@@ -13,8 +13,9 @@ The maximum mean discrepancy compares means of a kernel, within and between the 
 .. math:: \mathrm{MMD}^2 = \mathbb E\,k(x, x') + \mathbb E\,k(y, y') - 2\,\mathbb E\,k(x, y), \qquad
           k(x, y) = \sum_{c} \frac{2 D c}{2 D c + \|x - y\|^2},
 
-here with inverse multiquadratics, whose width fits N(0, I) in D dimensions (Tolstikhin et al., arXiv 1711.01558). Its
-estimate without the pairs of a point with itself has mean 0 for samples of one distribution, and may be negative.
+here with inverse multiquadratics, whose widths fit N(0, I) in D dimensions (Tolstikhin et al., arXiv 1711.01558). The
+estimate leaves out the pairs of a point with itself. It has mean 0 for samples of one distribution, and may be
+negative.
 """
 
 import torch
@@ -24,8 +25,11 @@ SCALES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
 
 def mmd(x: Tensor, y: Tensor, scales: tuple[float, ...] = SCALES) -> Tensor:
-    """Returns the unbiased estimate of MMD^2 between x (N, *) and y (M, *), differentiable in both; a term without
-    pairs is 0.
+    """Returns the unbiased estimate of MMD^2 between x (N, *) and y (M, *), (), differentiable in both; for a single
+    point the mean over the pairs within its sample is 0.
+
+    Arguments:
+        scales: the numbers c of the kernel.
     """
     x, y = x.flatten(1), y.flatten(1)
     widths = [2 * x.shape[1] * scale for scale in scales]

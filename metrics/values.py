@@ -1,4 +1,4 @@
-"""The values of a point as its features."""
+"""The values of a point as its features, for comparisons without a network (``task=evaluate``)."""
 
 from dataclasses import dataclass
 from typing import ClassVar

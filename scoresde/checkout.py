@@ -1,4 +1,7 @@
-"""Finds the packages of a checkout, which lie beside this one, and their former names."""
+"""Finds the packages of a checkout, which lie beside this one, and gives them to code that imports their former names.
+
+In an installed copy they lie inside this package, where Python finds them by itself.
+"""
 
 import importlib
 import sys
@@ -49,7 +52,12 @@ class Beside(MetaPathFinder):
 
 
 class Former(MetaPathFinder, Loader):
-    """Finds ``sde_lib.base`` as the module ``scoresde.sde_lib.base`` itself, and so for each name in ``former``."""
+    """Finds ``sde_lib.base`` as the module ``scoresde.sde_lib.base`` itself, and so for each package in ``former``.
+
+    Attributes:
+        former: the former names that have been imported, such as ``sde_lib``.
+        specs: the own spec of each module that is being imported by a former name.
+    """
 
     def __init__(self) -> None:
         self.former: set[str] = set()
@@ -78,16 +86,19 @@ FINDER = Former()
 def find_beside(root: Path) -> None:
     """Makes ``import scoresde.NAME`` find the folder NAME of the checkout at ``root``.
 
-    It goes before the finder of an editable install, which may be that of another checkout.
+    The finder comes before that of an editable install, which may belong to another checkout.
     """
     sys.meta_path.insert(0, Beside(root))
 
 
 def former(name: str) -> None:
-    """Puts the module of today in the place of one that is imported by its former name, with a DeprecationWarning.
+    """Puts ``scoresde.sde_lib`` in the place of a module that is imported as ``sde_lib``, with a DeprecationWarning.
 
-    Called by the first line of a package of a checkout when it is imported as ``sde_lib`` instead of
-    ``scoresde.sde_lib``: without this, Python would make a second copy of each class in it.
+    Each package of a checkout and ``run.py`` call it when they are imported by their former names. Otherwise Python
+    would make a second copy of each class in them.
+
+    Arguments:
+        name: the former name, a key of ``FORMER``.
     """
     warnings.warn(
         f"{name} is a former name: write from scoresde.{name} import ..., or import scoresde.{name}"

@@ -1,4 +1,8 @@
-"""The command line: composes the configuration, checks it, builds its parts and does the task."""
+"""The command line, and :func:`run` and :func:`load` for use in Python.
+
+:func:`command` is the entry. It calls :func:`main`, for which Hydra composes the configuration; :func:`run` checks it,
+builds its parts and does the task.
+"""
 
 import logging
 import math
@@ -14,7 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-# torch and all that stands on it are imported inside the functions: --help and a mistyped group answer at once.
+# modules that need torch are imported inside the functions: --help and a mistyped group answer at once
 
 log = logging.getLogger(__name__)
 logging.raiseExceptions = False  # a full disk or a closed pipe is reported once, and not by every line of a log
@@ -22,7 +26,10 @@ logging.raiseExceptions = False  # a full disk or a closed pipe is reported once
 
 @hydra.main(config_path="pkg://scoresde.conf", config_name="config", version_base="1.3")
 def main(config: DictConfig) -> float | None:
-    """Does one job; returns the task's first metric, which a sweeper reads."""
+    """Does one job; returns the number that :func:`run` returns, for a sweeper, or NaN if a job of a sweep failed.
+
+    A failure outside a sweep ends the program with one message and exit code 1; an interrupt with exit code 130.
+    """
     hydra_config = HydraConfig.get()
     sweep = Path(hydra_config.sweep.dir).name if hydra_config.mode == RunMode.MULTIRUN else None
     try:
@@ -30,8 +37,7 @@ def main(config: DictConfig) -> float | None:
     except BrokenPipeError:
         quit_unread()
     except (ValueError, OSError, ImportError, FloatingPointError, OmegaConfBaseException) as error:
-        # The user's mistakes and the machine's: one message on the screen, the traceback in run.log for whoever needs
-        # it.
+        # a mistake of the user's or a fault of the machine: one message on the screen, and the traceback in run.log
         log.debug("%s", traceback.format_exc())
         if not sweep:
             sys.exit(f"error: {error}")
@@ -50,7 +56,7 @@ def main(config: DictConfig) -> float | None:
         if not sweep:
             sys.exit(message)
         print(message, file=sys.stderr)
-    return math.nan  # of a sweep's failed job: the others go on, and the sweep's summary ends it with exit code 1
+    return math.nan  # a failed job of a sweep: the other jobs go on, and the sweep ends with exit code 1
 
 
 def run(
@@ -59,14 +65,17 @@ def run(
     """Does the task of a configuration, and leaves its results in a folder.
 
     Arguments:
-        cfg: the configuration. Composed by a Hydra application of your own it may hold keys of yours, which are
-            ignored.
-        choices: the choice of each group, by which networks and runs are named; those of the application by default.
-        folder: where results are written; the application's folder by default.
+        cfg: the configuration, as Hydra composes it.
+        choices, folder: the choice of each group, by which networks and runs are named, and the folder for results. If
+            either is missing, both are those of the Hydra application that calls, and keys of ``cfg`` that are not
+            ours are ignored.
         sweep: the name of the sweep that the run belongs to.
 
     Returns:
-        the task's first metric that is a number and no count; None without one.
+        The task's first metric that is a number, other than ``count``; None if there is none.
+
+    Raises:
+        ValueError: the configuration has a mistake, or the task cannot do what it asks.
     """
     from .conf import assemble
     from .tasks import Record
@@ -86,7 +95,7 @@ def run(
 
 
 def of_application(cfg: dict) -> tuple[dict, dict[str, str], Path]:
-    """Returns our part of the configuration of a user's Hydra application, its choices and its folder.
+    """Returns our part of the configuration of a user's Hydra application, the application's choices and its folder.
 
     Raises:
         ValueError: the call does not come from a Hydra application.
@@ -110,21 +119,23 @@ def load(path: str | Path, device: str = "cpu") -> tuple[Any, Any, Any]:
 
 
 def out_of_memory(error: Exception) -> bool:
-    """Returns whether there was too little memory, for which numpy and torch have several exceptions."""
+    """Returns whether an error means too little memory, for which numpy and torch have several exceptions."""
     named = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
     return isinstance(error, MemoryError) or named
 
 
 def quit_unread() -> NoReturn:
     """Exits quietly when the output pipe is closed, as by ``python run.py --help | head``."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or what is still to be printed fails at the end
-    sys.exit(141)  # as the pipe's signal would have ended it
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python's flush at the exit would fail
+    sys.exit(141)  # 128 + SIGPIPE, as of a program that the signal ends
 
 
 def command() -> None:
-    """Runs the command line that is in ``sys.argv``: the entry of ``run.py`` and of the script ``scoresde``."""
-    # Threads that wait for work spin for some microseconds and then sleep: those that spin on take the processor from
-    # others, those that sleep at once are late (docs/results.md). The second is GNU's, and goes before the first there.
+    """Runs the command line that is in ``sys.argv``: the entry of ``run.py``, ``python -m scoresde`` and the script
+    ``scoresde``.
+    """
+    # Threads that wait for work spin for some microseconds and then sleep: those that spin longer take the processor
+    # from other programs, those that sleep at once are late (docs/results.md). GNU's OpenMP prefers GOMP_SPINCOUNT.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
         os.environ.setdefault("GOMP_SPINCOUNT", "3000")

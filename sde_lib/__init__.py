@@ -1,4 +1,6 @@
-"""Linear SDEs that perturb data, their reversal, and the numerical methods that the other packages share."""
+"""Linear SDEs that perturb data and their reversal, a chain for bits, and the numerical methods and random numbers that
+the other packages share.
+"""
 
 if __name__ == "sde_lib":  # a checkout's former name for this package
     from scoresde.checkout import former

@@ -24,7 +24,7 @@ def affine(score: ScoreFn, times: Iterable[float]) -> Affine:
 
     Arguments:
         score: any callable (x, t) -> score; its method ``affine(times)``, if it has one, is used.
-        times: the times that are announced; other times are allowed too, but a ScoreModel is slower at them.
+        times: the times at which the function will be called; others are allowed, but a ScoreModel is slower at them.
     """
     own = getattr(score, "affine", None)
     if own is not None:

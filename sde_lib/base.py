@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 LARGEST = 1e6
-"""Beyond this ratio of noise to data float32 has no digit left for the data."""
+"""The largest noise that an SDE admits for data of unit size: float32 keeps one digit of the data there."""
 
 ScoreFn = Callable[[Tensor, Tensor], Tensor]
 """A score: maps x (B, *) and t (B,) to the gradient of log p_t at x, of x's shape."""
@@ -48,8 +48,7 @@ class SDE(ABC):
     """dx = f(t) x dt + g(t) dw on [0, T], with x_t | x_0 ~ N(alpha(t) x_0, sigma(t)^2 I).
 
     A concrete SDE is a frozen dataclass with the fields ``T`` and ``eps``: its score is trusted on [eps, T], and
-    everything that runs backwards stops at eps. f, g, alpha and sigma are closed forms in t of any shape; they keep the
-    dtype of t.
+    everything that runs backwards stops at eps. f, g, alpha and sigma take t of any shape and keep its shape and dtype.
     """
 
     T: float
@@ -109,8 +108,8 @@ class SDE(ABC):
         return float(self.time(level).clamp(self.eps, self.T))
 
     def reaching(self, noise_to_signal: float) -> str | None:
-        """Returns what to type for an SDE whose sigma/alpha at eps is this value, rounded down; None where no key does
-        it.
+        """Returns what to type, ``sde.eps=`` and a time rounded down, to lower sigma/alpha at eps to this value; None
+        where sigma/alpha is not below it even at t = 0.
         """
         level = torch.tensor(-math.log(noise_to_signal), dtype=torch.float64)
         if float(self.half_log_snr(torch.zeros_like(level))) <= float(level):
@@ -118,8 +117,8 @@ class SDE(ABC):
         return f"sde.eps={rounded_down(float(self.time(level)))}"
 
     def ending(self, noise_to_signal: float) -> str | None:
-        """Returns what to type for an SDE whose sigma/alpha at T is at least this value; None where no T up to
-        sixteen times as long does it.
+        """Returns what to type, ``sde.T=`` and a longer time, to raise sigma/alpha at T to at least this value; None
+        where no valid T of up to 16 times this one does it.
         """
         for factor in (1.5, 2, 3, 4, 6, 8, 12, 16):
             try:
@@ -172,7 +171,7 @@ class SDE(ABC):
         """Returns (x + sigma(t)^2 score / 2) / alpha(t): one Euler step of the probability flow from t to 0, in the
         variable (sigma/alpha)^2.
 
-        Its law is that of x_0 up to second order in the noise: on Gaussian data of std s it has the std
+        Its law is that of x_0 up to terms of order (sigma/alpha)^4: on Gaussian data of std s it has the std
         s (1 + r/2) / sqrt(1 + r) = s (1 + r^2/8 - ...), r = (sigma/(alpha s))^2.
         """
         return self._towards_data(0.5, score, x, t)
@@ -203,14 +202,14 @@ class ReverseSDE:
 
 
 def rounded_down(value: float) -> str:
-    """Returns a positive number in two digits, as it is typed, and not above it."""
+    """Returns the text of a positive number, rounded down to two digits."""
     unit = 10.0 ** (math.floor(math.log10(value)) - 1)
     return f"{math.floor(value / unit * (1 + 1e-12)) * unit:.2g}"
 
 
 def check_interval(T: float, eps: float) -> None:
-    """Refuses an interval [eps, T] that is empty or starts at 0, where most kernels have no noise and no score."""
+    """Raises a ValueError unless 0 < eps < T and T is finite: at t = 0 most kernels have no noise and no score."""
     if not (math.isfinite(T) and T > 0):
-        raise ValueError(f"`T`={T} must be positive and finite; the published SDEs run to `T`=1")
+        raise ValueError(f"`T`={T} must be positive and finite; the SDEs of arXiv 2011.13456 run to `T`=1")
     if not 0 < eps < T:
         raise ValueError(f"`eps`={eps} must lie between 0 and `T`={T}; type for example `eps`=1e-5")

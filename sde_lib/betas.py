@@ -1,13 +1,16 @@
-r"""Variance schedules of a discrete chain of T steps: the share of variance that each step replaces by noise.
+r"""Schedules beta_1 ... beta_T of a discrete chain of T steps.
+
+beta_n is the share of the variance that step n of :class:`scoresde.sde_lib.Chain` replaces by noise, and the
+probability with which step n of :class:`scoresde.sde_lib.BinaryChain` tosses a coin for a bit.
 
 ==============  ================================================================================================
 LinearBetas     from beta_1 to beta_T in equal steps (arXiv 2006.11239, section 4), both scaled by 1000/T
 CosineBetas     :math:`\bar\alpha_n = \cos^2(\tfrac{n/T + s}{1 + s}\,\tfrac\pi2)\,/\,\cos^2(\tfrac{s}{1+s}\,\tfrac\pi2)`
                 (arXiv 2102.09672, eq. 17), :math:`\beta_n = 1 - \bar\alpha_n/\bar\alpha_{n-1}`
-InverseBetas    :math:`\beta_n = 1/(T - n + 1)` (arXiv 1503.03585): every step takes the same share 1/T of the data away
+InverseBetas    :math:`\beta_n = 1/(T - n + 1)` (arXiv 1503.03585): :math:`\prod_{m\le n}(1 - \beta_m) = 1 - n/T`
 ==============  ================================================================================================
 
-The last beta of the latter two is about 1 and leaves no signal: both are cut off at ``largest``.
+The last beta of the latter two would be 1 and leave no signal: both are cut off at ``largest``.
 """
 
 import math
@@ -19,7 +22,7 @@ from torch import Tensor
 
 
 class Betas(ABC):
-    """The variances beta_1 ... beta_T that the steps of a chain add."""
+    """A schedule: maps the number of steps to beta_1 ... beta_T."""
 
     @abstractmethod
     def __call__(self, steps: int) -> Tensor:
@@ -76,7 +79,7 @@ class CosineBetas(Betas):
 
 @dataclass(frozen=True)
 class InverseBetas(Betas):
-    """beta_n = 1/(T - n + 1): the remaining signal falls linearly in n (arXiv 1503.03585).
+    """beta_n = 1/(T - n + 1): the product of 1 - beta_m over m <= n falls linearly in n (arXiv 1503.03585).
 
     Arguments:
         largest: the upper limit of beta; the last one would be 1.
@@ -97,7 +100,9 @@ def check_largest(largest: float) -> None:
 
 
 def betas_of(schedule: Betas, T: float, most: float) -> Tensor:
-    """Returns the betas of a chain of T steps; ValueError unless T is a whole number and all lie in (0, most]."""
+    """Returns the betas of a chain of T steps, (T,); ValueError unless T is a whole number of at least 2 and all betas
+    lie in (0, most].
+    """
     if not (math.isfinite(T) and T >= 2 and T == int(T)):
         raise ValueError(f"`T`={T} must be a whole number of steps, at least 2; published: `T`=1000")
     betas = schedule(int(T))

@@ -6,8 +6,8 @@ For bits x in {-1, 1} every step keeps a bit with probability 1 - beta_n and oth
     \mathbb E[x_n \mid x_{n-1}] = (1 - \beta_n)\,x_{n-1}, \qquad
     \mathbb E[x_n \mid x_0] = k_n x_0, \quad k_n = \prod_{m\le n}(1 - \beta_m)
 
-(arXiv 1503.03585, appendix on binomial diffusion, written there for bits 0 and 1), independently for each bit; x_T are
-fair coins up to k_T. The posterior has two such factors,
+(arXiv 1503.03585, appendix on binomial diffusion, written there for bits 0 and 1), independently for each bit. At T
+each bit is a fair coin but for a bias k_T. By Bayes' rule the posterior is
 
 .. math::
     q(x_m \mid x_n, x_0) = \frac{(1 + k_m x_0 x_m)\,(1 + \kappa\,x_n x_m)}{2\,(1 + k_n x_0 x_n)}, \qquad
@@ -35,10 +35,13 @@ from .betas import Betas, InverseBetas, betas_of
 
 @dataclass(frozen=True)
 class BinaryChain:
-    """A chain of T steps of bits in {-1, 1}; no SDE, but time counts steps, and alpha and sigma have their meaning.
+    """A chain of T steps of bits in {-1, 1}.
+
+    It is no SDE. Its time counts steps; alpha(n) and sigma(n) are the factor of the mean and the standard deviation of
+    x_n given x_0, as those of an SDE are.
 
     Arguments:
-        schedule: the betas; by default every step removes the same share of the data (arXiv 1503.03585).
+        schedule: the betas; by default those with k_n = 1 - n/T (arXiv 1503.03585).
         T: the number of steps.
         eps: the first step; nothing is evaluated before it.
     """
@@ -63,7 +66,7 @@ class BinaryChain:
         return torch.cat([torch.ones(1, dtype=torch.float64), torch.log1p(-self.betas).cumsum(0).exp()])
 
     def keep(self, n: Tensor) -> Tensor:
-        """Returns k_n at whole times n, in the shape of n, in float64 where the device has it."""
+        """Returns k_n at whole times n, in the shape of n, float64; on the CPU for mps, which has no float64."""
         table = self.kept if n.device.type == "mps" else self.kept.to(n.device)
         return table[n.round().long().clamp(0, int(self.T)).to(table.device)]
 
@@ -88,14 +91,14 @@ class BinaryChain:
 
     def log_posterior(self, m: Tensor, n: Tensor, x_0: Tensor, x_n: Tensor) -> tuple[Tensor, Tensor]:
         """Returns log q(x_m = 1 | x_n, x_0) and log q(x_m = -1 | x_n, x_0), (B, *) in float64; m < n are (B,)."""
-        k_m, k_n = (per_sample(self.keep(each), x_n) for each in (m, n))
+        k_m, k_n = (per_sample(self.keep(step), x_n) for step in (m, n))
 
-        def log1p(k: Tensor, up: Tensor) -> Tensor:
-            """Returns log(1 + k) where ``up`` holds, and log(1 - k) elsewhere: two logarithms a row, not one a bit."""
-            return torch.where(up, torch.log1p(k), torch.log1p(-k))
+        def log_factor(k: Tensor, agree: Tensor) -> Tensor:
+            """Returns log(1 + k) where two bits agree, else log(1 - k): two logarithms a row, not one a bit."""
+            return torch.where(agree, torch.log1p(k), torch.log1p(-k))
 
-        norm, after = math.log(2) + log1p(k_n, x_0 == x_n), k_n / k_m
-        up, down = (log1p(k_m, x_0 == bit) + log1p(after, x_n == bit) - norm for bit in (1, -1))
+        norm, kappa = math.log(2) + log_factor(k_n, x_0 == x_n), k_n / k_m
+        up, down = (log_factor(k_m, x_0 == bit) + log_factor(kappa, x_n == bit) - norm for bit in (1, -1))
         return up, down
 
     def log_reverse(self, m: Tensor, n: Tensor, x_n: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
@@ -108,11 +111,12 @@ class BinaryChain:
         return up, down
 
     def reverse(self, m: Tensor, n: Tensor, x_n: Tensor, logits: Tensor) -> Tensor:
-        """Returns p(x_m = 1 | x_n), (B, *) in float64, without logarithms, for sampling."""
-        k_m, k_n = (per_sample(self.keep(each), x_n) for each in (m, n))
-        p_x_0, after = torch.sigmoid(logits.to(k_m)), k_n / k_m * x_n
-        means = ((bit * k_m + after) / (1 + bit * k_n * x_n) for bit in (1, -1))
-        return 0.5 + 0.5 * (p_x_0 * next(means) + (1 - p_x_0) * next(means))
+        """Returns p(x_m = 1 | x_n), (B, *) in float64, from the log-odds of x_0 = 1; it takes no logarithms."""
+        k_m, k_n = (per_sample(self.keep(step), x_n) for step in (m, n))
+        p_up, drift = torch.sigmoid(logits.to(k_m)), k_n / k_m * x_n
+        # the posterior's mean of x_m given x_n and x_0 = 1, and given x_0 = -1
+        if_up, if_down = ((bit * k_m + drift) / (1 + bit * k_n * x_n) for bit in (1, -1))
+        return 0.5 + 0.5 * (p_up * if_up + (1 - p_up) * if_down)
 
     def kl(self, m: Tensor, n: Tensor, x_0: Tensor, x_n: Tensor, logits: Tensor) -> Tensor:
         """Returns KL(q(x_m | x_n, x_0) || p(x_m | x_n)) in nats, (B,); for m = 0 it is -log p(x_0 | x_n)."""
@@ -123,8 +127,8 @@ class BinaryChain:
     def prior_kl(self, x_0: Tensor) -> Tensor:
         """Returns KL(q(x_T | x_0) || fair coins) in nats, (B,), for x_0 (B, *)."""
         k = self.kept[-1]
-        each = 0.5 * ((1 + k) * torch.log1p(k) + (1 - k) * torch.log1p(-k))
-        return torch.full((len(x_0),), float(each) * x_0[0].numel(), dtype=torch.float64, device=x_0.device)
+        per_bit = 0.5 * ((1 + k) * torch.log1p(k) + (1 - k) * torch.log1p(-k))
+        return torch.full((len(x_0),), float(per_bit) * x_0[0].numel(), dtype=torch.float64, device=x_0.device)
 
 
 def bits_of(x: Tensor) -> Tensor:
@@ -132,7 +136,7 @@ def bits_of(x: Tensor) -> Tensor:
     size = x.abs()
     if not bool((size == size.max()).all() & (size > 0).all()):
         raise ValueError(
-            "sde=binary takes bits, and these data hold more than two numbers: choose data of two levels, such as "
+            "sde=binary takes bits, and these data are not two numbers -a and a: choose data of two levels, such as "
             "data=heartbeat, or data=arrays data.levels=2, and type training.dequantise=none, which keeps them at two"
         )
     return x.sign()

@@ -34,7 +34,9 @@ from .base import SDE, check_interval
 from .betas import Betas, LinearBetas, betas_of
 
 NEWTON = 12
-"""Newton steps that invert a cubic whose slope varies by a factor of 4 at most: more than float64 needs."""
+"""Newton steps that invert the cubic of a step: more than float64 needs for the schedules of
+:mod:`scoresde.sde_lib.betas`, on whose steps the slope varies by a factor of up to 8.
+"""
 
 
 @dataclass(frozen=True)
@@ -67,11 +69,12 @@ class Chain(SDE):
         """B(n - 1), B(n) - B(n - 1), r(n - 1) and r(n) of the steps n = 1 ... T, shape (4, T), float64."""
         rise = -torch.log1p(-self.betas)
         inner = 2 * rise[:-1] * rise[1:] / (rise[:-1] + rise[1:])
-        ends = (
-            ((3 * first - second) / 2).clamp(first / 2, 2 * first)
-            for first, second in ((rise[:1], rise[1:2]), (rise[-1:], rise[-2:-1]))
+        # one-sided differences at n = 0 and at n = T, within limits that keep the cubic monotone
+        first, last = (
+            ((3 * outer - next_to_it) / 2).clamp(outer / 2, 2 * outer)
+            for outer, next_to_it in ((rise[:1], rise[1:2]), (rise[-1:], rise[-2:-1]))
         )
-        slope = torch.cat([next(ends), inner, next(ends)])
+        slope = torch.cat([first, inner, last])
         return torch.stack([rise.cumsum(0) - rise, rise, slope[:-1], slope[1:]])
 
     def pieces(self, t: Tensor) -> tuple[Tensor, ...]:
@@ -107,7 +110,7 @@ class Chain(SDE):
         return (-0.5 * (B + torch.expm1(-B).neg().log())).to(t)
 
     def time(self, half_log_snr: Tensor) -> Tensor:
-        B = torch.nn.functional.softplus(-2 * double(half_log_snr))
+        B = torch.nn.functional.softplus(-2 * double(half_log_snr))  # exp(2 lambda) = 1 / (exp(B) - 1)
         table = self.table.to(B.device)
         n = (torch.searchsorted(table[0].contiguous(), B.detach().contiguous()) - 1).clamp_min(0)
         piece = table[:, n].unbind(0)

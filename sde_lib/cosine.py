@@ -5,9 +5,9 @@ r"""The variance-preserving SDE on the quarter circle, whose time is the angle b
     \quad \frac\sigma\alpha = \tan t
 
 This is the cosine schedule of Nichol and Dhariwal (arXiv 2102.09672, eq. 17) in continuous time; eps plays the role of
-its offset. Along the probability flow, dx/dt is the velocity alpha z - sigma x_0 of Salimans and Ho (arXiv 2202.00512,
-appendix D). For data of unit variance it has unit variance at every time. Therefore the flow of every other SDE is
-mapped to this SDE and solved there (:mod:`scoresde.sde_lib.frame`).
+its offset. Along the probability flow, dx/dt is the mean, given x_t, of the velocity alpha z - sigma x_0 of Salimans
+and Ho (arXiv 2202.00512, appendix D). For data of unit variance the velocity has unit variance at every time. Therefore
+the flow of every other SDE is by default mapped to this SDE and solved there (:mod:`scoresde.sde_lib.frame`).
 """
 
 import math
@@ -25,7 +25,7 @@ class Cosine(SDE):
 
     Arguments:
         T: the last angle, below pi/2; at T = 1.55 the noise-to-signal ratio tan(T) is 48, about VE's.
-        eps: the first angle; at eps = 0.0105 sigma equals VP's sigma at its own default eps.
+        eps: the first angle; at eps = 0.0105 sigma is that of VP at VP's default eps.
     """
 
     T: float = 1.55

@@ -1,4 +1,4 @@
-"""A count of network evaluations, taken where they happen: at the call of the score."""
+"""Counts network evaluations by wrapping the score, so that no solver has to count its own."""
 
 from collections.abc import Callable, Iterable
 
@@ -11,14 +11,18 @@ from .rows import of_rows
 
 
 class Counted:
-    """A score that counts its evaluations.
+    """A score that counts its evaluations, and those of the scores that ``given``, ``of_rows`` and ``under`` return.
+
+    Arguments:
+        score: the score to wrap; ``given`` and ``of_rows`` are there if it has them.
+        parent: the count that grows with this one.
 
     Attributes:
         calls: the number of calls.
         evaluations: the number of samples in all calls, times ``cost``; a solver with a step size for each sample
             evaluates each sample a different number of times.
-        cost: the network evaluations of one call, the attribute of that name of the score, or 1; guided scores take
-            several.
+        cost: the network evaluations of one sample in one call: the score's attribute of that name, or 1; guided scores
+            take several.
     """
 
     def __init__(self, score: ScoreFn, parent: "Counted | None" = None):
@@ -30,7 +34,7 @@ class Counted:
             self.of_rows = lambda rows: Counted(of_rows(score, rows), parent=self)
 
     def counts(self, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        """Wraps a function so that a call counts as an evaluation at its first argument."""
+        """Wraps a function of x (B, *) and other arguments so that a call counts as an evaluation at x."""
 
         def counted(x: Tensor, *rest) -> Tensor:
             self.count(self.cost * len(x))
@@ -58,4 +62,4 @@ class Counted:
 
     def combinations(self, *arguments) -> list[Callable[[Tensor], Tensor]]:
         """Returns the score's combinations, counted; see :func:`scoresde.sde_lib.affine.combinations`."""
-        return [self.counts(each) for each in combinations(self.score, *arguments)]
+        return [self.counts(combination) for combination in combinations(self.score, *arguments)]

@@ -9,14 +9,16 @@ The quadrature is Gauss-Legendre of 16 nodes on panels of unequal width. A panel
 
 * **The bounds are close.** With l <= |g| <= h on a panel of width w, its part of sigma^2 lies in [w l^2, w h^2],
   whatever g does between the nodes. Interval arithmetic gives rigorous bounds for an expression; they may differ by
-  :math:`h^2 - l^2 \le \rho\max(l^2, V/t)`, with V the sum of all w l^2 on the left and rho = ``SLACK``. So sigma^2 lies
-  within a few per cent of the sum of the bounds, at every t. For a callable the extremes of its values at ``SAMPLES``
-  irregular places replace the bounds, and detail narrower than about T / ``SAMPLES`` is not found.
+  :math:`h^2 - l^2 \le \rho\max(l^2, V/t)`, with V the sum of all w l^2 on the left and rho = ``SLACK``. So at every t
+  in [eps, T] the sums of w l^2 and of w h^2, between which sigma^2 lies, differ by a few per cent. For a callable the
+  extremes of its values at ``SAMPLES`` irregular places replace the bounds, and detail narrower than about
+  T / ``SAMPLES`` is not found.
 * **The rule has converged.** The integrals over the panel and over its halves agree to ``ACCURACY`` of the variance up
   to there.
 
-Panels next to t = 0 are halved repeatedly; the remainder of an integrable pole there, as of ``t**-0.4``, is that of a
-geometric series. A function that needs more than ``MOST`` panels, or a pole elsewhere, is refused.
+At a pole of g at t = 0, as of ``t**-0.4``, the panel next to 0 is halved until the integral over it, the rest of a
+geometric series, is negligible. A function is refused if it needs more than ``MOST`` panels, has a pole elsewhere, or
+has a square without an integral.
 """
 
 from collections.abc import Callable
@@ -31,25 +33,26 @@ from .expression import Expression, parse
 from .quadrature import gauss_legendre
 
 PANELS = 64  # in the first round
-MOST = 2**16
-DEEPEST = 300  # halvings; only panels next to 0 can be halved more than some 50 times
+MOST = 2**16  # panels
+DEEPEST = 300  # rounds of halving; only panels next to 0 can be halved more than some 50 times
 NODES, WEIGHTS = gauss_legendre(16)
-SLACK = 0.05
-NOTHING = 1e-9  # panels with a smaller share of the variance at eps need no lower bound
+SLACK = 0.05  # rho in the module docstring
+NOTHING = 1e-9  # panels with a smaller share of the variance at eps need no close bounds
+REST = 1e-7  # the share of the variance at eps that the panel next to a pole at 0 may have
 STILL = 1e-12  # g below this share of its rms up to t counts as adding no noise
-LEAST = 1e-18  # the smallest sigma(eps), whose square float32 can hold
-ACCURACY = 1e-11
-SAMPLES = 2**16
+LEAST = 1e-18  # the smallest sigma(eps): float32 can hold its square
+ACCURACY = 1e-11  # of the rule, relative to the variance up to the panel
+SAMPLES = 2**16  # irregular places at which a callable is evaluated
 
 Diffusion = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class Panels:
-    """The panels of a quadrature: edges (n + 1,), and ``whole``, the integral of g^2 from 0 to each edge (n + 1,)."""
+    """The edges of panels, (n + 1,), and ``cumulative``, the integral of g^2 from 0 to each edge, (n + 1,)."""
 
     edges: Tensor
-    whole: Tensor
+    cumulative: Tensor
 
 
 def integrals(function: Diffusion, low: Tensor, high: Tensor) -> Tensor:
@@ -59,8 +62,8 @@ def integrals(function: Diffusion, low: Tensor, high: Tensor) -> Tensor:
 
 
 def sampled_bounds(function: Diffusion, T: float) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Returns a function that stands for a callable's bounds: the least and the greatest of its values at irregular
-    places of each panel, ends included.
+    """Returns a function from panels [low, high], (n,) each, to the least and the greatest value of a callable on each:
+    among its values at the nodes, at the right end and at the irregular places in the panel.
     """
     jitter = torch.rand(SAMPLES, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     places = (torch.arange(SAMPLES, dtype=torch.float64) + jitter) * (T / SAMPLES)
@@ -70,9 +73,9 @@ def sampled_bounds(function: Diffusion, T: float) -> Callable[[Tensor, Tensor], 
         inside = function(low[:, None] + (high - low)[:, None] * torch.cat([NODES, NODES.new_ones(1)]))
         least, greatest = inside.amin(1), inside.amax(1)
         owner = torch.searchsorted(high.contiguous(), places).clamp_max(len(high) - 1)
-        mine = (places >= low[owner]) & (places <= high[owner])  # the panels leave gaps where others are settled
-        least = least.scatter_reduce(0, owner[mine], values[mine], "amin")
-        greatest = greatest.scatter_reduce(0, owner[mine], values[mine], "amax")
+        owned = (places >= low[owner]) & (places <= high[owner])  # the panels leave gaps where others are settled
+        least = least.scatter_reduce(0, owner[owned], values[owned], "amin")
+        greatest = greatest.scatter_reduce(0, owner[owned], values[owned], "amax")
         lost = inside.isnan().any(1)
         return least.masked_fill(lost, -torch.inf), greatest
 
@@ -94,15 +97,15 @@ class Refinement:
 
     Attributes:
         low, high: bounds on g over the panel.
-        found: the integral of g^2 over the panel by one rule.
-        halves: that by the rule on both halves; NaN where it was not evaluated.
+        coarse: the integral of g^2 over the panel by one rule.
+        halves: the same integral by the rule on both halves; NaN where it was not evaluated.
         settled: whether both conditions of the module docstring hold.
     """
 
     edges: Tensor
     low: Tensor
     high: Tensor
-    found: Tensor
+    coarse: Tensor
     halves: Tensor
     settled: Tensor
 
@@ -117,7 +120,7 @@ class Refinement:
     @property
     def best(self) -> Tensor:
         """The integral over each panel, by both halves where they were evaluated."""
-        return torch.where(self.halves.isfinite(), self.halves, self.found)
+        return torch.where(self.halves.isfinite(), self.halves, self.coarse)
 
 
 @dataclass(frozen=True)
@@ -125,7 +128,9 @@ class Quadrature:
     """The search for panels on which the integral of g^2 is certain; ValueError where there are none.
 
     Attributes:
+        function: the diffusion g.
         bounds: maps panels [low, high], (n,) each, to bounds on g.
+        T, eps: the panels cover [0, T]; accuracy is measured by the variance at eps.
         name: the diffusion as the user wrote it, for messages.
     """
 
@@ -136,6 +141,7 @@ class Quadrature:
     name: str
 
     def refused(self, what: str, remedy: str) -> ValueError:
+        """Returns the error to raise."""
         return ValueError(f"`diffusion`={self.name}: {what}; {remedy}, for example `diffusion`='1 + 5*t**2'")
 
     def panels(self) -> Panels:
@@ -159,16 +165,17 @@ class Quadrature:
         return panels
 
     def coarsest(self) -> Refinement:
+        """Returns ``PANELS`` panels of equal width, none of them settled."""
         edges = torch.linspace(0, self.T, PANELS + 1, dtype=torch.float64)
         settled = torch.zeros(PANELS, dtype=torch.bool)
         low, high = self.bounds(edges[:-1], edges[1:])
-        found = integrals(self.function, edges[:-1], edges[1:])
-        return Refinement(edges, low, high, found, torch.full_like(found, torch.nan), settled)
+        coarse = integrals(self.function, edges[:-1], edges[1:])
+        return Refinement(edges, low, high, coarse, torch.full_like(coarse, torch.nan), settled)
 
     def judged(self, state: Refinement) -> tuple[Refinement, Tensor]:
         """Returns the panels with both conditions tested, and a lower bound on the variance at eps."""
-        edges, low, high, found, width = state.edges, state.low, state.high, state.found, state.width
-        if bool((~found.isfinite() | (high <= 0)).any()):
+        edges, low, high, coarse, width = state.edges, state.low, state.high, state.coarse, state.width
+        if bool((~coarse.isfinite() | (high <= 0)).any()):
             what = f"it must be positive and finite everywhere on (0, `T`={self.T}]"
             raise self.refused(what, "choose another function")
         # lower bounds on the variance at the left edges, and at eps, below which no accuracy is needed
@@ -185,7 +192,7 @@ class Quadrature:
         if bool(ask.any()):
             start, middle, end = edges[:-1][ask], state.middle[ask], edges[1:][ask]
             halves[ask] = integrals(self.function, start, middle) + integrals(self.function, middle, end)
-        rough = (halves - found).abs() > ACCURACY * torch.maximum(so_far, found)
+        rough = (halves - coarse).abs() > ACCURACY * torch.maximum(so_far, coarse)
         return replace(state, halves=halves, settled=~hidden & ~rough & halves.isfinite()), at_eps
 
     def rest(self, state: Refinement, at_eps: Tensor) -> float | None:
@@ -194,7 +201,7 @@ class Quadrature:
         """
         edge = float(state.edges[1])
         rest = 0.0 if bool(state.settled[0]) else rest_of_series(self.function, edge)
-        if rest <= 1e-7 * float(at_eps):
+        if rest <= REST * float(at_eps):
             return rest
         if rest == torch.inf and edge < self.eps * 2.0**-40:  # it diverges, and more panels do not help
             raise self.refused("its square has no integral from t = 0", "choose a function without a pole")
@@ -220,23 +227,28 @@ class Quadrature:
         starts[second] = middle[split]
         edges = torch.cat([starts, edges[-1:]])
         fresh = torch.repeat_interleave(split, copies)
-        low, high, found, halves, settled = (
+        low, high, coarse, halves, settled = (
             torch.repeat_interleave(v, copies)
-            for v in (state.low, state.high, state.found, state.halves, state.settled)
+            for v in (state.low, state.high, state.coarse, state.halves, state.settled)
         )
         low[fresh], high[fresh] = self.bounds(edges[:-1][fresh], edges[1:][fresh])
-        found[fresh] = integrals(self.function, edges[:-1][fresh], edges[1:][fresh])
+        coarse[fresh] = integrals(self.function, edges[:-1][fresh], edges[1:][fresh])
         halves[fresh] = torch.nan
-        return Refinement(edges, low, high, found, halves, settled)
+        return Refinement(edges, low, high, coarse, halves, settled)
 
     def check_values(self, panels: Panels, best: Tensor) -> None:
-        """Refuses a diffusion that is too large, adds no noise somewhere or changes its sign: sigma has no inverse."""
-        edges, whole = panels.edges, panels.whole
-        if not float(whole[-1]) < LARGEST**2:
-            what = f"sigma(T) = {float(whole[-1]) ** 0.5:.3g} must be below {LARGEST:g}"
+        """Refuses a diffusion that is too large, and one that adds no noise somewhere or changes its sign, since its
+        sigma has no inverse there.
+
+        Arguments:
+            best: the integral of g^2 over each panel, (n,).
+        """
+        edges, cumulative = panels.edges, panels.cumulative
+        if not float(cumulative[-1]) < LARGEST**2:
+            what = f"sigma(T) = {float(cumulative[-1]) ** 0.5:.3g} must be below {LARGEST:g}"
             raise self.refused(what, "choose a smaller diffusion")
         trusted, width = edges[1:] > self.eps, edges[1:] - edges[:-1]
-        typical = (whole[1:] / edges[1:]).sqrt()
+        typical = (cumulative[1:] / edges[1:]).sqrt()
         values = self.function(edges[:-1, None] + width[:, None] * NODES)
         still = (best / width).sqrt() < STILL * typical
         lost = trusted & ((values < -STILL * typical[:, None]).any(1) | still & (width > 1e-6 * self.T))
@@ -247,10 +259,10 @@ class Quadrature:
 
     def check_noise(self, panels: Panels) -> None:
         """Refuses a diffusion that has added no noise by eps."""
-        edges, whole = panels.edges, panels.whole
-        if float(whole[int(torch.searchsorted(edges, self.eps, right=True))]) > LEAST**2:
+        edges, cumulative = panels.edges, panels.cumulative
+        if float(cumulative[int(torch.searchsorted(edges, self.eps, right=True))]) > LEAST**2:
             return
-        enough = edges[1:][whole[1:] > 1e-12]
+        enough = edges[1:][cumulative[1:] > 1e-12]  # the edges by which sigma has reached 1e-6, to be typed as eps
         what = f"it has added no noise by t=`eps`={self.eps}, and a score there would not be finite"
         if len(enough) and enough[0] < 0.9 * self.T:
             raise ValueError(f"`diffusion`={self.name}: {what}; type `eps`={float(enough[0]):.2g}")
@@ -274,7 +286,8 @@ class Custom(SDE):
         T, eps: the interval on which the score is trusted is [eps, T].
 
     Raises:
-        ValueError: it is no expression, not positive, or the integral of its square cannot be bounded.
+        ValueError: the diffusion is no expression, is not positive, is too large, has added no noise by eps, or the
+            integral of its square cannot be bounded.
     """
 
     diffusion: str | float | Callable[[Tensor], Tensor] = "25**t"
@@ -300,10 +313,10 @@ class Custom(SDE):
     def sigma(self, t: Tensor) -> Tensor:
         home = "cpu" if t.device.type == "mps" else t.device  # mps has no float64
         double = t.to(home, torch.float64)
-        edges, whole = self._panels.edges.to(home), self._panels.whole.to(home)
+        edges, cumulative = self._panels.edges.to(home), self._panels.cumulative.to(home)
         panel = (torch.searchsorted(edges, double.contiguous(), right=True) - 1).clamp(0, len(edges) - 2)
         left = edges[panel]
         part = (double - left)[..., None]
         inside = self._diffusion(left[..., None] + part * NODES.to(home)).square()
-        variance = whole[panel] + (inside * WEIGHTS.to(home)).sum(-1) * part[..., 0]
+        variance = cumulative[panel] + (inside * WEIGHTS.to(home)).sum(-1) * part[..., 0]
         return variance.clamp_min(0).sqrt().to(t)

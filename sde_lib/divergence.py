@@ -7,14 +7,16 @@ pass for each v. The classes of :class:`Probes` choose the vectors v:
 
 =============  ======================================================================================================
 BasisVectors   all D basis vectors: the exact trace
-Rademacher     k vectors of random signs: no variance on the diagonal of J, and the least of independent entries
-Gaussian       k standard normals: the variance has twice the squares of the diagonal of J too
+Rademacher     k vectors of random signs: the least variance of all laws with independent entries; the diagonal of J
+               adds none
+Gaussian       k standard normals: the diagonal of J adds twice the sum of its squares to the variance
 Orthogonal     k orthogonal directions of length sqrt(D): a sample of a basis without replacement, exact at k = D
-HutchPP        k passes spent on the range of J, k inside it, k outside (Meyer et al., arXiv 2010.09649, algorithm 1)
+HutchPP        k passes find the large directions of J, k give the trace on them exactly, k estimate the rest (Meyer et
+               al., arXiv 2010.09649, algorithm 1)
 =============  ======================================================================================================
 
 A control variate is a second Jacobian J_G, close to J and with a trace in closed form: the estimate of
-tr J = tr J_G + E v'(J - J_G)v has only the difference's variance, and is unbiased for any J_G.
+tr J = tr J_G + E v'(J - J_G)v has the variance of the difference only, and is unbiased for any J_G.
 """
 
 from abc import ABC, abstractmethod
@@ -40,10 +42,10 @@ class Probes(ABC):
 
     @abstractmethod
     def draw(self, x: Tensor, normals: Callable[[int], Tensor] | None) -> Tensor | None:
-        """Draws the random vectors for each sample of x (B, *), shape (k, B, *), or returns None without any.
+        """Draws the random vectors for each sample of x (B, *), shape (k, B, *); returns None for the exact trace.
 
         Arguments:
-            normals: gives (k, B, *) standard normals; see :class:`Rademacher` for why signs come from them too.
+            normals: maps k to standard normals (k, B, *), the one source of all probes, random signs included.
         """
 
     def settled(self, count: int | None = None) -> "Probes":
@@ -55,7 +57,7 @@ class Probes(ABC):
         return self.count
 
     def isotropic(self, probes: Tensor | None) -> Tensor | None:
-        """Returns the drawn vectors with E[vv'] = I, one for each estimate; None without random vectors."""
+        """Returns those of the drawn vectors that have E[vv'] = I, one for each estimate; None for the exact trace."""
         return probes
 
     def estimate(self, pull: Pull, probes: Tensor | None, x: Tensor) -> Tensor:
@@ -63,7 +65,7 @@ class Probes(ABC):
         return inner(pull(probes), probes)
 
     def stderr(self, estimates: Tensor, dim: int) -> Tensor:
-        """Returns the standard error of the mean of estimates (n, B), shape (B,); NaN for a single estimate."""
+        """Returns the standard error of the mean of estimates (n, B) in ``dim`` dimensions, (B,); NaN for n = 1."""
         if len(estimates) == 1 or estimates.numel() == 0:
             return torch.full_like(estimates[0], torch.nan)
         return estimates.std(0) / len(estimates) ** 0.5
@@ -127,7 +129,6 @@ class Rademacher(Probes):
 
     def draw(self, x: Tensor, normals: Callable[[int], Tensor] | None) -> Tensor:
         z = normals(self.count)
-        # signs of normals, so that all probes share one source of noise
         return torch.where(z < 0, -1.0, 1.0).to(x.dtype)
 
 
@@ -199,10 +200,10 @@ def orthonormal(vectors: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class HutchPP(Probes):
-    """Hutch++: the exact trace on the range of J applied to k random vectors, and the rest by k random signs.
+    """Hutch++: the exact trace on the span of k products v'J with random v, and the rest of it by k random signs.
 
-    It takes 3 k backward passes, a third of which depend on another. It is efficient where J has few large eigenvalues
-    and k covers them; docs/results.md has its cost elsewhere.
+    It takes 3 k backward passes; the last 2 k need the results of the first k. It is efficient where J has at most k
+    large eigenvalues; docs/results.md has its cost for a trained network.
 
     Arguments:
         count: the number k; from 2 on the estimates give a standard error. None leaves it open for :meth:`settled`.
@@ -219,7 +220,7 @@ class HutchPP(Probes):
 
     def draw(self, x: Tensor, normals: Callable[[int], Tensor] | None) -> Tensor:
         z = normals(2 * self.count).to(x.dtype)
-        # a sketch of signs can hold a vector twice, and then no basis of its range is smooth along a trajectory
+        # the sketch is normal: one of signs can hold a vector twice, and no basis of its span is then smooth in time
         return torch.cat([z[: self.count], torch.where(z[self.count :] < 0, -1.0, 1.0).to(x.dtype)])
 
     def isotropic(self, probes: Tensor) -> Tensor:
@@ -291,13 +292,15 @@ def divergence(
     probes: Tensor | None = None,
     control: Control | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Returns the field at x and its divergence, from one evaluation of the field and one backward pass a probe.
+    """Returns the field at x and its divergence, from one evaluation of the field and the method's backward passes.
+
+    Both are differentiable if gradients are enabled and x requires one, and are detached otherwise.
 
     Arguments:
         field: maps (B, *) to (B, *), each sample independently.
         x: the points, shape (B, *).
         method: how the trace is estimated.
-        probes: the result of ``method.draw``.
+        probes: the result of ``method.draw``, (k, B, *), or None for the exact trace.
         control: the control variate of random probes; not used for the exact trace.
 
     Returns:
@@ -315,10 +318,10 @@ def divergence(
 
 
 def linearised(field: Callable[[Tensor], Tensor], x: Tensor, chunk: int) -> tuple[Tensor, Pull]:
-    """Returns the field at x (B, *), with its graph, and its pull-back, from one evaluation, with gradients enabled.
+    """Returns the field at x (B, *), with its graph, and its pull-back v -> v'J, from one evaluation.
 
-    If x requires a gradient, the results of the pull-back are differentiable.
-    ``chunk`` vectors are pulled back at once.
+    The caller enables gradients. If x requires one, the results of the pull-back are differentiable. ``chunk`` vectors
+    are pulled back at once.
     """
     differentiable = x.requires_grad
     if not differentiable:

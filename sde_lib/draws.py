@@ -1,20 +1,20 @@
-r"""The random numbers of training, as functions of (seed, stream, step, row) that are the same on every device.
+r"""The random numbers of training, as functions of (seed, purpose, stream, step, row).
 
-A counter-based generator needs no state. With s the key of a seed, stream and step, and an odd constant gamma of the
-stream, word j is
+A counter-based generator needs no state. With s the key of a step and gamma an odd constant of the stream, word j is
 
 .. math:: w_j = \operatorname{mix}(s + \gamma j), \qquad
           \operatorname{mix}: z \mapsto (z \oplus (z \gg 30))\,m_1 \mapsto (z \oplus (z \gg 27))\,m_2
           \mapsto z \oplus (z \gg 31) \pmod{2^{64}} .
 
-This is SplitMix64 (Steele, Lea and Flood 2014, doi 10.1145/2660193.2660195), with random access to its words; the key
-of a step is itself a word of its stream. Row i of a batch owns the words iW ... (i + 1)W - 1, with W the number that
-its values need. So the numbers of a row do not depend on other rows: a batch may be split into parts or among
-processes, and the steps may come in any order.
+This is SplitMix64 (Steele, Lea and Flood 2014, doi 10.1145/2660193.2660195), with random access to its words. The key
+of step n is mix(start + golden n), where start, like gamma, is a hash of seed, purpose and stream (:func:`stream_of`)
+and golden is the constant ``GOLDEN``. Row i of a batch owns the words iW ... (i + 1)W - 1, with W the number that its
+values need. So the numbers of a row do not depend on other rows: a batch may be split into parts or among processes,
+and the steps may come in any order.
 
-The arithmetic uses integers and is therefore exact on every device. A word gives two uniform numbers of 24 bits, or two
-standard normals by the transform of Box and Muller (1958, doi 10.1214/aoms/1177706645), in float32. In float64 they are
-the same numbers.
+Words are integers and therefore the same on every device. A word gives two uniform numbers of 24 bits, or two standard
+normals by the transform of Box and Muller (1958, doi 10.1214/aoms/1177706645), in float32: they may differ between
+devices in the last bits of log and cos. In float64 they are the same numbers.
 
 We use a counter instead of a generator for each block of rows (:class:`BlockNoise`) because the device must make the
 masks of dropout: in a U-Net one layer has over 10^5 values for a picture of 32 x 32. ``python -m
@@ -33,9 +33,11 @@ from torch import Tensor
 GOLDEN = 0x9E3779B97F4A7C15
 MIX = (30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)
 AHEAD = {"cpu": 1 << 14, "cuda": 1 << 20}
-"""The count of numbers that one call draws where a step needs fewer, by type of device; it changes no number."""
+"""How many numbers a call draws, for several steps at a time, where one step needs fewer; by type of device. It changes
+no number.
+"""
 CACHED = 1 << 15
-"""The count of words that a CPU mixes at a time: they stay in its cache, at half the time of 300,000 at once."""
+"""How many words a CPU mixes at a time: they stay in its cache, at half the time of 300,000 at once."""
 
 
 def signed(value: int) -> int:
@@ -58,7 +60,7 @@ def mix(z: Tensor) -> Tensor:
 
 @lru_cache(maxsize=4096)
 def stream_of(*parts: object) -> tuple[int, int]:
-    """Returns the start of a stream and its gamma, which differ whenever a part differs."""
+    """Returns the start of a stream and its odd gamma, signed 64-bit integers from a hash of the parts."""
     digest = hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=16).digest()
     gamma = int.from_bytes(digest[8:], "little") | 1
     if (gamma ^ gamma >> 1).bit_count() < 24:  # a gamma with few bit changes mixes badly, as the paper shows
@@ -67,13 +69,13 @@ def stream_of(*parts: object) -> tuple[int, int]:
 
 
 def keys_of(starts: Tensor, steps: range) -> Tensor:
-    """Returns the keys of streams with the starts (n,) at some steps, int64, (steps, n)."""
+    """Returns the keys of streams with the starts (n,) at each of the steps, int64, (steps, n)."""
     numbers = torch.arange(steps.start, steps.stop, device=starts.device)
     return mix(numbers.mul_(signed(GOLDEN))[:, None] + starts)
 
 
 class Ahead:
-    """A buffer of draws made for several steps at a time, since launching kernels costs more than a few numbers.
+    """A buffer of draws made for several steps at a time, since launching a kernel costs more than drawing few numbers.
 
     It holds the rest of the last block of each kind of draw, and changes no number.
     """
@@ -94,7 +96,7 @@ class Ahead:
 class Draws:
     """The random numbers of ``count`` consecutive rows of a batch of ``total`` at one step.
 
-    Each use has a ``stream``, a name that makes its numbers independent of all others.
+    Each use of random numbers has a ``stream``, a name that makes its numbers independent of all others.
 
     Arguments:
         seed: the training's seed.
@@ -139,8 +141,12 @@ class Draws:
         """Draws standard normals (count, *shape) with the dtype and on the device of ``like``.
 
         Arguments:
+            stream: the name of their use.
             like: a tensor of ``count`` rows; if it holds integers the numbers are float32.
             shape: the shape of one row; None for that of ``like``.
+
+        Raises:
+            ValueError: ``like`` has another number of rows.
         """
         return self._drawn(normals, stream, like, like.shape[1:] if shape is None else shape)
 
@@ -151,7 +157,7 @@ class Draws:
     def spread(self, stream: str, like: Tensor, stratified: bool = True) -> Tensor:
         """Draws uniform numbers in [0, 1), one a row, (count,), with the dtype and on the device of ``like``.
 
-        Stratified numbers are evenly spaced over the whole batch, at (i + u)/total with one u a step.
+        Stratified numbers are evenly spaced over the whole batch: row i has (i + u)/total, with one u a step.
         """
         return self._drawn(spreads if stratified else uniforms, stream, like, torch.Size())
 
@@ -166,7 +172,9 @@ class Draws:
     def _block(
         self, law: Callable, stream: str, like: Tensor, shape: tuple[int, ...], steps: int | None = None
     ) -> Tensor:
-        """Returns the draws of this step and the next ones, (steps, count, *shape)."""
+        """Returns the draws of this step and the next ones, (steps, count, *shape); by default of as many steps as
+        ``AHEAD`` has room for.
+        """
         device = like.device if like.device.type in AHEAD else torch.device("cpu")
         values = math.prod(shape)
         steps = steps or max(1, AHEAD[device.type] // max(1, self.count * values))

@@ -1,7 +1,7 @@
 """Dropout whose masks are functions of (seed, layer, step, row), and activation checkpointing that preserves them.
 
-Within :class:`Masks`, which training enters, the mask of a row does not depend on the part of the batch that holds it,
-nor on the device. Otherwise a layer is torch's own dropout.
+Within :class:`Masks`, a context that training enters, the mask of a row depends neither on the part of the batch that
+holds it nor on the device. Outside it a layer is torch's own dropout.
 """
 
 import math
@@ -48,7 +48,7 @@ class Dropout(nn.Module):
         return x * keep.to(x.dtype).mul_(2**16 / (2**16 - dropped))
 
     def bits(self, x: Tensor) -> Tensor:
-        """Draws uniform 16-bit integers, in x's shape and on its device; each call within a step has its own."""
+        """Draws uniform signed 16-bit integers, in x's shape and on its device; each call within a step has its own."""
         masks, values = self.masks, math.prod(x.shape[1:])
         width = -(-values // 4)  # words a row
         offset = masks.keys[self.place] + masks.first * signed(self.gamma * width)
@@ -58,8 +58,8 @@ class Dropout(nn.Module):
             words += copy * ((masks.total - masks.count) * width)
         words = words.mul_(self.gamma).add_(offset + signed(self.gamma * CALL * self.calls))
         self.calls += 1
-        found = mix(words).view(torch.int16).reshape(len(x), -1)[:, :values].reshape(x.shape)
-        return found.to(x.device)
+        bits = mix(words).view(torch.int16).reshape(len(x), -1)[:, :values].reshape(x.shape)
+        return bits.to(x.device)
 
     def extra_repr(self) -> str:
         return f"share={self.share}"
@@ -68,19 +68,20 @@ class Dropout(nn.Module):
 class Masks:
     """Makes the masks of a model's :class:`Dropout` layers functions of the step and the row, within a ``with`` block.
 
-    Only its tensors change from step to step, so that a compiled network is not recompiled.
+    From step to step only its tensors change, so that a compiled network is not recompiled.
 
     Arguments:
         model: the network, on its device.
         seed: the training's seed.
 
     Attributes:
-        keys: the key of each layer at the step, int64.
-        first: the first row, int64; ``count`` rows of a batch of ``total`` follow.
+        keys: the key of each layer at the step, (layers,), int64; see :func:`scoresde.sde_lib.draws.keys_of`.
+        first: the number of the first row in the batch, (), int64.
+        count, total: the rows from ``first`` on, and those of the whole batch.
     """
 
     def __init__(self, model: nn.Module, seed: int):
-        named = [(name, each) for name, each in model.named_modules() if isinstance(each, Dropout) and each.share]
+        named = [(name, part) for name, part in model.named_modules() if isinstance(part, Dropout) and part.share]
         self.layers = [layer for _, layer in named]
         streams = [stream_of(seed, "dropout", name) for name, _ in named]
         device = next((p.device for p in model.parameters()), torch.device("cpu"))
@@ -103,7 +104,7 @@ class Masks:
     def at(self, draws: Draws) -> None:
         """Moves to the step and the rows of ``draws``."""
         if self.layers:
-            if draws.step not in self.coming:  # the keys of many steps at a time
+            if draws.step not in self.coming:  # computes the keys of 256 steps at a time
                 self.coming = range(draws.step, draws.step + 256)
                 self.table = keys_of(self.starts, self.coming)
             self.keys.copy_(self.table[draws.step - self.coming.start])
@@ -118,10 +119,11 @@ def recomputed(function: Callable[..., Tensor], within: nn.Module, *inputs: Tens
 
     Arguments:
         within: the module whose layers the function calls.
+        inputs: the function's arguments.
     """
     if torch.compiler.is_compiling():  # the graph recomputes masks from their keys
         return checkpoint(function, *inputs, use_reentrant=False)
-    layers = [each for each in within.modules() if isinstance(each, Dropout)]
+    layers = [module for module in within.modules() if isinstance(module, Dropout)]
     calls = [layer.calls for layer in layers]
     return checkpoint(
         function, *inputs, use_reentrant=False, context_fn=lambda: (nullcontext(), counted_from(layers, calls))

@@ -1,12 +1,12 @@
 r"""A function of t written by the user, with its values and bounds on them over intervals.
 
-An expression is parsed and never executed as code: it may hold numbers, t, pi, + - * / **, and the functions of
-``FUNCTIONS``. The same tree is evaluated in two arithmetics:
+An expression is parsed and never executed as code: it may hold numbers, t, pi, + - * / **, parentheses and the
+functions in ``FUNCTIONS``. The same tree is evaluated in two arithmetics:
 
 * that of tensors of times, which gives the function's values;
 * that of intervals (Moore, Interval Analysis, 1966): every operation maps bounds on its operands to bounds on its
-  result, so that :meth:`Expression.bounds` encloses all values on [low, high]. The bounds are wider than the range
-  where t occurs more than once, and tend to it as the interval shrinks. Rounding, 1e-16 of a value, is not added.
+  result, so that :meth:`Expression.bounds` encloses all values on [low, high]. If t occurs more than once, the bounds
+  may be wider than the range of values, and tend to it as the interval shrinks. They ignore rounding, 1e-16 of a value.
 """
 
 import ast
@@ -25,10 +25,12 @@ INFINITY = math.inf
 
 
 def increasing(function: Callable[[Tensor], Tensor]) -> Callable[[Interval], Interval]:
+    """Returns the interval arithmetic of an increasing function."""
     return lambda x: (function(x[0]), function(x[1]))
 
 
 def magnitude(x: Interval) -> Interval:
+    """Returns bounds on |x|."""
     low, high = x
     ends = torch.maximum(low.abs(), high.abs())
     return torch.where((low < 0) & (high > 0), torch.zeros_like(ends), torch.minimum(low.abs(), high.abs())), ends
@@ -38,12 +40,12 @@ def cosine(x: Interval) -> Interval:
     """Returns bounds on cos: 1 if the interval holds a multiple of 2 pi, -1 if it holds an odd multiple of pi."""
     low, high = x
     ends = torch.cos(low), torch.cos(high)
-    reaches = [torch.floor((high - shift) / (2 * math.pi)) >= torch.ceil((low - shift) / (2 * math.pi))
-               for shift in (math.pi, 0.0)]  # fmt: skip
+    lowest, highest = (torch.floor((high - shift) / (2 * math.pi)) >= torch.ceil((low - shift) / (2 * math.pi))
+                       for shift in (math.pi, 0.0))  # fmt: skip
     unknown = ~(low.isfinite() & high.isfinite())
     return (
-        torch.where(reaches[0] | unknown, -1.0, torch.minimum(*ends)),
-        torch.where(reaches[1] | unknown, 1.0, torch.maximum(*ends)),
+        torch.where(lowest | unknown, -1.0, torch.minimum(*ends)),
+        torch.where(highest | unknown, 1.0, torch.maximum(*ends)),
     )
 
 
@@ -81,7 +83,9 @@ FUNCTIONS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Interval], Inte
 
 
 def hull(candidates: list[Tensor]) -> Interval:
-    """Returns the interval from the least to the greatest; NaN, as of 0 times infinity, makes it infinite."""
+    """Returns the interval from the least to the greatest candidate, all (n,); NaN, as of 0 times infinity, makes it
+    infinite.
+    """
     stacked = torch.stack(candidates)
     lost = stacked.isnan().any(0)
     low, high = stacked.nan_to_num(nan=0.0, posinf=INFINITY, neginf=-INFINITY).aminmax(dim=0)
@@ -148,6 +152,8 @@ class Expression:
             self(torch.zeros(1))  # raises for unknown names now, not during a run
         except OverflowError:
             raise self.refuse("a number beyond 1e308") from None
+        except RecursionError:
+            raise self.refuse("an expression of too many operations") from None
 
     def refuse(self, what: str) -> ValueError:
         return ValueError(
@@ -161,12 +167,20 @@ class Expression:
                              ).expand(t.shape)  # fmt: skip
 
     def bounds(self, low: Tensor, high: Tensor) -> Interval:
-        """Returns bounds on the values over the intervals [low, high], each of shape (n,); infinite without bounds."""
-        found = self.evaluate(self.body, (low, high), 1, lambda value: (torch.full_like(low, value),) * 2)
-        return hull(list(found))
+        """Returns bounds on the values over the intervals [low, high], (n,) each; infinite where there are none."""
+        interval = self.evaluate(self.body, (low, high), 1, lambda value: (torch.full_like(low, value),) * 2)
+        return hull(list(interval))  # infinite instead of NaN
 
     def evaluate(self, node: ast.expr, t, arithmetic: int, number: Callable):
-        """Returns the value of a node in the arithmetic of tensors (0) or of intervals (1)."""
+        """Returns the value of a node in the arithmetic of tensors (0) or of intervals (1).
+
+        Arguments:
+            t: the times, a tensor or an :data:`Interval`.
+            number: maps a float to the same constant in that arithmetic.
+
+        Raises:
+            ValueError: the node is none that an expression may hold.
+        """
         match node:
             case ast.Constant(value=int() | float() as value) if not isinstance(value, bool):
                 return number(float(value))
@@ -187,5 +201,5 @@ class Expression:
 
 @lru_cache(maxsize=64)
 def parse(text: str) -> Expression:
-    """Returns the expression of a text, from a cache."""
+    """Returns the expression of a text, from a cache; ValueError as for :class:`Expression`."""
     return Expression(text)

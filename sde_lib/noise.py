@@ -1,9 +1,9 @@
 """Standard normals that do not depend on how samples are divided into batches.
 
-Samples are numbered; blocks of 64 consecutive numbers share a generator, seeded by the run's seed and the block's
-number. A batch draws every block that it overlaps as a whole and keeps its own rows: the noise of sample 1,000 is
-bitwise the same in batches of 1, 64 and 10,000. Small samples are drawn for many steps at a time,
-so that a step costs one slice.
+Samples are numbered; blocks of 64 consecutive numbers share a generator, seeded by the run's seed, the stream and the
+block's number. A batch draws every block that it overlaps as a whole and keeps its own rows: on one type of device the
+noise of sample 1,000 is bitwise the same in batches of 1, 64 and 10,000. The normals of small samples are drawn for
+many calls at a time, so that most calls cost one slice.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 BLOCK = 64
-AHEAD = 1 << 13  # normals that a block draws at a time; the numbers depend on it
+AHEAD = 1 << 13  # normals that a block draws at a time, at least one sample each; the numbers depend on it
 
 
 def seed_of(*parts: object) -> int:
@@ -23,12 +23,13 @@ def seed_of(*parts: object) -> int:
 
 
 class BlockNoise:
-    """The normals of the samples numbered first, ..., first + count - 1; call it once for every draw.
+    """The normals of the samples numbered first, ..., first + count - 1; every call draws the next ones.
 
     Arguments:
         seed: the run's seed.
         first, count: the first sample and the number of samples.
         shape: the shape of one sample.
+        dtype, device: of the numbers; the generators run on the device.
         stream: a name that separates the uses of one seed (start, steps, probes, dequantisation).
     """
 
@@ -52,6 +53,7 @@ class BlockNoise:
     def __call__(self, like: Tensor | None = None) -> Tensor:
         """Draws the next normals, (count, *shape); ``like`` is ignored, for the signature of torch.randn_like."""
         if not self.buffer:
+            # the draws of the next ``ahead`` calls, the last one first
             self.buffer = list(
                 torch.cat([self._draw(torch.randn, g) for g in self.generators], dim=1)[:, self.rows].unbind(0)[::-1]
             )
@@ -62,4 +64,5 @@ class BlockNoise:
         return torch.cat([self._draw(torch.rand, g)[0] for g in self.generators])[self.rows]
 
     def _draw(self, function, generator: torch.Generator) -> Tensor:
+        """Returns one block's numbers for the next ``ahead`` calls, (ahead, BLOCK, *shape)."""
         return function((self.ahead, BLOCK, *self.shape), generator=generator, dtype=self.dtype, device=self.device)

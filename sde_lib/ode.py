@@ -8,12 +8,13 @@ step of size h is
 .. math:: e = \Bigl\|\frac{h \sum_i (b_i - \hat b_i) k_i}{atol + rtol\,\max(|y_n|, |y_{n+1}|)}\Bigr\|,
 
 it is accepted where :math:`e \le 1`, and the next step is :math:`0.84\,h\, e_n^{-0.6/5}\, e_{n-1}^{0.1/5}`, within
-[0.2, 5] h (Hairer, Norsett and Wanner I, II.4; the exponents there, IV.2, are 0.7 and 0.4, and 0.9 the factor: on the
-oracle's likelihoods these need up to 15 % fewer evaluations at an equal worst error, one step in 180 being rejected).
+[0.2, 5] h (Hairer, Norsett and Wanner I, II.4). The exponents in volume II, IV.2, are 0.7 and 0.4, and the factor is
+0.9. On the oracle's likelihoods our values need up to 15 % fewer evaluations than those at an equal worst error, and
+one step in 180 is rejected.
 
-``method="torchdiffeq.NAME"`` is the reference: any method of torchdiffeq, one step size for the whole batch, so its
-adaptive methods get a norm that takes the worst sample and not the mean. No solver evaluates outside [t0,
-t1], where sigma(t) may not exist.
+``method="torchdiffeq.NAME"`` is the reference: a torchdiffeq method of ``METHODS``, with one step size for the whole
+batch. Its adaptive methods get a norm that takes the worst sample and not the mean. No solver evaluates outside
+[t0, t1], where sigma(t) may not exist.
 """
 
 import math
@@ -26,18 +27,20 @@ from torch.utils.checkpoint import checkpoint
 
 from .tableaux import PAIRS, Pair
 
-Field = Callable[[Tensor, Tensor, Tensor | slice], Tensor]
-"""field(y, t, rows) returns dy/dt (b, n), for y (b, n), t (b,) in float64, and these b rows' numbers in the batch.
+Field = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""field(y, t, rows) returns dy/dt (b, n) for y (b, n), t (b,) in float64 (float32 on mps) and the rows' numbers in the
+batch, (b,).
 
-A method ``stages(t)`` of the field maps all moments of a step, t (m, b), to m functions (y, rows), so that terms which
-depend only on time are computed once a step.
+A field may have a method ``stages(t)``, which maps all moments of a step, t (m, b), to m functions (y, rows) -> dy/dt,
+so that terms which depend only on time are computed once a step.
 """
 
 Along = Callable[["Step"], Tensor]
-"""Maps the accepted steps of one round to their contributions to an integral, (b, m).
+"""Maps the accepted steps of one round, one trial step of every running sample, to their contributions to an integral,
+(b, m).
 
-It is called for empty rounds too, so that its random draws do not depend on other samples; with gradients it is called
-twice for every step.
+It is called for rounds without an accepted step too, so that its random draws do not depend on other samples. With
+``differentiable`` it must draw nothing: it is called for the rounds with a step, and again in the backward pass.
 """
 
 Norm = Callable[[Tensor], Tensor]
@@ -45,9 +48,15 @@ Norm = Callable[[Tensor], Tensor]
 
 
 class Visit:
-    """The states of the first ``count`` samples at shares of the interval, filled while the solver runs.
+    """The states of the first ``count`` samples at some moments, filled while the solver runs.
 
-    ``states`` has shape (moments, count, n) afterwards.
+    Arguments:
+        shares: the moments, as shares in [0, 1] of the interval from t0 to t1.
+        y: the state at t0, (B, n).
+        count: the number of samples.
+
+    Attributes:
+        states: (moments, count, n).
     """
 
     def __init__(self, shares: list[float], y: Tensor, count: int):
@@ -66,7 +75,7 @@ def rms(error: Tensor) -> Tensor:
 
 
 def check_solver(method: str, rtol: float, atol: float, steps: int) -> None:
-    """Refuses settings that no solver here takes, naming them as a constructor's own keys."""
+    """Raises a ValueError for settings that no solver here takes, naming them as a constructor's own keys."""
     if method not in METHODS:
         raise ValueError(f"`method`={method} is no ODE solver here; choose one of {', '.join(METHODS)}")
     for key, value in (("rtol", rtol), ("atol", atol)):
@@ -104,7 +113,7 @@ def integrate(
         steps: the number of steps of a torchdiffeq method without error control (euler, midpoint, heun2, heun3, rk4).
         norm: the norm of a sample's scaled errors.
         on_step: called with the share of the interval that is solved, in [0, 1], for progress.
-        visit: receives the states at some moments; it does not change the steps.
+        visit: receives the states at its moments; it does not change the steps.
         along: an integral along the solution that does not affect the steps; see :data:`Along`. The result is then
             (y, total), with total (B, m) the sum of its contributions. For tsit5 and dopri5.
         longest: maps t (b,) to the longest step that may start there, (b,): the integral may change where y is
@@ -115,6 +124,7 @@ def integrate(
 
     Raises:
         FloatingPointError: the field is not finite, or no step size is small enough.
+        ValueError: a setting is out of range, or the method has no ``along``, ``longest`` or ``differentiable``.
     """
     check_solver(method, float(torch.as_tensor(rtol).max()), atol, steps)
     if differentiable:
@@ -190,8 +200,10 @@ def runge_kutta(
     """Returns the end of a step of size h (b,) from t (b,), and dy/dt at its stages.
 
     Arguments:
+        rows: the rows' numbers in the batch, (b,).
+        interval: the lower and the upper end, to which times are clamped.
         k: dy/dt at the start, if it has been evaluated.
-        count: a slice end that leaves out the last stages, which only the error needs.
+        count: -1 to leave out the last stage, dy/dt at the end: the error, the next step and interpolation need it.
     """
     nodes = torch.tensor(pair.C[1:count], dtype=t.dtype, device=t.device)[:, None]
     moments = (t + nodes * h).clamp(*interval)
@@ -211,9 +223,9 @@ def runge_kutta(
 def retrace(
     pair: Pair, field: Field, y: Tensor, path: Path, along: Along | None = None
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """Repeats the steps of a path as differentiable functions of y, with checkpointing.
+    """Repeats the steps of a path as differentiable functions of y (B, n), with checkpointing.
 
-    Returns y at the end, and with ``along`` its sums too.
+    Returns y at the end, (B, n), and with ``along`` the sums of its contributions, (B, m), too.
     """
     count, total = len(y), None
     for rows, t, h, interval in path:
@@ -236,10 +248,10 @@ def retrace(
 class Running:
     """The samples that have not reached t1; all of shape (b,) but y and k, (b, n).
 
-    Time is measured by the share of the interval that is solved, from 0 to 1, in either direction of t.
+    Time is measured by the share of the interval that is solved, from 0 to 1, whether t rises or falls.
 
     Attributes:
-        rows: their numbers in the batch.
+        rows: the samples' numbers in the batch.
         done: the share of the interval that is solved.
         k: dy/dt at y.
         h: the size of the next trial step, as a share of the interval.
@@ -263,7 +275,9 @@ class Running:
 
 @dataclass(frozen=True)
 class Trial:
-    """One trial step of every running sample: its size h as a share of the interval, and its scaled error."""
+    """One trial step of every running sample, from y to ``end`` (b, n), with dy/dt at its stages: its size h as a share
+    of the interval, its scaled error, and whether that is at most 1, (b,) each.
+    """
 
     h: Tensor
     end: Tensor
@@ -303,8 +317,8 @@ class Adaptive:
 
         done = torch.zeros(len(y), dtype=clock, device=y.device)
         k = call(y, done)
-        probe = lambda y, share: self.span * call(y, share)  # noqa: E731
-        h = first_step(probe, y, done, self.span * k, self.rtol, self.atol, self.norm)
+        slope = lambda y, share: self.span * call(y, share)  # dy/dshare  # noqa: E731
+        h = first_step(slope, y, done, self.span * k, self.rtol, self.atol, self.norm)
         return Running(rows, done, y, k, h, torch.full_like(h, 1e-4), torch.zeros_like(h, dtype=torch.bool))
 
     def attempt(self, now: Running) -> Trial:
@@ -330,7 +344,7 @@ class Adaptive:
         return Trial(h, end, stages, error, accepted)
 
     def taken(self, now: Running, trial: Trial) -> Step:
-        """Returns the accepted steps."""
+        """Returns the accepted steps, in t."""
         t, h = self.t0 + self.span * now.done, self.span * trial.h
         return Step(self.pair, now.rows, t, h, now.y, trial.end, trial.stages).take(trial.accepted)
 
@@ -367,7 +381,12 @@ def adaptive(
     longest: Callable[[Tensor], Tensor] | None = None,
     path: Path | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """The per-sample adaptive solver of the module docstring."""
+    """The per-sample adaptive solver of the module docstring.
+
+    Arguments:
+        path: a list to which the accepted steps are appended; the other arguments and the result are those of
+            :func:`integrate`.
+    """
     if t0 == t1 or len(y) == 0:
         nothing = y.new_zeros(len(y), 1)  # adds to sums of any width
         return y.clone() if along is None else (y.clone(), nothing)
@@ -407,14 +426,18 @@ def interpolate(visit: Visit, step: Step, done: Tensor, h: Tensor) -> None:
             visit.states[moment, part.rows] = part.state(u)
 
 
-def first_step(call, y: Tensor, done: Tensor, k: Tensor, rtol: float | Tensor, atol: float, norm: Norm) -> Tensor:
-    """Returns a first step size for each sample, as a share of the interval (Hairer, Norsett and Wanner I, II.4: one
-    Euler step estimates y'').
+def first_step(slope, y: Tensor, done: Tensor, k: Tensor, rtol: float | Tensor, atol: float, norm: Norm) -> Tensor:
+    """Returns a first step size for each sample, as a share of the interval (Hairer, Norsett and Wanner I, II.4, with
+    the constants there: one Euler step estimates y'').
+
+    Arguments:
+        slope: maps y (b, n) and the share solved (b,) to dy/dshare.
+        k: dy/dshare at y and ``done``.
     """
     scale = atol + rtol * y.abs()
     d0, d1 = norm(y / scale), norm(k / scale)
     h0 = torch.where((d0 < 1e-5) | (d1 < 1e-5), 1e-6, 0.01 * d0 / d1).clamp_max(1.0)
-    d2 = norm((call(y + h0[:, None] * k, done + h0.to(done.dtype)) - k) / scale) / h0
+    d2 = norm((slope(y + h0[:, None] * k, done + h0.to(done.dtype)) - k) / scale) / h0
     steepest = torch.maximum(d1, d2)
     h1 = torch.where(steepest <= 1e-15, (h0 * 1e-3).clamp_min(1e-6), (0.01 / steepest) ** (1 / 5))
     h = torch.minimum(100 * h0, h1)
@@ -434,7 +457,12 @@ def reference(
     on_step=None,
     visit: Visit | None = None,
 ) -> Tensor:
-    """Returns torchdiffeq's solution; times are clamped to [t0, t1], adaptive methods use the worst sample's error."""
+    """Returns torchdiffeq's solution at t1: times are clamped to [t0, t1], and adaptive methods take the worst sample's
+    error. Raises a FloatingPointError if it finds none.
+
+    Arguments:
+        method: a method of torchdiffeq; the other arguments are those of :func:`integrate`.
+    """
     from torchdiffeq import odeint
 
     low, high = min(t0, t1), max(t0, t1)

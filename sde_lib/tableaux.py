@@ -7,8 +7,9 @@ from dataclasses import dataclass
 class Pair:
     """An embedded Runge-Kutta pair of orders 5 and 4 whose last stage is the first of the next step.
 
-    Row i of A holds the weights of stage i + 1, its last row those of the step; ``error`` is b - b_hat, and ``dense``
-    raises the step's cubic Hermite interpolant to order 4.
+    C holds the nodes of the seven stages, as shares of the step. Row i of A holds the weights of stage i + 1, its last
+    row b those of the step. ``error`` is b - b_hat, the weights of the error estimate, and ``dense`` those that raise
+    the step's cubic Hermite interpolant to order 4 (:meth:`scoresde.sde_lib.ode.Step.state`).
     """
 
     C: tuple[float, ...]

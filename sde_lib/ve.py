@@ -1,6 +1,6 @@
 r"""The variance-exploding SDE, which adds noise and does not scale the data.
 
-.. math:: dx = \sigma(t)\sqrt{2\log(\sigma_{max}/\sigma_{min})}\,dw, \qquad
+.. math:: dx = \sigma(t)\sqrt{2\log(\sigma_{max}/\sigma_{min})/T}\,dw, \qquad
           \sigma(t) = \sigma_{min}\,(\sigma_{max}/\sigma_{min})^{t/T}
 
 (arXiv 2011.13456, appendix C, with T = 1). sigma(0) = sigma_min and not 0: the process starts from data blurred by
@@ -39,12 +39,14 @@ class VE(SDE):
             )
 
     def reaching(self, noise_to_signal: float) -> str:
-        """Returns what to type for sigma_min, which bounds the noise from below."""
+        """Returns what to type, ``sde.sigma_min=`` and a value: sigma_min bounds the noise from below."""
         below = noise_to_signal * math.exp(-self.rate * self.eps)  # eps is a little above t = 0
         return f"sde.sigma_min={rounded_down(below)}"
 
     def ending(self, noise_to_signal: float) -> str | None:
-        """Returns what to type for sigma_max, the noise at T whatever T is."""
+        """Returns what to type, ``sde.sigma_max=`` and this value in two digits: it is the noise at T whatever T is;
+        None beyond ``LARGEST``.
+        """
         return f"sde.sigma_max={float(f'{noise_to_signal:.2g}'):g}" if 1.05 * noise_to_signal < LARGEST else None
 
     @property

@@ -27,7 +27,7 @@ class LinearBeta:
     T: float = 1.0
 
     def check(self, eps: float) -> None:
-        """Refuses rates that are not positive and finite, or that leave nothing of the data at eps."""
+        """Raises a ValueError for rates that are not positive and finite, or that leave nothing of the data at eps."""
         if not 0 < self.beta_min <= self.beta_max < math.inf:
             raise ValueError(
                 f"`beta_min`={self.beta_min} must be positive and at most `beta_max`={self.beta_max}; "
@@ -46,6 +46,7 @@ class LinearBeta:
         return t * (self.beta_min + t * ((self.beta_max - self.beta_min) / (2 * self.T)))
 
     def inverse(self, B: Tensor) -> Tensor:
+        """Returns the t with the integral B(t) = B."""
         slope = (self.beta_max - self.beta_min) / self.T
         return 2 * B / (self.beta_min + torch.sqrt(self.beta_min**2 + 2 * slope * B))
 

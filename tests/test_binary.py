@@ -172,6 +172,15 @@ def test_its_error_bars_are_true(T, terms):
     assert (0.9 if terms else 0.0) * claimed < real < 1.1 * claimed
 
 
+def test_a_belief_that_is_not_finite_names_its_own_step():
+    """Not that of the batch's first row, which is at step 2 where the second is at step 3."""
+    x, normals = torch.ones(2, 1, dtype=torch.float64), torch.tensor([[-1.3], [1.3]], dtype=torch.float64)
+    with pytest.raises(FloatingPointError, match="at step 3$"):
+        BinaryBound(terms=2)(
+            BinaryChain(T=3.0), lambda x, n: 0 * x + torch.where(n[:, None] == 3, math.nan, 0.0), x, lambda x: normals
+        )
+
+
 def test_with_the_exact_belief_it_closes_on_the_exact_law():
     """The bound is never below the entropy, and its gap halves when the steps double."""
     entropy, gaps = float(-torch.special.xlogy(LAW, LAW).sum()), []

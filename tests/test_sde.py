@@ -487,6 +487,7 @@ def test_custom_takes_a_callable():
         "abs(t - 0.5) + t - 0.5",  # nor up to 0.5
         "10**400",
         "1" + "0" * 400,
+        pytest.param("t" + " + t" * 1000, id="a sum of 1001 terms"),
     ],
 )
 def test_bad_expressions_name_the_key(expression):
