@@ -85,6 +85,7 @@ class Bound(Task):
 
     def check(self, sde: SDE, data: Data) -> None:
         refuse_error(self.likelihood, self)
+        self.decoder_of(data)
         points_of(data, self.points, self.count)
 
     def __call__(self, job: Job) -> dict:

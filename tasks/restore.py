@@ -99,8 +99,7 @@ class Restore(Task):
             raise ValueError(f"`draws`={self.draws} must be at least 1; type `draws`=8")
 
     def check(self, sde: SDE, data: Data) -> None:
-        if self.points:
-            self.pose(data)
+        self.pose(data)
 
     def __call__(self, job: Job) -> dict:
         sde, data, record = job.sde, job.data, job.record
