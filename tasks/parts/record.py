@@ -99,7 +99,9 @@ class Record:
         return path
 
     def picture(self, path: Path) -> None:
-        """Adds the path of a picture, which the caller has drawn, to those that :meth:`finish` prints and logs."""
+        """Adds the path of a picture, or of another file to show, to those that :meth:`finish` prints; the caller has
+        written it.
+        """
         self.pictures.append(path)
 
     def path(self, name: str) -> Path:
@@ -128,7 +130,9 @@ class Record:
             self.wandb.summary.update(metrics)
             import wandb
 
-            self.wandb.log({path.stem: wandb.Image(str(path)) for path in self.pictures})
+            # task=export adds the path of a network, which is no picture
+            images = {path.stem: wandb.Image(str(path)) for path in self.pictures if path.suffix == ".png"}
+            self.wandb.log(images)
 
     def close(self, failed: str | None = None) -> None:
         """Closes metrics.jsonl and ends the logger's run.
