@@ -2,7 +2,7 @@
 
 ``*_nats`` are nats of a whole point, in data units; ``*_bits_per_dim`` are bits per dimension. ``bound`` is ``prior``
 (L_N) + ``diffusion`` (the sum of all L_{n-1}) + ``reconstruction`` (L_0), each with its standard error over the points,
-which includes the noise; ``noise_stderr_nats`` is the noise's share of that of the bound.
+which includes the noise; ``noise_stderr_nats`` is the noise's part of the bound's standard error.
 
 There are two gaps, each with its standard error. ``gap_nats`` is the bound less the ODE's negative log-likelihood of
 the same points: for an exact score it is the cost of the chain's steps; a network's chain and its probability flow are

@@ -177,7 +177,7 @@ class EMALength(Task):
         """Returns the metrics of the best length, and its gain over the network's own average.
 
         Arguments:
-            found: the measures of all lengths, ``loss`` and ``nll`` in nats, (lengths, N) each.
+            found: the measures of all lengths, ``loss``, and ``nll`` in nats, (lengths, N) each.
             own: the same of the network's own average, ``own_loss`` and ``own_nll``, (N,) each.
             best: the place of the best length.
         """

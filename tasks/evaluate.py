@@ -156,10 +156,11 @@ class Evaluate(Task):
         reference = Points(data.test[test], None if condition is None else condition.test[test])
         train = slice(SETS * size)
         floors = Points(data.train[train], None if condition is None else condition.train[train])
-        measured, floor = self.measured(view, {"samples": Points(r, y), "floor": floors}, reference, size, data, title)
+        parts = {"samples": Points(r, y), "floor": floors}
+        distances, floor = self.measured(view, parts, reference, size, data, title)
         metrics, stderr = {}, f"kd-{title}_stderr"
-        for key in measured:
-            metrics[key] = measured[key]
+        for key in distances:
+            metrics[key] = distances[key]
             if key != stderr:
                 metrics[f"{key}_floor"] = floor[key]
         # classes

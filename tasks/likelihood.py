@@ -217,32 +217,32 @@ class LikelihoodTask(Task):
 
         auto = self.likelihood.error == "auto"
         limits = (8, TIGHT) if auto else (256, 1e-8)  # the most probes, and the smallest tolerance
-        found = choose(self.likelihood, mixed, scored, target, None if self.free else len(r), *limits)
-        probes = found.likelihood.probes.estimates(data.dim)
+        effort = choose(self.likelihood, mixed, scored, target, None if self.free else len(r), *limits)
+        probes = effort.likelihood.probes.estimates(data.dim)
         log.info(
             "likelihood.error=%s: an error of %.2g %s%s takes rtol=%g atol=%g%s%s, %s%s point%s",
             self.likelihood.error,
             per_dim(data, target),
             unit_of(data),
             " from the solver and the probes" if auto else "",
-            found.likelihood.rtol,
-            found.likelihood.atol,
-            "" if found.ode_error is None else f" (off by {per_dim(data, found.ode_error):.1g})",
-            f", {probes} probes" if found.likelihood.random(data.dim) else ", the exact trace",
+            effort.likelihood.rtol,
+            effort.likelihood.atol,
+            "" if effort.ode_error is None else f" (off by {per_dim(data, effort.ode_error):.1g})",
+            f", {probes} probes" if effort.likelihood.random(data.dim) else ", the exact trace",
             "" if self.free else "the given ",
-            f"{found.count:,}",
-            "" if found.count == 1 else "s",
+            f"{effort.count:,}",
+            "" if effort.count == 1 else "s",
         )
-        if found.floor and not auto:
+        if effort.floor and not auto:
             log.warning(
                 "likelihood.error=%s: no tolerance brings the solver's error below %.2g %s in %s; type dtype=float64, "
                 "or a larger likelihood.error",
                 self.likelihood.error,
-                per_dim(data, found.ode_error),
+                per_dim(data, effort.ode_error),
                 unit_of(data),
                 self.dtype,
             )
-        return found
+        return effort
 
     def show(
         self,

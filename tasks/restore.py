@@ -14,7 +14,7 @@ The metrics are over the unknown values (over all values, if the operator is no 
   posterior reach ``coverage_nominal`` = 1 - 2k/(draws + 1), with the k for which that is nearest to 0.8;
 * ``sliced_wasserstein_to_exact``, for mixtures: the mean over the first points, up to 64, of the distance of the draws
   to as many exact draws, in data units; ``sliced_wasserstein_floor``: the distance between two sets of exact draws;
-  ``times_the_floor``: their ratio;
+  ``times_the_floor``: their ratio, left out where the measurement determines x;
 * ``draws_out_of_range``: the number of draws with an unknown value further outside the training part's range than that
   range is wide; the range is that of the value's column, for images that of all pixels. A warning names the column.
   Draws beyond ten such widths have diverged, unless the point's own measurement lies out of range, and so have draws

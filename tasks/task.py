@@ -54,7 +54,9 @@ class Task(ABC):
 
     @abstractmethod
     def __call__(self, job: "Job") -> dict[str, Any]:
-        """Does the task. Returns its metrics by name, numbers or words; a sweeper gets the first number."""
+        """Does the task. Returns its metrics by name, numbers or words; a sweeper gets the first number, leaving out
+        ``count``.
+        """
 
     @property
     def drawn_by(self) -> tuple[Sampler, ...]:
@@ -122,9 +124,10 @@ class Features:
     """The features in which samples and data are compared.
 
     Attributes:
-        net: has ``features``, and ``log_prob`` of them if it is a classifier.
-        classes: the labels that it tells apart; None for features that were not learnt from labels.
-        title: its name in the metrics' names, such as ``cnn@HASH`` or ``values``.
+        net: a network with a method ``features``, and ``log_prob`` of these if it is a classifier; or
+            :class:`scoresde.metrics.Values`.
+        classes: the labels that the classifier tells apart; None for features that were not learnt from labels.
+        title: the features' name in the metrics' names, such as ``cnn@HASH`` or ``values``.
     """
 
     net: Any

@@ -14,8 +14,11 @@ from scoresde.sde_lib import ScoreFn
 
 
 def as_written(condition: Condition, y: Tensor) -> dict[str, np.ndarray]:
-    """Returns the array ``y`` of an output file: the names of the classes, as integers if all of them are integers; or
-    numbers (N, C) in data units.
+    """Returns the array ``y`` of an output file by its name: the name of each example's class (N,), an integer if the
+    names of all classes are integers; or numbers (N, C) in data units.
+
+    Arguments:
+        y: classes (N,), or numbers (N, C).
     """
     if not condition.classes:
         return {"y": y.numpy()}

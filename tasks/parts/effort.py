@@ -9,8 +9,8 @@ root mean square change of log p when it is solved to a tenth of the tolerance. 
 first ``PILOT`` points, which are a random subset. If the number of points is given and below 4 ``PILOT``, the pilot is
 a quarter of them, but at least ``LEAST``. The cheapest numbers are chosen that leave
 
-* the solver ``SHARE`` of the requested error. The tolerance falls by factors of ten from 1e-2 until e is small enough;
-  between the last two, log e is taken to be linear in log tau, and the result is measured;
+* the solver ``SHARE`` of the requested error. The tolerance falls by factors of ten from 1e-2 until e is small enough.
+  A tolerance between the last two is tried, for which log e is taken to be linear in log tau;
 * the probes ``SHARE`` of that error after N points, with k at least 2, which a standard error needs;
 * the points ``POINTS`` of that error, if their number is free, and at least ``FEWEST`` points.
 
@@ -126,8 +126,8 @@ def choose_tolerance(
 
     ladder = [rung for rung in LADDER if rung > 0.05 * tightest]  # one beyond the tightest shows the error there
     coarse, before = log_prob(ladder[0]), None
-    for tolerance, next_one in zip(ladder[:-1], ladder[1:], strict=True):
-        fine = log_prob(next_one)
+    for tolerance, tighter in zip(ladder[:-1], ladder[1:], strict=True):
+        fine = log_prob(tighter)
         error = rms(coarse - fine)
         if error <= target:
             break
@@ -138,10 +138,10 @@ def choose_tolerance(
         return tolerance, error, True
     if before is None or error == 0:
         return tolerance, error, False
-    # between this tolerance and the one before
+    # between this tolerance and the one before, with a margin of a fifth
     slope = math.log(before[1] / error) / math.log(before[0] / tolerance)
     between = float(f"{tolerance * (0.8 * target / error) ** (1 / slope):.2g}")
     if between <= tolerance:
         return tolerance, error, False
-    found = rms(log_prob(between) - fine)
-    return (between, found, False) if found <= target else (tolerance, error, False)
+    error_between = rms(log_prob(between) - fine)
+    return (between, error_between, False) if error_between <= target else (tolerance, error, False)

@@ -35,9 +35,9 @@ def target_of(likelihood: Likelihood, data: Data) -> float | None:
 
 
 def reached(likelihood: Likelihood, data: Data, metrics: dict, target: float) -> dict[str, float]:
-    """Returns the requested error and the error that is left, in the unit of the request. Warns where more is left than
-    was requested. For ``auto``, which leaves the points' spread out, logs a line instead, unless that spread hides the
-    error or the error is unknown.
+    """Returns the requested error and the error that is left, in the unit of the request. Warns where the error left is
+    more than 5 % above the requested one, or unknown. For ``auto``, which leaves the points' spread out, logs a line
+    instead, unless that spread hides the error or the error is unknown.
 
     Arguments:
         metrics: with the errors of :class:`scoresde.tasks.parts.likelihood_errors.LikelihoodErrors`.

@@ -3,7 +3,7 @@
 A sample belongs to the component that most probably drew it. Where modes are far apart, plain Langevin dynamics cannot
 go from one to the other, and its shares are those of its start. Samplers that start from much noise choose a mode while
 the modes are not yet separate (Song and Ermon, arXiv 1907.05600, section 3.2.2 and figure 3). Each sampler draws once
-per seed, so that the shares have errors. The metrics are the shares of the heaviest mode; modes.npz holds those of all.
+per seed, so that the shares have errors. The metrics give the share of the heaviest mode; modes.npz holds those of all.
 """
 
 import math
