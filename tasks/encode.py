@@ -2,7 +2,7 @@ r"""Carries data to their latent codes and back, by the probability flow (:mod:`
 
 Over the data the codes of an exact score have the distribution p_T, nearly N(0, sigma(T)^2 I). The Kolmogorov-Smirnov
 distance, the largest difference of two distribution functions, measures how far all coordinates of z / sigma(T)
-together are from N(0, 1). Its floor is its mean for n normal numbers, sqrt(pi/2) log(2) / sqrt(n).
+together are from N(0, 1). The floor is the mean of this distance for n normal numbers, sqrt(pi/2) log(2) / sqrt(n).
 
 **Identity.** The flow depends on the data and the SDE only. Two networks that were trained separately, with different
 seeds, architectures or losses, should therefore give a point the same code (arXiv 2011.13456, section 4.3). ``other``

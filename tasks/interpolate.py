@@ -114,7 +114,7 @@ class Interpolate(Task):
         record.arrays("interpolation", x=decoded.numpy(), z=z.numpy(), ends=ends.numpy(), u=u.numpy())
         self.show(data, decoded, ends, z.double() / sde.prior_std, u, record)
 
-        # ends are frames 0, frames - 1, 2 (frames - 1), ... of a path
+        # the rms of each code's coordinates in the prior's stds; the ends are frames 0, frames - 1, 2 (frames - 1), ...
         radius = z.double().flatten(2).square().mean(2).sqrt() / sde.prior_std
         metrics = {"count": rows, "frames": frames}
         if self.temperature == 1:

@@ -52,7 +52,7 @@ class Drawing:
         Arguments:
             y: of each sample, (count, condition), or of all, (1, condition), as networks take it; None without a
                 condition.
-            film: records the trajectories of the first batch.
+            film: records the trajectories of the first samples, within the first batch.
             advance: moves the caller's progress bar; if None, the call shows its own bar.
         """
         if advance is None:

@@ -19,7 +19,7 @@ from .scoring import Scoring, undequantised
 log = logging.getLogger(__name__)
 
 CHECKED = 256  # points at which the start's correction is checked
-UNRESOLVED = 0.01  # the share of points with detail below the noise of eps from which on they are more than outliers
+UNRESOLVED = 0.01  # share of points with detail below the noise of eps; a smaller one is taken for outliers
 
 
 @dataclass(frozen=True)
