@@ -128,6 +128,8 @@ class Evaluate(Task):
         for key, part in (("training", data.train), ("held-out", data.test)):
             if len(part) < LEAST:
                 raise ValueError(f"{len(part)} {key} data are too few to compare samples with: {LEAST} at least")
+        if self.samples is not None:
+            self.samples_of_file(data)  # so that its errors come before a training of features
         if isinstance(self.features, Values) and data.dim > WIDEST:
             raise ValueError(
                 f"task/features=values compares covariances, and {data.dim} values, more than {WIDEST}, are too "
@@ -222,11 +224,7 @@ class Evaluate(Task):
         """
         sde, data = job.sde, job.data
         if self.samples is not None:
-            r = read_points(self.samples, data.shape, data.levels, data.labels(), key="task.samples")
-            r, _ = shuffled(r, None, self.count)
-            if len(r) < LEAST:
-                raise ValueError(f"task.samples={self.samples} holds {len(r)} samples, and {LEAST} are the least")
-            return CachedSamples(r.numpy(), 0, 0.0, 0), None
+            return CachedSamples(self.samples_of_file(data, quiet=True).numpy(), 0, 0.0, 0), None
         network = job.networks.sampled()
         images = len(data.shape) == 3
         count, counted = self.count or (5000 if images else 10_000), Counted(network.model)
@@ -247,6 +245,18 @@ class Evaluate(Task):
 
             piece = min(self.batch, PIECE) if images else self.batch
             return cache.obtain(count, piece, draw, time.monotonic), y
+
+    def samples_of_file(self, data: Data, quiet: bool = False) -> Tensor:
+        """Returns up to ``count`` samples of the file ``samples`` in a random order, (N, *) in data units.
+
+        Raises:
+            FileNotFoundError, ValueError: there is no such file, or it holds too few samples or other shapes.
+        """
+        r = read_points(self.samples, data.shape, data.levels, data.labels(), key="task.samples", quiet=quiet)
+        r, _ = shuffled(r, None, self.count)
+        if len(r) < LEAST:
+            raise ValueError(f"task.samples={self.samples} holds {len(r)} samples, and {LEAST} are the least")
+        return r
 
     def classified(
         self, view: "View", r: Tensor, y: Tensor | None, data: Data, rows: Tensor, classes: Condition, title: str

@@ -379,6 +379,9 @@ def test_too_little_to_compare_is_refused(tmp_path):
     np.save(tmp_path / "few.npy", np.zeros((3, 2)))
     with pytest.raises(ValueError, match="few.npy holds 3 samples, and 6 are the least"):
         job(tmp_path, *words, f"task.samples={tmp_path}/few.npy")
+    with pytest.raises(FileNotFoundError, match="task.samples=nowhere.npy"):  # and before features are trained
+        job(tmp_path, *DIGITS, *NET, "task.samples=nowhere.npy")
+    assert not (tmp_path / "store").exists()
 
 
 # --- FID --------------------------------------------------------------------------------------------------------------
