@@ -89,7 +89,7 @@ class SampleCache:
                 f"the samples' folder {self.folder} cannot be written ({error.strerror or error}); choose another "
                 f"place with store=FOLDER, or copy the network of checkpoint= to where you may write"
             ) from error
-        return gather(found, count, count - before)
+        return gather(found, count, max(0, count - before))  # another process may have drawn more than count
 
     def found(self, count: int) -> CachedSamples | None:
         """Returns the first ``count`` samples if all of them are in the cache, and logs so; else None."""
