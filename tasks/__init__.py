@@ -1,4 +1,4 @@
-"""The tasks, each of which says what a run does and what it leaves on disk."""
+"""The tasks (each says what a run does and what it leaves on disk), their contract, and the record of a run."""
 
 if __name__ == "tasks":  # a checkout's former name for this package
     from scoresde.checkout import former

@@ -2,7 +2,7 @@
 
 ``*_nats`` are nats of a whole point, in data units; ``*_bits_per_dim`` are bits per dimension. ``bound`` is ``prior``
 (L_N) + ``diffusion`` (the sum of all L_{n-1}) + ``reconstruction`` (L_0), each with its standard error over the points,
-which includes the noise.
+which includes the noise; ``noise_stderr_nats`` is the noise's part of the bound's standard error.
 
 There are two gaps, each with its standard error. ``gap_nats`` is the bound less the ODE's negative log-likelihood of
 the same points: for an exact score it is the cost of the chain's steps; a network's chain and its probability flow are
@@ -11,7 +11,8 @@ estimated from these points, if their density is known: the cost of the network 
 
 For integers the decoder decides which points are scored. ``discretised`` takes the bins' centres and the decoder's mass
 on a bin; this bounds -log P directly, for a network of ``training.dequantise=none``. ``gaussian`` takes uniform points
-of the bins and a density, as the ODE does. ``auto`` takes the one that fits the chosen dequantisation.
+of the bins and a density, as the ODE does with ``dequantisation=uniform``. ``auto`` takes the one that fits the chosen
+dequantisation.
 """
 
 import logging
@@ -51,9 +52,9 @@ class Bound(Task):
         bound: the reverse steps' variance, and how many terms are evaluated.
         decoder: for integers, ``discretised``, ``gaussian`` or ``auto``; see the module's text.
         likelihood: how the ODE's log p is computed; None leaves it out.
-        dequantisation: which points of its bin stand for an integer in the ODE's value.
+        dequantisation: which points of a bin stand for its integer in the ODE's value; ``decoder=auto`` follows it.
         count: the number of held-out points; None for 10,000 vectors or 256 images, or all where there are fewer.
-        points: a file of points in data units to score instead, all of them.
+        points: a file of points in data units to score instead: ``count`` of them, drawn at random, or all.
         batch: the number of points per batch; the results do not depend on it.
         seed: the seed of the noise, the probes and the dequantisation.
         device, dtype: where, and in which precision the score is evaluated.
@@ -84,6 +85,7 @@ class Bound(Task):
 
     def check(self, sde: SDE, data: Data) -> None:
         refuse_error(self.likelihood, self)
+        self.decoder_of(data)
         points_of(data, self.points, self.count)
 
     def __call__(self, job: Job) -> dict:
@@ -91,6 +93,7 @@ class Bound(Task):
         score = job.networks.score().model
         r = points_of(data, self.points, self.count, quiet=True)
         started = time.monotonic()
+        # the bound and its terms
         found, times = self.score(sde, score, data, r)
         seconds = time.monotonic() - started
         metrics = {"count": len(r)}
@@ -101,6 +104,7 @@ class Bound(Task):
         metrics["noise_stderr_nats"] = float(found["stderr"].square().mean().sqrt()) / math.sqrt(len(r))
         if data.levels:
             metrics["decoder"] = self.decoder_of(data)
+        # the comparison with the ODE and with the data's density
         ode = None
         if self.likelihood is not None:
             ode = self.ode(sde, score, data, r)
@@ -114,8 +118,8 @@ class Bound(Task):
             metrics |= {"floor_nats": -float(truth.mean()), "bound_gap_nats": gap, "bound_gap_stderr": gap_stderr}
         metrics |= {"nfe": float(found["nfe"]), "seconds": seconds}
 
-        kept = ("x", "log_prob", "prior", "diffusion", "reconstruction", "stderr", "terms")
-        record.arrays("bound", times=times.numpy(), **{key: found[key].numpy() for key in kept})
+        names = ("x", "log_prob", "prior", "diffusion", "reconstruction", "stderr", "terms")
+        record.arrays("bound", times=times.numpy(), **{key: found[key].numpy() for key in names})
         from scoresde import figures
 
         record.picture(
@@ -129,7 +133,11 @@ class Bound(Task):
         return metrics
 
     def decoder_of(self, data: Data) -> str:
-        """Returns ``gaussian`` or ``discretised``, the decoder that ``auto`` stands for or that is given."""
+        """Returns ``gaussian`` or ``discretised``, the decoder that ``auto`` stands for or that is given.
+
+        Raises:
+            ValueError: ``discretised`` for continuous data.
+        """
         if data.levels is None:
             if self.decoder == "discretised":
                 raise ValueError(
@@ -141,24 +149,25 @@ class Bound(Task):
         return fits if self.decoder == "auto" else self.decoder
 
     def score(self, sde: SDE, score: ScoreFn, data: Data, r: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Returns the bound at r (N, *), and the chain's times.
+        """Returns the bound at r (N, *) in data units, and the chain's times t_N ... t_1.
 
         The bound holds x (N, *), the points that were scored, in data units; log_prob, prior, diffusion, reconstruction
-        and stderr (N,) in nats, of a density in data units or of integers; terms, the means of L_0, L_1, ..., L_N over
-        the points, NaN where the random choice of terms took none; and nfe.
+        and stderr (N,) in nats, of a density in data units or of integers; terms (steps + 2,), the means of L_0, L_1,
+        ..., L_N over the points, NaN where the random choice of terms took none; and nfe, the evaluations a point.
         """
         discretised, dtype = self.decoder_of(data) == "discretised", getattr(torch, self.dtype)
         times, parts, sums, draws, evaluations = self.grid(sde, self.steps), [], 0.0, 0.0, 0.0
         with progress("bounding", len(r)) as advance:
             for batch in batches(len(r), self.batch, advance):
-                k = r[batch.rows]
-                edges, point, jacobian = None, k, data.log_det
-                if discretised:
-                    point, jacobian = data.dequantise(k.double(), torch.full(k.shape, 0.5, dtype=torch.float64)), 0.0
-                    edges = tuple(each.to(self.device) for each in bin_edges(data, k))
+                own = r[batch.rows]
+                edges, point, jacobian = None, own, data.log_det
+                if discretised:  # the bins' centres; a probability needs no Jacobian
+                    half = torch.full(own.shape, 0.5, dtype=torch.float64)
+                    point, jacobian = data.dequantise(own.double(), half), 0.0
+                    edges = tuple(edge.to(self.device) for edge in bin_edges(data, own))
                 elif data.levels is not None:
                     places = batch.noise(self.seed, data.shape, torch.float64, "cpu", "dequantisation")
-                    point = data.dequantise(k, places.uniform())
+                    point = data.dequantise(own, places.uniform())
                 found = self.bound(
                     sde,
                     score,
@@ -171,15 +180,15 @@ class Bound(Task):
                 sums, draws = sums + found.sums.double().cpu(), draws + found.draws.double().cpu()
                 evaluations += found.nfe * batch.size
                 columns = (found.log_prob + jacobian, found.prior, found.diffusion, found.reconstruction - jacobian)
-                parts.append((point, *(each.double().cpu() for each in (*columns, found.stderr))))
+                parts.append((point, *(column.double().cpu() for column in (*columns, found.stderr))))
         names = ("x", "log_prob", "prior", "diffusion", "reconstruction", "stderr")
         result = {name: torch.cat(column) for name, column in zip(names, zip(*parts, strict=True), strict=True)}
-        ends = (result[name].mean()[None] for name in ("reconstruction", "prior"))
-        terms = torch.cat([next(ends), sums / draws, next(ends)])
+        first, last = (result[name].mean()[None] for name in ("reconstruction", "prior"))
+        terms = torch.cat([first, sums / draws, last])
         return {**result, "terms": terms, "nfe": torch.tensor(evaluations / len(r))}, times
 
     def ode(self, sde: SDE, score: ScoreFn, data: Data, r: Tensor) -> dict[str, Tensor]:
-        """Returns what task=likelihood finds at the same points."""
+        """Returns log p of the same points by the ODE: the columns of :meth:`Scoring.score`."""
         scoring = Scoring(self.likelihood, self.dequantisation, self.batch, self.seed, self.device, self.dtype)
         return scoring.score(sde, score, data, r)
 

@@ -1,10 +1,10 @@
 r"""Chooses the length of the weights' average after the training (arXiv 2312.02696, section 3).
 
-During a training two averages with power profiles are kept ``snapshots`` times. An average of any other length, from a
-fiftieth to a quarter of the training, is made from them (:mod:`scoresde.training.posthoc`). If the training did not
-keep them, it is repeated, to the same weights. Each length is measured at the same held-out points, with the same
-probes and the same noise, so that the difference of two lengths has a standard error of its own, taken point by point,
-which is many times smaller than that of either length. The best length is written as a network that ``checkpoint=``
+During a training two averages with power profiles are kept ``snapshots`` times. The averages of other lengths, by
+default from a fiftieth to a quarter of the training, are made from them (:mod:`scoresde.training.posthoc`). If the
+training did not keep them, it is repeated, to the same weights. Each average is measured at the same held-out points,
+with the same probes and the same noise. The difference of two lengths is taken point by point, so that its standard
+error is many times smaller than that of either length. The best average is written as a network that ``checkpoint=``
 reads.
 
 Lengths are given as sigma_rel, the standard deviation of the profile over the length of the training. The network's own
@@ -37,7 +37,7 @@ from .task import Job, Task
 
 log = logging.getLogger(__name__)
 
-FAR = 0.05  # share of the profile's norm from which on the snapshots do not give the requested length
+FAR = 0.05  # profile error, as a share of the profile's norm, beyond which a warning says so
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,12 @@ class EMALength(Task):
 
     Arguments:
         likelihood: how log p is computed.
-        dequantisation: which points of its bin stand for an integer.
-        loss: the training's loss, which is measured too.
+        dequantisation: which points of a bin stand for its integer, for the likelihood.
+        loss: the training's loss, which is measured too, of integers at uniform points of their bins.
         widths: the lengths, as sigma_rel, each above 0 and at most 0.2886.
         snapshots: how often averages are kept during the training, evenly.
         by: the measure that decides, ``likelihood`` or ``loss``; the loss is always measured.
-        draws: the draws of noise per point, for the loss.
+        draws: the number of draws of noise per point, for the loss.
         count: the number of held-out points; None for 1,000 vectors or 128 images, or all where there are fewer.
         batch, seed, device, dtype: for scoring; see :class:`scoresde.tasks.LikelihoodTask`.
     """
@@ -103,6 +103,7 @@ class EMALength(Task):
 
     def __call__(self, job: Job) -> dict:
         sde, data, record = job.sde, job.data, job.record
+        # the snapshots, and how well each length can be made of them
         averaged = job.networks.averages(self.snapshots)
         score, kept = averaged.model, averaged.snapshots
         if kept is None:
@@ -122,6 +123,7 @@ class EMALength(Task):
                 100 * FAR,
                 2 * self.snapshots,
             )
+        # the measures of each length at the same points
         r = data.test[: self.count or (1000 if len(data.shape) == 1 else 128)]
         found: dict[str, list[np.ndarray]] = {"loss": []} | ({"nll": []} if self.by == "likelihood" else {})
         for width in (None, *widths):  # None for the training's own average
@@ -133,6 +135,7 @@ class EMALength(Task):
                 values.append(measure(sde, network, data, r, name))
                 event |= {key: float(values[-1].mean())}
             record.event(event)
+        # the best length
         deciding = "nll" if self.by == "likelihood" else "loss"
         best = int(np.argmin([values.mean() for values in found[deciding][1:]]))
         arrays = {key: np.stack(values[1:]) for key, values in found.items()}
@@ -148,30 +151,35 @@ class EMALength(Task):
         return metrics | {"best_sigma_rel": widths[best], "profile_error": float(errors[best]), "network": str(folder)}
 
     def nll(self, sde: SDE, score: ScoreFn, data: Data, r: Tensor, name: str) -> np.ndarray:
-        """Returns -log p (N,) in nats and data units; for integers its bound."""
+        """Returns -log p (N,) in nats and data units at points r (N, *); for integers minus the bound on log P.
+
+        Arguments:
+            name: the network's name in the title of the progress bar.
+        """
         return -self.scoring.score(sde, score, data, r, what=f"scoring {name}")["log_prob"].numpy()
 
     @torch.no_grad()
     def losses(self, sde: SDE, score: ScoreFn, data: Data, r: Tensor, name: str) -> np.ndarray:
-        """Returns the loss (N,), a mean over draws of noise that are the same for every network."""
+        """Returns the loss (N,) at points r (N, *), a mean over draws of noise that are the same for every network."""
         dtype, parts, source = getattr(torch, self.dtype), [], Draws(self.seed, len(r), purpose="task=ema")
         with progress(f"loss, {name}", len(r)) as advance:
             for batch in batches(len(r), self.batch, advance):
-                raw, total = r[batch.rows].to(self.device), 0.0
+                own, total = r[batch.rows].to(self.device), 0.0
                 for draw in range(self.draws):
                     draws = source.at(draw).part(batch.first, batch.size)
-                    u = draws.uniform("dequantisation", raw).to(dtype) if data.levels else None
-                    x = data.encode(data.dequantise(raw, u)).to(dtype)
+                    u = draws.uniform("dequantisation", own).to(dtype) if data.levels else None
+                    x = data.encode(data.dequantise(own, u)).to(dtype)
                     total = total + self.loss(sde, score, x, draws).double()
                 parts.append((total / self.draws).cpu())
         return torch.cat(parts).numpy()
 
     def metrics(self, data: Data, found: dict[str, np.ndarray], own: dict[str, np.ndarray], best: int) -> dict:
-        """Returns the metrics of the best length.
+        """Returns the metrics of the best length, and its gain over the network's own average.
 
         Arguments:
-            found: the measures of all lengths, (lengths, N) each, in nats and in units of the loss.
-            own: the same of the network's own average, (N,) each.
+            found: the measures of all lengths, ``loss``, and ``nll`` in nats, (lengths, N) each.
+            own: the same of the network's own average, ``own_loss`` and ``own_nll``, (N,) each.
+            best: the place of the best length.
         """
         metrics: dict = {"count": found["loss"].shape[1]}
         names = {"nll": ("nll_nats", "nll_stderr", "own_nll_nats", "gain_nats", "gain_stderr")}
@@ -198,7 +206,7 @@ class EMALength(Task):
         best: int,
         record: Record,
     ) -> None:
-        """Draws the measures by the length of the average."""
+        """Draws the measures by the length of the average; the arguments are those of :meth:`metrics`."""
         from scoresde import figures
 
         unit: Callable[[np.ndarray], np.ndarray] = lambda nats: nats / (data.dim * math.log(2)) if data.levels else nats  # noqa: E731

@@ -2,7 +2,7 @@ r"""Carries data to their latent codes and back, by the probability flow (:mod:`
 
 Over the data the codes of an exact score have the distribution p_T, nearly N(0, sigma(T)^2 I). The Kolmogorov-Smirnov
 distance, the largest difference of two distribution functions, measures how far all coordinates of z / sigma(T)
-together are from N(0, 1). Its floor is its mean for n normal numbers, sqrt(pi/2) log(2) / sqrt(n).
+together are from N(0, 1). The floor is the mean of this distance for n normal numbers, sqrt(pi/2) log(2) / sqrt(n).
 
 **Identity.** The flow depends on the data and the SDE only. Two networks that were trained separately, with different
 seeds, architectures or losses, should therefore give a point the same code (arXiv 2011.13456, section 4.3). ``other``
@@ -12,9 +12,10 @@ by coordinate,
 .. math:: \rho_j = \mathrm{corr}_i(z^a_{ij}, z^b_{ij}), \qquad
     d = \frac{\mathrm{rms}\,(z^a_i - z^b_i)}{\mathrm{rms}\,(z^a_i - z^b_{\pi(i)})},
 
-where pi rotates the points by half their number: d is 0 for identical codes and 1 for unrelated ones. A network under
-another SDE can be compared too. Its flow is the same curve to another end (:mod:`scoresde.sde_lib.frame`): at T the
-share alpha(T)/sigma(T) of a point is left, and exact codes differ by about as much.
+where pi rotates the points by half their number. ``other_correlation`` is the mean of rho_j over the coordinates, and
+``other_distance_share`` is d: 0 for identical codes and about 1 for unrelated ones. A network under another SDE can be
+compared too. Its flow is the same curve to another end (:mod:`scoresde.sde_lib.frame`): at T the share
+alpha(T)/sigma(T) of a point is left, and exact codes differ by about as much.
 """
 
 import math
@@ -36,7 +37,7 @@ from .task import Job, Task
 
 @dataclass(frozen=True)
 class Encode(Task):
-    """Carries data to latent codes and back by the probability flow, and reports how far they come back.
+    """Carries data to latent codes and back by the probability flow, and reports the error of the round trip.
 
     Writes codes.npz and codes.png, and identity.png where a second network is compared.
 
@@ -44,7 +45,7 @@ class Encode(Task):
         method, clock, rtol, atol, steps: the solver; see :class:`scoresde.tasks.parts.codec.Codec`.
         other: the folder of a second network of the same data in the store, under its own SDE; None for none.
         count: the number of held-out points; None for 10,000 vectors or 256 images, or all where there are fewer.
-        points: a file of points in data units to encode instead, all of them.
+        points: a file of points in data units to encode instead: ``count`` of them, drawn at random, or all.
         batch: the number of points per batch; the codes do not depend on it.
         seed: the seed of the dequantisation.
         device, dtype: where, and in which precision.
@@ -54,7 +55,7 @@ class Encode(Task):
 
     @property
     def conditions(self) -> Literal["one", "none"]:
-        return "one" if self.other is None else "none"  # the second network is given no y
+        return "one" if self.other is None else "none"  # networks.other() returns a score without a y
 
     method: str = "tsit5"
     clock: Literal["angle", "t"] = "angle"
@@ -74,7 +75,7 @@ class Encode(Task):
 
     @property
     def codec(self) -> Codec:
-        """The map that the keys describe."""
+        """The map between data and codes with this task's settings."""
         return Codec(self.method, self.clock, self.rtol, self.atol, self.steps, self.batch, self.device, self.dtype)
 
     def check(self, sde: SDE, data: Data) -> None:
@@ -118,7 +119,12 @@ class Encode(Task):
         }
 
     def show(self, data: Data, x: Tensor, z: Tensor, back: Tensor, record: Record) -> None:
-        """Draws the codes."""
+        """Draws the codes, for images beside the images and what they come back as.
+
+        Arguments:
+            x, back: the points before and after the round trip, (N, *) in data units.
+            z: their codes, (N, *) in units of the prior's standard deviation.
+        """
         from scoresde.figures import codes
 
         path = record.path("codes.png")
@@ -139,8 +145,11 @@ class Encode(Task):
 
 
 def identity(code: Tensor, other: Tensor) -> dict[str, float]:
-    """Returns how far the codes (N, *) of two networks agree, in units of their priors' standard deviations; see the
-    module's text. Measures that need two points are left out for one.
+    """Returns how well the codes (N, *) of two networks agree; see the module's text. Measures that need two points are
+    left out for one.
+
+    Arguments:
+        code, other: in units of the networks' priors' standard deviations.
     """
     a, b = code.flatten(1), other.flatten(1)
     apart = float((a - b).square().mean().sqrt())
@@ -158,7 +167,12 @@ def identity(code: Tensor, other: Tensor) -> dict[str, float]:
 
 
 def normality(z: Tensor) -> dict[str, float]:
-    """Returns the mean, std and Kolmogorov-Smirnov distance to N(0, 1) of all numbers in z, and its floor."""
+    """Returns the mean, the std and the Kolmogorov-Smirnov distance to N(0, 1) of all numbers in codes, and the floor
+    of that distance.
+
+    Arguments:
+        z: the codes (N, *), in units of the prior's standard deviation.
+    """
     ordered = z.flatten().sort().values
     n = len(ordered)
     below, steps = torch.special.ndtr(ordered), torch.arange(n + 1, dtype=z.dtype) / n

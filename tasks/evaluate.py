@@ -1,13 +1,13 @@
 r"""Measures the quality of samples by distances, coverage and classes, each beside its floor, the value of real data.
 
 Samples are drawn once and cached (:mod:`scoresde.tasks.parts.sample_cache`); a later run takes them from the cache and
-draws only those that are absent. They are compared with held-out data in the features of a small classifier of these
-data (:mod:`scoresde.models.features`), or, for vectors, in model units:
+draws only those that are absent. They are compared with held-out data in features: by default images in those of a
+small classifier of these data (:mod:`scoresde.models.features`), and vectors by their values in model units.
 
 * ``fd-NET@HASH``, ``kd-NET@HASH``: the Frechet and the kernel distance (:mod:`scoresde.metrics.frechet`,
-  :mod:`scoresde.metrics.kernel`) of features. HASH is that of the network's weights. These distances cannot be compared
-  with those of other networks, nor with an FID.
-* ``precision``, ``recall``, ``density``, ``coverage``: see :mod:`scoresde.metrics.support`.
+  :mod:`scoresde.metrics.kernel`) of features. HASH is that of the network's weights; of values the names are
+  ``fd-values`` and ``kd-values``. These distances cannot be compared with those of other networks, nor with an FID.
+* ``precision``, ``recall``, ``density``, ``coverage`` of the features: see :mod:`scoresde.metrics.support`.
 * ``sliced_wasserstein``: the distance of the samples themselves, in ``distance_unit``: ``data`` for data units, ``std``
   for standard deviations, where columns have units of their own.
 
@@ -15,13 +15,18 @@ A floor is the same measure of training data against held-out data. Distances de
 data are therefore cut into sets of one size, ``compared``, the smaller of both counts, and each number is the mean over
 up to four sets. A perfect sampler is at the floor, apart from what the network has memorised of its training data.
 
-If the data have labels, the network classifies each sample, and the floors are those of the held-out data:
+If the features are those of a classifier of the data's labels, it classifies each sample, and the floors are the same
+measures of the held-out data:
 
 * ``is-NET@HASH``: the classifier score (:mod:`scoresde.metrics.classes`), an inception score with this network.
-* ``confident``: the share of samples that it assigns to a class with a probability of more than 90 %.
-* ``class_ratio_NAME``: how often a class is among the samples, over its share in the training set; the least and the
-  largest of these ratios, and ``class_variation``, the total variation between the two.
-* ``label_accuracy``: for samples drawn class by class, the share that it assigns to their class.
+* ``confident``: the share of samples that the network assigns to a class with a probability of more than 90 %.
+* ``class_ratio_NAME``: the share of a class among the samples over its share in the training set;
+  ``class_ratio_least`` and ``class_ratio_most`` of these ratios, and ``class_variation``, the total variation between
+  both sets of shares.
+* ``label_accuracy``: for samples drawn class by class, the share that the network assigns to their class;
+  ``classifier_accuracy``: for other samples, the network's accuracy on the held-out data.
+
+If ``condition=`` names classes, the samples have only these, and the score and the shares are left out.
 """
 
 import logging
@@ -62,12 +67,12 @@ from .task import Job, Task
 
 log = logging.getLogger(__name__)
 
-SETS = 4  # of samples, and of training data
-MOST = 10_000  # held-out data that are compared with
+SETS = 4  # sets of samples, and of training data, at most
+MOST = 10_000  # held-out data at most with which samples are compared
 BLOCK = 256  # points whose features are computed at once
 PIECE = 512  # images per file of the cache at most: a killed run loses no more
-WIDEST = 4096  # features at most, since the root of their covariance takes cubic time
-LEAST = 6  # points of either kind, since the fifth neighbour is needed
+WIDEST = 4096  # values of a point at most as features, since the root of their covariance takes cubic time
+LEAST = 6  # samples, and data of either part, at least, since the fifth neighbour is needed
 MANY = 20  # classes at most that are listed by name
 
 
@@ -75,13 +80,13 @@ MANY = 20  # classes at most that are listed by name
 class Evaluate(Task):
     """Measures the quality of samples; see the module's text.
 
-    Writes evaluation.png and, if the features come from a classifier, evaluation.npz.
+    Writes evaluation.png and, if the features come from a classifier of labels, evaluation.npz.
 
     Arguments:
         sampler: turns noise into samples.
         features: the features in which samples are compared: the recipe of a network, or
             :class:`scoresde.metrics.Values`.
-        tempering: the temperature of the samples.
+        tempering: the temperature of the samples, and how it is reached.
         samples: a file of samples in data units to measure instead.
         fid: whether to report the FID with Inception's features too, or the path of Inception's weights.
         count: the number of samples; None for 10,000 vectors or 5,000 images, or all of ``samples``.
@@ -123,6 +128,8 @@ class Evaluate(Task):
         for key, part in (("training", data.train), ("held-out", data.test)):
             if len(part) < LEAST:
                 raise ValueError(f"{len(part)} {key} data are too few to compare samples with: {LEAST} at least")
+        if self.samples is not None:
+            self.samples_of_file(data)  # so that its errors come before a training of features
         if isinstance(self.features, Values) and data.dim > WIDEST:
             raise ValueError(
                 f"task/features=values compares covariances, and {data.dim} values, more than {WIDEST}, are too "
@@ -139,23 +146,26 @@ class Evaluate(Task):
     def __call__(self, job: Job) -> dict:
         data, record = job.data, job.record
         features = job.networks.features()
-        kept, y = self.obtain(job)
+        cached, y = self.obtain(job)
         net, classes, title = features.net, features.classes, features.title
-        r, condition = torch.from_numpy(kept.x), data.condition
+        r, condition = torch.from_numpy(cached.x), data.condition
         test, size = torch.arange(min(MOST, len(data.test))), min(len(r), len(data.train))
         if size < len(r):
             log.info("samples are compared in sets of %s: there are no more training data to set a floor", f"{size:,}")
 
+        # distances and coverage of the samples, and their floor, those of training data
         view = View(net, data, self.device, joined=y is not None and not condition.classes)
         reference = Points(data.test[test], None if condition is None else condition.test[test])
         train = slice(SETS * size)
         floors = Points(data.train[train], None if condition is None else condition.train[train])
-        ours, floor = self.measured(view, {"samples": Points(r, y), "floor": floors}, reference, size, data, title)
+        parts = {"samples": Points(r, y), "floor": floors}
+        distances, floor = self.measured(view, parts, reference, size, data, title)
         metrics, stderr = {}, f"kd-{title}_stderr"
-        for key in ours:
-            metrics[key] = ours[key]
+        for key in distances:
+            metrics[key] = distances[key]
             if key != stderr:
                 metrics[f"{key}_floor"] = floor[key]
+        # classes
         shares = {}
         if classes is not None:
             verdicts, shares = self.classified(view, r, y, data, test, classes, title)
@@ -171,21 +181,26 @@ class Evaluate(Task):
             "reference": len(test),
             "distance_unit": data.distance_unit,
         }
-        if kept.evaluations:
-            metrics |= {"nfe": kept.evaluations / len(r), "seconds": kept.seconds, "drawn_now": kept.drawn}
+        if cached.evaluations:
+            metrics |= {"nfe": cached.evaluations / len(r), "seconds": cached.seconds, "drawn_now": cached.drawn}
         from scoresde.figures.evaluation import evaluation
 
         path, names = record.path("evaluation.png"), () if classes is None else classes.names
-        shown = {key: each.numpy() for key, each in shares.items()}
+        shown = {key: share.numpy() for key, share in shares.items()}
         record.picture(evaluation(r[:2000], reference.x[:2000], metrics, shown, names, path, data.levels))
         return metrics
 
     def measured(
         self, view: "View", parts: dict[str, "Points"], reference: "Points", size: int, data: Data, title: str
     ) -> list[dict[str, float]]:
-        """Returns the distances of each part from the reference, means over up to four sets of one size."""
-        means, most = [], max(2, min(MOST, 2**24 // data.dim))  # in bounded memory
-        starts = {name: range(0, min(len(each.x), SETS * size) - size + 1, size) for name, each in parts.items()}
+        """Returns the distances of each of the ``parts`` from the reference, in the order of the parts: means over up
+        to four sets of ``size`` points.
+
+        Arguments:
+            title: the features' name in the names of the distances.
+        """
+        means, most = [], max(2, min(MOST, 2**24 // data.dim))  # bounds the memory
+        starts = {name: range(0, min(len(part.x), SETS * size) - size + 1, size) for name, part in parts.items()}
         base, done = Base(view(reference.x, reference.y)), 0
         with progress("comparing", sum(map(len, starts.values()))) as advance:
             for name, part in parts.items():
@@ -204,21 +219,19 @@ class Evaluate(Task):
         return means
 
     def obtain(self, job: Job) -> tuple[CachedSamples, Tensor | None]:
-        """Returns the samples in data units, and the y of each; None for a file, or without a condition."""
+        """Returns the samples in data units, and the y of each, (N,) or (N, C), which is None for the samples of a file
+        or without a condition.
+        """
         sde, data = job.sde, job.data
         if self.samples is not None:
-            r = read_points(self.samples, data.shape, data.levels, data.labels(), key="task.samples")
-            r, _ = shuffled(r, None, self.count)
-            if len(r) < LEAST:
-                raise ValueError(f"task.samples={self.samples} holds {len(r)} samples, and {LEAST} are the least")
-            return CachedSamples(r.numpy(), 0, 0.0, 0), None
+            return CachedSamples(self.samples_of_file(data, quiet=True).numpy(), 0, 0.0, 0), None
         network = job.networks.sampled()
         images = len(data.shape) == 3
         count, counted = self.count or (5000 if images else 10_000), Counted(network.model)
         y = None if data.condition is None else data.condition.drawn(count, self.seed)
         c, drawing, cache = encoded(data, y), self.drawing, SampleCache(network.root, network.described)
-        if (kept := cache.found(count)) is not None:
-            return kept, y
+        if (cached := cache.found(count)) is not None:
+            return cached, y
         if title := getattr(self.sampler, "title", None):  # sampler=auto says what it chose
             log.info(title)
         with progress("sampling", count) as advance:
@@ -233,13 +246,32 @@ class Evaluate(Task):
             piece = min(self.batch, PIECE) if images else self.batch
             return cache.obtain(count, piece, draw, time.monotonic), y
 
+    def samples_of_file(self, data: Data, quiet: bool = False) -> Tensor:
+        """Returns up to ``count`` samples of the file ``samples`` in a random order, (N, *) in data units.
+
+        Raises:
+            FileNotFoundError, ValueError: there is no such file, or it holds too few samples or other shapes.
+        """
+        r = read_points(self.samples, data.shape, data.levels, data.labels(), key="task.samples", quiet=quiet)
+        r, _ = shuffled(r, None, self.count)
+        if len(r) < LEAST:
+            raise ValueError(f"task.samples={self.samples} holds {len(r)} samples, and {LEAST} are the least")
+        return r
+
     def classified(
         self, view: "View", r: Tensor, y: Tensor | None, data: Data, rows: Tensor, classes: Condition, title: str
     ) -> tuple[dict, dict]:
-        """Returns the classifier's metrics of samples r, beside those of the held-out data in ``rows``; and the shares
-        of the classes.
+        """Returns the classifier's metrics of samples r, beside those of the held-out data, and the shares of the
+        classes, (K,) each; {} of shares if ``condition=`` names classes.
+
+        Arguments:
+            y: the y of each sample; None without a condition.
+            rows: the places in ``data.test`` of the held-out data.
+            classes: the labels that the classifier tells apart.
+            title: the features' name in the names of metrics.
         """
         sampled, real = view.log_prob(r), view.log_prob(data.test[rows])
+        # data.test may hold only the classes that condition= names, and the labels of its rows are then the condition's
         labels = data.condition.test[rows] if isinstance(data, Conditional) and data.condition.classes else None
         labels = classes.test[rows] if labels is None else labels
         found = {"confident": confident(sampled), "confident_floor": confident(real)}
@@ -256,12 +288,13 @@ class Evaluate(Task):
         key = f"is-{title}"
         found[key], found[f"{key}_stderr"] = classifier_score(sampled)
         found[f"{key}_floor"], _ = classifier_score(real)
+        # the shares of the classes, against those of the training set
         truth = torch.bincount(classes.train, minlength=len(classes.names)).double() / len(classes.train)
         shares = {"class_shares": class_shares(sampled), "class_shares_held_out": class_shares(real)}
-        for end, each in zip(("", "_floor"), shares.values(), strict=True):
-            ratio = (each / truth)[truth > 0]
+        for end, share in zip(("", "_floor"), shares.values(), strict=True):
+            ratio = (share / truth)[truth > 0]
             found |= {f"class_ratio_least{end}": float(ratio.min()), f"class_ratio_most{end}": float(ratio.max())}
-            found[f"class_variation{end}"] = float((each - truth).abs().sum() / 2)
+            found[f"class_variation{end}"] = float((share - truth).abs().sum() / 2)
         shares["class_shares_train"] = truth
         if len(classes.names) <= MANY:
             ratios = (shares["class_shares"] / truth).tolist()
@@ -281,7 +314,9 @@ class View:
     """Maps points in data units to the features in which they are compared.
 
     Arguments:
-        net: has ``features``, and ``log_prob`` of them if it is a classifier.
+        net: has ``features``, and ``log_prob`` of them if it is a classifier; see :class:`scoresde.tasks.Features`.
+        data: the data whose units points have.
+        device: where a network is evaluated.
         joined: whether numbers y are appended to each point's features, to compare x and y together.
     """
 
@@ -312,13 +347,17 @@ class View:
 
 
 class Base:
-    """The features h (M, F) of held-out data, with what every comparison with them needs, computed once."""
+    """The features h (M, F) of the reference, and what every comparison with them needs: their moments, the row sums of
+    the kernel distance and the balls of the coverage, computed once.
+    """
 
     def __init__(self, h: Tensor):
         self.h, self.moments, self.rows, self.radii = h, mean_and_covariance(h), rows(h), radii(h, 3, 5)
 
     def compared(self, h: Tensor, title: str) -> dict[str, float]:
-        """Returns the distances of features h (N, F) from those of the held-out data."""
+        """Returns the distances of features h (N, F) from those of the reference, and their coverage, by the names of
+        the metrics.
+        """
         kd, stderr = kernel_distance(h, self.h, self.rows)
         found = {f"fd-{title}": gaussian_distance(*mean_and_covariance(h), *self.moments)}
         found |= {f"kd-{title}": kd, f"kd-{title}_stderr": stderr}

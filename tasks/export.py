@@ -21,16 +21,17 @@ log = logging.getLogger(__name__)
 class Export(Task):
     """Writes the network as score_sde.pth or as the folder diffusers.
 
-    The network's inputs and its output must be those of the other code: x without scaling; log sigma and sigma times
-    the score, or a step number and the noise. The presets ``experiment=score_sde/...`` meet this at every size.
+    The network's inputs and its output must be those of the other code (:mod:`scoresde.models.convention`). The presets
+    ``experiment=score_sde/...`` meet this at every size.
 
     Arguments:
         format: ``score_sde``, a .pth file; ``diffusers``, a folder with safetensors.
         path: the file or folder to write; None for one in the run's folder.
-        step: the number of updates noted in the file; None for as many as the network has seen here.
-        ema: the average's decay noted in the file.
-        scales: the noise levels in the table of a .pth file, ``config.model.num_scales`` of the code that reads it;
-            published: 1000, and 2000 for 256 x 256 pixels and more.
+        step: the number of updates noted in a .pth file; None for the last one in the events of its training, which
+            are absent, and 0 is noted, for ``checkpoint=``.
+        ema: the average's decay noted in a .pth file.
+        scales: the number of noise levels in the table of a .pth file, ``config.model.num_scales`` of the code that
+            reads it; published: 1000, and 2000 for 256 x 256 pixels and more.
     """
 
     format: Literal["score_sde", "diffusers"] = "score_sde"
@@ -48,9 +49,10 @@ class Export(Task):
             raise ValueError(f"`scales`={self.scales} must be at least 2; published: `scales`=1000")
 
     def check_network(self, sde: SDE, score: ScoreFn) -> tuple[list[Entry], int]:
-        """Returns the tensors of the other code, and the sign of the output; see :mod:`scoresde.models.convention`.
+        """Returns the tensors of the other code, and the sign of the output: 1 for sigma times the score, -1 for the
+        noise (:func:`scoresde.models.convention.convention`).
 
-        It is called before a training too, to refuse a network early.
+        It is called with the untrained network too, to refuse it early.
 
         Raises:
             ValueError: the other code does not have this network, or uses it in another way.

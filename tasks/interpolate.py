@@ -12,11 +12,11 @@ them should too. With r_0, r_1 the lengths of the codes z_0 and z_1, omega the a
 
 The spherical path follows the great circle between the directions. (White 2016, arXiv 1609.04468, applies the bracket
 to the codes themselves. That is the same for equal lengths; for unequal lengths its values become large where the angle
-is near pi, as it often is in the plane.) Its coefficients are computed as u sinc(u omega)/sinc(omega), which has no 0/0
-at small angles. Between opposite codes the great circle is not unique, and in one dimension there is none. The normal
-path is its limit in many dimensions, where independent codes are orthogonal: if the ends are independent, every z on it
-has their distribution, N(0, sigma(T)^2 I), in any number of dimensions. The linear path passes nearer to 0, at 0.71 of
-the radius half way, where no code of data lies.
+is near pi, as it often is in the plane.) The bracket's coefficients are computed as u sinc(u omega)/sinc(omega), which
+has no 0/0 at small angles. Between opposite codes the great circle is not unique, and in one dimension there is none.
+The normal path is the limit of the spherical one in many dimensions, where independent codes are orthogonal: if the
+ends are independent, every z on it has their distribution, N(0, sigma(T)^2 I), in any number of dimensions. The linear
+path between orthogonal codes passes nearer to 0, at 0.71 of the radius half way, where no code of data lies.
 
 ``temperature`` multiplies all codes before they are decoded; for a Gaussian it multiplies the standard deviation of the
 data. Below 1 images are smoother and more typical, and the ends are no longer the data.
@@ -38,7 +38,7 @@ from scoresde.tasks.parts.record import Record
 
 from .task import Job, Task
 
-OPPOSITE = 1e-5  # radians from pi, within which rounding decides the great circle
+OPPOSITE = 1e-5  # radians: with an angle so near to pi rounding decides the great circle
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,8 @@ class Interpolate(Task):
         through: the number of data points on a path, ends included.
         frames: the number of points from one data point to the next, both included.
         temperature: the factor of the codes; with 1 the ends are the data.
-        count: the number of paths; None for 8 of images and 32 of vectors, or all that ``points`` holds.
+        count: the number of paths; None for 8 of images and 32 of vectors, or fewer if there are fewer held-out data;
+            with ``points`` None for all paths of the file.
         points: a file of points in data units, in the order in which the paths go through them; None for held-out data.
         batch: the number of points per batch; the paths do not depend on it.
         seed: the seed of the dequantisation.
@@ -90,7 +91,7 @@ class Interpolate(Task):
 
     @property
     def codec(self) -> Codec:
-        """The map that the keys describe."""
+        """The map between data and codes with this task's settings."""
         return Codec(self.method, self.clock, self.rtol, self.atol, self.steps, self.batch, self.device, self.dtype)
 
     def check(self, sde: SDE, data: Data) -> None:
@@ -113,6 +114,7 @@ class Interpolate(Task):
         record.arrays("interpolation", x=decoded.numpy(), z=z.numpy(), ends=ends.numpy(), u=u.numpy())
         self.show(data, decoded, ends, z.double() / sde.prior_std, u, record)
 
+        # the rms of each code's coordinates in the prior's stds; the ends are frames 0, frames - 1, 2 (frames - 1), ...
         radius = z.double().flatten(2).square().mean(2).sqrt() / sde.prior_std
         metrics = {"count": rows, "frames": frames}
         if self.temperature == 1:
@@ -132,7 +134,11 @@ class Interpolate(Task):
         return {**metrics, "nfe": counted.evaluations / (len(x) + rows * frames), "seconds": seconds}
 
     def ends(self, data: Data, quiet: bool = False) -> Tensor:
-        """Returns the data points of the paths, one path after the other, in data units."""
+        """Returns the data points that the paths go through, (paths * through, *) in data units, path after path.
+
+        Raises:
+            ValueError: there are too few points, or they are no multiple of ``through``.
+        """
         if self.points is None:
             count = self.count or (8 if len(data.shape) == 3 else 32)
             r = data.test[: count * self.through]
@@ -158,8 +164,8 @@ class Interpolate(Task):
         return r[:wanted]
 
     def paths(self, codes: Tensor) -> tuple[Tensor, Tensor]:
-        """Maps codes (N, through, *) to the codes on the paths, (N, frames in all, *); returns them and their places
-        along the paths, from 0 to through - 1.
+        """Maps codes (N, through, *) to the codes on the paths, (N, F, *) with F = (through - 1) (frames - 1) + 1;
+        returns them and their places along a path, (F,) from 0 to through - 1.
         """
         u = torch.linspace(0, 1, self.frames, dtype=codes.dtype)
         legs = [PATHS[self.path](codes[:, k], codes[:, k + 1], u) for k in range(self.through - 1)]
@@ -167,7 +173,14 @@ class Interpolate(Task):
         return whole, torch.cat([u, *(u[1:] + k for k in range(1, self.through - 1))])
 
     def show(self, data: Data, x: Tensor, ends: Tensor, z: Tensor, u: Tensor, record: Record) -> None:
-        """Draws the paths."""
+        """Draws the paths.
+
+        Arguments:
+            x: the points on the paths, (N, F, *) in data units.
+            ends: the data that the paths go through, (N, through, *) in data units.
+            z: the codes of x, in units of the prior's standard deviation.
+            u: the places along a path, (F,).
+        """
         from scoresde.figures import interpolation as draw
 
         path, real = record.path("interpolation.png"), data.test[:5000]
@@ -180,7 +193,12 @@ class Interpolate(Task):
 
 
 def spherical(a: Tensor, b: Tensor, u: Tensor) -> Tensor:
-    """Returns the points on the great circle from a to b (N, *) at u (F,) in [0, 1], shape (N, F, *)."""
+    """Returns the points along the great circle from a to b (N, *) at u (F,) in [0, 1], (N, F, *); their length changes
+    linearly from that of a to that of b.
+
+    Raises:
+        ValueError: an a and its b are opposite.
+    """
     # in float64, since near pi the weights are large
     first, second = a.flatten(1).double(), b.flatten(1).double()
     r, s = (v.norm(dim=1, keepdim=True).clamp_min(1e-300) for v in (first, second))
@@ -195,17 +213,19 @@ def spherical(a: Tensor, b: Tensor, u: Tensor) -> Tensor:
 
 
 def normal(a: Tensor, b: Tensor, u: Tensor) -> Tensor:
-    """Returns the points on the quarter circle that keeps the distribution of independent normal ends."""
+    """Returns the points on the path from a to b that keeps the distribution of independent normal ends; the shapes are
+    those of :func:`spherical`.
+    """
     return combine(a, b, torch.cos(u * math.pi / 2)[None], torch.sin(u * math.pi / 2)[None])
 
 
 def linear(a: Tensor, b: Tensor, u: Tensor) -> Tensor:
-    """Returns the points on the chord."""
+    """Returns the points on the chord from a to b; the shapes are those of :func:`spherical`."""
     return combine(a, b, (1 - u)[None], u[None])
 
 
 def combine(a: Tensor, b: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    """Returns first a + second b, (N, F, *), of a, b (N, *) and weights (N, F) or (1, F), with exact ends."""
+    """Returns first a + second b, (N, F, *), of a, b (N, *) and weights (N, F) or (1, F); its ends are exactly a, b."""
     dims = [1] * (a.ndim - 1)
     path = first.reshape(*first.shape, *dims) * a[:, None] + second.reshape(*second.shape, *dims) * b[:, None]
     path[:, 0], path[:, -1] = a, b

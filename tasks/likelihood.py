@@ -4,34 +4,35 @@ Four errors are reported, each by itself, in nats:
 
 * ``nll_stderr``: the standard error of the mean over the points. It includes the spread of the random probes, whose
   share is ``probe_stderr_nats``.
-* ``ode_error_nats``: the solver's error, the root mean square change of log_prob at 32 points when they are solved to
-  the tolerance and to a tenth of it, with the same fixed probes.
+* ``ode_error_nats``: the solver's error, the root mean square change of log_prob at up to 32 points when the tolerance
+  is divided by ten, or the fixed steps doubled, with the same fixed probes.
 * ``start_error_nats``: the error of the start's correction, the mean difference of the answers from two noise levels at
-  up to 256 points (``start_term_nats`` is what the correction added; see :mod:`scoresde.likelihood.deblur`).
-  ``start_unresolved_share`` is the share of these points where the data have detail finer than the noise of eps. From
-  0.01 on, that detail is taken to be Gaussian, the whole correction beyond its first order counts as error, and a
-  warning says that the error cannot be bounded.
-* ``prior_error_nats``: the error of the Gaussian of the data's moments, which stands for p_T: their divergence as
-  estimated from the points' third and fourth cumulants, and the spread that goes with it (``prior_term_nats`` is what
-  that Gaussian changed against the prior N(0, sigma(T)^2 I)).
+  up to 256 points, and its standard error (``start_term_nats`` is what the correction added; see
+  :mod:`scoresde.likelihood.deblur`). ``start_unresolved_share`` is the share of these points where the data have detail
+  finer than the noise of eps, which the correction takes to be Gaussian. If the share is 0.01 or more, the whole
+  correction beyond its first order counts as error, and a warning says that the error cannot be bounded.
+* ``prior_error_nats``: the error of the Gaussian of the data's moments, which stands for p_T: the divergence of p_T
+  from it, estimated from the points' third and fourth cumulants, and the spread that goes with that divergence
+  (``prior_term_nats`` is what that Gaussian changed against the prior N(0, sigma(T)^2 I)).
 
 ``nll_uncertainty_nats`` is the root of the sum of the four squares. It is left out where values of the data repeat: the
 NLL then depends on sde.eps, and no error bar covers that (:mod:`scoresde.data.repeats`).
 
 **The requested error** (``likelihood.error``, in nats per dimension, for integers in bits per dimension) chooses the
 tolerance, the probes and the points that are left open (:mod:`scoresde.tasks.parts.effort`). A number requests
-``nll_uncertainty_nats``, which includes the points' own spread: ``count`` is then chosen too, unless it is given.
-``auto`` requests the error of the computation, without the points' spread, and follows from the digits that are shown:
-1e-3 bits/dim, a tenth of the second decimal with which likelihoods of integers are reported; or 1e-4 nats per
-dimension, the last digit on the screen. If the user gives a tolerance, ``auto`` chooses nothing.
-``likelihood_error_asked`` and ``likelihood_error_reached`` are in these units; a warning says which error is too large.
+``nll_uncertainty_nats``, which includes the points' own spread: the number of points is then chosen too, unless
+``count`` or ``points`` is given. ``auto`` requests the error of the computation, without the points' spread, and
+follows from the digits that are shown: 1e-3 bits/dim, a tenth of the second decimal with which likelihoods of integers
+are reported; or 1e-4 nats per dimension, the last digit on the screen. If the user gives a tolerance, ``auto`` chooses
+nothing. ``likelihood_error_asked_*`` and ``likelihood_error_reached_*`` end in their unit; a line of the log, for a
+number a warning, says which error is too large.
 
 For integer data, log_prob is a lower bound on log P of the integers, and bits_per_dim an upper bound on -log2 P per
 dimension; ``bound`` says which (:mod:`scoresde.likelihood.dequantisation`). With K > 1 points of a bin,
 ``sampling_gain_nats`` is what they gained over the plain bound. Random probes then stand in an exponent: their error n
-of log p, of mean 0, has E[exp n] > 1 and *raises* the mean of the weights, by up to half the variance of n. Therefore
-all points of a bin meet the same probes, and only the part of the errors that they do not share raises the mean; with
-the exact trace there is none.
+of log p, of mean 0, has E[exp n] > 1 and *raises* the log of the mean weight, by up to half the variance of n.
+Therefore all points of a bin meet the same probes, and only the part of the errors that they do not share raises it;
+the exact trace has no such error.
 """
 
 import logging
@@ -63,27 +64,27 @@ from .task import Job, Task
 
 log = logging.getLogger(__name__)
 
-ADDED = 2  # how often points are added where the first were too few
+ADDED = 2  # how often points are added at most, where the first were too few
 
 
 @dataclass(frozen=True)
 class LikelihoodTask(Task):
     """Scores points and reports their mean negative log-likelihood with its errors; see the module's text.
 
-    Writes likelihood.npz; for planar data, and for one number given one number, the density as density.png; for images
-    the most and the least likely as likelihood.png.
+    Writes likelihood.npz; for planar data of one density, and for one number given one number, the density as
+    density.png; for images the most and the least likely as likelihood.png.
 
     Arguments:
         likelihood: how log p is computed.
         dequantisation: which points of its bin stand for an integer; continuous data stand for themselves.
         crosscheck: another estimate of log p at the same points, without an ODE; None for none. ``crosscheck_pull`` is
-            by how many standard errors the ODE's mean log p exceeds it. It is of order 1 for an exact score; a larger
-            value shows that the network's two estimates disagree (:mod:`scoresde.likelihood.immse`).
+            the number of standard errors by which the ODE's mean log p exceeds it. The pull is of order 1 for an exact
+            score; a larger one shows that the network's two estimates disagree (:mod:`scoresde.likelihood.immse`).
         count: the number of held-out points; None for 10,000 vectors or 256 images, or all where there are fewer, or as
             many as a ``likelihood.error`` takes.
-        points: a file of points in data units to score instead, all of them.
+        points: a file of points in data units to score instead: ``count`` of them, drawn at random, or all.
         batch: the number of points per batch; the results do not depend on it.
-        seed: the seed of the probes and of the dequantisation.
+        seed: the seed of the probes, of the dequantisation and of the cross-check.
         device, dtype: where, and in which precision the score is evaluated.
     """
 
@@ -110,14 +111,14 @@ class LikelihoodTask(Task):
                 f"task/crosscheck compares densities, and dequantisation, here {self.dequantisation.title} with "
                 f"samples={self.dequantisation.samples}, makes a bound of them; leave one of the two out"
             )
-        for key in ("start", "prior"):
+        for key in ("start", "prior"):  # which decide whose density is estimated
             ours = getattr(self.likelihood, key)
             theirs, wanted = getattr(self.crosscheck, key, ours), self.crosscheck.same.get(key, ours)
             if not ours == theirs == wanted:
-                own = key in {each.name for each in fields(self.crosscheck)}
+                has_key = key in {f.name for f in fields(self.crosscheck)}
                 raise ValueError(
                     f"`likelihood`.{key}={ours} and `crosscheck`.{key}={theirs} are not of one density; type "
-                    f"`likelihood`.{key}={wanted}" + (f" `crosscheck`.{key}={wanted}" if own else "")
+                    f"`likelihood`.{key}={wanted}" + (f" `crosscheck`.{key}={wanted}" if has_key else "")
                 )
 
     @property
@@ -131,7 +132,7 @@ class LikelihoodTask(Task):
         return isinstance(self.likelihood.error, float | int) and self.count is None and self.points is None
 
     def chosen(self, data: Data, quiet: bool = False) -> tuple[Tensor, Tensor | None]:
-        """Returns the points (N, *) in data units and their y; None without a condition."""
+        """Returns the points (N, *) in data units, and the y of each, (N,) or (N, C); None without a condition."""
         r = points_of(data, self.points, len(data.test) if self.free else self.count, quiet)
         return r, conditions_of(data, self.points, len(r), quiet)
 
@@ -150,7 +151,7 @@ class LikelihoodTask(Task):
         r, y = self.chosen(data, quiet=True)
         c = encoded(data, y)
         started = time.monotonic()
-        # scores
+        # log p of the points
         target = target_of(self.likelihood, data)
         effort = self.effort(sde, score, data, r, c, target)
         scoring = replace(self.scoring, likelihood=effort.likelihood)
@@ -160,14 +161,14 @@ class LikelihoodTask(Task):
         r = r[: len(result["log_prob"])]
         y, c = (v if v is None or len(v) == 1 else v[: len(r)] for v in (y, c))
         seconds = time.monotonic() - started
-        kept = ["x", "log_prob", "z", "probe_stderr"]
+        names = ["x", "log_prob", "z", "probe_stderr"]
         if self.crosscheck is not None:
-            found, shared = cross_check(self.crosscheck, scoring, sde, score, data, result["x"], c)
-            result |= found
-            kept += ["crosscheck_log_prob", "crosscheck_stderr"]
+            columns, shared = cross_check(self.crosscheck, scoring, sde, score, data, result["x"], c)
+            result |= columns
+            names += ["crosscheck_log_prob", "crosscheck_stderr"]
         written = {} if y is None else as_written(data.condition, y)
-        record.arrays("likelihood", **{key: result[key].numpy() for key in kept}, **written)
-        # their mean and its errors
+        record.arrays("likelihood", **{key: result[key].numpy() for key in names}, **written)
+        # the mean and its errors
         metrics = self.mean(data, result)
         errors = LikelihoodErrors(scoring, sde, score, data, r, c)
         metrics |= errors.metrics(result, metrics["nll_stderr"], effort.ode_error)
@@ -175,7 +176,7 @@ class LikelihoodTask(Task):
             metrics["nll_uncertainty_nats"] = math.nan
         if target is not None:
             metrics |= reached(scoring.likelihood, data, metrics, target)
-        # what it is compared with
+        # the comparison with exact answers and with the cross-check
         own = conditioned_on(score, encoded(data, y), slice(None), self.device, getattr(torch, self.dtype))
         metrics |= against_data(data, result, y, self.points is None, metrics)
         metrics |= against_exact_score(scoring, sde, own, data, result)
@@ -185,7 +186,9 @@ class LikelihoodTask(Task):
         return metrics | {"nfe": float(result["nfe"]), "seconds": seconds}
 
     def mean(self, data: Data, result: dict[str, Tensor]) -> dict:
-        """Returns the negative log-likelihood, a mean over the points, in nats and for integers in bits a dimension."""
+        """Returns the mean negative log-likelihood of the points and its standard error, in nats and for integers in
+        bits a dimension; for integers also the bound's name, and what K > 1 points of a bin gained.
+        """
         nll, nll_stderr = mean_and_stderr(-result["log_prob"])
         metrics = {"count": len(result["log_prob"]), "nll_nats": nll, "nll_stderr": nll_stderr}
         if data.levels:
@@ -197,45 +200,49 @@ class LikelihoodTask(Task):
         return metrics
 
     def effort(self, sde: SDE, score: ScoreFn, data: Data, r: Tensor, c: Tensor | None, target: float | None) -> Effort:
-        """Returns the tolerance, the probes and the number of points for an error of ``target`` nats, and logs them;
-        without a target what the likelihood has by default, and all points.
+        """Returns the tolerance, the probes and the number of points for an error of ``target`` nats in the mean of log
+        p, and logs them. If the target is None, returns the likelihood's own or default settings and all points.
+
+        Arguments:
+            r: the points (N, *) in data units.
+            c: their encoded y, (N, condition), or (1, condition) for all; None without a condition.
         """
         if target is None:
             return Effort(self.likelihood.settled(data.dim), len(r))
-        mixed, own = shuffled(r, c)
+        mixed, mixed_c = shuffled(r, c)
 
         def scored(likelihood: Likelihood, points: Tensor) -> dict[str, Tensor]:
             scoring = replace(self.scoring, likelihood=likelihood)
-            return scoring.score(sde, score, data, points, own, "choosing an effort", leave=False)
+            return scoring.score(sde, score, data, points, mixed_c, "choosing an effort", leave=False)
 
         auto = self.likelihood.error == "auto"
-        limits = (8, TIGHT) if auto else (256, 1e-8)
-        found = choose(self.likelihood, mixed, scored, target, None if self.free else len(r), *limits)
-        probes = found.likelihood.probes.estimates(data.dim)
+        limits = (8, TIGHT) if auto else (256, 1e-8)  # the most probes, and the smallest tolerance
+        effort = choose(self.likelihood, mixed, scored, target, None if self.free else len(r), *limits)
+        probes = effort.likelihood.probes.estimates(data.dim)
         log.info(
             "likelihood.error=%s: an error of %.2g %s%s takes rtol=%g atol=%g%s%s, %s%s point%s",
             self.likelihood.error,
             per_dim(data, target),
             unit_of(data),
             " from the solver and the probes" if auto else "",
-            found.likelihood.rtol,
-            found.likelihood.atol,
-            "" if found.ode_error is None else f" (off by {per_dim(data, found.ode_error):.1g})",
-            f", {probes} probes" if found.likelihood.random(data.dim) else ", the exact trace",
+            effort.likelihood.rtol,
+            effort.likelihood.atol,
+            "" if effort.ode_error is None else f" (off by {per_dim(data, effort.ode_error):.1g})",
+            f", {probes} probes" if effort.likelihood.random(data.dim) else ", the exact trace",
             "" if self.free else "the given ",
-            f"{found.count:,}",
-            "" if found.count == 1 else "s",
+            f"{effort.count:,}",
+            "" if effort.count == 1 else "s",
         )
-        if found.floor and not auto:
+        if effort.floor and not auto:
             log.warning(
                 "likelihood.error=%s: no tolerance brings the solver's error below %.2g %s in %s; type dtype=float64, "
                 "or a larger likelihood.error",
                 self.likelihood.error,
-                per_dim(data, found.ode_error),
+                per_dim(data, effort.ode_error),
                 unit_of(data),
                 self.dtype,
             )
-        return found
+        return effort
 
     def show(
         self,
@@ -272,13 +279,19 @@ def more_points(
     y: Tensor | None,
     target: float,
 ) -> dict[str, Tensor]:
-    """Returns the result with points of r added, where the spread of the first points was estimated too small for an
-    error of ``target`` nats.
+    """Scores more of the points r where those scored have a larger spread than the pilot had, for an error of
+    ``target`` nats in their mean; returns the result over all points scored.
+
+    Arguments:
+        r: all points (N, *) in data units.
+        result: of :meth:`Scoring.score` at the first of them.
+        y: of all points, as :meth:`Scoring.score` takes it.
     """
     for _ in range(ADDED):
         have = len(result["log_prob"])
-        if have == len(r):  # one point has no spread
+        if have == len(r):
             break
+        # 0.85 is above the share by which the number was chosen (effort.POINTS): a slight excess adds no points
         wanted = min(len(r), math.ceil(float(result["log_prob"].var()) / (0.85 * target) ** 2))
         if wanted <= have:
             break

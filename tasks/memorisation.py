@@ -2,15 +2,16 @@ r"""Tests whether samples are copies of the training data, by nearest neighbours
 (:mod:`scoresde.metrics.memorisation`).
 
 The main number is ``copying``, C_T in its own standard deviations: below -3 the samples lie nearer to the training
-data than held-out data do. The value of such a test depends on the data, so two controls run beside it, and
-``verdict`` says what the three together mean:
+data than held-out data do. What such a test can see depends on the data, so two controls run beside it, and ``verdict``
+says what the test and its controls together mean:
 
-* ``copying_positive_control``: a sampler that copies. It returns as many training examples as there are samples, each
-  moved by ``noise`` times the median distance of held-out from training data. The test must catch it.
-* ``copying_negative_control``: half of the held-out data in the role of the samples, against the other half. The test
-  must not catch it. Training and held-out data that differ (a split by date, say) show here.
-* ``caught_from_share``: the smallest share of such copies, among samples that are otherwise like held-out data, that
-  the test would have caught. The test does not see fewer copies, though the pairs may show them.
+* ``copying_positive_control``: the test of a sampler that copies. It returns as many training examples as there are
+  samples, each moved by ``noise`` times the median distance of held-out from training data. The test must catch it.
+* ``copying_negative_control``: the test of a random half of the held-out data in the role of the samples, against the
+  other half. The test must not catch it.
+
+``caught_from_share`` is the smallest share of the positive control's copies, among samples that are otherwise held-out
+data, that the test would have caught. The test does not see fewer copies, though the pairs may show them.
 
 The pairs are each sample with its nearest training and its nearest held-out example. ``ratio`` is the distance to the
 training example over the distance to the held-out one. One half of the held-out data is the reference for samples and
@@ -39,8 +40,8 @@ from .task import Job, Task
 
 log = logging.getLogger(__name__)
 
-BEYOND = 3.0  # standard deviations
-SHARES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
+BEYOND = 3.0  # standard deviations of C_T beyond which the test has a result
+SHARES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)  # of copies that are tried for caught_from_share
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Memorisation(Task):
         sampler: turns noise into samples.
         tempering: the temperature of the samples.
         samples: a file of samples in data units to test instead, such as samples.npz of an earlier run.
-        cells: the number of cells of the test; None for one per hundred held-out data, 10 at most.
+        cells: the number of cells of the C_T test; None for one per hundred held-out data, 1 at least, 10 at most.
         components: the number of principal components of the training data in which distances are measured; None for
             the data themselves.
         noise: the size of the noise on the positive control's copies, as a share of the median distance of held-out
@@ -100,15 +101,16 @@ class Memorisation(Task):
                 f"task.cells={self.cells} must be at most {most}, the number of training data that form the cells; "
                 f"leave it out for the default"
             )
+        self.check_components(data)
 
     def __call__(self, job: Job) -> dict:
         data, record = job.data, job.record
         r, nfe = self.obtain(job)
         random = np.random.default_rng(seed_of(self.seed, "memorisation"))
         view = self.view(data)
-        train, test, samples = (view(each) for each in (data.train, data.test, r))
+        train, test, samples = (view(points) for points in (data.train, data.test, r))
         # distances to the training data
-        (d_test, _), (d_samples, nearest_train) = (nearest(each, train, 2) for each in (test, samples))
+        (d_test, _), (d_samples, nearest_train) = (nearest(points, train, 2) for points in (test, samples))
         copies, d_copies = self.copies(data, view, train, d_test[:, 0], len(r), random)
         # the test and its controls
         cells = Cells(train, min(self.cells or min(10, max(1, len(test) // 100)), len(train)), self.seed)
@@ -152,8 +154,11 @@ class Memorisation(Task):
         }
 
     def obtain(self, job: Job) -> tuple[Tensor, float | None]:
-        """Returns the samples in data units, integers for integer data, and the evaluations per sample; None for a
-        file of samples.
+        """Returns the samples (N, *) in data units, integers for integer data, and the evaluations per sample or, for a
+        file of samples, None.
+
+        Raises:
+            FloatingPointError: a sample is not finite.
         """
         sde, data = job.sde, job.data
         if self.samples is not None:
@@ -171,25 +176,34 @@ class Memorisation(Task):
         """Returns the map from points (N, *) in data units to what distances are measured in, (N, D): model units, or
         principal components.
         """
+        self.check_components(data)
         if self.components is None:
             return lambda r: data.encode(r.double()).flatten(1)
-        most = min(data.dim, len(data.train))
-        if self.components > most:
-            raise ValueError(
-                f"task.components={self.components} must be at most {most}, the number that these data have; leave it "
-                f"out to compare the data themselves"
-            )
         from sklearn.decomposition import PCA
 
         fitted = PCA(self.components, random_state=self.seed % 2**32)
         fitted.fit(data.encode(data.train[:20_000].double()).flatten(1).numpy())
         return lambda r: torch.from_numpy(fitted.transform(data.encode(r.double()).flatten(1).numpy()))
 
+    def check_components(self, data: Data) -> None:
+        """Raises a ValueError for more principal components than the data have."""
+        most = min(data.dim, len(data.train))
+        if self.components is not None and self.components > most:
+            raise ValueError(
+                f"task.components={self.components} must be at most {most}, the number that these data have; leave it "
+                f"out to compare the data themselves"
+            )
+
     def copies(
         self, data: Data, view, train: Tensor, held_out: np.ndarray, count: int, random: np.random.Generator
     ) -> tuple[Tensor, np.ndarray]:
-        """Returns the positive control, training examples with a little noise, in the view; and their distances to the
-        training data.
+        """Returns the positive control, ``count`` training examples with a little noise, in the view, and its distances
+        to the training data, (count,).
+
+        Arguments:
+            view: of :meth:`view`.
+            train: the training data in the view.
+            held_out: the distances of the held-out data to the training data, (M,).
         """
         chosen = data.train[torch.from_numpy(random.integers(0, len(data.train), count))]
         size = self.noise * float(np.median(held_out)) / math.sqrt(data.dim)  # of each coordinate, in model units
@@ -210,7 +224,15 @@ class Memorisation(Task):
         ratio: np.ndarray,
         record: Record,
     ) -> None:
-        """Draws samples with their nearest examples, those with the smallest ratio first; images, or planar points."""
+        """Draws samples with their nearest examples, those with the smallest ratio first, of images and planar points.
+
+        Arguments:
+            r: the samples (N, *) in data units.
+            held_out: the half of the held-out data that is the reference.
+            nearest_train, nearest_held_out: the places of each sample's neighbours in the training data and in
+                ``held_out``, (N,).
+            ratio: (N,); see the module's text.
+        """
         from scoresde.figures import memorisation as draw
 
         path, order = record.path("pairs.png"), np.argsort(ratio, kind="stable")
@@ -223,7 +245,7 @@ class Memorisation(Task):
             record.picture(draw.planar_pairs(*picked, data.train[:5000], path, labels=data.labels()))
 
     def show_distances(self, held_out: np.ndarray, samples: np.ndarray, copies: np.ndarray, record: Record) -> None:
-        """Draws the distances to the training data."""
+        """Draws the distances of held-out data, samples and the positive control's copies to the training data."""
         from scoresde.figures import memorisation as draw
 
         record.picture(draw.distances(held_out, samples, copies, record.path("distances.png")))
@@ -231,7 +253,7 @@ class Memorisation(Task):
 
 @dataclass(frozen=True)
 class Located:
-    """Points by their distance to the nearest training example, (N,), and by their cell, (N,)."""
+    """The distance of each of N points to the nearest training example, and its cell; (N,) each."""
 
     distance: np.ndarray
     cell: np.ndarray
@@ -242,12 +264,12 @@ class Located:
 
 @dataclass(frozen=True)
 class Results:
-    """The C_T test, and what says whether it works on these data.
+    """The C_T test of the samples, and of the controls that say whether it works on these data.
 
     Attributes:
-        found: the samples against held-out data.
-        positive, negative: the controls; see the module's text.
-        caught_from: the smallest share of copies that the test sees; None if it sees none.
+        found: the test of the samples against held-out data.
+        positive, negative: those of the controls; see the module's text.
+        caught_from: the smallest of ``SHARES`` of copies that the test sees; None if it sees none of them.
     """
 
     found: CopyingTest
@@ -273,7 +295,7 @@ def run_tests(held_out: Located, samples: Located, copies: Located, first: np.nd
     """Runs the C_T test and its controls.
 
     Arguments:
-        copies: the positive control's.
+        held_out, samples, copies: the held-out data, the samples and the positive control's copies.
         first, second: the places of two halves of the held-out data.
     """
     return Results(
@@ -290,16 +312,16 @@ def against(held_out: Located, generated: Located) -> CopyingTest:
 
 
 def caught_from(held_out: Located, copies: Located, first: np.ndarray, second: np.ndarray) -> float | None:
-    """Returns the smallest share of copies in the first half of the held-out data that the test sees against the
-    second half; None if it sees none.
+    """Returns the smallest of ``SHARES`` of the first half of the held-out data that, replaced by copies, the test sees
+    against the second half; None if it sees none of them.
     """
     for share in SHARES:
-        few = round(share * len(first))
+        count = round(share * len(first))
         mixed = Located(
-            np.concatenate((np.resize(copies.distance, few), held_out.distance[first[few:]])),
-            np.concatenate((np.resize(copies.cell, few), held_out.cell[first[few:]])),
+            np.concatenate((np.resize(copies.distance, count), held_out.distance[first[count:]])),
+            np.concatenate((np.resize(copies.cell, count), held_out.cell[first[count:]])),
         )
-        if few and against(held_out[second], mixed).deviations < -BEYOND:
+        if count and against(held_out[second], mixed).deviations < -BEYOND:
             return share
     return None
 
@@ -315,7 +337,7 @@ def ratio_metrics(ratio: np.ndarray, held_out: np.ndarray) -> dict[str, float]:
 
 
 def safe_ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Returns a / b; 1 where both are 0, as for an example that is in both sets."""
+    """Returns a / b; 1 where both are 0, as for an example that is in both sets, and infinity where only b is 0."""
     return np.where(b > 0, a / np.where(b > 0, b, 1), np.where(a > 0, np.inf, 1.0))
 
 
@@ -327,7 +349,7 @@ def near_duplicates(distances: np.ndarray) -> float:
 
 
 def whole(data: Data, r: Tensor) -> Tensor:
-    """Returns samples as the data are: rounded down to levels for integer data."""
+    """Returns samples r (N, *) in data units as the data are: for integer data rounded down to a level, int64."""
     if data.levels is None:
         return r
     return r.floor().clamp(0, data.levels - 1).to(torch.int64)

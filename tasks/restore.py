@@ -1,25 +1,26 @@
 r"""Draws x from the posterior p(x | y) of a linear measurement y = A x + s n, without a training of its own.
 
 ``task=impute`` fills in what a mask hides, ``task=restore`` inverts any linear operator. The measurement is simulated
-from held-out data, so that the truth is known. With ``points=FILE`` it is the user's own: for masks whole points, or
-points whose unknown values are NaN (``operator=missing``); for other operators the measurements y. Everything is in
-data units, the noise too.
+from held-out data, so that the truth is known. ``points=FILE`` holds the user's own: for masks whole points, which are
+measured in the same way; for ``operator=missing`` points whose unknown values are NaN; for other operators the
+measurements y. Operators and their noise are in data units.
 
-The metrics are over the unknown values (over all values, if the operator is no mask):
+The metrics are over the unknown values (over all values, if the operator is no mask or has noise):
 
 * ``spread_data_units``: the mean standard deviation of a value over its draws. ``rmse_of_mean_data_units``: the error
-  of their mean. Where columns have units of their own, the column with the largest unit dominates these, and
+  of the draws' mean. Where columns have units of their own, the column with the largest unit dominates these two, and
   ``spread_stds`` and ``rmse_of_mean_stds`` are the same in standard deviations of the data;
 * ``coverage``: how often the truth lies between the k-th draw from below and the k-th from above. Draws from the
   posterior reach ``coverage_nominal`` = 1 - 2k/(draws + 1), with the k for which that is nearest to 0.8;
-* ``sliced_wasserstein_to_exact``, for mixtures: the mean over the points of the distance of the draws to as many exact
-  draws, beside its floor, the distance between two sets of exact draws;
+* ``sliced_wasserstein_to_exact``, for mixtures: the mean over the first points, up to 64, of the distance of the draws
+  to as many exact draws, in data units; ``sliced_wasserstein_floor``: the distance between two sets of exact draws;
+  ``times_the_floor``: their ratio, left out where the measurement determines x;
 * ``draws_out_of_range``: the number of draws with an unknown value further outside the training part's range than that
   range is wide; the range is that of the value's column, for images that of all pixels. A warning names the column.
-  Draws beyond ten such widths, or not finite, have diverged: the run ends with an error, unless the point's own
-  measurement lies out of range;
-* ``known_deviation_data_units``: the largest change of a value that was known exactly, 0. ``misfit``, for other
-  measurements: the root mean square of (y - A x)/s, which is about 1, or of y - A x if s = 0.
+  Draws beyond ten such widths have diverged, unless the point's own measurement lies out of range, and so have draws
+  that are not finite: the run then ends with an error;
+* ``known_deviation_data_units``: the largest change of a value that a mask without noise left known, 0. ``misfit``, for
+  other measurements: the root mean square of (y - A x)/s, which is about 1, or of y - A x if s = 0.
 """
 
 import logging
@@ -46,7 +47,7 @@ from .task import Job, Task
 log = logging.getLogger(__name__)
 
 DIVERGED = 10.0  # how far outside the training part's range is an error, in widths of it
-COMPARED = 64  # points of a mixture at most whose draws are compared with exact draws
+COMPARED = 64  # points at most whose draws are compared with exact draws
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,9 @@ class Problem:
     """The measurements of N points, in data units.
 
     Attributes:
-        operator: A with its noise; for a mask per point, the masks of all points.
-        y: (N, *measured), float64.
-        truth: (N, *), float64, integers at a random place in their bins; None if it is unknown.
+        operator: A with its noise; if each point has its own mask, the masks of all points.
+        y: the measurements (N, *measured), float64.
+        truth: the measured points (N, *), float64, integers at a random place in their bins; None if unknown.
     """
 
     operator: Operator
@@ -77,7 +78,7 @@ class Restore(Task):
         draws: the number of draws per point; None for 8 per image, 64 per vector.
         count: the number of points; None for 8 images, 64 vectors, or all of the user's own.
         points: a file of the user's own points or measurements; see the module's text.
-        batch: the number of draws per batch, in whole points; the draws do not depend on it.
+        batch: the number of samples that the network evaluates at once, in whole points; the draws do not depend on it.
         seed: the seed of the noise, also of the simulated measurements.
         device, dtype: where, and in which precision.
     """
@@ -99,8 +100,7 @@ class Restore(Task):
             raise ValueError(f"`draws`={self.draws} must be at least 1; type `draws`=8")
 
     def check(self, sde: SDE, data: Data) -> None:
-        if self.points:
-            self.pose(data)
+        self.pose(data)
 
     def __call__(self, job: Job) -> dict:
         sde, data, record = job.sde, job.data, job.record
@@ -124,15 +124,20 @@ class Restore(Task):
     # ---- the problem ----
 
     def pose(self, data: Data, quiet: bool = False) -> Problem:
-        """Returns the measurements, simulated from held-out data or taken from the user's file."""
+        """Returns the measurements, simulated from held-out data or taken from the user's file.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the points and the operator do not fit together, or there are no held-out data.
+        """
         default = 8 if len(data.shape) == 3 else 64
         if not self.points:
             return self.measured(data, self.operator, held_out(data, self.count or default))
-        if not isinstance(self.operator, Masking):
+        if not isinstance(self.operator, Masking):  # the file holds measurements
             y = subset(
                 read_points(self.points, self.operator.measured, content="measurements", quiet=quiet), self.count
             )
-            if data.levels:  # measurements of integers k, which stand for k + 1/2
+            if data.levels:  # the file measured integers k, and draws are at k + u, k + 1/2 in the mean
                 y = y + self.operator(torch.full((1, *data.shape), 0.5, dtype=torch.float64))
             return Problem(self.operator, y, None)
         r = read_points(self.points, data.shape, data.levels, data.labels(), missing=True, quiet=quiet)
@@ -157,7 +162,7 @@ class Restore(Task):
         return Problem(mask, mask(r), None)
 
     def measured(self, data: Data, operator: Operator, r: Tensor) -> Problem:
-        """Simulates the measurement of points r, with its noise."""
+        """Simulates the measurement of points r (N, *) in data units, with its noise."""
         truth = self.continuous(data, r)
         operator = operator.rows(torch.arange(len(truth)))
         y = operator(truth)
@@ -167,7 +172,7 @@ class Restore(Task):
         return Problem(operator, y, truth)
 
     def continuous(self, data: Data, r: Tensor) -> Tensor:
-        """Returns points in data units as float64, integers at a random place in their bins."""
+        """Returns points r (N, *) in data units as float64, integers at a random place in their bins."""
         noise = BlockNoise(self.seed, 0, len(r), data.shape, torch.float64, "cpu", "dequantisation")
         return data.dequantise(r, noise.uniform()).double() if data.levels else r.double()
 
@@ -183,6 +188,7 @@ class Restore(Task):
         size = max(1, self.batch // (draws * self.conditioner.load(draws)))
         with progress("drawing", count) as advance:
             for batch in batches(count, size, advance):
+                # the number of each draw's point
                 numbers = torch.arange(batch.first, batch.first + batch.size).repeat_interleave(draws)
                 measurement = in_model_units(
                     problem.operator.rows(numbers),
@@ -219,12 +225,15 @@ class Restore(Task):
         return tuple(data.decode(posterior.draw(measurement, generator)).unflatten(0, (n, draws)) for _ in range(2))
 
     def measures(self, data: Data, problem: Problem, x: Tensor) -> dict[str, float]:
-        """Returns the metrics of the draws x (N, draws, *); see the module's text."""
+        """Returns the metrics of the draws x (N, draws, *) in data units that need neither exact draws nor the training
+        part; see the module's text.
+        """
         operator, truth, found = problem.operator, problem.truth, {}
         own_units = data.distance_unit == "std"  # columns have units of their own
         unknown = torch.ones_like(x[:, 0], dtype=torch.bool)
         if isinstance(operator, Masking):
             unknown = unknown & ~operator.seen if not operator.noise else unknown
+        # the measured values
         if (seen := exactly_known(operator)) is not None:
             away = (x - problem.y[:, None]).abs().amax(1)
             found["known_deviation_data_units"] = float(torch.where(seen, away, 0.0).max())
@@ -234,6 +243,7 @@ class Restore(Task):
             misfit = problem.y.repeat_interleave(draws, 0) - repeated(x.flatten(0, 1))
             used = repeated.seen.expand_as(misfit) if isinstance(operator, Masking) else torch.ones_like(misfit).bool()
             found["misfit"] = float(misfit[used].square().mean().sqrt()) / (operator.noise or 1.0)
+        # the draws among themselves, and beside the truth
         if x.shape[1] > 1:
             found["spread_data_units"] = float(x.std(1)[unknown].mean())
             if own_units:
@@ -252,15 +262,15 @@ class Restore(Task):
         Raises:
             FloatingPointError: where draws have diverged.
         """
-        total, unknown = x.shape[0] * x.shape[1], ~known_exactly(problem.operator, x[:, 0])
+        total, unknown = x.shape[0] * x.shape[1], ~known_values(problem.operator, x[:, 0])
         remedy = self.conditioner.remedy(len(data.shape) == 1)
         bad = ~x.isfinite() & unknown[:, None]
         if (limits := training_range(data)) is None:
             if bool(bad.any()):
                 raise FloatingPointError(f"{count_draws(bad)} of {total} draws are not finite; {remedy}")
             return {}
-        far = bad | beyond(x, limits, DIVERGED) & unknown[:, None]
-        outlying = beyond(self.measured_values(problem), limits, OUT).flatten(1).any(1)
+        far = beyond(x, limits, DIVERGED) & unknown[:, None]
+        outlying = beyond(self.measured_values(problem), limits, OUT).flatten(1).any(1)  # the points, (N,)
         diverged = far & ~outlying.reshape(-1, *[1] * (far.ndim - 1)) | bad
         if bool(diverged.any()):
             where = worst_column(data, x, diverged, limits)
@@ -288,7 +298,7 @@ class Restore(Task):
     # ---- its results ----
 
     def keep(self, data: Data, problem: Problem, x: Tensor, record: Record) -> None:
-        """Writes restored.npz, in data units; integers as integers."""
+        """Writes restored.npz, in data units; integers as integers, but for measurements that are none."""
         arrays = {"x": x, "y": problem.y}
         if problem.truth is not None:
             arrays["truth"] = problem.truth
@@ -341,37 +351,45 @@ def exactly_known(operator: Operator) -> Tensor | None:
     return operator.seen if isinstance(operator, Masking) and not operator.noise else None
 
 
-def known_exactly(operator: Operator, like: Tensor) -> Tensor:
-    """Returns which values of each point a mask without noise leaves known, (N, *) as ``like``; all False for any other
-    operator.
+def known_values(operator: Operator, like: Tensor) -> Tensor:
+    """Returns :func:`exactly_known` for each point, (N, *) as ``like``; all False for an operator that is no mask
+    without noise.
     """
     seen = exactly_known(operator)
     return torch.zeros_like(like, dtype=torch.bool) if seen is None else seen.expand_as(like)
 
 
 def coverage(x: Tensor, truth: Tensor, unknown: Tensor) -> dict[str, float]:
-    """Returns how often the unknown truth (N, *) lies in the central interval of the draws x (N, draws, *), and how
-    often it should.
+    """Returns how often the truth (N, *) lies in the central interval of the draws x (N, draws, *), and how often it
+    should; {} for fewer than three draws.
+
+    Arguments:
+        unknown: the values that count, booleans (N, *).
     """
     draws = x.shape[1]
     if draws < 3 or not bool(unknown.any()):
         return {}
-    k = max(1, min(round((draws + 1) * 0.1), draws // 2))
+    k = max(1, min(round((draws + 1) * 0.1), draws // 2))  # a tenth of the draws on each side
     ordered = x.sort(1).values
     inside = (truth >= ordered[:, k - 1]) & (truth <= ordered[:, draws - k])
     return {"coverage": float(inside[unknown].double().mean()), "coverage_nominal": 1 - 2 * k / (draws + 1)}
 
 
 def distances(x: Tensor, exact: tuple[Tensor, Tensor] | None) -> dict[str, float]:
-    """Returns the mean distance of a point's draws x (N, draws, *) to exact draws, and its floor."""
+    """Returns the mean distance of a point's draws x (N, draws, *) to exact draws, its floor, and the ratio of both; {}
+    without exact draws, or with a single one.
+
+    Arguments:
+        exact: of :meth:`Restore.exact`.
+    """
     if exact is None or x.shape[1] < 2:
         return {}
-    one, other = exact  # at the first points only, if there are many
+    first, second = exact  # at the first points only, if there are many
     found = {
-        key: float(np.mean([sliced_wasserstein(a, b, 50) for a, b in zip(draws[: len(one)], one, strict=True)]))
-        for key, draws in (("sliced_wasserstein_to_exact", x), ("sliced_wasserstein_floor", other))
+        key: float(np.mean([sliced_wasserstein(a, b, 50) for a, b in zip(draws[: len(first)], first, strict=True)]))
+        for key, draws in (("sliced_wasserstein_to_exact", x), ("sliced_wasserstein_floor", second))
     }
-    size = float(one.std()) or 1.0
+    size = float(first.std()) or 1.0
     if found["sliced_wasserstein_floor"] < 1e-6 * size:  # the measurement determines x, and the ratio is rounding
         return found
     return found | {"times_the_floor": found["sliced_wasserstein_to_exact"] / found["sliced_wasserstein_floor"]}

@@ -28,15 +28,15 @@ class Sample(Task):
     """Draws samples, and reports how far they are from held-out data.
 
     Writes samples.npz, samples.png, and film.png for images; for vectors of one or two columns trajectories.png, and
-    score_field.png in the plane. For data of p(x | y) each sample has a y of its own: the y that ``condition=`` names,
-    or those of training examples.
+    score_field.png in the plane if all samples are of one density. For data of p(x | y) each sample has a y: those that
+    ``condition=`` names, in turn, or those of training examples, in a random order.
 
     Arguments:
         sampler: turns noise into samples.
         tempering: the temperature of the samples, and how it is reached.
         count: the number of samples; None for 10,000 vectors or 64 images.
         batch: the number of samples per batch; the samples do not depend on it.
-        seed: the seed of the noise.
+        seed: the seed of the noise, and of the order of the training examples' y.
         device, dtype: where, and in which precision.
     """
 
@@ -100,7 +100,11 @@ class Sample(Task):
         film: Film,
         record: Record,
     ) -> None:
-        """Draws samples.png and the way of the samples, and for planar data the score field."""
+        """Draws the samples r (N, *) in data units, their trajectories, and for planar data the score field.
+
+        Arguments:
+            y: of each sample, (N,) or (N, C); None without a condition.
+        """
         shown = sample_pictures.compared(data, r, y)
         if len(data.shape) == 3:
             record.picture(sample_pictures.images(data, shown, y, verdict, record))
@@ -118,11 +122,13 @@ class Sample(Task):
 
 def distances(r: Tensor, data: Data) -> dict:
     """Returns the sliced Wasserstein distance of samples (N, *) in data units to held-out data, beside its floor: the
-    same distance for training data. The unit is ``data.distance_unit``.
+    same distance for training data. The unit is ``data.distance_unit``. Returns {} for fewer than two samples or
+    training data.
 
-    The floor is the mean over up to eight separate sets of as many training data, since a single distance varies a lot.
+    A distance takes at most 10,000 points of either kind, fewer of large images. The floor is the mean over up to eight
+    separate sets of as many training data, since a single distance varies a lot.
     """
-    most = max(2, min(10_000, 2**24 // data.dim))  # in bounded memory
+    most = max(2, min(10_000, 2**24 // data.dim))  # bounds the memory
     size, test = min(len(r), len(data.train), most), data.commensurate(data.test[:most])
     if size < 2:
         return {}
@@ -136,11 +142,11 @@ def distances(r: Tensor, data: Data) -> dict:
 
 
 def conditional_distances(r: Tensor, y: Tensor, data: Data) -> dict:
-    """Returns the distances of samples r (N, *) that have a y.
+    """Returns :func:`distances` of samples r (N, *) in data units with a y, (N,) classes or (N, C) numbers.
 
-    Samples of one class are compared with its data. Samples of y drawn from the data are compared with all data: x
-    only for classes and images, x and y together for vectors with numbers y. Where ``condition=`` names several y, or
-    numbers, no data of that density are at hand, and nothing is returned.
+    Samples of one class are compared with its data. Samples whose y were drawn from the data are compared with all
+    data: x only for classes and images, x and y together for vectors with numbers y. Where ``condition=`` names several
+    classes, or numbers, there are no data of the samples' distribution, and {} is returned.
     """
     condition = data.condition
     if condition.asked is not None:

@@ -24,15 +24,15 @@ class Task(ABC):
     The attributes say what a run must know about a task before it is called.
 
     Attributes:
-        process: the class of forward processes that it is for; ``object`` for any.
-        conditions: what it does with data of p(x | y): ``each`` gives each example a y of its own, ``one`` works on
-            p(x | y) at the one class label that ``condition=`` names, ``none`` refuses such data.
-        reports_density: whether it reports densities. A run then refuses data without a density, or warns of them
-            (:mod:`scoresde.data.repeats`).
-        refuses_guidance: whether it refuses a guided score, which is the score of no density.
-        every_level: whether it evaluates the score at every noise level. A run then warns of a network that was
-            trained at one level.
-        dequantisation: the points of its bin that stand for an integer; None for a task that scores no points.
+        process: the class of forward processes that the task is for; ``object`` for any.
+        conditions: what the task does with data of p(x | y): ``each`` gives each example a y of its own, ``one`` works
+            on p(x | y) at the one class label that ``condition=`` names, ``none`` refuses such data.
+        reports_density: whether the task reports densities. A run then refuses data that do not vary in some direction,
+            and warns of values that repeat (:mod:`scoresde.data.repeats`).
+        refuses_guidance: whether the task refuses a guided score, which is the score of no density.
+        every_level: whether the task evaluates the score at every noise level. A run then warns of a network that it
+            trains at one level.
+        dequantisation: which points of a bin stand for its integer; None for a task without this choice.
     """
 
     process: ClassVar[type] = SDE
@@ -54,13 +54,16 @@ class Task(ABC):
 
     @abstractmethod
     def __call__(self, job: "Job") -> dict[str, Any]:
-        """Does the task. Returns its metrics by name, numbers or words; a sweeper gets the first number."""
+        """Does the task. Returns its metrics by name, numbers or words; a sweeper gets the first number, leaving out
+        ``count``.
+        """
 
     @property
     def drawn_by(self) -> tuple[Sampler, ...]:
-        """The samplers whose samples the task shows: its ``sampler`` and ``samplers``, if it has them.
+        """The samplers that draw data from the network: the task's ``sampler`` and ``samplers``, if it has them.
 
-        A run warns where their last step leaves the noise of eps on the samples, or takes detail from them.
+        A run warns where the noise at eps hides detail of the data, which no last step of theirs restores, and where
+        the noise at T is too small for them to start from.
         """
         return tuple(filter(None, [getattr(self, "sampler", None), *getattr(self, "samplers", {}).values()]))
 
@@ -72,8 +75,8 @@ class Network:
     Attributes:
         model: the score, the classifier or the latent-variable model, on the run's device and in its precision.
         training: the events of its training, in order, each with ``step`` and ``loss`` or ``held_out_loss``; empty for
-            a model that needs none, and for one of ``checkpoint=``.
-        folder: its folder in the store; None for a model without one.
+            a model that needs none, and for one of ``checkpoint=`` (but :meth:`Networks.along` reads them there too).
+        folder: the folder of its checkpoints; None for a model without one.
     """
 
     model: Any
@@ -86,7 +89,7 @@ class Along(Network):
     """A network, and what was kept during its training.
 
     Attributes:
-        kept: functions that load the network as it was, by the number of updates.
+        kept: functions that load the average of the weights as it was, by the number of updates.
     """
 
     kept: dict[int, Callable[[], Any]] = field(default_factory=dict)
@@ -97,7 +100,7 @@ class Averaged(Network):
     """A network, and the averages of its weights that were kept during its training.
 
     Attributes:
-        snapshots: the averages, from which those of other lengths are made; None where none were kept.
+        snapshots: the averages that were kept, from which those of other lengths are made; None where none were kept.
     """
 
     snapshots: Snapshots | None = None
@@ -121,9 +124,10 @@ class Features:
     """The features in which samples and data are compared.
 
     Attributes:
-        net: has ``features``, and ``log_prob`` of them if it is a classifier.
-        classes: the labels of its classes; None for a network that was trained without labels.
-        title: its name, which is part of the metrics' names.
+        net: a network with a method ``features``, and ``log_prob`` of these if it is a classifier; or
+            :class:`scoresde.metrics.Values`.
+        classes: the labels that the classifier tells apart; None for features that were not learnt from labels.
+        title: the features' name in the metrics' names, such as ``cnn@HASH`` or ``values``.
     """
 
     net: Any
@@ -132,19 +136,21 @@ class Features:
 
 
 class Networks(Protocol):
-    """The networks that a task requests; each is loaded from the store, resumed there, or trained.
+    """The networks that a task requests: exact, loaded by ``checkpoint=`` or from the store, resumed there, or trained.
 
-    The methods raise ValueErrors that name the key and what to type, before a training begins.
+    The methods raise ValueErrors that name the key and what to type, and a FileNotFoundError for a path that does not
+    exist, before a training begins.
     """
 
     def score(self, accept: Callable[[SDE, Any], Any] | None = None) -> Network:
         """Returns the run's score.
 
-        For data of p(x | y) it is a :class:`scoresde.models.ConditionalScore` in a task with ``conditions = "each"``,
-        and the score given the one y that ``condition=`` names in others.
+        For data of p(x | y) its model is a :class:`scoresde.models.ConditionalScore` in a task with ``conditions =
+        "each"``, and the score given the one y that ``condition=`` names in others.
 
         Arguments:
-            accept: is called with the SDE and the network before it is trained, and raises a ValueError to refuse it.
+            accept: is called with the SDE and the untrained network, and raises a ValueError to refuse it; not called
+                for an exact score or one of ``checkpoint=``.
         """
 
     def sampled(self) -> Sampled:
@@ -154,25 +160,31 @@ class Networks(Protocol):
         """Returns the classifier p(y | x, t) of noisy data."""
 
     def along(self, shares: tuple[float, ...]) -> Along:
-        """Returns the run's score, and what was kept after these shares of its updates."""
+        """Returns the run's score, and its averages after these shares of its updates; for ``checkpoint=`` those that
+        lie there.
+        """
 
     def averages(self, count: int) -> Averaged:
-        """Returns the run's score, and averages that were kept ``count`` times during its training, evenly."""
+        """Returns the run's score, and averages that were kept ``count`` times during its training, evenly; for
+        ``checkpoint=`` those that lie there.
+        """
 
     def rivals(self) -> dict[str, Network]:
         """Returns the networks of ``task.trainers`` by name, each trained by its trainer."""
 
     def models(self) -> dict[str, Network]:
-        """Returns the models of ``task.models`` by name, each by its recipe. A task with ``seeds`` gets them as NAME/0,
-        NAME/1, ...; one whose ``score`` is true gets the run's own score as one of them. The task's constructor must
-        have called :func:`scoresde.tasks.studies.recipes.check_recipes`.
+        """Returns the models of ``task.models`` by name, each by its recipe.
+
+        A task with ``seeds`` gets each model once per seed, as NAME/0, NAME/1, ... A task whose ``score`` is true gets
+        the run's own score too, under the name ``score``. The task's constructor must have called
+        :func:`scoresde.tasks.studies.recipes.check_recipes`.
         """
 
     def other(self, path: str) -> tuple[SDE, Any]:
-        """Returns the SDE and the score of another network of the same data, a folder of the store."""
+        """Returns the SDE and the score of another network of the same data; ``path`` is its folder in the store."""
 
     def features(self) -> Features:
-        """Returns the features of ``task.features``; their network is trained if it is not in the store."""
+        """Returns the features of ``task.features``; a network of theirs is trained if it is not in the store."""
 
 
 @dataclass(frozen=True)
@@ -183,9 +195,10 @@ class Job:
         sde: the forward process.
         data: the data, with the y that ``condition=`` names.
         record: where results are written.
-        networks: the stored and trained networks.
-        data_metrics: metrics of the data, which the run adds to the task's: ``repeated_share`` of data whose values
-            repeat, which then have no density (:mod:`scoresde.data.repeats`).
+        networks: where the task requests its networks.
+        data_metrics: metrics of the data, which the run adds to the task's. They are there for a task that reports the
+            density of data whose values repeat: ``repeated_share`` and ``repeated_nats_per_decade``
+            (:mod:`scoresde.data.repeats`).
     """
 
     sde: SDE
@@ -197,9 +210,9 @@ class Job:
 
 @dataclass(frozen=True)
 class Given:
-    """Given networks, for a task that is called from Python with a score of your own.
+    """A :class:`Networks` of networks that you give, for a task that is called from Python with a score of your own.
 
-    Each method returns what was given for it, and raises a ValueError if nothing was.
+    Each method returns the constructor's argument of the same name, and raises a ValueError if that was not given.
     """
 
     found: dict[str, Any]
@@ -237,7 +250,7 @@ class Given:
         return self.found_as("features")
 
     def found_as(self, name: str) -> Any:
-        """Returns what was given under a name."""
+        """Returns the constructor's argument of this name; raises a ValueError if it was not given."""
         if name not in self.found:
             raise ValueError(
                 f"this task needs networks.{name}(); type Given({name}=...), or run it from the command line"

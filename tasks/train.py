@@ -15,7 +15,8 @@ class Train(Task):
     Writes loss.png.
 
     Arguments:
-        sampler: the sampler that will draw from the network; a run warns of data that it cannot draw well.
+        sampler: the sampler that will draw from the network in later runs; this run warns of data that it cannot draw
+            well (:attr:`Task.drawn_by`).
     """
 
     process: ClassVar[type] = object
@@ -34,7 +35,7 @@ class Train(Task):
         from scoresde import figures
 
         record.picture(figures.loss_curve(network.training, record.path("loss.png")))
-        last = {
+        last = {  # the last event that holds each key decides
             key: event[key] for event in network.training for key in ("step", "loss", "held_out_loss") if key in event
         }
         return {

@@ -9,12 +9,13 @@ import scipy.stats
 import torch
 from torch.distributions import Independent, Normal, kl_divergence
 
-from scoresde.data import Digits
+from scoresde.data import Digits, Moons
 from scoresde.likelihood import VariationalBound, bin_edges
 from scoresde.likelihood.bound import added_up, log_mass
 from scoresde.models import Oracle
 from scoresde.samplers import LogSNR, Uniform
 from scoresde.sde_lib import BlockNoise, Chain
+from scoresde.tasks import Bound
 
 from .conftest import GaussianScore, draw_mixture, make_sde, mixture
 from .test_cli import TINY, job
@@ -334,3 +335,8 @@ def test_integers_are_decoded_as_they_were_learnt(tmp_path, dequantisation, deco
     assert metrics["decoder"] == decoder and metrics["bound_bits_per_dim"] > 0
     kept = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert kept["gap_bits_per_dim"] == metrics["gap_bits_per_dim"]
+
+
+def test_a_decoder_of_integers_is_refused_before_a_training():
+    with pytest.raises(ValueError, match="task.decoder=discretised is for integers"):
+        Bound(Uniform(), steps=4, decoder="discretised").check(make_sde("vp"), Moons(count=8, test_count=8))

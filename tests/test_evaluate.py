@@ -119,6 +119,14 @@ def test_two_at_once_draw_each_sample_once(tmp_path):
     assert all(kept.x[:, 0].tolist() == list(range(12)) for kept in found)
 
 
+def test_another_process_may_draw_more_while_one_waits(tmp_path):
+    SampleCache(tmp_path, {}).obtain(8, 8, numbered, clock)
+    cache = SampleCache(tmp_path, {})
+    cache.found = lambda count: None  # as before the other process had drawn
+    kept = cache.obtain(5, 4, numbered, clock)
+    assert kept.drawn == 0 and kept.x[:, 0].tolist() == list(range(5))
+
+
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match=r"the samples' folder .*file.samples-.* cannot be written .* store=FOLDER"):
@@ -379,6 +387,9 @@ def test_too_little_to_compare_is_refused(tmp_path):
     np.save(tmp_path / "few.npy", np.zeros((3, 2)))
     with pytest.raises(ValueError, match="few.npy holds 3 samples, and 6 are the least"):
         job(tmp_path, *words, f"task.samples={tmp_path}/few.npy")
+    with pytest.raises(FileNotFoundError, match="task.samples=nowhere.npy"):  # and before features are trained
+        job(tmp_path, *DIGITS, *NET, "task.samples=nowhere.npy")
+    assert not (tmp_path / "store").exists()
 
 
 # --- FID --------------------------------------------------------------------------------------------------------------

@@ -203,6 +203,8 @@ def test_distances_between_principal_components(tmp_path):
     assert plane["distance_train"].max() < 0.1
     with pytest.raises(ValueError, match="task.components=11 must be at most 10"):
         judge(tmp_path / "c", data, Playback(moved), components=11)
+    with pytest.raises(ValueError, match="task.components=11 must be at most 10"):  # before a training
+        Memorisation(Playback(moved), components=11).check(make_sde("vp"), data)
 
 
 # --- the command line -------------------------------------------------------------------------------------------------

@@ -10,11 +10,11 @@ from scoresde.cli import run
 from scoresde.conf import schema
 from scoresde.data import Data, read_points
 from scoresde.figures import restored
-from scoresde.samplers import Dense, PiGDM, Superresolve
+from scoresde.samplers import Dense, MaskFile, PiGDM, Superresolve
 from scoresde.tasks import Restore
 from scoresde.tasks.restore import coverage
 
-from .conftest import compose, make_sampler
+from .conftest import compose, make_sampler, make_sde
 
 CHOICES = {"task": "impute", "data": "mixture", "sde": "vp", "sampler": "unipc", "model": "oracle"}
 PLANE = ["data=mixture", "model=oracle", "sde=vp", "sampler=unipc", "sampler.steps=12", "data.count=2000"]
@@ -224,3 +224,10 @@ def test_a_matrix_wider_than_its_rank_is_one_measurement():
         measurement = Measurement(operator, operator(x), operator.noise)
         pulls.append(measurement.pull(measurement.residual(torch.zeros_like(x)), r))
     assert torch.allclose(*pulls)
+
+
+def test_too_few_masks_are_refused_before_a_training(tmp_path):
+    np.save(tmp_path / "masks.npy", np.eye(2))
+    data = Data(torch.randn(9, 2), torch.randn(9, 2), 0.0, 1.0)
+    with pytest.raises(ValueError, match="holds 2 masks, and sample 8 .* count=2"):
+        Restore(make_sampler("em"), MaskFile((2,), str(tmp_path / "masks.npy")), PiGDM()).check(make_sde("vp"), data)

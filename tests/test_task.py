@@ -2,7 +2,9 @@
 
 import json
 import logging
+import sys
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import ClassVar
 
 import numpy as np
@@ -190,3 +192,15 @@ def test_a_failed_record_notes_its_reason(tmp_path):
     with pytest.raises(ZeroDivisionError), Record(tmp_path):
         1 / 0  # noqa: B018
     assert json.loads((tmp_path / "metrics.jsonl").read_text())["error"] == "ZeroDivisionError: division by zero"
+
+
+def test_the_logger_gets_pictures_and_no_other_file(tmp_path, monkeypatch):
+    """The path of a network, which task=export shows, is no image."""
+    logged = []
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(Image=lambda path: path))
+    with Record(tmp_path) as record:
+        record.wandb = SimpleNamespace(log=logged.append, summary={}, finish=lambda exit_code: None)
+        record.picture(tmp_path / "samples.png")
+        record.picture(tmp_path / "score_sde.pth")
+        record.finish({"tensors": 3})
+    assert logged == [{"samples": str(tmp_path / "samples.png")}] and record.wandb.summary == {"tensors": 3}

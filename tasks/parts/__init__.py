@@ -1,1 +1,3 @@
-"""The parts that tasks share: the run's record, points, samples, log-likelihoods, conditions and progress."""
+"""The parts that tasks share: the run's record and a sweep's summary; points, conditions, batches and progress;
+samples, log-likelihoods and codes, with their errors and pictures.
+"""

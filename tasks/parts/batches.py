@@ -1,4 +1,4 @@
-"""Batches of points or samples."""
+"""Batches of the points that a task scores, or of the samples that it draws, with their noise and progress."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ class Batch:
     """The points numbered first ... first + size - 1.
 
     Attributes:
-        on_step: moves the bar; is called with the share of its way that a solver has done.
+        on_step: moves the progress bar; a solver calls it with the share of this batch's work that is done.
     """
 
     first: int
@@ -29,7 +29,7 @@ class Batch:
         return slice(self.first, self.first + self.size)
 
     def noise(self, seed: int, shape: tuple[int, ...], dtype: torch.dtype, device: str, stream: str) -> BlockNoise:
-        """Returns noise for these points that does not depend on how all points are cut into batches."""
+        """Returns noise for these points, each of the ``shape``; it does not depend on the division into batches."""
         return BlockNoise(seed, self.first, self.size, shape, dtype, device, stream)
 
 

@@ -2,7 +2,7 @@
 
 A point x starts as alpha(eps) x, the mean of its distribution at eps, and is carried to its code z at T; a code is
 carried back and divided by alpha(eps). The map is deterministic, so a difference after the round trip is the solver's
-error, and the code belongs to the data: two exact scores of one data set give one code.
+error. The code depends on the data and the SDE only: two exact scores of one data set give a point one code.
 """
 
 from dataclasses import dataclass
@@ -89,8 +89,8 @@ def start_factor(sde: SDE) -> float:
 
 
 def continuous(data: Data, r: Tensor, seed: int) -> Tensor:
-    """Returns points (N, *) in data units as they are encoded, float64. An integer becomes the point of its bin that
-    task=likelihood scores with the same seed.
+    """Converts points (N, *) in data units to float64 for :meth:`Codec.encode`. An integer becomes the first point of
+    its bin that task=likelihood scores with the same seed and uniform dequantisation.
     """
     if data.levels is None:
         return r.double()

@@ -1,4 +1,4 @@
-"""Conditions y in tasks: converts y for networks and for files, and judges samples of a class with a classifier."""
+"""Conditions y in tasks: reads y, converts it for networks and for files, and judges samples by their y."""
 
 from dataclasses import dataclass, field
 
@@ -14,8 +14,11 @@ from scoresde.sde_lib import ScoreFn
 
 
 def as_written(condition: Condition, y: Tensor) -> dict[str, np.ndarray]:
-    """Returns the array ``y`` of an output file: the names of the classes, as integers if all of them are integers; or
-    numbers (N, C) in data units.
+    """Returns the array ``y`` of an output file by its name: the name of each example's class (N,), an integer if the
+    names of all classes are integers; or numbers (N, C) in data units.
+
+    Arguments:
+        y: classes (N,), or numbers (N, C).
     """
     if not condition.classes:
         return {"y": y.numpy()}
@@ -44,16 +47,20 @@ def encoded(data: Data, y: Tensor | None) -> Tensor | None:
 
 
 def conditions_of(data: Data, path: str | None, count: int, quiet: bool = False) -> Tensor | None:
-    """Returns the y of the first ``count`` points of a task; None for data without a condition.
+    """Returns the y of each of the ``count`` points that ``points_of`` returns, (count,) classes or (count, C) numbers;
+    None for data without a condition.
 
-    The points are those of the file at ``path``, or held-out data if it is None. ``quiet`` logs nothing about a file
-    that was read before.
+    They are the y that ``condition=`` names, or else those of the points: held-out data, or if ``path`` is not None the
+    file there. ``quiet`` logs nothing about a file that was read before.
+
+    Raises:
+        ValueError: ``condition=`` names neither one y nor one for each point, or the file holds no y.
     """
     condition = data.condition
     if condition is None:
         return None
     if condition.classes and path is None:
-        return condition.test[:count]  # only the labels that condition= names, if it names any
+        return condition.test[:count]  # which has only the labels that condition= names, if it names any
     if condition.asked is not None:
         if len(condition.asked) not in (1, count):
             raise ValueError(
@@ -84,8 +91,8 @@ class Judged:
 
     Attributes:
         accuracy: the share of the samples of each class that the classifier assigns to it, by class.
-        overall: the same share over all samples.
-        real: the same share over held-out data of all classes.
+        overall: the share of all samples that it assigns to the class for which they were drawn.
+        real: the share of held-out data, up to 2,000 of all classes, that it assigns to their class.
         names: the names of the classes.
     """
 
@@ -95,8 +102,8 @@ class Judged:
     names: tuple[str, ...] = ()
 
     def metrics(self) -> dict:
-        """Returns the metrics by name: the overall shares, and each class's if there are 2 to 20 classes; {} without
-        classes.
+        """Returns the metrics by name: the overall shares, and each class's if the samples are of 2 to 20 classes; {}
+        without classes.
         """
         if not self.accuracy:
             return {}
@@ -111,7 +118,8 @@ class Judged:
 def judged(r: Tensor, y: Tensor | None, data: Data) -> Judged:
     """Returns the verdict on samples r (N, *) in data units, which were drawn for the classes y (N,).
 
-    It is empty if y is None or holds numbers instead of classes.
+    The classifier is trained on the training data (:mod:`scoresde.metrics.labels`). The verdict is empty if y is None
+    or holds numbers instead of classes.
     """
     if y is None or not data.condition.classes:
         return Judged()
@@ -120,7 +128,7 @@ def judged(r: Tensor, y: Tensor | None, data: Data) -> Judged:
     predict = judge(model_units(joint, joint.train), labels.train)
     right = (predict(model_units(joint, r)) == y).double()
     shares = {int(k): float(right[y == k].mean()) for k in y.unique()}
-    held_out = slice(2000)
+    held_out = slice(2000)  # enough for a standard error of 1 %
     real = float((predict(model_units(joint, joint.test[held_out])) == labels.test[held_out]).double().mean())
     return Judged(shares, float(right.mean()), real, data.condition.names)
 
@@ -131,7 +139,9 @@ def model_units(data: Data, r: Tensor) -> Tensor:
 
 
 def nearest_data(data: Data, count: int) -> Tensor:
-    """Returns the ``count`` examples whose numbers y are nearest to the one that ``condition=`` names, (count, *)."""
+    """Returns the ``count`` examples, training or held-out, whose numbers y are nearest to those that ``condition=``
+    names, (count, *) in data units.
+    """
     condition = data.condition
     examples, y = torch.cat([data.train, data.test]), torch.cat([condition.train, condition.test])
     far = ((y - condition.asked[0]) / condition.scale).square().sum(1)

@@ -1,4 +1,7 @@
-"""Another estimate of the same points' log p, beside the ODE's (:class:`scoresde.likelihood.CrossCheck`)."""
+"""Runs task/crosscheck of task=likelihood: an estimate of log p without an ODE, at the points that the ODE scored.
+
+The estimates are the subclasses of :class:`scoresde.likelihood.CrossCheck`.
+"""
 
 import math
 
@@ -22,7 +25,9 @@ def cross_check(
     whether all points share one error.
 
     Arguments:
+        crosscheck: the estimate.
         scoring: its batch, seed, device and dtype are used.
+        r: the points in data units; integers must be dequantised.
         y: (N, condition), or (1, condition) for all points, as networks take it; None without a condition.
     """
     parts, dtype = [], getattr(torch, scoring.dtype)
@@ -41,15 +46,16 @@ def cross_check(
 
 
 def against_crosscheck(result: dict[str, Tensor], shared: bool) -> dict:
-    """Returns minus the mean of the cross-check's log_prob, its standard error over the noise, and by how many standard
-    errors the ODE's mean log_prob exceeds it.
+    """Returns the metrics: minus the mean of the cross-check's log_prob, its standard error over the noise, and the
+    number of standard errors by which the ODE's mean log_prob exceeds that mean.
 
     Arguments:
+        result: of :meth:`Scoring.score`, with the columns of :func:`cross_check`.
         shared: whether all points share one error of the cross-check.
     """
     count, theirs = len(result["log_prob"]), result["crosscheck_log_prob"]
     stderr, probes = (float(result[k].square().sum().sqrt()) / count for k in ("crosscheck_stderr", "probe_stderr"))
     stderr = float(result["crosscheck_stderr"].mean()) if shared else stderr
-    difference, bar = float((result["log_prob"] - theirs).mean()), math.hypot(stderr, probes)
-    pull = difference / bar if bar else math.nan  # both estimates of a Gaussian are exact
+    difference, both = float((result["log_prob"] - theirs).mean()), math.hypot(stderr, probes)
+    pull = difference / both if both else math.nan  # both estimates of a Gaussian are exact
     return {"crosscheck_nll_nats": -float(theirs.mean()), "crosscheck_stderr": stderr, "crosscheck_pull": pull}

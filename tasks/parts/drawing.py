@@ -52,8 +52,8 @@ class Drawing:
         Arguments:
             y: of each sample, (count, condition), or of all, (1, condition), as networks take it; None without a
                 condition.
-            film: records the trajectories of the first batch.
-            advance: moves the caller's progress bar; None shows a bar of its own.
+            film: records the trajectories of the first samples, within the first batch.
+            advance: moves the caller's progress bar; if None, the call shows its own bar.
         """
         if advance is None:
             with progress("sampling", count) as advance:
@@ -76,6 +76,7 @@ class Drawing:
         """Returns the samples of one batch in model units, (size, *shape), on the device.
 
         Arguments:
+            batch: the numbers of the samples.
             y: of all samples, not only of this batch; see :meth:`draw`.
         """
         dtype = getattr(torch, self.dtype)
@@ -98,8 +99,11 @@ def noises(
 
 
 def as_data(data: Data, x: Tensor) -> np.ndarray:
-    """Returns samples x (N, *) in model units as the data are: float64 in data units; or integers, rounded down, as
-    uint8 up to 256 levels and as int64 beyond.
+    """Converts samples x (N, *) in model units to what files hold: float64 in data units; for integer data the
+    integers, rounded down and limited to the levels, as uint8 up to 256 levels and as int64 beyond.
+
+    Raises:
+        FloatingPointError: a sample is not finite.
     """
     r = data.decode(x.double().cpu())
     if not bool(r.isfinite().all()):

@@ -1,4 +1,4 @@
-"""log p beside what is exact: the density of the data, and the density of an exact score."""
+"""Compares log p with exact answers: the density of the data, and the density that an exact score knows."""
 
 import math
 
@@ -15,7 +15,8 @@ from .statistics import mean_and_stderr
 def against_data(
     data: Data, result: dict[str, Tensor], y: Tensor | None, held_out: bool, errors: dict[str, float]
 ) -> dict[str, float]:
-    """Returns the gap between log p of the data and log p of the model; nothing where the data's density is unknown.
+    """Returns the data's entropy as estimated from the points, ``floor_nats``, and the gap between log p of the data
+    and that of the model, ``gap_nats`` and ``gap_stderr``; {} where the data's density at the points is unknown.
 
     Arguments:
         result: of :meth:`Scoring.score`.
@@ -25,7 +26,7 @@ def against_data(
     """
     condition = data.condition
     if held_out and condition is not None and not condition.classes and condition.asked is not None:
-        return {}  # held-out x of other y than the one asked for: their mean is no entropy and no divergence
+        return {}  # the held-out x have other y than those of condition=: their mean is no entropy and no divergence
     truth = data.true_log_prob(result["x"], y)
     if truth is None or not bool(truth.isfinite().all()):
         return {}
@@ -37,11 +38,11 @@ def against_data(
 def against_exact_score(
     scoring: Scoring, sde: SDE, score: ScoreFn, data: Data, result: dict[str, Tensor]
 ) -> dict[str, float]:
-    """Returns what the prior costs and the solver's error for a score that knows its own density; nothing for others,
-    and for integers, whose log_prob is a bound.
+    """Returns ``prior_cost_nats``, what the prior in place of p_T takes off log p, and the solver's error, for a score
+    that knows its own density; {} for other scores, and for integers, whose log_prob is a bound.
 
     Arguments:
-        score: given the y of the points, if there is a condition.
+        score: conditioned on the y of the points, if there is a condition.
         result: of :meth:`Scoring.score`.
     """
     exact = getattr(score, "log_prob", None) if data.levels is None else None
@@ -49,13 +50,13 @@ def against_exact_score(
         return {}
     x, z = (v.to(scoring.device, getattr(torch, scoring.dtype)) for v in (data.encode(result["x"]), result["z"]))
     jacobian = data.log_det
-    if scoring.likelihood.start == "corrected":  # p_eps was read at alpha x
+    if scoring.likelihood.start == "corrected":  # log p was integrated from alpha x
         alpha = float(sde.alpha(torch.tensor(sde.eps, dtype=torch.float64)))
         x, jacobian = alpha * x, jacobian + data.dim * math.log(alpha)
     at_start = exact(x, torch.full((len(x),), sde.eps).to(x)).double().cpu() + jacobian
     terminal = exact(z, torch.full((len(z),), sde.T).to(z)).double().cpu()
     prior = sde.prior_log_prob(z.double().cpu()) + result["prior_term"]
-    prior_cost = terminal - prior  # what the prior in place of p_T takes off log p
+    prior_cost = terminal - prior
     metrics = {"prior_cost_nats": float(prior_cost.mean())}
     if bool((result["probe_stderr"] == 0).all()):  # random probes would hide the solver's error
         error = result["log_prob"] - result["start_term"] + prior_cost - at_start

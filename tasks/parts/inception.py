@@ -1,8 +1,8 @@
-"""The FID with Inception's features; it needs torchmetrics and Inception's weights.
+"""The FID with Inception's features, ``task.fid`` of task=evaluate; it needs torchmetrics and Inception's weights.
 
-Samples are compared with all training data, as in published numbers. Those take 50,000 samples; with fewer the FID is
-larger. The floor is the FID of the held-out data, whose number is ``fid_floor_count``. Grey images get three equal
-channels, and levels other than 256 are scaled to 0 ... 255.
+Samples are compared with all training data, as in published numbers. Published numbers take 50,000 samples; with fewer
+the FID is larger. The floor is the FID of the held-out data, whose number is ``fid_floor_count``. Grey images get three
+equal channels, and levels other than 256 are scaled to 0 ... 255.
 """
 
 from pathlib import Path
@@ -21,10 +21,11 @@ def inception(weights: bool | str, device: str) -> Any:
 
     Arguments:
         weights: the path of Inception's weights, or true for those that torch-fidelity downloads or has downloaded.
+        device: where the network runs.
 
     Raises:
-        ImportError: a package is missing.
-        OSError: the weights cannot be loaded.
+        ImportError: torchmetrics or torch-fidelity is missing.
+        OSError: the file of the weights does not exist, or they cannot be loaded.
     """
     try:
         from torchmetrics.image.fid import FrechetInceptionDistance
@@ -55,7 +56,12 @@ def inception(weights: bool | str, device: str) -> Any:
 
 
 def inception_distances(metric: Any, r: Tensor, data: Data, device: str, batch: int) -> dict[str, float]:
-    """Returns the FID of samples r (N, C, H, W) in data units against the training data, and its floor."""
+    """Returns the FID of samples r (N, C, H, W) in data units against the training data, its floor, and the number of
+    data in the floor.
+
+    Arguments:
+        metric: of :func:`inception`.
+    """
     parts = (("real", data.train), ("fake", r), ("held-out", data.test))
     found, done = [], 0
     with progress("FID", sum(len(each) for _, each in parts)) as advance:

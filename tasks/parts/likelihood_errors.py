@@ -19,7 +19,7 @@ from .scoring import Scoring, undequantised
 log = logging.getLogger(__name__)
 
 CHECKED = 256  # points at which the start's correction is checked
-UNRESOLVED = 0.01  # the share of points with detail below the noise of eps from which on they are more than outliers
+UNRESOLVED = 0.01  # share of points with detail below the noise of eps; a smaller one is taken for outliers
 
 
 @dataclass(frozen=True)
@@ -40,32 +40,32 @@ class LikelihoodErrors:
     y: Tensor | None = None
 
     def solver(self) -> float:
-        """Returns the root mean square change of log p at ``PILOT`` points when they are solved to a tenth of the
-        tolerance.
+        """Returns the root mean square change of log p at up to ``PILOT`` points when they are solved to a tenth of the
+        tolerance, or with twice the steps where a method has fixed ones.
         """
         solver = replace(self.scoring.likelihood, redraw=False)  # or other steps would meet other probes
         finer = replace(solver, rtol=solver.rtol / 10, atol=solver.atol / 10, steps=2 * solver.steps)
-        some, own = shuffled(self.r, self.y, PILOT)
+        r, y = shuffled(self.r, self.y, PILOT)
         coarse, fine = (
-            replace(self.scoring, likelihood=each).score(
-                self.sde, self.score, self.data, some, own, "checking the solver", leave=False
+            replace(self.scoring, likelihood=likelihood).score(
+                self.sde, self.score, self.data, r, y, "checking the solver", leave=False
             )["log_prob"]
-            for each in (solver, finer)
+            for likelihood in (solver, finer)
         )
         return float((fine - coarse).square().mean().sqrt())
 
     def start(self) -> dict[str, float]:
-        """Returns the error of the start's correction and the share of unresolved points, from up to ``CHECKED``
-        points; warns where that share is large.
+        """Returns the error of the start's correction and the share of points with unresolved detail, from up to
+        ``CHECKED`` points; warns where that share is large.
         """
         scoring, data = self.scoring, self.data
         (r, y), parts, dtype = shuffled(self.r, self.y, CHECKED), [], getattr(torch, scoring.dtype)
-        points = undequantised if data.levels is None else scoring.dequantisation.draw
+        draw = undequantised if data.levels is None else scoring.dequantisation.draw
         for batch in batches(len(r), scoring.batch):
             own = conditioned_on(self.score, y, batch.rows, scoring.device, dtype)
             uniform = batch.noise(scoring.seed, data.shape, torch.float64, "cpu", "dequantisation")
             probes = batch.noise(scoring.seed, data.shape, dtype, scoring.device, "start")
-            x = points(self.sde, data, r[batch.rows], uniform.uniform()).x.to(scoring.device, dtype)
+            x = draw(self.sde, data, r[batch.rows], uniform.uniform()).x.to(scoring.device, dtype)
             found = scoring.likelihood.start_error(self.sde, own, x, probes)
             parts.append(torch.stack([found.difference, found.assumed, found.detail]).double().cpu())
         difference, assumed, detail = torch.cat(parts, 1)
@@ -78,19 +78,21 @@ class LikelihoodErrors:
         return {"start_error_nats": error, "start_unresolved_share": share}
 
     def prior(self, x: Tensor) -> float:
-        """Returns the error of the Gaussian that stands for p_T; x (N, *) are the points in data units as they were
-        scored.
+        """Returns the error of the Gaussian that stands for p_T.
+
+        Arguments:
+            x: the points (N, *) as they were scored, in data units; integers dequantised.
         """
         found = self.scoring.likelihood.reference(self.r).divergence_at_end(self.data.encode(x), self.sde)
         return math.hypot(found, math.sqrt(2 * found / len(self.r)))  # log p/q has variance 2 KL
 
     def metrics(self, result: dict[str, Tensor], nll_stderr: float, ode_error: float | None = None) -> dict[str, float]:
-        """Returns the errors, apart and together.
+        """Returns the errors by the names of the metrics, each by itself and all together.
 
         Arguments:
             result: of :meth:`Scoring.score` at the points.
             nll_stderr: the standard error of the mean over the points.
-            ode_error: the solver's error if it is measured already.
+            ode_error: the solver's error if it was measured before; None to measure it.
         """
         stderr, start = result["probe_stderr"], result["start_term"]
         metrics = {"ode_error_nats": self.solver() if ode_error is None else ode_error}
@@ -117,7 +119,7 @@ def warn_of_unresolved_detail(sde: SDE, share: float, detail: float) -> None:
             :class:`scoresde.likelihood.likelihood.StartError`.
     """
     noise = math.exp(-float(sde.ends()[1]))
-    finest = noise * math.sqrt(max(1 - detail, 1e-6) / detail)
+    finest = noise * math.sqrt(max(1 - detail, 1e-6) / detail)  # s in detail = noise^2/(s^2 + noise^2)
     log.warning(
         "%.0f %% of the points lie where the data have detail of about %.2g in model units, and the noise of "
         "sde.eps=%s is %.2g: log p takes that detail to be Gaussian, and its error cannot be bounded; type %s, "
@@ -131,11 +133,11 @@ def warn_of_unresolved_detail(sde: SDE, share: float, detail: float) -> None:
 
 
 def less_noise(sde: SDE, noise: float) -> str:
-    """Returns what to type for an SDE whose noise at eps is at most this share of the data."""
+    """Returns what to type for an SDE whose noise at eps, sigma/alpha in model units, is at most ``noise``."""
     t = float(sde.time(torch.tensor(-math.log(noise), dtype=torch.float64)))
     try:
         finer = replace(sde, eps=float(f"{t:.2g}"))
-        if math.exp(-float(finer.ends()[1])) <= 1.1 * noise:
+        if math.exp(-float(finer.ends()[1])) <= 1.1 * noise:  # t is rounded to two digits
             return f"sde.eps={t:.2g}"
     except ValueError:  # not every SDE has so little noise
         pass

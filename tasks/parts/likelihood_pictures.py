@@ -1,4 +1,4 @@
-"""Pictures of log p: the density over a plane, and the images that the model finds most and least likely."""
+"""Pictures of log p in task=likelihood: the density over a plane, and the most and the least likely images."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +18,11 @@ CELLS = 72  # along each side of a picture of a density
 
 
 def ranking(data: Data, result: dict[str, Tensor], record: Record) -> Path:
-    """Draws the images with the largest and those with the smallest log p."""
+    """Draws the images with the largest and those with the smallest log p, up to 64 of either.
+
+    Arguments:
+        result: of :meth:`Scoring.score`.
+    """
     from scoresde import figures
 
     order = result["log_prob"].argsort(descending=True)
@@ -43,8 +47,8 @@ def heat_map(
     one column given one number are drawn as p(x | y), where each column of the picture is a density over x.
 
     Arguments:
-        points: the user's own points (N, *) in data units, which are drawn too; None for held-out data.
-        y: of each point, (N,) or (N, C); needed for data of one column, whose y is an axis of the picture.
+        points: the user's own points (N, *) in data units, of which up to 500 are drawn too; None to draw none.
+        y: of each point, (N,) or (N, C), of which a plane takes the first; None without a condition.
     """
     from scoresde import figures
 
@@ -75,8 +79,8 @@ def heat_map(
 
 
 def axes_around(points: Tensor, tail: float) -> list[Tensor]:
-    """Returns the coordinates of a grid, (CELLS,) per axis, that covers the points (N, 2) with a margin; a share
-    ``tail`` of the points on each side is left out.
+    """Returns the coordinates of a grid, (CELLS,) for each of two axes, that covers the points (N, 2) with a margin; a
+    share ``tail`` of the points on each side is left out.
     """
     low, high = points.quantile(tail, dim=0), points.quantile(1 - tail, dim=0)
     margin = 0.05 * (high - low)

@@ -1,4 +1,4 @@
-"""Counts samples far outside the training part's range; a few of them decide means, stds and distances."""
+"""Counts samples far outside the training part's range, since a few of them decide means, stds and distances."""
 
 import logging
 
@@ -15,12 +15,12 @@ OUT = 1.0  # how far outside the training part's range counts, in widths of it
 def samples_out_of_range(r: Tensor, data: Data) -> dict[str, int]:
     """Counts the samples (N, *) in data units with a value further outside the training part's range than that range is
     wide, and warns with the column's name. The range is that of the value's column; for images that of all pixels.
-    Integers are never outside, and are not counted.
+    Returns {} for integers, which are never outside, and without a training part.
     """
     limits = None if data.levels else training_range(data)
     if limits is None:
         return {}
-    out = (beyond(r.double(), limits, OUT) | ~r.isfinite())[:, None]
+    out = (beyond(r.double(), limits, OUT) | ~r.isfinite())[:, None]  # as one draw of each point
     if count := count_draws(out):
         log.warning(
             "samples_out_of_range: %d of %d lie further outside the training part's range than it is wide: %s; a few "
@@ -47,20 +47,26 @@ def training_range(data: Data) -> tuple[Tensor, Tensor] | None:
 
 
 def beyond(x: Tensor, limits: tuple[Tensor, Tensor], widths: float) -> Tensor:
-    """Returns which values lie further outside the limits than ``widths`` times their distance."""
+    """Returns which values of x lie outside the limits (low, high) by more than ``widths`` times high - low."""
     low, high = limits
     margin = widths * (high - low)
     return (x < low - margin) | (x > high + margin)
 
 
 def count_draws(values: Tensor) -> int:
-    """Counts the draws that have a true value in booleans (N, draws, *)."""
+    """Counts the draws with a True in booleans (N, draws, *)."""
     return int(values.flatten(2).any(2).sum())
 
 
 def worst_column(data: Data, x: Tensor, which: Tensor, limits: tuple[Tensor, Tensor]) -> str:
-    """Returns words that name the column with the most values among ``which``, what they reach there, and its range."""
-    place, what = (...,), "pixels reach"
+    """Returns words that name the column with the most chosen values, the farthest of these, and the training range.
+
+    Arguments:
+        x: draws (N, draws, *) in data units.
+        which: the chosen values, booleans of the same shape.
+        limits: of :func:`training_range`.
+    """
+    place, what = (...,), "pixels reach"  # the index of the column, or of all pixels
     if len(data.shape) == 1:
         j = int(which.sum((0, 1)).argmax())
         names = data.labels()

@@ -7,11 +7,16 @@ from scoresde.data.arrays import FARTHEST
 
 
 def points_of(data: Data, path: str | None, count: int | None, quiet: bool = False) -> Tensor:
-    """Returns ``count`` points in data units, shape (N, *).
+    """Returns ``count`` points in data units, (N, *), or all where there are fewer.
 
     They are drawn at random from the file at ``path``, since a file may be sorted; all of them if count is None.
     Without a path they are the first held-out data, which are in a random order; 10,000 vectors or 256 images if count
     is None. ``quiet`` logs nothing about a file that was read before.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file cannot be read, has another shape or a value too far from the data; or there are no
+            held-out data.
     """
     if path:
         r = read_points(path, data.shape, data.levels, data.labels(), quiet=quiet)
@@ -43,7 +48,7 @@ def held_out(data: Data, count: int) -> Tensor:
 
 def shuffled(r: Tensor, y: Tensor | None, count: int | None = None) -> tuple[Tensor, Tensor | None]:
     """Returns up to ``count`` of the points r (N, *) in a random order, since a user's points may be sorted, and their
-    y: the same rows of y (N, *), or the one row that all points share.
+    y: the same rows of y (N, *), the one row that all points share, or None.
 
     :func:`scoresde.data.subset` chooses the same points and keeps them in the user's order.
     """

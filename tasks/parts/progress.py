@@ -9,11 +9,12 @@ from tqdm import tqdm
 
 @contextmanager
 def progress(what: str, count: int, leave: bool = True):
-    """Shows a bar over ``count`` samples and yields ``advance(done, part, share)``, which moves it to ``done`` samples
-    and a ``share`` of the next ``part`` samples.
+    """Shows a bar over ``count`` samples and yields ``advance(done, part, share, note)``, which moves it to ``done``
+    samples and a ``share`` of the next ``part`` samples, never back, and shows the ``note`` behind it.
 
     Arguments:
         what: the bar's title.
+        count: the number of samples, or of other units of work, at which the bar is full.
         leave: whether the bar stays on the screen when it is full.
     """
     bar = tqdm(
@@ -29,7 +30,7 @@ def progress(what: str, count: int, leave: bool = True):
 
     def advance(done: int, part: int = 0, share: float = 0.0, note: str = "") -> None:
         nonlocal drawn
-        now = min(math.floor((done + part * share) * 2**20) / 2**20, count)  # sums of these are exact, and end at count
+        now = min(math.floor((done + part * share) * 2**20) / 2**20, count)  # these add up exactly, to count
         if note:
             bar.set_postfix_str(note, refresh=False)
         if now > drawn:

@@ -1,4 +1,6 @@
-"""The files of a run's folder, and their copy in Weights & Biases; no other module imports wandb.
+"""The files of a run's folder, and the copy of its events, metrics and pictures in Weights & Biases.
+
+No other module imports wandb.
 
 metrics.jsonl    one line per event, written during the run; a later run in the same folder appends
 metrics.json     one flat object, written at the end of a run that did not fail
@@ -21,13 +23,19 @@ log = logging.getLogger(__name__)
 class Record:
     """Writes a run's results; a context manager that writes the error to metrics.jsonl if the run fails.
 
+    Methods that write raise an OSError that names the folder if it cannot be written.
+
     Arguments:
         folder: the run's own folder; made if it is absent.
         config: the resolved configuration, for the logger.
         logger: the node of the config group ``logger``: ``name`` is none or wandb; wandb has project, entity and mode
             too.
         title: the run's name in the logger.
-        group: the sweep it belongs to, or None.
+        group: the name of the sweep that the run belongs to, or None.
+
+    Raises:
+        OSError: the folder cannot be written.
+        ImportError: the logger is wandb, which is not installed.
     """
 
     def __init__(
@@ -60,7 +68,7 @@ class Record:
             self.close()
             return
         self.close(failed=f"{type(error).__name__}: {error}")
-        # an OSError of the system that names no file is taken for a full disk
+        # a system's OSError without a file's name is taken for a full disk
         full = isinstance(error, OSError) and error.errno and not error.filename
         if full and not isinstance(error, BrokenPipeError):
             raise self.unwritable(error) from error
@@ -91,7 +99,9 @@ class Record:
         return path
 
     def picture(self, path: Path) -> None:
-        """Adds a picture, which the caller has drawn, to those whose paths :meth:`finish` prints and logs."""
+        """Adds the path of a picture, or of another file to show, to those that :meth:`finish` prints; the caller has
+        written it.
+        """
         self.pictures.append(path)
 
     def path(self, name: str) -> Path:
@@ -101,9 +111,9 @@ class Record:
     def finish(self, metrics: dict[str, Any]) -> None:
         """Writes metrics.json, and prints the last lines of a run: the metrics, and the paths of the pictures.
 
-        A run without pictures prints the path of its folder.
+        A run without pictures prints the path of its folder. Metrics that are None, NaN or infinite are left out.
         """
-        # unknown values, such as the error bar of one point, are left out, so that readers get finite numbers
+        # such as the error bar of one point: readers get finite numbers only
         metrics = {
             k: v for k, v in metrics.items() if v is not None and not (isinstance(v, float) and not math.isfinite(v))
         }
@@ -120,7 +130,9 @@ class Record:
             self.wandb.summary.update(metrics)
             import wandb
 
-            self.wandb.log({path.stem: wandb.Image(str(path)) for path in self.pictures})
+            # task=export adds the path of a network, which is no picture
+            images = {path.stem: wandb.Image(str(path)) for path in self.pictures if path.suffix == ".png"}
+            self.wandb.log(images)
 
     def close(self, failed: str | None = None) -> None:
         """Closes metrics.jsonl and ends the logger's run.

@@ -1,4 +1,7 @@
-"""The error that ``likelihood.error`` requests: its unit, its size in nats of a point, and whether it was reached."""
+"""The error that ``likelihood.error`` requests of task=likelihood: its unit, its size, and whether it was reached.
+
+Nats of a point are nats of a whole example; the unit of the request is per dimension.
+"""
 
 import logging
 import math
@@ -8,8 +11,8 @@ from scoresde.likelihood import Likelihood
 
 log = logging.getLogger(__name__)
 
-SHOWN = {"bits/dim": 1e-3, "nats a dimension": 1e-4}  # likelihood.error=auto
-POINTS = "the points' own spread"
+SHOWN = {"bits/dim": 1e-3, "nats a dimension": 1e-4}  # the value of likelihood.error=auto, by unit
+SPREAD = "the points' own spread"
 
 
 def unit_of(data: Data) -> str:
@@ -26,14 +29,15 @@ def target_of(likelihood: Likelihood, data: Data) -> float | None:
     """Returns the requested error in nats of a point; None where none is requested."""
     error = likelihood.error
     if error == "auto":
-        open_too = likelihood.rtol is None and likelihood.atol is None
-        error = SHOWN[unit_of(data)] if open_too else None
+        is_open = likelihood.rtol is None and likelihood.atol is None
+        error = SHOWN[unit_of(data)] if is_open else None
     return None if error is None else error / per_dim(data, 1.0)
 
 
 def reached(likelihood: Likelihood, data: Data, metrics: dict, target: float) -> dict[str, float]:
-    """Returns the requested error and the error that is left, in the unit of the request. Warns where more is left than
-    was requested; for ``auto`` logs a line instead, unless the points' spread hides it.
+    """Returns the requested error and the error that is left, in the unit of the request. Warns where the error left is
+    more than 5 % above the requested one, or unknown. For ``auto``, which leaves the points' spread out, logs a line
+    instead, unless that spread hides the error or the error is unknown.
 
     Arguments:
         metrics: with the errors of :class:`scoresde.tasks.parts.likelihood_errors.LikelihoodErrors`.
@@ -42,7 +46,7 @@ def reached(likelihood: Likelihood, data: Data, metrics: dict, target: float) ->
     auto, hidden = likelihood.error == "auto", 0.0
     parts = errors_left(metrics, auto)
     if auto:
-        hidden = parts.pop(POINTS) / 5
+        hidden = parts.pop(SPREAD) / 5  # beside the spread so small an error adds 2 % at most
     whole = math.hypot(*parts.values())
     if not whole <= max(1.05 * target, hidden) and not (auto and math.isnan(whole)):
         log_missed(likelihood, data, parts, whole, one_point=metrics.get("count") == 1)
@@ -54,12 +58,16 @@ def reached(likelihood: Likelihood, data: Data, metrics: dict, target: float) ->
 
 
 def errors_left(metrics: dict, auto: bool) -> dict[str, float]:
-    """Returns the errors in nats by what they come from; NaN for one that is unknown."""
+    """Returns the errors in nats of a point, by their sources in words; NaN for one that is unknown.
+
+    Arguments:
+        auto: whether ``likelihood.error`` is ``auto``.
+    """
     probes = metrics.get("probe_stderr_nats", 0.0)
     if math.isnan(probes) and not auto:
         probes = 0.0  # one probe has no standard error, and the spread over the points holds what it adds
     return {
-        POINTS: max(metrics["nll_stderr"] ** 2 - probes**2, 0.0) ** 0.5,  # NaN for one point
+        SPREAD: max(metrics["nll_stderr"] ** 2 - probes**2, 0.0) ** 0.5,  # NaN for one point
         "the solver": metrics["ode_error_nats"],
         "the random probes": probes,
         "the start's correction": metrics.get("start_error_nats", 0.0),
@@ -71,7 +79,7 @@ def log_missed(likelihood: Likelihood, data: Data, parts: dict[str, float], whol
     """Says that the requested error is not reached, which part of it is the largest, and what to type."""
     auto = likelihood.error == "auto"
     remedies = {
-        POINTS: "give more held-out points, or ask for less",
+        SPREAD: "give more held-out points, or ask for less",
         "the solver": "leave likelihood.rtol and likelihood.atol out, or type dtype=float64",
         "the random probes": "type a larger likelihood.probes.count, or likelihood=exact"
         if auto

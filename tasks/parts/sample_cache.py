@@ -35,13 +35,13 @@ class CachedSamples:
 
     Attributes:
         x: (N, *), as files hold them.
-        evaluations: the evaluations of the network for all of them.
+        evaluations: the evaluations of the network for all of them; a share of the last file's where that holds more.
         seconds: the time that drawing them took, in whichever runs.
         drawn: how many of them this run drew.
     """
 
     x: np.ndarray
-    evaluations: int
+    evaluations: float
     seconds: float
     drawn: int
 
@@ -62,21 +62,22 @@ class SampleCache:
         """Returns the first ``count`` samples. Those that are absent are drawn, and written ``piece`` samples a file.
 
         Arguments:
+            draw: draws the samples numbered first ... first + size - 1; see :data:`Draw`.
             clock: returns the time in seconds.
 
         Raises:
             OSError: the folder cannot be written.
         """
-        if (there := self.found(count)) is not None:
-            return there
+        if (cached := self.found(count)) is not None:
+            return cached
         try:
             with self.lock():
                 for stale in self.folder.glob(".partial-*"):  # a killed run left it
                     stale.unlink()
                 found = self.read(count, mend=True)  # again, since another process may have drawn meanwhile
-                first = there = sum(len(x) for x, _, _ in found)
-                if there:
-                    log.info("%s of %s samples were drawn before: %s", f"{there:,}", f"{count:,}", self.folder)
+                first = before = sum(len(x) for x, _, _ in found)
+                if before:
+                    log.info("%s of %s samples were drawn before: %s", f"{before:,}", f"{count:,}", self.folder)
                 while first < count:
                     size, began = min(piece, count - first), clock()
                     x, evaluations = draw(first, size)
@@ -88,10 +89,10 @@ class SampleCache:
                 f"the samples' folder {self.folder} cannot be written ({error.strerror or error}); choose another "
                 f"place with store=FOLDER, or copy the network of checkpoint= to where you may write"
             ) from error
-        return gather(found, count, count - there)
+        return gather(found, count, max(0, count - before))  # another process may have drawn more than count
 
     def found(self, count: int) -> CachedSamples | None:
-        """Returns the first ``count`` samples if all of them are in the cache, else None."""
+        """Returns the first ``count`` samples if all of them are in the cache, and logs so; else None."""
         found = self.read(count)
         if sum(len(x) for x, _, _ in found) < count:
             return None
@@ -100,7 +101,7 @@ class SampleCache:
 
     @contextlib.contextmanager
     def lock(self):
-        """Locks the folder, so that one process draws at a time; waits for another one."""
+        """Locks the folder, so that one process draws at a time, and waits while another does; writes the cache key."""
         self.folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.folder / ".lock")
         try:
@@ -109,16 +110,16 @@ class SampleCache:
             log.info("another process is drawing these samples (%s); waiting for it", self.folder)
             lock.acquire()
         try:
-            text = self.folder / "description.yaml"
-            if not text.exists():
-                text.write_text(yaml.safe_dump(self.described, sort_keys=False))
+            description = self.folder / "description.yaml"
+            if not description.exists():
+                description.write_text(yaml.safe_dump(self.described, sort_keys=False))
             yield
         finally:
             lock.release()
 
     def read(self, count: int, mend: bool = False) -> list[tuple[np.ndarray, int, float]]:
         """Reads the files that hold the first ``count`` samples, up to the first that is absent or damaged; returns x,
-        evaluations and seconds of each.
+        evaluations and seconds of each file.
 
         Arguments:
             mend: whether a damaged file and those after it are removed; the caller must hold the lock.
@@ -160,7 +161,13 @@ def name_of(first: int, size: int) -> str:
 
 
 def gather(found: list[tuple[np.ndarray, int, float]], count: int, drawn: int) -> CachedSamples:
-    """Joins the files' samples and returns the first ``count`` of them, with their share of the cost."""
+    """Joins the samples of files and returns the first ``count`` of them, with their share of the cost.
+
+    Arguments:
+        found: x, evaluations and seconds of each file.
+        drawn: the number of samples that this run drew.
+    """
     x = np.concatenate([part for part, _, _ in found])
     share = count / len(x)
-    return CachedSamples(x[:count], sum(e for _, e, _ in found) * share, share * sum(s for _, _, s in found), drawn)
+    evaluations, seconds = sum(e for _, e, _ in found), sum(s for _, _, s in found)
+    return CachedSamples(x[:count], evaluations * share, share * seconds, drawn)

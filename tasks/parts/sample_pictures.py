@@ -34,14 +34,21 @@ class Compared:
 
 
 def compared(data: Data, r: Tensor, y: Tensor | None) -> Compared:
-    """Returns samples r (N, *) with their y, and the data to compare them with."""
+    """Returns samples r (N, *) in data units and the data to compare them with, as pictures show them.
+
+    The data are held-out data, or for samples of one y of numbers the examples whose y are nearest to it. Vectors with
+    different numbers y are shown together with their y.
+
+    Arguments:
+        y: of each sample, (N,) or (N, C); None without a condition.
+    """
     from scoresde import figures
 
     condition, real, labels = data.condition, held_out_of(data, r), data.labels()
     if y is None or condition.classes:
         return Compared(r, real, labels)
     if condition.single is not None:
-        real = nearest_data(data, max(64, len(data.train) // 50))
+        real = nearest_data(data, max(64, len(data.train) // 50))  # the nearest 2 %
         log.info(
             "the data in the pictures are the %s examples whose y is nearest to %s",
             f"{len(real):,}",
@@ -54,7 +61,7 @@ def compared(data: Data, r: Tensor, y: Tensor | None) -> Compared:
 
 
 def held_out_of(data: Data, r: Tensor) -> Tensor:
-    """Returns as many held-out data as there are samples r, from 64 to 5,000."""
+    """Returns as many held-out data as there are samples r, but at least 64 and at most 5,000, if there are so many."""
     return data.test[: max(64, min(len(r), 5000))]
 
 
@@ -65,7 +72,7 @@ def images(data: Data, shown: Compared, y: Tensor | None, verdict: Judged, recor
     path, condition = record.path("samples.png"), data.condition
     if y is None or not condition.classes:
         return figures.image_grid(shown.samples, shown.real, path, levels=data.levels)
-    classes = condition.test[: 50 * len(condition.names)]
+    classes = condition.test[: 50 * len(condition.names)]  # about 50 examples of each class
     real = data.test[: len(classes)]
     return figures.class_grid(shown.samples, y, real, classes, condition.names, path, data.levels, verdict.accuracy)
 
@@ -93,7 +100,12 @@ def is_one_density(data: Data, y: Tensor | None) -> bool:
 
 
 def exact_curve(data: Data, y: Tensor | None, real: Tensor) -> dict | None:
-    """Returns the exact density of one number given numbers y, for its histogram; None where it is unknown."""
+    """Returns the exact density p(x | y) of data of one column, given the first of the numbers y (N, C), for a
+    histogram: pairs of x (400,) and log p by the curve's name. Returns None without numbers y, or where p is unknown.
+
+    Arguments:
+        real: the data whose range is covered, (M, 1).
+    """
     if y is None or data.condition.classes:
         return None
     grid = torch.linspace(float(real.min()), float(real.max()), 400, dtype=torch.float64)
@@ -109,7 +121,11 @@ def film_strip(sde: SDE, data: Data, film: Film, record: Record) -> Path:
 
 
 def trajectories(sde: SDE, data: Data, film: Film, held_out: Tensor, record: Record) -> Path:
-    """Draws vectors of one or two columns on their way from noise to samples, in data units."""
+    """Draws vectors of one or two columns on their way from noise to samples, each state scaled to the data's spread.
+
+    Arguments:
+        held_out: data to show beside them, (M, D) in data units.
+    """
     from scoresde import figures
 
     paths = [data.decode(torch.from_numpy(frame * data.std)).numpy() for frame in frames(sde, data, film)]
@@ -120,8 +136,8 @@ def trajectories(sde: SDE, data: Data, film: Film, held_out: Tensor, record: Rec
 
 
 def frames(sde: SDE, data: Data, film: Film) -> list[np.ndarray]:
-    """Returns the film's states, each divided by the std that data have at its time, so that noise and data have one
-    scale.
+    """Returns the film's states, (rows, *) at each of its times, divided by the std of noisy data at that time, so that
+    all have one scale.
     """
     t = torch.tensor(film.times, dtype=torch.float64)
     scale = (sde.alpha(t).square() * data.std**2 + sde.sigma(t).square()).sqrt()
@@ -133,7 +149,10 @@ def score_field(
 ) -> Path:
     """Draws the score of the noisy data x_t/alpha(t) in data units, on a grid at four times, from much noise to little.
 
-    With x_t = alpha (r - m)/s its gradient by r is alpha/s times the score.
+    With x_t = alpha (r - m)/s the gradient of log p_t by r is alpha/s times the score.
+
+    Arguments:
+        real: planar data (N, 2) in data units, which the grid covers.
     """
     from scoresde import figures
 
@@ -141,6 +160,7 @@ def score_field(
     low, high = x.quantile(0.002, dim=0) - 0.3, x.quantile(0.998, dim=0) + 0.3
     axes = [torch.linspace(float(a), float(b), 22, dtype=torch.float64) for a, b in zip(low, high, strict=True)]
     points = torch.stack(torch.meshgrid(*axes, indexing="xy"), dim=-1)
+    # the times of four values of sigma/alpha
     times = sde.time(torch.tensor([2.0, 0.5, 0.15, 0.05], dtype=torch.float64).log().neg()).clamp(sde.eps, sde.T)
     flat = points.reshape(-1, 2).to(device, dtype)
     with torch.no_grad():

@@ -14,7 +14,7 @@ from .batches import Batch, batches, check_batch
 from .conditions import conditioned_on
 from .progress import progress
 
-NAMES = ("x", "z", "log_prob", "gain", "probe_stderr", "start_term", "prior_term")
+NAMES = ("x", "z", "log_prob", "gain", "probe_stderr", "start_term", "prior_term")  # the keys of a result but for nfe
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,9 @@ class Scoring:
 
     Arguments:
         likelihood: how log p is computed.
-        dequantisation: which points of its bin stand for an integer; continuous data stand for themselves.
+        dequantisation: which points of a bin stand for its integer; continuous data stand for themselves.
         batch: the number of points scored at once.
-        seed: of the probes and of the dequantisation.
+        seed: the seed of the probes and of the dequantisation.
         device, dtype: where, and in which precision the score is evaluated.
     """
 
@@ -61,12 +61,14 @@ class Scoring:
             leave: whether the progress bar stays on the screen when it is full.
 
         Returns:
-            x (N, *), the points that were scored, in data units; z (N, *), their codes; log_prob (N,) in nats and data
-            units; probe_stderr, start_term, prior_term and gain (N,) in nats; nfe, the mean number of evaluations.
+            x (N, *), the points that were scored, in data units; z (N, *), their codes in model units; log_prob (N,) in
+            nats and data units; probe_stderr, start_term and prior_term (N,) in nats, as in
+            :class:`scoresde.likelihood.LogLikelihood`; gain (N,) in nats, 0 but for integers; nfe, the mean number of
+            evaluations a point, (). With ``skip`` there are N - skip rows.
 
-            For integers log_prob is the bound, and gain is what its K points gained over the plain bound. x and z are
-            those of the first point of K, and the terms are means over the K points, each weighted by its share in the
-            sum of the weights.
+            For integers log_prob is the bound from K points of each bin, and gain is its excess over the mean of the
+            bounds from one point. x and z are those of the first of the K points; probe_stderr and the terms are means
+            over the K points, each weighted by its share in the sum of the weights.
         """
         integers = dequantise and data.levels is not None
         parts, evaluations = [], 0.0
@@ -75,23 +77,25 @@ class Scoring:
                 own = conditioned_on(score, y, batch.rows, self.device, getattr(torch, self.dtype))
                 part, nfe = self.part(sde, own, data, r[batch.rows], batch, integers)
                 parts.append(part)
-                for each in nfe:
-                    evaluations += each * batch.size
+                for evaluations_a_point in nfe:
+                    evaluations += evaluations_a_point * batch.size
         columns = (torch.cat(column) for column in zip(*parts, strict=True))
         return {**dict(zip(NAMES, columns, strict=True)), "nfe": torch.tensor(evaluations / (len(r) - skip))}
 
     def part(
         self, sde: SDE, score: ScoreFn, data: Data, r: Tensor, batch: Batch, integers: bool
     ) -> tuple[tuple[Tensor, ...], list[float]]:
-        """Returns the columns ``NAMES`` of one batch of points r, and the evaluations of each solution."""
-        likelihood, points, count, dtype = self.likelihood, undequantised, 1, getattr(torch, self.dtype)
+        """Returns the columns ``NAMES`` of one batch of points r, and the evaluations a point for each of the K draws
+        from a bin; K is 1 where nothing is dequantised.
+        """
+        likelihood, draw, count, dtype = self.likelihood, undequantised, 1, getattr(torch, self.dtype)
         if integers:
             likelihood, count = self.dequantisation.scored_by(likelihood), self.dequantisation.samples
-            points = self.dequantisation.draw
+            draw = self.dequantisation.draw
         first, rows, nfe = (), [], []
         uniform = batch.noise(self.seed, data.shape, torch.float64, "cpu", "dequantisation")
         for j in range(count):
-            point = points(sde, data, r, uniform.uniform())
+            point = draw(sde, data, r, uniform.uniform())
             found = likelihood(
                 sde,
                 score,
@@ -104,7 +108,7 @@ class Scoring:
             first = first or (point.r, found.z.cpu())
             terms = (found.log_prob, found.probe_stderr, found.start_term, found.prior_term)
             log_prob, *terms = (term.double().cpu() for term in terms)
-            rows.append(torch.stack([log_prob - point.log_q, *terms]))
+            rows.append(torch.stack([log_prob - point.log_q, *terms]))  # log_q holds the Jacobian to data units
         log_weights, *terms = torch.stack(rows, 1)
         log_prob, shares = log_mean(log_weights)
         # errors from the same probes add up linearly, not as the root of a sum of squares
@@ -113,5 +117,7 @@ class Scoring:
 
 
 def undequantised(sde: SDE, data: Data, r: Tensor, u: Tensor) -> Dequantised:
-    """Returns points that need no dequantisation as they are, in data units; a ``draw`` of :class:`Dequantisation`."""
+    """Returns points r (B, *) in data units that need no dequantisation as they are, in the form of
+    :meth:`Dequantisation.draw`; u is ignored.
+    """
     return Dequantised(data.encode(r.double()), r.double(), torch.full((len(r),), -data.log_det, dtype=torch.float64))

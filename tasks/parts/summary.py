@@ -8,18 +8,20 @@ from typing import Any
 
 
 def summarise(folder: Path, since: float = 0.0) -> bool:
-    """Reads the folders of a sweep's jobs, writes the table and prints it; returns whether no job failed.
+    """Reads the folders of a sweep's jobs, writes the table and prints it; returns True if there are jobs and none
+    failed.
 
-    A job without metrics.json has failed. Jobs that wrote nothing after the time ``since`` belong to an earlier sweep
-    in the same folder and are left out.
+    A job without metrics.json has failed. Jobs that wrote nothing after ``since``, in seconds since the epoch, belong
+    to an earlier sweep in the same folder and are left out.
     """
     jobs = [path for path in folder.glob("[0-9]*-*") if (path / "metrics.jsonl").exists()]
+    # a second's leave, since some file systems round times to it
     jobs = [path for path in jobs if (path / "metrics.jsonl").stat().st_mtime >= since - 1]
     rows = [row(path) for path in sorted(jobs, key=lambda path: int(path.name.split("-")[0]))]
     if not rows:
         print(f"no job of this sweep has left anything in {folder}")
         return False
-    columns = list(dict.fromkeys(key for each in rows for key in each))
+    columns = list(dict.fromkeys(key for line in rows for key in line))
     with (folder / "summary.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, columns, restval="")
         writer.writeheader()
@@ -27,19 +29,21 @@ def summarise(folder: Path, since: float = 0.0) -> bool:
     from scoresde import figures
 
     labels = figures.job_labels(rows)
-    shown = [{**each, "choices": label} for each, label in zip(rows, labels, strict=True)]
+    shown = [{**line, "choices": label} for line, label in zip(rows, labels, strict=True)]
     print("\n" + text(shown, [column for column in columns if column not in ("job", "error")]) + "\n")
-    for each in shown:
-        if "error" in each:
-            print(f"failed: {each['choices']}: {each['error']}")
+    for line in shown:
+        if "error" in line:
+            print(f"failed: {line['choices']}: {line['error']}")
     print(os.path.relpath(folder / "summary.csv"))
-    if any(each["status"] == "ok" for each in rows):
+    if any(line["status"] == "ok" for line in rows):
         print(os.path.relpath(figures.summary_plot(rows, folder / "summary.png")))
-    return all(each["status"] == "ok" for each in rows)
+    return all(line["status"] == "ok" for line in rows)
 
 
 def row(job: Path) -> dict[str, Any]:
-    """Returns a job's number, its choices, whether it finished, and its metrics."""
+    """Returns a line of the table: a job's number, what was typed for it, whether it finished, and its metrics or its
+    error.
+    """
     number = int(job.name.split("-")[0])
     overrides = job / ".hydra" / "overrides.yaml"
     lines = overrides.read_text().splitlines() if overrides.exists() else []
@@ -51,7 +55,7 @@ def row(job: Path) -> dict[str, Any]:
 
 
 def reason(events: Path) -> str:
-    """Returns why a job failed, if it could still write that."""
+    """Returns why a job failed: the last error in its metrics.jsonl, or a word on where to look."""
     lines = events.read_text().splitlines() if events.exists() else []
     return next(
         (event["error"] for event in map(json.loads, reversed(lines)) if "error" in event),
@@ -60,7 +64,7 @@ def reason(events: Path) -> str:
 
 
 def text(rows: list[dict[str, Any]], columns: list[str]) -> str:
-    """Returns the rows as an aligned table."""
+    """Returns the rows as an aligned table of some columns, with the columns' names in its first line."""
     from .record import show
 
     cells = [columns] + [[show(each.get(column, "")) for column in columns] for each in rows]

@@ -1,9 +1,9 @@
 """Draws rows of bits from the binomial chain (:mod:`scoresde.sde_lib.binary`), and bounds held-out rows in bits.
 
 ``bound_bits`` is the mean over held-out rows of an upper bound on -log2 P, with its standard error over rows and noise
-together; it is the sum of ``prior_bits``, ``diffusion_bits`` and ``reconstruction_bits``. If the distribution of the
-data is known, ``floor_bits`` is -log2 P of the same rows, ``gap_bits`` the difference, and ``valid_share`` the share of
-drawn rows with P > 0.
+together, of which ``noise_stderr_bits`` is the noise's part. It is the sum of ``prior_bits``, ``diffusion_bits`` and
+``reconstruction_bits``. If the distribution of the data is known, ``floor_bits`` is the mean of -log2 P over the same
+rows, ``gap_bits`` the difference, and ``valid_share`` the share of drawn rows with P > 0.
 """
 
 import math
@@ -27,6 +27,8 @@ from scoresde.tasks.parts.record import Record
 from scoresde.tasks.parts.statistics import mean_and_stderr
 from scoresde.tasks.task import Job, Task
 
+COLUMNS = ("log_prob", "prior", "diffusion", "reconstruction", "stderr")  # of BoundTerms, written for each row
+
 
 @dataclass(frozen=True)
 class Binary(Task):
@@ -38,7 +40,7 @@ class Binary(Task):
         bound: how many of the bound's terms are evaluated.
         count: the number of rows to draw, and of held-out rows to score; None for 2,000 of each, or all where there are
             fewer.
-        points: a file of rows of 0 and 1 to score instead of held-out rows, all of them.
+        points: a file of rows of 0 and 1 to score instead of held-out rows: ``count`` of them, drawn at random, or all.
         batch: the number of rows per batch; the results do not depend on it.
         seed: the seed of the noise.
         device, dtype: where, and in which precision the network is evaluated.
@@ -94,7 +96,7 @@ class Binary(Task):
         return metrics
 
     def draw(self, chain: BinaryChain, logits: ScoreFn, shape: tuple[int, ...], count: int, film: Film) -> Tensor:
-        """Draws rows of 0 and 1, shape (count, *shape), int64."""
+        """Draws rows of 0 and 1, shape (count, *shape), int64, and fills the film with the first batch."""
         parts, dtype = [], getattr(torch, self.dtype)
         with progress("sampling", count) as advance:
             for batch in batches(count, self.batch, advance):
@@ -106,8 +108,8 @@ class Binary(Task):
         return torch.cat(parts)
 
     def score(self, chain: BinaryChain, logits: ScoreFn, data: Data, k: Tensor) -> dict[str, Tensor]:
-        """Returns the columns ``COLUMNS`` of the rows k (N, *) in nats, (N,) each, and terms: the means of L_0, L_1,
-        ..., L_T over the rows, NaN where the random choice of terms took none.
+        """Returns the columns ``COLUMNS`` of the rows k (N, *) of 0 and 1 in nats, (N,) each, and terms (T + 1,): the
+        means of L_0, L_1, ..., L_T over the rows, NaN where the random choice of terms took none.
         """
         parts, sums, draws, dtype = [], 0.0, 0.0, getattr(torch, self.dtype)
         with progress("bounding", len(k)) as advance:
@@ -123,19 +125,22 @@ class Binary(Task):
                 sums, draws = sums + found.sums.double().cpu(), draws + found.draws.double().cpu()
                 parts.append([getattr(found, name).double().cpu() for name in COLUMNS])
         result = {name: torch.cat(column) for name, column in zip(COLUMNS, zip(*parts, strict=True), strict=True)}
-        ends = (result[name].mean()[None] for name in ("reconstruction", "prior"))
-        return {**result, "terms": torch.cat([next(ends), sums / draws, next(ends)])}
+        first, last = (result[name].mean()[None] for name in ("reconstruction", "prior"))
+        return {**result, "terms": torch.cat([first, sums / draws, last])}
 
     def show(
         self, data: Data, k: Tensor, samples: Tensor, wrong: Tensor | None, film: Film, terms: Tensor, record: Record
     ) -> None:
-        """Draws rows beside data, and the terms of the bound."""
+        """Draws rows beside data, and the terms of the bound.
+
+        Arguments:
+            k, samples: the scored and the drawn rows of 0 and 1.
+            wrong: whether a drawn row has P = 0, (count,); None if P is unknown.
+            terms: of :meth:`score`, in nats.
+        """
         from scoresde import figures
 
         states = [(state > 0).flatten(1) for state in film.states]
         path = record.path("bits.png")
         record.picture(figures.bit_rows(samples.flatten(1), k.flatten(1), states, film.times, path, wrong=wrong))
         record.picture(figures.bound_terms(terms / math.log(2), None, record.path("bound.png"), unit="bits a row"))
-
-
-COLUMNS = ("log_prob", "prior", "diffusion", "reconstruction", "stderr")

@@ -16,9 +16,10 @@ from scoresde.tasks.task import Job, Task
 class TrainClassifier(Task):
     """Reports a classifier's accuracy and cross-entropy on held-out data along the noise.
 
-    Writes classifier.npz, classifier.png and, for a network with a training, loss.png. On pure noise the best
-    prediction is the classes' shares: ``cross_entropy_of_shares_nats`` is their entropy, the cross-entropy of a well
-    calibrated classifier there.
+    Writes classifier.npz, classifier.png and, for a network with a training, loss.png. ``label_accuracy`` and
+    ``cross_entropy_nats`` are those at eps, ``cross_entropy_noise_nats`` is that at T. On pure noise the best
+    prediction is the classes' shares: ``cross_entropy_of_shares_nats`` is the entropy of the shares in the training
+    part, about the cross-entropy of a well calibrated classifier at T.
 
     Arguments:
         count: the number of held-out examples; None for 2,000, or all where there are fewer.
@@ -83,9 +84,11 @@ class TrainClassifier(Task):
     def at(
         self, classifier: torch.nn.Module, sde: SDE, x: Tensor, y: Tensor, t: float, z: Tensor
     ) -> tuple[float, float]:
-        """Returns the accuracy, and -log p(y | x_t, t) in nats, on examples x (N, *) perturbed by z to the time t."""
-        moments = torch.full((len(x),), t, dtype=torch.float64)
-        x_t = sde.perturb(x, moments, z).to(self.device, getattr(torch, self.dtype))
-        parts = zip(x_t.split(512), moments.to(x_t).split(512), strict=True)
-        log_prob = torch.cat([classifier(some, at) for some, at in parts]).double().cpu()
+        """Returns the accuracy, and the mean of -log p(y | x_t, t) in nats, on examples x (N, *) in model units of the
+        classes y (N,), perturbed by normals z (N, *) to the time t.
+        """
+        times = torch.full((len(x),), t, dtype=torch.float64)
+        x_t = sde.perturb(x, times, z).to(self.device, getattr(torch, self.dtype))
+        parts = zip(x_t.split(512), times.to(x_t).split(512), strict=True)
+        log_prob = torch.cat([classifier(x_part, t_part) for x_part, t_part in parts]).double().cpu()
         return float((log_prob.argmax(1) == y).double().mean()), -float(log_prob.gather(1, y[:, None]).mean())

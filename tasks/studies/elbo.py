@@ -2,11 +2,12 @@ r"""The evidence lower bound of latent-variable models on held-out data, term by
 
 .. math:: \log p(x) \ge \mathbb E\log p(x\mid z) - \mathrm{KL}\bigl(q(z\mid x)\,\|\,p(z)\bigr)
 
-The first term is the reconstruction, the second the fit to the prior (:mod:`scoresde.latent.vae`). Every model is
-evaluated at the same points with the same noise, so that the *difference* of two bounds has a small error of its own:
-NAME_gain over the first model, NAME_gain_over_OTHER over any other model before it. For a score prior log p(z) is that
-of the probability flow; the bound by denoising, which is that of its reverse SDE, is reported beside it. For integers
-the bound is one on log P, and bits/dim can be compared with those of ``task=likelihood``.
+The first term is the reconstruction, the second the divergence from the prior (:mod:`scoresde.latent.vae`). Every model
+is evaluated at the same points with the same noise, so that the *difference* of two bounds has a small error of its
+own: NAME_gain over the first model, NAME_gain_over_OTHER over any other model before NAME. For a score prior log p(z)
+is that of the probability flow; the bound by denoising (NAME_denoising_nll_nats), which is that of its reverse SDE, is
+reported beside it. For integers the bound is one on log P, and bits/dim can be compared with those of
+``task=likelihood``.
 """
 
 import time
@@ -40,13 +41,13 @@ class Elbo(Task):
     Writes elbo.npz and elbo.png.
 
     Arguments:
-        models: recipes of VAEs by name; the others are compared with the first.
+        models: recipes of VAEs by name; each is compared with those before it.
         likelihood: how log p(z) of a score prior is computed; it must be a density of the codes as they are, of
             ``start=plain`` and ``prior=standard``.
         sampler: the sampler of the reverse SDE of a score prior, for samples.
-        samples: draws of each point's code; more than one give the importance-weighted bound too.
+        samples: the number of draws of each point's code; more than one give the importance-weighted bound too.
         count: the number of held-out points; None for 10,000 vectors or 256 images, or all where there are fewer.
-        points: a file of points in data units to score instead.
+        points: a file of points in data units to score instead: ``count`` of them, drawn at random, or all.
         batch: the number of points per batch; the results do not depend on it.
         seed: the seed of the codes' noise and of the samples.
         device, dtype: where, and in which precision.
@@ -113,6 +114,7 @@ class Elbo(Task):
             bounds[name] = found["bound"]
             metrics |= {f"{name}_{key}": value for key, value in self.described(data, found).items()}
             metrics[f"{name}_seconds"] = time.monotonic() - started
+        # the differences of bounds
         names = list(models)
         for i, name in enumerate(names):
             for other in names[:i]:
@@ -133,7 +135,10 @@ class Elbo(Task):
         return metrics
 
     def score(self, name: str, model: Any, data: Data, r: Tensor) -> dict[str, Tensor]:
-        """Returns the terms of each point in nats and data units, (N,) float64."""
+        """Returns the terms of each of the points r (N, *), (N,) float64, in nats and data units, or of log P for
+        integers: reconstruction, divergence, their difference bound, and denoising_bound and importance_bound where
+        there are such.
+        """
         dtype, parts = getattr(torch, self.dtype), []
         with progress(f"scoring by {name}", len(r)) as advance:
             for batch in batches(len(r), self.batch, advance):
@@ -157,7 +162,11 @@ class Elbo(Task):
         return found
 
     def described(self, data: Data, found: dict[str, Tensor]) -> dict[str, float]:
-        """Returns a model's metrics."""
+        """Returns a model's metrics, without its name.
+
+        Arguments:
+            found: of :meth:`score`.
+        """
         metrics = {}
         nll, stderr = mean_and_stderr(-found["bound"])
         if data.levels:
@@ -194,6 +203,7 @@ class Elbo(Task):
                     x = model.draw_from(z[:count], self.seed, 0).cpu()
                 z = z.cpu()
                 advance((k + 1) * SHOWN)
+                # the two latents whose mean codes vary most, of data and drawn
                 encoded = data.encode(data.dequantise(test, None).double()).to(self.device, getattr(torch, self.dtype))
                 noise = BlockNoise(self.seed, 0, len(test), (model.latent,), encoded.dtype, self.device, "shown")
                 with torch.no_grad():

@@ -1,10 +1,11 @@
 r"""Compares generative models of several kinds: the modes they cover, the distances of their samples from the data, and
 the spread of both over seeds.
 
-Each model is trained from several seeds, and each training draws once. The modes are the components of a mixture, or
-the classes of labelled data as an independent classifier assigns them (:mod:`scoresde.metrics.coverage`); a training
-has *collapsed* if it misses a mode. Distances are reported beside their floor, the distance of as many training data.
-The spread over the seeds is that of whole trainings and shows how stable they are.
+Each model is trained from several seeds, and samples are drawn once from each trained model. The modes are the
+components of a mixture, or the classes of labelled data as an independent classifier assigns them
+(:mod:`scoresde.metrics.coverage`); a training has *collapsed* if its samples miss a mode. Every measure is reported
+beside its floor, the same measure of as many training data. The spread over the seeds is that of whole trainings and
+shows how stable they are.
 """
 
 import logging
@@ -29,8 +30,8 @@ from .recipes import check_recipes, draw, in_data_units
 log = logging.getLogger(__name__)
 
 NEIGHBOURS = 3  # k of precision and recall
-MEASURED = 2000  # points in precision and recall, whose cost is quadratic in them
-SHOWN = 2000  # points in the picture
+MEASURED = 2000  # points at most in precision and recall, whose cost is quadratic in them
+SHOWN = 2000  # points at most in the picture
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,9 @@ class Generators(Task):
     Writes generators.npz and generators.png.
 
     Arguments:
-        models: recipes by name.
-        score: whether the run's own score SDE is compared too.
-        sampler: the sampler of reverse SDEs.
+        models: recipes of latent-variable models by name.
+        score: whether the run's own score is compared too, under the name ``score``.
+        sampler: the sampler of the run's own score, and of the codes of score priors.
         seeds: the number of trainings of each model, with seeds from its training.seed on.
         count: the number of samples of each training; None for 10,000 vectors or 1,000 images.
         batch: the number of samples per batch; the samples do not depend on it.
@@ -139,14 +140,24 @@ class Generators(Task):
         return metrics
 
     def draw(self, model: Any, sde: SDE, data: Data, count: int, is_score: bool, move: Advance) -> Tensor:
-        """Draws samples in model units, (count, *), on the CPU."""
+        """Draws samples in model units, (count, *), on the CPU.
+
+        Arguments:
+            model: a latent-variable model, or the run's own score if ``is_score``.
+            move: moves the progress bar.
+        """
         if not is_score:
             return draw(model, self.sampler, count, self.batch, self.seed, move)
         drawing = Drawing(self.sampler, batch=self.batch, seed=self.seed, device=self.device, dtype=self.dtype)
         return drawing.draw(sde, model, data.shape, count, advance=move)
 
     def measure(self, r: Tensor, data: Data, judge: Classes | None) -> dict[str, Any]:
-        """Returns the modes that points r in data units cover, and their distances from held-out data."""
+        """Returns the measures of points r (N, *) in data units by name: the modes that they cover, with the ``shares``
+        (K,) of the modes, and their distances from held-out data.
+
+        Arguments:
+            judge: assigns classes; None if the modes are components.
+        """
         r = r.double()
         if judge is None:
             found: Coverage = mode_coverage(data.encode(r), data.components())
@@ -161,7 +172,12 @@ class Generators(Task):
         return row
 
     def described(self, name: str, rows: list[dict], modes: int) -> dict[str, float]:
-        """Returns a model's metrics, means over the trainings and their spread."""
+        """Returns a model's metrics, means over the trainings and their spread.
+
+        Arguments:
+            rows: the measures of each training, without ``shares``.
+            modes: the number K of modes.
+        """
         found = {f"{name}_collapsed_runs": sum(row["modes_found"] < modes for row in rows)}
         for key in rows[0]:
             values = torch.tensor([float(row[key]) for row in rows], dtype=torch.float64)

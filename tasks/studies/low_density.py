@@ -3,7 +3,8 @@
 A network learns the score where the data are. Elsewhere its output is arbitrary, and misleads a Langevin walk that
 starts there. Data that are perturbed by much noise are everywhere, and so the score is learnt everywhere (Song and
 Ermon, arXiv 1907.05600, section 3.2.1 and figure 2). Each network's error is measured against the exact score of its
-own level, at points spread evenly over the plane, beside that level's density.
+own level, at points spread evenly over the plane, beside that level's density, and at held-out data with that level's
+noise.
 """
 
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from scoresde.training import Trainer
 from .trainers import check_trainers
 
 POINTS = 81  # along each side of the grid
-BINS = 12  # of density, with equal numbers of points
+BINS = 12  # of density, with equal numbers of grid points
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ class LowDensity(Task):
     Writes low_density.npz and low_density.png.
 
     Arguments:
-        trainers: the trainers of the networks to compare, by name, with the levels ``one`` or ``clean``.
+        trainers: the trainers of the networks to compare, by name, each with the levels ``one`` or ``clean``; a network
+            of ``clean`` is evaluated at eps.
         device, dtype: where, and in which precision.
     """
 
@@ -60,7 +62,7 @@ class LowDensity(Task):
             t = self.trainers[name].loss.levels.times(sde, torch.full((1,), 0.5, dtype=torch.float64))
             error, density = self.compare(network.model, oracle, sde, points, t)
             at_data, _ = self.compare(network.model, oracle, sde, self.perturbed(sde, x, t), t)
-            order = density.argsort(descending=True)
+            order = density.argsort(descending=True)  # the mean error in bins of falling density
             bins = torch.stack([part.mean() for part in error[order].tensor_split(BINS)])
             panels[name] = (
                 error.reshape(POINTS, POINTS).numpy(),
@@ -77,14 +79,18 @@ class LowDensity(Task):
         return metrics
 
     def perturbed(self, sde: SDE, x: Tensor, t: Tensor) -> Tensor:
-        """Returns data x with the noise of the time t, in the units of x/alpha; the noise is the same in each call."""
+        """Returns data x (N, 2) in model units with the noise of the time t (1,), in the units of x/alpha; each call
+        draws the same noise.
+        """
         z = torch.randn(x.shape, dtype=x.dtype, generator=torch.Generator().manual_seed(0))
         return x + float(torch.exp(-sde.half_log_snr(t))) * z
 
     @torch.no_grad()
     def compare(self, network: ScoreFn, oracle: Oracle, sde: SDE, points: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the error |s - s*| / (|s| + |s*|), 0 for the exact score and 1 for one of the opposite direction or
-        of length 0, and the log-density, both (N,), at points (N, 2) in the units of x/alpha.
+        """Returns the error |s - s*| / (|s| + |s*|) of the network's score s against the exact one s*, and the exact
+        log-density, both (N,), at points (N, 2) in the units of x/alpha and at the time t (1,).
+
+        The error is 0 for s = s*, and 1 for an s of the opposite direction or of length 0.
         """
         dtype, times = getattr(torch, self.dtype), t.expand(len(points))
         x = float(sde.alpha(t)) * points

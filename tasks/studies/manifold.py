@@ -1,9 +1,9 @@
 r"""Scores off a manifold: without noise they grow throughout the training, with noise they converge.
 
-Data on a line have no density in the plane. Implicit and sliced score matching reward a network for diverging there:
-all data have n = 0 and put no bound on |s|^2 across the line, so the divergence can decrease without bound, and with it
-the loss. If the data are blurred by noise of std k, the score across the line is -n/k^2, and the same loss finds it
-(Song and Ermon, arXiv 1907.05600, section 3.2.1 and figure 1).
+Data on a line have no density in the plane. All of them have n = 0, with n the coordinate across the line. Implicit and
+sliced score matching then reward a score -c n across the line for an ever larger c: its square is 0 at all data, and
+its divergence -c lowers the loss without bound. If the data are blurred by noise of std k, the score across the line is
+-n/k^2, and the same loss finds it (Song and Ermon, arXiv 1907.05600, section 3.1 and figure 1).
 """
 
 from dataclasses import dataclass
@@ -61,7 +61,7 @@ class Manifold(Task):
             t = levels.times(sde, torch.full((1,), 0.5, dtype=torch.float64)).expand(len(across))
             found = self.component(network.model, sde, across, normal, t)
             losses[name] = [(event["step"], event["loss"]) for event in network.training if "loss" in event]
-            at = int((across - self.distance).abs().argmin())
+            at = int((across - self.distance).abs().argmin())  # the place of the distance
             k = levels.noise_to_signal if isinstance(levels, One) else None
             curves[name] = (found.numpy(), None if k is None else (-across / k**2).numpy())
             arrays[name] = found.numpy()
@@ -77,8 +77,8 @@ class Manifold(Task):
 
     @torch.no_grad()
     def component(self, network: ScoreFn, sde: SDE, across: Tensor, normal: Tensor, t: Tensor) -> Tensor:
-        """Returns the score's component across the line, in the units of x/alpha, at the distances ``across`` (N,)
-        from its middle.
+        """Returns the score's component across the line in the units of x/alpha, (N,), at the distances ``across`` (N,)
+        from the line's middle along ``normal`` (2,), and at the times t (N,).
         """
         dtype, alpha = getattr(torch, self.dtype), sde.alpha(t)
         x = (alpha * across)[:, None] * normal

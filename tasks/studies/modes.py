@@ -3,7 +3,7 @@
 A sample belongs to the component that most probably drew it. Where modes are far apart, plain Langevin dynamics cannot
 go from one to the other, and its shares are those of its start. Samplers that start from much noise choose a mode while
 the modes are not yet separate (Song and Ermon, arXiv 1907.05600, section 3.2.2 and figure 3). Each sampler draws once
-per seed, so that the shares have errors.
+per seed, so that the shares have errors. The metrics give the share of the heaviest mode; modes.npz holds those of all.
 """
 
 import math
@@ -91,7 +91,11 @@ class Modes(Task):
     def draw(
         self, sampler: Sampler, sde: SDE, score: ScoreFn, data: Data, count: int, seed: int, move: Advance
     ) -> Tensor:
-        """Draws samples in model units, shape (count, *), on the CPU."""
+        """Draws samples in model units, shape (count, *), on the CPU.
+
+        Raises:
+            FloatingPointError: a sample is not finite.
+        """
         drawing = Drawing(sampler, batch=self.batch, seed=seed, device=self.device, dtype=self.dtype)
         x = drawing.draw(sde, score, data.shape, count, advance=move)
         if not bool(x.isfinite().all()):
@@ -101,12 +105,18 @@ class Modes(Task):
     def show(
         self, data: Data, truth: Tensor, shares: dict[str, Tensor], samples: dict[str, Tensor], record: Record
     ) -> None:
-        """Draws the shares, and samples of planar data."""
+        """Draws the shares, and of planar data the samples.
+
+        Arguments:
+            truth: the true shares (K,).
+            shares: by sampler, (seeds, K).
+            samples: by sampler, those of the first seed in model units, (count, *).
+        """
         from scoresde.figures.modes import mode_shares
 
         points = None
         if data.dim == 2 and len(data.shape) == 1:
             points = {name: data.decode(x.double()).numpy() for name, x in samples.items()}
         test = data.test.numpy() if points else None
-        rows = {name: each.numpy() for name, each in shares.items()}
+        rows = {name: share.numpy() for name, share in shares.items()}
         record.picture(mode_shares(truth.numpy(), rows, record.path("modes.png"), points, test))

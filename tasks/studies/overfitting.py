@@ -2,11 +2,12 @@ r"""The likelihood of training and of held-out data during a training, which sho
 
 A network that learns the density raises log p of both; one that memorises the examples raises that of the training data
 and lowers that of all others. The average of the weights is kept after each of the ``shares`` of the training. If the
-training did not keep them, it is repeated, to the same weights. Each average is scored by the exact likelihood at the
-same points of either kind, with the same probes, so that differences between two moments are paired, point by point.
+training did not keep them, it is repeated, to the same weights. Each average is scored by its log-likelihood at the
+same training points and the same held-out points, with the same probes, so that differences between two steps of the
+training are paired, point by point.
 
-The denoising loss, drawn beneath, shows the same at less cost but less clearly: its largest part is noise that no
-network can predict.
+The training's loss, drawn beneath, shows the same at less cost but less clearly: the largest part of a denoising loss
+is noise that no network can predict.
 """
 
 import math
@@ -34,9 +35,10 @@ class Overfitting(Task):
 
     Arguments:
         likelihood: how log p is computed.
-        dequantisation: which points of its bin stand for an integer.
+        dequantisation: which points of a bin stand for its integer.
         shares: the shares of the training's updates after which the network is scored; each in (0, 1].
-        count: the number of points of either kind; None for 1,000 vectors or 128 images, or all where there are fewer.
+        count: the number of training points, and of held-out points; None for 1,000 vectors or 128 images, or all where
+            there are fewer.
         batch, seed, device, dtype: for scoring; see :class:`scoresde.tasks.LikelihoodTask`.
     """
 
@@ -88,19 +90,24 @@ class Overfitting(Task):
             for key, value in zip(("train_nll_nats", "nll_nats"), found[-1], strict=True):
                 event[key] = -float(value.mean())
             record.event(event)
-        on_train, on_held_out = (np.stack([column.numpy() for column in each]) for each in zip(*found, strict=True))
+        on_train, on_held_out = (np.stack([values.numpy() for values in part]) for part in zip(*found, strict=True))
         record.arrays("overfitting", step=np.array(steps), log_prob_train=on_train, log_prob_held_out=on_held_out)
         self.show(data, steps, on_train, on_held_out, network.training, record)
         return self.metrics(data, steps, -on_train, -on_held_out)
 
     def log_prob(self, sde: SDE, score: ScoreFn, data: Data, r: Tensor, step: int) -> Tensor:
-        """Returns log p (N,) in nats and data units; for integers the bound."""
+        """Returns log p (N,) in nats and data units at points r (N, *); for integers the bound on log P."""
         return self.scoring.score(sde, score, data, r, what=f"scoring after {step:,} updates")["log_prob"]
 
     def metrics(self, data: Data, steps: list[int], train: np.ndarray, held_out: np.ndarray) -> dict:
-        """Returns the metrics of the negative log-likelihoods (moments, N) in nats."""
+        """Returns the metrics of the negative log-likelihoods in nats.
+
+        Arguments:
+            steps: the numbers of updates, ascending.
+            train, held_out: of the training and of the held-out points after each of the steps, (K, N) and (K, M).
+        """
         best = int(held_out.mean(1).argmin())
-        (nll, nll_stderr), (on_train, _) = (mean_and_stderr(each[-1]) for each in (held_out, train))
+        (nll, nll_stderr), (on_train, _) = (mean_and_stderr(values[-1]) for values in (held_out, train))
         lost, lost_stderr = mean_and_stderr(held_out[-1] - held_out[best])
         found = {
             "count": held_out.shape[1],
@@ -130,7 +137,12 @@ class Overfitting(Task):
         training: list[dict],
         record: Record,
     ) -> None:
-        """Draws the negative log-likelihoods by the number of updates, above the training's losses."""
+        """Draws the negative log-likelihoods by the number of updates, above the training's losses.
+
+        Arguments:
+            train, held_out: log p, (K, N) and (K, M), in nats.
+            training: the events of the training.
+        """
         from scoresde import figures
 
         unit = data.dim * math.log(2) if data.levels else 1.0

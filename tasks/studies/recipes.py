@@ -1,4 +1,7 @@
-"""Recipes of latent-variable models, ``job.networks.models()``: checks of the recipes, and samples of the models."""
+"""Recipes of latent-variable models, the key ``task.models``: checks of the recipes, and samples of the trained models.
+
+Tasks request the trained models by ``job.networks.models()``.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,11 +16,13 @@ from scoresde.training import Recipe
 
 
 def check_recipes(models: Mapping[str, Any]) -> None:
-    """Checks a task's key ``models`` before any of them is trained; changes the weights of the models.
+    """Checks a task's key ``models``, recipes by name, before any of them is trained.
+
+    A start is tried on the recipes' untrained models, whose weights change by it.
 
     Raises:
-        ValueError: there are no recipes; a recipe has a loss of another kind of model; or a recipe starts from one that
-            does not come before it or does not fit it.
+        ValueError: there are no recipes; an entry is no recipe; a recipe has a loss of another kind of model; or a
+            recipe starts from one that does not come before it or does not fit it.
     """
     if not models:
         raise ValueError("`models` is empty; type for example +latent@`models.vae`=vae")
@@ -43,7 +48,7 @@ def check_recipes(models: Mapping[str, Any]) -> None:
 
 
 def draw(model: Any, sampler: Sampler, count: int, batch: int, seed: int, advance: Advance) -> Tensor:
-    """Draws samples (N, *) in model units, on the CPU, from a latent-variable model."""
+    """Draws samples (count, *) in model units, on the CPU, from a latent-variable model."""
     parts = [
         model.draw(sampler, seed, part.first, part.size, part.on_step).cpu() for part in batches(count, batch, advance)
     ]
@@ -51,7 +56,11 @@ def draw(model: Any, sampler: Sampler, count: int, batch: int, seed: int, advanc
 
 
 def in_data_units(data: Data, x: Tensor) -> Tensor:
-    """Returns samples in model units as the data are, float64; integers for integer data."""
+    """Converts samples x (N, *) in model units to data units, float64; for integer data to whole numbers, rounded down.
+
+    Raises:
+        FloatingPointError: a sample is not finite.
+    """
     r = data.decode(x.double())
     if not bool(r.isfinite().all()):
         raise FloatingPointError(

@@ -1,4 +1,4 @@
-r"""Measures how far samples are from the data, and compares each error with its floor, the error of real data.
+r"""Measures how far samples are from the data, beside the floor of each error, which is the error of training data.
 
 With the mean m and the covariance C of samples in model units, and m*, C* of the data,
 
@@ -12,8 +12,8 @@ and the sliced Wasserstein distance SW_2 to the held-out data (:mod:`scoresde.me
 cross-entropy -E log p_data over all training data. e_nll is negative for samples too near to the modes.
 
 No error is 0 for a finite sample of the data themselves. Up to 16 disjoint sets of training data, each as large as the
-samples, are therefore measured in the same way. The mean and the std of their errors is the floor. An error at most 3
-stds above the mean is at the floor: it does not distinguish the samples from data.
+samples (at most 10,000), are therefore measured in the same way. The mean and the std of their absolute errors are the
+floor. An error at most 3 stds above the mean is at the floor: it does not distinguish the samples from data.
 """
 
 import math
@@ -30,7 +30,7 @@ MEASURES = ("sliced_wasserstein", "mean_error", "covariance_error", "nll_gap_nat
 
 
 class Ruler:
-    """Measures samples in model units, shape (N, *).
+    """Measures samples in model units, (N, *), by the measures ``MEASURES``, without the last where p_data is unknown.
 
     Arguments:
         data: the data with which samples are compared.
@@ -48,15 +48,15 @@ class Ruler:
         self.size, self.test = min(count, most), data.commensurate(data.test[:most])
         self.mean, self.covariance = true_moments(data)
         self.entropy = self.cross_entropy(data.train)
-        sets = [each for each in data.train.split(self.size)[:SETS] if len(each) == self.size]
-        found = [self.measures(each.double()) for each in sets]
+        sets = [part for part in data.train.split(self.size)[:SETS] if len(part) == self.size]
+        found = [self.measures(part.double()) for part in sets]
         self.floors = {}
         for key in found[0] if len(found) > 1 else ():
-            values = torch.tensor([abs(each[key]) for each in found], dtype=torch.float64)
+            values = torch.tensor([abs(errors[key]) for errors in found], dtype=torch.float64)
             self.floors[key] = float(values.mean()), float(values.std())
 
     def __call__(self, x: Tensor) -> dict[str, float]:
-        """Returns the errors of samples in model units; NaN for all if a sample is not finite."""
+        """Returns the errors of samples x (N, *) in model units; NaN for all if a sample is not finite."""
         r = self.data.decode(x.double().cpu())
         if not bool(r.isfinite().all()):
             return dict.fromkeys(MEASURES, math.nan)
@@ -65,7 +65,7 @@ class Ruler:
         return self.measures(r)
 
     def measures(self, r: Tensor) -> dict[str, float]:
-        """Returns the errors of points in data units, float64."""
+        """Returns the errors of points r (N, *) in data units, float64."""
         found = {
             "sliced_wasserstein": sliced_wasserstein(self.data.commensurate(r[: self.size]), self.test, self.directions)
         }
@@ -83,15 +83,15 @@ class Ruler:
         return None if log_prob is None else -float(log_prob.mean())
 
     def top(self, key: str, beside: float = 0.0) -> float:
-        """Returns the upper end of a measure's floor: 3 stds above the mean of real data, or above the error ``beside``
-        if that is larger.
+        """Returns the upper end of a measure's floor: 3 stds above the mean of the sets of training data, or above the
+        error ``beside`` if that is larger.
         """
         mean, std = self.floors[key]
         return max(mean, abs(beside)) + BAND * std
 
     def at_floor(self, row: dict[str, float], beside: dict[str, float] | None = None) -> bool:
-        """Returns whether every error of a row is at its floor; the errors of the row ``beside``, where they exceed the
-        mean of real data, take its place.
+        """Returns whether every error of a row is at its floor, and there are floors. Errors of the row ``beside`` that
+        exceed the mean of the sets of training data take the place of that mean.
         """
         other = beside or {}
         return bool(self.floors) and all(
@@ -109,7 +109,7 @@ def moments(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def true_moments(data: Data) -> tuple[Tensor, Tensor]:
-    """Returns the data's moments in model units: exact for a mixture, otherwise those of all training data."""
+    """Returns the data's :func:`moments` in model units: exact for a mixture, otherwise those of all training data."""
     components = data.components()
     if components is None:
         return moments(data.encode(data.train.double()).flatten(1))

@@ -1,8 +1,9 @@
 """The settings at which a solver is run when work is compared with precision.
 
-A solver with steps gets as many as each budget of evaluations allows. Their cost is measured: the evaluations of such a
-solver are affine in its steps, whatever a step does, so two short runs on a few samples give both coefficients. A
-solver with tolerances gets every tolerance, loose to tight, until one costs more than the largest budget.
+A solver with steps gets as many as each budget of evaluations allows. Its evaluations are affine in its steps, whatever
+a step does, so two short runs on a few samples give both coefficients. A solver with tolerances gets every tolerance,
+from loose to tight, until one costs more than the largest budget; the first is always taken. A solver with neither gets
+one setting.
 """
 
 import math
@@ -20,6 +21,7 @@ class Setting:
     Attributes:
         method: the solver's name.
         what, value: ``steps`` or ``tolerance``, and its value; an empty word and NaN for a solver that has neither.
+        solver: the solver with this value.
         nfe: the expected number of evaluations per sample.
     """
 
@@ -35,7 +37,7 @@ class TooExpensive(Exception):
 
 
 def stop_at(evaluations: float, counted: Counted) -> Callable[[float], None]:
-    """Returns an ``on_step`` for a solver that raises TooExpensive after so many evaluations of a score."""
+    """Returns an ``on_step`` for a solver, which raises TooExpensive once the score has more than ``evaluations``."""
 
     def on_step(share: float) -> None:
         if counted.evaluations > evaluations:
@@ -50,18 +52,20 @@ def settings(
     """Returns the settings of one solver, from cheap to expensive.
 
     Arguments:
+        method: the solver's name.
+        solver: a sampler or a likelihood.
         cost: maps (solver, most) to evaluations per sample; raises TooExpensive beyond ``most``.
         budgets: evaluations per sample.
         tolerances: relative tolerances; absolute tolerances keep their proportion to them.
     """
-    loose_to_tight = [with_tolerance(solver, each) for each in sorted(tolerances, reverse=True)]
+    loose_to_tight = [with_tolerance(solver, tolerance) for tolerance in sorted(tolerances, reverse=True)]
     if hasattr(solver, "steps"):
         few, more = (cost(replace(loose_to_tight[0], steps=steps), math.inf) for steps in (4, 8))
         if more > few:  # else the solver's method does not use its key steps
-            each, once = (more - few) / 4, 2 * few - more
-            counts = sorted({int((budget - once) / each) for budget in budgets})
+            a_step, once = (more - few) / 4, 2 * few - more
+            counts = sorted({int((budget - once) / a_step) for budget in budgets})
             return [
-                Setting(method, "steps", steps, replace(solver, steps=steps), once + steps * each)
+                Setting(method, "steps", steps, replace(solver, steps=steps), once + steps * a_step)
                 for steps in counts
                 if steps >= 1
             ]

@@ -1,4 +1,4 @@
-"""Checks the trainers of several networks that a task compares, ``job.networks.rivals()``."""
+"""Checks the key ``task.trainers``: the trainers of networks that a task compares (``job.networks.rivals()``)."""
 
 from collections.abc import Mapping
 

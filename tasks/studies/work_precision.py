@@ -7,8 +7,8 @@ tighter ones (:mod:`scoresde.tasks.studies.settings`).
 Against **data** the error has a floor, the error of as many real data, which is measured
 (:mod:`scoresde.tasks.studies.ruler`). Against the **exact flow** there is no floor: a sampler without noise carries x_T
 to one x_0, and the probability flow, solved in float64 to a hundredth of the smallest tolerance, gives the exact one.
-The flow's own samples are the row ``exact_flow``. They have only the error of the score; beside a trained network they
-show from where on the solver's error no longer matters.
+The flow's own samples are the row ``exact_flow``. Their error is that of the score: for a trained network it shows from
+where on the solver's error no longer matters.
 
 work_precision.csv has one row per run of a sampler:
 
@@ -18,8 +18,8 @@ setting, value                     ``steps`` or ``tolerance``, and its value
 nfe, seconds                       evaluations per sample; seconds for all of them
 sliced_wasserstein, mean_error,    see :mod:`scoresde.tasks.studies.ruler`; with ``_floor`` the mean and with
 covariance_error, nll_gap_nats     ``_spread`` the standard deviation of the absolute values of real data
-endpoint_rms, endpoint_median      \|x_0 - exact x_0\| / sqrt(D) in model units (the data's std is one), over the
-                                   samples; empty for a sampler with noise
+endpoint_rms, endpoint_median      \|x_0 - exact x_0\| / sqrt(D) in model units, over the samples; empty for a sampler
+                                   with noise
 =================================  =====================================================================================
 
 likelihood_precision.csv has one row per run of a likelihood, with absolute errors in nats over held-out points:
@@ -67,7 +67,7 @@ from .settings import Setting, settings, stop_at
 log = logging.getLogger(__name__)
 
 FEW = 16  # samples on which the cost of a setting is tried
-EXACT_FLOW = "exact_flow"
+EXACT_FLOW = "exact_flow"  # the name of the reference solution among the methods
 ENOUGH = 1e-2  # nats: the mean error of a likelihood that is precise enough
 
 RUN = ("score", "sde", "method", "setting", "value", "nfe", "seconds")
@@ -86,7 +86,7 @@ LIKELIHOOD_COLUMNS = (
 
 @dataclass(frozen=True)
 class Problem:
-    """A score under an SDE; ``wide()`` returns the same score in float64."""
+    """A score under an SDE, with the names of both; ``wide()`` returns the same score in the reference's precision."""
 
     score_name: str
     sde_name: str
@@ -99,13 +99,14 @@ class Problem:
 class WorkPrecision(Task):
     """Compares samplers and likelihoods by error and work; see the module's text.
 
-    Writes work_precision.csv and likelihood_precision.csv, with a picture of each, and prints the samplers by budget.
+    Writes work_precision.csv if it compares samplers, likelihood_precision.csv if it compares likelihoods, with a
+    picture of each, and prints the samplers by budget.
 
     Arguments:
         sdes, samplers, likelihoods: the parts to compare, by name.
         only: the names to keep; all of a kind are kept if none of that kind is named. None keeps all.
         budgets: evaluations per sample for solvers with steps; tolerances beyond the largest budget are left out.
-        tolerances: the relative tolerances of adaptive solvers; absolute ones keep the proportion of the yaml.
+        tolerances: the relative tolerances of adaptive solvers; the absolute ones keep their proportion to these.
         points: the number of held-out points that the likelihoods score.
         directions: the number of directions of the sliced Wasserstein distance.
         count: the number of samples; None for 10,000 vectors or 64 images.
@@ -151,12 +152,12 @@ class WorkPrecision(Task):
 
     @property
     def wide(self) -> torch.dtype:
-        """The precision of the reference solutions."""
+        """The precision of the reference solutions: float64 where the device has it."""
         return torch.float32 if self.device == "mps" else torch.float64
 
     def kept(self, named: dict[str, Any]) -> dict[str, Any]:
         """Returns the parts of one kind that ``only`` keeps."""
-        return {name: each for name, each in named.items() if name in (self.only or ())} or named
+        return {name: part for name, part in named.items() if name in (self.only or ())} or named
 
     def now(self) -> float:
         """Returns the time in seconds, after the device has finished its work."""
@@ -180,12 +181,14 @@ class WorkPrecision(Task):
 
         with one_thread(True):  # so that the seconds of different methods are comparable
             draws, scorings = self.plan(problems, samplers, likelihoods, data, r)
-            a_sample, a_point = count, len(r) * (1 + data.dim)  # a divergence costs about as much as D scores
-            total = a_sample * expected(draws) + a_point * expected(scorings)
+            # the work of one NFE of a sampler, and of a likelihood, whose divergence costs about as much as D scores
+            draw_price, score_price = count, len(r) * (1 + data.dim)
+            total = draw_price * expected(draws) + score_price * expected(scorings)
             with progress("comparing", total) as advance:
                 work = 0.0
 
                 def reported(rows: Iterator[tuple[dict, float]], price: int) -> Iterator[dict]:
+                    """Yields the rows, and moves the bar by the expected NFE of each at this price."""
                     nonlocal work
                     for row, nfe in rows:
                         work += nfe * price
@@ -193,14 +196,18 @@ class WorkPrecision(Task):
                         advance(work, note=f"{row['sde']} {row['method']}")
                         yield row
 
-                drawn = [row for each in draws for row in reported(self.draw_all(*each, data, ruler, count), a_sample)]
-                scored = [row for each in scorings for row in reported(self.score_all(*each, data, r), a_point)]
+                drawn = [
+                    row for plan in draws for row in reported(self.draw_all(*plan, data, ruler, count), draw_price)
+                ]
+                scored = [row for plan in scorings for row in reported(self.score_all(*plan, data, r), score_price)]
         return self.report(drawn, scored, ruler, count, len(r), record)
 
     def plan(
         self, problems: list[Problem], samplers: dict, likelihoods: dict, data: Data, r: Tensor
     ) -> tuple[list[tuple[Problem, list[Setting]]], list[tuple[Problem, list[Setting]]]]:
-        """Returns the settings of all samplers, and of all likelihoods, on every problem."""
+        """Returns each problem with the settings of all samplers, and each with those of all likelihoods; an empty list
+        without samplers, or without likelihoods.
+        """
         draws, scorings = [], []
         with progress("trying what a step costs", len(problems)) as advance:
             for done, problem in enumerate(problems):
@@ -213,13 +220,15 @@ class WorkPrecision(Task):
 
                 for solvers, cost, found in ((samplers, of_sampler, draws), (likelihoods, of_likelihood, scorings)):
                     if solvers:
-                        each = [settings(*item, cost, self.budgets, self.tolerances) for item in solvers.items()]
-                        found.append((problem, sum(each, [])))
+                        by_solver = [settings(*item, cost, self.budgets, self.tolerances) for item in solvers.items()]
+                        found.append((problem, sum(by_solver, [])))
                 advance(done + 1)
         return draws, scorings
 
     def problems(self, sde: SDE, score: ScoreFn, data: Data) -> list[Problem]:
-        """Returns every score under every SDE; a score with a ``log_prob`` is exact, the oracle."""
+        """Returns every score under every SDE: the run's own, and for data that are a mixture the oracle. A run's own
+        score with a ``log_prob`` is the oracle.
+        """
         components = data.components()
         if hasattr(score, "log_prob"):
             scores = {"oracle": score}
@@ -253,7 +262,7 @@ class WorkPrecision(Task):
 
         Arguments:
             wide: whether to draw in float64, from the same noise.
-            most: the NFE beyond which it raises TooExpensive.
+            most: the NFE beyond which the call raises TooExpensive.
         """
         dtype, parts, seconds, noisy = getattr(torch, self.dtype), [], 0.0, False
         counted = Counted(problem.wide() if wide else problem.score)
@@ -275,7 +284,7 @@ class WorkPrecision(Task):
     def draw_all(
         self, problem: Problem, plan: list[Setting], data: Data, ruler: Ruler, count: int
     ) -> Iterator[tuple[dict, float]]:
-        """Yields the rows of a problem for work_precision.csv, each with the expected NFE."""
+        """Yields the rows of a problem for work_precision.csv, each with its expected NFE; the exact flow's first."""
         floors = {
             f"{key}_{what}": value
             for key, pair in ruler.floors.items()
@@ -283,41 +292,42 @@ class WorkPrecision(Task):
         }
         tolerance = max(min(self.tolerances) / 100, 1e-12)
         flow = ProbabilityFlow(rtol=tolerance, atol=tolerance, last="none")
-        blurred = self.draw(flow, problem, data.shape, count, wide=True)
+        at_eps = self.draw(flow, problem, data.shape, count, wide=True)
         score = problem.wide()
         with torch.no_grad():
-            exact = {  # by the sampler's last step
-                last: torch.cat([finish(last, problem.sde, score, x) for x in blurred.x.split(self.batch)]).cpu()
-                for last in {"flow", *(each.solver.last for each in plan if hasattr(each.solver, "last"))}
+            exact = {  # x_0 by the sampler's last step
+                last: torch.cat([finish(last, problem.sde, score, x) for x in at_eps.x.split(self.batch)]).cpu()
+                for last in {"flow", *(setting.solver.last for setting in plan if hasattr(setting.solver, "last"))}
             }
         reference = Setting(EXACT_FLOW, "tolerance", tolerance, flow, 0.0)
-        work = {"nfe": blurred.nfe + 1, "seconds": blurred.seconds}
+        work = {"nfe": at_eps.nfe + 1, "seconds": at_eps.seconds}
         yield {**named(problem, reference), **work, **ruler(exact["flow"]), **floors}, 0.0
-        for each in plan:
-            row = named(problem, each)
+        for setting in plan:
+            row = named(problem, setting)
             try:
-                drawn = self.draw(each.solver, problem, data.shape, count)
+                drawn = self.draw(setting.solver, problem, data.shape, count)
                 row |= {"nfe": drawn.nfe, "seconds": drawn.seconds, **ruler(drawn.x)}
                 if not drawn.noisy:
-                    distance = drawn.x.cpu().double() - exact[getattr(each.solver, "last", "flow")]
+                    distance = drawn.x.cpu().double() - exact[getattr(setting.solver, "last", "flow")]
                     distance = distance.flatten(1).square().mean(1)
                     row |= {
                         "endpoint_rms": float(distance.mean().sqrt()),
                         "endpoint_median": float(distance.median().sqrt()),
                     }
             except FloatingPointError as error:
-                log.warning("%s under %s with %s %g: %s", each.method, problem.sde_name, each.what, each.value, error)
-            yield row | floors, each.nfe
+                warn_of_failure(problem, setting, error)
+            yield row | floors, setting.nfe
 
     # --- likelihoods ---
 
     def log_prob(
         self, likelihood: Likelihood, problem: Problem, data: Data, r: Tensor, most: float = math.inf
     ) -> "Scored":
-        """Scores points as task=likelihood does with this seed, in model units.
+        """Returns log p in model units of points r (N, *) in data units, with the probes that task=likelihood draws by
+        this seed.
 
         Arguments:
-            most: the NFE beyond which it raises TooExpensive.
+            most: the NFE beyond which the call raises TooExpensive.
         """
         dtype, counted, seconds, parts = getattr(torch, self.dtype), Counted(problem.score), 0.0, []
         for batch in batches(len(r), self.batch):
@@ -327,31 +337,37 @@ class WorkPrecision(Task):
             found = likelihood(problem.sde, counted, x, noise, on_step=stop_at(most * len(r), counted))
             seconds += self.now() - started
             parts.append((found.log_prob, found.z, found.probe_stderr, found.start_term, found.prior_term))
-        columns = (torch.cat([each.double().cpu() for each in column]) for column in zip(*parts, strict=True))
+        columns = (torch.cat([part.double().cpu() for part in column]) for column in zip(*parts, strict=True))
         return Scored(*columns, nfe=counted.evaluations / len(r), seconds=seconds)
 
     def score_all(self, problem: Problem, plan: list[Setting], data: Data, r: Tensor) -> Iterator[tuple[dict, float]]:
         """Yields the rows of a problem for likelihood_precision.csv, each with the expected NFE."""
         truth = data.true_log_prob(r.double())
-        for each in plan:
-            row = named(problem, each)
+        for setting in plan:
+            row = named(problem, setting)
             try:
-                found = self.log_prob(each.solver, problem, data, r)
+                found = self.log_prob(setting.solver, problem, data, r)
                 row |= {"nfe": found.nfe, "seconds": found.seconds}
                 if hasattr(problem.score, "log_prob"):
-                    row |= mean_and_worst("solver", solver_error(each.solver, problem, data.encode(r.double()), found))
+                    error = solver_error(setting.solver, problem, data.encode(r.double()), found)
+                    row |= mean_and_worst("solver", error)
                 row |= mean_and_worst("truth", found.log_prob + data.log_det - truth)
                 row["probe_stderr_nats"] = float(found.probe_stderr.square().mean().sqrt())
-            except FloatingPointError as error:
-                log.warning("%s under %s with %s %g: %s", each.method, problem.sde_name, each.what, each.value, error)
-            yield row, each.nfe
+            except FloatingPointError as failure:
+                warn_of_failure(problem, setting, failure)
+            yield row, setting.nfe
 
     # --- results ---
 
     def report(
         self, drawn: list[dict], scored: list[dict], ruler: Ruler | None, count: int, points: int, record: Record
     ) -> dict:
-        """Writes and draws the tables, prints the samplers by budget, and returns the metrics."""
+        """Writes and draws the tables, prints the samplers by budget, and returns the metrics.
+
+        Arguments:
+            drawn, scored: the rows of work_precision.csv and of likelihood_precision.csv.
+            count, points: the numbers of samples and of scored points.
+        """
         from scoresde import figures
 
         metrics, unit = {"count": count}, ruler.data.distance_unit if ruler else None
@@ -374,9 +390,13 @@ class WorkPrecision(Task):
         return metrics
 
     def block(self, rows: list[dict], ruler: Ruler) -> tuple[str, float | None]:
-        """Returns a table of the samplers of one problem by budget, and the fewest NFE that reach the floor.
+        """Returns a table of the samplers of one problem by budget, and the fewest NFE that reach the floor, or None.
 
-        A network's floor is the error of its exact flow, where that is worse than that of real data.
+        A network's floor is the error of its exact flow, where that is worse than that of real data. A star marks the
+        smallest distance at a budget where no sampler is at the floor.
+
+        Arguments:
+            rows: of the problem, first that of the exact flow.
         """
         flow, rows = rows[0], rows[1:]
         beside = None if flow["score"] == "oracle" else flow
@@ -386,11 +406,12 @@ class WorkPrecision(Task):
         for (method,), own in grouped(rows, "method"):
             cells = {"method": method}
             for budget in budgets:
-                paid = [row for row in own if row.get("nfe", math.inf) <= budget]
-                last = max(paid, key=lambda row: row["nfe"], default=None)
-                cells[f"{budget}"] = "" if last is None else last
+                affordable = [row for row in own if row.get("nfe", math.inf) <= budget]
+                dearest = max(affordable, key=lambda row: row["nfe"], default=None)
+                cells[f"{budget}"] = "" if dearest is None else dearest
             lines.append(cells)
         for budget in map(str, budgets):
+            # from rows to the words of a column
             column = [cells[budget] for cells in lines if cells[budget]]
             least = min((row["sliced_wasserstein"] for row in column), default=None)
             settled = any(ruler.at_floor(row, beside) for row in column)
@@ -405,13 +426,13 @@ class WorkPrecision(Task):
 
 
 def expected(plans: list[tuple[Problem, list[Setting]]]) -> float:
-    """Returns the evaluations per sample of all runs together."""
+    """Returns the expected evaluations per sample of all runs together."""
     return sum(setting.nfe for _, plan in plans for setting in plan)
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """Samples in model units, evaluations per sample, seconds, and whether the sampler took noise on its way."""
+    """Samples (N, *) in model units, evaluations per sample, seconds for all, and whether the sampler drew noise."""
 
     x: Tensor
     nfe: float
@@ -421,7 +442,9 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Scored:
-    """The result of a likelihood, (N,) each and z (N, *), in float64 on the CPU; evaluations per point, and seconds."""
+    """The columns of :class:`scoresde.likelihood.LogLikelihood`, in float64 on the CPU; the evaluations per point and
+    the seconds for all points.
+    """
 
     log_prob: Tensor
     z: Tensor
@@ -433,13 +456,17 @@ class Scored:
 
 
 def solver_error(likelihood: Likelihood, problem: Problem, x: Tensor, found: Scored) -> Tensor:
-    """Returns log p less the exact log p_eps, with the exact log p_T in place of the prior and without the start's
-    term; shape (N,).
+    """Returns log p, with the exact log p_T in place of the prior and without the start's term, less the exact log
+    p_eps; (N,) nats.
+
+    Arguments:
+        x: the points (N, *) in model units.
+        found: their log p.
     """
     sde = problem.sde
     exact = problem.wide().cpu().double().log_prob
     jacobian = 0.0
-    if likelihood.start == "corrected":  # p_eps is read at alpha x
+    if likelihood.start == "corrected":  # log p was integrated from alpha x
         alpha = float(sde.alpha(torch.tensor(sde.eps, dtype=torch.float64)))
         x, jacobian = alpha * x, x[0].numel() * math.log(alpha)
     prior = sde.prior_log_prob(found.z) + found.prior_term
@@ -448,7 +475,7 @@ def solver_error(likelihood: Likelihood, problem: Problem, x: Tensor, found: Sco
 
 
 def mean_and_worst(what: str, error: Tensor) -> dict[str, float]:
-    """Returns the mean and the largest absolute error as columns."""
+    """Returns the mean and the largest absolute value of errors (N,) in nats as columns."""
     return {f"{what}_error_mean_nats": float(error.abs().mean()), f"{what}_error_max_nats": float(error.abs().max())}
 
 
@@ -463,8 +490,13 @@ def named(problem: Problem, setting: Setting) -> dict:
     }
 
 
+def warn_of_failure(problem: Problem, setting: Setting, error: FloatingPointError) -> None:
+    """Warns that a run has failed, whose row then has no results."""
+    log.warning("%s under %s with %s %g: %s", setting.method, problem.sde_name, setting.what, setting.value, error)
+
+
 def grouped(rows: list[dict], *keys: str) -> list[tuple[tuple, list[dict]]]:
-    """Groups rows by the values of the keys, in their order."""
+    """Returns pairs of the values of the keys and the rows that have them, in the order of the rows."""
     groups: dict[tuple, list[dict]] = {}
     for row in rows:
         groups.setdefault(tuple(row[key] for key in keys), []).append(row)
