@@ -2,16 +2,21 @@
 compare with.
 """
 
+import copy
 import math
 import os
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import hydra
 import pytest
 import torch
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from matplotlib.figure import Figure
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
 import scoresde.tasks.parts.likelihood_pictures
@@ -43,20 +48,48 @@ PARAMETERISATIONS = [name for name in choices("parameterisation") if name != "bi
 
 
 @cache
-def _compose(overrides: tuple[str, ...]):
+def composed(words: tuple[str, ...]) -> DictConfig:
+    """Returns what Hydra composes of a command line."""
     with hydra.initialize_config_dir(config_dir=str(ROOT / "conf"), version_base="1.3"):
-        return hydra.compose("config", overrides=list(overrides))
+        return hydra.compose("config", overrides=list(words))
+
+
+@cache
+def is_value(word: str) -> bool:
+    """Returns whether a word of a command line is KEY=VALUE, and not a choice of a group, a deletion or an addition."""
+    key = word.split("=")[0]
+    return not set(key) & set("/@+~") and not (ROOT / "conf" / key).is_dir()
+
+
+@cache
+def value_of(word: str) -> tuple[str, Any]:
+    """Returns the key and the value of a word, as Hydra reads them."""
+    (override,) = OverridesParser.create().parse_overrides([word])
+    if override.is_sweep_override():
+        raise HydraException(f"{word} is a sweep")
+    return override.key_or_group, override.value()
 
 
 def compose(*overrides: str) -> dict:
     """The configuration that a command line names, as plain values.
 
-    Composing is half of a small run's time; the store, which no other key refers to, is every test's own and put in
-    afterwards.
+    Composing is half of a small run's time. So Hydra composes each set of choices once, and the values are put in
+    afterwards, as it does itself; words that this cannot read go to Hydra as a whole, and so its messages are kept. The
+    store, which no other key refers to, is every test's own.
     """
     own = [word.removeprefix("store=") for word in overrides if word.startswith("store=")]
-    cfg = OmegaConf.to_container(_compose(tuple(w for w in overrides if not w.startswith("store="))), resolve=True)
-    return cfg | ({"store": own[-1]} if own else {})
+    words = tuple(word for word in overrides if not word.startswith("store="))
+    choices = tuple(word for word in words if not is_value(word))
+    try:
+        if any(word[0] in "+~" for word in choices):
+            raise HydraException("the order of these words matters")
+        cfg = copy.deepcopy(composed(choices))
+        for word in words:
+            if is_value(word):
+                OmegaConf.update(cfg, *value_of(word), merge=True)
+    except (HydraException, OmegaConfBaseException):
+        cfg = composed(words)
+    return OmegaConf.to_container(cfg, resolve=True) | ({"store": own[-1]} if own else {})
 
 
 @pytest.fixture(autouse=True)
