@@ -1,7 +1,8 @@
 """Checks whether data have a density, and whether their conditions y tell a network anything.
 
-Refuses a task that reports a density of data without one, and warns otherwise. :mod:`scoresde.data.repeats` finds the
-values that repeat; this module puts them into words.
+Data that do not vary in some direction are refused to a task that reports a density, and values that repeat are warned
+of; other tasks are warned of both. Integers (``data.levels``) are not checked: dequantisation gives them a density.
+:mod:`scoresde.data.repeats` finds the values that repeat; this module puts them into words.
 """
 
 import logging
@@ -16,7 +17,7 @@ from scoresde.data.repeats import Repeats
 log = logging.getLogger(__name__)
 
 SHOWN = 3  # the most columns that a message describes one by one
-NAMED = 20  # a message lists more columns in data.key= only where there is no other remedy
+NAMED = 20  # a message lists more columns to keep in data.key= only where data.condition= cannot be typed
 FEW = 10  # with fewer rows to train on, a column may be constant by chance
 
 
@@ -29,7 +30,7 @@ def check(task: Any, sde: Any, data: Data) -> dict[str, float]:
 
     Returns:
         for a task that reports a density, of data whose values repeat: ``repeated_share``, the share of the examples
-        that have a repeated value, and, if examples have enough such values, ``repeated_nats_per_decade``, by how much
+        that have a repeated value or, if it is larger, that equal another row, and, if examples have enough such values, ``repeated_nats_per_decade``, by how much
         a tenfold smaller noise at eps lowers the negative log-likelihood. An empty dict otherwise.
 
     Raises:
@@ -172,7 +173,7 @@ def remedies(found: Repeats, data: Data) -> str:
     # all values lie on a grid: they are integers in some unit
     grid = found.grid
     every = len(data.shape) > 1 or len(found.repeated) == data.dim - int(found.constant.sum())
-    # a few values lie on some grid whatever they are
+    # that some columns lie on a grid may be chance, unless their values are whole numbers
     if grid is not None and not found.follows and found.repeated and (every or grid.counts):
         if grid.counts:
             return f"Type data.levels={grid.levels} to have whole numbers dequantised"

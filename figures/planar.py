@@ -84,10 +84,11 @@ def score_field(
     """Draws the score as arrows, a panel for each of up to 4 times.
 
     Colour is the length of the score, on one scale for all panels. The length of an arrow grows with the square root of
-    the score's length, so that weak scores are visible, and compares only within a panel.
+    the score's length up to the panel's 90 % quantile, so that weak scores are visible, and compares only within a
+    panel. Scores that are 0 or not finite are not drawn.
 
     Arguments:
-        points_x, points_y: coordinates (nx,) and (ny,) of the columns and rows; 15 to 25 of each read well.
+        points_x, points_y: ascending coordinates (nx,) and (ny,) of the columns and rows; 15 to 25 of each read well.
         fields: scores (ny, nx, 2), one for each of the times, per data unit.
         times: the times, of which up to 4 are picked evenly with both ends.
         data: (M, 2), drawn pale beneath.
@@ -143,7 +144,8 @@ def scale_of(density: np.ndarray) -> float:
 
 
 def arrows_of(vectors: np.ndarray, lengths: np.ndarray, pitch: np.ndarray) -> np.ndarray:
-    """Returns arrows (n, 2) along the vectors (n, 2), 0.3 to 0.95 of a cell long by the square root of their lengths.
+    """Returns arrows (n, 2) along the vectors (n, 2), from 0.3 to 0.95 of a cell long. They grow with the square root of
+    the vectors' lengths, up to the 90 % quantile.
 
     Arguments:
         lengths: (n,) the lengths of the vectors.
@@ -188,7 +190,7 @@ def planar_figure(
 
 
 def planar_frame(points: np.ndarray) -> np.ndarray:
-    """Returns the limits (2, 2) of x and y for points (N, 2)."""
+    """Returns the limits (2, 2) of x and y for points (N, 2); see :func:`scoresde.figures.axes.limits`."""
     return np.stack([limits(column) for column in points.T])
 
 

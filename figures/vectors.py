@@ -55,7 +55,9 @@ def histogram_1d(
 
 @style()
 def pairs(samples: Array, data: Array, path: Path, labels: Sequence[str] | None = None) -> Path:
-    """Draws the first 5 columns of samples (N, D) over data (M, D) as a scatter matrix, histograms on the diagonal."""
+    """Draws the first 5 columns of samples (N, D) over data (M, D) as a lower triangle of scatter plots, with histograms
+    on the diagonal; the data set the limits.
+    """
     samples, data = array(samples), array(data)
     total = data.shape[1]
     size = min(5, total)
@@ -99,7 +101,8 @@ def pairs(samples: Array, data: Array, path: Path, labels: Sequence[str] | None 
 
 
 def diagonal(axes: Axes, samples: np.ndarray, data: np.ndarray, frame: np.ndarray) -> None:
-    """Draws the two histograms on the diagonal of a scatter matrix, on a scale set by the data."""
+    """Draws the two histograms on the diagonal of a scatter matrix. The data set the scale, which samples raise by at
+    most half."""
     edges = np.linspace(*frame, min(40, bins(len(data))) + 1)
     grey, blue = histogram(data, edges), histogram(samples, edges)
     axes.stairs(grey, edges, fill=True, color=PALE)

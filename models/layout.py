@@ -1,8 +1,8 @@
 """The correspondence between the tensors of another code's network and those of a network of this code.
 
-Other codes store the same weights in other shapes. A linear map of the channels is a matrix (in, out) in score_sde,
-(out, in) in diffusers, and a 1 x 1 convolution (out, in, 1, 1) here. Queries, keys and values are three maps in both
-codes and one convolution here. :mod:`scoresde.models.published` and :mod:`scoresde.models.unet2d` list the entries of a
+Other codes store the same weights in other shapes. The linear maps of the channels in attention, and in score_sde's
+DDPM also the shortcuts, are matrices there, (in, out) in score_sde and (out, in) in diffusers, and 1 x 1 convolutions
+(out, in, 1, 1) here. Queries, keys and values are three maps in both codes and one convolution here. :mod:`scoresde.models.published` and :mod:`scoresde.models.unet2d` list the entries of a
 network; :func:`take` and :func:`put` copy its weights to and from the other code's tensors.
 """
 
@@ -29,7 +29,8 @@ class Entry:
         shape: its shape in the other code.
         part: 0, 1 or 2, if it is that third of the rows of our tensor; None if it is the whole tensor.
         form: its form in the other code.
-        trained: whether it is trained, and so part of a moving average.
+        trained: whether it is part of the moving average in a published file; only :mod:`scoresde.models.published` sets
+            it.
     """
 
     name: str

@@ -55,7 +55,9 @@ class Unit(nn.Module):
 
 
 class Residual(nn.Module):
-    """x + two units, at half the resolution if ``halve``, or with dilated convolutions."""
+    """x + two units, at half the resolution if ``halve``, or with dilated convolutions. Where channels, resolution or
+    dilation change, x passes a 1 x 1 convolution.
+    """
 
     def __init__(self, inside: int, outside: int, dilation: int = 1, halve: bool = False):
         super().__init__()

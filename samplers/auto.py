@@ -1,4 +1,4 @@
-"""The sampler that was measured to be best for a budget of network evaluations.
+"""A sampler for a budget of network evaluations, a compromise between three measures.
 
 =============  ==========================================================================================
 evaluations    sampler
@@ -8,22 +8,24 @@ below 16       Adams-Bashforth of order 3 on the velocity
 from 200 on    SEA on the reverse SDE, of weak order 2 at one evaluation a step
 =============  ==========================================================================================
 
-Each runs on the grid of its own yaml, for one step less than the budget: one evaluation is kept for the last step.
-Which sampler is best depends on the measure.
+Each runs on the grid of its own yaml, for one step less than the budget: one evaluation is kept for the last step, and
+is not spent with ``last=none``. Which sampler is best depends on the measure. The numbers in brackets are those of
+sub-VP, the others of VE and VP.
 
 * By the root mean square of the samples' distances to the flow's exact ends, to which the few samples between two modes
-  contribute most, Adams-Bashforth is ahead on a mixture up to 40 evaluations (sub-VP: 80), UniPC from 64 on (120).
-* By their median Adams-Bashforth is ahead up to 20, UniPC from 32 on (sub-VP: 64). On a network trained on digits UniPC
-  has two thirds of the other's error at 20 evaluations and a fifth at 50.
-* By the std of a narrow component (0.03 in model units) UniPC is the better of the two from 16 on: at 20 evaluations it
-  is 2 % off under VE and VP (sub-VP: 6 %), at 40 up to 0.2 %; Adams-Bashforth 10 % and 2 % (13 % and 3 %). At 10
-  evaluations neither is good: Adams-Bashforth is 31 to 40 % off, and DEIS of order 3 (``sampler=deis sampler.steps=9``)
-  up to 7 %.
-* From 200 evaluations on the flow's error is below the network's, of which noise removes a part (cf. arXiv
-  2306.14878).
+  contribute most, Adams-Bashforth is ahead on a mixture up to 40 evaluations (80), UniPC from 64 on (120).
+* By the median of these distances Adams-Bashforth is ahead up to 20 evaluations, UniPC from 32 on (64). On a network
+  trained on digits UniPC has two thirds of the other's distance at 20 evaluations and a fifth at 50.
+* By the std of a narrow component (0.03 in model units) UniPC is nearer than Adams-Bashforth: at 20 evaluations 2 % off
+  (6 %) against 10 % (13 %), at 40 up to 0.2 % against 2 % (3 %). At 10 evaluations it is 10 % off (63 %), and
+  Adams-Bashforth 31 to 40 %. Up to 20 evaluations DEIS of order 3 is nearer than both (``sampler=deis``): 7 % at most
+  at 10, and 2 % at 16 and 20.
+* From 200 evaluations on, the error of solving the flow is below the network's error, of which only a sampler with
+  noise removes a part (cf. arXiv 2306.14878).
 
-The distances on mixtures are measured by ``python run.py task=work_precision data=mixture model=oracle``, the stds by
-the exact law of the samples of a Gaussian (tests/test_samplers.py).
+``sampler=ode`` is nearer to the flow's ends than all of these from 50 evaluations on, but takes a tolerance and no
+budget. The distances on mixtures are measured by ``python run.py task=work_precision data=mixture model=oracle``, the
+stds by the exact law of the samples of a Gaussian (``ends_of`` of tests/test_samplers.py).
 """
 
 import math
@@ -47,7 +49,7 @@ class Auto(Sampler):
     """A sampler chosen by the budget of evaluations; see the module's table.
 
     Arguments:
-        nfe: the budget of network evaluations a sample.
+        nfe: the budget of evaluations of the score, a sample; a guided score takes two evaluations of its network.
         sigma_data: the std of the data in model units, which SEA uses; ``auto`` in the yaml takes the data's.
         last: the step from eps to the data, ``flow``, ``tweedie`` or ``none``; see :mod:`scoresde.samplers.last`.
     """

@@ -1,4 +1,4 @@
-r"""A measurement y of every sample in a batch, in model units, and its law for Gaussian x_0.
+r"""A measurement y of every sample x_0, in model units, of a batch, and its law for Gaussian x_0.
 
 .. math:: y = A x_0 + s\,n, \qquad x_0 \sim N(m, r I) \;\Rightarrow\; y \sim N(A m,\ r A A^T + s^2 I) .
 
@@ -45,8 +45,8 @@ class Measurement:
         )
 
     def log_prob(self, m: Tensor, r: Tensor) -> Tensor:
-        """Returns log N(y; A m, r A A^T + s^2 I) in nats without the terms that depend on neither m nor r; (B, *) and
-        (B,) to (B,).
+        """Returns log N(y; A m, r A A^T + s^2 I) in nats without the terms that depend on neither m nor r (2 pi, and
+        what of y lies outside A's range); (B, *) and (B,) to (B,).
         """
 
         def root(e: Tensor) -> Tensor:
@@ -59,8 +59,8 @@ class Measurement:
     def replace(self, x: Tensor, target: Tensor, alpha: float, sigma: float, z: Tensor) -> Tensor:
         """Returns x with its part in the row space of A replaced by alpha A^+ y + sigma z.
 
-        In the direction of an eigenvalue lambda, A^+ y has noise of std s/sqrt(lambda) of its own, and only the rest of
-        the variance sigma^2 is added. A direction in which alpha A^+ y has more noise than sigma stays as it is.
+        In the direction of an eigenvalue lambda, alpha A^+ y has noise of std alpha s/sqrt(lambda) of its own, and only
+        the rest of the variance sigma^2 is added. A direction in which alpha A^+ y has more noise than sigma stays as it is.
 
         Arguments:
             x, z: shape (B, *); z is standard normal.
@@ -99,10 +99,12 @@ def in_model_units(
 ) -> Measurement:
     """Returns a measurement of data scale x + shift, given in data units, as one of x in model units.
 
+    If the scale is one number, y and its noise are divided by it; else they stay in data units, and A takes the scale.
+
     Arguments:
         operator: A, with its noise, in data units.
         y: in data units, float64.
-        shift, scale: of the data, numbers or of the shape of one sample.
+        shift, scale: of the data, tensors of one value, or of the shape of one sample.
         dtype, device: of the result's y.
         draws: the number of consecutive samples with the same y.
     """

@@ -1,7 +1,7 @@
 """Checkpoints on disk: written atomically and verified when read; nothing in them is executed.
 
     FOLDER/config.yaml               what was trained
-    FOLDER/step-00012000/            a checkpoint to resume from; the newest two are kept
+    FOLDER/step-00012000/            a checkpoint to resume from, or the finished network; the newest two are kept
     FOLDER/kept-00003000/            the moving average after 3000 updates, which a task asked for; never removed
     FOLDER/power-00003000/           the same for the two averages of training/posthoc.py
 
@@ -11,9 +11,10 @@
         state.json                   everything else, with the version of the code
         manifest.json                the sha256 of each file above
 
-A checkpoint is written under a temporary name, flushed to the disk and then renamed, so that each ``step-*`` folder is
+A checkpoint is written under a temporary name, flushed to the disk and then renamed, so that a new ``step-*`` folder is
 whole or absent, even after a kill or a power cut. The checksums find flipped bits, which the file formats do not
-notice; then the previous checkpoint is read instead, with a warning.
+notice, and folders whose removal was interrupted; :func:`load_newest` then reads the previous checkpoint, with a
+warning.
 """
 
 import contextlib

@@ -8,13 +8,14 @@ r"""Four objectives that estimate a score, each averaged over noise levels.
 
 Their expectations differ by constants (Hyvarinen 2005, JMLR 6, theorem 1; Song et al., arXiv 1905.07088, eq. 7 and 8;
 Vincent 2011, doi 10.1162/NECO_a_00142), so the minimiser of each is the score of the distribution of x. The first three
-can be applied to the *clean* data (levels ``clean``) and then find the score of the data. Denoising always finds the
-score of the *perturbed* data, and needs no derivative of the network by x.
+can be applied to the *clean* data (levels ``clean``). Implicit and sliced then find the score of the data, explicit that
+of its ``truth`` at t = eps. Denoising always finds the score of the *perturbed* data, and needs no derivative of the
+network by x.
 
 Each objective is multiplied by sigma(t)^2, so that all levels contribute on the same scale, and by the weight w(t) of
 the level (:mod:`scoresde.training.levels`). Likelihood weighting is the factor g^2 in place of sigma^2 w: half the
-integral over t of the denoising objective then bounds KL(p_data || p_model) from above, up to a constant that does not
-depend on the model (arXiv 2101.09258, theorem 1). This weighting is a choice of levels with w = 1: since
+integral over t of the denoising objective then bounds KL(p_data || p_model) from above, with p_model the law of
+the reverse SDE's samples, up to a constant that does not depend on the model (arXiv 2101.09258, theorem 1). This weighting is a choice of levels with w = 1: since
 g^2/sigma^2 = -2 d(lambda)/dt, with lambda the half log-SNR log(alpha/sigma), drawing t *uniformly in lambda* turns the
 factor g^2 into sigma^2,
 
@@ -58,7 +59,8 @@ class Loss(ABC):
 
 
 class ScoreMatching(Loss):
-    """An objective at random noise levels. The loss of a sample is the objective divided by its number D of values.
+    """An objective at random noise levels. The loss of a sample is w sigma^2 times the objective over D, its number of
+    values.
 
     Subclasses are frozen dataclasses with the fields ``levels`` and ``stratified``. The levels of a stratified batch
     lie at the quantiles (i + u)/B with one shared u, which has the same expectation and less variance (arXiv
@@ -125,7 +127,7 @@ class DenoisingScoreMatching(ScoreMatching):
 
 @dataclass(frozen=True)
 class ExplicitScoreMatching(ScoreMatching):
-    """The squared distance to the true score, for data whose score has a closed form.
+    """The squared distance to the true score of p_t at (x, t), for data whose score has a closed form.
 
     Arguments:
         truth: the exact score; in the yaml ``models.Oracle`` of the data's components.
