@@ -30,8 +30,9 @@ def check(task: Any, sde: Any, data: Data) -> dict[str, float]:
 
     Returns:
         for a task that reports a density, of data whose values repeat: ``repeated_share``, the share of the examples
-        that have a repeated value or, if it is larger, that equal another row, and, if examples have enough such values, ``repeated_nats_per_decade``, by how much
-        a tenfold smaller noise at eps lowers the negative log-likelihood. An empty dict otherwise.
+        that have a repeated value or, if it is larger, that equal another row, and, if examples have enough such
+        values, ``repeated_nats_per_decade``, by how much a tenfold smaller noise at eps lowers the negative
+        log-likelihood. An empty dict otherwise.
 
     Raises:
         ValueError: the task reports a density, and the data do not vary in some direction.

@@ -144,8 +144,8 @@ def scale_of(density: np.ndarray) -> float:
 
 
 def arrows_of(vectors: np.ndarray, lengths: np.ndarray, pitch: np.ndarray) -> np.ndarray:
-    """Returns arrows (n, 2) along the vectors (n, 2), from 0.3 to 0.95 of a cell long. They grow with the square root of
-    the vectors' lengths, up to the 90 % quantile.
+    """Returns arrows (n, 2) along the vectors (n, 2), from 0.3 to 0.95 of a cell long. They grow with the square root
+    of the vectors' lengths, up to the 90 % quantile.
 
     Arguments:
         lengths: (n,) the lengths of the vectors.

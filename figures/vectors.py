@@ -55,8 +55,8 @@ def histogram_1d(
 
 @style()
 def pairs(samples: Array, data: Array, path: Path, labels: Sequence[str] | None = None) -> Path:
-    """Draws the first 5 columns of samples (N, D) over data (M, D) as a lower triangle of scatter plots, with histograms
-    on the diagonal; the data set the limits.
+    """Draws the first 5 columns of samples (N, D) over data (M, D) as a lower triangle of scatter plots, with
+    histograms on the diagonal; the data set the limits.
     """
     samples, data = array(samples), array(data)
     total = data.shape[1]

@@ -5,9 +5,9 @@ r"""A network that is the gradient of a scalar energy, so that the score is a gr
     E(x, c) = \tfrac1{\sqrt D}\bigl(\tfrac12\|N(x, c)\|^2 - \langle x, N(x, c)\rangle\bigr)
 
 for any network N of vectors or images, and D the number of values of a sample. Up to the factor 1/sqrt(D), which only
-sets the scale, E is half of ||x - N||^2 - ||x||^2: the squared error with which N reconstructs x, less that of N = 0. So
-N needs no scalar head, and E = 0 before training if the output of N is then zero. Training differentiates twice, so N
-must be smooth (SiLU, not ReLU).
+sets the scale, E is half of ||x - N||^2 - ||x||^2: the squared error with which N reconstructs x, less that of N = 0.
+So N needs no scalar head, and E = 0 before training if the output of N is then zero. Training differentiates twice, so
+N must be smooth (SiLU, not ReLU).
 """
 
 import math

@@ -2,8 +2,9 @@
 
 Other codes store the same weights in other shapes. The linear maps of the channels in attention, and in score_sde's
 DDPM also the shortcuts, are matrices there, (in, out) in score_sde and (out, in) in diffusers, and 1 x 1 convolutions
-(out, in, 1, 1) here. Queries, keys and values are three maps in both codes and one convolution here. :mod:`scoresde.models.published` and :mod:`scoresde.models.unet2d` list the entries of a
-network; :func:`take` and :func:`put` copy its weights to and from the other code's tensors.
+(out, in, 1, 1) here. Queries, keys and values are three maps in both codes and one convolution here.
+:mod:`scoresde.models.published` and :mod:`scoresde.models.unet2d` list the entries of a network; :func:`take` and
+:func:`put` copy its weights to and from the other code's tensors.
 """
 
 from collections.abc import Mapping
@@ -29,8 +30,8 @@ class Entry:
         shape: its shape in the other code.
         part: 0, 1 or 2, if it is that third of the rows of our tensor; None if it is the whole tensor.
         form: its form in the other code.
-        trained: whether it is part of the moving average in a published file; only :mod:`scoresde.models.published` sets
-            it.
+        trained: whether it is part of the moving average in a published file, as only
+            :mod:`scoresde.models.published` sets it.
     """
 
     name: str

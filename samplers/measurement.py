@@ -60,7 +60,8 @@ class Measurement:
         """Returns x with its part in the row space of A replaced by alpha A^+ y + sigma z.
 
         In the direction of an eigenvalue lambda, alpha A^+ y has noise of std alpha s/sqrt(lambda) of its own, and only
-        the rest of the variance sigma^2 is added. A direction in which alpha A^+ y has more noise than sigma stays as it is.
+        the rest of the variance sigma^2 is added. A direction in which alpha A^+ y has more noise than sigma stays as
+        it is.
 
         Arguments:
             x, z: shape (B, *); z is standard normal.

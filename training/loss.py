@@ -8,16 +8,16 @@ r"""Four objectives that estimate a score, each averaged over noise levels.
 
 Their expectations differ by constants (Hyvarinen 2005, JMLR 6, theorem 1; Song et al., arXiv 1905.07088, eq. 7 and 8;
 Vincent 2011, doi 10.1162/NECO_a_00142), so the minimiser of each is the score of the distribution of x. The first three
-can be applied to the *clean* data (levels ``clean``). Implicit and sliced then find the score of the data, explicit that
-of its ``truth`` at t = eps. Denoising always finds the score of the *perturbed* data, and needs no derivative of the
-network by x.
+can be applied to the *clean* data (levels ``clean``). Implicit and sliced then find the score of the data, explicit
+that of its ``truth`` at t = eps. Denoising always finds the score of the *perturbed* data, and needs no derivative of
+the network by x.
 
 Each objective is multiplied by sigma(t)^2, so that all levels contribute on the same scale, and by the weight w(t) of
 the level (:mod:`scoresde.training.levels`). Likelihood weighting is the factor g^2 in place of sigma^2 w: half the
-integral over t of the denoising objective then bounds KL(p_data || p_model) from above, with p_model the law of
-the reverse SDE's samples, up to a constant that does not depend on the model (arXiv 2101.09258, theorem 1). This weighting is a choice of levels with w = 1: since
-g^2/sigma^2 = -2 d(lambda)/dt, with lambda the half log-SNR log(alpha/sigma), drawing t *uniformly in lambda* turns the
-factor g^2 into sigma^2,
+integral over t of the denoising objective then bounds KL(p_data || p_model) from above, with p_model the law of the
+reverse SDE's samples, up to a constant that does not depend on the model (arXiv 2101.09258, theorem 1). This weighting
+is a choice of levels with w = 1: since g^2/sigma^2 = -2 d(lambda)/dt, with lambda the half log-SNR log(alpha/sigma),
+drawing t *uniformly in lambda* turns the factor g^2 into sigma^2,
 
 .. math:: \int_{eps}^T g^2\,\|s_\theta + z/\sigma\|^2\,dt = 2\int \|\sigma s_\theta + z\|^2\,d\lambda,
 
