@@ -1,6 +1,7 @@
 """The contract between a run and its task: what is asked, when, and what is refused before a training."""
 
 import json
+import os
 import logging
 import sys
 from dataclasses import dataclass
@@ -192,6 +193,15 @@ def test_a_failed_record_notes_its_reason(tmp_path):
     with pytest.raises(ZeroDivisionError), Record(tmp_path):
         1 / 0  # noqa: B018
     assert json.loads((tmp_path / "metrics.jsonl").read_text())["error"] == "ZeroDivisionError: division by zero"
+
+
+@pytest.mark.parametrize("metrics", [{}, {"error_bar": float("nan"), "absent": None}])
+def test_a_run_may_have_no_metrics(tmp_path, metrics, capsys):
+    """A task may report nothing, or only numbers that one point does not have."""
+    with Record(tmp_path) as record:
+        record.finish(metrics)
+    assert json.loads((tmp_path / "metrics.json").read_text()) == {}
+    assert os.path.relpath(tmp_path) in capsys.readouterr().out
 
 
 def test_the_logger_gets_pictures_and_no_other_file(tmp_path, monkeypatch):

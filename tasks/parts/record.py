@@ -152,7 +152,7 @@ class Record:
 
 def table(metrics: dict[str, Any]) -> str:
     """Returns the metrics as text in two columns."""
-    width = max(map(len, metrics))
+    width = max(map(len, metrics), default=0)
     return "\n".join(f"  {key:<{width}}  {show(value)}" for key, value in metrics.items())
 
 
