@@ -1,8 +1,8 @@
 """The contract between a run and its task: what is asked, when, and what is refused before a training."""
 
 import json
-import os
 import logging
+import os
 import sys
 from dataclasses import dataclass
 from types import SimpleNamespace
