@@ -71,11 +71,12 @@ class LatentModel(nn.Module, ABC):
         """Copies from ``other`` the weights of the parts (child modules) that both models have under one name, with
         equal names and sizes of their weights.
 
-        A part of another class with other weights keeps its own, such as the score prior of a VAE that starts from one
-        with the prior N(0, I).
+        A part of another class whose weights have other names or sizes keeps its own, such as the score prior of a VAE
+        that starts from one with the prior N(0, I).
 
         Raises:
-            ValueError: a part is of the same class and has other weights, or no weights were copied.
+            ValueError: a part is of the same class and its weights have other names or sizes, when some parts may
+                have been copied already; or no weights were copied.
         """
         mine, theirs = dict(self.named_children()), dict(other.named_children())
         common = 0

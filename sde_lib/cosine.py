@@ -7,7 +7,8 @@ r"""The variance-preserving SDE on the quarter circle, whose time is the angle b
 This is the cosine schedule of Nichol and Dhariwal (arXiv 2102.09672, eq. 17) in continuous time; eps plays the role of
 its offset. Along the probability flow, dx/dt is the mean, given x_t, of the velocity alpha z - sigma x_0 of Salimans
 and Ho (arXiv 2202.00512, appendix D). For data of unit variance the velocity has unit variance at every time. Therefore
-the flow of every other SDE is by default mapped to this SDE and solved there (:mod:`scoresde.sde_lib.frame`).
+the ODE sampler and the likelihoods by default map the flow of every other SDE to this one, and solve it there
+(:mod:`scoresde.sde_lib.frame`).
 """
 
 import math

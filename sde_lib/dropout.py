@@ -1,4 +1,4 @@
-"""Dropout whose masks are functions of (seed, layer, step, row), and activation checkpointing that preserves them.
+"""Dropout with masks that are functions of (seed, layer, step, call, row); activation checkpointing preserves them.
 
 Within :class:`Masks`, a context that training enters, the mask of a row depends neither on the part of the batch that
 holds it nor on the device. Outside it a layer is torch's own dropout.
@@ -48,7 +48,12 @@ class Dropout(nn.Module):
         return x * keep.to(x.dtype).mul_(2**16 / (2**16 - dropped))
 
     def bits(self, x: Tensor) -> Tensor:
-        """Draws uniform signed 16-bit integers, in x's shape and on its device; each call within a step has its own."""
+        """Draws uniform signed 16-bit integers, in x's shape and on its device; each call since
+        :meth:`Masks.at` has its own.
+
+        Word j of row i in call c, of W words a row, is mix(key + gamma (CALL c + i W + j)); see
+        :mod:`scoresde.sde_lib.draws`.
+        """
         masks, values = self.masks, math.prod(x.shape[1:])
         width = -(-values // 4)  # words a row
         offset = masks.keys[self.place] + masks.first * signed(self.gamma * width)
@@ -68,7 +73,7 @@ class Dropout(nn.Module):
 class Masks:
     """Makes the masks of a model's :class:`Dropout` layers functions of the step and the row, within a ``with`` block.
 
-    From step to step only its tensors change, so that a compiled network is not recompiled.
+    Of what a forward pass reads, only tensors change from step to step, so that a compiled network is not recompiled.
 
     Arguments:
         model: the network, on its device.
@@ -76,8 +81,8 @@ class Masks:
 
     Attributes:
         keys: the key of each layer at the step, (layers,), int64; see :func:`scoresde.sde_lib.draws.keys_of`.
-        first: the number of the first row in the batch, (), int64.
-        count, total: the rows from ``first`` on, and those of the whole batch.
+        first: the place in the whole batch of the first row of the present part, (), int64.
+        count, total: the number of rows of this part, and of the whole batch.
     """
 
     def __init__(self, model: nn.Module, seed: int):

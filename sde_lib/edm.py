@@ -3,7 +3,7 @@ r"""The SDE whose time is its noise: sigma(t) = t.
 .. math:: dx = \sqrt{2t}\,dw, \qquad \alpha = 1, \quad \sigma = t
 
 (Karras et al., arXiv 2206.00364, the row "Ours (EDM)" of table 1). Along its probability flow dx/dt = (x - D(x; t))/t
-is the noise that the denoiser D estimates in x: solution curves point at the data (section 3 there).
+is the noise, of unit std, that the denoiser D estimates in x: solution curves point at the data (section 3 there).
 """
 
 from dataclasses import dataclass

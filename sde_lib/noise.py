@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 BLOCK = 64
-AHEAD = 1 << 13  # normals that a block draws at a time, at least one sample each; the numbers depend on it
+AHEAD = 1 << 13  # normals that a block draws at a time, at least one for each sample; the numbers depend on it
 
 
 def seed_of(*parts: object) -> int:
-    """Returns a 63-bit seed that differs whenever a part differs."""
+    """Returns a 63-bit seed, the hash of the parts' texts joined by slashes."""
     digest = hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
@@ -30,7 +30,7 @@ class BlockNoise:
         first, count: the first sample and the number of samples.
         shape: the shape of one sample.
         dtype, device: of the numbers; the generators run on the device.
-        stream: a name that separates the uses of one seed (start, steps, probes, dequantisation).
+        stream: a name that separates the uses of one seed, such as prior, sampler, probes and dequantisation.
     """
 
     def __init__(
@@ -64,5 +64,5 @@ class BlockNoise:
         return torch.cat([self._draw(torch.rand, g)[0] for g in self.generators])[self.rows]
 
     def _draw(self, function, generator: torch.Generator) -> Tensor:
-        """Returns one block's numbers for the next ``ahead`` calls, (ahead, BLOCK, *shape)."""
+        """Returns one block's numbers for the next ``ahead`` calls, (ahead, BLOCK, *shape); uniform uses the first."""
         return function((self.ahead, BLOCK, *self.shape), generator=generator, dtype=self.dtype, device=self.device)

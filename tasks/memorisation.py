@@ -6,12 +6,13 @@ data than held-out data do. What such a test can see depends on the data, so two
 says what the test and its controls together mean:
 
 * ``copying_positive_control``: the test of a sampler that copies. It returns as many training examples as there are
-  samples, each moved by ``noise`` times the median distance of held-out from training data. The test must catch it.
+  samples, each moved by ``noise`` times the median distance of held-out from training data (rms; less between principal
+  components, and rounded down to a level for integers). The test must catch it.
 * ``copying_negative_control``: the test of a random half of the held-out data in the role of the samples, against the
-  other half. The test must not catch it.
+  other half. The test must find neither copying nor its opposite. Fewer than 20 held-out data have no such control.
 
-``caught_from_share`` is the smallest share of the positive control's copies, among samples that are otherwise held-out
-data, that the test would have caught. The test does not see fewer copies, though the pairs may show them.
+``caught_from_share`` is the smallest of eight shares of the positive control's copies that the test catches, half of
+the held-out data against the other half with that share replaced by copies. The pairs may show fewer copies.
 
 The pairs are each sample with its nearest training and its nearest held-out example. ``ratio`` is the distance to the
 training example over the distance to the held-out one. One half of the held-out data is the reference for samples and
@@ -287,7 +288,7 @@ class Results:
             "caught_from_share": self.caught_from,
             "c_t": self.found.statistic,
             "c_t_std": self.found.std,
-            "cells": len(self.found.z),
+            "cells": len(self.found.z),  # with enough points of both kinds
         }
 
 
@@ -356,7 +357,7 @@ def whole(data: Data, r: Tensor) -> Tensor:
 
 
 def verdict(found: CopyingTest, positive: CopyingTest, negative: CopyingTest) -> str:
-    """Returns the result of the test in words, or why its controls leave it unknown."""
+    """Returns the result of the test in words, or why it is unknown: too few points, or a control that failed."""
     if not len(found.z):
         return "unknown: too few samples or held-out data"
     if not positive.deviations < -BEYOND:

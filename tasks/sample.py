@@ -35,7 +35,8 @@ class Sample(Task):
         sampler: turns noise into samples.
         tempering: the temperature of the samples, and how it is reached.
         count: the number of samples; None for 10,000 vectors or 64 images.
-        batch: the number of samples per batch; the samples do not depend on it.
+        batch: the number of samples per batch. The samples do not depend on it, except with torchdiffeq's adaptive
+            methods, which take one step size for a batch, and with correctors of ``rule=batch_norms``.
         seed: the seed of the noise, and of the order of the training examples' y.
         device, dtype: where, and in which precision.
     """

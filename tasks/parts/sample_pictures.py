@@ -48,7 +48,7 @@ def compared(data: Data, r: Tensor, y: Tensor | None) -> Compared:
     if y is None or condition.classes:
         return Compared(r, real, labels)
     if condition.single is not None:
-        real = nearest_data(data, max(64, len(data.train) // 50))  # the nearest 2 %
+        real = nearest_data(data, max(64, len(data.train) // 50))  # as many as 2 %
         log.info(
             "the data in the pictures are the %s examples whose y is nearest to %s",
             f"{len(real):,}",
@@ -66,13 +66,13 @@ def held_out_of(data: Data, r: Tensor) -> Tensor:
 
 
 def images(data: Data, shown: Compared, y: Tensor | None, verdict: Judged, record: Record) -> Path:
-    """Draws images beside data, by class if y are classes."""
+    """Draws images beside data; by class if y are classes, beside about 50 held-out images a class."""
     from scoresde import figures
 
     path, condition = record.path("samples.png"), data.condition
     if y is None or not condition.classes:
         return figures.image_grid(shown.samples, shown.real, path, levels=data.levels)
-    classes = condition.test[: 50 * len(condition.names)]  # about 50 examples of each class
+    classes = condition.test[: 50 * len(condition.names)]  # about 50 a class, more where condition= names some
     real = data.test[: len(classes)]
     return figures.class_grid(shown.samples, y, real, classes, condition.names, path, data.levels, verdict.accuracy)
 
@@ -101,7 +101,8 @@ def is_one_density(data: Data, y: Tensor | None) -> bool:
 
 def exact_curve(data: Data, y: Tensor | None, real: Tensor) -> dict | None:
     """Returns the exact density p(x | y) of data of one column, given the first of the numbers y (N, C), for a
-    histogram: pairs of x (400,) and log p by the curve's name. Returns None without numbers y, or where p is unknown.
+    histogram: ``{"exact": (x, log p)}``, (400,) each. Returns None where p is unknown, and without numbers y: p(x) of
+    one column has no curve.
 
     Arguments:
         real: the data whose range is covered, (M, 1).
@@ -152,7 +153,7 @@ def score_field(
     With x_t = alpha (r - m)/s the gradient of log p_t by r is alpha/s times the score.
 
     Arguments:
-        real: planar data (N, 2) in data units, which the grid covers.
+        real: planar data (N, 2) in data units; the grid covers all but 0.2 % on either side, and 0.3 model units more.
     """
     from scoresde import figures
 

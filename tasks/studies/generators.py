@@ -30,7 +30,7 @@ from .recipes import check_recipes, draw, in_data_units
 log = logging.getLogger(__name__)
 
 NEIGHBOURS = 3  # k of precision and recall
-MEASURED = 2000  # points at most in precision and recall, whose cost is quadratic in them
+MEASURED = 2000  # points at most in precision and recall, quadratic in them, and in the classifier's accuracy
 SHOWN = 2000  # points at most in the picture
 
 
@@ -46,7 +46,8 @@ class Generators(Task):
         sampler: the sampler of the run's own score, and of the codes of score priors.
         seeds: the number of trainings of each model, with seeds from its training.seed on.
         count: the number of samples of each training; None for 10,000 vectors or 1,000 images.
-        batch: the number of samples per batch; the samples do not depend on it.
+        batch: the number of samples per batch; the samples do not depend on it, with the exceptions of
+            :class:`scoresde.tasks.Sample`.
         seed: the seed of the samples.
         device, dtype: where, and in which precision.
     """

@@ -6,18 +6,18 @@ tighter ones (:mod:`scoresde.tasks.studies.settings`).
 
 Against **data** the error has a floor, the error of as many real data, which is measured
 (:mod:`scoresde.tasks.studies.ruler`). Against the **exact flow** there is no floor: a sampler without noise carries x_T
-to one x_0, and the probability flow, solved in float64 to a hundredth of the smallest tolerance, gives the exact one.
-The flow's own samples are the row ``exact_flow``. Their error is that of the score: for a trained network it shows from
-where on the solver's error no longer matters.
+to one x_0, and the probability flow, solved in float64 (mps: float32) to a hundredth of the smallest tolerance, gives
+the exact one. The flow's own samples are the row ``exact_flow``. Their error is that of the score, the prior and the
+last step: for a trained network it shows from where on the solver's error no longer matters.
 
 work_precision.csv has one row per run of a sampler:
 
 =================================  =====================================================================================
 score, sde, method                 the score (``oracle``, ``network``), the SDE under which it is used, and the solver
 setting, value                     ``steps`` or ``tolerance``, and its value
-nfe, seconds                       evaluations per sample; seconds for all of them
+nfe, seconds                       evaluations per sample; seconds for all samples (exact_flow: without its last step)
 sliced_wasserstein, mean_error,    see :mod:`scoresde.tasks.studies.ruler`; with ``_floor`` the mean and with
-covariance_error, nll_gap_nats     ``_spread`` the standard deviation of the absolute values of real data
+covariance_error, nll_gap_nats     ``_spread`` the standard deviation of the absolute errors of sets of real data
 endpoint_rms, endpoint_median      \|x_0 - exact x_0\| / sqrt(D) in model units, over the samples; empty for a sampler
                                    with noise
 =================================  =====================================================================================
@@ -105,12 +105,14 @@ class WorkPrecision(Task):
     Arguments:
         sdes, samplers, likelihoods: the parts to compare, by name.
         only: the names to keep; all of a kind are kept if none of that kind is named. None keeps all.
-        budgets: evaluations per sample for solvers with steps; tolerances beyond the largest budget are left out.
+        budgets: evaluations per sample for solvers with steps; tolerances beyond the largest budget are left out,
+            except the loosest.
         tolerances: the relative tolerances of adaptive solvers; the absolute ones keep their proportion to these.
         points: the number of held-out points that the likelihoods score.
         directions: the number of directions of the sliced Wasserstein distance.
         count: the number of samples; None for 10,000 vectors or 64 images.
-        batch: the number of samples or points per batch; only the seconds depend on it.
+        batch: the number of samples or points per batch. The errors depend on it only for torchdiffeq's adaptive
+            methods, which take one step size for a batch, and for correctors with ``rule=batch_norms``.
         seed: the seed of all noise.
         device, dtype: where, and in which precision.
     """
