@@ -25,8 +25,8 @@ class Arrays(Data):
     """Vectors (N, D) or images (N, C, H, W) from a file, with a random part of the rows held out.
 
     An array of one axis holds N vectors of one number, of two axes vectors, of three axes grey images (N, H, W). Four
-    axes are (N, C, H, W) or (N, H, W, C), as :func:`scoresde.data.axes.by_sizes` finds; where both are possible,
-    ``axes`` must decide. ``shape`` makes each example one of that shape.
+    axes are (N, C, H, W) or (N, H, W, C). :func:`scoresde.data.axes.by_sizes` finds the order; where several are
+    possible, ``axes`` or ``shape`` must decide. ``shape`` makes each example one of that shape.
 
     Arguments:
         path: the file.
@@ -40,7 +40,7 @@ class Arrays(Data):
         axes: the order of the array's axes, a letter each: n for the examples, c for channels or columns, h for height,
             w for width, such as nhwc; by default found from the sizes.
         labels: the column of a table (its number, where the table has no header) or the array of an .npz that holds the
-            examples' class labels, of any type; by default there are none.
+            examples' class labels: whole numbers, words, booleans or dates; by default there are none.
         header: whether the first row of a .csv holds the columns' names; by default found by
             :mod:`scoresde.data.header`.
 
@@ -120,7 +120,9 @@ class Arrays(Data):
         return typed("data.key", kept) if kept else None
 
     def given(self, columns: list[int]) -> str | None:
-        """Returns the data.condition= of these columns; None where ``data.key`` chose columns without names."""
+        """Returns the data.condition= of these columns; None where ``data.key`` chose an array
+        or columns without names, and as in :meth:`Data.given`.
+        """
         suffix = self._file.suffix.lower()
         if suffix != ".npy" and not self._key_is_none and (suffix == ".npz" or self._column_names is None):
             return None
@@ -203,8 +205,8 @@ def units(train: np.ndarray, names: list[str] | None, where: str) -> tuple[Tenso
         float64.
 
     Raises:
-        ValueError: a column's standard deviation is too large or too small for float64, or too small beside its values
-            for the file's own type.
+        ValueError: the squares of a column overflow float64, or its standard deviation is too small for float64 or
+            beside its values for the file's own type.
     """
     columns = train if train.ndim == 2 else train.reshape(-1, 1)
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # numbers out of range are refused below

@@ -39,7 +39,7 @@ def deep(opened: Opened, number: int, white: int, done: Counter) -> tuple[np.nda
     with naming(name):
         if image.format == "PPM":
             return ppm_values(image, opened.content)
-        key = image.info.get("transparency")
+        key = image.info.get("transparency")  # the colour that a PNG declares transparent
         values, alpha, premultiplied = two_bytes(opened, number, image, done)
     if key is not None and alpha is None and not isinstance(key, bytes):
         alpha = np.where((values == np.array(key)).all(-1), 0, 65535)
@@ -84,10 +84,11 @@ def two_bytes(opened: Opened, number: int, image: Any, done: Counter) -> tuple[n
         retile(image, lambda given: "RGBA")
         pair = np.asarray(upright(image, done)).astype(np.int32)
         return pair[..., :1] * 256 + pair[..., 1:2], pair[..., 2] * 256 + pair[..., 3], False
-    premultiplied = image.format == "TIFF" and 1 in image.tag_v2.get(EXTRA_SAMPLES, ())
+    premultiplied = image.format == "TIFF" and 1 in image.tag_v2.get(EXTRA_SAMPLES, ())  # 1: associated alpha
     halves = []  # the high bytes, then the low ones
     for order in "BL" if big_endian(image) else "LB":
         half = image if not halves else opened.page(number, again=True)
+        # RGBA in place of RGBa, which PIL would divide by the opacity
         retile(half, lambda given, order=order: f"{given.partition(';')[0].replace('a', 'A')};16{order}")
         halves.append(np.asarray(upright(half, Counter() if halves else done)).astype(np.int32))
     values = halves[0] * 256 + halves[1]

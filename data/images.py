@@ -41,13 +41,15 @@ class Images(Data):
     Arguments:
         path: a folder, a file of parquet or of TIFF pages, or the name of a data set on the Hub, such as ylecun/mnist.
             A folder holds either parquet files or image files of any kind that PIL reads, in any subfolders, also
-            linked ones. Every page of a TIFF is an image; an animation counts as its first frame.
+            linked ones. Every page of a TIFF is an image, without reduced copies and masks; an animation counts as its
+            first frame.
         split: the split to train on, in any capitals: a folder, the start of parquet files' names, or a split on the
             Hub. auto is the split called train: folders are splits if all at the top (or all one below it) are named
             like splits, such as train/ and Test/; parquet files belong to the split that their names begin with. Other
-            folders are classes, whatever their names. null: no name means a split (on the Hub: train).
-        test_split: the held-out split; by default the one called test, or else validation, or else a random part of the
-            training images.
+            folders are classes, but names of splits beside other folders are refused, and ``split`` must say. null: no
+            name means a split (on the Hub: train).
+        test_split: the held-out split. By default it is, beside the split train, the one called test or else
+            validation; beside other splits test. Without one a random part of the training images is held out.
         column: the column of images in a table; by default the only one that holds images.
         size: the side of the square, or [height, width], that every image is brought to: it is cropped round its centre
             to that aspect ratio, then resized (bicubic, with antialiasing). By default images keep their size.

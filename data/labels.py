@@ -1,4 +1,4 @@
-"""Class labels of a file's rows, of any type: whole numbers within int64 stay numbers, all others become words."""
+"""Class labels of a file's rows: whole numbers within int64 stay numbers; words, booleans and dates become words."""
 
 from decimal import Decimal
 

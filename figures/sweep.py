@@ -31,8 +31,8 @@ def summary_plot(rows: Sequence[Mapping[str, Any]], path: Path, metric: str | No
 
     Arguments:
         rows: a dict for each job: "choices" ("sde=ve sampler=em"), "status" ("ok" or another word), and its metrics;
-            the standard error of ``nll_nats`` is ``nll_nats_stderr`` or ``nll_stderr``. Choices that all jobs share are
-            left out.
+            the standard error of ``nll_nats`` is ``nll_nats_stderr`` or ``nll_stderr``, and so for every metric.
+            Choices that all of several jobs share are left out.
         metric: the metric of the first panel; None for the order of SUMMARY.
     """
     preferred = dict.fromkeys([*([metric] if metric else []), *SUMMARY])
@@ -87,7 +87,7 @@ def word(axes: Axes, x: float, y: float, text: str, ha: str) -> None:
 
 
 def job_labels(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Returns for each job the choices that not all jobs share, or its number, in at most 72 characters."""
+    """Returns for each job the choices that not all of several jobs share, or its number, in at most 72 characters."""
     choices = [str(row.get("choices", "")).split() for row in rows]
     shared = set.intersection(*map(set, choices)) if len(rows) > 1 else set()
     labels = [" ".join(word for word in words if word not in shared) for words in choices]

@@ -54,7 +54,7 @@ class WassersteinLoss(Loss):
     """
 
     of: ClassVar[type] = WAE  # the class of models that this loss trains
-    of_batch: ClassVar[bool] = True
+    of_batch: ClassVar[bool] = True  # the penalty compares all codes of a batch
 
     penalty: float = 10.0
 

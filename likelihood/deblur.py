@@ -18,9 +18,9 @@ Its first order in tau is the heat step; of the second order, tau^2/8 (2 |H|^2 +
 Laplace l), it has the first two terms, and the other two vanish for a Gaussian.
 
 * **The exact trace.** Up to D = ``DENSE`` we compute all of H, and G from it. The eigenvalues of I + tau H are
-  1 - lambda, positive for every density that is a blur; those below ``FLOOR``, as of data without detail or of a
-  network that is no gradient, are raised to ``FLOOR``. For larger D the log-determinant is taken to second order in
-  tau H, from the rows of H.
+  1 - lambda, positive for every density that is a blur; those below ``FLOOR``, as of data that do not vary in some
+  direction or of a network that is no gradient, are raised to ``FLOOR``. For larger D the log-determinant is taken to
+  second order in tau H, from the rows of H, and g'(I + tau H)^{-1} g by Lanczos' method.
 * **Random probes.** For random v, v'f(I + tau H)v is computed from m products with H, by Lanczos' method. With the
   Gaussian of the data's moments as control variate, whose H_G has a closed form, G is that of the Gaussian plus the
   difference of the estimates from m products with H and with H_G: exact for Gaussian data. The difference between m and
@@ -117,7 +117,7 @@ def by_two_orders(tau: float, gradient: Tensor, pull: Pull) -> Deblurring:
     of_gradient = by_lanczos(lambda v: -tau * pull(v), gradient[None], inverse)
     quadratic, rough, largest, _ = (value[0] for value in of_gradient)
     G = 0.5 * first + 0.25 * second - 0.5 * tau * quadratic
-    # bounds the third term; each further one is smaller by the factor largest
+    # estimates the third term and the geometric series of the others, by the eigenvalue that the gradient shows
     third = second.detach() * largest.abs() / 6
     rest = third / (1 - largest).clamp_min(FLOOR) + 0.5 * tau * (quadratic - rough).detach().abs()
     heat = 0.5 * (first - tau * gradient.square().sum(1))
@@ -163,7 +163,8 @@ def by_products(tau: float, gradient: Tensor, pull: Pull, vectors: Tensor, refer
 
 def logarithm(shrunk: Tensor) -> Tensor:
     """Returns the first entry of log(S) of positive matrices S (..., m, m), differentiable where eigenvalues coincide:
-    log(1 - a) = -int_0^1 a/(1 - u a) du.
+    log(1 - a) = -int_0^1 a/(1 - u a) du, by 32 nodes. They give logarithms to 2e-5 for eigenvalues from 0.01 on and
+    too large ones below: -6.82 in place of -6.91 for 1e-3, -8.10 in place of -11.51 for ``FLOOR``.
     """
     nodes, weights = gauss_legendre(32)
     eye = torch.eye(shrunk.shape[-1], dtype=shrunk.dtype, device=shrunk.device)

@@ -8,7 +8,7 @@ makes larger ones. So Heun steps go down the grid, and when kappa = sigma/alpha 
 
 where s is the first time of the grid with kappa_s <= kappa_min, (a, b) is the SDE's own transition from s up to the
 time at which kappa is kappa_max, and the steps back are spaced by EDM's rho (arXiv 2206.00364, eq. 5). Each round
-removes a part of the sample's error at s. With the exact flow a round leaves the law p_s as it is.
+removes a part of the sample's error at s. With the exact flow and S_noise = 1 a round leaves the law p_s as it is.
 
 M is by default the number of steps that the grid itself takes between the two levels, so that the whole error falls
 with the grid's N. A fixed M, as published, keeps the error of its K M steps however large N is (measured with M = 4
@@ -38,7 +38,7 @@ class Restart(Step):
             of None for the grid's own number of steps. The published code counts the M + 1 points of a round, and we
             count its steps.
         rho: the spacing of the steps of a round; see :class:`scoresde.samplers.Karras`.
-        noise: S_noise, the std of the fresh noise. Published: 1.003.
+        noise: S_noise, a factor on the std b of the fresh noise. Published: 1.003.
     """
 
     intervals: tuple[tuple[float, float, int, int | None], ...] = ((0.06, 0.3, 2, None),)

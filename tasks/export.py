@@ -22,13 +22,14 @@ class Export(Task):
     """Writes the network as score_sde.pth or as the folder diffusers.
 
     The network's inputs and its output must be those of the other code (:mod:`scoresde.models.convention`). The presets
-    ``experiment=score_sde/...`` meet this at every size.
+    ``experiment=score_sde/...`` meet this for ``format=score_sde``. Architectures and image sizes that the other code
+    does not have are refused; for diffusers see :mod:`scoresde.models.unet2d`.
 
     Arguments:
         format: ``score_sde``, a .pth file; ``diffusers``, a folder with safetensors.
         path: the file or folder to write; None for one in the run's folder.
-        step: the number of updates noted in a .pth file; None for the last one in the events of its training, which
-            are absent, and 0 is noted, for ``checkpoint=``.
+        step: the number of updates noted in a .pth file; None for the last one that its training recorded, or 0 for
+            a network of ``checkpoint=``.
         ema: the average's decay noted in a .pth file.
         scales: the number of noise levels in the table of a .pth file, ``config.model.num_scales`` of the code that
             reads it; published: 1000, and 2000 for 256 x 256 pixels and more.
@@ -100,5 +101,5 @@ class Export(Task):
             keys |= {"centered": sign < 0 or net.data_range == 1}
             log.info("the code that reads it needs %s", ", ".join(f"{key}={value}" for key, value in keys.items()))
         log.info("%s tensors", f"{len(weights):,}")
-        record.picture(path)
+        record.picture(path)  # so that the run prints the path
         return {"tensors": len(weights), "parameters": sum(tensor.numel() for tensor in weights.values())}

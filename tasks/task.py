@@ -176,8 +176,8 @@ class Networks(Protocol):
         """Returns the models of ``task.models`` by name, each by its recipe.
 
         A task with ``seeds`` gets each model once per seed, as NAME/0, NAME/1, ... A task whose ``score`` is true gets
-        the run's own score too, under the name ``score``. The task's constructor must have called
-        :func:`scoresde.tasks.studies.recipes.check_recipes`.
+        the run's own score too, under the name ``score`` (with seeds score/0, ...). The task's constructor must have
+        called :func:`scoresde.tasks.studies.recipes.check_recipes`.
         """
 
     def other(self, path: str) -> tuple[SDE, Any]:
@@ -212,7 +212,8 @@ class Job:
 class Given:
     """A :class:`Networks` of networks that you give, for a task that is called from Python with a score of your own.
 
-    Each method returns the constructor's argument of the same name, and raises a ValueError if that was not given.
+    Each method returns the constructor's argument of the same name, ``score`` and ``classifier`` as a :class:`Network`
+    if they are given as a callable. It ignores its own arguments, and raises a ValueError if nothing was given.
     """
 
     found: dict[str, Any]

@@ -14,7 +14,9 @@ a quarter of them, but at least ``LEAST``. The cheapest numbers are chosen that 
 * the probes ``SHARE`` of that error after N points, with k at least 2, which a standard error needs;
 * the points ``POINTS`` of that error, if their number is free, and at least ``FEWEST`` points.
 
-Values that the user gave are kept, and the others follow from them.
+Values that the user gave are kept, and the others follow from them; if one of rtol and atol is given, the other has its
+default. The three parts together may exceed the request by 7 %. The errors of the start and of the prior, which no
+effort reduces, are left out.
 """
 
 import math
@@ -29,7 +31,7 @@ from scoresde.sde_lib.ode import FIXED
 PILOT = 32  # points of the pilot at most, since it is solved several times
 LEAST = 8  # points of the pilot at least
 SHARE = 0.5  # of the requested error, for the solver and for the probes
-POINTS = 0.8  # of the requested error, for the points' spread
+POINTS = 0.8  # of the requested error, for the points' spread and that of the likelihood's own number of probes
 LADDER = tuple(10.0**-i for i in range(2, 10))  # tolerances
 FEWEST = 64  # points at least to score: their spread is then estimated to a tenth
 
@@ -111,7 +113,8 @@ def choose_tolerance(
     likelihood: Likelihood, pilot: Tensor, scored: Scored, target: float, tightest: float
 ) -> tuple[float, float, bool]:
     """Returns the largest tolerance at which e is at most the target, e there, and False. If there is none from 1e-2
-    down to ``tightest``, returns the best one, e there, and True.
+    down to ``tightest``, returns the tightest one, e there, and True; or the better of the last two, where below 1e-5 a
+    tenth of the tolerance no longer halves e.
 
     Arguments:
         target: in nats.
