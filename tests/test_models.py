@@ -184,13 +184,18 @@ def test_the_initial_edm_model_is_the_gaussian_score(sde, shape, dtype, energy):
 
 @pytest.mark.parametrize("name", [name for name in choices("model") if name != "oracle"])
 def test_every_network_starts_as_the_gaussian_score(name):
-    """The same for the network of every yaml, with its own sizes."""
+    """The same for the network of every yaml, with its own sizes, for the shapes that it takes."""
+    sde, taken = make_sde("vp"), 0
     for shape in ((2,), (3, 8, 6)):
-        if name == "auto" or (len(shape) == 1) == ("mlp" in name):
-            sde = make_sde("vp")
-            model = ScoreModel(sde, make("model", f"model={name}", shape=shape), EDM(0.6)).double()
-            x, t = torch.randn(3, *shape, dtype=torch.float64), torch.linspace(0.01, 1, 3, dtype=torch.float64)
-            torch.testing.assert_close(model(x, t).detach(), GaussianScore(sde, 0.0, 0.6)(x, t), rtol=1e-12, atol=0)
+        try:
+            net = make("model", f"model={name}", shape=shape)
+        except (ValueError, TypeError):
+            continue
+        taken += 1
+        model = ScoreModel(sde, net, EDM(0.6)).double()
+        x, t = torch.randn(3, *shape, dtype=torch.float64), torch.linspace(0.01, 1, 3, dtype=torch.float64)
+        torch.testing.assert_close(model(x, t).detach(), GaussianScore(sde, 0.0, 0.6)(x, t), rtol=1e-12, atol=0)
+    assert taken == 2 if name == "auto" else taken
 
 
 # --- networks ---------------------------------------------------------------------------------------------------------
