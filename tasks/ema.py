@@ -3,7 +3,7 @@ r"""Chooses the length of the weights' average after the training (arXiv 2312.02
 During a training two averages with power profiles are kept ``snapshots`` times. The averages of other lengths, by
 default from a fiftieth to a quarter of the training, are made from them (:mod:`scoresde.training.posthoc`). If a
 training in the store did not keep them, it is repeated, to the same weights. Each average is measured at the same
-held-out points, with the same probes and the same noise. The gain of the best length over the network's own average is
+held-out points, with probes and noise of the same seed. The gain of the best length over the network's own average is
 taken point by point, so that its standard error is many times smaller than that of either. The best average is written
 as a network that ``checkpoint=`` reads.
 
