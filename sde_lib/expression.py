@@ -6,7 +6,8 @@ functions in ``FUNCTIONS``. The same tree is evaluated in two arithmetics:
 * that of tensors of times, which gives the function's values;
 * that of intervals (Moore, Interval Analysis, 1966): every operation maps bounds on its operands to bounds on its
   result, so that :meth:`Expression.bounds` encloses all values on [low, high]. If t occurs more than once, the bounds
-  may be wider than the range of values, and tend to it as the interval shrinks. They ignore rounding, 1e-16 of a value.
+  may be wider than the range of values. They tend to it as the interval shrinks, unless an intermediate value is
+  infinite there. They ignore the rounding of each operation, a share of 1e-16.
 """
 
 import ast
@@ -105,7 +106,7 @@ def quotient(a: Interval, b: Interval) -> Interval:
 
 
 def power(a: Interval, b: Interval) -> Interval:
-    """Returns bounds on x ** y, for whole powers of any x, and for others of x >= 0 as exp(y log x)."""
+    """Returns bounds on x ** y: for constant whole y at any x, and for other y at x >= 0 as exp(y log x)."""
     exponent = b[0]
     if bool(((b[0] == b[1]) & (exponent == exponent.round())).all()):  # one whole number for each interval
         even = exponent.remainder(2) == 0
@@ -118,7 +119,7 @@ def power(a: Interval, b: Interval) -> Interval:
         odd = torch.where(~positive & crosses, -INFINITY, odd[0]), torch.where(~positive & crosses, INFINITY, odd[1])
         return torch.where(even, of_size[0], odd[0]), torch.where(even, of_size[1], odd[1])
     low, high = increasing(torch.exp)(product(b, logarithm(a)))
-    zero = (a[0] == 0) & (b[0] > 0)  # 0 ** y = 0, where the product of y and [log 0, log 1] is undefined
+    zero = (a[0] == 0) & (b[0] > 0)  # 0 ** y = 0; for unbounded y the product of y and [log 0, log 1] is undefined
     low = torch.where(zero, 0.0, low)
     high = torch.where(zero & (a[1] <= 1), torch.maximum(a[1] ** b[0], a[1] ** b[1]), high)
     return torch.where(a[0] < 0, -INFINITY, low), high

@@ -1,11 +1,11 @@
-r"""The map from any linear SDE to the cosine SDE, under which probability flows are solved.
+r"""The map from any linear SDE to the cosine SDE, under which probability flows are solved by default.
 
 .. math:: y = x / \sqrt{\alpha^2 + \sigma^2}, \qquad \theta = \arctan(\sigma/\alpha)
 
 carries the marginals p_t of any SDE of :mod:`scoresde.sde_lib.base` to those of :class:`scoresde.sde_lib.Cosine` at the
 time theta, and with them the score, s_y = S s_x with S = sqrt(alpha^2 + sigma^2). So all SDEs share one probability
 flow, with different clocks t and scales S. It is solved in theta, where it is smooth: for data of unit variance
-dy/dtheta has at most unit variance; for data N(0, I) y is constant, and for a single point it moves along a circle.
+dy/dtheta has at most unit variance; for data N(0, I) y is constant, and for a single point it moves along an ellipse.
 """
 
 import math
@@ -102,14 +102,15 @@ def frame(sde: SDE, score: ScoreFn, clock: str) -> Frame:
         return Frame(sde, by_rows(score, lambda score: lambda x, t: score(x, t.to(x.dtype))), sde)
     ends = torch.tensor([sde.eps, sde.T], dtype=torch.float64)
     eps, T = torch.atan2(sde.sigma(ends), sde.alpha(ends)).tolist()
-    cosine = Cosine(T=min(T, math.nextafter(math.pi / 2, 0)), eps=eps)
+    cosine = Cosine(T=min(T, math.nextafter(math.pi / 2, 0)), eps=eps)  # atan2 may round to pi/2, which Cosine refuses
     return Frame(cosine, under(sde, score, cosine), sde)
 
 
 def under(sde: SDE, score: ScoreFn, other: SDE) -> ScoreFn:
     """Returns a score under one SDE as a score under another, evaluated at equal sigma/alpha.
 
-    The result takes times in any precision.
+    The result takes times in any precision. A callable without a method ``under`` is evaluated in its SDE's [eps, T]
+    only, at the nearer end for levels outside.
 
     Arguments:
         sde, other: the SDE of the given score, and that of the result.

@@ -2,7 +2,7 @@
 
 A solver with a step size for each sample evaluates only the rows of the batch that have not reached the end. A score
 with a condition for each sample has a method ``of_rows(rows)``, which returns the score of those rows; any other
-callable is the score of all rows.
+callable is the score of any rows.
 """
 
 from collections.abc import Callable

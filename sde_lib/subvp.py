@@ -17,11 +17,11 @@ from .vp import LinearBeta
 
 @dataclass(frozen=True)
 class SubVP(SDE):
-    """The sub-variance-preserving SDE (arXiv 2011.13456, eq. 12), the one with the best published likelihoods.
+    """The sub-variance-preserving SDE (arXiv 2011.13456, eq. 12), which has the best likelihoods in that paper.
 
     Arguments:
         beta_min, beta_max: the rate beta at t = 0 and at t = T.
-        eps: the published start of sampling, where sigma is 1.1e-4.
+        eps: the published end of sampling, where sigma is 1.1e-4 at the default betas.
     """
 
     beta_min: float = 0.1

@@ -20,8 +20,8 @@ class Toy(SDE):
     """dx = s^t dw.
 
     Arguments:
-        s: the base, above 1; sigma(1) = 9.8 at s = 25.
-        eps: where the score is first trusted; at s = 25 sigma(1e-4) is 0.01, VE's sigma_min.
+        s: the base, above 1 and at most 1e6; sigma(1) = 9.8 at s = 25.
+        eps: where the score is first trusted; at s = 25 sigma(1e-4) is 0.01, VE's default sigma_min.
     """
 
     s: float = 25.0

@@ -44,8 +44,8 @@ class VE(SDE):
         return f"sde.sigma_min={rounded_down(below)}"
 
     def ending(self, noise_to_signal: float) -> str | None:
-        """Returns what to type, ``sde.sigma_max=`` and this value in two digits: it is the noise at T whatever T is;
-        None beyond ``LARGEST``.
+        """Returns what to type, ``sde.sigma_max=`` and this value rounded to two digits: it is the noise at T whatever
+        T is; None from 0.95 ``LARGEST`` on.
         """
         return f"sde.sigma_max={float(f'{noise_to_signal:.2g}'):g}" if 1.05 * noise_to_signal < LARGEST else None
 

@@ -1,4 +1,4 @@
-r"""The variance-preserving SDE, which scales the data down as noise is added and keeps unit variance.
+r"""The variance-preserving SDE, which scales the data down as noise is added and so preserves unit variance.
 
 .. math::
     dx = -\tfrac12\beta(t)\,x\,dt + \sqrt{\beta(t)}\,dw, \qquad
@@ -27,7 +27,9 @@ class LinearBeta:
     T: float = 1.0
 
     def check(self, eps: float) -> None:
-        """Raises a ValueError for rates that are not positive and finite, or that leave nothing of the data at eps."""
+        """Raises a ValueError for rates that are not positive and finite, that fall in t, or that leave nothing of the
+        data at eps.
+        """
         if not 0 < self.beta_min <= self.beta_max < math.inf:
             raise ValueError(
                 f"`beta_min`={self.beta_min} must be positive and at most `beta_max`={self.beta_max}; "
@@ -57,7 +59,7 @@ class VP(SDE):
 
     Arguments:
         beta_min, beta_max: the rate beta at t = 0 and at t = T.
-        eps: the published start of sampling, where sigma is 0.0105.
+        eps: the published end of sampling, where sigma is 0.0105 at the default betas.
     """
 
     beta_min: float = 0.1

@@ -1,11 +1,11 @@
 r"""Chooses the length of the weights' average after the training (arXiv 2312.02696, section 3).
 
 During a training two averages with power profiles are kept ``snapshots`` times. The averages of other lengths, by
-default from a fiftieth to a quarter of the training, are made from them (:mod:`scoresde.training.posthoc`). If the
-training did not keep them, it is repeated, to the same weights. Each average is measured at the same held-out points,
-with the same probes and the same noise. The difference of two lengths is taken point by point, so that its standard
-error is many times smaller than that of either length. The best average is written as a network that ``checkpoint=``
-reads.
+default from a fiftieth to a quarter of the training, are made from them (:mod:`scoresde.training.posthoc`). If a
+training in the store did not keep them, it is repeated, to the same weights. Each average is measured at the same
+held-out points, with probes and noise of the same seed. The gain of the best length over the network's own average is
+taken point by point, so that its standard error is many times smaller than that of either. The best average is written
+as a network that ``checkpoint=`` reads.
 
 Lengths are given as sigma_rel, the standard deviation of the profile over the length of the training. The network's own
 average, that of the trainer's ``ema``, is reported beside them; after T updates its sigma_rel is about 1/((1 - ema) T).
@@ -47,11 +47,11 @@ class EMALength(Task):
     Writes ema.npz, ema.png, and the best network to the folder ``network``.
 
     Arguments:
-        likelihood: how log p is computed.
+        likelihood: how log p is computed; not used with ``by=loss``.
         dequantisation: which points of a bin stand for its integer, for the likelihood.
         loss: the training's loss, which is measured too, of integers at uniform points of their bins.
         widths: the lengths, as sigma_rel, each above 0 and at most 0.2886.
-        snapshots: how often averages are kept during the training, evenly.
+        snapshots: how often averages are kept during the training, evenly; at least 2.
         by: the measure that decides, ``likelihood`` or ``loss``; the loss is always measured.
         draws: the number of draws of noise per point, for the loss.
         count: the number of held-out points; None for 1,000 vectors or 128 images, or all where there are fewer.

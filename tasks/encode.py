@@ -1,8 +1,9 @@
 r"""Carries data to their latent codes and back, by the probability flow (:mod:`scoresde.tasks.parts.codec`).
 
-Over the data the codes of an exact score have the distribution p_T, nearly N(0, sigma(T)^2 I). The Kolmogorov-Smirnov
-distance, the largest difference of two distribution functions, measures how far all coordinates of z / sigma(T)
-together are from N(0, 1). The floor is the mean of this distance for n normal numbers, sqrt(pi/2) log(2) / sqrt(n).
+Over the data the codes of an exact score have nearly the distribution p_T, and that is nearly N(0, sigma(T)^2 I). The
+Kolmogorov-Smirnov distance, the largest difference of two distribution functions, measures how far all coordinates of
+z / sigma(T) together are from N(0, 1). The floor is the mean of this distance for n independent normal numbers,
+sqrt(pi/2) log(2) / sqrt(n) for large n.
 
 **Identity.** The flow depends on the data and the SDE only. Two networks that were trained separately, with different
 seeds, architectures or losses, should therefore give a point the same code (arXiv 2011.13456, section 4.3). ``other``
@@ -12,9 +13,9 @@ by coordinate,
 .. math:: \rho_j = \mathrm{corr}_i(z^a_{ij}, z^b_{ij}), \qquad
     d = \frac{\mathrm{rms}\,(z^a_i - z^b_i)}{\mathrm{rms}\,(z^a_i - z^b_{\pi(i)})},
 
-where pi rotates the points by half their number. ``other_correlation`` is the mean of rho_j over the coordinates, and
-``other_distance_share`` is d: 0 for identical codes and about 1 for unrelated ones. A network under another SDE can be
-compared too. Its flow is the same curve to another end (:mod:`scoresde.sde_lib.frame`): at T the share
+where pi rotates the points by half their number. ``other_correlation`` is the mean of rho_j over the coordinates that
+vary, and ``other_distance_share`` is d: 0 for identical codes and about 1 for unrelated ones. A network under another
+SDE can be compared too. Its flow is the same curve to another end (:mod:`scoresde.sde_lib.frame`): at T the share
 alpha(T)/sigma(T) of a point is left, and exact codes differ by about as much.
 """
 
@@ -43,7 +44,7 @@ class Encode(Task):
 
     Arguments:
         method, clock, rtol, atol, steps: the solver; see :class:`scoresde.tasks.parts.codec.Codec`.
-        other: the folder of a second network of the same data in the store, under its own SDE; None for none.
+        other: the folder of a second network of the same data, under its own SDE; None for none.
         count: the number of held-out points; None for 10,000 vectors or 256 images, or all where there are fewer.
         points: a file of points in data units to encode instead: ``count`` of them, drawn at random, or all.
         batch: the number of points per batch; the codes do not depend on it.

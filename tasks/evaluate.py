@@ -20,7 +20,7 @@ measures of the held-out data:
 
 * ``is-NET@HASH``: the classifier score (:mod:`scoresde.metrics.classes`), an inception score with this network.
 * ``confident``: the share of samples that the network assigns to a class with a probability of more than 90 %.
-* ``class_ratio_NAME``: the share of a class among the samples over its share in the training set;
+* ``class_ratio_NAME``, of up to 20 classes: the share of a class among the samples over its share in the training set;
   ``class_ratio_least`` and ``class_ratio_most`` of these ratios, and ``class_variation``, the total variation between
   both sets of shares.
 * ``label_accuracy``: for samples drawn class by class, the share that the network assigns to their class;
@@ -326,7 +326,9 @@ class View:
 
     @torch.no_grad()
     def features(self, r: Tensor) -> Iterator[Tensor]:
-        """Yields the features (B, F) of points r (N, *) in blocks, on the network's device and in its precision."""
+        """Yields the features (B, F) of points r (N, *) in data units, in blocks: a network's in float32 on its device,
+        values in float64 on the CPU.
+        """
         dtype = torch.float32 if isinstance(self.net, nn.Module) else torch.float64
         for part in r.split(BLOCK):
             x = self.data.encode(self.data.dequantise(part, None).double())

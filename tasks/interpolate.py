@@ -137,7 +137,8 @@ class Interpolate(Task):
         """Returns the data points that the paths go through, (paths * through, *) in data units, path after path.
 
         Raises:
-            ValueError: there are too few points, or they are no multiple of ``through``.
+            FileNotFoundError: there is no file ``points``.
+            ValueError: there are too few points, or those of the file are no multiple of ``through`` or unreadable.
         """
         if self.points is None:
             count = self.count or (8 if len(data.shape) == 3 else 32)

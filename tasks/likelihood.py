@@ -71,8 +71,8 @@ ADDED = 2  # how often points are added at most, where the first were too few
 class LikelihoodTask(Task):
     """Scores points and reports their mean negative log-likelihood with its errors; see the module's text.
 
-    Writes likelihood.npz; for planar data of one density, and for one number given one number, the density as
-    density.png; for images the most and the least likely as likelihood.png.
+    Writes likelihood.npz; for planar data of one density, and for one number given one number that varies, the density
+    as density.png; for images the most and the least likely as likelihood.png.
 
     Arguments:
         likelihood: how log p is computed.

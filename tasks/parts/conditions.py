@@ -139,8 +139,8 @@ def model_units(data: Data, r: Tensor) -> Tensor:
 
 
 def nearest_data(data: Data, count: int) -> Tensor:
-    """Returns the ``count`` examples, training or held-out, whose numbers y are nearest to those that ``condition=``
-    names, (count, *) in data units.
+    """Returns the ``count`` examples, training or held-out, whose numbers y are nearest to the first y that
+    ``condition=`` names, (count, *) in data units, or all where there are fewer.
     """
     condition = data.condition
     examples, y = torch.cat([data.train, data.test]), torch.cat([condition.train, condition.test])

@@ -16,7 +16,8 @@ def against_data(
     data: Data, result: dict[str, Tensor], y: Tensor | None, held_out: bool, errors: dict[str, float]
 ) -> dict[str, float]:
     """Returns the data's entropy as estimated from the points, ``floor_nats``, and the gap between log p of the data
-    and that of the model, ``gap_nats`` and ``gap_stderr``; {} where the data's density at the points is unknown.
+    and that of the model, ``gap_nats`` and ``gap_stderr``. Returns {} where the data's density at the points is
+    unknown, and for held-out points where ``condition=`` names numbers.
 
     Arguments:
         result: of :meth:`Scoring.score`.
@@ -38,8 +39,9 @@ def against_data(
 def against_exact_score(
     scoring: Scoring, sde: SDE, score: ScoreFn, data: Data, result: dict[str, Tensor]
 ) -> dict[str, float]:
-    """Returns ``prior_cost_nats``, what the prior in place of p_T takes off log p, and the solver's error, for a score
-    that knows its own density; {} for other scores, and for integers, whose log_prob is a bound.
+    """Returns ``prior_cost_nats``, what the prior in place of p_T takes off log p, and without random probes the
+    solver's error, for a score that knows its own density; {} for other scores, and for integers, whose log_prob is a
+    bound.
 
     Arguments:
         score: conditioned on the y of the points, if there is a condition.

@@ -133,7 +133,7 @@ def warn_of_unresolved_detail(sde: SDE, share: float, detail: float) -> None:
 
 
 def less_noise(sde: SDE, noise: float) -> str:
-    """Returns what to type for an SDE whose noise at eps, sigma/alpha in model units, is at most ``noise``."""
+    """Returns what to type for an SDE whose noise at eps, sigma/alpha in model units, is at most 1.1 ``noise``."""
     t = float(sde.time(torch.tensor(-math.log(noise), dtype=torch.float64)))
     try:
         finer = replace(sde, eps=float(f"{t:.2g}"))

@@ -41,7 +41,7 @@ def heat_map(
     points: Tensor | None = None,
     y: Tensor | None = None,
 ) -> Path:
-    """Draws the learned density on a rectangle around the data, beside the exact density where there is one.
+    """Draws the learned density on a rectangle around the held-out data, beside the exact density if it is known.
 
     Data of two columns are drawn in their plane, given the one y that all points share if there is a condition. Data of
     one column given one number are drawn as p(x | y), where each column of the picture is a density over x.

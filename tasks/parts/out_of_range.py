@@ -13,9 +13,9 @@ OUT = 1.0  # how far outside the training part's range counts, in widths of it
 
 
 def samples_out_of_range(r: Tensor, data: Data) -> dict[str, int]:
-    """Counts the samples (N, *) in data units with a value further outside the training part's range than that range is
-    wide, and warns with the column's name. The range is that of the value's column; for images that of all pixels.
-    Returns {} for integers, which are never outside, and without a training part.
+    """Counts the samples (N, *) in data units with a value that is not finite, or further outside the training part's
+    range than that range is wide, and warns with the column's name. The range is that of the value's column; for images
+    that of all pixels. Returns {} for integers, which are limited to their levels, and without a training part.
     """
     limits = None if data.levels else training_range(data)
     if limits is None:
@@ -34,7 +34,8 @@ def samples_out_of_range(r: Tensor, data: Data) -> dict[str, int]:
 
 def training_range(data: Data) -> tuple[Tensor, Tensor] | None:
     """Returns the least and the largest value of the training part in data units, of each column (D,) of vectors or of
-    all pixels; None without a training part. A constant column has no width, and gets its scale as width.
+    all pixels; None without a training part. An integer k counts as [k, k + 1). A constant column has no width, and
+    gets its scale as width.
     """
     if not len(data.train):
         return None

@@ -76,7 +76,7 @@ def errors_left(metrics: dict, auto: bool) -> dict[str, float]:
 
 
 def log_missed(likelihood: Likelihood, data: Data, parts: dict[str, float], whole: float, one_point: bool) -> None:
-    """Says that the requested error is not reached, which part of it is the largest, and what to type."""
+    """Says that the requested error is not reached or unknown, which part of it is the largest, and what to type."""
     auto = likelihood.error == "auto"
     remedies = {
         SPREAD: "give more held-out points, or ask for less",

@@ -1,4 +1,4 @@
-"""A cache of samples: they are drawn once, a larger count adds to them, and a killed run resumes where it was.
+"""A cache of samples: they are drawn once, a larger count adds to them, and a killed run resumes after its last file.
 
     FOLDER/samples-<hash>/description.yaml            the cache key: all that the samples depend on
     FOLDER/samples-<hash>/000000000-000000512.npz     x of the samples numbered 0 ... 511, in the data's own units; the
@@ -35,8 +35,9 @@ class CachedSamples:
 
     Attributes:
         x: (N, *), as files hold them.
-        evaluations: the evaluations of the network for all of them; a share of the last file's where that holds more.
-        seconds: the time that drawing them took, in whichever runs.
+        evaluations: the evaluations of the network for all of them. Where the last file holds more samples, those of
+            all files are multiplied by the share of the samples returned.
+        seconds: the time that drawing them took, in whichever runs; shared likewise.
         drawn: how many of them this run drew.
     """
 

@@ -11,11 +11,11 @@ def summarise(folder: Path, since: float = 0.0) -> bool:
     """Reads the folders of a sweep's jobs, writes the table and prints it; returns True if there are jobs and none
     failed.
 
-    A job without metrics.json has failed. Jobs that wrote nothing after ``since``, in seconds since the epoch, belong
-    to an earlier sweep in the same folder and are left out.
+    A job with metrics.jsonl and without metrics.json has failed. Jobs that wrote nothing after ``since``, in seconds
+    since the epoch, belong to an earlier sweep in the same folder and are left out.
     """
     jobs = [path for path in folder.glob("[0-9]*-*") if (path / "metrics.jsonl").exists()]
-    # a second's leave, since some file systems round times to it
+    # a second of tolerance, since some file systems round times to it
     jobs = [path for path in jobs if (path / "metrics.jsonl").stat().st_mtime >= since - 1]
     rows = [row(path) for path in sorted(jobs, key=lambda path: int(path.name.split("-")[0]))]
     if not rows:
