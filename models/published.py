@@ -69,7 +69,7 @@ def layout(net: nn.Module) -> list[Entry]:
 
 
 def name_of(net: NCSNpp) -> str:
-    """Returns the published class with the network's normalisations: ``ncsnpp`` if it fits, else ``ddpm``, or ValueError."""
+    """Returns the published class with the network's normalisations, ``ncsnpp`` before ``ddpm``; else ValueError."""
     sizes = {module.num_channels: module.num_groups for module in net.modules() if isinstance(module, nn.GroupNorm)}
     if all(groups == min(size // 4, 32) for size, groups in sizes.items()):
         return "ncsnpp"
