@@ -32,6 +32,6 @@ class Clock:
     offset: float = 0.0
 
     def __call__(self, c: Tensor) -> Tensor:
-        """Maps c (B,) to n (B,), in the dtype of c; computes in float64, except on MPS devices."""
+        """Maps c (B,) to n (B,), in the dtype of c; the SDE gets c in float64, except on MPS devices."""
         level = c if c.device.type == "mps" else c.double()
         return (self.offset + self.scale * self.sde.time(-4 * level)).to(c)

@@ -1,4 +1,4 @@
-"""The family of scores of p(x | y), one for each y: the model of a run whose data have a condition y."""
+"""The family of scores of p(x | y), one for each y: the model of data with a condition y, before y is chosen."""
 
 from torch import Tensor, nn
 

@@ -53,7 +53,7 @@ def check_clock(score: ScoreModel) -> None:
 
 
 def convention(score: ScoreModel) -> int:
-    """Returns 1 for a VE network, which predicts sigma times the score; -1 for a VP network, which predicts the noise.
+    """Returns 1 for a VE network (it predicts sigma times the score), -1 for a VP or sub-VP network (the noise).
 
     Raises:
         ValueError: the run uses the network in neither of the published ways; see also :func:`check_clock`.

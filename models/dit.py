@@ -88,7 +88,7 @@ class DiT(nn.Module):
         depth: the number of blocks.
         heads: the number of attention heads, which must divide the width.
         ratio: the inner width of the perceptrons divided by the width.
-        dropout: the share of inner values dropped in training.
+        dropout: the share of the perceptrons' inner values dropped in training.
         checkpointing: recompute the blocks in the backward pass instead of storing their inner values, for a fraction
             of the memory and a third more time.
         condition: the length of y, for a network F(x, c, y) of p(x | y); 0 for none. See

@@ -27,7 +27,7 @@ class NoiseEmbedding(nn.Module):
 
     A level c that was expanded to the batch (stride 0) is embedded once, and the result is (1, width).
 
-    The c of the usual SDEs lie in [-2.3, 1], and the periods of the ``smooth`` features lie between 16 and 2, so that
+    The c of the usual SDEs lie in [-2.3, 1.3], and the periods of the ``smooth`` features lie between 16 and 2, so that
     the fastest one goes through less than two periods. Faster features do not improve the network, and a network that
     changes faster with the noise than the data require costs an adaptive ODE solver 1.6 to 1.8 times as many
     evaluations (docs/decisions.md).
@@ -35,7 +35,7 @@ class NoiseEmbedding(nn.Module):
     Arguments:
         width: the length of the result.
         kind: ``smooth`` for these features, ``steps`` for DDPM's embedding of a step; see the module's docstring.
-        features: the number of cosines and sines together.
+        features: the number of cosines and sines together, even.
     """
 
     def __init__(self, width: int, kind: str = "smooth", features: int = 32):
@@ -134,12 +134,12 @@ class PixelFeatures(nn.Module):
     distance of a value from the grid is all that distinguishes noise from data, and a convolution would have to amplify
     x some hundred times to resolve this distance. Features with f of one period per grey show it (Kingma et al., arXiv
     2107.00630, section 3.4). The factor in front is the share of a feature that remains on average under noise of std
-    k, so that the network does not see features that are pure noise. Features cannot distinguish values that are a
-    whole period of the slowest one apart, and a network that normalises its channels hardly resolves x itself so
-    finely: combine fast frequencies with slow ones.
+    k, so that the network does not see features that are pure noise. Features cannot distinguish values that
+    are whole periods of every frequency apart, and a network that normalises its channels hardly resolves x itself
+    so finely: combine fast frequencies with slow ones.
 
     Arguments:
-        frequencies: f, positive; an empty list leaves the image unchanged.
+        frequencies: f, in (0, 1e6]; an empty list leaves the image unchanged.
         unit: gamma.
     """
 

@@ -28,7 +28,7 @@ class FeatureCNN(nn.Module):
 
     Arguments:
         shape: the shape (C, H, W) of one image.
-        classes: the number K of classes.
+        classes: the number K of classes, or of rotations of unlabelled images.
         channels: the channels at each resolution, from the finest to the coarsest; the last is the length of h.
         dropout: the share of features dropped in training.
 

@@ -25,7 +25,7 @@ class ConditionEmbedding(nn.Module):
     Arguments:
         condition: the length of the encoded y; see :mod:`scoresde.data.condition`.
         width: the length of the result.
-        fourier: the number of random directions whose cosine and sine are added, as for x in
+        fourier: the number of random directions whose cosine and sine are appended to y, as to x in
             :class:`scoresde.models.MLP`.
     """
 

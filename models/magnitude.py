@@ -4,7 +4,7 @@ The layers of EDM2 (Karras et al., arXiv 2312.02696):
 
 * a learnt map divides the n weights w of each output by their length, :math:`w/\|w\|`. In training the stored weights
   are scaled to length :math:`\sqrt{n}` as well, so that the learning rate has the same effect throughout;
-* :math:`\text{silu}(x)/0.596`, whose mean square is one for normal x;
+* :math:`\text{silu}(x)/0.596`, whose mean square is one for x ~ N(0, 1);
 * a blend :math:`\frac{(1 - t)\,a + t\,b}{\sqrt{(1 - t)^2 + t^2}}` instead of a sum;
 * a concatenation of channels in which each part has a set share of the mean square;
 * a division of a pixel's channels by their root mean square.
@@ -32,7 +32,7 @@ def silu(x: Tensor) -> Tensor:
 
 
 def blend(a: Tensor, b: Tensor, t: float = 0.3) -> Tensor:
-    """Returns (1 - t) a + t b, scaled so that the mean square stays one if a and b are independent."""
+    """Returns (1 - t) a + t b, scaled so that its mean square is one if those of a and b are and E[ab] = 0."""
     return torch.lerp(a, b, t) / math.hypot(1 - t, t)
 
 

@@ -22,8 +22,7 @@ class MLP(nn.Module):
         shape: the shape (D,) of one vector.
         width: the width of the hidden layers.
         depth: the number of hidden layers.
-        fourier: the number of random directions along which a cosine and a sine of the input are added to it as
-            features.
+        fourier: the number of random directions along which a cosine and a sine of the input are appended to it.
         fourier_scale: the std of their frequencies, in periods per unit of the (unit-variance) input.
         dropout: the share of hidden values dropped in training.
         embedding: the embedding of the noise level, ``smooth`` or ``steps``; see :mod:`scoresde.models.embedding`.

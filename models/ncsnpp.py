@@ -1,17 +1,18 @@
 r"""NCSN++, DDPM++ and DDPM: one U-Net with the options of the paper (Song et al., arXiv 2011.13456, appendix H).
 
-It has residual blocks at falling and rising resolution with a skip from every block, attention at chosen resolutions
-(one in the paper), and these options:
+It has residual blocks at falling and rising resolution with skips between them, attention in the middle and at chosen
+resolutions (one in the paper), and these options:
 
 * ``residual``: with ``biggan`` a block resamples both its branches (Brock et al., arXiv 1809.11096), with ``ddpm`` a
-  convolution resamples between blocks (Ho et al., arXiv 2006.11239);
+  convolution (``resample_with_conv``) or a fixed map resamples between blocks (Ho et al., arXiv 2006.11239);
 * ``skip_rescale``: sums of two branches are divided by sqrt(2);
 * ``fir_kernel``: the filter of :mod:`scoresde.models.resample`, or none;
-* ``progressive_input``: the image, halved repeatedly, joins each level on the way down; ``progressive``: each level on
-  the way up adds to an image, which is doubled repeatedly (Karras et al., arXiv 1912.04958).
+* ``progressive_input``: the image, halved repeatedly, joins each level after the first on the way down;
+  ``progressive``: each level on the way up adds to an image, which is doubled repeatedly (Karras et al., arXiv
+  1912.04958). With ``residual`` the image takes over the features of each level.
 
 NCSN++ is biggan with the filter and progressive_input=residual. DDPM++ is biggan without either. DDPM has the ddpm
-blocks and no rescaling.
+blocks, neither of the two, and no rescaling.
 
 The epsilon of group normalisation is 1e-6 in all three. The number of groups differs: NCSN++ and DDPM++ have
 min(C/4, 32) groups for C channels, DDPM always has 32 (``groups``). The rules agree from 128 channels on; with fewer
@@ -45,7 +46,7 @@ def group_norm(channels: int, groups: int | None = None) -> nn.GroupNorm:
 
     Arguments:
         groups: the number of groups; None for min(C/4, 32) with C channels, or the greatest common divisor of this
-            and C.
+            and C where it does not divide C.
     """
     return nn.GroupNorm(groups or math.gcd(channels, max(1, min(channels // 4, 32))), channels, eps=1e-6)
 
@@ -61,7 +62,8 @@ class Residual(nn.Module):
     """x + conv(silu(norm(conv(silu(norm(x))) + linear(noise)))), both branches resampled by ``direction``.
 
     Arguments:
-        inside, outside: the channels of the input and of the output; x is mapped linearly where they differ.
+        inside, outside: the channels of the input and of the output; x is mapped linearly where they differ, and
+            where the resolution changes.
         noise, dropout, rescale, scale, resample, groups: as in :class:`Layers`.
         direction: ``down`` halves the resolution, ``up`` doubles it.
     """
@@ -91,6 +93,7 @@ class Residual(nn.Module):
         self.shortcut = None if plain else start(nn.Conv2d(inside, outside, 1))
 
     def forward(self, x: Tensor, noise: Tensor | None, size: torch.Size | None = None) -> Tensor:
+        """Maps x (B, inside, H, W), with features (1 or B, noise); ``up`` takes the size of its result."""
         h = functional.silu(self.norm_1(x))
         if self.direction == "down":
             h, x = self.resample.down(h), self.resample.down(x)
@@ -147,7 +150,7 @@ class Layers:
         noise: the length of the noise level's features; 0 for none.
         dropout, heads, groups: as in :class:`NCSNpp`.
         rescale: whether sums are divided by sqrt(2).
-        scale: the initial variance of a branch's last layer, relative to that of the other layers.
+        scale: the initial variance of a branch's last layer, relative to other layers'.
         resample: halves and doubles feature maps.
         residual: the kind of block, ``biggan`` or ``ddpm``.
         learnt: whether a convolution resamples between ``ddpm`` blocks.
@@ -215,7 +218,8 @@ class NCSNpp(nn.Module):
         width: the channels of the first layer.
         multipliers: the channels at each resolution divided by ``width``, from the finest to the coarsest.
         blocks: residual blocks at each resolution on the way down (one more on the way up).
-        attention: the resolutions with self-attention, named by the longer side of the feature map in pixels.
+        attention: the resolutions with self-attention, named by the longer side of the feature map in pixels; the
+            middle always has it.
         heads: the number of attention heads; published: 1.
         attention_up: attention on the way up after the ``last`` block of a level, as published, or after ``all``, as
             in DDPM's own network (arXiv 2006.11239).
@@ -236,7 +240,7 @@ class NCSNpp(nn.Module):
         progressive: the image that is built on the way up: ``none``, ``output_skip`` or ``residual``.
         progressive_input: the image that joins on the way down: ``none``, ``input_skip`` or ``residual``.
         combine: how this image joins the features with ``input_skip``: ``sum`` or ``cat``.
-        init_scale: the initial variance of a branch's last layer, relative to that of the other layers.
+        init_scale: the initial variance of the last layer of a branch, and of the network, relative to other layers'.
         checkpointing: recompute the blocks in the backward pass instead of storing their inner values, for a fraction
             of the memory and a third more time.
         condition: the length of y, for a network F(x, c, y) of p(x | y); 0 for none. See
@@ -369,9 +373,10 @@ class NCSNpp(nn.Module):
         return stages
 
     def parts(self) -> Iterator[nn.Module]:
-        """Yields the modules that hold weights in some variant of the network, in the order of the forward pass.
+        """Yields the modules that hold weights in some variant of the network, except the embedding of y.
 
-        This is the order of the list of modules in the published code (:mod:`scoresde.models.published`).
+        The order is that of the list of modules in the published code (:mod:`scoresde.models.published`): that of the
+        forward pass, unless ``attention_up=all``.
         """
         if self.features is not None:
             yield self.features
@@ -469,7 +474,7 @@ def check(
     data_range: float,
     groups: int | None,
 ) -> None:
-    """Raises a ValueError if no network can be made with these arguments."""
+    """Raises a ValueError for arguments with which no network can be made; :class:`Layers` checks the heads."""
     if len(shape) != 3:
         raise ValueError(
             f"model=ncsnpp takes images of shape (C, H, W), the data have shape {tuple(shape)}; type model=mlp"

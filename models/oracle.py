@@ -7,8 +7,8 @@ r"""The exact score of a mixture of isotropic Gaussians under any linear SDE.
     \nabla_x\log p_t(x) = \sum_k r_k(x)\,\frac{\alpha\mu_k - x}{v_k}, \qquad
     r_k = \mathrm{softmax}_k\bigl[\log w_k + \log N(x; \alpha\mu_k, v_k I)\bigr].
 
-The exact score separates the error of a solver from the error of a model: every sampler and every likelihood is tested
-on it.
+The exact score separates the error of a solver from the error of a model: samplers and likelihoods of continuous data
+are tested on it.
 """
 
 import math
@@ -70,7 +70,7 @@ class Oracle(nn.Module):
         return (alpha * (pull @ self.means) - pull.sum(1, keepdim=True) * x.flatten(1)).reshape(x.shape)
 
     def given(self, y: Tensor | None, guidance: float = 1.0) -> "Oracle | Line":
-        """Returns the exact score of p(x | y), which has the components of p(x) with the weights p(k | y).
+        """Returns the exact score of p(x | y), whose components have the weights p(k | y), or the guided score.
 
         Arguments:
             y: (B, width), or (1, width) for one y of all samples, as :class:`scoresde.data.Condition` encodes it; None

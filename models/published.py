@@ -69,7 +69,7 @@ def layout(net: nn.Module) -> list[Entry]:
 
 
 def name_of(net: NCSNpp) -> str:
-    """Returns ``ncsnpp`` or ``ddpm``, the published class with the network's normalisations; ValueError for neither."""
+    """Returns the published class with the network's normalisations, ``ncsnpp`` before ``ddpm``; else ValueError."""
     sizes = {module.num_channels: module.num_groups for module in net.modules() if isinstance(module, nn.GroupNorm)}
     if all(groups == min(size // 4, 32) for size, groups in sizes.items()):
         return "ncsnpp"
@@ -97,6 +97,7 @@ def settings(net: NCSNpp) -> dict[str, Any]:
     Raises:
         ValueError: no published class has the network's normalisations; see :func:`name_of`.
     """
+    # the published code names a resolution by the width of the feature map
     name, fourier, sides = name_of(net), isinstance(net.features, RandomFourier), [net.size[1]]
     for _ in net.channels[1:]:
         sides.append(-(-sides[-1] // 2))

@@ -15,12 +15,12 @@ from .given import ConditionEmbedding, add_condition
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """Returns a group normalisation with at most 32 groups of at least 4 channels; one group of fewer than 8."""
+    """Returns a group normalisation: at most 32 groups of at least 4 channels; fewer than 8 channels make one group."""
     return nn.GroupNorm(math.gcd(channels, min(32, max(1, channels // 4))), channels, eps=1e-6)
 
 
 def zero(module: nn.Module) -> nn.Module:
-    """Sets a block's last layer to zero, so that the block starts as the identity, and returns the layer."""
+    """Sets a layer to zero and returns it: a residual branch that ends in it starts at zero."""
     nn.init.zeros_(module.weight)
     if module.bias is not None:
         nn.init.zeros_(module.bias)

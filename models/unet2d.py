@@ -179,7 +179,7 @@ Row = tuple[str, str, int | None, bool]
 
 
 def modules(net: NCSNpp) -> Iterator[Row]:
-    """Yields the modules of a network, those without weights included."""
+    """Yields a row for each module of a network that has weights."""
 
     def residual(theirs: str, ours: str, block: Residual) -> Iterator[Row]:
         for there, here in (

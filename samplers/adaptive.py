@@ -42,8 +42,9 @@ from .additive import noise_variance
 from .last import Last, check_last, finish
 from .pc import Film, OnStep, Sampler
 
-FIRST, SMALLEST = 0.01, 1e-12  # step sizes as shares of the way: the first one, and the one below which a run fails
-# Step sizes change by powers of 2^(1/4), so that the rounding of a score changes neither them nor the noise.
+# Step sizes as shares of the way: the first one, and the largest one whose rejection ends the run.
+FIRST, SMALLEST = 0.01, 1e-12
+# Step sizes change by powers of 2^(1/4), so that the rounding of a score seldom changes them, and with them the noise.
 NOTCHES = 4
 
 
@@ -266,7 +267,7 @@ class AdaptiveSDE(Sampler):
         return Running(torch.arange(len(x), device=x.device), u, t, tau, size, torch.full_like(u, FIRST), x, x, M)
 
     def attempt(self, sde: SDE, score: ScoreFn, state: Running, stack: NoiseStack, z: Tensor) -> Trial:
-        """Returns a step of size h of every sample, with noise from its stack or from the normals z (b, *)."""
+        """Returns a step of each sample, of size h or to the end of its top increment; z (b, *): standard normals."""
         x, limit = state.x, stack.end(1.0)
         u = torch.where(state.u + state.h < limit - 1e-6 * state.h, state.u + state.h, limit)  # no remnant of rounding
         s, tau_limit = sde.even(u), noise_variance(sde, sde.even(limit))

@@ -1,9 +1,9 @@
 r"""Sampling from p(x_0 | y) with a score of p(x_0): how a measurement changes a sampler and its score.
 
 By Bayes' rule the score that the reverse SDE needs is :math:`\nabla\log p_t(x) + \nabla\log p(y \mid x_t = x)`, and a
-sampler run on this score draws from the posterior. Guidance approximates the score; other conditioners change the steps
-of the sampler or replace it by particles. So a conditioner returns a sampler and a score, and samplers need no code for
-measurements.
+sampler run on this score draws from the posterior. Guidance computes the second term, in general approximately; other
+conditioners change the steps of the sampler or replace it by particles. So a conditioner returns a sampler and a score,
+and samplers need no code for measurements.
 """
 
 from abc import ABC, abstractmethod

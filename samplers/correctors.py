@@ -15,7 +15,7 @@ x_t | x_s ~ N(a x_s, b^2 I) over the grid's step t -> s,
 
 r is the signal-to-noise ratio ``snr`` (arXiv 2011.13456, algorithms 4 and 5, whose alpha is a^2 in the published
 code). The score's norm is about :math:`|z|/\sigma`, so that the other two rules give about the step of ``kernel``.
-``kernel`` alone is Langevin dynamics: a step whose size depends on x and z is not. In many dimensions the norms hardly
+Only ``kernel`` is Langevin dynamics: a step whose size depends on x and z is not. In many dimensions the norms hardly
 vary and the difference is small; in two dimensions ``sample_norms`` sends samples far out, wherever a score happens to
 be small (see docs/decisions.md). Under ``batch_norms`` a sample depends on the other samples of its batch.
 """
@@ -39,8 +39,8 @@ class Langevin(Step):
     """``count`` Langevin steps at the time s that the grid's step t -> s has reached.
 
     Arguments:
-        snr: the ratio r. Published: 0.16 for CIFAR-10; annealed Langevin 0.316 (100 steps a level) and 0.176 (5 a
-            level).
+        snr: the ratio r. Published: 0.16 for CIFAR-10; annealed Langevin 0.176 (5 steps a level), and 0.316 (100 steps
+            a level) by the authors' program, whose epsilon is twice the paper's.
         count: the number of steps.
         rule: how the size of the step is computed; see the module's table.
     """
@@ -81,7 +81,7 @@ class Langevin(Step):
                 norms = noise.flatten(1).norm(dim=1), gradient.flatten(1).norm(dim=1)
                 if self.rule == "batch_norms":
                     norms = tuple(norm.mean().expand(len(x)) for norm in norms)
-                # the score of an untrained network is zero, and the step must stay finite
+                # the score of an untrained network can be zero, and the step must stay finite
                 ratio = norms[0] / norms[1].clamp_min(torch.finfo(x.dtype).eps * norms[0])
                 size = per_sample(factor * ratio.square(), x)
                 mean = x + size * gradient

@@ -51,7 +51,7 @@ class Exponential(Multistep):
 
     Arguments:
         order: 1, 2 or 3: the number of denoised values that the polynomial goes through.
-        eta: the stochasticity: 0 for the probability flow, 1 for the reverse SDE.
+        eta: the stochasticity, at least 0: 0 for the probability flow, 1 for the reverse SDE.
     """
 
     order: int = 2
@@ -102,7 +102,7 @@ def moments(H: Tensor, count: int) -> Tensor:
 
 
 def exponential_weights(tau: Tensor, H: Tensor) -> Tensor:
-    """Returns the weights w of the values at nodes tau: sum_j w_j tau_j^k = M_k for k < m.
+    """Returns the weights w of the values at nodes tau: sum_j w_j tau_j^k = M_k, k < m, with M_0/2 for M_1 if m = 2.
 
     Shapes: tau (n, m) and H (n,) to (n, m), for n steps with m nodes each.
     """

@@ -13,14 +13,15 @@ conditioner            V                                                        
 =====================  ================================================================  ===========================
 ``DPS`` gaussian       0                                                                 no noise left in x_t
 ``PiGDM``              :math:`r I,\ r = \sigma^2 q^2/(\alpha^2 q^2 + \sigma^2)`          data N(m, q^2 I)
-``MMPS``               :math:`\tfrac{\sigma^2}{\alpha} J = \mathrm{Cov}[x_0 \mid x_t]`   any Gaussian
+``MMPS``               :math:`\tfrac{\sigma^2}{\alpha} J = \mathrm{Cov}[x_0 \mid x_t]`   any Gaussian, if converged
 ``ExactPosterior``     a mixture's own                                                   mixtures, in closed form
 =====================  ================================================================  ===========================
 
 (DPS: arXiv 2209.14687. PiGDM: Song, Vahdat, Mardani and Kautz, ICLR 2023, who take q = 1. MMPS: arXiv 2405.13712, by
 conjugate gradients on vector-Jacobian products.) DPS's published rule is not the score of a likelihood: after each of
 its 1,000 steps x moves by :math:`-\zeta\,\nabla\|y - A\hat x\|^2 / \|y - A\hat x\|` (its appendix C.2). A step of
-length h moves x by :math:`g^2 h` times the score. The same moves, spread evenly over [0, T], are the term of the score
+length h of the reverse SDE moves x by :math:`g^2 h` times the score. The same moves, spread evenly over [0, T], are
+the term of the score
 
 .. math:: -\frac{\zeta N}{T g^2}\,\frac{\nabla\|y - A\hat x\|^2}{\|y - A\hat x\|}, \qquad N = 1000,
 
@@ -28,10 +29,10 @@ which does not depend on the sampler's steps. (The authors' program takes the gr
 square, which is half of this term: scale 1 there is ``scale`` = 0.5 here.)
 
 Each evaluation costs one pass forward and one pass back through the network. MMPS needs another pass back for each
-iteration, ExactPosterior none.
+iteration, and ExactPosterior no pass back.
 
 J is the Jacobian of a network and has no bound: for data with heavy tails its norm exceeds that of any covariance, and
-a term with such a J drives x to infinity. Two rules keep every term finite; ``bound=None`` switches both off. On
+a term with such a J drives x to infinity. Two rules keep such a term finite; ``bound=None`` switches both off. On
 Gaussian data the first does not change the exact term, and the second only one that is longer than the bound:
 
 * **No overshoot** (PiGDM, MMPS). The term moves the denoised measurement :math:`A\hat x` by
@@ -129,7 +130,7 @@ def check_bound(bound: float | None) -> None:
 
 
 class Guidance(Conditioner):
-    """A conditioner that adds a term to the score; every sampler runs on the sum.
+    """A conditioner that adds a term to the score; the sampler, unless :meth:`check` refuses it, runs on the sum.
 
     Attributes:
         bound: the largest norm of the term in units of sqrt(D)/sigma, None for no bound.
@@ -139,7 +140,7 @@ class Guidance(Conditioner):
 
     @abstractmethod
     def term(self, state: State, measurement: Measurement) -> Tensor:
-        """Returns the gradient of log p(y | x_t) with respect to x_t, (B, *), before it is bounded."""
+        """Returns the term that stands for the gradient of log p(y | x_t), (B, *), before :func:`bounded`."""
 
     def check(self, sampler: Sampler, measurement: Measurement) -> None:
         """Raises a ValueError for a sampler or a measurement that the guidance does not work with."""
@@ -257,7 +258,7 @@ class MMPS(Guidance):
 
     Arguments:
         iterations: the largest number of iterations of conjugate gradients. With as many as y has values the solution
-            is exact, if J is symmetric.
+            is exact up to the tolerance, if J is symmetric and positive.
         tolerance: the norm of the residual, relative to that of the first, at which a sample's iterations end.
         bound: the largest norm of the term in units of sqrt(D)/sigma; None, as published, for terms of any norm, which
             may overshoot.
