@@ -51,7 +51,9 @@ def readable(words: list[str]) -> list[str]:
 
 
 def refuse_null_choices(words: list[str]) -> None:
-    """Raises a ValueError for a group's choice that is null or missing, which would end in a traceback of Hydra's."""
+    """Raises a ValueError for a group's choice that is null or missing; Hydra ends in a traceback, or does not say what
+    to type.
+    """
     for word in words:
         group, equals, choice = word.partition("=")
         if choice in ("null", "") and group and (Path(__file__).parent / group.partition("@")[0]).is_dir():
@@ -61,7 +63,8 @@ def refuse_null_choices(words: list[str]) -> None:
 
 
 def refuse_keys_of_two_shapes(words: list[str]) -> None:
-    """Raises a ValueError for ``training.steps`` where ``training.vectors.steps`` and ``training.images.steps`` exist.
+    """Raises a ValueError for a key such as ``training.steps`` where ``training.vectors.steps`` and
+    ``training.images.steps`` stand for it.
 
     Hydra would advise ``+training.steps``, which is no key either. With ``experiment=`` nothing is refused, since an
     experiment may choose any group.

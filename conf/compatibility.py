@@ -203,7 +203,7 @@ def start(task: Task, sde: Any, data: Data) -> None:
     x = data.encode(data.dequantise(data.train[:ROWS], None).double()).flatten(1)
     mean = x.mean(0)
     x = (x - mean) / math.sqrt(len(x))
-    # the smaller of two matrices with one largest eigenvalue; data.moments() would take seconds and gigabytes for
+    # the smaller of two matrices with the same largest eigenvalue; data.moments() would take seconds and gigabytes for
     # pictures
     gram = x @ x.T if len(x) < data.dim else x.T @ x
     spread, away = float(torch.linalg.eigvalsh(gram)[-1].clamp_min(0).sqrt()), float(mean.norm())

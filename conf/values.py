@@ -80,7 +80,7 @@ def values_of(cfg: dict, data: Data, device: str) -> dict[str, Any]:
 
 
 def refuse_no_mixture(cfg: dict, data: Data) -> None:
-    """Raises a ValueError for parts that take their mixture from the data, if the data are none."""
+    """Raises a ValueError for parts that take their mixture from the data, if the data are no mixture."""
     if data.components() is not None:
         return
     for key, node, remedy in (
