@@ -35,7 +35,7 @@ def guidance(cfg: dict) -> None:
 
 
 def densities(cfg: dict, task: Task) -> None:
-    """Raises a ValueError for a guided score in a task that reports a density, which a guided score does not have."""
+    """Raises a ValueError for a guided score, which is the score of no density, in a task that refuses it."""
     if cfg["guidance"] != 1 and task.refuses_guidance:
         raise ValueError(
             f"guidance={cfg['guidance']}: a guided score is the score of no density, and {type(task).__name__} would "
