@@ -26,7 +26,7 @@ def prepare(cfg: dict, choices: dict[str, str], record: Record) -> tuple[Task, J
 
     Raises:
         ValueError: a key, or a combination of keys, that cannot work.
-        OSError, ImportError: the data cannot be read.
+        OSError, ImportError: the data, or a file of points or conditions, cannot be read.
     """
     # every value against its constructor's annotation
     cfg = schema.with_short_targets(cfg)
@@ -61,7 +61,8 @@ def build_data(cfg: dict) -> Data:
     the labels.
 
     Raises:
-        ValueError, OSError, ImportError: the data cannot be read, or have no such y.
+        ValueError, OSError, ImportError: the data cannot be read or have no such y, or the run has a classifier and y
+            is no class.
     """
     key = cfg["data"].get("condition")
     if key is None and cfg.get("classifier"):
@@ -85,7 +86,9 @@ def ask(cfg: dict, data: Data, task: Task) -> Data:
     """Returns the data with the y that ``condition=`` names; data of p(x), which have none, as they are.
 
     Raises:
-        ValueError: the data have no such y, or the task does not work with it.
+        ValueError: the data have no such y, the task or the network does not work with it, or ``guidance=`` is given
+            for data of p(x).
+        FileNotFoundError: ``condition=`` names a file that does not exist.
     """
     value, guidance = cfg["condition"], cfg["guidance"]
     if data.condition is None:
@@ -116,7 +119,7 @@ def ask(cfg: dict, data: Data, task: Task) -> Data:
 
 
 def refuse_other_width(cfg: dict, data: Data) -> None:
-    """Raises a ValueError for a network that takes a y of another length than the data's."""
+    """Raises a ValueError for a network that should take the data's y, and takes none or one of another length."""
     if is_blind(cfg, data) or compatibility.is_exact(cfg):
         return
     widths = {node["condition"] for node in tree(cfg["model"]) if "condition" in node}
@@ -128,7 +131,9 @@ def refuse_other_width(cfg: dict, data: Data) -> None:
 
 
 def choose_device(device: str, dtype: str) -> str:
-    """Returns the device to run on, for ``auto`` the best one present; raises a ValueError for one that cannot run."""
+    """Returns the device to run on, for ``auto`` the best one present that has the dtype; raises a ValueError for one
+    that cannot run.
+    """
     present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if device == "auto":
         device = next(name for name, there in present.items() if there and not (name == "mps" and dtype == "float64"))

@@ -24,14 +24,15 @@ def folder_of(path: str) -> Path:
 def from_checkpoint(cfg: dict, sde: Any, data: Data, task: Task | None) -> Network:
     """Returns the network of ``checkpoint=PATH`` as the score of the run's SDE.
 
-    The network may have been trained under another SDE. Its data, model and parameterisation must be the run's.
+    The network may have been trained under another SDE. Its data, model and parameterisation must be the run's. Another
+    code's checkpoint records no data; see :func:`scoresde.conf.foreign_checkpoints.from_foreign`.
 
     Arguments:
         task: is warned of a training that does not fit its integers; None for a network that no task asks for.
 
     Raises:
         ValueError: the checkpoint is damaged, or does not fit the run.
-        FileNotFoundError: there is no such checkpoint.
+        FileNotFoundError: there is no such checkpoint, or a folder of diffusers holds no weights.
     """
     path = cfg["checkpoint"]
     if is_foreign(path):

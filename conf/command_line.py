@@ -2,8 +2,9 @@
 
 Hydra reads the value of ``key=value`` by a grammar of its own: blanks are trimmed, ``(``, ``[``, ``{``, ``=``, ``#``,
 ``'`` and letters outside ASCII are errors within a word, a comma asks for a sweep, and ``~`` is not the home folder. A
-path may hold all of them. A value that names a path is therefore put in Hydra's quotes, which take every character as
-it is. :mod:`scoresde.cli` calls :func:`readable` before it calls Hydra.
+path may hold all of them. A path that Hydra would misread is therefore put in Hydra's quotes, which take every
+character as it is, except ``${`` and a backslash before a quote. :mod:`scoresde.cli` calls :func:`readable` before it
+calls Hydra.
 """
 
 import os
@@ -31,16 +32,16 @@ NAMING = ("condition", *COLUMNS)
 
 
 def readable(words: list[str]) -> list[str]:
-    """Returns the words with every path in quotes and ``~`` at its start expanded, and labels such as 1_11 and names in
-    lists in quotes; other words as they are.
+    """Returns the words, with paths, labels such as 1_11 and names of columns in quotes where Hydra would misread them,
+    and with a ``~/`` at the start of a value expanded.
 
     Arguments:
         words: the command line without the program.
 
     Raises:
         ValueError: a word cannot be parsed, asks for a sweep without ``--multirun``, lacks ``vectors`` or ``images`` in
-            its key, leaves out a group's choice, or has a key that was replaced. The message names the word, the reason
-            and what to type.
+            its key, has null or nothing for a group's choice, or has a key that was replaced. The message names the
+            word, the reason and what to type.
     """
     refuse_null_choices(words)
     refuse_keys_of_two_shapes(words)
@@ -50,7 +51,9 @@ def readable(words: list[str]) -> list[str]:
 
 
 def refuse_null_choices(words: list[str]) -> None:
-    """Raises a ValueError for a group's choice that is null or missing, which would end in a traceback of Hydra's."""
+    """Raises a ValueError for a group's choice that is null or missing; Hydra ends in a traceback, or does not say what
+    to type.
+    """
     for word in words:
         group, equals, choice = word.partition("=")
         if choice in ("null", "") and group and (Path(__file__).parent / group.partition("@")[0]).is_dir():
@@ -60,7 +63,8 @@ def refuse_null_choices(words: list[str]) -> None:
 
 
 def refuse_keys_of_two_shapes(words: list[str]) -> None:
-    """Raises a ValueError for ``training.steps`` where ``training.vectors.steps`` and ``training.images.steps`` exist.
+    """Raises a ValueError for a key such as ``training.steps`` where ``training.vectors.steps`` and
+    ``training.images.steps`` stand for it.
 
     Hydra would advise ``+training.steps``, which is no key either. With ``experiment=`` nothing is refused, since an
     experiment may choose any group.
@@ -151,7 +155,9 @@ def is_a_word(key: str, value: str, parser: OverridesParser) -> bool:
 
 
 def listed(value: str) -> list[str]:
-    """Returns the items of a list that holds no lists, mappings or quotes; an empty list for other values."""
+    """Returns the items of a list that holds no lists, mappings, quotes, backslashes or empty items; an empty list for
+    other values.
+    """
     inner = value[1:-1]
     flat = value.startswith("[") and value.endswith("]") and not re.search(r"[\[\]{}'\"\\]", inner)
     items = [item.strip() for item in inner.split(",")] if flat else []

@@ -19,7 +19,7 @@ from .keys import full_keys
 
 log = logging.getLogger(__name__)
 
-NARROWEST = 1 / 30  # in bins of integers: a smaller std of the noise at eps is warned of
+NARROWEST = 1 / 30  # in bins of integers: truncated-normal dequantisation warns of a smaller std of the noise at eps
 
 
 def guidance(cfg: dict) -> None:
@@ -35,7 +35,7 @@ def guidance(cfg: dict) -> None:
 
 
 def densities(cfg: dict, task: Task) -> None:
-    """Raises a ValueError for a guided score in a task that reports a density, which a guided score does not have."""
+    """Raises a ValueError for a guided score, which is the score of no density, in a task that refuses it."""
     if cfg["guidance"] != 1 and task.refuses_guidance:
         raise ValueError(
             f"guidance={cfg['guidance']}: a guided score is the score of no density, and {type(task).__name__} would "
@@ -55,7 +55,7 @@ def dequantisation(task: Task, data: Data) -> None:
 
 
 def process(cfg: dict) -> None:
-    """Raises a ValueError for a part whose ``process``, the class of forward processes it is for, is not the run's."""
+    """Raises a ValueError for a part that is for other forward processes (its attribute ``process``) than the run's."""
     has, keys = schema.locate(cfg["sde"]["_target_"], "sde"), ["task"]
     if not is_exact(cfg):
         keys += ["parameterisation", "training.loss"]
@@ -79,8 +79,8 @@ def is_exact(cfg: dict) -> bool:
 
 
 def bins(task: Task | None, sde: Any, data: Data, identity: dict) -> None:
-    """Warns where integers are scored in another way than the network was trained for, or where the noise at eps is too
-    wide or too narrow for their bins.
+    """Warns where integers are scored in another way than the network was trained for, and where the noise at eps is
+    too wide or too narrow for the bins of truncated-normal dequantisation.
 
     Arguments:
         task: what scores the integers; None for a network that no task asks for.
@@ -123,7 +123,8 @@ def bins(task: Task | None, sde: Any, data: Data, identity: dict) -> None:
 
 
 def levels(task: Task | None, trainer: Any, sde: Any, data: Data) -> None:
-    """Logs the noise levels of the training, and warns where the task asks for the score at others.
+    """Logs the description of the training's noise levels, if they have one, and warns where the task asks for the
+    score at others.
 
     Raises:
         ValueError: the SDE does not reach the levels.
@@ -148,9 +149,11 @@ RESOLUTION = 1e-6  # in model units: float32 has no digit left for a smaller std
 
 
 def detail(task: Task, sde: Any, data: Data) -> None:
-    """Warns where the noise at eps is larger than the data's detail, so that no last step gives samples the data's law.
+    """Warns where the noise at eps is not small against the data's detail, so that no last step gives samples the
+    data's law.
 
-    Pictures whose last step is ``tweedie`` are not warned of: the detail that it takes from them is below a grey level.
+    Pictures whose last step is ``tweedie`` are not warned of: at the default eps of the SDEs the detail that it takes
+    from them is below a grey level.
     """
     last = last_step(task)
     if last is None or (len(data.shape) > 1 and last == "tweedie") or len(data.train) < 2:
@@ -187,12 +190,12 @@ def detail(task: Task, sde: Any, data: Data) -> None:
 
 
 LARGEST_START = 0.5  # of the data's variance to that of the noise at T: above it samples start 18 % too narrow or more
-ROWS = 1000  # the number of training examples whose widest direction is measured
+ROWS = 1000  # the most training examples whose widest direction is measured
 
 
 def start(task: Task, sde: Any, data: Data) -> None:
-    """Warns where the noise at T is not much wider than the data: samples start from N(0, sigma(T)^2 I), which p_T then
-    is not.
+    """Warns where the noise at T is not much wider than the data, or than their mean is far from 0: samples start from
+    N(0, sigma(T)^2 I), which p_T then is not.
     """
     if last_step(task) is None or len(data.train) < 2:
         return
@@ -200,7 +203,8 @@ def start(task: Task, sde: Any, data: Data) -> None:
     x = data.encode(data.dequantise(data.train[:ROWS], None).double()).flatten(1)
     mean = x.mean(0)
     x = (x - mean) / math.sqrt(len(x))
-    # the smaller of two matrices with equal eigenvalues; data.moments() would take seconds and gigabytes for pictures
+    # the smaller of two matrices with the same largest eigenvalue; data.moments() would take seconds and gigabytes for
+    # pictures
     gram = x @ x.T if len(x) < data.dim else x.T @ x
     spread, away = float(torch.linalg.eigvalsh(gram)[-1].clamp_min(0).sqrt()), float(mean.norm())
     if max(spread, away) < math.sqrt(LARGEST_START) * noise:
@@ -226,7 +230,9 @@ def last_step(task: Task) -> str | None:
 
 
 def along(direction: torch.Tensor, data: Data) -> str:
-    """Returns a direction (D,) in words: its largest coefficients by the names of their columns."""
+    """Returns a direction (D,) in words: its three largest coefficients, if above 0.05, by their columns' names or
+    numbers.
+    """
     names = data.labels() or [str(j) for j in range(data.dim)]
     largest = direction.abs().argsort(descending=True)[:3].tolist()
     terms = [f"{float(direction[j]):+.2g} {names[j]}" for j in largest if abs(float(direction[j])) > 0.05]

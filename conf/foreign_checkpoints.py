@@ -36,7 +36,8 @@ def from_foreign(path: str, model: nn.Module, sde: Any) -> nn.Module:
         sde: the run's SDE, whose largest noise is compared with that of the checkpoint.
 
     Raises:
-        ValueError: the checkpoint does not fit the model, or the run uses it in another way.
+        ValueError: the checkpoint is damaged or does not fit the model, or the run uses it in another way.
+        FileNotFoundError: a folder of diffusers holds no weights.
     """
     net, folder = getattr(model, "net", None), diffusers_folder.folder_of(path)
     try:

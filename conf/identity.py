@@ -1,6 +1,6 @@
 """The identity of a network: all that decides its weights, in plain values.
 
-Its hash is the network's key in the store, and checkpoints are compared by it.
+Its hash is the network's key in the store, and checkpoints are compared by parts of it.
 """
 
 from collections.abc import Iterator
@@ -17,8 +17,9 @@ TURNS = "turns"  # stands for data.condition in a network that learns which turn
 def identity_of(cfg: dict, data: Any) -> dict:
     """Returns what decides a network's weights, in plain values.
 
-    Data of a file count by the file's content and not by its path. Keys that do not change the weights are left out.
-    Keys that are newer than the store are left out at their defaults, so that older networks keep their names.
+    Data of a file count by the file's content and not by its path. Keys that change no more than the last digits of the
+    weights are left out or set to their defaults. Keys that are newer than the store are left out at their defaults, so
+    that older networks keep their names.
 
     Arguments:
         cfg: a settled configuration.
@@ -60,14 +61,14 @@ def identity_of_training(cfg: dict, data: Any, conditional: bool) -> dict:
     if training.get("optimiser") != "muon":
         training.pop("momentum", None)
     if data.levels is None or training.get("dequantise") == "uniform":
-        training.pop("dequantise", None)  # continuous data have no bins
+        training.pop("dequantise", None)  # the default, and continuous data have no bins
     if not conditional or not training.get("drop"):
         training.pop("drop", None)
     return training
 
 
 def tree(node: Any) -> Iterator[dict]:
-    """Yields the node and all nodes below it."""
+    """Yields the node and all nodes below it, except those in lists; nothing for a value that is no node."""
     if isinstance(node, dict):
         yield node
         for value in node.values():
@@ -96,7 +97,7 @@ NEW_TRAINING_KEYS = {"precision": "auto", "accumulate": 1, "optimiser": "adam"}
 """The same for trainers."""
 
 MEMORY_KEYS = {"checkpointing": False}
-"""Keys of networks that decide how much memory a training takes; an identity always holds their defaults."""
+"""Keys of networks that decide how much memory a training takes, and their defaults, which an identity holds."""
 
 WITHOUT_MEMORY_KEYS = {"models.UNet": tuple(MEMORY_KEYS)}
 """Networks that are older than some memory keys; their identities do not hold these keys."""

@@ -60,7 +60,7 @@ def full_keys(
         key: the node's place in the configuration, ``sampler``.
         typed: for places that a user reaches by another key, that key; see :func:`typed_keys`.
         names: the node's own keys. Other words in backticks, such as a user's text, are left as they are. None takes
-            every word in backticks for a key.
+            every word in backticks that is an identifier for a key.
     """
     try:
         yield
@@ -88,7 +88,7 @@ def as_typed(key: str, typed: Mapping[str, str]) -> str:
 
 
 def typed_keys(cfg: dict, shape: tuple[int, ...]) -> dict[str, str]:
-    """Returns the keys that a user types, by the places in a settled configuration where they differ from the place.
+    """Returns the keys that a user types, by places in a settled configuration; other places are typed as they are.
 
     ``training`` is ``training.vectors`` where ``training=auto`` chose by the shape of the data. ``task.sampler`` and
     ``task.count`` are ``sampler`` and ``count`` where the task has the run's own.
@@ -106,6 +106,7 @@ def typed_keys(cfg: dict, shape: tuple[int, ...]) -> dict[str, str]:
         if set(node) >= KINDS:
             typed[key] = f"{key}.{kind}"
             shared = {name: value for name, value in node.items() if name not in KINDS}
+            # a key of both kinds is typed as it is: without this entry it would get the kind as well
             typed.update({f"{key}.{name}": f"{key}.{name}" for name in shared})
             node = node[kind] | shared
         for name, value in node.items():

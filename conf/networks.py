@@ -20,7 +20,7 @@ from .trained import kept_networks, placed, snapshots_of, trained_model, trained
 
 
 class Networks:
-    """The networks of a run; :class:`scoresde.tasks.Networks` says what each public method returns.
+    """The networks of a run; :class:`scoresde.tasks.Networks` says what each method that tasks call returns.
 
     Arguments:
         cfg: the settled configuration.

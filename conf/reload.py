@@ -20,8 +20,9 @@ log = logging.getLogger(__name__)
 def load(path: str | Path, device: str = "cpu") -> tuple[Any, Any, Any]:
     """Returns the (sde, score, data) of a trained network.
 
-    For a latent-variable model, the model takes the place of the score, and sde is None. Data that were read from a
-    file are read again from its path, if the file has not changed; otherwise ``data`` has their units and no examples.
+    For a classifier, a latent-variable model or a network of features, the model takes the place of the score; sde is
+    None for the last two. Data that were read from a file are read again from its path, if the file has not changed;
+    otherwise ``data`` has their units and no examples.
 
     Arguments:
         path: the network's folder in the store, for its newest checkpoint, or a ``step-*`` or ``kept-*`` folder in it.
@@ -39,7 +40,10 @@ def load(path: str | Path, device: str = "cpu") -> tuple[Any, Any, Any]:
 
 
 def load_data(identity: dict) -> Data:
-    """Returns the data set of an identity; without examples if they came from a file that cannot be read again."""
+    """Returns the data set of an identity; without examples if their file has changed or cannot be read.
+
+    For a network of features of unlabelled pictures, these are the pictures without their turns.
+    """
     if identity["data"].get("condition") == TURNS:
         identity = identity | {"data": {**identity["data"], "condition": None}}
     if not (source := identity.get("source")):

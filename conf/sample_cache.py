@@ -18,7 +18,7 @@ VERSION = 1  # raised when the code would draw other samples from the same descr
 
 
 def weights_of(model: nn.Module) -> str:
-    """Returns ten hexadecimal digits of a hash of a model's weights and buffers."""
+    """Returns ten hexadecimal digits of a hash of a model's ``state_dict``."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

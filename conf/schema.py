@@ -166,7 +166,9 @@ def check_value(value: Any, hint: Any, key: str, unsettled: bool = False) -> Non
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Returns whether a value fits an annotation. A whole number fits a float; a bool fits no number."""
+    """Returns whether a value fits an annotation. A whole number fits a float; a bool fits no number, and NaN and
+    infinity fit no float.
+    """
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
         return True
@@ -193,7 +195,7 @@ def fits(value: Any, hint: Any) -> bool:
 
 
 def hints_of(hint: Any, count: int) -> tuple:
-    """Returns the annotation of each of ``count`` values of a list or tuple; in a union, by its part for lists."""
+    """Returns the annotation of each of ``count`` values of a list or tuple; in a union, by its first list or tuple."""
     for part in typing.get_args(hint) if typing.get_origin(hint) in (Union, types.UnionType) else (hint,):
         origin, arguments = typing.get_origin(part), typing.get_args(part)
         if origin in (list, tuple) and arguments:
@@ -238,7 +240,9 @@ def show(value: Any) -> str:
 
 
 def canonical(node: Any, hint: Any = Any) -> Any:
-    """Returns the node with floats for whole numbers where its constructors take a float: 50 and 50.0 are one value."""
+    """Returns the node with floats for whole numbers where its constructors take a float and no int: 50 and 50.0 are
+    one value. A dict of nodes by name, such as ``task.models``, is returned as it is.
+    """
     if isinstance(node, dict) and "_target_" in node:
         hints = typing.get_type_hints(locate(node["_target_"], "node").__init__)
         return {name: canonical(value, hints.get(name, Any)) for name, value in node.items()}

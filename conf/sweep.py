@@ -19,8 +19,9 @@ from omegaconf import DictConfig, OmegaConf
 class SweepSummary(Callback):
     """Checks the output folder of a run or a sweep, and summarises a sweep.
 
-    Before a run or a sweep it ends the program if the folder cannot be written, or if another sweep uses it. After a
-    sweep it prints a table of the jobs, and exits with status 1 if a job failed or none wrote anything.
+    Before a run or a sweep it ends the program if the folder cannot be written; before a sweep, also if another sweep
+    uses it. After a sweep it prints a table of the jobs, and exits with status 1 if a job failed or none wrote
+    anything.
     """
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
@@ -41,7 +42,8 @@ class SweepSummary(Callback):
 def sweep_lock(folder: Path) -> FileLock:
     """Creates and locks a sweep's folder; returns the lock, which the operating system frees when the process ends.
 
-    Ends the program if another sweep holds it, because the jobs of both would write to the same folders.
+    Ends the program if another sweep holds it, because the jobs of both would write to the same folders, or if the
+    folder cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -55,7 +57,8 @@ def sweep_lock(folder: Path) -> FileLock:
 
 
 def require_writable(config: DictConfig, mode: str) -> None:
-    """Checks that ``hydra.run.dir`` or ``hydra.sweep.dir`` can be written; on failure prints one message and exits.
+    """Checks that the start of ``hydra.run.dir`` or ``hydra.sweep.dir`` can be written; on failure prints one message
+    and exits.
 
     Without this check Hydra would print a traceback. The check creates the folders of the path's fixed start, those
     before the first ${...}, and writes a temporary file there. Before a run Hydra cannot resolve the rest yet; the rest

@@ -42,7 +42,9 @@ def trained_score(
         updates; the network's identity, with where the data were found.
 
     Raises:
-        ValueError: the network does not fit the data, there is no data to train on, or ``accept`` refuses the network.
+        ValueError: the network does not fit the data, there is no data to train on, ``accept`` refuses the network, or
+            the SDE does not reach the training's noise levels.
+        OSError: the store cannot be written, and the network must be trained.
     """
     refuse_other_shapes(cfg["model"], data.shape, "model")
     if not len(data.train):
@@ -59,6 +61,7 @@ def trained_score(
     powers = {max(1, round((i + 1) * trainer.steps / snapshots)) for i in range(snapshots)}
 
     def fit(model: nn.Module, folder: Path, note: Callable[[dict], None] = lambda event: None) -> Any:
+        # is_small() counts operations, for which any y will do
         call = model.given(None) if isinstance(model, ScoreModel) and model.conditional else model
         small = cfg["threads"] is None and is_small(model, call, sde.T, data.shape, trainer.batch)
         with one_thread(small):
@@ -118,7 +121,7 @@ def trained_model(
     folder = home.folder(identity, name)
 
     def train(folder: Path) -> Any:
-        with one_thread(cfg["threads"] is None):  # small networks, and equal weights on every machine
+        with one_thread(cfg["threads"] is None):  # small, and equal weights on any number of cores
             return trainer.fit(None, model, data, folder, noting(folder, record, {"model": key}))
 
     def load(kept: Any) -> Any:
@@ -197,5 +200,5 @@ def snapshots_of(cfg: dict, sde: Any, paths: dict[int, Path], described: dict) -
 
 
 def placed(cfg: dict, model: nn.Module) -> nn.Module:
-    """Returns the model on the run's device and in its precision."""
+    """Moves the model itself to the run's device and precision, and returns it."""
     return model.to(device=cfg["device"], dtype=getattr(torch, cfg["dtype"]))

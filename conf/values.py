@@ -20,13 +20,14 @@ NODES = tuple(key for key in schema.GROUPS if key != "logger")
 
 
 def settle(cfg: dict, data: Data, device: str) -> dict:
-    """Returns the settled configuration: with a value for each ``auto``, and checked against its constructors.
+    """Returns the settled configuration: with a value for each ``auto`` that waits for the data, and checked against
+    its constructors.
 
     Beside its groups it holds ``typed``, the keys by which a user reaches places in it; see
     :func:`scoresde.conf.keys.typed_keys`.
 
     Raises:
-        ValueError: a part needs other data, the data have no spread, or a value does not fit.
+        ValueError: a part needs other data or another SDE, the data have no spread, or a value does not fit.
     """
     refuse_no_mixture(cfg, data)
     refuse_no_spread(data)
@@ -79,7 +80,7 @@ def values_of(cfg: dict, data: Data, device: str) -> dict[str, Any]:
 
 
 def refuse_no_mixture(cfg: dict, data: Data) -> None:
-    """Raises a ValueError for parts that need data whose density is a mixture, if the data are no mixture."""
+    """Raises a ValueError for parts that take their mixture from the data, if the data are no mixture."""
     if data.components() is not None:
         return
     for key, node, remedy in (
@@ -94,7 +95,7 @@ def refuse_no_mixture(cfg: dict, data: Data) -> None:
 
 
 def refuse_no_spread(data: Data) -> None:
-    """Raises a ValueError for data without a positive and finite std."""
+    """Raises a ValueError unless the data's std in model units, rounded to six decimals, is positive and finite."""
     spread = round(data.std, 6)
     if 0 < spread < math.inf:
         return
@@ -128,7 +129,7 @@ def choice_of(node: dict, shape: tuple[int, ...]) -> str:
 
 def batch_of(shape: tuple[int, ...], device: str) -> int:
     """Returns ``batch=auto``, the number of samples or points per batch: at most 8192, and at most 2^21 values, or 2^17
-    for images on a CPU.
+    for images on a CPU; at least 1.
 
     A U-Net's activations are hundreds of times as large as the picture, and a likelihood holds all of them; on a GPU
     small batches are slow.
@@ -139,7 +140,7 @@ def batch_of(shape: tuple[int, ...], device: str) -> int:
 
 
 def classes_of_networks(data: Data) -> int:
-    """Returns ``classes=auto``: how many classes a classifier tells apart; 4 for unlabelled data.
+    """Returns ``classes=auto``: how many classes a classifier tells apart; 4 for data without classes.
 
     A feature network of unlabelled pictures learns to tell their four turns apart (:class:`scoresde.data.Turned`).
     """
@@ -191,7 +192,9 @@ def observation_of(data: Data) -> dict:
 
 
 def largest_noise(data: Data) -> float:
-    """Returns ``sde.sigma_max=auto``: the largest distance between two examples, to four digits."""
+    """Returns ``sde.sigma_max=auto``: the largest distance between two of the first 5,000 training examples in model
+    units, to four digits.
+    """
     found = float(f"{data.largest_distance():.4g}")
     log.info("sde.sigma_max=%s, the largest distance between two of the training data in model units", found)
     return found

@@ -26,7 +26,7 @@ def as_examples(values: np.ndarray, axes: str | None, shape: list[int] | None, w
 
     Raises:
         ValueError: the shape of the array allows several orders of axes, which the message names; or ``axes`` or
-            ``shape`` does not fit the array.
+            ``shape`` does not fit the array, or is needed for an array of more than four axes.
     """
     read = values.shape
     if axes is not None:
@@ -87,7 +87,9 @@ def ordered(values: np.ndarray, axes: str, where: str) -> np.ndarray:
 
 
 def by_shape(values: np.ndarray, shape: list[int], where: str) -> str | None:
-    """Returns nchw or nhwc, if examples have the shape in one of these orders; None if in neither or in both."""
+    """Returns nchw or nhwc, if examples of four axes have the shape in one of these orders; None if in neither or in
+    both, or of other numbers of axes.
+    """
     if values.ndim != 4 or len(shape) != 3:
         return None
     shapes = {"nchw": tuple(shape), "nhwc": (*shape[1:], shape[0])}

@@ -2,8 +2,8 @@ r"""The interface of a data set: examples and their units.
 
 Every data set has two systems of units.
 
-* *Data units* are those of the file, such as pixel values 0 ... L-1 or centimetres. Samples and log-densities are
-  reported in these units.
+* *Data units* are those of the file or the generator, such as pixel values 0 ... L-1 or centimetres. Samples and
+  log-densities are reported in these units.
 * *Model units* are those of the SDE and the network, centred and of size about one:
 
   .. math:: x = (r - m) / s, \qquad r = s\,x + m,
@@ -220,7 +220,8 @@ class Data:
 
         Returns:
             the mean (D,); the variances (k,) along the columns of ``directions``; the directions (D, k); and the one
-            variance of all other directions. k = D up to D = 1024, and at most 256 above.
+            variance of all other directions. k = D up to D = 1024; above, k is at most 256, and a randomised SVD
+            estimates the largest variances and their directions.
         """
         x = self.encode(self.dequantise(self.train[:20_000], None).double()).flatten(1)
         mean = x.mean(0)
@@ -236,7 +237,8 @@ class Data:
             variances = singular.square()
         others = self.dim - len(variances)
         rest = max(0.0, total - float(variances.sum())) / others if others else 0.0
-        # uniform dequantisation adds the variance 1/12 of U[0, 1), in data units squared, to every coordinate
+        # uniform dequantisation adds the variance 1/12 of U[0, 1), in data units squared, to every coordinate; where
+        # scales differ, all get the mean over the coordinates
         blur = float((1 / self.scale.square()).mean()) / 12 if self.levels else 0.0
         return mean, variances + blur, directions, rest + blur
 

@@ -19,7 +19,8 @@ class Conditional(Data):
             are then left out of x; :class:`scoresde.data.Arrays` also finds other columns and arrays of its file.
 
     Raises:
-        ValueError: the data have no such labels or columns, or no column would be left in x.
+        ValueError: the data have no such labels or columns, all training labels are equal, or no column would be left
+            in x.
 
     Attributes:
         joint: as given.

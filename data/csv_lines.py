@@ -11,7 +11,7 @@ from typing import TextIO
 from scoresde.data.numerals import mark_of
 
 DELIMITERS = {"\t": "tabs", ";": "semicolons", ",": "commas", " ": "blanks"}
-SAMPLE = 200  # the first lines, which decide the delimiter and whether there is a header
+SAMPLE = 200  # the first lines, which decide the delimiter and are evidence of a header
 
 
 class CsvLines:
@@ -176,7 +176,8 @@ def delimiter_of(lines: list[str], whole: bool) -> str:
 
     It is the first of tab, semicolon, comma and blank that gives all lines equally many cells, two or more; but a blank
     before a comma where the commas are decimal marks. If none does, it is the one of tab, semicolon and comma that most
-    lines hold; without any of these, a blank if it divides more than half of the lines, else a comma.
+    lines hold; without any of these, a blank if the lines after the first that it divides are more than half of all
+    lines, else a comma.
 
     Arguments:
         lines: the first lines of the file.

@@ -1,8 +1,8 @@
 """A csv file as a table of columns; the whole file is read when it is opened.
 
 Every row must have as many cells as the first. The rows are read in chunks. numpy reads a chunk of lines that hold only
-plain numbers; Python's csv module and the grammar of :mod:`scoresde.data.numerals`, which gives the same numbers, read
-all other chunks.
+plain numbers, unless a column is kept as text; Python's csv module and the grammar of :mod:`scoresde.data.numerals`,
+which gives the same numbers, read all other chunks.
 """
 
 import csv
@@ -19,10 +19,10 @@ from scoresde.data.numerals import fault_of, mark_of, may_mark_thousands, number
 
 CELLS = 2**17  # cells in one chunk
 PLAIN = b"0123456789+-.eE"  # the characters of plain numbers
-# for each delimiter, a cell with leading zeros: a code, which is no plain number
+# for each delimiter, a cell of digits with leading zeros, such as 007: a code, which is no plain number
 CODES = {mark: re.compile(rf"(?:^|[\n\r{mark}])[+-]?0[0-9]+(?=[\n\r{mark}]|$)") for mark in DELIMITERS}
 
-# some cells of one column: numbers if all of them are plain numbers, else text
+# some cells of one column: numbers if all of them are plain numbers and the column is not kept as text, else text
 Chunk = np.ndarray | tuple[str, ...]
 
 
@@ -37,11 +37,11 @@ class CsvTable:
         names: names that the user requests, as evidence of a header.
         text: the name or number of the column whose cells are kept as text, such as that of the labels; True for all
             columns.
-        gaps: whether missing values are allowed; without a header, an empty last column is then kept.
+        gaps: whether missing values are allowed; where the file names no columns, an empty last one is then kept.
         header_key: the config key of ``header``, for messages; None where no key sets it.
 
     Attributes:
-        names: the names of the columns; their numbers where there is no header.
+        names: the names of the columns, from the header or a comment; their numbers where the file has neither.
         named: whether the file itself names its columns.
         rows: the number of rows without the header.
         columns: each column's cells, as chunks.
@@ -50,8 +50,8 @@ class CsvTable:
         notes: how the file was understood.
 
     Raises:
-        ValueError: the file is no UTF-8 text or no csv, has rows of several lengths, or leaves open whether it has a
-            header.
+        ValueError: the file is no UTF-8 text or no csv, has rows of several lengths or comments below the first row, or
+            leaves open whether it has a header.
     """
 
     table, index = True, frozenset()  # a csv file has no columns of a pandas index
@@ -182,7 +182,9 @@ class CsvTable:
         return verdict
 
     def names_in_comment(self) -> list[str] | None:
-        """Returns the columns' names in the last comment above the first row, if it has as many cells; else None."""
+        """Returns the columns' names in the last comment above the first row, if it holds as many different words, two
+        or more, as the row has cells; else None.
+        """
         if not self.lines.comments:
             return None
         cells = next(self.lines.split(iter([self.lines.comments[-1].lstrip("# ")])), [])

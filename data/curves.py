@@ -5,10 +5,10 @@ With a parameter t of density w(t) on [t_0, t_1], a curve c(t) and a noise of de
 .. math:: p(r) = \int_{t_0}^{t_1} n(r - c(t))\, w(t)\, dt \approx \sum_j w_j\, n(r - c(t_j)).
 
 The nodes t_j are Gauss-Legendre's, sixteen on each panel of equal length along the curve. On a panel as long as four
-standard deviations of the noise the rule is exact to float64 for points near the curve; for points far from it on the
-outside of a bend, where the integrand is sharper, it loses digits, but none that any use needs. The sum is a
-mixture: for Gaussian noise the formulas are those of :mod:`scoresde.data.mixture`, and the mean and standard deviation
-of the shape are the mixture's.
+standard deviations of the noise the rule is exact to float64 for points near the curve. For points far from it on the
+outside of a bend or beyond an end, where the integrand is sharper, it loses digits: 0.4 of 5,003 nats at 100 standard
+deviations beyond an end of the moons. The sum is a mixture: for Gaussian noise the formulas are those of
+:mod:`scoresde.data.mixture`, and the mean and standard deviation of the shape are the mixture's.
 
 The spirals' noise is Gaussian plus uniform on a square of side a, so that along each axis, with v the distance from the
 square's centre and :math:`\Phi` the normal distribution function,

@@ -1,4 +1,4 @@
-"""Columns of continuous data that other columns determine: along such a direction the data have no density."""
+"""Columns of continuous data that are linear combinations of others: along such a direction they have no density."""
 
 import math
 

@@ -56,7 +56,9 @@ class Seen:
             self.largest = size
 
     def notes(self, count: int, wanted: Wanted) -> list[str]:
-        """Returns a clause for each conversion of some of ``count`` pictures."""
+        """Returns a clause for each conversion, with how many of ``count`` pictures had it, and clauses on cropping,
+        resizing and warnings.
+        """
         clauses = [f"{'all' if n == count else n} {what}" for what, n in self.done.items()]
         if wanted.crop is not None:
             clauses.append(f"all cropped to {wanted.crop[1]} x {wanted.crop[0]} round the centre")

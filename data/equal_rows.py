@@ -8,7 +8,7 @@ from torch import Tensor
 
 from scoresde.data.base import Data
 
-# the least share of rows, or of values in a column, that counts: below it, log(10) times the share is less than the
+# the least share of rows, or of values in a column, that counts: below it, log(10) times the share is at most about the
 # standard error of an NLL of 1,000 points
 LEAST = 0.01
 ROWS, VALUES = 10_000, 2**22  # the most rows, and values in them, on which columns are measured
@@ -17,7 +17,8 @@ LOW = 16  # the most dimensions in which equal rows on a grid may count as copie
 
 
 def equal_rows(data: Data, finest: int, blur: float) -> float:
-    """Returns the share of rows that equal another row; 0 where they are equal by chance, on a grid.
+    """Returns the share of rows that equal another row; 0 where it is below LEAST, or they are equal by chance, on a
+    grid.
 
     A copied row repeats all of its values. So we count the rows that agree in all columns but ``finest``: among copies
     they are as many as the rows that agree in all columns, on a grid many more. On a grid, equal rows count as copies

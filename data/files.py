@@ -1,8 +1,8 @@
 """Numbers from a .npy, .npz, .csv or .parquet file, as one finite numeric array.
 
 A column that is not numeric, a missing value, a pickled object or an ambiguous choice raises an error that names the
-file, the column and what to type. (Where the caller allows missing values, they are NaN.) The notes say what was taken,
-left out and reinterpreted.
+file, the column or the array if there is one, and what to do. (Where the caller allows missing values, they are NaN.)
+The notes say what was taken, left out and reinterpreted.
 """
 
 import hashlib
@@ -60,7 +60,7 @@ def open_file(
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is empty, damaged or of another kind, or a header is requested of a file that is no .csv.
+        ValueError: the file is empty, damaged or of another kind, or ``header`` is a bool for a file that is no .csv.
         ImportError: a .parquet file without pyarrow.
     """
     file = existing_file(path, option)
@@ -87,7 +87,8 @@ def numbers_of(
     Arguments:
         source: the file.
         key: the name of the array in an .npz; names of columns of a table, as a list or separated by commas.
-        preferred: the name, or names, taken if ``key`` is None and the file has several.
+        preferred: the name, or names, taken if ``key`` is None and the file is a table with names or an .npz of several
+            arrays.
         missing: whether NaNs are allowed.
         excluded: a column or an array that is skipped unless ``key`` names it.
         choice: the config key of ``key``, such as data.key; None if there is no such config key, and the file must then
@@ -209,7 +210,8 @@ def existing_file(path: str, option: str) -> Path:
 
 
 def refuse_nonfinite(values: np.ndarray, names: list[str] | None, where: str, missing: bool = False) -> None:
-    """Raises a ValueError for NaNs and infinities, with their number, their columns and the first row.
+    """Raises a ValueError for NaNs and infinities, with their number, their columns if values are (N, D), and the first
+    row.
 
     Arguments:
         values: (N, *).
@@ -245,7 +247,8 @@ def chosen_columns(
     """Returns the names of the columns that the key names, or of all except ``skipped`` if it is None.
 
     Raises:
-        ValueError: the key names no column, an absent one or one twice; or columns have no name of their own.
+        ValueError: the key names no column, an absent one or one twice; columns have no name of their own; or there are
+            none.
     """
     duplicates = sorted({name for name in names if names.count(name) > 1})
     if duplicates:
