@@ -16,7 +16,7 @@ class Estimate:
     """The estimate of log p at each point.
 
     Attributes:
-        log_prob: log p(x) in nats and model units, shape (B,), float64.
+        log_prob: log p(x) in nats and model units, shape (B,), float64 (float32 on mps).
         stderr: its standard error in nats, shape (B,).
         nfe: network evaluations a point.
         shared: whether all points share one error, which a mean over points does not reduce.

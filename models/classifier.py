@@ -6,7 +6,7 @@ r"""A classifier of noisy data, and guidance by it (Dhariwal and Nichol, arXiv 2
 
 The first equation is Bayes' rule. With w = 1 and the exact classifier of *noisy* x, the exact score of p(x) is guided
 to that of p(x | y). The network of a classifier takes x/sqrt(alpha^2 + sigma^2) and log(sigma/alpha)/4, as that of a
-score model does.
+score model does under most parameterisations.
 """
 
 from collections.abc import Callable
