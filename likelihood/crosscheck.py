@@ -32,7 +32,7 @@ class CrossCheck(ABC):
     """(sde, score, x) -> Estimate.
 
     Attributes:
-        start: the density that is estimated; see :class:`scoresde.likelihood.Likelihood`.
+        start: the density that is estimated, ``corrected`` or ``plain``; see the subclasses.
         apart: whether points may have different conditions y, hence different scores and normalisers.
         same: by key, the value that likelihood and cross-check must both have for their densities to be the same.
     """

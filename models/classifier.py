@@ -73,7 +73,9 @@ class GuidedByClassifier(nn.Module):
         self.register_buffer("y", y, persistent=False)
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        """Returns the guided score at x (B, *) and t (B,); it is differentiable if gradients are on."""
+        """Returns the guided score at x (B, *) and t (B,). It is differentiable if gradients are on, in x too if x
+        requires one.
+        """
         differentiable, log_prob = torch.is_grad_enabled(), self.classifier.given(self.y)
         with torch.enable_grad():
             at = x if x.requires_grad else x.detach().requires_grad_()
