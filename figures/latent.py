@@ -27,9 +27,9 @@ def bounds(panels: Mapping[str, Mapping[str, Any]], data: Array, path: Path, uni
     below the codes of held-out data and of the prior.
 
     Arguments:
-        panels: by the model's name, ``samples`` (N, *) in data units; ``codes`` of data and codes ``drawn`` from the
-            prior, (M, 1 or 2); the one or two ``latents``, numbers of columns of the codes, that these are; and its
-            ``bound``, the sum of ``reconstruction`` and ``divergence``.
+        panels: by the model's name, ``samples`` (N, *) in data units; ``codes`` of data (M, 1 or 2) and codes ``drawn``
+            from the prior (K, 1 or 2); the one or two ``latents``, numbers of columns of the codes, that these are; and
+            its ``bound``, the sum of ``reconstruction`` and ``divergence``.
         data: held-out data (N, *) in data units; of images up to 64 are shown.
         unit: the unit of the bound and of its terms.
         levels: the number of levels of integer images; None for continuous data.
@@ -54,9 +54,9 @@ def examples(axes: Axes, x: np.ndarray, data: np.ndarray, levels: int | None, co
 
     Arguments:
         x: (N, *) in data units.
-        data: (M, *), which set the frame and the colour scale.
+        data: (M, *), which set the frame and, where ``levels`` is None, the colour scale.
         levels: the number of levels of integer images; None for the range of the data.
-        colour: that of the dots or the histogram; PALE where x are the data themselves.
+        colour: that of the dots or the histogram; PALE where x are the data themselves, whose histogram is grey.
     """
     axes.set_xticks([])
     axes.set_yticks([])
@@ -82,7 +82,9 @@ def examples(axes: Axes, x: np.ndarray, data: np.ndarray, levels: int | None, co
 
 
 def plane(axes: Axes, codes: np.ndarray, drawn: np.ndarray, latents: list[int], first: bool) -> None:
-    """Draws codes of data (M, 1 or 2) and codes drawn from the prior; a legend too if this is the first panel."""
+    """Draws codes of data (M, 1 or 2) and codes drawn from the prior (K, 1 or 2): two numbers as dots, one as a
+    histogram. The first panel has a legend too.
+    """
     if codes.shape[1] == 1:
         frame = limits(codes[:, 0])
         edges = np.linspace(*frame, bins(len(codes)) + 1)
@@ -91,7 +93,7 @@ def plane(axes: Axes, codes: np.ndarray, drawn: np.ndarray, latents: list[int], 
         axes.set_yticks([])
     else:
         frame = planar_frame(codes)
-        width = np.ptp(frame, axis=1).max() / 2
+        width = np.ptp(frame, axis=1).max() / 2  # the frame is made a square
         frame = frame.mean(1, keepdims=True) + np.array([-width, width])
         dots(axes, drawn, frame, BLUE, "prior", alpha=0.4)
         dots(axes, codes, frame, INK, "codes of data", alpha=0.5, size=0.6, zorder=3)
@@ -136,10 +138,10 @@ def generators(
         samples: by the model's name, (N, *) in data units.
         data: held-out data (M, *) in data units.
         table: by the model's name, the measures of each training by their names.
-        floor: the measures of equally many training data; these are the measures drawn.
+        floor: the measures of training data by their names; a measure without a floor is not drawn.
         modes: the number of modes of the data.
         levels: the number of levels of integer images; None for continuous data.
-        unit: the unit of distances to data, ``data`` or ``std``.
+        unit: the unit of distances to data, ``data`` or ``std``; None for none.
     """
     order = ("modes_found", "variation", "good", "precision", "recall", "sliced_wasserstein")
     shown = [key for key in order if key in floor]

@@ -65,7 +65,7 @@ def overfitting_curve(
     Arguments:
         steps: (K,), the numbers of updates after which points were scored.
         train, held_out: (K, N) and (K, M), the negative log-likelihood of each point; bands are two standard errors of
-            the mean on either side.
+            the mean on either side, and a ring marks the least held-out mean.
         events: the events of the training, with ``step`` and some of ``loss``, drawn as its running mean, and
             ``held_out_loss``.
         label: the name and unit of the likelihoods, for the axis.
@@ -112,8 +112,8 @@ def show_after_the_fall(axes: Axes, values: Array, later: Array) -> None:
 
 
 def after_the_fall(values: Array, later: Array) -> tuple[float, float] | None:
-    """Returns the limits of an axis that show the later ones of all values, if the first fall would flatten them to
-    less than a quarter of the axis; else None.
+    """Returns the limits of an axis that show the later ones of all values, if the first ones would flatten them to
+    less than a quarter of the axis; else None, as where the later ones are all equal or one of them is not finite.
     """
     finite = values[np.isfinite(values)]
     if not len(later) or not np.isfinite(later).all() or not np.ptp(finite) > 4 * np.ptp(later) > 0:
@@ -122,6 +122,6 @@ def after_the_fall(values: Array, later: Array) -> tuple[float, float] | None:
 
 
 def series(events: Sequence[Mapping[str, Any]], key: str) -> np.ndarray:
-    """Returns the steps at which a key was recorded, and its finite values, (n, 2)."""
+    """Returns the steps at which a key was recorded with a finite value, and these values, (n, 2)."""
     found = [(event["step"], event[key]) for event in events if "step" in event and is_number(event.get(key))]
     return np.array([pair for pair in found if math.isfinite(pair[1])], dtype=float).reshape(-1, 2)

@@ -50,7 +50,8 @@ def triples(
         samples, train, held_out: (N, C, H, W) in data units. Three channels are shown as colours, otherwise the first
             channel is shown.
         ratios: (N,), the distance to the training example over that to the held-out one, written beneath.
-        levels: the number L of integer levels, which sets the scale to 0 ... L-1; None for the training data's range.
+        levels: the number L of integer levels, which sets the scale to 0 ... L-1; None for the range of the training
+            examples that are shown.
     """
     samples, train, held_out, ratios = (array(v)[:24] for v in (samples, train, held_out, ratios))
     count, channels, height, width = samples.shape

@@ -58,7 +58,7 @@ def trajectories(
 
 
 def frame_of(paths: np.ndarray, data: np.ndarray | None) -> np.ndarray:
-    """Returns limits (D, 2) that hold the paths (steps + 1, n, D), without their tails, and the data (M, D)."""
+    """Returns limits (D, 2) that hold the paths (steps + 1, n, D) and the data (M, D), both without their tails."""
     frame = np.stack([limits(column, 0.005) for column in paths.reshape(-1, paths.shape[2]).T])
     if data is None:
         return frame

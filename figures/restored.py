@@ -31,7 +31,7 @@ def restored_images(
         draws: (N, draws, C, H, W) in data units.
         seen: (N, C, H, W), whether a value was measured; pixels without a measured value are covered. None covers none.
         levels: the number L of integer levels, which sets the scale to 0 ... L; None for the range of the truth, or of
-            the draws.
+            the draws where the truth is None. The std has its own scale, from 0 to its maximum.
     """
     draws, measured = array(draws), array(measured)
     mean, std = draws.mean(1), draws.std(1)
@@ -87,7 +87,7 @@ def restored_planar(
         draws: (N, draws, 2) in data units.
         data: (M, 2), drawn pale beneath; they set the frame.
         truth: (N, 2), or None where it is unknown.
-        exact: (N, draws, 2), draws from the exact posterior, or None where it is unknown.
+        exact: (N, K, 2), K draws from the exact posterior, or None where it is unknown.
         labels: the names of the two columns.
     """
     draws, data = array(draws)[:4], array(data)
@@ -158,7 +158,7 @@ def restored_vectors(draws: Array, unknown: Array, scale: tuple[Array, Array], p
     panels[0].xaxis.set_major_locator(ticks(5))
     legend(panels[0])
     total = draws.shape[1]
-    # in (0, 1), uniform if the draws are from the posterior
+    # one of total + 1 values in (0, 1), all equally likely if the draws are from the posterior
     rank = ((standard < real[:, None]).sum(1).ravel()[places] + 0.5) / (total + 1)
     edges = np.linspace(0, 1, min(10, total + 1) + 1)
     panels[1].stairs(histogram(rank, edges), edges, fill=True, color=BLUE, alpha=0.5, label="rank of the truth")
@@ -172,9 +172,10 @@ def restored_vectors(draws: Array, unknown: Array, scale: tuple[Array, Array], p
 def restored_gaps(
     draws: Array, unknown: Array, scale: tuple[Array, Array], path: Path, labels: Sequence[str] | None = None
 ) -> Path:
-    """Draws the draws' mean and central 80 % for each unknown value, where the truth is not given.
+    """Draws the draws' mean and central 80 % for unknown values, where the truth is not given.
 
-    Up to 6 columns have a panel each, in the data's units; more columns share one panel, in stds of the data.
+    Up to 6 columns have a panel each, in the data's units; of more columns up to 24 share one panel, in stds of the
+    data.
 
     Arguments:
         draws: (N, draws, D) in data units.

@@ -1,4 +1,7 @@
-"""Pictures of error against work: a column for each SDE, a line for each method, in the same colour in every panel."""
+"""Pictures of error against work: a column for each SDE, a line for each method and score.
+
+A method has the same colour in every panel; the lines of the oracle are solid, those of a network dashed.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -18,7 +21,7 @@ COOL = ("#08306b", "#2a6fb0", "#3aa6b9", "#1b7837", "#66a61e", "#6a51a3", "#b49a
 WARM = ("#c8452f", "#e6ab02", "#7f0000", "#ff7f2a", "#c51b7d", "#f29ac0", "#8c510a", "#bf9b7a")
 MARKS = "osD^v<>pP*Xh"
 DASHES = {"oracle": "-", "network": (0, (3.5, 1.5))}
-EXACT_FLOW = "exact_flow"  # the method of the rows whose error is the network's own, without that of a solver
+EXACT_FLOW = "exact_flow"  # the method of the rows whose error is the score's own, without that of a solver
 
 Row = Mapping[str, Any]
 
@@ -29,7 +32,7 @@ def work_precision(
 ) -> Path:
     """Draws for samplers the distance to data over evaluations and over seconds, and the distance to the exact flow.
 
-    Methods without noise have cold colours, the others warm ones.
+    Methods with a distance to the exact flow, which are those without noise, have cold colours, the others warm ones.
 
     Arguments:
         rows: the rows of work_precision.csv.
@@ -73,6 +76,9 @@ def work_precision(
 @style()
 def likelihood_precision(rows: Sequence[Row], path: Path, points: int) -> Path:
     """Draws for likelihoods the solver's error over evaluations and over seconds, and the whole error of log p.
+
+    Panels without values are left out. Methods with a standard error of random probes have warm colours, the others
+    cold ones.
 
     Arguments:
         rows: the rows of likelihood_precision.csv.
@@ -156,7 +162,9 @@ def lines(axes: Axes, rows: Sequence[Row], x: str, y: str, looks: Mapping[str, d
 
 
 def frame(row_of_axes: np.ndarray, low: float, high: float) -> None:
-    """Sets the limits of a row of panels; large errors may lie outside, so that small ones can be compared."""
+    """Sets the y limits of a row of panels, which span a factor of 10 at least; large errors may lie outside, so that
+    small ones can be compared.
+    """
     for axes in row_of_axes:
         axes.set_ylim(low, max(high, 10 * low))
         axes.yaxis.set_major_locator(LogLocator(numticks=8))

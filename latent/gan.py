@@ -54,7 +54,7 @@ class Adversarial(Loss):
     """The loss L_D + L_G.
 
     Arguments:
-        penalty: the weight gamma of the squared gradient on real data.
+        penalty: gamma, twice the weight of the squared gradient on real data.
     """
 
     of: ClassVar[type] = GAN  # the class of models that this loss trains

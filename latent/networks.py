@@ -1,4 +1,5 @@
-"""The encoders and decoders of latent-variable models: networks from data to a vector and from a vector to data.
+"""The encoders and decoders of latent-variable models: networks from data to a vector, and from a vector to one or
+more parameters of each value of the data.
 
 A :class:`Networks` holds no weights. It is the configuration from which a model makes its networks, in the sizes that
 it needs.
@@ -70,7 +71,7 @@ class Convolutional(Networks):
 
     Arguments:
         channels: the number of channels at each resolution, from the highest to the lowest; the highest has half the
-            data's height and width.
+            data's height and width. The decoder has as many at the data's own resolution.
         width: the width of the dense layer.
         dropout: the share of the dense layer's values dropped in training.
     """

@@ -21,7 +21,8 @@ from .vae import VAE
 
 @dataclass(frozen=True)
 class Bound(Loss):
-    """Minus the bound in nats per value: -(reconstruction - beta divergence)/D, with D the number of values of x.
+    """An unbiased estimate of minus the bound in nats per value, from one code of each x:
+    -(reconstruction - beta divergence)/D, with D the number of values of x.
 
     Arguments:
         beta: the weight of the divergence (beta-VAE: Higgins et al., 2017). 1 gives the bound itself, which a run

@@ -51,7 +51,7 @@ class Gaussian(Observation):
     """The law N(decoder(z), std^2 I).
 
     Arguments:
-        std: the standard deviation in model units, one for all values; None to learn it, from 0.3 on.
+        std: the standard deviation in model units, one for all values; None to learn it, with 0.3 at the start.
     """
 
     parameters = 1

@@ -16,8 +16,9 @@ D of latents,
     + \tfrac12\int_{eps}^T g^2\,\mathbb E\Bigl\|s_\theta(z_t, t) - \nabla\log q(z_t\mid z_0)\Bigr\|^2 dt
     + \mathbb E\,\mathrm{KL}\bigl(q(z_T\mid z_0)\,\|\,N(0, \sigma(T)^2 I)\bigr) .
 
-z_0 is the code before the noise of std k is added. Equality holds for the exact score: the right-hand side is then the
-entropy of the noisy codes plus the divergence of their distribution at T from the prior there. The middle term is the
+z_0 is the code before the noise of std k is added, and p is the density of the reverse SDE. With the exact score the
+mean of the right-hand side over all codes is the entropy of the noisy codes plus the divergence of their distribution
+at T from the prior there, and exceeds that of the left-hand side by at most this divergence. The middle term is the
 denoising loss with likelihood weighting: D times the range of log(alpha/sigma) times
 :class:`scoresde.training.DenoisingScoreMatching` over :class:`scoresde.training.levels.LogSNR`. It is differentiable in
 z_0, and so trains an encoder too. :meth:`ScorePrior.log_prob` computes the density without a bound, by the

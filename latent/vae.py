@@ -4,7 +4,7 @@ r"""The variational autoencoder: an encoder q(z|x), a decoder p(x|z), a prior p(
     \log p(x) \ge \underbrace{\mathbb E_{q(z|x)}\log p(x\mid z)}_{\text{reconstruction}}
               - \underbrace{\mathrm{KL}\bigl(q(z\mid x)\,\|\,p(z)\bigr)}_{\text{fit to the prior}}
 
-(Kingma and Welling, arXiv 1312.6114). With w_j = p(x|z_j) p(z_j)/q(z_j|x) for K independent draws,
+(Kingma and Welling, arXiv 1312.6114). With w_j = p(x|z_j) p(z_j)/q(z_j|x) for K independent draws, the bound
 
 .. math:: \log p(x) \ge \mathbb E\log\frac1K\sum_j w_j
 
@@ -113,7 +113,7 @@ class VAE(LatentModel):
         levels: int = 16,
         on_step: Callable[[float], None] | None = None,
     ) -> Terms:
-        """Returns the bound of x (B, *) in model units.
+        """Returns estimates of the terms of the bound at x (B, *) in model units.
 
         Arguments:
             randn_like: the source of normals of the shape of a code.

@@ -56,7 +56,7 @@ class BinaryBound:
 
         Raises:
             ValueError: x has other values.
-            FloatingPointError: the log-odds are not finite, or give an observed bit the probability 0.
+            FloatingPointError: the log-odds of a bit are NaN, or infinite with the wrong sign.
         """
         x = bits_of(x)
         counted, count, last = Counted(logits), len(x), int(chain.T)

@@ -1,8 +1,8 @@
 r"""The variational bound of the ancestral chain, term by term.
 
-A grid of times t_1 < ... < t_N = T makes a chain of any SDE: x_N from N(0, sigma(T)^2 I), then one ancestral step
-between neighbouring times, and last a decoder p(x_0 | x_1). With q(x_s | x_t, x_0) the posterior of the forward
-process,
+A grid of times t_1 < ... < t_N, usually with t_N = T, makes a chain of any SDE: x_N from N(0, sigma(t_N)^2 I), then one
+ancestral step between neighbouring times, and last a decoder p(x_0 | x_1). With q(x_s | x_t, x_0) the posterior of the
+forward process,
 
 .. math::
     -\log p(x_0) \;\le\; \underbrace{KL\bigl(q(x_N|x_0)\,\|\,p(x_N)\bigr)}_{L_N}
@@ -22,10 +22,11 @@ forward        :math:`b^2`                         :math:`\frac{b^2}{2 a^2 \sigm
                                                    :math:`\rho = \sigma_s^2/\sigma_t^2`
 =============  ==================================  ===================================================================
 
-where gamma = (alpha/sigma)^2. The posterior's variance is optimal for a single point, the forward step's for data N(0,
-I) (section 3.2 of 2006.11239) and, where sigma is small, for any data that have a density; in general the optimum grows
-with the mean of e/D. Next to the data a step of a chain may double sigma^2 however many steps there are; the wrong
-variance costs a fraction of a nat a dimension there, and the bound does not become tight.
+where gamma = (alpha/sigma)^2. The posterior's variance is optimal for a single point. The forward step's is optimal for
+data N(0, I) if alpha^2 + sigma^2 = 1 (section 3.2 of 2006.11239) and, where sigma is small and alpha near 1, for any
+data that have a density. In general the optimum grows with the mean of e/D. Next to the data a step of a chain may
+double sigma^2 however many steps there are; the wrong variance costs a fraction of a nat a dimension there, and the
+bound does not become tight.
 
 The decoder is N(x_0_hat, (sigma/alpha)^2 I) at t_1, with x_0_hat the denoised x_1 (Tweedie). For continuous data L_0 is
 minus its log-density; for integers, whose x_0 is a bin's centre, minus the log of the mass that it puts on the bin, the
@@ -42,8 +43,8 @@ whose score is -x_t/V with V = alpha^2 + sigma^2, and whose mean over z has a cl
           \mathbb E\,e_G = \frac{\alpha^2}{V^2}\,(\alpha^2 D + \sigma^2\|x_0\|^2) .
 
 A subset of the terms gives an unbiased estimate of their sum by stratified sampling: the length of a step is the fall
-of w = log(1 + gamma) in it (about its term for data of unit variance), the sum of the lengths is cut into equal strata,
-and two places are drawn in each.
+of w = log(1 + gamma) in it (about proportional to its term for data of unit variance), the sum of the lengths is cut
+into equal strata, and two places are drawn in each.
 """
 
 import math
@@ -65,7 +66,8 @@ class BoundTerms:
     """The bound at each point and its terms, in nats; L_{n-1} belongs to the step from t_n to t_{n-1}.
 
     Attributes:
-        log_prob: the lower bound on log p(x), a density in model units, or on log P of integers, shape (B,), float64.
+        log_prob: the lower bound on log p(x), a density in model units, or on log P of integers, shape (B,), float64
+            (float32 on mps).
         prior, diffusion, reconstruction: L_N, the sum of all L_{n-1}, and L_0; minus log_prob is their sum. Shape (B,).
         stderr: the standard error of log_prob over the noise, shape (B,).
         sums, draws: for each step the sum over points of the evaluated values of L_{n-1}, and their number; shape
@@ -91,7 +93,8 @@ class VariationalBound:
         variance: the variance of the reverse steps, ``posterior`` or ``forward``; ``auto`` is ``forward`` for a density
             and ``posterior`` for integers. See the module docstring.
         terms: the number of L_{n-1} evaluated for each point, even; None for all of them, once each.
-        control_variate: whether e_G less its mean is subtracted from e: a smaller variance, and the same mean.
+        control_variate: whether e_G less its mean is subtracted from e: the same mean, and a smaller variance where e_G
+            is close to e.
     """
 
     variance: Literal["auto", "posterior", "forward"] = "auto"
@@ -140,7 +143,7 @@ class VariationalBound:
         evaluations, done = self.count(len(times) - 1) + 2, 0
 
         def error(t: Tensor) -> tuple[Tensor, Tensor]:
-            """Returns e (B,) at times t (B,) float64 for a fresh noise z, and z + sigma score (B, D)."""
+            """Returns e less its control variate (B,), at t (B,) for a fresh noise z, and z + sigma score (B, D)."""
             nonlocal done
             z = randn_like(x)
             t = t.to(x.device, wide)

@@ -16,7 +16,7 @@ class Estimate:
     """The estimate of log p at each point.
 
     Attributes:
-        log_prob: log p(x) in nats and model units, shape (B,), float64.
+        log_prob: log p(x) in nats and model units, shape (B,), float64 (float32 on mps).
         stderr: its standard error in nats, shape (B,).
         nfe: network evaluations a point.
         shared: whether all points share one error, which a mean over points does not reduce.
@@ -32,7 +32,7 @@ class CrossCheck(ABC):
     """(sde, score, x) -> Estimate.
 
     Attributes:
-        start: the density that is estimated; see :class:`scoresde.likelihood.Likelihood`.
+        start: the density that is estimated, ``corrected`` or ``plain``; see the subclasses.
         apart: whether points may have different conditions y, hence different scores and normalisers.
         same: by key, the value that likelihood and cross-check must both have for their densities to be the same.
     """

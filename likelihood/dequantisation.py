@@ -142,7 +142,7 @@ def truncated_normal(u: Tensor, tau: Tensor) -> tuple[Tensor, Tensor]:
     shape, (B, *), for tau (*).
     """
     mass = torch.special.erf(tau / math.sqrt(2))
-    u = u.clamp_min(2.0**-53)  # where the mass rounds to 1, u = 0 would be -inf
+    u = u.clamp_min(2.0**-53)  # where the mass rounds to 1, u = 0 would give -tau, however far out
     z = math.sqrt(2) * torch.special.erfinv((2 * u - 1) * mass)
     z = torch.minimum(torch.maximum(z, -tau), tau)
     return z, -0.5 * z.square() - 0.5 * math.log(2 * math.pi) - mass.log()

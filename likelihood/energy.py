@@ -112,7 +112,7 @@ class EnergyDensity(CrossCheck):
         """Returns log p_eps at x, shape (B, *), in model units; on the CPU.
 
         Arguments:
-            randn_like: ignored; the draws from q depend on ``seed`` only.
+            randn_like: ignored; ``seed`` decides the draws from q.
             on_step: called once, at the end.
 
         Raises:

@@ -25,15 +25,16 @@ it the same identity for a Gaussian G, whose terms are closed forms:
   (cf. arXiv 2101.09258). ``start="corrected"``, the density of the data at x itself, integrates to infinity: beyond
   the data's finest detail gamma^2 (e - e_G) is constant, and the rest of the integral is gamma (e - e_G) at eps. This
   is the correction of order k^2 = 1/gamma of :mod:`scoresde.likelihood.likelihood`, here without a derivative.
-* **The noise.** e and e_G share the noise z, so the estimate has no variance if the data are Gaussian and G is theirs.
+* **The noise.** e and e_G share the noise z, so the estimate has no variance if the data are Gaussian, G is theirs and
+  the score is exact.
 
 The integral is taken over w = log(1 + v gamma), v the largest variance of G: even in gamma where the noise hides the
 data, and in log gamma where it does not. w is cut into equal strata with two independent draws in each, and their
 differences give an unbiased estimate of the sum's variance.
 
-This estimate and the ODE's agree for the exact score of any distribution. For a network the densities of the ODE and of
-the SDE differ, this estimate lies below the SDE's, and a difference beyond the error bars measures the network's
-inconsistency.
+For the exact score of any distribution this estimate and the ODE's agree, up to the errors of both ends. For a network
+the densities of the ODE and of the SDE differ, the mean of this estimate lies below the SDE's, and a difference beyond
+the error bars measures the network's inconsistency.
 """
 
 import math

@@ -13,10 +13,11 @@ standard error of their mean. Score and divergence come from one evaluation of t
 FFJORD (arXiv 1810.01367, section 3.1) keeps a probe fixed along the trajectory and integrates its estimate beside x, so
 that a solver sees a smooth right-hand side; but then the probe's errors at all times add up. With tsit5 and dopri5 our
 solver follows only x. The estimates are integrated after each accepted step, by the Gauss-Legendre rule of four nodes
-along the step's interpolant. The nodes need not share probes, so with ``redraw`` each node draws its own, and the
-errors of some fifty nodes average out. Six stages without a backward pass and four nodes with one cost a little more
-than six stages with one. The steps do not depend on the probes, so the sum of the unbiased estimates over them is
-unbiased. Since the divergence changes where x stands still, sigma/alpha grows by a factor e at most in a step.
+along the step's interpolant. The nodes need not share probes, so with ``redraw`` each node draws its own: the errors of
+some fifty nodes average out, and the sum of the nodes' variances gives the standard error. Six stages without a
+backward pass and four nodes with one cost a little more than six stages with one. The steps do not depend on the
+probes, so the sum of the unbiased estimates over them is unbiased. Since the divergence changes where x stands still,
+sigma/alpha grows by a factor e at most in a step.
 
 The exact trace has no errors to average: it is integrated beside x and controls the step size too. A torchdiffeq method
 integrates the estimates of random probes beside x, with the probes fixed.
@@ -25,9 +26,9 @@ Three corrections apply at the ends and along the trajectory; each can be switch
 
 * **The start.** q(x) = alpha^D p_eps(alpha x), at eps, is the density of data blurred by N(0, k^2 I) with
   k = sigma/alpha. The blur is undone for the Gaussian that agrees with log q at x to second order
-  (:mod:`scoresde.likelihood.deblur`): exactly for Gaussian data of any scale, and to order k^2 for all data.
-  :meth:`Likelihood.start_error` estimates the error that is left. ``start="plain"`` scores x itself by p_eps, as the
-  published code does.
+  (:mod:`scoresde.likelihood.deblur`): exactly for Gaussian data of any scale, but for the approximations in many
+  dimensions that are named there, and to order k^2 for all data. :meth:`Likelihood.start_error` estimates the error
+  that is left. ``start="plain"`` scores x itself by p_eps, as the published code does.
 * **The end.** p_T is taken to be the Gaussian of the data's first two moments, carried to T
   (:mod:`scoresde.likelihood.moments`), and not N(0, sigma(T)^2 I), the published prior (``prior="standard"``).
 * **The variance.** The score of the same Gaussian has a divergence in closed form, and a Jacobian close to the
@@ -60,10 +61,10 @@ class LogLikelihood:
     """The log-density of each point and its parts.
 
     Attributes:
-        log_prob: log p(x) in nats and model units, shape (B,), float64.
+        log_prob: log p(x) in nats and model units, shape (B,), float64 (float32 on mps).
         z: the latent code x_T, shape (B, *).
-        probe_stderr: the standard error of log_prob over the random probes in nats, shape (B,): 0 for the exact
-            trace, NaN for one probe.
+        probe_stderr: the standard error of log_prob over the random probes in nats, shape (B,): 0 where the trace is
+            exact, NaN for one probe that is random.
         start_term: the start's correction, which log_prob includes, shape (B,); 0 for ``start="plain"``.
         prior_term: log p_T(z) less log N(z; 0, sigma(T)^2 I), which log_prob includes, shape (B,); 0 for
             ``prior="standard"`` and without moments.
@@ -84,11 +85,11 @@ class StartError:
 
     Attributes:
         difference: the difference of log p of the data from two noise levels, in nats, (B,), of either sign; its size
-            includes the error of using few products.
+            includes the error of using few products or few orders.
         assumed: the part of the correction, in nats, (B,), that assumes the detail below the noise of eps to be
             Gaussian: all but the heat step.
-        detail: lambda, (B,): the largest share of the noise of eps in the variance along a direction. From 0.5 on the
-            data have detail finer than that noise, and nothing here bounds its effect.
+        detail: lambda, (B,): the largest share of the noise of eps in the variance along a direction that was found.
+            From 0.5 on the data have detail finer than that noise, and nothing here bounds its effect.
     """
 
     difference: Tensor
@@ -130,9 +131,9 @@ class Likelihood:
         error: the error from which :class:`scoresde.tasks.LikelihoodTask` chooses tolerance, probes and points where
             they are left open: in nats a dimension, for integers in bits a dimension; ``auto`` for the error that its
             output shows, None to choose nothing.
-        rtol, atol: tolerances of each point's local error. For the integral of the exact divergence rtol is scaled to
-            that of two dimensions, whatever D is. None leaves them open: the default is then 1e-5, and 1e-4 with random
-            probes.
+        rtol, atol: tolerances of each point's local error, in (0, 1). Beyond two dimensions the integral of the exact
+            divergence has 2/D of rtol, since it is a sum over D dimensions. None leaves them open: the default is then
+            1e-5, and 1e-4 with random probes.
         steps: the number of steps of a torchdiffeq method without error control.
         start: ``corrected`` for the density of the data, ``plain`` for p_eps; see the module docstring.
         prior: ``data`` for the Gaussian of the data's moments at T, ``standard`` for N(0, sigma(T)^2 I).

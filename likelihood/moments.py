@@ -4,9 +4,9 @@ r"""The Gaussian with the data's mean and covariance, under the kernel of any SD
           C = U\,\mathrm{diag}(l - r)\,U^\top + r I
 
 with U (D, k) orthonormal, l the variances along its columns and r the one variance of all other directions (k = D is
-the full covariance). Its score, the divergence of that score and its density have closed forms that cost two products
-with U. It approximates p_T where the prior N(0, sigma(T)^2 I) is too coarse, and it is the control variate of the
-random estimates of the likelihood.
+the full covariance). Its score, the divergence of that score and its density have closed forms that cost at most two
+products with U. It approximates p_T where the prior N(0, sigma(T)^2 I) is too coarse, and it is the control variate of
+the random estimates of the likelihood.
 """
 
 import math
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from scoresde.sde_lib import SDE
 
-PAIRED = 1000  # points whose pairs estimate the cumulants
+PAIRED = 1000  # the most points whose pairs estimate the cumulants
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,9 @@ class Moments:
         .. math:: KL \approx \tfrac1{12}\|\kappa_3\|^2 + \tfrac1{48}\|\kappa_4\|^2
 
         (Edgeworth's series; Comon 1994), with the cumulants of :math:`w = \alpha (\alpha^2 C + \sigma^2 I)^{-1/2}
-        (x - m)`, to which the noise adds none. Their norms are unbiased means over pairs of points, E(w'v)^3 for the
-        third. Their standard errors are added, so that the result is an upper estimate for few points.
+        (x - m)`, to which the noise adds none. Their squared norms are estimated by means over pairs of points, the
+        third's by E(w'v)^3. Standard errors are added, so that few points do not give too small a result. In many
+        dimensions the fourth's may be too small nevertheless, since its C is of the same points.
 
         Arguments:
             x: points of the data, (N, *) in model units, of which the first ``PAIRED`` are used; for fewer than two the
@@ -78,8 +79,9 @@ class Moments:
         C = w.T @ w / count
 
         def upper(power: int, less: float = 0.0) -> float:
-            """Returns the mean of (w'v)^power over the pairs, less a number, plus its standard error:
-            sqrt(2/pairs) times the rms, since for a cumulant of 0 the terms have mean 0 given one point of the pair.
+            """Returns the mean of (w'v)^power over the pairs, less a number and at least 0, plus its standard error:
+            sqrt(2/pairs) times the rms, since for a third cumulant of 0 the terms have mean 0 given one point of the
+            pair. For the fourth power it is rough.
             """
             terms = products.pow(power)
             return max(0.0, float(terms.sum()) / pairs - less) + math.sqrt(2 * float(terms.square().sum())) / pairs

@@ -19,8 +19,8 @@ def classifier_score(log_prob: Tensor, splits: int = 10) -> tuple[float, float]:
 
     Arguments:
         log_prob: log p(y | x) (N, K) in nats.
-        splits: the number of equal parts of the samples that give the standard error; it is NaN for one part, and where
-            a part would have fewer than two samples.
+        splits: the number of nearly equal parts of the samples that give the standard error; it is NaN for one part,
+            and where a part would have fewer than two samples.
     """
     log_prob = log_prob.double()
     parts = [score(part) for part in log_prob.tensor_split(splits)] if len(log_prob) >= 2 * splits else []

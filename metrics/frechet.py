@@ -8,8 +8,8 @@ FID of Heusel et al. (arXiv 1706.08500) only if the network is their Inception. 
 ``distance`` here return d^2 and not d.
 
 The trace of (C_1 C_2)^{1/2} is the sum of the singular values of C_1^{1/2} C_2^{1/2}, with each root from a symmetric
-eigendecomposition. We take no root of the unsymmetric product C_1 C_2, because that fails for singular covariances:
-those of samples with fewer points than features, or with a feature that is always 0.
+eigendecomposition. We take no root of the unsymmetric product C_1 C_2, because that fails for singular covariances,
+such as those of samples with no more points than features, or with a feature that is always 0.
 
 The estimate from samples is biased upwards, more so for fewer samples: compare distances only at equal counts.
 """
@@ -19,7 +19,11 @@ from torch import Tensor
 
 
 def frechet_distance(x: Tensor, y: Tensor) -> float:
-    """Returns d^2 between samples x (N, *) and y (M, *), in the square of their unit; computed in float64."""
+    """Returns d^2 between samples x (N, *) and y (M, *), in the square of their unit; computed in float64.
+
+    Raises:
+        ValueError: x and y differ in the number of values, or one has fewer than 2 points.
+    """
     x, y = x.flatten(1).double(), y.flatten(1).double()
     if x.shape[1] != y.shape[1]:
         raise ValueError(f"the samples have {x.shape[1]} and {y.shape[1]} values each; a distance needs equal numbers")

@@ -8,7 +8,8 @@ partition of the space, with n held-out and m generated points in it,
     U_\pi = \#\{(p, q): d(q) > d(p)\} + \tfrac12 \#\{d(q) = d(p)\}, \qquad
     Z_\pi = \frac{U_\pi - nm/2}{\sqrt{nm\,(n + m + 1)/12}},
 
-is the Mann-Whitney statistic, of which Z is nearly N(0, 1) where both are alike (with its correction for ties), and
+with p a held-out and q a generated point, is the Mann-Whitney statistic. Z, whose variance we correct for ties, is
+nearly N(0, 1) where both are alike, and
 
 .. math:: C_T = \sum_\pi w_\pi Z_\pi, \qquad w_\pi = n_\pi \Big/ \sum_{\pi'} n_{\pi'},
 

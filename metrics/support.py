@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-HELD = 2**21  # the largest number of distances in memory at once
+HELD = 2**21  # the largest number of distances in a block, unless one row has more
 
 
 @dataclass(frozen=True)

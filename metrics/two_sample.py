@@ -1,7 +1,7 @@
 r"""Two-sample distances: sliced Wasserstein and the maximum mean discrepancy.
 
-The sliced Wasserstein distance averages, over random directions, the distance between the sorted projections of two
-samples:
+The squared sliced Wasserstein distance is the mean, over random directions, of the squared distance between the sorted
+projections of two samples:
 
 .. math:: SW_2^2 = \mathbb E_\theta \int_0^1 \bigl(F_{\theta}^{-1}(u) - G_{\theta}^{-1}(u)\bigr)^2\,du
 
@@ -46,7 +46,11 @@ def mmd(x: Tensor, y: Tensor, scales: tuple[float, ...] = SCALES) -> Tensor:
 
 
 def sliced_wasserstein(x: Tensor, y: Tensor, directions: int = 200, seed: int = 0) -> float:
-    """Returns SW_2 between samples x (N, *) and y (M, *), in the unit of their values; the directions are seeded."""
+    """Returns SW_2 between samples x (N, *) and y (M, *), in the unit of their values; the directions are seeded.
+
+    Raises:
+        ValueError: x and y differ in the number of values.
+    """
     x, y = x.flatten(1).double(), y.flatten(1).double()
     if x.shape[1] != y.shape[1]:
         raise ValueError(f"the samples have {x.shape[1]} and {y.shape[1]} values each; a distance needs equal numbers")

@@ -1,8 +1,8 @@
 r"""ADM and EDM2: a U-Net F(x, c) with adaptive group normalisation, multi-head attention and resampling blocks.
 
 ADM (Dhariwal and Nichol, arXiv 2105.05233, section 3): the blocks that halve or double the resolution resample both
-their branches. The noise level and y scale and shift the normalised features. Attention is used at several resolutions,
-with heads of the same width everywhere.
+their branches. The noise level and y scale and shift the normalised features. Attention is used at several resolutions
+and in the middle, with heads of one width; a level with fewer channels has one narrower head.
 
 With ``magnitude_preserving`` the same architecture consists of layers that preserve magnitudes
 (:mod:`scoresde.models.magnitude`), as in EDM2 (Karras et al., arXiv 2312.02696). It has no group normalisation, and no
@@ -76,7 +76,7 @@ class Block(nn.Module):
 
 
 class Attention(nn.Module):
-    """x + self-attention over the pixels of a feature map, in heads of ``width`` channels."""
+    """x + self-attention over the pixels of a feature map, in heads of ``width`` channels, or in one of fewer."""
 
     def __init__(self, channels: int, width: int):
         super().__init__()
@@ -90,7 +90,9 @@ class Attention(nn.Module):
 
 
 class MagnitudeBlock(nn.Module):
-    """The block of EDM2, of layers that preserve magnitudes. On the way down the shortcut is normalised first.
+    """The block of EDM2, of layers that preserve magnitudes.
+
+    On the way down both branches start from the shortcut's output, normalised.
 
     Arguments:
         decoder: whether the block is in the middle or on the way up; the others are as in :class:`Block`.
@@ -167,7 +169,8 @@ class ADM(nn.Module):
         shape: the shape (C, H, W) of one image.
         channels: the channels at each resolution, from the finest to the coarsest.
         blocks: residual blocks at each resolution on the way down (one more on the way up).
-        attention: the resolutions with self-attention, named by the longer side of the feature map in pixels.
+        attention: the resolutions with self-attention, named by the longer side of the feature map in pixels; the
+            middle always has it.
         head_channels: the channels of one attention head; a level with fewer channels has one head.
         dropout: the share of values dropped inside a block in training.
         magnitude_preserving: use the layers of EDM2; see the module's docstring.

@@ -31,4 +31,5 @@ class Bits(Parameterisation):
     process: ClassVar[type] = BinaryChain
 
     def coefficients(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        # sigma^2 = (1 - alpha)(1 + alpha): without the cancellation in 1 - alpha
         return 2 * torch.log((1 + alpha) / sigma), torch.ones_like(alpha), torch.ones_like(alpha)

@@ -6,7 +6,7 @@ r"""A classifier of noisy data, and guidance by it (Dhariwal and Nichol, arXiv 2
 
 The first equation is Bayes' rule. With w = 1 and the exact classifier of *noisy* x, the exact score of p(x) is guided
 to that of p(x | y). The network of a classifier takes x/sqrt(alpha^2 + sigma^2) and log(sigma/alpha)/4, as that of a
-score model does.
+score model does under most parameterisations.
 """
 
 from collections.abc import Callable
@@ -73,7 +73,9 @@ class GuidedByClassifier(nn.Module):
         self.register_buffer("y", y, persistent=False)
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        """Returns the guided score at x (B, *) and t (B,); it is differentiable if gradients are on."""
+        """Returns the guided score at x (B, *) and t (B,). It is differentiable if gradients are on, in x too if x
+        requires one.
+        """
         differentiable, log_prob = torch.is_grad_enabled(), self.classifier.given(self.y)
         with torch.enable_grad():
             at = x if x.requires_grad else x.detach().requires_grad_()
