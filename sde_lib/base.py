@@ -77,7 +77,7 @@ class SDE(ABC):
         return self.alpha(t).log() - self.sigma(t).log()
 
     def time(self, half_log_snr: Tensor) -> Tensor:
-        """Returns the t with this lambda(t), the inverse of :meth:`half_log_snr`; by bisection in [0, T], or overridden."""
+        """Returns the t with this lambda(t), the inverse of :meth:`half_log_snr`; here by bisection in [0, T]."""
         low = torch.zeros_like(half_log_snr)
         high = torch.full_like(half_log_snr, self.T)
         for _ in range(64 if half_log_snr.dtype == torch.float64 else 32):

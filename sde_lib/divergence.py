@@ -42,7 +42,8 @@ class Probes(ABC):
 
     @abstractmethod
     def draw(self, x: Tensor, normals: Callable[[int], Tensor] | None) -> Tensor | None:
-        """Draws as many random vectors as the method needs for each sample of x (B, *), (k, B, *); None for the exact trace.
+        """Draws the random vectors for each sample of x (B, *), as many as the method needs, shape (k, B, *); returns None
+        for the exact trace.
 
         Arguments:
             normals: maps k to standard normals (k, B, *), the one source of all probes, random signs included.
@@ -204,8 +205,8 @@ def orthonormal(vectors: Tensor) -> Tensor:
 class HutchPP(Probes):
     """Hutch++: the exact trace on the span of k products v'J with random v, and the rest of it by k random signs.
 
-    It takes k + 2 min(k, D) backward passes; all but the first min(k, D) need the results of those. It is efficient where
-    J has at most k large eigenvalues; docs/results.md has its cost for a trained network.
+    It takes k + 2 min(k, D) backward passes; all but the first min(k, D) need the results of those. It is efficient
+    where J has at most k large eigenvalues; docs/results.md has its cost for a trained network.
 
     Arguments:
         count: the number k; from 2 on the estimates give a standard error. None leaves it open for :meth:`settled`.
