@@ -42,8 +42,8 @@ class Probes(ABC):
 
     @abstractmethod
     def draw(self, x: Tensor, normals: Callable[[int], Tensor] | None) -> Tensor | None:
-        """Draws the random vectors for each sample of x (B, *), as many as the method needs, shape (k, B, *); returns None
-        for the exact trace.
+        """Draws the random vectors for each sample of x (B, *), as many as the method needs, shape (k, B, *); returns
+        None for the exact trace.
 
         Arguments:
             normals: maps k to standard normals (k, B, *), the one source of all probes, random signs included.
@@ -66,8 +66,8 @@ class Probes(ABC):
         return inner(pull(probes), probes)
 
     def stderr(self, estimates: Tensor, dim: int) -> Tensor:
-        """Returns the standard error of the mean of estimates (n, B) in ``dim`` dimensions, (B,): 0 for an exact trace,
-        else NaN for n = 1.
+        """Returns the standard error of the mean of estimates (n, B) in ``dim`` dimensions, (B,): NaN for n = 1, but 0
+        where a method knows that its trace is exact.
         """
         if len(estimates) == 1 or estimates.numel() == 0:
             return torch.full_like(estimates[0], torch.nan)

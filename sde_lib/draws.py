@@ -14,7 +14,7 @@ and the steps may come in any order. (Stratified numbers take one uniform number
 the row in the whole batch: :meth:`Draws.spread`.)
 
 Words are integers and therefore the same on every device. A word gives two uniform numbers of 24 bits, or two standard
-normals by the transform of Box and Muller (1958, doi 10.1214/aoms/1177706645). They are computed in float32, also for
+normals by the transform of Box and Muller (1958, doi 10.1214/aoms/1177706645). Both are computed in float32, also for
 float64 tensors; the normals may differ between devices in the last bits of log and cos.
 
 We use a counter instead of a generator for each block of rows (:class:`BlockNoise`) because the device must make the
