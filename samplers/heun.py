@@ -59,9 +59,9 @@ class Heun(Step):
 
     Arguments:
         churn: S_churn, the amount of noise that N steps add and remove again; 0 for none. Published for ImageNet: 40.
-        churn_min, churn_max: S_min and S_max, the levels of sigma/alpha between which noise is added, null for no
-            bound; published 0.05 and 50.
-        noise: S_noise, the std of that noise; published 1.003, for a network that removes too much.
+        churn_min, churn_max: S_min and S_max, the levels of sigma/alpha between which noise is added; churn_max=null
+            for no upper bound. Published 0.05 and 50.
+        noise: S_noise, a factor of that noise's std; published 1.003, for a network that removes too much.
     """
 
     churn: float = 0.0
@@ -88,6 +88,7 @@ class Heun(Step):
         t, kappa = grid[:-1], noise_ratio(sde, grid[:-1])
         gamma = min(self.churn / len(t), 2**0.5 - 1)
         churned = (kappa >= self.churn_min) & (kappa <= (torch.inf if self.churn_max is None else self.churn_max))
+        # rounding of the inverse may give a time below t, and a closed form one beyond T
         up = sde.time(-torch.log(kappa * (1 + gamma)))
         return torch.where(churned & (gamma > 0), torch.maximum(up, t).clamp_max(sde.T), t)
 

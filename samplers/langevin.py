@@ -29,7 +29,7 @@ class LangevinDynamics(Sampler):
 
     Arguments:
         steps: the number of steps.
-        size: epsilon, in the square of model units; below the square of the data's finest detail, or the walk diverges.
+        size: epsilon, in the square of model units. On p_t of variance v the walk diverges from epsilon = 2 v on.
         noise_to_signal: sigma/alpha of the level to walk at; None for eps.
         start: the std of the Gaussian to start from, in model units; None for the SDE's prior.
 

@@ -72,7 +72,7 @@ class Mask(Masking):
 
 @dataclass(frozen=True, eq=False)
 class Missing(Masking):
-    """The NaN values of the user's own points are unknown; in held-out data, the second half of every sample.
+    """A mask that hides the NaN values of the user's own points; in held-out data, what :class:`Half` hides by default.
 
     The task makes a :class:`Mask` of the NaNs (:class:`scoresde.tasks.Restore`); ``weights`` is for held-out data.
 
@@ -257,12 +257,13 @@ class MaskFile(Masking):
 
     Arguments:
         shape: of one sample.
-        path: the file. Its shape is that of one sample, of one channel (H, W), or (N, *) with one mask per sample.
+        path: the file. Its shape is that of one sample, of one channel (H, W), or (N, *) with one mask per sample; with
+            N = 1 the mask is for all samples.
         noise: std of the noise on the known values.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file cannot be read, has another shape, holds only zeros, or holds none while ``noise`` is 0.
+        ValueError: the file cannot be read, has another shape, holds only zeros, or holds no zero while ``noise`` is 0.
     """
 
     shape: tuple[int, ...]
@@ -294,7 +295,7 @@ class MaskFile(Masking):
         )
 
     def rows(self, rows: Tensor) -> Operator:
-        """Returns the mask of these samples; raises a ValueError if the file holds fewer masks than samples."""
+        """Returns the mask of these samples; raises a ValueError if a file of several masks lacks one of them."""
         if 1 < len(self.weights) <= int(rows.max()):
             raise ValueError(
                 f"operator.path={self.path} holds {len(self.weights)} masks, and sample {int(rows.max())} (from 0) "

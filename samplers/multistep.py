@@ -25,7 +25,7 @@ lambda, so that one implementation serves every SDE.
 The start: with fewer values than its order needs, a method of order p would begin with steps of error h^2, and have
 order 2 in the end. So each of these first steps integrates the whole way from T anew, with the polynomial through all
 values that exist by then. Since everything is linear, this changes only the weights and costs no evaluation. The error
-that remains is of order h^3.
+that remains is of order h^3. (UniPC does this otherwise: its corrector repeats only the step before.)
 """
 
 from abc import abstractmethod
@@ -79,7 +79,7 @@ class Multistep(Step):
 
     @abstractmethod
     def exponent(self, h: Tensor) -> Tensor:
-        """Returns H of the steps h: x in units of q falls by the factor e^{-H} over a step."""
+        """Returns H of the steps h: a step multiplies x, in units of q, by e^{-H}."""
 
     @abstractmethod
     def integrate(self, tau: Tensor, h: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ projection on the row space                          f = 1, f(0) = 0
 ==============================  =====================  =============================================================
 A                               y                      closed form of A^T A
 ==============================  =====================  =============================================================
-:mod:`scoresde.samplers.masks`  x, 0 where unknown     diagonal
+:mod:`scoresde.samplers.masks`  (*), 0 where unknown   diagonal
 ``Colourise``                   (1, H, W)              A A^T = c I
 ``Superresolve``                (C, H/k, W/k)          A A^T = c I
 ``Deblur``                      (C, H, W)              diagonal after a Fourier transform

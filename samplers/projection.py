@@ -3,8 +3,8 @@ r"""Replacement: the measured part of x_t is set to :math:`A^+ y` with the noise
 .. math:: x \leftarrow (I - P)\,x + \alpha\,A^+ y + \sigma\,P z, \qquad P = A^+ A
 
 after every step of a predictor and every step of a corrector (arXiv 2011.13456: inpainting, where P x is the known
-pixels, and colourisation, where P x is the grey picture, their "decoupled" coordinate). This code differs from the
-published one:
+pixels, and colourisation, where P x is the grey picture, their "decoupled" coordinate). The formula is for exact y; for
+y with noise see :meth:`scoresde.samplers.Measurement.replace`. This code differs from the published one:
 
 * x is replaced at the time s that a step has reached, with that time's alpha and sigma;
 * the start at T is replaced too, by values with noise and not by clean ones;
@@ -143,11 +143,13 @@ class Started(Sampler):
 
 @dataclass(frozen=True)
 class Projection(Conditioner):
-    """Replacement, for every sampler; see the module's text.
+    """Replacement, for every sampler if y is exact, else for a predictor-corrector that draws noise.
+
+    See the module's text.
 
     Arguments:
         rounds: the number of times that each step of a predictor is taken, with a step back up in between; 1 is the
-            published inpainting, 10 is RePaint's.
+            published inpainting, 10 is RePaint's. Above 1 it needs a predictor-corrector that draws noise.
     """
 
     rounds: int = 1
@@ -184,7 +186,7 @@ class Projection(Conditioner):
         return replace(sampler, predictor=predictor, corrector=corrector)
 
     def refuse(self, sampler: Sampler, measurement: Measurement) -> None:
-        """Raises a ValueError for a measurement with noise, or more than one round, where no step draws fresh noise."""
+        """Raises a ValueError, where the sampler's steps stay as they are, for y with noise or more than one round."""
         name = type(getattr(sampler, "predictor", sampler)).__name__
         if measurement.noise:
             raise ValueError(

@@ -90,8 +90,8 @@ class Path:
         """Returns the path and the particles at T.
 
         Arguments:
-            w: draws of the prior, one for each particle.
-            tau: its value at T.
+            w: draws of the prior over alpha(T), one for each particle.
+            tau: the value of tau at T.
             z, own: standard normals, of the path and of each particle.
         """
         f = self.operator.function
@@ -143,7 +143,7 @@ class Path:
             return self.mu(e).clamp(s, t)
 
         def spread(e: Tensor) -> Tensor:
-            """Returns V of the step from t to mu."""
+            """Returns V of the step from t to mu, kept above 0: it is 0 at mu = t."""
             return self.spread(t, stop(e)).clamp_min(1e-6 * t)
 
         def left_open(e: Tensor) -> Tensor:
@@ -178,8 +178,8 @@ class ReplacedParticles(Sampler):
     """Weighted steps for groups of ``measurement.draws`` samples; see the module's text.
 
     Attributes:
-        grid, steps: those of the sampler that is conditioned.
-        corrector: one step of its corrector, taken ``count`` times after each step, or None.
+        grid, steps: the time grid and its number of steps; see :class:`SMCDiff`.
+        corrector: one step of the sampler's corrector, taken ``count`` times after each step, or None.
         measurement: the batch's measurement, whole groups of draws.
         copies: the number of particles for each draw.
         share: particles are resampled where their effective number is below this share of them.
@@ -245,11 +245,12 @@ class ReplacedParticles(Sampler):
 
 @dataclass(frozen=True)
 class SMCDiff(Conditioner):
-    """Replacement with weighted particles, on the grid of any sampler; see the module's text.
+    """Replacement with weighted particles, for any sampler; see the module's text.
 
     Of a predictor-corrector it takes the grid, the corrector and the number of steps, if this is above ``steps``. Other
     samplers give none of these: the grid has then ``steps`` equal steps in log-SNR, and there is no corrector. The last
-    step is the sampler's. The predictor is the conditioner's own, since a weight needs the density of a step.
+    step is the sampler's, or ``flow`` if it has none. The predictor is the conditioner's own, since a weight needs the
+    density of a step.
 
     Arguments:
         particles: P, the number of particles for a measurement, rounded up to a multiple of its draws.

@@ -14,9 +14,9 @@ sampled with the score of p_t alone, because perturbing p^{1/tau^2} gives anothe
 
   (the rescaling of arXiv 2510.01184). It is exact on a Gaussian under every solver, and the noise is unchanged. If the
   data are separate modes of one width s, each becomes tau times as wide and keeps its weight: a local temperature,
-  whereas p^{1/tau^2} would move nearly all weight to the highest modes. s is the width of the modes to sharpen. The
-  default, the std of the whole data, fits one mode. For several modes it is too large, and each mode shrinks by more
-  than tau.
+  whereas p^{1/tau^2} would move nearly all weight to the highest modes. s is the width of the modes to sharpen.
+  ``sigma_data=auto``, the std of the whole data, fits one mode. For several modes it is too large, and each mode
+  shrinks by more than tau.
 
 ``python -m benchmarks.temperature`` measures both on a mixture. The temperature of ``task=interpolate`` is something
 else, a factor of the codes.
@@ -63,7 +63,7 @@ def check_temperature(temperature: float) -> None:
 
 @dataclass(frozen=True)
 class TemperedNoise(Tempering):
-    """Multiplies x_T, and the noise of each step of a reverse SDE, by the temperature tau.
+    """Multiplies all noise by the temperature tau: x_T, and the noise that the steps of a sampler draw.
 
     Arguments:
         temperature: tau; 1 for the model's own samples.

@@ -10,8 +10,8 @@ corrects for the guidance. A, C and N of the step are those of :mod:`scoresde.sa
 
 and where the effective number of particles is below ``share`` P, they are resampled in proportion to their weights, by
 one uniform number for all (systematic resampling). At the end the draws are picked in proportion to the weights. In the
-limit of large P they are exact draws from the law of the predictor's own steps, conditioned on y. How well the guided
-score approximates the posterior's then decides only how large P must be.
+limit of large P their x at eps is drawn from the law of the predictor's own steps, weighted by the twist at eps. How
+well the guided score approximates the posterior's then decides only how large P must be.
 """
 
 from collections.abc import Callable
@@ -124,7 +124,8 @@ class TDS(Conditioner):
         particles: P, the number of particles for a measurement, rounded up to a multiple of its draws.
         share: particles are resampled where their effective number is below this share of P.
         sigma_data: q of the twist's r, as in :class:`scoresde.samplers.PiGDM`.
-        bound: the largest norm of the guidance's term in units of sqrt(D)/sigma; the weights account for it.
+        bound: the largest norm of the guidance's term in units of sqrt(D)/sigma, None for no bound; the weights account
+            for it.
     """
 
     particles: int = 64

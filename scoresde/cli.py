@@ -134,8 +134,9 @@ def command() -> None:
     """Runs the command line that is in ``sys.argv``: the entry of ``run.py``, ``python -m scoresde`` and the script
     ``scoresde``.
     """
-    # Threads that wait for work spin for some microseconds and then sleep: those that spin longer take the processor
-    # from other programs, those that sleep at once are late (docs/results.md). GNU's OpenMP prefers GOMP_SPINCOUNT.
+    # Under GNU's OpenMP, which prefers GOMP_SPINCOUNT to the policy, threads that wait for work spin for some
+    # microseconds and then sleep: those that spin longer take the processor from other programs, those that sleep at
+    # once are late (docs/results.md).
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
         os.environ.setdefault("GOMP_SPINCOUNT", "3000")

@@ -24,7 +24,8 @@ def affine(score: ScoreFn, times: Iterable[float]) -> Affine:
 
     Arguments:
         score: any callable (x, t) -> score; its method ``affine(times)``, if it has one, is used.
-        times: the times at which the function will be called; others are allowed, but a ScoreModel is slower at them.
+        times: the times at which the function will be called; others are allowed, but a ScoreModel then computes their
+            coefficients one by one.
     """
     own = getattr(score, "affine", None)
     if own is not None:
@@ -46,7 +47,7 @@ def combinations(
 
     Arguments:
         score: any callable (x, t) -> score; its method ``combinations(t, A, C, dtype)``, if it has one, is used.
-        t, A, C: shape (m, B), float64.
+        t, A, C: shape (m, B), float64 (float32 on mps).
         dtype: the dtype of x (B, *).
     """
     own = getattr(score, "combinations", None)

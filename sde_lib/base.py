@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 LARGEST = 1e6
-"""The largest noise that an SDE admits for data of unit size: float32 keeps one digit of the data there."""
+"""The largest noise that VE, EDM and Custom admit, for data of unit size: float32 keeps one digit of the data there."""
 
 ScoreFn = Callable[[Tensor, Tensor], Tensor]
 """A score: maps x (B, *) and t (B,) to the gradient of log p_t at x, of x's shape."""
@@ -77,7 +77,7 @@ class SDE(ABC):
         return self.alpha(t).log() - self.sigma(t).log()
 
     def time(self, half_log_snr: Tensor) -> Tensor:
-        """Returns the t in [0, T] with this lambda(t): the inverse of :meth:`half_log_snr`, by bisection."""
+        """Returns the t with this lambda(t), the inverse of :meth:`half_log_snr`; here by bisection in [0, T]."""
         low = torch.zeros_like(half_log_snr)
         high = torch.full_like(half_log_snr, self.T)
         for _ in range(64 if half_log_snr.dtype == torch.float64 else 32):
@@ -118,7 +118,7 @@ class SDE(ABC):
 
     def ending(self, noise_to_signal: float) -> str | None:
         """Returns what to type, ``sde.T=`` and a longer time, to raise sigma/alpha at T to at least this value; None
-        where no valid T of up to 16 times this one does it.
+        where none of a few multiples of T does it, of which the first invalid one ends the search.
         """
         for factor in (1.5, 2, 3, 4, 6, 8, 12, 16):
             try:

@@ -41,9 +41,9 @@ class BinaryChain:
     x_n given x_0, as those of an SDE are.
 
     Arguments:
-        schedule: the betas; by default those with k_n = 1 - n/T (arXiv 1503.03585).
+        schedule: the betas; by default those with k_n = 1 - n/T for n < T (arXiv 1503.03585).
         T: the number of steps.
-        eps: the first step; nothing is evaluated before it.
+        eps: the first time at which a network is trained; by default the first step.
     """
 
     schedule: Betas = field(default_factory=InverseBetas)

@@ -17,10 +17,10 @@ with :math:`B(n) = -\log\bar\alpha_n` at whole times, and between them the monot
 .. math:: r(n) = \frac{2\,r_n r_{n+1}}{r_n + r_{n+1}}, \qquad r_n = -\log(1 - \beta_n)
 
 (Fritsch and Butland 1984, doi 10.1137/0905021), so that r is positive and has no jumps, which would reduce a solver's
-order in t. ``transition(n - 1, n)`` is the chain's own step, :math:`(\sqrt{1-\beta_n}, \sqrt{\beta_n})`. So no other
-code depends on the chain: ancestral sampling on the uniform grid of T - 1 steps from T to 1 is the chain's, with its
-last evaluation at 1, and every other sampler, the probability flow and the likelihood evaluate the same network between
-the times at which it was trained.
+order in t. ``transition(n - 1, n)`` is the chain's own step, :math:`(\sqrt{1-\beta_n}, \sqrt{\beta_n})`. So no solver
+depends on the chain: ancestral sampling on the uniform grid of T - 1 steps from T to 1 is the chain's, with its last
+evaluation at 1, and every other sampler, the probability flow and the likelihood may evaluate the same network between
+whole times too.
 """
 
 from dataclasses import dataclass, field
@@ -46,7 +46,7 @@ class Chain(SDE):
     Arguments:
         schedule: the betas.
         T: the number of steps, which is the last time.
-        eps: where the score is first trusted: after the first step.
+        eps: where the score is first trusted: by default after the first step.
     """
 
     schedule: Betas = field(default_factory=LinearBetas)
@@ -61,7 +61,7 @@ class Chain(SDE):
     @cached_property
     def betas(self) -> Tensor:
         """beta_1 ... beta_T, shape (T,), float64."""
-        # for larger betas float32 has no digit left for the data
+        # beta = 1 would leave no signal, and lambda would not be finite
         return betas_of(self.schedule, self.T, most=1 - 2**-20)
 
     @cached_property

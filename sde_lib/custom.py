@@ -1,4 +1,4 @@
-r"""The SDE g(t) dw for any diffusion g, with its kernel from quadrature of bounded error.
+r"""The SDE g(t) dw for a positive diffusion g, with its kernel from quadrature.
 
 .. math:: dx = g(t)\,dw, \qquad \sigma(t)^2 = \int_0^t g(u)^2\,du
 
@@ -9,10 +9,11 @@ The quadrature is Gauss-Legendre of 16 nodes on panels of unequal width. A panel
 
 * **The bounds are close.** With l <= |g| <= h on a panel of width w, its part of sigma^2 lies in [w l^2, w h^2],
   whatever g does between the nodes. Interval arithmetic gives rigorous bounds for an expression; they may differ by
-  :math:`h^2 - l^2 \le \rho\max(l^2, V/t)`, with V the sum of all w l^2 on the left and rho = ``SLACK``. So at every t
-  in [eps, T] the sums of w l^2 and of w h^2, between which sigma^2 lies, differ by a few per cent. For a callable the
-  extremes of its values at ``SAMPLES`` irregular places replace the bounds, and detail narrower than about
-  T / ``SAMPLES`` is not found.
+  :math:`h^2 - l^2 \le \rho\max(l^2, V/t)`, with rho = ``SLACK``, t the panel's left edge or eps if that is later, and
+  V the sum of all w l^2 up to this t. (Panels with a share of the variance at eps below ``NOTHING`` need no close
+  bounds.) So at t in [eps, T] the sums of w l^2 and of w h^2, between which sigma^2 lies, usually differ by a few per
+  cent. For a callable the extremes of its values at the nodes and at ``SAMPLES`` irregular places replace the bounds,
+  and detail narrower than about T / ``SAMPLES`` may not be found.
 * **The rule has converged.** The integrals over the panel and over its halves agree to ``ACCURACY`` of the variance up
   to there.
 
@@ -125,7 +126,7 @@ class Refinement:
 
 @dataclass(frozen=True)
 class Quadrature:
-    """The search for panels on which the integral of g^2 is certain; ValueError where there are none.
+    """The search for panels that meet both conditions of the module docstring; ValueError where there are none.
 
     Attributes:
         function: the diffusion g.
@@ -145,7 +146,7 @@ class Quadrature:
         return ValueError(f"`diffusion`={self.name}: {what}; {remedy}, for example `diffusion`='1 + 5*t**2'")
 
     def panels(self) -> Panels:
-        """Returns panels that meet both conditions of the module docstring."""
+        """Returns panels that meet both conditions of the module docstring, but for one next to a pole at t = 0."""
         state = self.coarsest()
         for _ in range(DEEPEST):
             state, at_eps = self.judged(state)
@@ -237,8 +238,8 @@ class Quadrature:
         return Refinement(edges, low, high, coarse, halves, settled)
 
     def check_values(self, panels: Panels, best: Tensor) -> None:
-        """Refuses a diffusion that is too large, and one that adds no noise somewhere or changes its sign, since its
-        sigma has no inverse there.
+        """Refuses a diffusion that is too large, and one that is negative or adds no noise somewhere after eps: without
+        noise sigma has no inverse there.
 
         Arguments:
             best: the integral of g^2 over each panel, (n,).
@@ -271,7 +272,7 @@ class Quadrature:
 
 @lru_cache(maxsize=64)
 def panels_of(function: Diffusion, T: float, eps: float, name: str) -> Panels:
-    """Returns panels that meet both conditions of the module docstring; ValueError where there are none."""
+    """Returns the panels of :meth:`Quadrature.panels`, from a cache; ValueError where there are none."""
     bounds = function.bounds if isinstance(function, Expression) else sampled_bounds(function, T)
     return Quadrature(function, bounds, T, eps, name).panels()
 

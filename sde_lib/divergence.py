@@ -42,7 +42,8 @@ class Probes(ABC):
 
     @abstractmethod
     def draw(self, x: Tensor, normals: Callable[[int], Tensor] | None) -> Tensor | None:
-        """Draws the random vectors for each sample of x (B, *), shape (k, B, *); returns None for the exact trace.
+        """Draws the random vectors for each sample of x (B, *), as many as the method needs, shape (k, B, *); returns
+        None for the exact trace.
 
         Arguments:
             normals: maps k to standard normals (k, B, *), the one source of all probes, random signs included.
@@ -65,7 +66,9 @@ class Probes(ABC):
         return inner(pull(probes), probes)
 
     def stderr(self, estimates: Tensor, dim: int) -> Tensor:
-        """Returns the standard error of the mean of estimates (n, B) in ``dim`` dimensions, (B,); NaN for n = 1."""
+        """Returns the standard error of the mean of estimates (n, B) in ``dim`` dimensions, (B,): NaN for n = 1, but 0
+        where a method knows that its trace is exact.
+        """
         if len(estimates) == 1 or estimates.numel() == 0:
             return torch.full_like(estimates[0], torch.nan)
         return estimates.std(0) / len(estimates) ** 0.5
@@ -81,7 +84,7 @@ class BasisVectors(Probes):
     """The exact divergence, by all D basis vectors.
 
     Arguments:
-        chunk: the number of basis vectors pulled back at once; it changes the memory and not the result.
+        chunk: the number of basis vectors pulled back at once; it changes memory and speed, the result by rounding.
     """
 
     chunk: int = 16
@@ -202,8 +205,8 @@ def orthonormal(vectors: Tensor) -> Tensor:
 class HutchPP(Probes):
     """Hutch++: the exact trace on the span of k products v'J with random v, and the rest of it by k random signs.
 
-    It takes 3 k backward passes; the last 2 k need the results of the first k. It is efficient where J has at most k
-    large eigenvalues; docs/results.md has its cost for a trained network.
+    It takes k + 2 min(k, D) backward passes; all but the first min(k, D) need the results of those. It is efficient
+    where J has at most k large eigenvalues; docs/results.md has its cost for a trained network.
 
     Arguments:
         count: the number k; from 2 on the estimates give a standard error. None leaves it open for :meth:`settled`.
@@ -320,8 +323,8 @@ def divergence(
 def linearised(field: Callable[[Tensor], Tensor], x: Tensor, chunk: int) -> tuple[Tensor, Pull]:
     """Returns the field at x (B, *), with its graph, and its pull-back v -> v'J, from one evaluation.
 
-    The caller enables gradients. If x requires one, the results of the pull-back are differentiable. ``chunk`` vectors
-    are pulled back at once.
+    The caller enables gradients. If x requires a gradient, the results of the pull-back are differentiable. ``chunk``
+    vectors are pulled back at once.
     """
     differentiable = x.requires_grad
     if not differentiable:

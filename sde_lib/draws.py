@@ -10,11 +10,12 @@ This is SplitMix64 (Steele, Lea and Flood 2014, doi 10.1145/2660193.2660195), wi
 of step n is mix(start + golden n), where start, like gamma, is a hash of seed, purpose and stream (:func:`stream_of`)
 and golden is the constant ``GOLDEN``. Row i of a batch owns the words iW ... (i + 1)W - 1, with W the number that its
 values need. So the numbers of a row do not depend on other rows: a batch may be split into parts or among processes,
-and the steps may come in any order.
+and the steps may come in any order. (Stratified numbers take one uniform number from the step's key, and the place of
+the row in the whole batch: :meth:`Draws.spread`.)
 
 Words are integers and therefore the same on every device. A word gives two uniform numbers of 24 bits, or two standard
-normals by the transform of Box and Muller (1958, doi 10.1214/aoms/1177706645), in float32: they may differ between
-devices in the last bits of log and cos. In float64 they are the same numbers.
+normals by the transform of Box and Muller (1958, doi 10.1214/aoms/1177706645). Both are computed in float32, also for
+float64 tensors; the normals may differ between devices in the last bits of log and cos.
 
 We use a counter instead of a generator for each block of rows (:class:`BlockNoise`) because the device must make the
 masks of dropout: in a U-Net one layer has over 10^5 values for a picture of 32 x 32. ``python -m
