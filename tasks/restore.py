@@ -300,8 +300,8 @@ class Restore(Task):
     # ---- its results ----
 
     def keep(self, data: Data, problem: Problem, x: Tensor, record: Record) -> None:
-        """Writes restored.npz, in data units; integers as integers, but for measurements that are none. Such a y is that
-        of k + u, u in [0, 1), also where the user's file measured k.
+        """Writes restored.npz, in data units; integers as integers, but for measurements that are none. Such a y is of
+        k + u, u in [0, 1), also where the user's file measured k.
         """
         arrays = {"x": x, "y": problem.y}
         if problem.truth is not None:

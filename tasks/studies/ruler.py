@@ -58,8 +58,8 @@ class Ruler:
             self.floors[key] = float(values.mean()), float(values.std())
 
     def __call__(self, x: Tensor) -> dict[str, float]:
-        """Returns the errors of samples x (N, *) in model units, which are rounded down to the levels of integer data; NaN
-        for all ``MEASURES`` if a sample is not finite.
+        """Returns the errors of samples x (N, *) in model units, rounded down to the levels of integer data; NaN for
+        all ``MEASURES`` if a sample is not finite.
         """
         r = self.data.decode(x.double().cpu())
         if not bool(r.isfinite().all()):
