@@ -145,8 +145,7 @@ class Trainer:
         Arguments:
             sde: the forward process; None if the loss takes none.
             model: the model to train, on the device to train on. Draw its weights under :meth:`seeded`.
-            folder: the folder of the checkpoints, from which an interrupted training is resumed and a finished one
-                loaded, also one of more steps; None for none.
+            folder: the folder of the checkpoints, whose newest is resumed, or returned if finished; None for none.
             record: receives the loss and the held-out loss as events.
             keep: the numbers of updates after which the average is kept for good, as ``kept-*``; changes no update.
             snapshots: the same for two averages of :mod:`scoresde.training.posthoc`, as ``power-*``. A training that
@@ -155,8 +154,7 @@ class Trainer:
         Raises:
             FloatingPointError: a loss or a gradient is not finite; that update is not made.
             KeyboardInterrupt, SystemExit: after Ctrl-C or SIGTERM, once the state is saved.
-            OSError, ValueError: a checkpoint cannot be written, read or resumed; an option of speed is not supported.
-            RuntimeError: the checkpoint is of weights of other names or shapes.
+            OSError, ValueError, RuntimeError: a checkpoint cannot be written or resumed; a speed option is not supported.
         """
         device = next(model.parameters()).device
         speed = self.speed_of(model, data, device)

@@ -1,8 +1,8 @@
 """The settings at which a solver is run when work is compared with precision.
 
 A solver with steps gets as many as each budget of evaluations allows, and no setting for a budget below one step. Its
-evaluations are affine in its steps, whatever a step does, so two short runs on a few samples give both coefficients. A
-solver with tolerances gets every tolerance, from loose to tight, until one costs more than the largest budget; the
+evaluations are affine in its steps, those of Restart nearly, so two short runs on a few samples give both coefficients.
+A solver with tolerances gets every tolerance, from loose to tight, until one costs more than the largest budget; the
 first is always taken. A solver with neither gets one setting.
 """
 
