@@ -154,7 +154,7 @@ class Trainer:
         Raises:
             FloatingPointError: a loss or a gradient is not finite; that update is not made.
             KeyboardInterrupt, SystemExit: after Ctrl-C or SIGTERM, once the state is saved.
-            OSError, ValueError, RuntimeError: a checkpoint cannot be written or resumed; a speed option is not supported.
+            OSError, ValueError, RuntimeError: a checkpoint cannot be written or resumed; an option of speed is refused.
         """
         device = next(model.parameters()).device
         speed = self.speed_of(model, data, device)
