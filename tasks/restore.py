@@ -5,13 +5,14 @@ from held-out data, so that the truth is known. ``points=FILE`` holds the user's
 measured in the same way; for ``operator=missing`` points whose unknown values are NaN; for other operators the
 measurements y. Operators and their noise are in data units.
 
-The metrics are over the unknown values (over all values, if the operator is no mask or has noise):
+A metric is left out where it needs more draws than there are, or a truth that is unknown. Spread, error, coverage and
+draws out of range are over the unknown values (over all values, if the operator is no mask or has noise):
 
 * ``spread_data_units``: the mean standard deviation of a value over its draws. ``rmse_of_mean_data_units``: the error
-  of the draws' mean. Where columns have units of their own, the column with the largest unit dominates these two, and
+  of the draws' mean. Where columns have units of their own, the column with the largest scale dominates these two, and
   ``spread_stds`` and ``rmse_of_mean_stds`` are the same in standard deviations of the data;
 * ``coverage``: how often the truth lies between the k-th draw from below and the k-th from above. Draws from the
-  posterior reach ``coverage_nominal`` = 1 - 2k/(draws + 1), with the k for which that is nearest to 0.8;
+  posterior reach ``coverage_nominal`` = 1 - 2k/(draws + 1), with the k >= 1 for which that is nearest to 0.8;
 * ``sliced_wasserstein_to_exact``, for mixtures: the mean over the first points, up to 64, of the distance of the draws
   to as many exact draws, in data units; ``sliced_wasserstein_floor``: the distance between two sets of exact draws;
   ``times_the_floor``: their ratio, left out where the measurement determines x;
@@ -78,7 +79,8 @@ class Restore(Task):
         draws: the number of draws per point; None for 8 per image, 64 per vector.
         count: the number of points; None for 8 images, 64 vectors, or all of the user's own.
         points: a file of the user's own points or measurements; see the module's text.
-        batch: the number of samples that the network evaluates at once, in whole points; the draws do not depend on it.
+        batch: the number of samples that the network evaluates at once, rounded down to whole points, but at least one
+            point; the draws do not depend on it.
         seed: the seed of the noise, also of the simulated measurements.
         device, dtype: where, and in which precision.
     """
@@ -124,7 +126,7 @@ class Restore(Task):
     # ---- the problem ----
 
     def pose(self, data: Data, quiet: bool = False) -> Problem:
-        """Returns the measurements, simulated from held-out data or taken from the user's file.
+        """Returns the measurements: simulated, from held-out data or the user's points, or taken from the user's file.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -298,7 +300,9 @@ class Restore(Task):
     # ---- its results ----
 
     def keep(self, data: Data, problem: Problem, x: Tensor, record: Record) -> None:
-        """Writes restored.npz, in data units; integers as integers, but for measurements that are none."""
+        """Writes restored.npz, in data units; integers as integers, but for measurements that are none. Such a y is of
+        k + u, u in [0, 1), also where the user's file measured k.
+        """
         arrays = {"x": x, "y": problem.y}
         if problem.truth is not None:
             arrays["truth"] = problem.truth
@@ -313,7 +317,7 @@ class Restore(Task):
         record.arrays("restored", **{key: value.numpy() for key, value in arrays.items()})
 
     def show(self, data: Data, problem: Problem, x: Tensor, record: Record) -> None:
-        """Draws the restored points beside the measurements and the truth."""
+        """Draws the restored points beside the truth where it is known, images beside their measurements too."""
         from scoresde.figures import restored
 
         path, operator, truth = record.path("restored.png"), problem.operator, problem.truth
@@ -361,7 +365,7 @@ def known_values(operator: Operator, like: Tensor) -> Tensor:
 
 def coverage(x: Tensor, truth: Tensor, unknown: Tensor) -> dict[str, float]:
     """Returns how often the truth (N, *) lies in the central interval of the draws x (N, draws, *), and how often it
-    should; {} for fewer than three draws.
+    should; {} for fewer than three draws, or if no value counts.
 
     Arguments:
         unknown: the values that count, booleans (N, *).
@@ -376,8 +380,8 @@ def coverage(x: Tensor, truth: Tensor, unknown: Tensor) -> dict[str, float]:
 
 
 def distances(x: Tensor, exact: tuple[Tensor, Tensor] | None) -> dict[str, float]:
-    """Returns the mean distance of a point's draws x (N, draws, *) to exact draws, its floor, and the ratio of both; {}
-    without exact draws, or with a single one.
+    """Returns the mean distance of a point's draws x (N, draws, *) to exact draws, its floor, and the ratio of both if
+    the floor is not 0; {} without exact draws, or with a single one.
 
     Arguments:
         exact: of :meth:`Restore.exact`.

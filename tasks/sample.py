@@ -101,7 +101,7 @@ class Sample(Task):
         film: Film,
         record: Record,
     ) -> None:
-        """Draws the samples r (N, *) in data units, their trajectories, and for planar data the score field.
+        """Draws the samples r (N, *) in data units, and the other pictures that the class names.
 
         Arguments:
             y: of each sample, (N,) or (N, C); None without a condition.
@@ -126,8 +126,9 @@ def distances(r: Tensor, data: Data) -> dict:
     same distance for training data. The unit is ``data.distance_unit``. Returns {} for fewer than two samples or
     training data.
 
-    A distance takes at most 10,000 points of either kind, fewer of large images. The floor is the mean over up to eight
-    separate sets of as many training data, since a single distance varies a lot.
+    A distance takes at most 10,000 points of either kind, fewer of large images, and no more samples than there are
+    training data. The floor is the mean over up to eight separate sets of as many training data, since a single
+    distance varies a lot.
     """
     most = max(2, min(10_000, 2**24 // data.dim))  # bounds the memory
     size, test = min(len(r), len(data.train), most), data.commensurate(data.test[:most])

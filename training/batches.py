@@ -1,11 +1,12 @@
 r"""Batches as functions of the step, and their transfer to the device.
 
-Integers keep their stored type (one byte a value for images) until they are in a batch, which is mirrored and
-dequantised. The whole training part is moved to a GPU if it takes at most a quarter of the GPU's free memory. Otherwise
-a thread gathers the rows of the next step in pinned memory while the network works on this step, and the loop does not
-wait for their copy to the GPU. The order of an epoch is a function of the seed and the epoch. All other random numbers
-are functions of the seed, the step and the row (:class:`scoresde.sde_lib.Draws`), so that a resumed training sees the
-same batches.
+Integers keep their stored type (one byte a value for images of up to 256 levels) until they are in a batch, which is
+mirrored, if the data may be, and dequantised. On CUDA the whole training part is moved to the GPU if it takes at most a
+quarter of the GPU's free memory. Otherwise a thread gathers the rows of the next step in pinned memory while the
+network works on this step, and the loop does not wait for their copy to the GPU. On other devices each batch is
+gathered when it is needed. The order of an epoch is a function of the seed and the epoch. All other random numbers are
+functions of the seed, the step and the row (:class:`scoresde.sde_lib.Draws`), so that a resumed training sees the same
+batches.
 """
 
 import time
@@ -35,8 +36,9 @@ class Batches:
         centres: puts integers at the middle of their bins, without noise.
 
     Attributes:
-        waited: the seconds spent on making batches and their y, which is how long the network waited for its data.
-        resident: whether the training data are on the GPU.
+        waited: the seconds that the loop spent on making batches and their y. A CPU's network waited as long for its
+            data; a GPU may have worked on the update before meanwhile.
+        resident: whether the training data are on a CUDA GPU.
     """
 
     def __init__(self, data: Data, size: int, seed: int, device: torch.device, centres: bool = False):

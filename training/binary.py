@@ -3,9 +3,9 @@ r"""The loss of a network of the binomial chain: its variational bound, at one r
 .. math::
     L = T\,\mathbb E_n\,KL\bigl(q(x_{n-1}|x_n, x_0)\,\|\,p(x_{n-1}|x_n)\bigr)
 
-is the bound of :mod:`scoresde.likelihood.binary` without its constant (arXiv 1503.03585), divided by the number of
-bits of a sample, in nats. ``bits`` drops the weights of the steps, as DDPM's simple loss does for the Gaussian chain:
-it is the cross-entropy of the bits of x_0, which has the same minimiser.
+is the bound of :mod:`scoresde.likelihood.binary` in nats, without the divergence at T, which no network changes (arXiv
+1503.03585). The loss ``bound`` is L divided by the number of bits of a sample. ``bits`` is the cross-entropy of the
+bits of x_0, with the same weight at every step as in DDPM's simple loss; it has the same minimiser.
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from .loss import Loss, draws_or_fresh
 
 @dataclass(frozen=True)
 class BinaryLoss(Loss):
-    """The bound, or the unweighted cross-entropy, of each sample, divided by its number of bits.
+    """The bound, or the unweighted cross-entropy, of each sample, divided by its number of bits, in nats.
 
     Arguments:
         weighting: ``bound`` or ``bits``; see the module's docstring.

@@ -47,7 +47,9 @@ FREE = ("sample_size", "dropout")
 
 
 def folder_of(path: Path | str) -> Path | None:
-    """Returns the folder of a network of diffusers, the path or its subfolder ``unet`` as in a pipeline; else None."""
+    """Returns the folder with the config.json of a network of diffusers: the path, or its subfolder ``unet`` as in a
+    pipeline; None if neither has one.
+    """
     for folder in (Path(path), Path(path) / "unet"):
         if (folder / "config.json").is_file():
             return folder
@@ -64,7 +66,8 @@ def read(
     """Returns the weights of a folder by their names in today's diffusers.
 
     Arguments:
-        config: the configuration that the folder must have, except for the keys ``FREE``.
+        config: the configuration that the folder must have, with ``DEFAULTS`` for the keys left out; the keys ``FREE``
+            may differ.
         entries: the tensors that the folder must have, in any order.
         present: maps a tensor's name in an older version of diffusers to its name today.
         key: the configuration key that gave the folder, for messages.
@@ -111,7 +114,7 @@ def same_groups(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def alike(theirs: Any, ours: Any) -> bool:
-    """Returns whether two values of a configuration are equal up to rounding."""
+    """Returns whether two values of a configuration are equal, numbers up to a relative 1e-4."""
     numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in (theirs, ours))
     return abs(theirs - ours) <= 1e-4 * abs(ours) if numbers else theirs == ours
 

@@ -19,7 +19,7 @@ def read(folder: Path) -> list[dict]:
     """Returns the events in order of their steps.
 
     A step may have two events, one with the training loss and one with ``held_out_loss``. A resumed training repeats
-    some steps, with equal values: an event that occurs twice is returned once. A line that a kill cut off is left out.
+    some steps: of an event that occurs twice the later one is returned. A line that a kill cut off is left out.
     """
     path, events = folder / "log.jsonl", {}
     for line in path.read_text().splitlines() if path.exists() else []:

@@ -6,7 +6,7 @@ dt`. The methods from score matching to score SDEs differ in p and w:
 ===========  ====================================================  =========  ========================================
 levels       t                                                     w          source
 ===========  ====================================================  =========  ========================================
-Uniform      uniform in t                                          1          2011.13456, eq. 7
+Uniform      uniform in t, or as the SDE spaces its steps          1          2011.13456, eq. 7
 LogSNR       uniform in log(alpha/sigma): likelihood weighting     1          2101.09258, theorem 1
 LogNormal    log(sigma/alpha) normal, k = sigma/alpha              (k^2 +     2206.00364, table 1
                                                                    s^2)/s^2
@@ -43,7 +43,7 @@ class Levels(ABC):
     def times(self, sde: SDE, unit: Tensor) -> Tensor:
         """Returns the times in [eps, T] at the quantiles ``unit`` in [0, 1), shape (B,) to (B,).
 
-        The levels may be ordered from T or from eps.
+        A larger quantile may be a smaller or a larger time.
         """
 
     def weight(self, sde: SDE, t: Tensor) -> Tensor:
@@ -81,8 +81,8 @@ class LogSNR(Levels):
 class LogNormal(Levels):
     """log(sigma/alpha) ~ N(mean + log(2 s), std^2), truncated to [eps, T]; w = (k^2 + s^2)/s^2 with k = sigma/alpha.
 
-    With this weight an untrained network of the EDM parameterisation has loss 1 at every level (arXiv 2206.00364,
-    table 1).
+    With this weight a network of the EDM parameterisation whose output is 0 has loss 1 at every level, if the data have
+    mean 0 and std s (arXiv 2206.00364, table 1).
 
     Arguments:
         mean, std: the mean and the std of the logarithm for data of std 0.5. Published: -1.2 and 1.2.
@@ -108,7 +108,7 @@ class LogNormal(Levels):
         return self.mean + math.log(2 * self.sigma_data)
 
     def cut(self, sde: SDE) -> tuple[float, float]:
-        """Returns the normal's distribution function at eps and at T; ValueError if nothing lies between them."""
+        """Returns the normal's distribution function at eps and at T; ValueError if at most 1e-6 lies between them."""
         # log(alpha/sigma) = -log k falls in t: T has the largest k
         low, high = (float(torch.special.ndtr((-end - self.centre) / self.std)) for end in sde.ends()[::-1])
         if not high - low > 1e-6:

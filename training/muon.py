@@ -25,7 +25,7 @@ from torch.optim import Optimizer
 
 LEAST = 16
 """The least length of the shorter side of a matrix that Muon moves. Adam moves smaller matrices, such as the last layer
-for images of few channels and the first layer for vectors.
+for images of few channels and the first layer for vectors of few columns.
 """
 
 COEFFICIENTS = 3.4445, -4.7750, 2.0315

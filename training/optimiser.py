@@ -1,4 +1,6 @@
-"""The optimiser of a training: Adam for all weights, or Muon for the matrices and Adam for the rest."""
+"""The optimiser of a training: Adam for all weights, or Muon for the matrices that are large enough
+(:func:`scoresde.training.muon.is_matrix`) and Adam for the rest.
+"""
 
 import torch
 from torch import Tensor, nn
@@ -51,7 +53,7 @@ class Optimiser:
         return {"state": state, "param_groups": groups}
 
     def load_state_dict(self, saved: dict) -> None:
-        """Restores a state; ValueError if it is that of another optimiser or of other weights."""
+        """Restores a state; ValueError if it is that of another optimiser or of another number of tensors."""
         groups, first = list(saved["param_groups"]), 0
         if list(map(kind_of, groups)) != list(map(kind_of, self.param_groups)):
             raise ValueError(

@@ -54,7 +54,7 @@ def width_of(gamma: float) -> float:
 def gamma_of(width: float) -> float:
     """Returns the gamma >= 0 whose profile has sigma_rel = width, 0 < width <= WIDEST.
 
-    It is the largest root of width^2 (gamma + 2)^2 (gamma + 3) = gamma + 1.
+    It is the largest root of width^2 (gamma + 2)^2 (gamma + 3) = gamma + 1. Raises a ValueError for another width.
     """
     if not 0 < width <= WIDEST * (1 + 1e-12):
         raise ValueError(

@@ -101,7 +101,7 @@ def updates(step: Any, where: str) -> int:
 
 
 def check_tensors(tensors: Mapping[str, Any], where: str) -> None:
-    """Raises a ValueError unless each value is a dense, complete tensor of finite floating-point numbers."""
+    """Raises a ValueError unless each value is a dense, whole, nonempty CPU tensor of finite floating-point numbers."""
     for name, tensor in tensors.items():
         if not isinstance(tensor, Tensor):
             fault = f"a {type(tensor).__name__} and no tensor"

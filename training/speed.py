@@ -1,15 +1,15 @@
 r"""The speed of an update: precision, memory layout, compilation, and losses that are read without waiting.
 
-These options do not change the objective. On a CPU all are off by default: most CPUs emulate half precision, many times
-slower than float32; docs/results.md has measurements of the others. The defaults on a GPU are: images are trained under
-bfloat16 autocast with channels last, while weights and moments stay float32, or with TF32 in float32 matrix products if
-the GPU has no bfloat16; vectors are trained in float32 without TF32; the networks of score models and classifiers are
-compiled, unless they are differentiated twice.
+These options do not change the objective. On a CPU and on mps all are off by default: most CPUs emulate half precision,
+many times slower than float32; docs/results.md has measurements of the others. The defaults on a CUDA GPU are: images
+are trained under bfloat16 autocast with channels last, while weights and moments stay float32, or with TF32 in float32
+matrix products and convolutions if the GPU has no bfloat16; vectors are trained in float32 without TF32; the networks
+of score models and classifiers are compiled, unless they are differentiated twice.
 
-Reading the loss at every step would make GPU and CPU wait for each other. On a GPU the loss and the gradient norm of an
-update are therefore read one update later. An update whose loss or gradient is not finite is skipped nevertheless: a
-flag on the device makes the optimiser leave the weights unchanged from that update on, and the training ends with an
-error when the loop reads the loss.
+Reading the loss at every step would make GPU and CPU wait for each other. On CUDA the loss and the gradient norm of an
+update are therefore read one update later, or at a report or checkpoint before that. An update whose loss or gradient
+is not finite is skipped nevertheless: a flag on the device makes the optimiser leave the weights unchanged from that
+update on, and the training ends with an error when the loop reads the loss.
 """
 
 import logging
@@ -32,8 +32,8 @@ class Speed:
 
     Arguments:
         compile: whether the network is compiled.
-        precision: ``float32``; ``tf32`` for float32 with matrix products of 10-bit mantissas on a GPU; ``bf16`` for
-            autocast.
+        precision: ``float32``; ``tf32`` for float32 with matrix products and convolutions of 10-bit mantissas on a GPU;
+            ``bf16`` for autocast.
         channels_last: whether images and convolutions have the memory layout ``torch.channels_last``.
     """
 
@@ -45,7 +45,8 @@ class Speed:
     def applied(self, model: nn.Module, device: torch.device):
         """A context in which the model is trained with these options; use :meth:`autocast` around each loss.
 
-        It changes the layout of the model's weights and compiles its network ``model.net``, and undoes neither.
+        If these options ask for it, it changes the layout of the model's weights and compiles its network
+        ``model.net``, and undoes neither.
         """
         if self.channels_last:
             model.to(memory_format=torch.channels_last)
@@ -63,7 +64,7 @@ class Speed:
             torch.backends.cudnn.allow_tf32 = before[1]
 
     def autocast(self, device: torch.device):
-        """A context in which matrix products and convolutions have the chosen precision."""
+        """A context, within :meth:`applied`, in which matrix products and convolutions have the chosen precision."""
         return torch.autocast(device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()
 
     def laid_out(self, x: Tensor) -> Tensor:
@@ -80,7 +81,7 @@ def decide(
     precision: Literal["auto", "float32", "tf32", "bf16"],
     channels_last: bool | Literal["auto"],
 ) -> Speed:
-    """Resolves ``auto``, and refuses options that the device or the model does not support.
+    """Resolves ``auto``, refuses options that the device or the model does not support, and warns of bf16 off a GPU.
 
     Arguments:
         model: a score model or a classifier with a network ``net``, or another module, which is not compiled.

@@ -37,7 +37,8 @@ class TrainingState:
         resumed without them.
 
         Raises:
-            ValueError: the checkpoint is of another optimiser or of other weights.
+            ValueError: the checkpoint is of another optimiser.
+            RuntimeError: it is of weights of other names or shapes.
         """
         if saved:
             self.restore(saved)
@@ -49,7 +50,7 @@ class TrainingState:
             self.powers.load(saved.tensors)
 
     def update(self, step: int, rate: float, broken: Tensor | None) -> None:
-        """Makes the update after ``step`` updates from the gradients of the model's weights.
+        """Makes the update after ``step`` updates from the gradients of the model's weights, and updates the averages.
 
         Arguments:
             rate: the learning rate.
@@ -74,7 +75,7 @@ class TrainingState:
         return Checkpoint(step, groups, state)
 
     def restore(self, saved: Checkpoint) -> None:
-        """Restores the values of a checkpoint, except for ``powers``; ValueError if the optimiser is another."""
+        """Restores the values of a checkpoint, except for ``powers``; raises what :meth:`begin` raises."""
         self.model.load_state_dict(saved.tensors["model"])
         self.ema.model.load_state_dict(saved.tensors["ema"])
         self.ema.updates = saved.state["ema_updates"]

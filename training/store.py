@@ -71,7 +71,7 @@ class Store:
             source: where the data were. It is saved with the identity but is no part of it.
 
         Raises:
-            OSError: the store cannot be written, and the network must be trained.
+            OSError: a checkpoint cannot be read; or the store cannot be written, and the network must be trained.
         """
         folder = self.folder(identity, name)
         described = {**identity, "source": source} if source else identity
@@ -116,7 +116,8 @@ class Store:
         """Returns the paths of the averages after some numbers of updates of a trained network.
 
         If its training did not keep them, the training is repeated in the subfolder ``again``. The repetition is
-        resumed if it is interrupted. It ends in the same weights on the same machine; a warning says if it did not.
+        resumed if it is interrupted. It ends in the same weights on the same machine with the same number of threads; a
+        warning says if it did not.
 
         Arguments:
             folder: the network's folder.
@@ -241,7 +242,9 @@ def read(path: Path | str, key: str = "checkpoint") -> tuple[Identity, Checkpoin
 
 
 def read_config(folder: Path) -> Identity | None:
-    """Returns the identity in a network's folder, with ``source``; None if the text is not what was written."""
+    """Returns the identity in a network's folder, with ``source``; None if the text is no identity, or does not fit the
+    hash in the folder's name.
+    """
     try:
         identity = yaml.safe_load((folder / "config.yaml").read_text())
         whole = {key: value for key, value in identity.items() if key != "source"}

@@ -1,4 +1,4 @@
-"""Decides whether a network is trained on one CPU thread or on as many as torch has."""
+"""Decides whether a network is trained on one CPU thread or on as many as torch has, if ``threads=`` is not given."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,14 +11,14 @@ SMALL = 5e9  # floating-point operations per update: a tenth of a second on one 
 
 
 def is_small(model: nn.Module, call: Callable[[Tensor, Tensor], Any], T: float, shape: tuple, batch: int) -> bool:
-    """Returns whether an update of the model takes fewer than 5 GFLOP.
+    """Returns whether an update of the model is estimated to take fewer than 5 GFLOP.
 
-    Such a model is trained on one thread. Several threads wait for each other at every small operation, which gains
-    little on an idle machine and loses a lot on a busy one. Measured on the U-Net for digits: 12 updates per second on
-    one thread; on two threads 18, or 6 while another process works.
+    Such a model is trained on one thread. Several threads wait for each other at every small operation: they are
+    somewhat faster on an idle machine and much slower on a busy one. Measured on the U-Net for digits: 12 updates per
+    second on one thread; on two threads 18, or 6 while another process works.
 
     Arguments:
-        model: the network; the operations of its linear and convolutional layers are counted.
+        model: the network; the operations of its linear and two-dimensional convolutional layers are counted.
         call: evaluates the model at x (1, *shape) and t (1,).
         T: a time at which the model can be evaluated.
         shape: the shape of one example.

@@ -65,9 +65,9 @@ class Trainer:
             the centres of their bins, as truncated-normal dequantisation of the likelihood needs.
         drop: for data with a condition y, the share of examples whose y is withheld, so that the network also learns
             p(x), which classifier-free guidance needs.
-        evaluate: the number of times that the held-out loss is measured.
+        evaluate: the number of times that the held-out loss is measured, at most once an update; 0 for never.
         save_seconds: the wall time between checkpoints, in seconds.
-        compile, precision, channels_last: options that make an update faster; ``auto`` is off on a CPU. See
+        compile, precision, channels_last: options that make an update faster; ``auto`` is off except on CUDA. See
             :mod:`scoresde.training.speed`.
         accumulate: the number of parts into which a batch is split. They pass through the network one after another and
             their gradients are added, for batches that do not fit into memory.
@@ -138,14 +138,14 @@ class Trainer:
     ) -> nn.Module:
         """Trains the model and returns its moving average.
 
-        The training neither depends on torch's global generators nor changes them. Numbers that your own network or
-        loss draws from them are functions of the step and not of the row: use :class:`scoresde.sde_lib.Dropout` instead
-        of torch's, and the ``draws`` that a loss is given.
+        The training neither depends on torch's global generators of CPU and CUDA nor changes them. Numbers that your
+        own network or loss draws from them are functions of the step and not of the row: use
+        :class:`scoresde.sde_lib.Dropout` instead of torch's, and the ``draws`` that a loss is given.
 
         Arguments:
             sde: the forward process; None if the loss takes none.
             model: the model to train, on the device to train on. Draw its weights under :meth:`seeded`.
-            folder: the folder of the checkpoints, from which an interrupted training is resumed; None for none.
+            folder: the folder of the checkpoints, whose newest is resumed, or returned if finished; None for none.
             record: receives the loss and the held-out loss as events.
             keep: the numbers of updates after which the average is kept for good, as ``kept-*``; changes no update.
             snapshots: the same for two averages of :mod:`scoresde.training.posthoc`, as ``power-*``. A training that
@@ -154,7 +154,7 @@ class Trainer:
         Raises:
             FloatingPointError: a loss or a gradient is not finite; that update is not made.
             KeyboardInterrupt, SystemExit: after Ctrl-C or SIGTERM, once the state is saved.
-            OSError, ValueError: a checkpoint cannot be written, read or resumed; an option of speed is not supported.
+            OSError, ValueError, RuntimeError: a checkpoint cannot be written or resumed; an option of speed is refused.
         """
         device = next(model.parameters()).device
         speed = self.speed_of(model, data, device)
@@ -280,7 +280,8 @@ class Trainer:
     def seeded(self) -> Iterator[None]:
         """A context for drawing a network's initial weights.
 
-        It seeds torch's, numpy's and Python's global generators, and restores their states afterwards.
+        It seeds torch's, numpy's and Python's global generators, and restores their states afterwards, except for that
+        of mps.
         """
         python, numpy = random.getstate(), np.random.get_state()
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
@@ -331,7 +332,7 @@ class Run:
 
     @property
     def waiting(self) -> float:
-        """The share of the wall time for which the network waited for its data."""
+        """The share of the wall time that the loop spent on making batches; see :class:`Batches`."""
         return self.batches.waited / max(self.seconds, 1e-9)
 
     def read(self, readings: list[Reading]) -> None:
@@ -365,7 +366,7 @@ class Run:
         """Shows the smoothed loss at the progress bar, and returns the event of the update after ``step`` updates.
 
         The event holds the number of updates, the smoothed loss, the learning rate, the gradient's norm before clipping
-        and the share of the wall time that was spent waiting for data.
+        and :attr:`waiting`.
         """
         self.read_rest()
         waiting = self.waiting
@@ -415,7 +416,9 @@ def withheld(y: Tensor, share: float, draws: Draws) -> Tensor:
 
 @contextmanager
 def kept_generators(device: torch.device) -> Iterator[list[torch.Generator]]:
-    """A context that yields torch's global generators for a device, and restores their states afterwards."""
+    """A context that yields torch's global generators of the CPU and, for a CUDA device, of that device, and restores
+    their states afterwards.
+    """
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         generators = [torch.default_generator]
         if device.type == "cuda":
@@ -436,7 +439,7 @@ def parts_of(values: Tensor | None, count: int) -> list[Tensor | None]:
 
 
 def works_ahead(device: torch.device) -> bool:
-    """Returns whether the device works asynchronously, so that the loop goes on before the device has finished."""
+    """Returns whether losses are read late, so that the loop goes on before the device has finished: on CUDA only."""
     return device.type == "cuda"
 
 

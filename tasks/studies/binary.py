@@ -1,6 +1,6 @@
 """Draws rows of bits from the binomial chain (:mod:`scoresde.sde_lib.binary`), and bounds held-out rows in bits.
 
-``bound_bits`` is the mean over held-out rows of an upper bound on -log2 P, with its standard error over rows and noise
+``bound_bits`` is the mean over scored rows of an upper bound on -log2 P, with its standard error over rows and noise
 together, of which ``noise_stderr_bits`` is the noise's part. It is the sum of ``prior_bits``, ``diffusion_bits`` and
 ``reconstruction_bits``. If the distribution of the data is known, ``floor_bits`` is the mean of -log2 P over the same
 rows, ``gap_bits`` the difference, and ``valid_share`` the share of drawn rows with P > 0.
@@ -32,7 +32,7 @@ COLUMNS = ("log_prob", "prior", "diffusion", "reconstruction", "stderr")  # of B
 
 @dataclass(frozen=True)
 class Binary(Task):
-    """Draws rows of bits, and bounds the probability of held-out rows.
+    """Draws rows of bits, and bounds the probability of held-out rows or of the user's.
 
     Writes samples.npz, bound.npz, bits.png and bound.png.
 
@@ -96,7 +96,7 @@ class Binary(Task):
         return metrics
 
     def draw(self, chain: BinaryChain, logits: ScoreFn, shape: tuple[int, ...], count: int, film: Film) -> Tensor:
-        """Draws rows of 0 and 1, shape (count, *shape), int64, and fills the film with the first batch."""
+        """Draws rows of 0 and 1, shape (count, *shape), int64, and fills the film from the first batch."""
         parts, dtype = [], getattr(torch, self.dtype)
         with progress("sampling", count) as advance:
             for batch in batches(count, self.batch, advance):

@@ -3,11 +3,11 @@ r"""The evidence lower bound of latent-variable models on held-out data, term by
 .. math:: \log p(x) \ge \mathbb E\log p(x\mid z) - \mathrm{KL}\bigl(q(z\mid x)\,\|\,p(z)\bigr)
 
 The first term is the reconstruction, the second the divergence from the prior (:mod:`scoresde.latent.vae`). Every model
-is evaluated at the same points with the same noise, so that the *difference* of two bounds has a small error of its
-own: NAME_gain over the first model, NAME_gain_over_OTHER over any other model before NAME. For a score prior log p(z)
-is that of the probability flow; the bound by denoising (NAME_denoising_nll_nats), which is that of its reverse SDE, is
-reported beside it. For integers the bound is one on log P, and bits/dim can be compared with those of
-``task=likelihood``.
+is evaluated at the same points, and models with equally many latents with the same noise, so that the *difference* of
+two bounds has a small error of its own: NAME_gain over the first model, NAME_gain_over_OTHER over any other model
+before NAME. For a score prior log p(z) is that of the probability flow; the bound by denoising
+(NAME_denoising_nll_nats), which is that of its reverse SDE, is reported beside it. For integers the bound is one on
+log P, and bits/dim can be compared with those of ``task=likelihood``.
 """
 
 import time

@@ -3,8 +3,8 @@
 A network learns the score where the data are. Elsewhere its output is arbitrary, and misleads a Langevin walk that
 starts there. Data that are perturbed by much noise are everywhere, and so the score is learnt everywhere (Song and
 Ermon, arXiv 1907.05600, section 3.2.1 and figure 2). Each network's error is measured against the exact score of its
-own level, at points spread evenly over the plane, beside that level's density, and at held-out data with that level's
-noise.
+own level, on an even grid over a rectangle around the data, beside that level's density, and at held-out data with that
+level's noise.
 """
 
 from dataclasses import dataclass
@@ -22,12 +22,12 @@ from scoresde.training import Trainer
 from .trainers import check_trainers
 
 POINTS = 81  # along each side of the grid
-BINS = 12  # of density, with equal numbers of grid points
+BINS = 12  # of density, with equal numbers of grid points, up to one
 
 
 @dataclass(frozen=True)
 class LowDensity(Task):
-    """Measures the error of scores at the data and over the whole plane; see the module's text.
+    """Measures the error of scores at the data and on a grid around them; see the module's text.
 
     Writes low_density.npz and low_density.png.
 

@@ -28,9 +28,10 @@ class Manifold(Task):
     Writes manifold.npz and manifold.png.
 
     Arguments:
-        trainers: the trainers of the networks to compare, by name. A network with the level ``one`` is evaluated at
-            that level and compared with its exact score, one with the level ``clean`` is evaluated at eps.
-        distance: the distance from the line, in model units, at which the scores are compared.
+        trainers: the trainers of the networks to compare, by name, ``without_noise`` and ``with_noise`` among them. A
+            network with the level ``one`` is evaluated at that level and compared with its exact score, one with the
+            level ``clean`` is evaluated at eps.
+        distance: the distance from the line, in model units, at which the metrics compare the scores; between 0 and 10.
         device, dtype: where, and in which precision.
     """
 

@@ -2,9 +2,9 @@ r"""The likelihood of training and of held-out data during a training, which sho
 
 A network that learns the density raises log p of both; one that memorises the examples raises that of the training data
 and lowers that of all others. The average of the weights is kept after each of the ``shares`` of the training. If the
-training did not keep them, it is repeated, to the same weights. Each average is scored by its log-likelihood at the
-same training points and the same held-out points, with the same probes, so that differences between two steps of the
-training are paired, point by point.
+training did not keep them, it is repeated; on the same machine it ends in the same weights. Each average is scored by
+its log-likelihood at the same training points and the same held-out points, with the same probes, so that differences
+between two steps of the training are paired, point by point.
 
 The training's loss, drawn beneath, shows the same at less cost but less clearly: the largest part of a denoising loss
 is noise that no network can predict.

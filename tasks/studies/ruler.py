@@ -8,12 +8,14 @@ With the mean m and the covariance C of samples in model units, and m*, C* of th
     e_{nll} = -\frac1n\sum_i \log p_{data}(x_i) - H[p_{data}],
 
 and the sliced Wasserstein distance SW_2 to the held-out data (:mod:`scoresde.metrics.two_sample`), in the unit
-``data.distance_unit``. m* and C* are exact for a mixture; otherwise they are the moments of the training data. H is the
-cross-entropy -E log p_data over all training data. e_nll is negative for samples too near to the modes.
+``data.distance_unit``. Of examples with more than 1024 values C holds the variances only. m* and C* are exact for a
+mixture; otherwise they are the moments of the training data. H is the cross-entropy -E log p_data over all training
+data. e_nll is negative for samples too near to the modes.
 
 No error is 0 for a finite sample of the data themselves. Up to 16 disjoint sets of training data, each as large as the
-samples (at most 10,000), are therefore measured in the same way. The mean and the std of their absolute errors are the
-floor. An error at most 3 stds above the mean is at the floor: it does not distinguish the samples from data.
+samples (at most 10,000, fewer of large images), are therefore measured in the same way. The mean and the std of their
+absolute errors are the floor. An error at most 3 stds above the mean is at the floor: it does not distinguish the
+samples from data.
 """
 
 import math
@@ -56,7 +58,9 @@ class Ruler:
             self.floors[key] = float(values.mean()), float(values.std())
 
     def __call__(self, x: Tensor) -> dict[str, float]:
-        """Returns the errors of samples x (N, *) in model units; NaN for all if a sample is not finite."""
+        """Returns the errors of samples x (N, *) in model units, rounded down to the levels of integer data; NaN for
+        all ``MEASURES`` if a sample is not finite.
+        """
         r = self.data.decode(x.double().cpu())
         if not bool(r.isfinite().all()):
             return dict.fromkeys(MEASURES, math.nan)

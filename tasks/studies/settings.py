@@ -1,9 +1,9 @@
 """The settings at which a solver is run when work is compared with precision.
 
-A solver with steps gets as many as each budget of evaluations allows. Its evaluations are affine in its steps, whatever
-a step does, so two short runs on a few samples give both coefficients. A solver with tolerances gets every tolerance,
-from loose to tight, until one costs more than the largest budget; the first is always taken. A solver with neither gets
-one setting.
+A solver with steps gets as many as each budget of evaluations allows, and no setting for a budget below one step. Its
+evaluations are affine in its steps, those of Restart nearly, so two short runs on a few samples give both coefficients.
+A solver with tolerances gets every tolerance, from loose to tight, until one costs more than the largest budget; the
+first is always taken. A solver with neither gets one setting.
 """
 
 import math
@@ -49,14 +49,14 @@ def stop_at(evaluations: float, counted: Counted) -> Callable[[float], None]:
 def settings(
     method: str, solver: Any, cost: Callable[[Any, float], float], budgets: list[int], tolerances: list[float]
 ) -> list[Setting]:
-    """Returns the settings of one solver, from cheap to expensive.
+    """Returns the settings of one solver, by rising steps or by falling tolerance.
 
     Arguments:
         method: the solver's name.
         solver: a sampler or a likelihood.
         cost: maps (solver, most) to evaluations per sample; raises TooExpensive beyond ``most``.
         budgets: evaluations per sample.
-        tolerances: relative tolerances; absolute tolerances keep their proportion to them.
+        tolerances: relative tolerances; see :func:`with_tolerance` for the absolute ones.
     """
     loose_to_tight = [with_tolerance(solver, tolerance) for tolerance in sorted(tolerances, reverse=True)]
     if hasattr(solver, "steps"):
@@ -82,7 +82,9 @@ def settings(
 
 
 def with_tolerance(solver: Any, tolerance: float) -> Any:
-    """Returns the solver with another tolerance, if it has one."""
+    """Returns the solver with another relative tolerance, if it has one. The absolute tolerance keeps its proportion to
+    it, and is equal to it if either was None.
+    """
     if not hasattr(solver, "rtol"):
         return solver
     ratio = 1.0 if None in (solver.rtol, solver.atol) else solver.atol / solver.rtol

@@ -9,7 +9,7 @@ def check_trainers(trainers: Mapping[str, Trainer], needed: tuple[str, ...]) -> 
     """Checks a task's key ``trainers``.
 
     Raises:
-        ValueError: one of the ``needed`` trainers is missing, or a trainer has more than one noise level.
+        ValueError: one of the ``needed`` trainers is missing, or a trainer's loss has no noise levels or more than one.
     """
     if missing := [name for name in needed if name not in trainers]:
         raise ValueError(
