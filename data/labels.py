@@ -1,4 +1,8 @@
-"""Class labels of a file's rows, of any type: whole numbers within int64 stay numbers, all others become words."""
+"""Class labels of a file's rows, of any type.
+
+Labels that are all whole numbers within int64 stay numbers. All others become words, but numbers with a fraction are
+refused where no label is a word.
+"""
 
 from decimal import Decimal
 
@@ -17,9 +21,9 @@ def read_labels(source: Source, name: str, count: int) -> tuple[np.ndarray, list
     """Reads the class labels of a file's rows.
 
     Labels that are all whole numbers are compared by value: 1 and 1.0 are one class, and so are 1e30 and its digits.
-    All others (words, bytes, dates, codes with leading zeros) are compared by text, as written. An empty cell is an
-    error; ``none``, ``null`` and ``NA`` are classes beside other words, and missing values beside numbers or where they
-    are the only words of a csv file without quotes.
+    All others (words, bytes, dates, codes with leading zeros) are compared by text, without the spaces around it. An
+    empty cell is an error. ``none``, ``null`` and ``NA`` are classes, but missing values beside numbers, or where they
+    are the only cells of a csv file's column without quotes.
 
     Arguments:
         source: the opened file.
@@ -68,7 +72,8 @@ def read_words(source: Source, column: str) -> list[str | bool]:
         column: the name of the array or column that holds the labels, where there are several.
 
     Raises:
-        ValueError: there are several and none has the name; or a row has no label, several, or one of another type.
+        ValueError: there are several and not exactly one has the name; or a row has no label, several, or one of
+            another type.
     """
     if not source.table:
         values = source.array(None if source.single else only(source, column))
@@ -94,8 +99,8 @@ def read_words(source: Source, column: str) -> list[str | bool]:
 
 
 def only(source: Source, column: str) -> str:
-    """Returns the name of the only column or array, or ``column`` where there are several; raises a ValueError where
-    none of several is called so.
+    """Returns the name of the only column or array, or ``column`` where there are several; raises a ValueError unless
+    exactly one of several is called so.
     """
     if len(source.names) == 1:
         return source.names[0]
@@ -109,7 +114,7 @@ def written(values: np.ndarray | list) -> list[str | None]:
     """Returns labels of any type as text, None where one is missing.
 
     Raises:
-        ValueError: for values that are neither words, real numbers, booleans nor dates.
+        ValueError: for values that are neither words, real numbers, booleans nor dates, or bytes that are not UTF-8.
     """
     if isinstance(values, list) and all(isinstance(value, str) for value in values):
         texts = {value: text_of(value) for value in set(values)}
