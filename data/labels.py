@@ -29,7 +29,7 @@ def read_labels(source: Source, name: str, count: int) -> tuple[np.ndarray, list
         source: the opened file.
         name: the name of a table's column, or its number where the table has no header; or the name of an array of an
             .npz.
-        count: the number of rows there must be.
+        count: the number of labels that an array must hold.
 
     Returns:
         the classes (N,), int64; the words, each class being the index of its word, or None for whole numbers within
@@ -132,7 +132,12 @@ def written(values: np.ndarray | list) -> list[str | None]:
 
 
 def text_of(value: object) -> str | None:
-    """Returns one label as text, a whole number without decimals where int64 holds it; None where it is missing."""
+    """Returns one label as text, a whole number without decimals where int64 holds it, a boolean as 0 or 1; None where
+    it is missing.
+
+    Raises:
+        ValueError: bytes are not UTF-8.
+    """
     if value is None:
         return None
     if isinstance(value, bytes):

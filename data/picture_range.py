@@ -1,4 +1,4 @@
-"""The largest number that a picture's file can hold in a channel; for the formats in LARGEST PIL's mode does not tell."""
+"""The largest number that a picture's file can hold in a channel; for some formats PIL's mode does not tell."""
 
 import math
 from typing import Any
@@ -49,8 +49,8 @@ def sgi_largest(image: Any, content: Any) -> int:
 
 
 def jpeg2000_largest(image: Any, content: Any) -> int:
-    """Reads the precision of the first component in the codestream's SIZ marker (ISO/IEC 15444-1, A.5.1); takes 8 bits
-    where the first 64 KiB hold none.
+    """Reads the precision of the first component in the codestream's SIZ marker (ISO/IEC 15444-1, A.5.1), if it lies in
+    the first 64 KiB; else 8 bits.
     """
     head = bytes(memoryview(content)[: 2**16])
     start = head.find(b"\xff\x4f\xff\x51")
@@ -58,7 +58,7 @@ def jpeg2000_largest(image: Any, content: Any) -> int:
 
 
 def avif_largest(image: Any, content: Any) -> int:
-    """Reads 10 or 12 bits in two flags of the codec's configuration (av1C); takes 8 where the first 64 KiB hold none."""
+    """Reads 10 or 12 bits in two flags of the codec's configuration (av1C), if it lies in the first 64 KiB; else 8."""
     head = bytes(memoryview(content)[: 2**16])
     start = head.find(b"av1C")
     flags = head[start + 6] if 0 <= start < len(head) - 6 else 0

@@ -159,7 +159,7 @@ def holds_pictures(kind: Any) -> bool:
 
 
 def label_column(labels: str | None, names: list[str], where: str) -> str | None:
-    """Returns the column of classes: the requested one, or the one called label; None if neither is there to be taken."""
+    """Returns the column of classes: the requested one, or else the one called label; None if there is none."""
     if labels is None:
         return "label" if "label" in names else None
     if labels not in names:

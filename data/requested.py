@@ -50,7 +50,7 @@ def requested_numbers(value: Any, names: tuple[str, ...], train: Tensor) -> Tens
         train: (N, C), the numbers of the training examples, from which an error makes its example.
 
     Raises:
-        ValueError: a row does not hold C finite numbers, or the file cannot be read.
+        ValueError: a row does not hold C finite numbers, a dict has other names, or the file cannot be read.
         FileNotFoundError: there is no such file.
     """
     if is_path(value):

@@ -22,7 +22,7 @@ def average_lengths(
     Arguments:
         widths: the lengths (K,), sigma_rel, in ascending order.
         panels: for each measure its name, its values (K, N) on N points, and those of the training's own average (N,).
-        best: the index of the chosen length, which is the red dot.
+        best: the index of the chosen length, drawn red.
     """
     figure = Figure(figsize=(4.6, 0.5 + 1.75 * len(panels)), layout="constrained")
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
