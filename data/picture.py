@@ -101,7 +101,9 @@ def read(opened: Opened, number: int, wanted: Wanted, done: Counter, single: boo
 
 
 def count_frames(image: Any, done: Counter, single: bool) -> None:
-    """Counts a picture with further frames of ANIMATED; raises an EOFError for a TIFF of several if ``single`` is set."""
+    """Counts a picture with further frames in a format of ANIMATED; raises an EOFError for a TIFF of several pages if
+    ``single`` is set.
+    """
     if not getattr(image, "is_animated", False):
         return
     if image.format in ANIMATED:
