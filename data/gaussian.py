@@ -25,7 +25,8 @@ class Gaussian(Synthetic):
         count, test_count, seed: numbers of training and held-out examples, and the seed of the draws.
 
     Raises:
-        ValueError: the covariance is not symmetric and positive definite, or the mean has not D finite numbers.
+        ValueError: the covariance is not symmetric and positive definite, the mean has not D finite numbers, or a count
+            or the seed is too small.
     """
 
     def __init__(

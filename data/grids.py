@@ -8,7 +8,7 @@ import torch
 
 from scoresde.data.base import Data
 
-FINEST = 2**20  # the most steps in a column's range: a finer grid is floating point's own
+FINEST = 2**20  # the most steps in a column's range: a finer grid may be floating point's own
 MOST_STEPS = 65536  # the largest number that ``data.levels`` takes
 
 
@@ -39,7 +39,7 @@ class Grid:
 
 def common_grid(data: Data) -> Grid | None:
     """Returns the grid on which all values of both parts lie, of one low and step for each column of vectors or for all
-    values of images; None where there is none, or of more levels than ``data.levels`` takes.
+    values of images; None where :func:`grid_of` finds none, or one of more levels than ``data.levels`` takes.
 
     For data of p(x | y) it is the joint's grid, since ``data.levels`` is for the joint's columns.
     """
@@ -65,10 +65,15 @@ def rounding(data: Data) -> float:
 
 
 def grid_of(values: np.ndarray, eps: float) -> tuple[float, float] | None:
-    """Returns (low, step) with all values low + k step, k whole, up to rounding errors of relative size eps; None where
-    the values lie on no grid.
+    """Returns (low, step) with all values low + k step, k whole, up to the tolerance of :func:`on_grid`; None where no
+    step that is tried fits.
 
-    The smallest gap between two values is tried first, then the steps 1, 0.1 ... 1e-6. A constant has the step 1.
+    The smallest gap between two values, adjusted to divide their range, is tried first, then those of the steps 1, 0.1
+    ... 1e-6 that are no larger. A grid of more than FINEST steps does not count. A constant has the step 1.
+
+    Arguments:
+        values: (N,), float64.
+        eps: the relative rounding error of a value; gaps of up to 16 of these errors are ignored.
     """
     values = np.unique(values)
     low, size = float(values[0]), float(np.abs(values[[0, -1]]).max())

@@ -7,9 +7,10 @@ properties that an example does not have ("marked" means written with a point, a
 * its numbers are in quotes, and those of the other rows are not;
 * they are integers written as digits, above five or more rows of which every number is marked, or above a column of a
   hundred or more numbers that are all marked;
-* they are 0 ... D-1, and no other row is; and all other numbers are marked, or less than half of five or more rows are
-  consecutive integers;
-* they ascend or descend, and each lies outside its column's values by more than the column's range;
+* they are 0 ... D-1 (two or more), and no other row is; and all other numbers are marked, or less than half of five or
+  more rows are consecutive integers;
+* they ascend or descend, and each lies outside the values of its column, in five or more rows without gaps, by more
+  than the column's range;
 * they are evenly spaced (three or more), or consecutive integers, or ascend or descend (eight or more), and at most one
   in a hundred of twenty or more other rows has that same property.
 
@@ -30,7 +31,7 @@ ENOUGH = 5  # rows from which a property of all rows counts
 MANY = 20  # rows from which a property that few other rows have is significant
 SURE = 100  # numbers of one column, all marked: an integer above them is a name
 RARE = 0.01  # largest share of the other rows with such a property
-LONG = 8  # entries from which an ascending row is unusual
+LONG = 8  # entries from which an ascending or descending row is unusual
 PATTERNS = 3  # patterns of letters and digits that a column of codes may have
 
 
@@ -48,8 +49,8 @@ def is_header(
         first: the cells of the first row.
         body: for each column some cells of the other rows.
         values: the numbers of up to 10,000 other rows, (N, D), NaN where a cell is not a number.
-        quoted: for each column whether the first row's cell is in quotes, and whether a cell of the other rows is; None
-            if the quotes are unknown.
+        quoted: for each column whether the first row's cell is in quotes, and whether one of ``body`` is; None if the
+            quotes are unknown.
         names: the names that the user or the data ask for.
         decimal: the decimal mark, a point or a comma.
     """
@@ -99,7 +100,7 @@ def pattern(word: str) -> str:
 
 
 def is_numeric(cells: list[str]) -> bool:
-    """Returns whether at least half of the filled cells resemble numbers."""
+    """Returns whether at least half of the filled cells resemble numbers; False where none is filled."""
     filled = [cell for cell in cells if cell.strip(" \t").lower() not in MISSING]
     return bool(filled) and 2 * sum(map(resembles_number, filled)) >= len(filled)
 
@@ -130,7 +131,7 @@ def is_row_of_names(
         consecutive = (np.diff(values, axis=1) == 1).all(1).mean() if rows else 0.0
         if all_marked or rows >= ENOUGH and consecutive < 0.5:
             return True
-    # integers above numbers with a point
+    # integers above marked numbers
     if integers and all_marked and rows >= ENOUGH:
         return True
     if integers and any(is_marked and len(cells) >= SURE for is_marked, cells in zip(marked, filled, strict=True)):

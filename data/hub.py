@@ -25,7 +25,8 @@ def from_hub(
         name: such as ylecun/mnist.
         subset: its configuration, where it has several.
         split: the split to train on, in any capitals; auto and None for train.
-        test_split: the split to hold out; None for test or else validation, if there is one.
+        test_split: the split to hold out, in any capitals. None holds out test or else validation beside a training
+            split, none beside test, and test beside any other split, if there is one.
         column, labels: the columns of images and of classes, as for tables.
 
     Returns:
@@ -34,7 +35,7 @@ def from_hub(
 
     Raises:
         FileNotFoundError: there is no such data set, or it cannot be fetched.
-        ValueError: there is no such split or column.
+        ValueError: there is no such split or column, both splits are the same, or the columns leave a choice.
         ImportError: the library is not installed.
     """
     splits = loaded(name, subset)
@@ -133,7 +134,7 @@ class Cells:
         part: the split.
         rows: the rows of the split, as arrow tables.
         column: the column of images.
-        block: the block of BLOCK rows read last, by its number: reading one row takes as long as decoding it.
+        block: the block of BLOCK rows read last, by its number; to read a single row takes as long as to decode it.
     """
 
     name: str

@@ -1,4 +1,8 @@
-"""Class labels of a file's rows: whole numbers within int64 stay numbers; words, booleans and dates become words."""
+"""Class labels of a file's rows, of any type.
+
+Labels that are all whole numbers within int64 stay numbers. All others become words, but numbers with a fraction are
+refused where no label is a word.
+"""
 
 from decimal import Decimal
 
@@ -17,15 +21,15 @@ def read_labels(source: Source, name: str, count: int) -> tuple[np.ndarray, list
     """Reads the class labels of a file's rows.
 
     Labels that are all whole numbers are compared by value: 1 and 1.0 are one class, and so are 1e30 and its digits.
-    All others (words, bytes, dates, codes with leading zeros) are compared by text, as written. An empty cell is an
-    error; ``none``, ``null`` and ``NA`` are classes beside other words, and missing values beside numbers or where they
-    are the only words of a csv file without quotes.
+    All others (words, bytes, dates, codes with leading zeros) are compared by text, without the spaces around it. An
+    empty cell is an error. ``none``, ``null`` and ``NA`` are classes, but missing values beside numbers, or where they
+    are the only cells of a csv file's column without quotes.
 
     Arguments:
         source: the opened file.
         name: the name of a table's column, or its number where the table has no header; or the name of an array of an
             .npz.
-        count: the number of rows there must be.
+        count: the number of labels that an array must hold.
 
     Returns:
         the classes (N,), int64; the words, each class being the index of its word, or None for whole numbers within
@@ -68,7 +72,8 @@ def read_words(source: Source, column: str) -> list[str | bool]:
         column: the name of the array or column that holds the labels, where there are several.
 
     Raises:
-        ValueError: there are several and none has the name; or a row has no label, several, or one of another type.
+        ValueError: there are several and not exactly one has the name; or a row has no label, several, or one of
+            another type.
     """
     if not source.table:
         values = source.array(None if source.single else only(source, column))
@@ -94,8 +99,8 @@ def read_words(source: Source, column: str) -> list[str | bool]:
 
 
 def only(source: Source, column: str) -> str:
-    """Returns the name of the only column or array, or ``column`` where there are several; raises a ValueError where
-    none of several is called so.
+    """Returns the name of the only column or array, or ``column`` where there are several; raises a ValueError unless
+    exactly one of several is called so.
     """
     if len(source.names) == 1:
         return source.names[0]
@@ -109,7 +114,7 @@ def written(values: np.ndarray | list) -> list[str | None]:
     """Returns labels of any type as text, None where one is missing.
 
     Raises:
-        ValueError: for values that are neither words, real numbers, booleans nor dates.
+        ValueError: for values that are neither words, real numbers, booleans nor dates, or bytes that are not UTF-8.
     """
     if isinstance(values, list) and all(isinstance(value, str) for value in values):
         texts = {value: text_of(value) for value in set(values)}
@@ -127,7 +132,12 @@ def written(values: np.ndarray | list) -> list[str | None]:
 
 
 def text_of(value: object) -> str | None:
-    """Returns one label as text, a whole number without decimals where int64 holds it; None where it is missing."""
+    """Returns one label as text, a whole number without decimals where int64 holds it, a boolean as 0 or 1; None where
+    it is missing.
+
+    Raises:
+        ValueError: bytes are not UTF-8.
+    """
     if value is None:
         return None
     if isinstance(value, bytes):

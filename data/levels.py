@@ -17,7 +17,7 @@ def checked_levels(values: np.ndarray, levels: int | None, where: str, points: b
         levels: the number L of levels, 2 ... 65536; None allows all values.
         where: the name of the file, for the errors.
         points: whether the values are points to evaluate, for which the levels of the network's data are fixed. Errors
-            then ask for other points; otherwise they propose another number of levels or shifted values.
+            then ask for other points; otherwise they propose other ``levels`` or shifted values.
     """
     values = values.astype(np.uint8) if values.dtype.kind == "b" else values
     if levels is None:

@@ -19,7 +19,7 @@ class Line(Data):
 
     Arguments:
         count, test_count, seed: numbers of training and held-out examples, and the seed of the draws.
-        degrees: a, the angle of the line with the first axis.
+        degrees: a, the angle of the line with the first axis, in [-360, 360].
     """
 
     held_out_keys = ("test_count",)

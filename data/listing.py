@@ -29,7 +29,7 @@ class Listing:
         tables, pictures: the files that can be read: parquet files, and files with a suffix that PIL reads.
         hidden: files and folders whose names begin with a point.
         other: other files.
-        broken: links to what does not exist.
+        broken: links to what does not exist, or to themselves.
         loops: links to a folder above the link.
         empty: folders without tables and pictures; of those in one another, the topmost.
         linked: whether any entry is a symbolic link.

@@ -6,8 +6,8 @@ r"""Mixtures of isotropic Gaussians, in any dimension and shape.
     s^2 = \sum_k w_k \Bigl(\tfrac{1}{D}\|\mu_k - m\|^2 + s_k^2\Bigr).
 
 Model units subtract the mean m and divide by one number s, the standard deviation with all coordinates pooled. A scale
-for each coordinate would turn the isotropic components into ellipsoids; one scale keeps them isotropic, so that the
-perturbed density, its score and its likelihood have closed forms under any SDE.
+for each coordinate would turn the isotropic components into ellipsoids; one scale keeps them isotropic, the case in
+which :mod:`scoresde.models.oracle` has the perturbed density and its score in closed form under any SDE.
 """
 
 import math
@@ -43,15 +43,16 @@ class Mixture(Synthetic):
     """A mixture of K isotropic Gaussians in D dimensions.
 
     Arguments:
-        weights: K positive numbers; they are divided by their sum.
-        means: K lists of D numbers, or K numbers for constant vectors, in data units.
-        stds: K positive numbers, the standard deviation of every coordinate, in data units.
+        weights: K positive, finite numbers; they are divided by their sum.
+        means: K lists of D finite numbers, in data units; one number stands for a constant vector.
+        stds: K positive, finite numbers, the standard deviation of every coordinate, in data units.
         count, test_count, seed: numbers of training and held-out examples, and the seed of the draws.
         shape: the shape of one example, with product D; by default (D,) with the length of the first mean, or (1,) if
             that is a number.
 
     Raises:
-        ValueError: the arguments are of different lengths, or weights or stds are not positive, or means not finite.
+        ValueError: the lists are empty or of different lengths, a number is outside its range, or a mean does not fit
+            the shape.
     """
 
     def __init__(

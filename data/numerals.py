@@ -15,7 +15,7 @@ MISSING = {"", "na", "n/a", "<na>", "null", "none", "nan"}  # cells, in lower ca
 POINT = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 COMMA = re.compile(r"[+-]?(?:[0-9]+,?[0-9]*|,[0-9]+)(?:[eE][+-]?[0-9]+)?")
 CODE = re.compile(r"[+-]?0[0-9]+")
-# numbers whose thousands are separated by any mark
+# numbers whose thousands are separated by commas, points, apostrophes or spaces
 GROUPS = re.compile(r"[+-]?[1-9][0-9]{0,2}(?:[,.' ][0-9]{3})+(?:[.,][0-9]+)?")
 GROUP = re.compile(r"[+-]?[1-9][0-9]{0,2},[0-9]{3}")  # thousands by a comma, or three decimals after one
 POINTS = re.compile(r"[+-]?[1-9][0-9]{0,2}\.[0-9]{3}")  # thousands by a point, or three decimals after one
@@ -53,9 +53,10 @@ def resembles_number(cell: str) -> bool:
 def mark_of(cells: list[str], delimiter: str) -> str | None:
     """Returns a comma if it is the decimal mark of a column's cells, else None.
 
-    A comma is the decimal mark if some cell holds one, every cell is then a number, and the commas cannot separate
-    thousands. They may separate thousands where three digits follow each comma, and either the file's cells are
-    separated by commas or there are cells without a comma and all these are below 1000.
+    A comma is the decimal mark if some cell holds one, every filled cell is then a number, and the commas cannot
+    separate thousands. They may separate thousands where each has one to three digits before it, not beginning with 0,
+    and three after it, and either the file's cells are separated by commas or there are cells without a comma and all
+    these are below 1000.
 
     Arguments:
         cells: of one column.
@@ -93,7 +94,7 @@ def may_mark_thousands(values: np.ndarray) -> bool:
 
 
 def written_as_thousands(cells: list[str]) -> bool:
-    """Returns whether each cell has a point with three digits after it, and some cell ends in 0."""
+    """Returns whether each cell is like 1.020, with one point and three digits after it, and some cell ends in 0."""
     return all(POINTS.fullmatch(cell) for cell in cells) and any(cell.endswith("0") for cell in cells)
 
 

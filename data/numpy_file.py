@@ -44,10 +44,11 @@ class NumpyFile:
         """Returns the array of this name, or the only one of a .npy file.
 
         Arguments:
+            name: the name in an .npz; None for a .npy file.
             said: the start of an error, before the file; None for none.
 
         Raises:
-            ValueError: the array is damaged or holds pickled objects.
+            ValueError: the array is absent or damaged, or holds pickled objects.
         """
         try:
             loaded = np.load(self.file, allow_pickle=False)  # a pickle could run any code
@@ -57,7 +58,7 @@ class NumpyFile:
                 values = loaded[name]
         except DAMAGED as error:
             raise self.unreadable(name, said) from error
-        if not isinstance(values, np.ndarray):
+        if not isinstance(values, np.ndarray):  # numpy returns the bytes of a member that is no .npy
             raise self.unreadable(name, said)
         return values
 

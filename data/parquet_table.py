@@ -64,7 +64,10 @@ class ParquetTable:
         return column if column.type == kind else column.cast(kind)
 
     def numbers(self, columns: list[int]) -> np.ndarray:
-        """Returns numeric columns (N, D), NaN where a value is missing; notes each column that was rounded."""
+        """Returns numeric columns (N, D), NaN where a value is missing.
+
+        Notes decimals, which become float64, and integers beyond 2^53 of a column without gaps that become floats.
+        """
         import pyarrow
 
         kinds, arrays = pyarrow.types, []
@@ -89,7 +92,7 @@ class ParquetTable:
     def values(self, j: int, said: str) -> np.ndarray | list:
         """Returns a column as labels: an array of numbers without gaps, or a list of words, numbers, booleans and None.
 
-        Dates and times are words; times that are all midnight are dates.
+        Dates and times are words; timestamps without a time zone that are all midnight are written as dates.
 
         Arguments:
             j: the number of the column.

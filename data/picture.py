@@ -20,7 +20,7 @@ from scoresde.data.pillow import naming, pillow
 MODES = {"rgb": "RGB", "grey": "L"}
 GREY = ("1", "L", "LA", "La")  # PIL's modes of grey pictures of up to 8 bits
 PALETTE = ("P", "PA")  # PIL's modes of pictures whose numbers are places in a palette of colours
-# formats whose further frames are an animation, not further examples
+# formats whose further frames are not further examples, mostly animations
 ANIMATED = ("AVIF", "FLI", "GIF", "MPO", "PNG", "WEBP")
 
 
@@ -49,7 +49,7 @@ class Picture:
     Attributes:
         values: (C, H, W), uint8, or int32 of more than 256 levels.
         colour: rgb or grey, as in the file.
-        size: (width, height) in the file, or of ``crop`` where there is one.
+        size: (width, height) of the picture upright, or of ``crop`` where there is one.
         top: the largest number that the file's format can hold, 255 for 8 bits.
     """
 
@@ -67,7 +67,7 @@ def read(opened: Opened, number: int, wanted: Wanted, done: Counter, single: boo
         number: the page, from 0.
         wanted: what it is converted to.
         done: for each conversion the number of pictures so far, to which this picture is added.
-        single: whether the file must hold no other page.
+        single: whether to refuse a TIFF of several pages.
 
     Raises:
         ValueError: with the file's name, what is wrong and what to do.
@@ -101,7 +101,9 @@ def read(opened: Opened, number: int, wanted: Wanted, done: Counter, single: boo
 
 
 def count_frames(image: Any, done: Counter, single: bool) -> None:
-    """Counts a picture of several frames; raises an EOFError for a TIFF of several pages if ``single`` is set."""
+    """Counts a picture with further frames in a format of ANIMATED; raises an EOFError for a TIFF of several pages if
+    ``single`` is set.
+    """
     if not getattr(image, "is_animated", False):
         return
     if image.format in ANIMATED:

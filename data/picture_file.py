@@ -11,7 +11,9 @@ TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the first bytes of a TIFF fil
 
 
 class Opened:
-    """The pages of one file's bytes, as PIL images that are not yet decoded.
+    """The pages of one file's bytes, as PIL images.
+
+    One image stands for all pages: it shows the page that was asked for last, still decoded if that page was.
 
     Arguments:
         name: the file, for messages.
@@ -40,10 +42,12 @@ class Opened:
         return image
 
     def pages(self) -> tuple[list[int], int]:
-        """Returns which pages of a TIFF are pictures, and how many are not: reduced copies and masks of others.
+        """Returns which pages of a TIFF are pictures, and how many are not: reduced copies and masks of others. A
+        single page is always a picture.
 
         Raises:
-            ValueError: the pictures have several sizes, such as those of a pyramid, or no page is a picture.
+            ValueError: the pictures have several sizes, such as those of a pyramid, or no page is a picture; or the
+                file cannot be read.
         """
         image = self.page(0)
         with naming(self.name):

@@ -1,4 +1,4 @@
-"""The largest number that a picture's file can hold in a channel; for most formats PIL's mode does not tell."""
+"""The largest number that a picture's file can hold in a channel; for some formats PIL's mode does not tell."""
 
 import math
 from typing import Any
@@ -34,7 +34,7 @@ def tiff_largest(image: Any, content: Any) -> int:
 
 
 def ppm_largest(image: Any, content: Any) -> int:
-    """Reads maxval, which PIL passes on to its decoder unless it is 255, or 65535 of grey."""
+    """Reads maxval, which PIL passes on to its decoder, but for a binary file's 255, and its 65535 of grey."""
     if image.mode == "1" or not image.tile:
         return 1
     codec, _, _, given = image.tile[0]
@@ -49,14 +49,16 @@ def sgi_largest(image: Any, content: Any) -> int:
 
 
 def jpeg2000_largest(image: Any, content: Any) -> int:
-    """Reads the precision of the first component in the codestream's SIZ marker (ISO/IEC 15444-1, A.5.1)."""
+    """Reads the precision of the first component in the codestream's SIZ marker (ISO/IEC 15444-1, A.5.1), if it lies in
+    the first 64 KiB; else 8 bits.
+    """
     head = bytes(memoryview(content)[: 2**16])
     start = head.find(b"\xff\x4f\xff\x51")
     return 2 ** ((head[start + 42] & 127) + 1) - 1 if 0 <= start < len(head) - 42 else 255
 
 
 def avif_largest(image: Any, content: Any) -> int:
-    """Reads 10 or 12 bits in two flags of the codec's configuration (av1C)."""
+    """Reads 10 or 12 bits in two flags of the codec's configuration (av1C), if it lies in the first 64 KiB; else 8."""
     head = bytes(memoryview(content)[: 2**16])
     start = head.find(b"av1C")
     flags = head[start + 6] if 0 <= start < len(head) - 6 else 0

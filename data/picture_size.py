@@ -8,11 +8,14 @@ import numpy as np
 from scoresde.data.pillow import pillow
 
 LARGE = 2**27  # pixels above which a picture must be plausible before memory is taken for it
-DENSEST = 1100  # the most bytes of pixels for a byte of a compressed file: deflate and LZW reach about 1030
+# the most bytes of pixels that a byte of a compressed file may stand for: deflate reaches about 1030, and other codecs
+# more for a picture of one colour, which is then refused as nearly empty
+DENSEST = 1100
 
 
 def plausible(image: Any, content: Any, name: str) -> None:
-    """Raises a ValueError for a picture whose header claims a size that its bytes or the memory cannot hold.
+    """Raises a ValueError for a picture without pixels, and for one of more than LARGE pixels if its header claims more
+    than its bytes or the memory can hold.
 
     Without this check a file of sixty bytes could claim a million times a million pixels, and memory for them.
 
@@ -47,7 +50,9 @@ def plausible(image: Any, content: Any, name: str) -> None:
 
 
 def centre(size: tuple[int, int], shape: Any, name: str) -> tuple[int, int, int, int]:
-    """Returns the box (left, top, right, bottom) of ``shape`` [height, width] round the centre of a picture (W, H)."""
+    """Returns the box (left, top, right, bottom) of ``shape`` [height, width] round the centre of a picture (W, H);
+    raises a ValueError if the picture is smaller.
+    """
     height, width = shape
     if size[0] < width or size[1] < height:
         raise ValueError(
@@ -58,7 +63,9 @@ def centre(size: tuple[int, int], shape: Any, name: str) -> tuple[int, int, int,
 
 
 def largest_part(size: tuple[int, int], shape: Any) -> tuple[int, int, int, int]:
-    """Returns the box of the largest part round the centre with the aspect ratio of ``shape`` [height, width]."""
+    """Returns the box of the largest part round the centre with the aspect ratio of ``shape`` [height, width], up to
+    rounding to whole pixels.
+    """
     height, width = shape
     scale = min(size[0] / width, size[1] / height)
     w, h = max(1, round(scale * width)), max(1, round(scale * height))

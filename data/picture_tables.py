@@ -17,7 +17,7 @@ def from_tables(files: list[File], column: str | None, labels: str | None, where
     """Reads the tables of one split.
 
     Arguments:
-        files: parquet files with the same columns.
+        files: parquet files, each with the columns that are read; the first decides which these are.
         column: the column of pictures, bytes or a pair {bytes, path}; None for the only one there is.
         labels: the column of classes; None for the one called label, where it holds classes.
         where: what the user typed, for messages.
@@ -26,8 +26,8 @@ def from_tables(files: list[File], column: str | None, labels: str | None, where
         the pictures, and notes on the classes and on what was left out.
 
     Raises:
-        ValueError: a file is damaged, lacks a column or holds no rows; or the columns of pictures or classes cannot be
-            found.
+        ValueError: a file is damaged or lacks a column, no file holds a row, or the columns of pictures or classes
+            cannot be found.
         ImportError: pyarrow is not installed.
     """
     schema = schema_of(files[0], where)
@@ -159,7 +159,7 @@ def holds_pictures(kind: Any) -> bool:
 
 
 def label_column(labels: str | None, names: list[str], where: str) -> str | None:
-    """Returns the column of classes: the requested one, or the one called label."""
+    """Returns the column of classes: the requested one, or else the one called label; None if there is none."""
     if labels is None:
         return "label" if "label" in names else None
     if labels not in names:
@@ -208,7 +208,7 @@ def classes(columns: list[Any], name: str, required: bool, where: str) -> tuple[
 def class_values(column: Any) -> np.ndarray | None:
     """Returns a column's values as int64 or as words; None where they are neither.
 
-    Dates, bytes of UTF-8 and whole numbers beyond int64 become words; floats and decimals must be whole.
+    Dates, bytes of UTF-8 and integers beyond int64 become words; floats and decimals must be whole and below 2^53.
     """
     import pyarrow
 

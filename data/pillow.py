@@ -31,7 +31,7 @@ def suffixes() -> frozenset[str]:
 
 @contextmanager
 def quiet() -> Iterator[list]:
-    """Collects PIL's warnings in the list that it yields, and lifts PIL's limit on sizes, which
+    """Collects warnings in the list that it yields, silences PIL's log, and lifts PIL's limit on sizes, which
     :func:`scoresde.data.picture_size.plausible` replaces.
     """
     Image, _ = pillow()

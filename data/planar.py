@@ -2,7 +2,7 @@ r"""Shapes in the plane with a closed-form density: checkerboard, eight Gaussian
 
 Constants and names of these and of the shapes in :mod:`scoresde.data.curves` and :mod:`scoresde.data.pinwheel` follow
 the toy data of FFJORD (arXiv 1810.01367), so that pictures and entropies compare with published ones. A perfect model's
-negative log-likelihood is the differential entropy, in nats and data units:
+negative log-likelihood is the differential entropy, in nats and data units, here at the default ``noise``:
 
     8gaussians 2.832, checkerboard ln 32, moons 2.394, pinwheel 2.318, rings 2.623, swissroll 2.670, 2spirals 2.645
 
@@ -24,7 +24,8 @@ from scoresde.data.base import at_least
 from scoresde.data.mixture import component_log_prob, isotropic_log_prob
 from scoresde.data.synthetic import Synthetic
 
-SHARPEST = 0.001  # the least `noise`: a curve without noise has no density, and quadrature costs 1/noise
+# the least `noise` of a shape: without noise a curve has no density, and quadrature along curves costs 1/noise
+SHARPEST = 0.001
 
 
 class Checkerboard(Synthetic):
@@ -55,7 +56,7 @@ class EightGaussians(Synthetic):
 
     Arguments:
         count, test_count, seed: numbers of training and held-out examples, and the seed of the draws.
-        noise: standard deviation of each Gaussian before the division.
+        noise: standard deviation of each Gaussian before the division, at least 0.001.
     """
 
     def __init__(self, count: int = 200_000, test_count: int = 10_000, noise: float = 0.5, seed: int = 0):
@@ -88,7 +89,7 @@ class Rings(Synthetic):
 
     Arguments:
         count, test_count, seed: numbers of training and held-out examples, and the seed of the draws.
-        noise: standard deviation of the noise in each coordinate, in data units.
+        noise: standard deviation of the noise in each coordinate, in data units, at least 0.001.
     """
 
     def __init__(self, count: int = 200_000, test_count: int = 10_000, noise: float = 0.08, seed: int = 0):

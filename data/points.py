@@ -45,6 +45,7 @@ def read_points(
         FileNotFoundError: there is no such file.
         ValueError: the file cannot be read, its points are not of ``shape`` (the message names both shapes) or not of
             the levels, or it holds another number of rows of y than of x.
+        ImportError: a .parquet file without pyarrow.
     """
     source = open_file(path, key, names=labels, gaps=missing)
     from_y = content == "conditions" or (content == "measurements" and "y" in source.names)
@@ -55,7 +56,7 @@ def read_points(
     # an .npz that also holds x must have one row of y for each row of x, unless y is one condition, without an axis N
     if content == "conditions" and not source.table and "x" in source.names and len(values) == len(numbers.values):
         x = np.atleast_1d(source.array("x"))
-        one_point = len(values) == 1 and x.ndim == 1
+        one_point = len(values) == 1 and x.ndim == 1  # x is one point, without an axis N
         if len(x) != len(values) and not one_point:
             raise ValueError(f"{source.where} holds {len(values)} rows of y for {len(x)} of x")
     if not quiet:

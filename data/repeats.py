@@ -48,16 +48,18 @@ class Repeats:
 
     Attributes:
         constant: (D,) whether a column is the same in every training example.
-        share: (D,) the share of examples whose value in the column repeats; 0 for constant columns.
+        share: (D,) the share of examples whose value in the column repeats; 0 for constant columns, and for columns in
+            which fewer than LEAST of the values could repeat.
         value, most: (D,) the most frequent value of the column in data units, and its share; both 0 for columns in
             which too few values repeat.
-        still: (D,) whether a column's standard deviation is below a third of the noise at eps, but not 0.
+        still: (D,) whether a column varies, with a standard deviation below a third of the noise at eps.
         follows: for each column that others determine, the numbers of these others; an empty list means the condition.
-        copies: the share of rows that equal another one, training and held-out part together.
+        copies: the share of rows that equal another one, training and held-out part together; 0 where it is below LEAST
+            or due to chance, see :mod:`scoresde.data.equal_rows`.
         rows: the share of examples with a repeated value, or ``copies`` where that is larger.
         per_row: S, the mean number of repeated values in an example.
-        grid: the grid of all values; see :func:`scoresde.data.grids.common_grid`.
-        steps: for columns that repeat and lie on a grid of their own, its step in data units.
+        grid: the grid of all values, see :func:`scoresde.data.grids.common_grid`; None where nothing repeats.
+        steps: for columns that repeat, are not still and lie on a grid of their own, its step in data units.
     """
 
     constant: Tensor

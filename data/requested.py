@@ -27,6 +27,10 @@ def requested_classes(value: Any, names: tuple[str, ...]) -> Tensor:
 
     Returns:
         the classes (R,), int64 indices into ``names``.
+
+    Raises:
+        ValueError: a label is none of the data's, or the file cannot be read.
+        FileNotFoundError: there is no such file.
     """
     if not is_path(value):
         return class_rows(value, value, names)
@@ -37,13 +41,17 @@ def requested_classes(value: Any, names: tuple[str, ...]) -> Tensor:
 
 
 def requested_numbers(value: Any, names: tuple[str, ...], train: Tensor) -> Tensor:
-    """Returns the numbers (R, C), float64, that a list, a list of rows, a dict by name or the path of a file of rows
-    names.
+    """Returns the numbers (R, C), float64, that a number, a list, a list of rows, a dict by name or the path of a file
+    of rows names.
 
     Arguments:
         value: what the user typed.
         names: the names of the C numbers.
         train: (N, C), the numbers of the training examples, from which an error makes its example.
+
+    Raises:
+        ValueError: a row does not hold C finite numbers, a dict has other names, or the file cannot be read.
+        FileNotFoundError: there is no such file.
     """
     if is_path(value):
         return read_points(value, (len(names),), labels=list(names), key="condition", content="conditions")
@@ -114,7 +122,7 @@ def by_name(value: dict, names: tuple[str, ...], train: Tensor) -> list:
 
 def typical(train: Tensor, count: int) -> list[str]:
     """Returns C numbers as an example of what to type: the means of the training part (N, C), rounded to a tenth of a
-    std or finer; zeros where there are no training examples.
+    std or finer and to 12 digits; zeros where there are no training examples.
 
     Arguments:
         count: C.

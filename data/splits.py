@@ -1,9 +1,10 @@
 """Finds the splits of a folder of pictures or tables.
 
 The folders of pictures may be splits or classes. Folders named like splits (train, Training, TEST, val, ...) are splits
-if all folders at the top have such names, or all folders one below the top: each class then has splits of its own.
-Otherwise the folders at the top are classes, whatever their names: bus/ and train/ are two classes. Where a training
-and a held-out name stand beside other folders, both readings are likely and ``data.split`` has to decide.
+if all folders at the top have such names, or all folders one below the top, a training and a held-out name among them:
+each class then has splits of its own. Otherwise the folders at the top are classes, whatever their names: bus/ and
+train/ are two classes. Where a training and a held-out name stand beside other folders, or folders named like splits
+beside pictures in no folder, both readings are likely and ``data.split`` has to decide.
 
 The split of a table is the one that its file's name begins with (train-00000-of-00001), or that of a folder.
 """
@@ -32,7 +33,7 @@ class Parts:
 
     Attributes:
         training: the files to train on.
-        held_out: the held-out files; empty where there are none, and a part of the training files is held out later.
+        held_out: the held-out files; empty where there are none, and a part of the training pictures is held out later.
         notes: what was understood and what was left out, a clause each.
     """
 
@@ -64,12 +65,15 @@ def parts(files: list[File], tables: bool, split: str | None, test_split: str | 
         files: all tables, or all pictures, of a folder.
         tables: whether they are tables.
         split: the name of the split to train on, in any capitals; ``auto`` for train, by the rules in the module's
-            text; None for no split, so that all files that are not held out are trained on.
-        test_split: the name of the split to hold out; None for test or else validation, if there are splits.
+            text, or for all files that ``test_split`` does not hold out where none is called so; None for no split, so
+            that all files that are not held out are trained on.
+        test_split: the name of the split to hold out. If there are splits, None holds out test or else validation
+            beside train, none beside test, and test beside any other split.
         folder: the folder that the user named, for messages.
 
     Raises:
-        ValueError: if no file or folder has a requested name, or two readings are possible.
+        ValueError: if no file or folder has a requested name, two readings are possible, both keys name one split, or
+            there is nothing to train on.
     """
     requested = {key: name for key, name in (("split", split), ("test_split", test_split)) if name not in (None, AUTO)}
     single_file = len(files) == 1 and not files[0].folders

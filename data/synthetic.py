@@ -16,7 +16,7 @@ from torch import Tensor
 
 from scoresde.data.base import Data, at_least
 
-CHUNK = 2**21  # the largest number of float64 values in an intermediate tensor of a density: 16 MiB
+CHUNK = 2**21  # about the largest number of float64 values in an intermediate tensor of a density: 16 MiB
 
 
 class Synthetic(Data, ABC):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from scoresde.data.base import Data
 
-MOST = 2**28  # the largest number of values of turned images in memory
+MOST = 2**28  # the largest number of values of one part's turned images
 
 
 class Turned(Data):

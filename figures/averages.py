@@ -16,13 +16,13 @@ from .canvas import BLUE, GREY, RED, save, style
 def average_lengths(
     widths: np.ndarray, panels: Sequence[tuple[str, np.ndarray, np.ndarray]], best: int, path: Path
 ) -> Path:
-    """Draws a panel for each measure: for each length the mean difference to the training's own average over the
-    points, with its standard error.
+    """Draws a panel for each measure: for each length the mean over the points of its difference to the training's own
+    average, with its standard error where there are several points.
 
     Arguments:
         widths: the lengths (K,), sigma_rel, in ascending order.
         panels: for each measure its name, its values (K, N) on N points, and those of the training's own average (N,).
-        best: the index of the chosen length.
+        best: the index of the chosen length, drawn red.
     """
     figure = Figure(figsize=(4.6, 0.5 + 1.75 * len(panels)), layout="constrained")
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]

@@ -21,6 +21,9 @@ def finite_range(values: np.ndarray) -> tuple[float, float]:
 def limits(values: np.ndarray, tail: float = 0.001) -> np.ndarray:
     """Returns an axis' limits (2,): the range of the finite values without the share ``tail`` on either side, plus 7 %
     of it on either side.
+
+    Where the range is empty, the larger of 0.5 and 1 % of the value is added instead; without finite values the range
+    is [-1, 1].
     """
     values = values[np.isfinite(values)].astype(np.float64)
     low, high = np.quantile(values, (tail, 1 - tail)) if values.size else (-1.0, 1.0)
@@ -37,7 +40,7 @@ def outside(points: np.ndarray, frame: np.ndarray) -> int:
 
 
 def spread(total: int, most: int) -> np.ndarray:
-    """Returns at most ``most`` numbers picked evenly out of 0 ... total - 1, both ends included."""
+    """Returns at most ``most`` numbers picked evenly out of 0 ... total - 1: two or more with both ends, one is 0."""
     return np.unique(np.linspace(0, total - 1, min(most, total)).round().astype(int))
 
 

@@ -18,6 +18,9 @@ def bound_terms(
 ) -> Path:
     """Draws the terms L_0, L_1, ..., L_N of a bound against their steps, and their running sum.
 
+    The terms' scale is logarithmic: of those that are not positive, L_0 and L_N are numbers in the legend, and the
+    others are left out.
+
     Arguments:
         terms: (N + 1,); a term between L_0 and L_N that was not computed is NaN, and the running sum interpolates it.
         times: t_1 ... t_N (N,), the places of L_0 ... L_{N-1} on a logarithmic scale, where L_N stands at t_N too; None
@@ -36,7 +39,7 @@ def bound_terms(
     def end_term(x: float, y: float, colour: str, mark: str, label: str) -> None:
         if y > 0:
             left.plot([x], [y], mark, color=colour, ms=5, mew=0, label=label, zorder=3)
-        else:  # the logarithm of a density may be negative, which a logarithmic scale cannot show
+        else:  # L_0 of continuous data, minus a log-density, may be negative, which a logarithmic scale cannot show
             left.plot([], [], mark, color=colour, ms=5, mew=0, label=f"{label} = {y:.3g}")
 
     shown = seen & (inner > 0)

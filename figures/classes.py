@@ -26,13 +26,14 @@ def class_grid(
     levels: int | None = None,
     accuracy: Mapping[int, float] | None = None,
 ) -> Path:
-    """Draws a row for each class of the samples, up to ten classes: ten of its samples beside ten of its data.
+    """Draws a row for each class of the samples, up to ten classes picked evenly: up to ten of its samples beside as
+    many of its data.
 
     Arguments:
         samples, data: (N, C, H, W) and (M, C, H, W) in data units; three channels are shown as colours, otherwise the
             first channel is shown.
         y, data_y: the classes (N,) and (M,), as indices of ``classes``.
-        levels: the number L of integer levels; None for continuous data, whose range is the scale.
+        levels: the number L of integer levels, which sets the scale to 0 ... L-1; None for the range of ``data``.
         accuracy: by class, the share of its samples that a classifier assigns to it, written beside the row.
     """
     sides = [(array(samples), array(y).astype(int)), (array(data), array(data_y).astype(int))]
@@ -80,7 +81,12 @@ def class_grid(
 def class_scatter(
     samples: Array, y: Array, data: Array, classes: Sequence[str], path: Path, labels: Sequence[str] | None = None
 ) -> Path:
-    """Draws samples (N, 2) coloured by their class y (N,) over data (M, 2); after ten classes the colours repeat."""
+    """Draws samples (N, 2) coloured by their class y (N,) over data (M, 2); after ten classes the colours repeat.
+
+    Arguments:
+        classes: the names of the classes.
+        labels: the names of the two axes.
+    """
     samples, y, data = array(samples), array(y).astype(int), array(data)
     frame = planar_frame(data)
     figure, axes = planar_figure(frame, labels)

@@ -104,13 +104,13 @@ def code_identity(
     mine: Array, theirs: Array, path: Path, pictures: Array | None = None, levels: int | None = None
 ) -> Path:
     """Draws two networks' codes of the same points, coordinate against coordinate, and a histogram of their differences
-    beside that of the differences between the codes of different points.
+    beside that of the differences between the codes of different points (of one point, the same again).
 
     Arguments:
         mine, theirs: (N, *) in units of their priors' standard deviations; up to 20,000 coordinates are drawn as dots.
         pictures: the points where they are images, (N, C, H, W) in data units; the first 12 are shown above, with both
             codes.
-        levels: the number L of the pictures' integer levels.
+        levels: the number L of the pictures' integer levels; None for continuous ones.
     """
     mine, theirs = array(mine), array(theirs)
     mosaic = None if pictures is None else both_codes(array(pictures), mine, theirs, levels)

@@ -36,12 +36,12 @@ def evaluation(
 
     Arguments:
         samples, data: (N, *) and (M, *) in data units.
-        metrics: every KEY with a KEY_floor is drawn, unless it begins with class_, with KEY_stderr as its error bar
-            where there is one; ``distance_unit`` names the unit of distances.
+        metrics: every KEY of a float with a KEY_floor is drawn, unless it begins with class_, with KEY_stderr as its
+            error bar where there is one; ``distance_unit`` names the unit of distances.
         shares: the classes' shares (K,): ``class_shares`` of samples, ``class_shares_held_out`` and
             ``class_shares_train``; empty where there are no classes.
         names: the names of the classes.
-        levels: the number of levels of integer images.
+        levels: the number of levels of integer images; None for the range of ``data``.
     """
     samples, data = array(samples), array(data)
     rows = [
@@ -65,8 +65,8 @@ def evaluation(
 
 
 def bars(axes: Axes, rows: Sequence[str], metrics: Mapping[str, Any]) -> None:
-    """Draws a bar for each metric in ``rows`` and its floor, relative to the largest of the value, the value plus its
-    error and the floor, with the value and the floor as numbers beside it.
+    """Draws a bar for each metric in ``rows`` and its floor, relative to the largest size of the value, the value plus
+    its error and the floor, with the value and the floor as numbers beside it.
     """
     least = 0.0
     for k, key in enumerate(rows):

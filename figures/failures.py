@@ -25,7 +25,7 @@ def manifold(
         losses: by the network's name, pairs (step, loss).
         across: signed distances from the line (N,).
         curves: by the network's name, the component (N,), and the exact one (N,) at its noise level, or None for a
-            network trained without noise.
+            network not trained at one level of noise.
     """
     figure = Figure(figsize=(8.6, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -38,7 +38,7 @@ def manifold(
     left.set_xlabel("updates")
     left.set_ylabel("sliced score matching loss")
     legend(left)
-    # the scale of the networks with an exact score; those without one diverge
+    # the scale is that of the networks with an exact score; without noise a score diverges
     with_exact = [curve for curve, exact in curves.values() if exact is not None]
     height = 1.3 * max(np.abs(array(curve)).max() for curve in with_exact) if with_exact else None
     for name, (curve, exact) in curves.items():

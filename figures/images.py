@@ -11,7 +11,7 @@ from matplotlib.colors import Normalize, to_rgb
 from .axes import counted, finite_range, spread, time_label
 from .canvas import PALE, RED, Array, array, pixels, place, save, style
 
-FRAME = 116  # the least length of a film frame's longer side, in screen pixels
+FRAME = 116  # the least length of a film frame's longer side, in screen pixels before the film is shrunk to fit
 LABEL = 124  # the width that a time above a frame needs, in screen pixels
 
 
@@ -75,11 +75,12 @@ def image_grid(
 
 @style()
 def film_strip(states: Sequence[Array], times: Array | Sequence[float], path: Path, columns: int = 11) -> Path:
-    """Draws the paths of one batch from noise to data: one row per image (at most 8), one column per time.
+    """Draws the paths of one batch from noise to data: one row per image (at most 8), one column per chosen time.
 
     Arguments:
         states: arrays (n, C, H, W) in model units, divided by the marginal std (alpha^2 s_d^2 + sigma^2)^(1/2), so that
-            all times have unit std. Values in [-2, 2] map to black ... white, channel by channel if there are three.
+            all times have unit std. Values in [-2, 2] map to black ... white, channel by channel if there are three;
+            otherwise the first channel is shown.
         times: the time of each state, falling from T.
         columns: the largest number of times shown, picked evenly with both ends.
     """

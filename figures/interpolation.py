@@ -63,7 +63,8 @@ def planar_paths(x: Array, z: Array, data: Array, path: Path, stops: int, labels
         x: the decoded paths (N, frames, 2) in data units.
         z: the paths of codes (N, frames, 2) in units of the prior's standard deviation.
         data: (M, 2) in data units, drawn pale beneath the decoded paths.
-        stops: the number of frames from one data point on a path to the next; these frames are large dots.
+        stops: the number of frames from one data point on a path to the next; the frames at data points are large
+            hollow dots.
     """
     x, z, data = array(x)[:100], array(z)[:100], array(data)
     figure = Figure(figsize=(6.6, 3.5), layout="constrained")
