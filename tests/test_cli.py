@@ -458,7 +458,10 @@ def test_a_folder_that_cannot_be_written(tmp_path):
             "training/loss=DenoisingScoreMatching is for SDEs, and sde=",
         ),
         (["experiment=heartbeat", "data=digits"], "task=binary is for data of two levels, and these are 17 levels"),
-        (["experiment=heartbeat", "training.dequantise=uniform"], "sde=binary takes bits, and these data hold more"),
+        (
+            ["experiment=heartbeat", "training.dequantise=uniform"],
+            "sde=binary takes bits, and these data are not two numbers",
+        ),
         (["data=heartbeat", "data.period=1"], "data.period=1 must be at least 2: type data.period=5"),
         (["sde=chain", "sde.T=10"], "sde.T=10: step 6 of the schedule has beta=1.12, which must be positive"),
         (["sde=chain", "sde.T=2.5"], "sde.T=2.5 must be a whole number of steps"),
