@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,10 +14,12 @@ import numpy as np
 import pytest
 import torch
 from filelock import FileLock
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
 
 from scoresde.cli import load, out_of_memory, run
 from scoresde.conf import schema
-from tests.conftest import ROOT, choices, compose, standard
+from tests.conftest import ROOT, choices, compose, composed, standard
 
 TINY = ("training.steps=30", "training.batch=32", "training.warmup=2", "training.evaluate=2")
 CHOICES = {"task": "sample", "data": "moons", "sde": "ve", "sampler": "ode", "model": "mlp"}
@@ -664,3 +667,21 @@ def test_threads_that_wait_spin_a_little_and_sleep(given):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env=environment)
     expected = "PASSIVE 3000 False" if given is None else f"{given} None False"
     assert done.stdout.splitlines()[-1] == expected
+
+
+@pytest.mark.parametrize("words", [
+    ["data=moons", "training.steps=7", "model.width=8", "count=null", "points='a b.npy'"],
+    ["sampler=pc", "~sampler.corrector", "sampler.steps=3"],
+    ["task=likelihood", "task/crosscheck=immse", "+task.crosscheck.x=1", "likelihood.rtol=1e-3"],
+    ["experiment=mnist", "data=images", "data.path=x", "data.size=[8,6]", "training.images.steps=3"],
+    ["sde=ve", "sde.sigma_max=${seed}", "seed=4", "condition=[1,2]", "guidance=2"],
+])  # fmt: skip
+def test_the_tests_compose_as_hydra_does(words):
+    """conftest.compose puts values in by itself."""
+    try:
+        expected = OmegaConf.to_container(composed(tuple(words)), resolve=True)
+    except HydraException as error:
+        with pytest.raises(HydraException, match=re.escape(str(error))):
+            compose(*words)
+    else:
+        assert compose(*words) == expected
