@@ -20,8 +20,8 @@ class SweepSummary(Callback):
     """Checks the output folder of a run or a sweep, and summarises a sweep.
 
     Before a run or a sweep it ends the program if the folder cannot be written; before a sweep, also if another sweep
-    uses it. After a sweep it prints a table of the jobs, and exits with status 1 if a job failed or none wrote
-    anything.
+    uses it. After a sweep it prints a table of the jobs, writes it as summary.csv and summary.png, and exits with
+    status 1 if a job failed (it left no metrics.json) or none wrote anything.
     """
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:

@@ -31,6 +31,7 @@ def requested_classes(value: Any, names: tuple[str, ...]) -> Tensor:
     Raises:
         ValueError: a label is none of the data's, or the file cannot be read.
         FileNotFoundError: there is no such file.
+        ImportError: a .parquet file without pyarrow.
     """
     if not is_path(value):
         return class_rows(value, value, names)
@@ -52,6 +53,7 @@ def requested_numbers(value: Any, names: tuple[str, ...], train: Tensor) -> Tens
     Raises:
         ValueError: a row does not hold C finite numbers, a dict has other names, or the file cannot be read.
         FileNotFoundError: there is no such file.
+        ImportError: a .parquet file without pyarrow.
     """
     if is_path(value):
         return read_points(value, (len(names),), labels=list(names), key="condition", content="conditions")
@@ -74,7 +76,7 @@ def requested_numbers(value: Any, names: tuple[str, ...], train: Tensor) -> Tens
 
 
 def is_path(value: Any) -> bool:
-    """Returns whether ``condition=`` names a file."""
+    """Returns whether ``condition=`` names a file: a text that ends as one, even if it is a label too."""
     return isinstance(value, str) and value.lower().endswith(SUFFIXES)
 
 
@@ -121,8 +123,8 @@ def by_name(value: dict, names: tuple[str, ...], train: Tensor) -> list:
 
 
 def typical(train: Tensor, count: int) -> list[str]:
-    """Returns C numbers as an example of what to type: the means of the training part (N, C), rounded to a tenth of a
-    std or finer and to 12 digits; zeros where there are no training examples.
+    """Returns C numbers, as text, as an example of what to type: the means of the training part (N, C), rounded to a
+    tenth of a std or finer (constants to nine decimals) and to 12 digits; zeros where there are no training examples.
 
     Arguments:
         count: C.
@@ -139,7 +141,9 @@ def typical(train: Tensor, count: int) -> list[str]:
 
 
 def warn_of_extrapolation(rows: Tensor, titles: list[str], train: Tensor) -> None:
-    """Warns once of numbers y (R, C) outside the range of the training part (N, C), where no network was trained."""
+    """Warns once of numbers y (R, C) outside the range of the training part (N, C), where no network was trained;
+    ``titles`` names the C numbers.
+    """
     if not len(train):
         return
     clauses = []

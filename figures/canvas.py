@@ -1,4 +1,4 @@
-"""The style and the colours of all pictures, axes placed on whole pixels, and saving."""
+"""The style of all pictures and the colours that they share, axes placed on whole pixels, and saving."""
 
 from numbers import Real
 from pathlib import Path
@@ -62,7 +62,9 @@ def style() -> Any:
 
 
 def array(values: Any) -> np.ndarray:
-    """Returns numbers of any type, on any device, as a numpy array of float32 or float64."""
+    """Returns numbers of any type, on any device, as a numpy array: of float32 or float64 as they are, tensors of other
+    types of float32, all others of float64.
+    """
     if isinstance(values, torch.Tensor):
         values = values.detach().cpu()
         values = values.double() if values.dtype == torch.float64 else values.float()

@@ -21,8 +21,9 @@ def mode_shares(
 ) -> Path:
     """Draws one column for each sampler.
 
-    The upper row shows the samples over the data, within the limits of the data. The lower row shows one bar for each
-    mode, of the mean share over the seeds, and a line at the true share.
+    The upper row shows up to 20,000 samples over the data, in the frame of the data; samples outside it are not shown
+    and not counted. The lower row shows one bar for each mode, of the mean share over the seeds, and a line at the true
+    share.
 
     Arguments:
         truth: the true weights (K,).

@@ -1,4 +1,6 @@
-"""The interface of estimates of log p that use no ODE and are compared with the ODE's."""
+"""The interface of estimates of log p that use no ODE and are compared with the ODE's, by ``task/crosscheck``;
+:mod:`scoresde.likelihood.immse` and :mod:`scoresde.likelihood.energy` implement it.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -16,7 +18,7 @@ class Estimate:
     """The estimate of log p at each point.
 
     Attributes:
-        log_prob: log p(x) in nats and model units, shape (B,), float64 (float32 on mps).
+        log_prob: log p(x) in nats and model units, shape (B,), float64 (float32 if it is on mps).
         stderr: its standard error in nats, shape (B,).
         nfe: network evaluations a point.
         shared: whether all points share one error, which a mean over points does not reduce.
@@ -33,8 +35,11 @@ class CrossCheck(ABC):
 
     Attributes:
         start: the density that is estimated, ``corrected`` or ``plain``; see the subclasses.
-        apart: whether points may have different conditions y, hence different scores and normalisers.
-        same: by key, the value that likelihood and cross-check must both have for their densities to be the same.
+        apart: whether points may have different conditions y, hence different scores and normalisers; tasks refuse them
+            where it is False.
+        same: values by key, such as ``{"start": "corrected"}``. :class:`scoresde.tasks.LikelihoodTask` refuses a
+            likelihood or a cross-check whose ``start`` or ``prior`` has another value, and unequal values of one not
+            listed here.
     """
 
     start: str

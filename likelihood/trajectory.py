@@ -1,7 +1,8 @@
 """The probability flow and the integral of its divergence, as :func:`scoresde.sde_lib.integrate` takes them.
 
-:class:`DivergenceFlow` is integrated in one of two ways: beside the state (:class:`Augmented`), or after each accepted
-step of the state, at nodes along its interpolant (:class:`AtNodes`).
+The divergence is integrated in one of two ways: beside the state, which :class:`DivergenceFlow` then moves
+(:class:`Augmented`); or after each accepted step of a state that :class:`scoresde.sde_lib.frame.Flow` moves, at nodes
+along its interpolant (:class:`AtNodes`).
 """
 
 from collections.abc import Callable
@@ -27,7 +28,7 @@ class DivergenceFlow:
 
     Attributes:
         problem: the frame in which the flow is solved.
-        probes: how the divergence is computed.
+        probes: how the divergence is computed, by n = ``probes.estimates(D)`` estimates.
         control: maps times t (b,) to the control variate of random probes, or to None.
         shape: the shape of one sample.
         dtype: the dtype in which the score is evaluated.
@@ -100,7 +101,8 @@ class AtNodes:
         """Returns the integral's estimates over a step, (b, n), and behind them, if the nodes are independent, the sums
         of their variances and of the squares of these, (b, n + 2).
 
-        Every round draws for the whole batch, so that no sample's probes depend on the other samples.
+        Every round of trial steps draws for the whole batch, also one that accepts none, so that no sample's probes
+        depend on the other samples.
         """
         dim = self.flow.dim
         total = step.y.new_zeros(len(step.rows), self.flow.probes.estimates(dim))
@@ -136,8 +138,8 @@ class AtNodes:
 
 
 def longest_step(sde: SDE, t: Tensor) -> Tensor:
-    """Returns the step from t (b,) over which sigma/alpha grows by a factor e, but not beyond T. The divergence changes
-    where x stands still, and the state's error does not show that.
+    """Returns the step from t (b,) over which sigma/alpha grows by a factor e, but not beyond T (to 1e-9). Without
+    this limit a step could miss a change of the divergence where x stands still, which the state's error does not show.
     """
     return sde.time(sde.half_log_snr(t) - LONGEST).clamp_max(sde.T) - t + TINY
 

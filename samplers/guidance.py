@@ -130,7 +130,8 @@ def check_bound(bound: float | None) -> None:
 
 
 class Guidance(Conditioner):
-    """A conditioner that adds a term to the score; the sampler, unless :meth:`check` refuses it, runs on the sum.
+    """A conditioner that adds a term to the score; the sampler, unless :meth:`check` refuses it, runs on the sum. After
+    the last step samples are moved to agree with an exact measurement (:class:`Held`).
 
     Attributes:
         bound: the largest norm of the term in units of sqrt(D)/sigma, None for no bound.
@@ -167,7 +168,7 @@ class Posterior:
         return state_t.score + bounded(self.guidance.term(state_t, self.measurement), state_t, self.guidance.bound)
 
     def under(self, sde: SDE, other: SDE) -> "Posterior":
-        """Returns the same posterior's score under another SDE."""
+        """Returns the same posterior's score under another SDE; for the published rule of DPS, its term there."""
         return replace(self, sde=other, score=under(sde, self.score, other))
 
     def of_rows(self, rows: Tensor) -> "Posterior":
@@ -202,8 +203,8 @@ class DPS(Guidance):
     def check(self, sampler: Sampler, measurement: Measurement) -> None:
         if self.rule == "published" and hasattr(sampler, "rtol"):
             raise ValueError(
-                f"conditioner=dps moves x back and forth by steps of one length, which {type(sampler).__name__} with "
-                f"its error control would follow for ever; type sampler=ancestral, or conditioner=pigdm"
+                f"conditioner=dps does not run with {type(sampler).__name__}: it moves x back and forth by steps of "
+                f"one length, which error control would follow for ever; type sampler=ancestral, or conditioner=pigdm"
             )
         if self.rule == "gaussian" and not measurement.noise > 0:
             raise ValueError(

@@ -19,8 +19,10 @@ velocity  :math:`-(x/S + S\,s)\,\sigma/\alpha`        :math:`S_s/S_t`           
 ========  ==========================================  ==========================  ======  ===================  =========
 
 with the half log-SNR :math:`\lambda = \log(\alpha/\sigma)` and the angle :math:`\theta = \arctan(\sigma/\alpha)`. A
-solver replaces y by the polynomial through its last values. In units of q_s its weights depend only on the grid's
-lambda, so that one implementation serves every SDE.
+solver replaces y by the polynomial through its last values (with two values, data prediction takes the published weight
+1/2 instead: :mod:`scoresde.samplers.exponential`). In units of q_s its weights depend only on the grid's lambda, so
+that one implementation serves every SDE. With noise (eta > 0) c, k and N are those of
+:mod:`scoresde.samplers.exponential`.
 
 The start: with fewer values than its order needs, a method of order p would begin with steps of error h^2, and have
 order 2 in the end. So each of these first steps integrates the whole way from T anew, with the polynomial through all
@@ -62,7 +64,7 @@ class Row(NamedTuple):
 class Multistep(Step):
     """A linear multistep method; ``depth`` is the largest number of values of y that a step uses."""
 
-    normals = 0
+    normals = 0  # deterministic, unless a method overrides it
     depth: int
 
     @abstractmethod
@@ -79,11 +81,14 @@ class Multistep(Step):
 
     @abstractmethod
     def exponent(self, h: Tensor) -> Tensor:
-        """Returns H of the steps h: a step multiplies x, in units of q, by e^{-H}."""
+        """Returns H of the steps h: a step multiplies x, in units of q, by e^{-H}. Without noise H is h for data, -h
+        for noise and 0 for velocity.
+        """
 
     @abstractmethod
     def integrate(self, tau: Tensor, h: Tensor) -> Tensor:
-        """Returns the weights of int_0^1 k y dtau for the polynomial y through values at the nodes tau.
+        """Returns the weights of int_0^1 k y dtau for the polynomial y through values at the nodes tau, or near them:
+        see the method.
 
         Shapes: tau (n, m) and h (n,) to (n, m), for n steps with m nodes each.
         """

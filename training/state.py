@@ -33,8 +33,8 @@ class TrainingState:
     def begin(self, saved: Checkpoint | None, snapshots: Collection[int]) -> None:
         """Restores a checkpoint, if there is one, and starts or restores the averages for ``snapshots``.
 
-        The snapshots that the checkpoint was to keep are kept too. A training that began without these averages is
-        resumed without them.
+        Snapshots that the interrupted training was still to keep are kept too. A training that began without these
+        averages is resumed without them.
 
         Raises:
             ValueError: the checkpoint is of another optimiser.
@@ -54,7 +54,8 @@ class TrainingState:
 
         Arguments:
             rate: the learning rate.
-            broken: see :class:`scoresde.training.speed.Readings`.
+            broken: 1 leaves the weights as they are (the averages are updated all the same); see
+                :class:`scoresde.training.speed.Readings`.
         """
         for group in self.optimiser.param_groups:
             group["lr"] = rate
@@ -64,7 +65,7 @@ class TrainingState:
             self.powers.update(step + 1)
 
     def capture(self, step: int, loss: float | None) -> Checkpoint:
-        """Returns the checkpoint after ``step`` updates; ``loss`` is the smoothed loss so far."""
+        """Returns the checkpoint after ``step`` updates, of the live tensors; ``loss`` is the smoothed loss so far."""
         inner = self.optimiser.state_dict()
         tensors = {f"{i}.{name}": tensor for i, entry in inner["state"].items() for name, tensor in entry.items()}
         state = {"loss": loss, "ema_updates": self.ema.updates, "optimiser": inner["param_groups"]}

@@ -15,9 +15,9 @@ from .statistics import mean_and_stderr
 def against_data(
     data: Data, result: dict[str, Tensor], y: Tensor | None, held_out: bool, errors: dict[str, float]
 ) -> dict[str, float]:
-    """Returns the data's entropy as estimated from the points, ``floor_nats``, and the gap between log p of the data
-    and that of the model, ``gap_nats`` and ``gap_stderr``. Returns {} where the data's density at the points is
-    unknown, and for held-out points where ``condition=`` names numbers.
+    """Returns minus the mean of the data's own log p at the points, ``floor_nats`` (of held-out data an estimate of the
+    entropy), and the gap between log p of the data and that of the model, ``gap_nats`` and ``gap_stderr``. Returns {}
+    where the data's density is unknown, or 0 at a point, and for held-out points where ``condition=`` names numbers.
 
     Arguments:
         result: of :meth:`Scoring.score`.
@@ -40,8 +40,8 @@ def against_exact_score(
     scoring: Scoring, sde: SDE, score: ScoreFn, data: Data, result: dict[str, Tensor]
 ) -> dict[str, float]:
     """Returns ``prior_cost_nats``, what the prior in place of p_T takes off log p, and without random probes the
-    solver's error, for a score that knows its own density; {} for other scores, and for integers, whose log_prob is a
-    bound.
+    solver's error, ``ode_error_mean_nats`` (the size of the mean) and ``ode_error_max_nats`` (the largest), for a score
+    that knows its own density; {} for other scores, and for integers, whose log_prob is a bound.
 
     Arguments:
         score: conditioned on the y of the points, if there is a condition.
