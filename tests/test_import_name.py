@@ -49,6 +49,7 @@ from importlib.metadata import entry_points
 (script,) = entry_points(group="console_scripts", name="scoresde")
 sys.argv[:] = ["scoresde", *sys.argv[2:]]
 script.load()()
+assert "sympy" not in sys.modules, "half a second of every run"
 """
 
 
@@ -109,6 +110,7 @@ def test_a_users_files_are_left_alone(tmp_path, python, network, project):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     words = ["data=mixture", "model=oracle", "sde=vp", "sampler=ddim", "sampler.steps=2", "count=8", "threads=1"]
+    words += ["data.count=200", "data.test_count=200"]
     done = subprocess.run(
         [python, "-c", SCRIPT, str(network), *words], cwd=tmp_path, capture_output=True, text=True, timeout=300
     )
@@ -151,6 +153,7 @@ OWN = """
 defaults: [config, override data: mixture, override model: oracle, override sampler: ddim, _self_]
 hydra: {searchpath: ["pkg://scoresde.conf"], run: {dir: here}}
 sampler: {steps: 2}
+data: {count: 200, test_count: 200}
 count: 8
 mine: 3
 """
