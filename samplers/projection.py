@@ -187,7 +187,7 @@ class Projection(Conditioner):
 
     def refuse(self, sampler: Sampler, measurement: Measurement) -> None:
         """Raises a ValueError, where the sampler's steps stay as they are, for y with noise or more than one round."""
-        name = type(getattr(sampler, "predictor", sampler)).__name__
+        name = type(getattr(sampler, "predictor", None) or sampler).__name__
         if measurement.noise:
             raise ValueError(
                 f"conditioner=projection adds no fresh noise at the steps of {name} and so works only with exact "
