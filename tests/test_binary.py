@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch.distributions import Bernoulli, kl_divergence
 
+from scoresde import figures
 from scoresde.data import Heartbeat
 from scoresde.likelihood import BinaryBound
 from scoresde.models import MLP, Bits, ScoreModel
@@ -285,8 +286,15 @@ def test_heartbeats():
     assert torch.equal(same.train, data.train) and torch.equal(same.test[:50], data.test)
 
 
-def test_the_experiment_learns_its_beats(tmp_path):
+def test_the_experiment_learns_its_beats(tmp_path, monkeypatch):
     """A short one: nearly all rows are heartbeats, and the bound is near log2 of the period. Trained once."""
+    drawn, draw = [], figures.bound_terms
+
+    def keep(terms, *others, **keys):
+        drawn.append(terms)
+        return draw(terms, *others, **keys)
+
+    monkeypatch.setattr(figures, "bound_terms", keep)
     words = ["experiment=heartbeat", "data.length=6", "data.period=3", "sde.T=40", "count=300", "data.count=500"]
     words += [
         "training.steps=400",
@@ -303,6 +311,8 @@ def test_the_experiment_learns_its_beats(tmp_path):
         metrics["prior_bits"] + metrics["diffusion_bits"] + metrics["reconstruction_bits"]
     )
     assert sorted(path.name for path in (tmp_path / "run").glob("*.png")) == ["bits.png", "bound.png"]
+    ends = float(drawn[0][0]), float(drawn[0][-1])
+    assert ends == pytest.approx((metrics["reconstruction_bits"], metrics["prior_bits"])), "L_0 first, L_T last"
     x = np.load(tmp_path / "run" / "samples.npz")["x"]
     assert x.shape == (300, 6) and set(np.unique(x)) == {0, 1}
     stamp = next((tmp_path / "store").rglob("ema.safetensors")).stat().st_mtime_ns

@@ -320,6 +320,8 @@ def test_the_task_adds_up_and_stands_beside_the_ode(tmp_path):
     arrays = np.load(tmp_path / "run" / "bound.npz")
     assert arrays["log_prob"].mean() == pytest.approx(-metrics["bound_nats"])
     assert len(arrays["terms"]) == len(arrays["times"]) + 1 == 1001
+    ends = [arrays["reconstruction"].mean(), arrays["prior"].mean()]
+    assert [arrays["terms"][0], arrays["terms"][-1]] == pytest.approx(ends), "L_0 first, L_N last"
     nll = job(tmp_path, "task=likelihood", *words[1:])["nll_nats"]
     assert nll == pytest.approx(metrics["ode_nats"], abs=1e-9)
     without = job(tmp_path, *words, "task.bound.terms=40", "seed=3", "task.likelihood=null", "task.batch=90")

@@ -672,6 +672,7 @@ def test_threads_that_wait_spin_a_little_and_sleep(given):
 @pytest.mark.parametrize("words", [
     ["data=moons", "training.steps=7", "model.width=8", "count=null", "points='a b.npy'"],
     ["sampler=pc", "~sampler.corrector", "sampler.steps=3"],
+    ["sampler=heun", "sampler.grid={width: 3}"],
     ["task=likelihood", "task/crosscheck=immse", "+task.crosscheck.x=1", "likelihood.rtol=1e-3"],
     ["experiment=mnist", "data=images", "data.path=x", "data.size=[8,6]", "training.images.steps=3"],
     ["sde=ve", "sde.sigma_max=${seed}", "seed=4", "condition=[1,2]", "guidance=2"],
