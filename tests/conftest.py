@@ -12,6 +12,7 @@ from typing import Any
 import hydra
 import pytest
 import torch
+import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from matplotlib.figure import Figure
@@ -35,6 +36,19 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64}
 def choices(group: str) -> list[str]:
     """The yaml files of a configuration group: a new one is tested by existing."""
     return sorted(path.stem for path in (ROOT / "conf" / group).glob("*.yaml"))
+
+
+@cache
+def written(group: str, name: str) -> dict:
+    """Returns a yaml as it is written, for what the names of tests depend on: to compose it takes a hundred times as
+    long, before the first test runs.
+    """
+    return yaml.safe_load((ROOT / "conf" / group / f"{name}.yaml").read_text())
+
+
+def kind(group: str, name: str) -> type:
+    """Returns the class that a yaml names."""
+    return schema.locate(written(group, name)["_target_"], group)
 
 
 SDES = [name for name in choices("sde") if name != "binary"]  # a chain of bits is no SDE, and has tests of its own

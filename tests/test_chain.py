@@ -19,14 +19,18 @@ from . import test_sde
 from .conftest import GaussianScore, choices, compose, make, make_sampler
 from .test_cli import TINY, job
 
-SCHEDULES = {name: make("sde.schedule", "sde=chain", f"sde/schedule={name}") for name in choices("sde/schedule")}
+SCHEDULES = choices("sde/schedule")
 LENGTHS = [25, 200, 1000]
+
+
+def schedule_of(name: str):
+    return make("sde.schedule", "sde=chain", f"sde/schedule={name}")
 
 
 @pytest.fixture(params=SCHEDULES)
 def schedule(request):
     """Every schedule that has a yaml."""
-    return SCHEDULES[request.param]
+    return schedule_of(request.param)
 
 
 def whole_times(chain) -> torch.Tensor:
@@ -133,7 +137,7 @@ def test_either_variance_converges_to_the_data(schedule, variance):
 @pytest.mark.parametrize("T", [20.0, 300.0])
 @pytest.mark.parametrize("name", [name for name in SCHEDULES if name != "linear"])
 def test_other_schedules_and_lengths_are_sdes_too(name, T):
-    sde = Chain(SCHEDULES[name], T)
+    sde = Chain(schedule_of(name), T)
     for test in (
         test_sde.test_drift_is_the_logarithmic_derivative_of_alpha,
         test_sde.test_diffusion_follows_from_the_kernel,

@@ -111,6 +111,11 @@ def test_a_users_files_are_left_alone(tmp_path, python, network, project):
         (tmp_path / name).write_text(text)
     words = ["data=mixture", "model=oracle", "sde=vp", "sampler=ddim", "sampler.steps=2", "count=8", "threads=1"]
     words += ["data.count=200", "data.test_count=200"]
+    words += [
+        "data.means=[[0,0,0],[3,3,3]]",
+        "data.weights=[1,1]",
+        "data.stds=[1,2]",
+    ]  # no pictures of a plane
     done = subprocess.run(
         [python, "-c", SCRIPT, str(network), *words], cwd=tmp_path, capture_output=True, text=True, timeout=300
     )
@@ -169,9 +174,9 @@ def test_it_runs_inside_a_users_own_hydra_application(tmp_path, python):
     assert json.loads((tmp_path / "here" / "metrics.json").read_text())["count"] == 9
 
 
-def python_here(code: str) -> subprocess.CompletedProcess:
+def python_here(code: str, *words: str) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, "-W", "always::DeprecationWarning", "-c", code],
+        [sys.executable, "-W", "always::DeprecationWarning", "-c", code, *words],
         cwd=ROOT, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": ""},
     )  # fmt: skip
 
@@ -194,12 +199,36 @@ def test_the_former_names_are_the_same_modules(first):
     assert done.stderr.count("DeprecationWarning") == 3 and "write from scoresde.sde_lib import" in done.stderr
 
 
-@pytest.mark.parametrize("name", FORMER)
-def test_each_former_name_warns_once_and_says_what_to_write(name):
-    done = python_here(f"import {name}, sys\nassert {name} is sys.modules[{FORMER[name]!r}]\nimport {name}")
+EACH = """
+import json, os, sys, traceback, torch, hydra
+
+code, names = sys.argv[1], sys.argv[2:]
+for name in names:
+    reader, writer = os.pipe()
+    if not os.fork():
+        os.dup2(writer, 2)
+        try:
+            exec(code.replace("NAME", name))
+        except BaseException:
+            traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(0)
+    os.close(writer)
+    with open(reader) as file:
+        print(json.dumps(file.read()), flush=True)
+    os.wait()
+"""
+
+
+def test_each_former_name_warns_once_and_says_what_to_write():
+    """Each in a process of its own, forked after the import of torch."""
+    code = f"import NAME, sys\nassert NAME is sys.modules[{FORMER}['NAME']]\nimport NAME"
+    done = python_here(EACH, code, *FORMER)
     assert done.returncode == 0, done.stderr
-    (line,) = [line for line in done.stderr.splitlines() if "DeprecationWarning" in line]
-    assert line.startswith("<string>:1:") and "scoresde" in line
+    for (name, today), text in zip(FORMER.items(), map(json.loads, done.stdout.splitlines()), strict=True):
+        assert "Error" not in text, text
+        (line,) = [line for line in text.splitlines() if "DeprecationWarning" in line]
+        assert line.startswith("<string>:1:") and (today if name != "run" else "from scoresde import") in line, line
 
 
 def test_the_package_is_not_inside_itself():

@@ -12,9 +12,20 @@ from scoresde.models import EDM, MLP, Denoiser, EnergyGradient, Noise, Oracle, S
 from scoresde.models.embedding import FourierFeatures, NoiseEmbedding
 from scoresde.sde_lib import Counted, affine
 
-from .conftest import PARAMETERISATIONS, SDES, GaussianScore, choices, draw_mixture, make, make_sde, mixture, per_sample
+from .conftest import (
+    PARAMETERISATIONS,
+    SDES,
+    GaussianScore,
+    choices,
+    draw_mixture,
+    kind,
+    make,
+    make_sde,
+    mixture,
+    per_sample,
+)
 
-KINDS = [type(make("parameterisation", f"parameterisation={name}")) for name in PARAMETERISATIONS]
+KINDS = [kind("parameterisation", name) for name in PARAMETERISATIONS]
 
 
 def row(kind, sigma_data=0.6):

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from functools import cache
 from itertools import pairwise, product
 
 import pytest
@@ -40,16 +41,17 @@ from .conftest import (
     compose,
     draw_mixture,
     in_turn,
+    kind,
     make,
     make_sampler,
     make_sde,
     mixture,
+    written,
 )
 
 SHORT = {"levels": 12, "count": 2, "steps": 20, "rtol": 1e-4, "atol": 1e-4}
-PREDICTOR_CHOICES = {name: make("sampler.predictor", "sampler=em", f"sampler/predictor={name}") for name in PREDICTORS}
 # Restart's rounds have a number of steps of their own, whatever the grid's: see test_stochastic.py.
-SOLVERS = [name for name, each in PREDICTOR_CHOICES.items() if not isinstance(each, Rescale | Restart)]
+SOLVERS = [name for name in PREDICTORS if not issubclass(kind("sampler/predictor", name), Rescale | Restart)]
 # The weak order of a predictor as its yaml has it; one that is not named here is of order one.
 ORDERS = {
     "exponential": 2,
@@ -62,6 +64,16 @@ ORDERS = {
     "sea": 2,
     "shark": 2,
 }
+
+
+@cache
+def predictor_of(name: str):
+    return make("sampler.predictor", "sampler=em", f"sampler/predictor={name}")
+
+
+@cache
+def grid_of(name: str):
+    return make("sampler.grid", "sampler=em", f"sampler/grid={name}")
 
 
 def short(name: str, **keys):
@@ -144,7 +156,7 @@ def test_predictors_have_their_order(sde, name):
     """The law at eps converges to N(alpha m, alpha^2 s^2 + sigma^2) in proportion to 1/N^order: its mean and its
     variance. The methods of higher order need steps that are short in lambda, their own time.
     """
-    score, predictor, order = GaussianScore(sde, 0.7, 0.5), PREDICTOR_CHOICES[name], ORDERS.get(name, 1)
+    score, predictor, order = GaussianScore(sde, 0.7, 0.5), predictor_of(name), ORDERS.get(name, 1)
     grid, steps = (Uniform(), (150, 300, 600)) if order == 1 else (LogSNR(), (50, 100, 200))
     coarse, fine, finest = (
         torch.tensor(relative_errors(sde, PredictorCorrector(grid, n, predictor, last="none"), score)).abs()
@@ -157,10 +169,7 @@ def test_predictors_have_their_order(sde, name):
         assert order > 1 or found < 2.2  # Euler-Maruyama's first term can vanish under VE
 
 
-GRID_CHOICES = {name: make("sampler.grid", "sampler=em", f"sampler/grid={name}") for name in GRIDS}
-
-
-KINDS_OF_GRIDS = list({type(each): name for name, each in GRID_CHOICES.items()}.values())
+KINDS_OF_GRIDS = list({kind("sampler/grid", name): name for name in GRIDS}.values())
 
 
 @pytest.mark.parametrize(
@@ -172,16 +181,18 @@ KINDS_OF_GRIDS = list({type(each): name for name, each in GRID_CHOICES.items()}.
     ],
 )
 def test_predictors_converge_on_every_grid(sde_name, name, grid):
-    sde, grid = make_sde(sde_name), GRID_CHOICES[grid]
+    sde, grid = make_sde(sde_name), grid_of(grid)
     score = GaussianScore(sde, 0.7, 0.5)
     errors = [
-        sum(map(abs, relative_errors(sde, PredictorCorrector(grid, n, PREDICTOR_CHOICES[name], last="none"), score)))
+        sum(map(abs, relative_errors(sde, PredictorCorrector(grid, n, predictor_of(name), last="none"), score)))
         for n in (150, 300)
     ]
     assert errors[1] < max(0.65 * errors[0], 5e-4) and errors[1] < 0.2  # a tiny error may be on its way through zero
 
 
-PATHWISE = [name for name in SAMPLERS if not isinstance(make_sampler(name), AdaptiveSDE)]  # an affine map of the noise
+PATHWISE = [
+    name for name in SAMPLERS if not issubclass(kind("sampler", name), AdaptiveSDE)
+]  # an affine map of the noise
 STDS = [0.02, 0.05, 0.2, 1.0]
 
 
@@ -216,6 +227,7 @@ def test_every_sampler_has_the_exact_law_of_a_gaussian(sde, name):
     expected = widths(sde, last, STDS)
     if last == "flow":
         assert float((expected - 1).abs().max()) < 0.0095
+    assert lags(made) == (name in LAGGING)
     if lags(made):
         assert float(shift.abs().max()) < 0.005 and float((found / expected - 1).abs().max()) < 0.13
         return
@@ -237,7 +249,7 @@ def given_keys(name: str, keys: dict) -> list[str]:
 AS_PUBLISHED = {"ald", "ald_ladder", "ald_ncsn", "ald_ncsnv2", "em_published", "ddpm"}
 
 
-LONG = [name for name in PATHWISE if name not in AS_PUBLISHED and getattr(make_sampler(name), "steps", 0) == 1000]
+LONG = [name for name in PATHWISE if name not in AS_PUBLISHED and written("sampler", name).get("steps") == 1000]
 QUICK = [name for name in PATHWISE if name not in AS_PUBLISHED and name not in LONG]
 
 
@@ -259,6 +271,14 @@ def lags(sampler) -> bool:
     return annealed or isinstance(sampler, AnnealedLangevin)
 
 
+LAGGING = [  # by their yamls: a test below compares them with the samplers themselves
+    name
+    for name in SAMPLERS
+    if kind("sampler", name) is AnnealedLangevin
+    or {"predictor": "rescale"} in written("sampler", name).get("defaults", [])
+]
+
+
 @pytest.mark.parametrize("name", ["ve", "toy"])
 def test_langevin_alone_converges_with_its_number_of_steps(name):
     """The variance converges to that of its stationary law, v / (1 - e/(2v)), which is p_eps up to e ~ sigma(eps)^2."""
@@ -271,10 +291,10 @@ def test_langevin_alone_converges_with_its_number_of_steps(name):
     assert errors[2] < 0.3 * errors[1] < 0.1 * errors[0] and errors[2] < 0.05
 
 
-@pytest.mark.parametrize("predictor", PREDICTOR_CHOICES.values(), ids=PREDICTOR_CHOICES)
-def test_steps_are_pure_functions(predictor, shape, dtype):
+@pytest.mark.parametrize("name", PREDICTORS)
+def test_steps_are_pure_functions(name, shape, dtype):
     """Vectors and images: each coordinate of a Gaussian gets what a lone number gets; mean is x_s less its noise."""
-    sde = make_sde("vp")
+    sde, predictor = make_sde("vp"), predictor_of(name)
     score, grid = affine(GaussianScore(sde, 0.7, 0.5), []), Uniform()(sde, 10)
     row = predictor.prepare(sde, grid)[3]
     x, *z = (torch.randn(4, *shape, dtype=dtype) for _ in range(1 + predictor.draws(row)))
@@ -445,7 +465,7 @@ def check_mixture(x: Tensor, components, weight_bias: float, mean_bias: float, s
         assert abs(spread / float(std) - 1) < 4 / math.sqrt(2 * mine.numel()) + std_bias
 
 
-ADAPTIVE = [name for name in SAMPLERS if isinstance(make_sampler(name), AdaptiveSDE)]  # not in the Gaussian's test
+ADAPTIVE = [name for name in SAMPLERS if name not in PATHWISE]  # not in the Gaussian's test
 
 
 @pytest.mark.parametrize("name, sde_name", dict.fromkeys(in_turn(SAMPLERS, SDES) + list(product(ADAPTIVE, SDES))))
@@ -463,7 +483,7 @@ def test_vectors_of_a_mixture(name, sde_name):
     check_mixture(x, components, *((0.05, 0.1, 0.2) if lags(sampler) else (0.02, 0.05, 0.14)))
 
 
-@pytest.mark.parametrize("name, sde_name", in_turn([name for name in SAMPLERS if not lags(make_sampler(name))], SDES))
+@pytest.mark.parametrize("name, sde_name", in_turn([name for name in SAMPLERS if name not in LAGGING], SDES))
 def test_images_of_a_mixture(name, sde_name):
     """The same test for images 3 x 8 x 6, each sampler under one SDE. It starts from p_T, since constant images lie
     sqrt(D) times as far apart, beyond some priors.
@@ -642,7 +662,7 @@ def test_probability_flow_takes_no_noise():
 # --- the configuration ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [name for name in SAMPLERS if isinstance(make_sampler(name), PredictorCorrector)])
+@pytest.mark.parametrize("name", [name for name in SAMPLERS if issubclass(kind("sampler", name), PredictorCorrector)])
 def test_parts_can_be_swapped(name):
     """The keys that a sampler's yaml sets for one part are not passed to another part in its place."""
     found = make("sampler", f"sampler={name}", "sampler/grid=uniform", "sampler/predictor=ancestral")
@@ -655,7 +675,7 @@ def test_parts_can_be_swapped(name):
 @pytest.mark.parametrize("name", GRIDS)
 @pytest.mark.parametrize("steps", [1, 2, 100])
 def test_grids_fall_from_T_to_eps(sde, name, steps):
-    grid = make("sampler.grid", "sampler=em", f"sampler/grid={name}")(sde, steps)
+    grid = grid_of(name)(sde, steps)
     assert grid.dtype == torch.float64 and len(grid) == steps + 1
     assert float(grid[0]) == sde.T and float(grid[-1]) == sde.eps
     assert bool((grid.diff() < 0).all())
