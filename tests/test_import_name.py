@@ -111,11 +111,7 @@ def test_a_users_files_are_left_alone(tmp_path, python, network, project):
         (tmp_path / name).write_text(text)
     words = ["data=mixture", "model=oracle", "sde=vp", "sampler=ddim", "sampler.steps=2", "count=8", "threads=1"]
     words += ["data.count=200", "data.test_count=200"]
-    words += [
-        "data.means=[[0,0,0],[3,3,3]]",
-        "data.weights=[1,1]",
-        "data.stds=[1,2]",
-    ]  # no pictures of a plane
+    words += ["data.means=[[0,0,0],[3,3,3]]", "data.weights=[1,1]", "data.stds=[1,2]"]  # no pictures of a plane
     done = subprocess.run(
         [python, "-c", SCRIPT, str(network), *words], cwd=tmp_path, capture_output=True, text=True, timeout=300
     )
