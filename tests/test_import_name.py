@@ -19,19 +19,15 @@ from .conftest import ROOT, compose
 TRAP = "raise RuntimeError('the file of the user was imported')\n"
 
 PROJECTS = {
-    "models": {"models.py": TRAP},
     "data": {"data/points.csv": "a,b\n1,2\n"},
-    "data_package": {"data/__init__.py": TRAP},
-    "metrics": {"metrics.py": TRAP},
-    "training": {"training.py": TRAP},
-    "run": {"run.py": TRAP},
-    "conf": {
+    "modules": {
+        **dict.fromkeys(["models.py", "data/__init__.py", "metrics.py", "training.py", "run.py", "tasks.py"], TRAP),
         "conf/config.yaml": "defaults: [nothing]\n",
         "conf/__init__.py": TRAP,
         "conf/sde/vp.yaml": "_target_: x\n",
     },
 }
-"""Files of a user, by what they might be taken for."""
+"""Files of a user that might be taken for ours; the error of a module that was imported names its file."""
 
 SCRIPT = """
 import sys, time
