@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from scoresde.sde_lib import SDE, of_rows
+from scoresde.sde_lib.products import row_product
 
 
 class Oracle(nn.Module):
@@ -67,7 +68,7 @@ class Oracle(nn.Module):
         """Returns the score at x (B, *) and t (B,), in the shape of x."""
         terms, variances, alpha = self._terms(x, t)
         pull = torch.softmax(terms, dim=1) / variances  # r_k / v_k
-        return (alpha * (pull @ self.means) - pull.sum(1, keepdim=True) * x.flatten(1)).reshape(x.shape)
+        return (alpha * row_product(pull, self.means.T) - pull.sum(1, keepdim=True) * x.flatten(1)).reshape(x.shape)
 
     def given(self, y: Tensor | None, guidance: float = 1.0) -> "Oracle | Line":
         """Returns the exact score of p(x | y), whose components have the weights p(k | y), or the guided score.

@@ -135,6 +135,7 @@ class Trainer:
         record: Log = lambda event: None,
         keep: Collection[int] = (),
         snapshots: Collection[int] = (),
+        show: bool = True,
     ) -> nn.Module:
         """Trains the model and returns its moving average.
 
@@ -150,6 +151,7 @@ class Trainer:
             keep: the numbers of updates after which the average is kept for good, as ``kept-*``; changes no update.
             snapshots: the same for two averages of :mod:`scoresde.training.posthoc`, as ``power-*``. A training that
                 began without them is resumed without them.
+            show: whether a progress bar is shown.
 
         Raises:
             FloatingPointError: a loss or a gradient is not finite; that update is not made.
@@ -170,7 +172,7 @@ class Trainer:
                 log.info("resuming at step %s of %s from %s", f"{start:,}", f"{self.steps:,}", folder)
             loss = saved.state["loss"] if saved else None
             run = Run(self, state, batches, Readings(device, late=works_ahead(device)), folder, loss)
-            with bar(self.steps, start) as progress, closing(batches), masks:
+            with bar(self.steps, start, show) as progress, closing(batches), masks:
                 for step in range(start, self.steps):
                     # update
                     state.optimiser.zero_grad()
@@ -443,9 +445,10 @@ def works_ahead(device: torch.device) -> bool:
     return device.type == "cuda"
 
 
-def bar(total: int, start: int) -> tqdm:
+def bar(total: int, start: int, show: bool = True) -> tqdm:
     """Returns a progress bar of updates; without a terminal it prints a line at most every 15 s."""
     return tqdm(
+        disable=not show,
         total=total,
         initial=start,
         desc="training",
