@@ -28,6 +28,7 @@ def trained_score(
     shares: tuple[float, ...] = (),
     snapshots: int = 0,
     source: dict | None = None,
+    show: bool = True,
 ) -> tuple[Network, Iterable[Path], dict[int, Path], dict]:
     """Returns the network that ``cfg`` describes, and what was kept along its training.
 
@@ -38,6 +39,7 @@ def trained_score(
         shares: shares of the training's updates, in (0, 1], after each of which the network is kept.
         snapshots: the number of times, evenly spaced, that averages are kept along the training.
         source: where the data were found, and their units; None for :func:`scoresde.conf.identity.source_of`.
+        show: whether the training shows a progress bar.
 
     Returns:
         the network; the folders ``kept-*`` of ``shares``; the folders ``power-*`` of ``snapshots`` by the number of
@@ -64,7 +66,7 @@ def trained_score(
     powers = {max(1, round((i + 1) * trainer.steps / snapshots)) for i in range(snapshots)}
 
     def fit(model: nn.Module, folder: Path, note: Callable[[dict], None] = lambda event: None) -> Any:
-        return train(cfg, trainer, sde, model, data, folder, note, keep, powers)
+        return train(cfg, trainer, sde, model, data, folder, note, keep, powers, show)
 
     def again(folder: Path) -> Any:  # repeats the training, for networks that were not kept the first time
         return fit(untrained(cfg, sde, trainer), folder)

@@ -35,8 +35,8 @@ class ScoreModel(nn.Module):
         super().__init__()
         self.sde, self.net, self.parameterisation = sde, net, parameterisation
 
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        """Returns the score at x (B, *) and t (B,), in the shape of x."""
+    def forward(self, x: Tensor, t: Tensor | float) -> Tensor:
+        """Returns the score at x (B, *) and t, (B,) or a number, in the shape of x."""
         c_skip, c_out, c_in, c_noise = (c.to(x.dtype) for c in self.coefficients(per_sample(t, x)))
         return torch.addcmul(c_skip * x, c_out, self.output(c_in * x, c_noise.flatten()))
 

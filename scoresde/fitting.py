@@ -94,7 +94,7 @@ def fit(
         if not described:
             raise ValueError(f"store={store}: an SDE of your own class has no name to be found by; leave store out")
         name = "-".join([choices["data"] if path is not None else "memory", choices["sde"], choices["model"]])
-        return from_store(cfg | {"store": str(store)}, process, data, name, Form(x))
+        return from_store(cfg | {"store": str(store)}, process, data, name, Form(x), verbose)
     trainer = schema.build(cfg["training"], "training", cfg["typed"])
     events: list[dict] = []
     score = train(cfg, trainer, process, untrained(cfg, process, trainer), data, record=events.append, show=verbose)
@@ -102,7 +102,7 @@ def fit(
     return Model(process, score.eval().requires_grad_(False), data, whole, trainer.steps, events, Form(x))
 
 
-def from_store(cfg: dict, sde: SDE, data: Data, name: str, form: Form) -> Model:
+def from_store(cfg: dict, sde: SDE, data: Data, name: str, form: Form, show: bool) -> Model:
     """Returns the model of a settled configuration from its store; trained there, and resumed, if need be."""
     identity, source, events = identity_of(cfg, data), source_of(cfg, data), []
     if source:
@@ -110,7 +110,7 @@ def from_store(cfg: dict, sde: SDE, data: Data, name: str, form: Form) -> Model:
         folder.mkdir(parents=True, exist_ok=True)
         source["moments"] = moments.write(folder, data)
     record = SimpleNamespace(event=events.append)
-    network = trained_score(cfg, sde, data, record, name, source=source)[0]
+    network = trained_score(cfg, sde, data, record, name, source=source, show=show)[0]
     score = network.model.to(cfg["device"])
     return Model(sde, score, data, identity | with_source(source), cfg["training"]["steps"], network.training, form)
 

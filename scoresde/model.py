@@ -194,7 +194,8 @@ class Model:
         """
         given = self._frames_y(x) if given is None else given
         r = self._points(x)
-        task = self._task("likelihood", choice("likelihood", likelihood, settings), seed=seed, batch=batch, dtype=dtype)
+        words = choice("likelihood", likelihood, settings, self.data.shape)
+        task = self._task("likelihood", words, seed=seed, batch=batch, dtype=dtype)
         task = task if isinstance(likelihood, str) else replace(task, likelihood=likelihood)
         self._check(task)
         score, y = self._conditional(dtype, given, 1.0, len(r), seed)
@@ -423,14 +424,18 @@ class Model:
         self._checked.add(name)
 
 
-def choice(group: str, part: Any, settings: dict[str, Any]) -> list[str]:
+def choice(group: str, part: Any, settings: dict[str, Any], shape: tuple[int, ...] = ()) -> list[str]:
     """Returns the words of a command line that choose a part by its name, with its settings.
+
+    Arguments:
+        shape: of an example, for a choice ``auto`` that has its keys for vectors and for images.
 
     Raises:
         ValueError: settings are given for a part that is an object.
     """
     if isinstance(part, str):
-        return [f"{group}={part}", *values(group, settings)]
+        place = f"{group}.{'vectors' if len(shape) == 1 else 'images'}" if part == "auto" and shape else group
+        return [f"{group}={part}", *values(place, settings)]
     if settings:
         raise ValueError(f"{', '.join(settings)}: set them on the {type(part).__name__} itself")
     return []

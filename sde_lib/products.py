@@ -18,9 +18,9 @@ def row_product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
     """Returns x W^T + b for x (..., n), W (m, n) and b (m,), (..., m): on a CPU bitwise the same for a row whatever the
     number of rows.
     """
-    missing = -x.shape[:-1].numel() % ROWS
+    count = x.shape[:-1].numel()
+    missing = -count % ROWS
     if not missing or x.device.type != "cpu":
         return functional.linear(x, weight, bias)
-    rows = x.reshape(-1, x.shape[-1])
-    whole = torch.cat([rows, rows.new_zeros(missing, x.shape[-1])])
-    return functional.linear(whole, weight, bias)[: len(rows)].reshape(*x.shape[:-1], len(weight))
+    whole = torch.cat([x.reshape(count, x.shape[-1]), x.new_zeros(missing, x.shape[-1])])
+    return functional.linear(whole, weight, bias)[:count].reshape(*x.shape[:-1], len(weight))

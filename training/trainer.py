@@ -139,9 +139,8 @@ class Trainer:
     ) -> nn.Module:
         """Trains the model and returns its moving average.
 
-        The training neither depends on torch's global generators of CPU and CUDA nor changes them. Numbers that your
-        own network or loss draws from them are functions of the step and not of the row: use
-        :class:`scoresde.sde_lib.Dropout` instead of torch's, and the ``draws`` that a loss is given.
+        The training neither depends on torch's global generators nor changes them. What your own network or loss draws
+        from them depends on the step and not on the row: use :class:`scoresde.sde_lib.Dropout` and a loss's ``draws``.
 
         Arguments:
             sde: the forward process; None if the loss takes none.
@@ -149,8 +148,7 @@ class Trainer:
             folder: the folder of the checkpoints, whose newest is resumed, or returned if finished; None for none.
             record: receives the loss and the held-out loss as events.
             keep: the numbers of updates after which the average is kept for good, as ``kept-*``; changes no update.
-            snapshots: the same for two averages of :mod:`scoresde.training.posthoc`, as ``power-*``. A training that
-                began without them is resumed without them.
+            snapshots: the same for two averages of :mod:`scoresde.training.posthoc`, as ``power-*``, in new trainings.
             show: whether a progress bar is shown.
 
         Raises:

@@ -88,20 +88,20 @@ class Codec:
             for batch in batches(len(x), self.batch, advance):
                 problem = frame(sde, conditioned_on(score, y, batch.rows, self.device, dtype), self.clock)
                 ends = (problem.sde.eps, problem.sde.T), (problem.scale(sde.eps), problem.scale(sde.T))
-                (start, end), (scale, scale_at_end) = ends if to_noise else (pair[::-1] for pair in ends)
+                (start, stop), (scale, scale_at_end) = ends if to_noise else (pair[::-1] for pair in ends)
                 part = x[batch.rows].to(self.device, dtype)
-                y = integrate(
+                end = integrate(
                     Flow(problem.sde, problem.score, part.shape[1:], dtype),
                     part.flatten(1) / scale,
                     start,
-                    end,
+                    stop,
                     method=self.method,
                     rtol=self.rtol,
                     atol=self.atol,
                     steps=self.steps,
                     on_step=batch.on_step,
                 )
-                parts.append((y.reshape(part.shape) * scale_at_end).cpu())
+                parts.append((end.reshape(part.shape) * scale_at_end).cpu())
         return torch.cat(parts)
 
 
