@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> None:
         chain = BinaryChain(T=float(T))
         belief = exact_belief(chain, data)
         x = (2.0 * data.rows.double() - 1).repeat(-(-arguments.rows // data.period), 1)
-        bits = -BinaryBound()(chain, belief, x).log_prob / math.log(2)
+        bits = -BinaryBound()(chain, belief, x).model_log_prob / math.log(2)
         drawn = binary_ancestral(
             chain, belief, torch.randn(arguments.draws, x.shape[1], dtype=torch.float64), torch.randn_like
         )

@@ -237,7 +237,10 @@ class Ours(Library):
                 made = Likelihood(rtol=tolerance, atol=tolerance, **words)
                 name = f"{'plain' if plain else 'default'}, {tolerance:g}"
                 yield Scorer(
-                    "ours", name, lambda made=made: made(problem.sde, problem.score, problem.x).log_prob, plain=plain
+                    "ours",
+                    name,
+                    lambda made=made: made(problem.sde, problem.score, problem.x).model_log_prob,
+                    plain=plain,
                 )
 
 

@@ -51,7 +51,7 @@ def perfect(likelihood: Likelihood, sde: SDE, oracle: Oracle, x: Tensor, result)
 
 
 def worst_error(likelihood: Likelihood, sde: SDE, oracle: Oracle, x: Tensor, result) -> float:
-    return float((result.log_prob - perfect(likelihood, sde, oracle, x, result)).abs().max())
+    return float((result.model_log_prob - perfect(likelihood, sde, oracle, x, result)).abs().max())
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -79,7 +79,7 @@ def main(argv: list[str] | None = None) -> None:
         for label, result in results.items():
             errors = []
             for expected in (perfect(solvers[label], sde, oracle, x, result), truth):
-                error = (result.log_prob - expected).abs()
+                error = (result.model_log_prob - expected).abs()
                 errors += [float(error.max()), float(error.square().mean().sqrt())]
             spent = seconds[label]
             numbers = " ".join(f"{error:>10.1e}" for error in errors)

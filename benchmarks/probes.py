@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> None:
             seconds[label].append(time.perf_counter() - started)
     print(f"{'probes':<38} standard deviation  evaluations  seconds  share at equal cost")
     deviations = {
-        label: float(torch.stack([result.log_prob for result in each]).var(0).mean().sqrt())
+        label: float(torch.stack([result.model_log_prob for result in each]).var(0).mean().sqrt())
         for label, each in results.items()
     }
     for label, deviation in deviations.items():

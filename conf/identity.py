@@ -11,6 +11,7 @@ from torch import Tensor
 
 from scoresde.data import Turned
 
+CONTENT = "content"  # the key of a hash, for data from memory that have no fingerprint of their own
 TURNS = "turns"  # stands for data.condition in a network that learns which turn of a picture it sees (data/turned.py)
 
 
@@ -132,9 +133,9 @@ def without_memory_keys(node: Any) -> Any:
 
 def source_of(cfg: dict, data: Any) -> dict:
     """Returns where data of a file were found, and their units, which ``scoresde.load`` needs if the file is gone; an
-    empty dict for other data.
+    empty dict for data that a configuration describes. Data from memory have the path None.
     """
-    if data.fingerprint() is None:
+    if data.fingerprint() is None and CONTENT not in cfg["data"]:
         return {}
     path, condition = cfg["data"].get("path"), data.condition
     described = {}
@@ -148,6 +149,8 @@ def source_of(cfg: dict, data: Any) -> dict:
         "shift": data.shift.tolist(),
         "scale": data.scale.tolist(),
         "levels": data.levels,
+        "names": data.labels(),
+        "std": data.std,
         **({"condition": described} if described else {}),
     }
 

@@ -1,15 +1,16 @@
-"""Loads a trained network with its SDE and its data: ``scoresde.load``."""
+"""Loads a trained network with its SDE and its data."""
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
-from scoresde.data import Condition, Data
+from scoresde.data import Condition, Data, Remembered
+from scoresde.data.remembered import Moments
 from scoresde.training import store
 
-from . import schema
+from . import moments, schema
 from .assemble import build_data
 from .identity import TURNS
 from .trained import build_model
@@ -17,8 +18,18 @@ from .trained import build_model
 log = logging.getLogger(__name__)
 
 
-def load(path: str | Path, device: str = "cpu") -> tuple[Any, Any, Any]:
-    """Returns the (sde, score, data) of a trained network.
+class Loaded(NamedTuple):
+    """A trained network, its SDE and its data, with its identity and ``source``; see :mod:`scoresde.conf.identity`."""
+
+    sde: Any
+    score: Any
+    data: Data
+    described: dict[str, Any]
+    step: int
+
+
+def load(path: str | Path, device: str = "cpu") -> Loaded:
+    """Returns a trained network, with its SDE and its data.
 
     For a classifier, a latent-variable model or a network of features, the model takes the place of the score; sde is
     None for the last two. Data that were read from a file are read again from its path, if the file has not changed;
@@ -36,18 +47,24 @@ def load(path: str | Path, device: str = "cpu") -> tuple[Any, Any, Any]:
         log.warning("%s is unfinished: %s of %s updates", path, f"{found.step:,}", f"{identity['training']['steps']:,}")
     sde = schema.build(identity["sde"], "sde")
     score = store.put_weights(build_model(identity, sde), found, path)
-    return sde, score.to(device), load_data(identity)
+    return Loaded(sde, score.to(device), load_data(identity, moments.read(identity, path)), identity, found.step)
 
 
-def load_data(identity: dict) -> Data:
-    """Returns the data set of an identity; without examples if their file has changed or cannot be read.
+def load_data(identity: dict, kept: Moments | None = None) -> Data:
+    """Returns the data set of an identity; without examples if they were in memory, or if their file has changed or
+    cannot be read.
 
     For a network of features of unlabelled pictures, these are the pictures without their turns.
+
+    Arguments:
+        kept: the data's moments, for data without examples; None where they were not kept.
     """
     if identity["data"].get("condition") == TURNS:
         identity = identity | {"data": {**identity["data"], "condition": None}}
     if not (source := identity.get("source")):
         return build_data(identity)
+    if source["path"] is None:
+        return remembered(source, kept)
     node = {key: value for key, value in identity["data"].items() if key != "fingerprint"} | {"path": source["path"]}
     try:
         data = build_data({"data": node})
@@ -58,15 +75,18 @@ def load_data(identity: dict) -> Data:
         )
     except (OSError, ValueError, ImportError) as error:
         log.warning("the data cannot be read again (%s); data has their units and no examples", error)
-    none = torch.empty(0, *source["shape"])
+    return remembered(source, kept)
+
+
+def remembered(source: dict, kept: Moments | None) -> Remembered:
+    """Returns the data set that ``source`` describes, without examples."""
     shift, scale = (torch.tensor(source[key], dtype=torch.float64) for key in ("shift", "scale"))
-    data = Data(none, none, shift, scale, source["levels"])
+    asked = None
     if condition := source.get("condition"):
-        shift, scale = (torch.tensor(condition.get(key, []), dtype=torch.float64) for key in ("shift", "scale"))
-        none = (
-            torch.empty(0, dtype=torch.int64)
-            if condition["classes"]
-            else torch.empty(0, len(shift), dtype=torch.float64)
-        )
-        data.condition = Condition(none, none, tuple(condition["names"]), condition["classes"], shift, scale)
-    return data
+        units = (torch.tensor(condition.get(key, []), dtype=torch.float64) for key in ("shift", "scale"))
+        none = torch.empty(0, dtype=torch.int64)
+        if not condition["classes"]:
+            none = torch.empty(0, len(condition["names"]), dtype=torch.float64)
+        asked = Condition(none, none, tuple(condition["names"]), condition["classes"], *units)
+    shape, names, std = tuple(source["shape"]), source.get("names"), source.get("std")
+    return Remembered(shape, shift, scale, source["levels"], names, std, kept, asked)

@@ -27,6 +27,8 @@ def trained_score(
     accept: Callable[[Any, Any], Any] | None = None,
     shares: tuple[float, ...] = (),
     snapshots: int = 0,
+    source: dict | None = None,
+    show: bool = True,
 ) -> tuple[Network, Iterable[Path], dict[int, Path], dict]:
     """Returns the network that ``cfg`` describes, and what was kept along its training.
 
@@ -36,6 +38,8 @@ def trained_score(
         accept: see :meth:`scoresde.tasks.Networks.score`.
         shares: shares of the training's updates, in (0, 1], after each of which the network is kept.
         snapshots: the number of times, evenly spaced, that averages are kept along the training.
+        source: where the data were found, and their units; None for :func:`scoresde.conf.identity.source_of`.
+        show: whether the training shows a progress bar.
 
     Returns:
         the network; the folders ``kept-*`` of ``shares``; the folders ``power-*`` of ``snapshots`` by the number of
@@ -56,16 +60,13 @@ def trained_score(
     model = untrained(cfg, sde, trainer)
     if accept is not None:
         accept(sde, model)
-    home, identity, source = Store(cfg["store"]), identity_of(cfg, data), source_of(cfg, data)
+    home, identity = Store(cfg["store"]), identity_of(cfg, data)
+    source = source_of(cfg, data) if source is None else source
     keep = {max(1, round(share * trainer.steps)) for share in shares}
     powers = {max(1, round((i + 1) * trainer.steps / snapshots)) for i in range(snapshots)}
 
     def fit(model: nn.Module, folder: Path, note: Callable[[dict], None] = lambda event: None) -> Any:
-        # is_small() counts operations, for which any y will do
-        call = model.given(None) if isinstance(model, ScoreModel) and model.conditional else model
-        small = cfg["threads"] is None and is_small(model, call, sde.T, data.shape, trainer.batch)
-        with one_thread(small):
-            return trainer.fit(sde, model, data, folder, note, keep, powers)
+        return train(cfg, trainer, sde, model, data, folder, note, keep, powers, show)
 
     def again(folder: Path) -> Any:  # repeats the training, for networks that were not kept the first time
         return fit(untrained(cfg, sde, trainer), folder)
@@ -85,6 +86,19 @@ def trained_score(
     kept = home.kept(folder, keep, again).values() if keep else []
     averages = home.kept(folder, powers, again, "power") if powers else {}
     return network, kept, averages, {**identity, "source": source} if source else identity
+
+
+def train(cfg: dict, trainer: Trainer, sde: Any, model: nn.Module, data: Data, *more: Any, **keys: Any) -> nn.Module:
+    """Trains a model and returns its average; a small one on one thread, unless ``threads`` are chosen.
+
+    Arguments:
+        more, keys: further arguments of :meth:`scoresde.training.Trainer.fit`.
+    """
+    # is_small() counts operations, for which any y will do
+    call = model.given(None) if isinstance(model, ScoreModel) and model.conditional else model
+    small = cfg["threads"] is None and is_small(model, call, sde.T, data.shape, trainer.batch)
+    with one_thread(small):
+        return trainer.fit(sde, model, data, *more, **keys)
 
 
 def trained_model(

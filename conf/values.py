@@ -42,7 +42,8 @@ def settle(cfg: dict, data: Data, device: str) -> dict:
     cfg = schema.settle(cfg, data.shape, values_of(cfg, data, device))
     compatibility.process(cfg)
     for key in nodes(cfg):
-        schema.check(cfg[key], key)
+        if key != "data":  # they are built
+            schema.check(cfg[key], key)
     settled = {key: schema.canonical(value) if key in NODES and value else value for key, value in cfg.items()}
     return settled | {"typed": typed}
 
@@ -64,7 +65,7 @@ def values_of(cfg: dict, data: Data, device: str) -> dict[str, Any]:
         "classes": lambda: classes_of_networks(data),
         "last": "flow" if len(data.shape) == 1 else "tweedie",  # pictures look sharper so; see samplers/last.py
         "drop": 0.1 if not blind and data.condition.classes else 0.0,
-        "sigma_data": round(data.std, 6),
+        "sigma_data": lambda: round(data.std, 6),
         "sigma_max": cache(lambda: largest_noise(data)),
         "levels.count": steps_of_chain(cfg["sde"]),
         "batch": batch_of(data.shape, device),

@@ -1,6 +1,7 @@
 """Data sets and their units: a class each, most of them with one or more yamls in conf/data/.
 
-``Conditional`` and ``Turned`` are made of another data set and have no yaml.
+``Conditional`` and ``Turned`` are made of another data set, ``Examples`` and ``Remembered`` of what is in memory; these
+have no yaml.
 """
 
 if __name__ == "data":  # a checkout's former name for this package
@@ -14,6 +15,7 @@ from scoresde.data.condition import Condition
 from scoresde.data.conditional import Conditional
 from scoresde.data.curves import Moons, SwissRoll, TwoSpirals
 from scoresde.data.digits import Digits
+from scoresde.data.examples import Examples
 from scoresde.data.gaussian import Gaussian
 from scoresde.data.heartbeat import Heartbeat
 from scoresde.data.images import Images
@@ -23,6 +25,7 @@ from scoresde.data.order import order, subset
 from scoresde.data.pinwheel import Pinwheel
 from scoresde.data.planar import Checkerboard, EightGaussians, Rings
 from scoresde.data.points import read_points
+from scoresde.data.remembered import Remembered
 from scoresde.data.turned import Turned
 from scoresde.data.unseen import Unseen
 
@@ -34,6 +37,7 @@ __all__ = [
     "Data",
     "Digits",
     "EightGaussians",
+    "Examples",
     "Gaussian",
     "Heartbeat",
     "Images",
@@ -41,6 +45,7 @@ __all__ = [
     "Mixture",
     "Moons",
     "Pinwheel",
+    "Remembered",
     "Rings",
     "SwissRoll",
     "Turned",

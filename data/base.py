@@ -96,6 +96,18 @@ class Data:
         if not bool((self.scale > 0).all()):
             raise ValueError("the data's scale must be positive in every coordinate; a constant one carries no density")
 
+    def __repr__(self) -> str:
+        """Returns the kind of the data, the numbers of examples and their shape, the columns' names and the levels."""
+        counts = f"{len(self.train):,} + {len(self.test):,} held out"
+        parts = [counts if len(self.train) or len(self.test) else "no examples", f"shape {self.shape}"]
+        if names := self.labels():
+            parts.append("columns " + ", ".join(names[:8]) + (", ..." if len(names) > 8 else ""))
+        parts += [f"integers 0 ... {self.levels - 1}"] if self.levels else []
+        if self.condition is not None:
+            shown = ", ".join(self.condition.names[:8]) + (", ..." if len(self.condition.names) > 8 else "")
+            parts.append(f"given {'a class of ' if self.condition.classes else ''}{shown}")
+        return f"{type(self).__name__}({'; '.join(parts)})"
+
     @property
     def dim(self) -> int:
         """The number D of values in one example."""

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from scoresde.models.linear import Linear
 from scoresde.sde_lib import Dropout
 
 
@@ -58,8 +59,8 @@ class Dense(Networks):
     def layers(self, inputs: int, outputs: int) -> list[nn.Module]:
         widths, layers = [inputs, *[self.width] * self.depth], []
         for before, after in pairwise(widths):
-            layers += [nn.Linear(before, after), nn.SiLU(), *dropped(self.dropout)]
-        return [*layers, nn.Linear(widths[-1], outputs)]
+            layers += [Linear(before, after), nn.SiLU(), *dropped(self.dropout)]
+        return [*layers, Linear(widths[-1], outputs)]
 
 
 @dataclass(frozen=True)
@@ -103,14 +104,14 @@ class Convolutional(Networks):
         for before, after in pairwise(widths):
             layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.SiLU()]
         flat = widths[-1] * math.prod(self.sizes(shape)[-1])
-        layers += [nn.Flatten(), nn.Linear(flat, self.width), nn.SiLU(), *dropped(self.dropout)]
-        return nn.Sequential(*layers, nn.Linear(self.width, outputs))
+        layers += [nn.Flatten(), Linear(flat, self.width), nn.SiLU(), *dropped(self.dropout)]
+        return nn.Sequential(*layers, Linear(self.width, outputs))
 
     def decoder(self, latent: int, parameters: int, shape: tuple[int, ...]) -> nn.Module:
         sizes, coarsest = self.sizes(shape), self.channels[-1]
         height, width = sizes[-1]
-        layers = [nn.Linear(latent, self.width), nn.SiLU(), *dropped(self.dropout)]
-        layers += [nn.Linear(self.width, coarsest * height * width), nn.SiLU()]
+        layers = [Linear(latent, self.width), nn.SiLU(), *dropped(self.dropout)]
+        layers += [Linear(self.width, coarsest * height * width), nn.SiLU()]
         layers.append(nn.Unflatten(1, (coarsest, height, width)))
         widths = [*self.channels[::-1], self.channels[0]]
         for (before, after), size in zip(pairwise(widths), sizes[-2::-1], strict=True):

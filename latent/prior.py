@@ -90,7 +90,7 @@ class Prior(nn.Module, ABC):
         self,
         sampler: Sampler,
         normals: Callable[[], Tensor],
-        randn_like: Callable[[Tensor], Tensor],
+        randn_like: Callable[[Tensor], Tensor] = torch.randn_like,
         on_step: Callable[[float], None] | None = None,
     ) -> Tensor:
         """Draws codes (B, D), from ``normals()`` (B, D) at the start and the noise of the sampler's steps."""
@@ -174,7 +174,7 @@ class ScorePrior(Prior):
     def log_prob(self, z: Tensor, likelihood: Likelihood, on_step=None) -> Tensor:
         """Returns the log-density of z = x_eps / alpha(eps) in nats, (B,), by the probability-flow ODE."""
         scored = likelihood(self.sde, self.score, self.at_eps * z, on_step=on_step)
-        return scored.log_prob + z.shape[1] * math.log(self.at_eps)
+        return scored.model_log_prob + z.shape[1] * math.log(self.at_eps)
 
     def draw(self, sampler: Sampler, normals, randn_like, on_step=None) -> Tensor:
         return sampler(self.sde, self.score, normals() * self.sde.prior_std, randn_like, on_step=on_step)

@@ -66,16 +66,16 @@ class BoundTerms:
     """The bound at each point and its terms, in nats; L_{n-1} belongs to the step from t_n to t_{n-1}.
 
     Attributes:
-        log_prob: the lower bound on log p(x), a density in model units, or on log P of integers, shape (B,), float64
-            (float32 on mps).
-        prior, diffusion, reconstruction: L_N, the sum of all L_{n-1}, and L_0; minus log_prob is their sum. Shape (B,).
-        stderr: the standard error of log_prob over the noise, shape (B,).
+        model_log_prob: the lower bound on log p(x), a density in model units, or on log P of integers, without
+            units, shape (B,), float64 (float32 on mps).
+        prior, diffusion, reconstruction: L_N, the sum of all L_{n-1}, and L_0, (B,); their sum is minus the bound.
+        stderr: the standard error of the bound over the noise, shape (B,).
         sums, draws: for each step the sum over points of the evaluated values of L_{n-1}, and their number; shape
             (N - 1,), in the order of t_2 ... t_N.
         nfe: network evaluations a point.
     """
 
-    log_prob: Tensor
+    model_log_prob: Tensor
     prior: Tensor
     diffusion: Tensor
     reconstruction: Tensor

@@ -18,13 +18,14 @@ class Estimate:
     """The estimate of log p at each point.
 
     Attributes:
-        log_prob: log p(x) in nats and model units, shape (B,), float64 (float32 if it is on mps).
+        model_log_prob: log p(x) of the density in model units, in nats, shape (B,), float64 (float32 if it is on
+            mps).
         stderr: its standard error in nats, shape (B,).
         nfe: network evaluations a point.
         shared: whether all points share one error, which a mean over points does not reduce.
     """
 
-    log_prob: Tensor
+    model_log_prob: Tensor
     stderr: Tensor
     nfe: float
     shared: bool = False

@@ -44,6 +44,7 @@ import torch
 from torch import Tensor
 
 from scoresde.sde_lib.divergence import Pull, inner
+from scoresde.sde_lib.products import row_product
 from scoresde.sde_lib.quadrature import gauss_legendre
 
 from .moments import Moments
@@ -145,7 +146,7 @@ def by_products(tau: float, gradient: Tensor, pull: Pull, vectors: Tensor, refer
         def of_gaussian(function: Callable[[Tensor], Tensor], v: Tensor) -> Tensor:
             """Returns f(-tau H_G) v for v (..., D), from the function of its eigenvalues."""
             inside, outside = function(tau / along), function(tau / others)
-            return outside * v + ((inside - outside) * (v @ directions)) @ directions.T
+            return outside * v + row_product((inside - outside) * row_product(v, directions.T), directions)
 
         def shrunk(share: Tensor) -> Tensor:
             return (1 - share).clamp_min(FLOOR)

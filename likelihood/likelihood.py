@@ -45,6 +45,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from scoresde.data import Data
 from scoresde.sde_lib import SDE, BasisVectors, Counted, Frame, Probes, ScoreFn, divergence, frame, integrate
 from scoresde.sde_lib.divergence import Control, linearised
 from scoresde.sde_lib.frame import Flow, check_clock
@@ -61,22 +62,27 @@ class LogLikelihood:
     """The log-density of each point and its parts.
 
     Attributes:
-        log_prob: log p(x) in nats and model units, shape (B,), float64 (float32 on mps).
+        model_log_prob: log p(x) of the density in model units, in nats, shape (B,), float64 (float32 on mps);
+            :meth:`log_prob` is that of the data.
         z: the latent code x_T, shape (B, *).
-        probe_stderr: the standard error of log_prob over the random probes in nats, shape (B,): 0 where the trace is
-            exact, NaN for one probe that is random.
-        start_term: the start's correction, which log_prob includes, shape (B,); 0 for ``start="plain"``.
-        prior_term: log p_T(z) less log N(z; 0, sigma(T)^2 I), which log_prob includes, shape (B,); 0 for
+        probe_stderr: the standard error of the log-density over the random probes in nats, shape (B,): 0 where the
+            trace is exact, NaN for one probe that is random.
+        start_term: the start's correction, which the log-density includes, shape (B,); 0 for ``start="plain"``.
+        prior_term: log p_T(z) less log N(z; 0, sigma(T)^2 I), which the log-density includes, shape (B,); 0 for
             ``prior="standard"`` and without moments.
         nfe: network evaluations a point, the mean over the batch.
     """
 
-    log_prob: Tensor
+    model_log_prob: Tensor
     z: Tensor
     probe_stderr: Tensor
     start_term: Tensor
     prior_term: Tensor
     nfe: float
+
+    def log_prob(self, data: Data) -> Tensor:
+        """Returns the log-density in the units of the data, in nats, (B,): with the Jacobian ``data.log_det``."""
+        return self.model_log_prob + data.log_det
 
 
 @dataclass(frozen=True)

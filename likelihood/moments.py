@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from scoresde.sde_lib import SDE
+from scoresde.sde_lib.products import row_product
 
 PAIRED = 1000  # the most points whose pairs estimate the cumulants
 
@@ -41,8 +42,9 @@ class Moments:
     def precision(self, v: Tensor, sde: SDE, t: Tensor) -> Tensor:
         """Returns (alpha^2 C + sigma^2 I)^{-1} v, minus the Jacobian of the score times v; v (..., B, D), t (B,)."""
         along, others = (variance.to(v.dtype) for variance in self.spread(sde, t))
-        coordinates = v @ self.directions.to(v)
-        return v / others + ((1 / along - 1 / others) * coordinates) @ self.directions.to(v).T
+        directions = self.directions.to(v)
+        coordinates = row_product(v, directions.T)
+        return v / others + row_product((1 / along - 1 / others) * coordinates, directions)
 
     def trace(self, sde: SDE, t: Tensor) -> Tensor:
         """Returns the trace of (alpha^2 C + sigma^2 I)^{-1}, shape (B,)."""

@@ -24,6 +24,7 @@ from . import magnitude
 from .attention import attend_pixels, heads_of
 from .embedding import NoiseEmbedding
 from .given import ConditionEmbedding, add_condition
+from .linear import Linear, Pixelwise
 from .magnitude import Map
 from .resample import Resample
 from .unet import group_norm, zero
@@ -55,10 +56,10 @@ class Block(nn.Module):
         self.resample, self.resampler = resample, Resample(None)
         self.norm_1, self.norm_2 = group_norm(inside), group_norm(outside)
         self.conv_1 = nn.Conv2d(inside, outside, 3, padding=1)
-        self.told = nn.Linear(features, 2 * outside)  # scale and shift
+        self.told = Linear(features, 2 * outside)  # scale and shift
         self.dropout = Dropout(dropout) if dropout else nn.Identity()
         self.conv_2 = zero(nn.Conv2d(outside, outside, 3, padding=1))
-        self.shortcut = nn.Conv2d(inside, outside, 1) if inside != outside else nn.Identity()
+        self.shortcut = Pixelwise(inside, outside, 1) if inside != outside else nn.Identity()
         self.attention = Attention(outside, width) if attend else nn.Identity()
 
     def forward(self, x: Tensor, features: Tensor, size: torch.Size | None = None) -> Tensor:
@@ -82,8 +83,8 @@ class Attention(nn.Module):
         super().__init__()
         self.heads = max(1, channels // width)
         self.norm = group_norm(channels)
-        self.qkv = nn.Conv2d(channels, 3 * channels, 1)
-        self.out = zero(nn.Conv2d(channels, channels, 1))
+        self.qkv = Pixelwise(channels, 3 * channels, 1)
+        self.out = zero(Pixelwise(channels, channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.out(attend_pixels(*heads_of(self.qkv(self.norm(x)), self.heads), x))
@@ -211,7 +212,7 @@ class ADM(nn.Module):
             self.mix = Map(features, features)
             self.first = Map(shape[0] + 1, channels[0], 3)  # one more channel, of ones
         else:
-            self.mix = nn.Linear(features, features)
+            self.mix = Linear(features, features)
             self.first = nn.Conv2d(shape[0], channels[0], 3, padding=1)
         skips, now = [channels[0]], channels[0]
         self.down = nn.ModuleList()

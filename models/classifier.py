@@ -19,6 +19,7 @@ from torch.nn import functional
 from scoresde.sde_lib import SDE, ScoreFn, of_rows, per_sample, under
 
 from .embedding import FourierFeatures, NoiseEmbedding
+from .linear import Linear
 from .unet import Residual, group_norm
 
 
@@ -122,9 +123,9 @@ class MLPClassifier(nn.Module):
             if value < least:
                 raise ValueError(f"`{key}`={value} must be at least {least}")
         self.features, self.noise = FourierFeatures(shape[0], fourier, fourier_scale), NoiseEmbedding(32)
-        self.layers = nn.ModuleList(nn.Linear(self.features.width if i == 0 else width, width) for i in range(depth))
-        self.shifts = nn.ModuleList(nn.Linear(32, width, bias=False) for _ in range(depth))
-        self.last = nn.Linear(width, classes)
+        self.layers = nn.ModuleList(Linear(self.features.width if i == 0 else width, width) for i in range(depth))
+        self.shifts = nn.ModuleList(Linear(32, width, bias=False) for _ in range(depth))
+        self.last = Linear(width, classes)
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
         """Maps x (B, D) and the noise level c (B,) to logits (B, K)."""
@@ -163,14 +164,14 @@ class UNetClassifier(nn.Module):
         if not 0 <= dropout < 1:
             raise ValueError(f"`dropout`={dropout} must lie in [0, 1)")
         noise = 4 * channels[0]
-        self.noise = nn.Sequential(NoiseEmbedding(noise), nn.Linear(noise, noise), nn.SiLU())
+        self.noise = nn.Sequential(NoiseEmbedding(noise), Linear(noise, noise), nn.SiLU())
         self.first = nn.Conv2d(shape[0], channels[0], 3, padding=1)
         self.blocks = nn.ModuleList(
             nn.ModuleList([Residual(before, width, noise, dropout), Residual(width, width, noise, dropout)])
             for before, width in pairwise([channels[0], *channels])
         )
         self.last = nn.Sequential(group_norm(channels[-1]), nn.SiLU())
-        self.logits = nn.Linear(channels[-1], classes)
+        self.logits = Linear(channels[-1], classes)
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
         """Maps x (B, C, H, W) and the noise level c (B,) to logits (B, K)."""

@@ -21,6 +21,7 @@ from scoresde.sde_lib import Dropout, recomputed
 
 from .embedding import NoiseEmbedding
 from .given import ConditionEmbedding, add_condition
+from .linear import Linear
 from .unet import zero
 
 
@@ -35,13 +36,13 @@ class Block(nn.Module):
     def __init__(self, width: int, heads: int, ratio: float, dropout: float):
         super().__init__()
         self.heads, inner = heads, round(ratio * width)
-        self.told = zero(nn.Linear(width, 6 * width))  # shift, scale and gate of both branches
-        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.told = zero(Linear(width, 6 * width))  # shift, scale and gate of both branches
+        self.qkv, self.out = Linear(width, 3 * width), Linear(width, width)
         self.perceptron = nn.Sequential(
-            nn.Linear(width, inner),
+            Linear(width, inner),
             nn.GELU(approximate="tanh"),
             Dropout(dropout) if dropout else nn.Identity(),
-            nn.Linear(inner, width),
+            Linear(inner, width),
         )
 
     def forward(self, h: Tensor, features: Tensor) -> Tensor:
@@ -123,10 +124,10 @@ class DiT(nn.Module):
         self.rows, self.columns = (-(-side // patch) for side in shape[1:])
         self.first = nn.Conv2d(shape[0], width, patch, stride=patch)
         self.register_buffer("places", positions(self.rows, self.columns, width), persistent=False)
-        self.noise = nn.Sequential(NoiseEmbedding(width), nn.Linear(width, width))
+        self.noise = nn.Sequential(NoiseEmbedding(width), Linear(width, width))
         self.blocks = nn.ModuleList(Block(width, heads, ratio, dropout) for _ in range(depth))
-        self.told = zero(nn.Linear(width, 2 * width))  # shift and scale before the last layer
-        self.last = zero(nn.Linear(width, patch * patch * shape[0]))
+        self.told = zero(Linear(width, 2 * width))  # shift and scale before the last layer
+        self.last = zero(Linear(width, patch * patch * shape[0]))
         for module in self.blocks.modules():
             if isinstance(module, nn.Linear) and module.weight.any():  # all but the zero maps of the noise features
                 nn.init.xavier_uniform_(module.weight)

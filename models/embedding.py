@@ -19,7 +19,10 @@ import math
 import torch
 from torch import Tensor, nn
 
+from scoresde.sde_lib.products import row_product
+
 from .clock import Clock
+from .linear import Linear
 
 
 class NoiseEmbedding(nn.Module):
@@ -46,7 +49,7 @@ class NoiseEmbedding(nn.Module):
         smooth = 2 * math.pi * torch.logspace(-4, -1, features // 2, base=2.0)
         self.register_buffer("frequencies", smooth if kind == "smooth" else 250 * step_frequencies(features // 2))
         self.start = 0.0 if kind == "smooth" else -2.5
-        self.mix = nn.Linear(features, width)
+        self.mix = Linear(features, width)
 
     def forward(self, c: Tensor) -> Tensor:
         if c.stride(0) == 0:
@@ -120,7 +123,7 @@ class FourierFeatures(nn.Module):
         self.register_buffer("directions", 2 * math.pi * scale * torch.randn(dim, count))
 
     def forward(self, x: Tensor) -> Tensor:
-        angle = x @ self.directions
+        angle = row_product(x, self.directions.T)
         return torch.cat([x, angle.cos(), angle.sin()], dim=1)
 
 

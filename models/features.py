@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from scoresde.sde_lib import Dropout
 
+from .linear import Linear
 from .unet import group_norm
 
 
@@ -70,7 +71,7 @@ class FeatureCNN(nn.Module):
         )
         self.norm = group_norm(channels[-1])
         self.dropout = Dropout(dropout)
-        self.last = nn.Linear(channels[-1], classes)
+        self.last = Linear(channels[-1], classes)
 
     def features(self, x: Tensor) -> Tensor:
         """Returns h(x), (B, C, H, W) to (B, F)."""
@@ -119,9 +120,9 @@ class FeatureMLP(nn.Module):
         if min(width, depth) < 1:
             raise ValueError(f"`width`={width} and `depth`={depth} must be at least 1")
         check_dropout(dropout)
-        self.layers = nn.ModuleList(nn.Linear(shape[0] if i == 0 else width, width) for i in range(depth))
+        self.layers = nn.ModuleList(Linear(shape[0] if i == 0 else width, width) for i in range(depth))
         self.dropout = Dropout(dropout)
-        self.last = nn.Linear(width, classes)
+        self.last = Linear(width, classes)
 
     def features(self, x: Tensor) -> Tensor:
         """Returns h(x), (B, D) to (B, F)."""

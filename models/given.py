@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from .embedding import FourierFeatures
+from .linear import Linear
 
 
 class ConditionEmbedding(nn.Module):
@@ -33,7 +34,7 @@ class ConditionEmbedding(nn.Module):
         super().__init__()
         self.condition = condition
         self.features = FourierFeatures(condition, fourier, 0.25)
-        self.mix = nn.Sequential(nn.Linear(self.features.width, width), nn.SiLU(), nn.Linear(width, width))
+        self.mix = nn.Sequential(Linear(self.features.width, width), nn.SiLU(), Linear(width, width))
 
     def forward(self, y: Tensor) -> Tensor:
         return self.mix(self.features(y))

@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from scoresde.sde_lib.products import row_product
+
 
 def normalised(x: Tensor, dim: list[int], eps: float = 1e-4) -> Tensor:
     """Divides x by its root mean square over some dimensions, plus ``eps``."""
@@ -64,5 +66,5 @@ class Map(nn.Module):
                 self.weight.copy_(normalised(self.weight, inner))
         weight = normalised(self.weight, inner) * (gain / math.sqrt(self.weight[0].numel()))
         if self.weight.ndim == 2:
-            return x @ weight.to(x.dtype).T
+            return row_product(x, weight.to(x.dtype))
         return functional.conv2d(x, weight.to(x.dtype), padding=self.weight.shape[-1] // 2)

@@ -9,6 +9,7 @@ from scoresde.sde_lib import Dropout
 
 from .embedding import FourierFeatures, NoiseEmbedding
 from .given import ConditionEmbedding, add_condition
+from .linear import Linear
 
 
 class MLP(nn.Module):
@@ -55,10 +56,10 @@ class MLP(nn.Module):
         self.depth = depth
         self.features = FourierFeatures(dim, fourier, fourier_scale)
         self.noise = NoiseEmbedding(32, embedding)
-        self.shifts = nn.Linear(32, width * depth, bias=False)  # the shifts of all layers in one call
-        self.layers = nn.ModuleList(nn.Linear(self.features.width if i == 0 else width, width) for i in range(depth))
+        self.shifts = Linear(32, width * depth, bias=False)  # the shifts of all layers in one call
+        self.layers = nn.ModuleList(Linear(self.features.width if i == 0 else width, width) for i in range(depth))
         self.dropout = Dropout(dropout) if dropout else nn.Identity()
-        self.last = nn.Linear(width, dim)
+        self.last = Linear(width, dim)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
         self.condition = condition

@@ -38,6 +38,7 @@ from .attention import attend_pixels, heads_of
 from .clock import Clock
 from .embedding import NoiseEmbedding, Positional, RandomFourier
 from .given import ConditionEmbedding, add_condition
+from .linear import Linear, Pixelwise
 from .resample import Down, Resample, Up
 
 
@@ -85,12 +86,12 @@ class Residual(nn.Module):
         self.weight = math.sqrt(0.5) if rescale else 1.0
         self.norm_1 = group_norm(inside, groups)
         self.conv_1 = start(nn.Conv2d(inside, outside, 3, padding=1))
-        self.noise = start(nn.Linear(noise, outside)) if noise else None
+        self.noise = start(Linear(noise, outside)) if noise else None
         self.norm_2 = group_norm(outside, groups)
         self.dropout = Dropout(dropout) if dropout else nn.Identity()
         self.conv_2 = start(nn.Conv2d(outside, outside, 3, padding=1), scale)
         plain = inside == outside and direction == "same"
-        self.shortcut = None if plain else start(nn.Conv2d(inside, outside, 1))
+        self.shortcut = None if plain else start(Pixelwise(inside, outside, 1))
 
     def forward(self, x: Tensor, noise: Tensor | None, size: torch.Size | None = None) -> Tensor:
         """Maps x (B, inside, H, W), with features (1 or B, noise); ``up`` takes the size of its result."""
@@ -115,12 +116,12 @@ class Attention(nn.Module):
         self.heads, self.weight = heads, math.sqrt(0.5) if rescale else 1.0
         self.norm = group_norm(channels, groups)
         # One convolution for queries, keys and values; each third has its own published initialisation of scale 0.1.
-        self.qkv = nn.Conv2d(channels, 3 * channels, 1)
+        self.qkv = Pixelwise(channels, 3 * channels, 1)
         with torch.no_grad():
             for part in self.qkv.weight.split(channels):
                 nn.init.xavier_uniform_(part, gain=math.sqrt(0.1))
         nn.init.zeros_(self.qkv.bias)
-        self.out = start(nn.Conv2d(channels, channels, 1), scale)
+        self.out = start(Pixelwise(channels, channels, 1), scale)
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.out(attend_pixels(*heads_of(self.qkv(self.norm(x)), self.heads), x))
@@ -136,7 +137,7 @@ class Combine(nn.Module):
 
     def __init__(self, inside: int, outside: int, method: Literal["sum", "cat"]):
         super().__init__()
-        self.conv, self.method = start(nn.Conv2d(inside, outside, 1)), method
+        self.conv, self.method = start(Pixelwise(inside, outside, 1)), method
 
     def forward(self, image: Tensor, h: Tensor) -> Tensor:
         return self.conv(image) + h if self.method == "sum" else torch.cat([self.conv(image), h], dim=1)
@@ -287,7 +288,7 @@ class NCSNpp(nn.Module):
         self.features = noise_features(embedding, width, fourier_scale, data_range, clock)
         if self.features is not None:
             inside = 2 * width if embedding == "fourier" else width
-            self.noise = nn.Sequential(start(nn.Linear(inside, noise)), nn.SiLU(), start(nn.Linear(noise, noise)))
+            self.noise = nn.Sequential(start(Linear(inside, noise)), nn.SiLU(), start(Linear(noise, noise)))
 
         # The order in which layers are made decides the random numbers of their weights.
         self.resample, self.channels = Resample(fir_kernel), [width * m for m in multipliers]

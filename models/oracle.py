@@ -20,6 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from scoresde.sde_lib import SDE, of_rows
+from scoresde.sde_lib.base import times_of
+from scoresde.sde_lib.products import row_product
 
 
 class Oracle(nn.Module):
@@ -50,8 +52,9 @@ class Oracle(nn.Module):
         self.register_buffer("means", means)
         self.register_buffer("variances", stds.square())
 
-    def _terms(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _terms(self, x: Tensor, t: Tensor | float) -> tuple[Tensor, Tensor, Tensor]:
         """Returns log(w_k N(x; alpha mu_k, v_k I)) (B, K), v_k (B, K), and alpha (B, 1), for x (B, *) and t (B,)."""
+        t = times_of(t, x)
         alpha, sigma = self.sde.alpha(t)[:, None].to(x.dtype), self.sde.sigma(t)[:, None].to(x.dtype)
         variances = alpha.square() * self.variances + sigma.square()
         means = alpha[..., None] * self.means  # (B, K, D); differences first, since expanded squares would cancel
@@ -63,11 +66,11 @@ class Oracle(nn.Module):
             alpha,
         )
 
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor | float) -> Tensor:
         """Returns the score at x (B, *) and t (B,), in the shape of x."""
         terms, variances, alpha = self._terms(x, t)
         pull = torch.softmax(terms, dim=1) / variances  # r_k / v_k
-        return (alpha * (pull @ self.means) - pull.sum(1, keepdim=True) * x.flatten(1)).reshape(x.shape)
+        return (alpha * row_product(pull, self.means.T) - pull.sum(1, keepdim=True) * x.flatten(1)).reshape(x.shape)
 
     def given(self, y: Tensor | None, guidance: float = 1.0) -> "Oracle | Line":
         """Returns the exact score of p(x | y), whose components have the weights p(k | y), or the guided score.
@@ -108,11 +111,11 @@ class Oracle(nn.Module):
         twin.sde = other
         return twin
 
-    def log_prob(self, x: Tensor, t: Tensor) -> Tensor:
+    def log_prob(self, x: Tensor, t: Tensor | float) -> Tensor:
         """Returns log p_t(x) in nats and model units, (B, *) and (B,) to (B,)."""
         return torch.logsumexp(self._terms(x, t)[0], dim=1)
 
-    def log_density(self, x: Tensor, t: Tensor) -> Tensor:
+    def log_density(self, x: Tensor, t: Tensor | float) -> Tensor:
         """Returns :meth:`log_prob`, by the name that the unnormalised log-density of an energy network has."""
         return self.log_prob(x, t)
 
@@ -126,7 +129,7 @@ class Line(nn.Module):
         super().__init__()
         self.without_y, self.with_y, self.guidance = without_y, with_y, guidance
 
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor | float) -> Tensor:
         return torch.lerp(self.without_y(x, t), self.with_y(x, t), self.guidance)
 
     def of_rows(self, rows: Tensor) -> "Line":
@@ -150,7 +153,7 @@ class ExactClassifier(nn.Module):
         super().__init__()
         self.oracle = oracle
 
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor | float) -> Tensor:
         """Returns log p(k | x, t) in nats, (B, *) and (B,) to (B, K)."""
         return self.oracle._terms(x, t)[0].log_softmax(1)
 

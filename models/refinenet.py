@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from .embedding import NoiseEmbedding
 from .given import ConditionEmbedding, add_condition
+from .linear import Linear, Pixelwise
 
 WIDTH = 64  # the length of the noise features
 
@@ -29,7 +30,7 @@ class InstanceNormPlus(nn.Module):
     def __init__(self, channels: int):
         super().__init__()
         self.channels = channels
-        self.terms = nn.Linear(WIDTH, 3 * channels)
+        self.terms = Linear(WIDTH, 3 * channels)
         nn.init.normal_(self.terms.weight, std=0.02)
         with torch.no_grad():
             self.terms.bias.copy_(torch.cat([torch.ones(channels), torch.zeros(channels), torch.ones(channels)]))
@@ -63,7 +64,7 @@ class Residual(nn.Module):
         super().__init__()
         self.first, self.second = Unit(inside, inside, dilation), Unit(inside, outside, dilation)
         self.halve, plain = halve, inside == outside and not halve and dilation == 1
-        self.shortcut = nn.Identity() if plain else nn.Conv2d(inside, outside, 1)
+        self.shortcut = nn.Identity() if plain else Pixelwise(inside, outside, 1)
 
     def forward(self, x: Tensor, noise: Tensor) -> Tensor:
         h, x = self.second(self.first(x, noise), noise), self.shortcut(x)

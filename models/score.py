@@ -35,10 +35,20 @@ class ScoreModel(nn.Module):
         super().__init__()
         self.sde, self.net, self.parameterisation = sde, net, parameterisation
 
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        """Returns the score at x (B, *) and t (B,), in the shape of x."""
+    def forward(self, x: Tensor, t: Tensor | float) -> Tensor:
+        """Returns the score at x (B, *) and t, (B,) or a number, in the shape of x."""
         c_skip, c_out, c_in, c_noise = (c.to(x.dtype) for c in self.coefficients(per_sample(t, x)))
-        return torch.addcmul(c_skip * x, c_out, self.net(c_in * x, c_noise.flatten()))
+        return torch.addcmul(c_skip * x, c_out, self.output(c_in * x, c_noise.flatten()))
+
+    def output(self, x: Tensor, c: Tensor) -> Tensor:
+        """Returns the network's output F(x, c), (B, *), for x (B, *) and c (B,).
+
+        On a CPU one image alone would meet other kernels than one of several, which round in another order, so it is
+        evaluated twice; see :mod:`scoresde.sde_lib.products`.
+        """
+        if len(x) != 1 or x.ndim < 3 or x.device.type != "cpu" or self.training:
+            return self.net(x, c)
+        return self.net(torch.cat([x, x]), c.expand(2))[:1]
 
     @property
     def log_density(self) -> Callable[[Tensor, Tensor], Tensor]:
@@ -79,7 +89,7 @@ class ScoreModel(nn.Module):
             skip, out, c_in, c_noise = row
 
             def evaluate(x: Tensor) -> Tensor:
-                output = self.net(per_sample(c_in, x) * x, c_noise)
+                output = self.output(per_sample(c_in, x) * x, c_noise)
                 return torch.addcmul(per_sample(skip, x) * x, per_sample(out, x), output)
 
             return evaluate
@@ -139,7 +149,7 @@ class ScoreModel(nn.Module):
             if t not in rows:
                 add([t])
             c_skip, c_out, c_in, c_noise = rows[t]
-            output, skip = self.net(x * c_in, expand_to_batch(c_noise, x)), A + C * c_skip
+            output, skip = self.output(x * c_in, expand_to_batch(c_noise, x)), A + C * c_skip
             return torch.add(x * skip, output, alpha=C * c_out) if skip else output * (C * c_out)
 
         return evaluate

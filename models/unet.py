@@ -12,6 +12,7 @@ from scoresde.sde_lib import Dropout, recomputed
 from .attention import attend_pixels, heads_of
 from .embedding import NoiseEmbedding, PixelFeatures
 from .given import ConditionEmbedding, add_condition
+from .linear import Linear, Pixelwise
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
@@ -40,11 +41,11 @@ class Residual(nn.Module):
         super().__init__()
         self.norm_1 = group_norm(channels_in)
         self.conv_1 = nn.Conv2d(channels_in, channels, 3, padding=1)
-        self.modulation = nn.Linear(noise, 2 * channels)
+        self.modulation = Linear(noise, 2 * channels)
         self.norm_2 = group_norm(channels)
         self.dropout = Dropout(dropout) if dropout else nn.Identity()
         self.conv_2 = zero(nn.Conv2d(channels, channels, 3, padding=1))
-        self.skip = nn.Conv2d(channels_in, channels, 1) if channels_in != channels else nn.Identity()
+        self.skip = Pixelwise(channels_in, channels, 1) if channels_in != channels else nn.Identity()
 
     def forward(self, x: Tensor, noise: Tensor) -> Tensor:
         h = self.conv_1(functional.silu(self.norm_1(x)))
@@ -60,8 +61,8 @@ class Attention(nn.Module):
         super().__init__()
         self.heads = heads
         self.norm = group_norm(channels)
-        self.qkv = nn.Conv2d(channels, 3 * channels, 1)
-        self.out = zero(nn.Conv2d(channels, channels, 1))
+        self.qkv = Pixelwise(channels, 3 * channels, 1)
+        self.out = zero(Pixelwise(channels, channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.out(attend_pixels(*heads_of(self.qkv(self.norm(x)), self.heads), x))
@@ -116,7 +117,7 @@ class UNet(nn.Module):
         if not 0 <= dropout < 1:
             raise ValueError(f"`dropout`={dropout} must lie in [0, 1)")
         noise = 4 * channels[0]
-        self.noise = nn.Sequential(NoiseEmbedding(noise, embedding), nn.Linear(noise, noise), nn.SiLU())
+        self.noise = nn.Sequential(NoiseEmbedding(noise, embedding), Linear(noise, noise), nn.SiLU())
         self.pixels = PixelFeatures(pixel_features, pixel_unit)
         self.first = nn.Conv2d(shape[0] * self.pixels.count, channels[0], 3, padding=1)
 

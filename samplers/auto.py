@@ -32,6 +32,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from scoresde.sde_lib import SDE, ScoreFn
@@ -86,7 +87,7 @@ class Auto(Sampler):
         sde: SDE,
         score: ScoreFn,
         x: Tensor,
-        randn_like: Callable[[Tensor], Tensor],
+        randn_like: Callable[[Tensor], Tensor] = torch.randn_like,
         on_step: OnStep | None = None,
         film: Film | None = None,
     ) -> Tensor:

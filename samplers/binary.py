@@ -15,7 +15,7 @@ def binary_ancestral(
     chain: BinaryChain,
     logits: ScoreFn,
     x: Tensor,
-    randn_like: Callable[[Tensor], Tensor],
+    randn_like: Callable[[Tensor], Tensor] = torch.randn_like,
     on_step: OnStep | None = None,
     film: Film | None = None,
 ) -> Tensor:

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from scoresde.sde_lib import SDE, ScoreFn
@@ -56,7 +57,7 @@ class Held(Sampler):
         sde: SDE,
         score: ScoreFn,
         x: Tensor,
-        randn_like: Callable[[Tensor], Tensor],
+        randn_like: Callable[[Tensor], Tensor] = torch.randn_like,
         on_step: OnStep | None = None,
         film: Film | None = None,
     ) -> Tensor:

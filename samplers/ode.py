@@ -55,7 +55,7 @@ class ProbabilityFlow(Sampler):
         sde: SDE,
         score: ScoreFn,
         x: Tensor,
-        randn_like: Callable[[Tensor], Tensor],
+        randn_like: Callable[[Tensor], Tensor] = torch.randn_like,
         on_step: OnStep | None = None,
         film: Film | None = None,
     ) -> Tensor:

@@ -39,6 +39,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scoresde.sde_lib.products import row_product
+
 Function = Callable[[Tensor], Tensor]
 """Maps eigenvalues to numbers, elementwise. Axis 0 of the eigenvalues is the batch (1 or B); :func:`along` broadcasts
 one number per sample over them.
@@ -146,15 +148,17 @@ class Linear(Operator):
         return singular[positive].square()[None], eigenvectors[positive]
 
     def __call__(self, x: Tensor) -> Tensor:
-        return x.flatten(1) @ self.matrix.to(x).T
+        return row_product(x.flatten(1), self.matrix.to(x))
 
     def transpose(self, y: Tensor) -> Tensor:
-        return (y @ self.matrix.to(y)).reshape(-1, *self.shape)
+        return row_product(y, self.matrix.to(y).T).reshape(-1, *self.shape)
 
     def function(self, f: Function, x: Tensor) -> Tensor:
         eigenvalues, eigenvectors = (part.to(x) for part in self.spectrum)
         zero, flat = f(eigenvalues.new_zeros(1, 1)), x.flatten(1)
-        return (zero * flat + ((f(eigenvalues) - zero) * (flat @ eigenvectors.T)) @ eigenvectors).reshape(x.shape)
+        return (
+            zero * flat + row_product((f(eigenvalues) - zero) * row_product(flat, eigenvectors), eigenvectors.T)
+        ).reshape(x.shape)
 
     def trace(self, f: Function, like: Tensor) -> Tensor:
         return f(self.spectrum[0].to(like)).sum(1)

@@ -18,11 +18,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from scoresde.sde_lib import SDE, ScoreFn, affine
+from scoresde.sde_lib import SDE, BlockNoise, ScoreFn, affine
 
 from .grid import Grid
 from .last import Last, check_last, finish
 from .step import Step
+
+STREAMS = ("prior", "sampler")
+"""The streams of the noise from which samples start, and of that of a sampler's steps."""
 
 OnStep = Callable[[float], None]
 """A function that a sampler calls with the share of its work that is done, in [0, 1], for progress bars."""
@@ -64,13 +67,35 @@ class Sampler(ABC):
 
     one_level: ClassVar[bool] = False
 
+    def draw(
+        self,
+        sde: SDE,
+        score: ScoreFn,
+        shape: tuple[int, ...],
+        seed: int = 0,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> Tensor:
+        """Draws samples from the prior's noise: of shape ``shape`` (N, *), in model units.
+
+        Sample number i depends on the seed and on i, and not on N.
+
+        Arguments:
+            score: any callable (x, t) -> score.
+            seed: the seed of all noise.
+            dtype, device: the precision, and where the samples are drawn.
+        """
+        count, *one = shape
+        start, noise = (BlockNoise(seed, 0, count, tuple(one), dtype, device, stream) for stream in STREAMS)
+        return self(sde, score, start() * sde.prior_std, noise)
+
     @abstractmethod
     def __call__(
         self,
         sde: SDE,
         score: ScoreFn,
         x: Tensor,
-        randn_like: Callable[[Tensor], Tensor],
+        randn_like: Callable[[Tensor], Tensor] = torch.randn_like,
         on_step: OnStep | None = None,
         film: Film | None = None,
     ) -> Tensor:
@@ -118,7 +143,7 @@ class PredictorCorrector(Sampler):
         sde: SDE,
         score: ScoreFn,
         x: Tensor,
-        randn_like: Callable[[Tensor], Tensor],
+        randn_like: Callable[[Tensor], Tensor] = torch.randn_like,
         on_step: OnStep | None = None,
         film: Film | None = None,
     ) -> Tensor:

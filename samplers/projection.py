@@ -132,7 +132,7 @@ class Started(Sampler):
         sde: SDE,
         score: ScoreFn,
         x: Tensor,
-        randn_like: Callable[[Tensor], Tensor],
+        randn_like: Callable[[Tensor], Tensor] = torch.randn_like,
         on_step: OnStep | None = None,
         film: Film | None = None,
     ) -> Tensor:

@@ -1,4 +1,4 @@
-"""The command line, and :func:`run` and :func:`load` for use in Python.
+"""The command line, and :func:`run` for use in Python.
 
 :func:`command` is the entry. It calls :func:`main`, for which Hydra composes the configuration; :func:`run` checks it,
 builds its parts and does the task.
@@ -10,7 +10,7 @@ import os
 import sys
 import traceback
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -109,13 +109,6 @@ def of_application(cfg: dict) -> tuple[dict, dict[str, str], Path]:
     if yours := [key for key in cfg if key not in ours]:
         log.info("ignored, since they are no keys of scoresde: %s", ", ".join(yours))
     return ours, dict(hydra_config.runtime.choices), Path(hydra_config.runtime.output_dir)
-
-
-def load(path: str | Path, device: str = "cpu") -> tuple[Any, Any, Any]:
-    """Returns the (sde, score, data) of a trained network; see :func:`scoresde.conf.reload.load`."""
-    from .conf import reload
-
-    return reload.load(path, device)
 
 
 def out_of_memory(error: Exception) -> bool:

@@ -25,7 +25,8 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from functools import wraps
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -37,8 +38,28 @@ ScoreFn = Callable[[Tensor, Tensor], Tensor]
 """A score: maps x (B, *) and t (B,) to the gradient of log p_t at x, of x's shape."""
 
 
-def per_sample(t: Tensor, x: Tensor) -> Tensor:
-    """Views one value a sample, shape (B,), as (B, 1, ..., 1), so that it broadcasts over x of shape (B, *)."""
+def times_of(t: Tensor | float, x: Tensor) -> Tensor:
+    """Returns the time of each sample of x (B, *), (B,): a number or a tensor () is that of all samples."""
+    if isinstance(t, Tensor) and t.ndim:
+        return t
+    return torch.as_tensor(t, dtype=x.dtype, device=x.device).expand(len(x))
+
+
+def takes_numbers(method: Callable[[Any, Tensor], Tensor]) -> Callable[[Any, Tensor | float], Tensor]:
+    """Returns a method of one tensor that takes a plain number too, as a tensor () of float64."""
+
+    @wraps(method)
+    def of_any(self: Any, t: Tensor | float) -> Tensor:
+        return method(self, t if isinstance(t, Tensor) else torch.as_tensor(t, dtype=torch.float64))
+
+    return of_any
+
+
+def per_sample(t: Tensor | float, x: Tensor) -> Tensor:
+    """Views one value a sample, shape (B,), as (B, 1, ..., 1), so that it broadcasts over x of shape (B, *); a number
+    or a tensor () is the value of all samples.
+    """
+    t = times_of(t, x)
     if t.shape != x.shape[:1]:
         raise ValueError(f"one time a sample is needed: x has shape {tuple(x.shape)}, the times {tuple(t.shape)}")
     return t.reshape(-1, *[1] * (x.ndim - 1))
@@ -48,7 +69,8 @@ class SDE(ABC):
     """dx = f(t) x dt + g(t) dw on [0, T], with x_t | x_0 ~ N(alpha(t) x_0, sigma(t)^2 I).
 
     A concrete SDE is a frozen dataclass with the fields ``T`` and ``eps``: its score is trusted on [eps, T], and
-    everything that runs backwards stops at eps. f, g, alpha and sigma take t of any shape and keep its shape and dtype.
+    everything that runs backwards stops at eps. f, g, alpha and sigma take t of any shape and keep its shape and dtype;
+    a plain number is taken as a tensor () of float64.
     """
 
     T: float
@@ -56,27 +78,35 @@ class SDE(ABC):
     counts_steps: ClassVar[bool] = False
     """True if time counts the steps of a discrete chain, with which the SDE agrees at whole times."""
 
+    def __init_subclass__(cls, **keys: Any):
+        super().__init_subclass__(**keys)
+        for name in ("f", "g", "alpha", "sigma", "half_log_snr", "time"):
+            if name in vars(cls):
+                setattr(cls, name, takes_numbers(vars(cls)[name]))
+
     @abstractmethod
-    def f(self, t: Tensor) -> Tensor:
+    def f(self, t: Tensor | float) -> Tensor:
         """The drift's factor: the drift is f(t) x."""
 
     @abstractmethod
-    def g(self, t: Tensor) -> Tensor:
+    def g(self, t: Tensor | float) -> Tensor:
         """The diffusion."""
 
     @abstractmethod
-    def alpha(self, t: Tensor) -> Tensor:
+    def alpha(self, t: Tensor | float) -> Tensor:
         """The factor of the kernel's mean."""
 
     @abstractmethod
-    def sigma(self, t: Tensor) -> Tensor:
+    def sigma(self, t: Tensor | float) -> Tensor:
         """The standard deviation of the kernel."""
 
-    def half_log_snr(self, t: Tensor) -> Tensor:
+    @takes_numbers
+    def half_log_snr(self, t: Tensor | float) -> Tensor:
         """lambda(t) = log(alpha(t) / sigma(t)), strictly falling in t."""
         return self.alpha(t).log() - self.sigma(t).log()
 
-    def time(self, half_log_snr: Tensor) -> Tensor:
+    @takes_numbers
+    def time(self, half_log_snr: Tensor | float) -> Tensor:
         """Returns the t with this lambda(t), the inverse of :meth:`half_log_snr`; here by bisection in [0, T]."""
         low = torch.zeros_like(half_log_snr)
         high = torch.full_like(half_log_snr, self.T)
@@ -133,11 +163,14 @@ class SDE(ABC):
         """Returns the times at shares in [0, 1] of the interval from T to eps: even in t, unless overridden."""
         return self.T + (self.eps - self.T) * share
 
-    def perturb(self, x_0: Tensor, t: Tensor, z: Tensor) -> Tensor:
-        """Returns x_t = alpha(t) x_0 + sigma(t) z, (B, *), for x_0 and standard normal z (B, *), and t (B,)."""
+    def perturb(self, x_0: Tensor, t: Tensor | float, z: Tensor) -> Tensor:
+        """Returns x_t = alpha(t) x_0 + sigma(t) z, (B, *), for x_0 and standard normal z (B, *), and t (B,) or a
+        number.
+        """
+        t = times_of(t, x_0)
         return per_sample(self.alpha(t), x_0) * x_0 + per_sample(self.sigma(t), x_0) * z
 
-    def transition(self, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    def transition(self, s: Tensor | float, t: Tensor | float) -> tuple[Tensor, Tensor]:
         """Returns a and b of x_t | x_s ~ N(a x_s, b^2 I) for s <= t, in the shape of the times."""
         a = self.alpha(t) / self.alpha(s)
         b = self.sigma(t) * torch.expm1(2 * (self.half_log_snr(t) - self.half_log_snr(s))).neg().sqrt()
@@ -158,7 +191,7 @@ class SDE(ABC):
         """Returns the process backwards in time: for eta = 1 the reverse SDE, for eta = 0 the probability-flow ODE."""
         return ReverseSDE(self, score, eta)
 
-    def denoise(self, score: ScoreFn, x: Tensor, t: Tensor) -> Tensor:
+    def denoise(self, score: ScoreFn, x: Tensor, t: Tensor | float) -> Tensor:
         """Returns the posterior mean E[x_0 | x_t = x] = (x + sigma(t)^2 score) / alpha(t), Tweedie's formula (Efron
         2011).
 
@@ -167,7 +200,7 @@ class SDE(ABC):
         """
         return self._towards_data(1.0, score, x, t)
 
-    def flow_to_data(self, score: ScoreFn, x: Tensor, t: Tensor) -> Tensor:
+    def flow_to_data(self, score: ScoreFn, x: Tensor, t: Tensor | float) -> Tensor:
         """Returns (x + sigma(t)^2 score / 2) / alpha(t): one Euler step of the probability flow from t to 0, in the
         variable (sigma/alpha)^2.
 
@@ -176,8 +209,9 @@ class SDE(ABC):
         """
         return self._towards_data(0.5, score, x, t)
 
-    def _towards_data(self, share: float, score: ScoreFn, x: Tensor, t: Tensor) -> Tensor:
+    def _towards_data(self, share: float, score: ScoreFn, x: Tensor, t: Tensor | float) -> Tensor:
         """Returns (x + share sigma(t)^2 score) / alpha(t), shapes (B, *) and (B,) to (B, *)."""
+        t = times_of(t, x)
         variance, alpha = per_sample(share * self.sigma(t).square(), x), per_sample(self.alpha(t), x)
         return (x + variance * score(x, t)) / alpha
 
@@ -190,13 +224,14 @@ class ReverseSDE:
     score: ScoreFn
     eta: float = 1.0
 
-    def drift(self, x: Tensor, t: Tensor) -> Tensor:
-        """The drift at x of shape (B, *) and t of shape (B,), of x's shape."""
+    def drift(self, x: Tensor, t: Tensor | float) -> Tensor:
+        """The drift at x of shape (B, *) and t of shape (B,) or a number, of x's shape."""
+        t = times_of(t, x)
         f = per_sample(self.sde.f(t), x).to(x.dtype)
         half_g2 = per_sample(self.sde.g(t).square() * (-0.5 * (1 + self.eta**2)), x).to(x.dtype)
         return torch.addcmul(f * x, half_g2, self.score(x, t))
 
-    def diffusion(self, t: Tensor) -> Tensor:
+    def diffusion(self, t: Tensor | float) -> Tensor:
         """eta g(t), in the shape of t."""
         return self.eta * self.sde.g(t)
 

@@ -179,7 +179,12 @@ class Bound(Task):
                 )
                 sums, draws = sums + found.sums.double().cpu(), draws + found.draws.double().cpu()
                 evaluations += found.nfe * batch.size
-                columns = (found.log_prob + jacobian, found.prior, found.diffusion, found.reconstruction - jacobian)
+                columns = (
+                    found.model_log_prob + jacobian,
+                    found.prior,
+                    found.diffusion,
+                    found.reconstruction - jacobian,
+                )
                 parts.append((point, *(column.double().cpu() for column in (*columns, found.stderr))))
         names = ("x", "log_prob", "prior", "diffusion", "reconstruction", "stderr")
         result = {name: torch.cat(column) for name, column in zip(names, zip(*parts, strict=True), strict=True)}

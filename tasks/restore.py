@@ -145,18 +145,29 @@ class Restore(Task):
         r = read_points(self.points, data.shape, data.levels, data.labels(), missing=True, quiet=quiet)
         refuse_far(data, r, self.points)
         r = subset(r, self.count)
-        gaps = r.isnan() if r.is_floating_point() else torch.zeros_like(r, dtype=torch.bool)
-        if not isinstance(self.operator, Missing):
-            if bool(gaps.any()):
-                raise ValueError(
-                    f"points={self.points} holds NaN, and operator={type(self.operator).__name__} hides values of its "
-                    f"own; type operator=missing to fill in the NaNs"
-                )
-            return self.measured(data, self.operator, r)
+        if isinstance(self.operator, Missing):
+            return self.missing(data, r, f"points={self.points} holds")
+        if bool(r.isnan().any()):
+            raise ValueError(
+                f"points={self.points} holds NaN, and operator={type(self.operator).__name__} hides values of its "
+                f"own; type operator=missing to fill in the NaNs"
+            )
+        return self.measured(data, self.operator, r)
+
+    def missing(self, data: Data, r: Tensor, what: str) -> Problem:
+        """Returns the measurement of points r (N, *) in data units whose NaNs are unknown.
+
+        Arguments:
+            what: the points and a verb, with which an error starts.
+
+        Raises:
+            ValueError: no value is NaN.
+        """
+        gaps = r.isnan()
         if not bool(gaps.any()):
             raise ValueError(
-                f"points={self.points} holds no NaN, so that nothing is unknown; write NaN for what is to be filled "
-                f"in, or choose a mask, operator=half"
+                f"{what} no NaN, so that nothing is unknown; write NaN for what is to be filled in, or choose a mask, "
+                f"operator=half"
             )
         mask = Mask(data.shape, self.operator.noise, (~gaps).double())
         filled = r.masked_fill(gaps, 0)  # hidden by the mask
@@ -184,11 +195,15 @@ class Restore(Task):
 
     # ---- its solution ----
 
-    def solve(self, sde: SDE, score: ScoreFn, data: Data, problem: Problem, draws: int) -> Tensor:
-        """Returns draws in data units, (N, draws, *), float64, on the CPU; exactly known values are bitwise kept."""
+    def solve(self, sde: SDE, score: ScoreFn, data: Data, problem: Problem, draws: int, leave: bool = True) -> Tensor:
+        """Returns draws in data units, (N, draws, *), float64, on the CPU; exactly known values are bitwise kept.
+
+        Arguments:
+            leave: whether the progress bar stays on the screen when it is full.
+        """
         parts, dtype, count = [], getattr(torch, self.dtype), len(problem.y)
         size = max(1, self.batch // (draws * self.conditioner.load(draws)))
-        with progress("drawing", count) as advance:
+        with progress("drawing", count, leave) as advance:
             for batch in batches(count, size, advance):
                 # the number of each draw's point
                 numbers = torch.arange(batch.first, batch.first + batch.size).repeat_interleave(draws)

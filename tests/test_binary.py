@@ -149,7 +149,7 @@ def whole_bound(chain, logits) -> torch.Tensor:
 def bounds(chain, logits, repeats: int = 400, **keys):
     x = STATES.repeat(repeats, 1)
     found = BinaryBound(**keys)(chain, logits, x)
-    return found, found.log_prob.reshape(repeats, 8)
+    return found, found.model_log_prob.reshape(repeats, 8)
 
 
 @pytest.mark.parametrize("terms", [None, 6])
@@ -158,7 +158,7 @@ def test_it_is_the_evidence_lower_bound(terms):
     found, log_prob = bounds(chain, flawed_belief, terms=terms)
     error = log_prob.std(0) / math.sqrt(len(log_prob))
     assert bool(((log_prob.mean(0) - whole_bound(chain, flawed_belief)).abs() < 4 * error + 1e-9).all())
-    torch.testing.assert_close(found.prior + found.diffusion + found.reconstruction, -found.log_prob)
+    torch.testing.assert_close(found.prior + found.diffusion + found.reconstruction, -found.model_log_prob)
     assert found.nfe == (9 if terms is None else 8)
 
 

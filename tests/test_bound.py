@@ -68,8 +68,10 @@ def test_it_is_the_evidence_lower_bound(sde, variance, steps):
     times, x_0 = LogSNR()(sde, steps), 0.9
     x = torch.full((2, 1), x_0, dtype=torch.float64)
     found = VariationalBound(variance)(sde, GaussianScore(sde, MEAN, STD), x, times, randn_like=both_signs)
-    assert float(found.log_prob.mean()) == pytest.approx(whole_gaussian(sde, times, variance, x_0), rel=1e-6, abs=1e-6)
-    torch.testing.assert_close(found.prior + found.diffusion + found.reconstruction, -found.log_prob)
+    assert float(found.model_log_prob.mean()) == pytest.approx(
+        whole_gaussian(sde, times, variance, x_0), rel=1e-6, abs=1e-6
+    )
+    torch.testing.assert_close(found.prior + found.diffusion + found.reconstruction, -found.model_log_prob)
     assert found.nfe == steps + 2 and found.draws.tolist() == [2.0] * steps
 
 
@@ -88,7 +90,7 @@ def test_a_gaussian_under_a_chain_of_any_length(T, variance):
     exact = (
         -0.5 * sum(whole_gaussian(chain, times, variance, MEAN + sign * STD) for sign in (1, -1)) if T <= 100 else None
     )
-    gap = float(-found.log_prob.mean()) - entropy
+    gap = float(-found.model_log_prob.mean()) - entropy
     assert exact is None or gap == pytest.approx(exact - entropy, abs=1e-7)
     assert gap > 0.4 if variance == "posterior" else 0.25 / T < gap < 0.3 / T, gap
 
@@ -136,9 +138,11 @@ def test_the_control_variate_takes_noise_away_and_nothing_else(sde):
     times, x = LogSNR()(sde, 20), torch.randn(50, 3, dtype=torch.float64)
     found = VariationalBound()(sde, GaussianScore(sde), x, times)
     again = VariationalBound()(sde, GaussianScore(sde), x, times)
-    torch.testing.assert_close(found.log_prob, again.log_prob, rtol=1e-7, atol=1e-7)
+    torch.testing.assert_close(found.model_log_prob, again.model_log_prob, rtol=1e-7, atol=1e-7)
     score, x = Oracle(sde, mixture((2,))), draw_mixture(mixture((2,)), 1, (2,)).expand(1500, 2)
-    with_it, without = (VariationalBound(control_variate=each)(sde, score, x, times).log_prob for each in (True, False))
+    with_it, without = (
+        VariationalBound(control_variate=each)(sde, score, x, times).model_log_prob for each in (True, False)
+    )
     error = math.sqrt((with_it.var() + without.var()) / len(x))
     assert abs(float(with_it.mean() - without.mean())) < 4 * error and float(with_it.var()) < 0.6 * float(without.var())
 
@@ -208,7 +212,7 @@ def test_some_terms_are_an_unbiased_estimate_with_true_error_bars(terms):
     error = math.sqrt((some.diffusion.var() + every.diffusion.var()) / 4000)
     assert abs(float(difference)) < 4 * error
     for found in (every, some):
-        claimed, real = float(found.stderr.square().mean()), float(found.log_prob.var())
+        claimed, real = float(found.stderr.square().mean()), float(found.model_log_prob.var())
         assert 0.85 * claimed < real < 1.15 * claimed if found is some else 0.4 * claimed < real < 1.05 * claimed
     assert some.nfe == terms + 2 and float(some.draws.sum()) == 4000 * terms
 
@@ -243,7 +247,7 @@ def test_a_point_does_not_depend_on_its_batch_mates():
                 bound(chain, score, part, times, None, BlockNoise(0, first, len(part), (2,), torch.float64))
                 for first, part in zip(range(0, 100, size), x.split(size), strict=True)
             ]
-            found.append(torch.cat([part.log_prob for part in parts]))
+            found.append(torch.cat([part.model_log_prob for part in parts]))
         torch.testing.assert_close(*found, rtol=1e-12, atol=1e-12)
 
 
@@ -259,7 +263,7 @@ def test_with_the_exact_score_it_closes_on_the_exact_density(sde):
     gaps = []
     for steps in (20, 80, 320):
         found = VariationalBound(terms=60)(sde, score, x, LogSNR()(sde, steps))  # of the forward variance
-        excess = truth - found.log_prob
+        excess = truth - found.model_log_prob
         gaps.append((float(excess.mean()), float(excess.std()) / math.sqrt(len(x))))
         assert gaps[-1][0] > -4 * gaps[-1][1]
     assert gaps[1][0] < 0.5 * gaps[0][0] and gaps[2][0] < 0.5 * gaps[1][0] + 4 * gaps[2][1], gaps
@@ -275,8 +279,8 @@ def test_float32_is_float64_but_for_rounding():
         times = Uniform()(chain, 999)
         draw = lambda like, noise=noise: next(noise).to(like)  # noqa: E731
         found.append(bound(chain, score.to(dtype), x.to(dtype), times, None, draw))
-        assert found[-1].log_prob.dtype == torch.float64
-    error = (found[0].log_prob - found[1].log_prob).abs()
+        assert found[-1].model_log_prob.dtype == torch.float64
+    error = (found[0].model_log_prob - found[1].model_log_prob).abs()
     assert float(error.median()) < 0.02
 
 

@@ -117,7 +117,7 @@ def test_the_mean_weight_is_the_mass_of_the_bin(kind, name, centred):
     (sde, score, k, exact), count = problem(kind, name, centred), 10_000
     points = KINDS[kind]().draw(sde, integers(), k.repeat(count, 1), torch.rand(count * len(k), 2).double())
     likelihood = KINDS[kind]().scored_by(ClosedForm())
-    weights = (likelihood(sde, score, points.x).log_prob - points.log_q).exp().reshape(count, len(k))
+    weights = (likelihood(sde, score, points.x).model_log_prob - points.log_q).exp().reshape(count, len(k))
     error = (weights.mean(0) - exact) * math.sqrt(count) / weights.std(0)
     assert len(k) >= 3 and float(error.abs().max()) < 5
     assert float((weights.std(0) / weights.mean(0)).max()) < 5, "or the test could not fail"
@@ -147,14 +147,14 @@ def test_what_is_scored_and_what_is_kept():
     for start in ("corrected", "plain"):
         found = scored("uniform", sde, score, k, 1, ClosedForm(start))
         assert torch.equal(found["x"].floor(), k.double())
-        there = ClosedForm(start)(sde, score, data.encode(found["x"])).log_prob
+        there = ClosedForm(start)(sde, score, data.encode(found["x"])).model_log_prob
         torch.testing.assert_close(found["log_prob"], there + data.log_det, rtol=0, atol=1e-12)
         assert not found["gain"].any()
 
         found = scored("truncated_normal", sde, score, k, 1, ClosedForm(start))
         assert torch.equal(found["x"].floor(), k.double())
         x = alpha * data.encode(found["x"])
-        there = ClosedForm("plain")(sde, score, x).log_prob
+        there = ClosedForm("plain")(sde, score, x).model_log_prob
         centre, half = alpha * data.encode(k.double() + 0.5), alpha * 0.5 / data.scale
         q = truncnorm.logpdf(x.numpy(), *(v.numpy() for v in (-half / sigma, half / sigma, centre, sigma)))
         torch.testing.assert_close(found["log_prob"], there - torch.tensor(q).sum(1), rtol=0, atol=1e-6)
@@ -276,8 +276,8 @@ def test_errors_of_the_same_probes_add_up():
     class Unsure(ClosedForm):
         def __call__(self, sde, score, x, randn_like=None, on_step=None):
             found = super().__call__(sde, score, x)
-            one = torch.ones_like(found.log_prob)
-            return LogLikelihood(found.log_prob, x, 0.5 * one, 2 * one, 3 * one, 1.0)
+            one = torch.ones_like(found.model_log_prob)
+            return LogLikelihood(found.model_log_prob, x, 0.5 * one, 2 * one, 3 * one, 1.0)
 
     sde = make("sde", "sde=vp")
     found = scored("uniform", sde, Oracle(sde, components(sde)), integers().test[:10], 4, Unsure())
@@ -295,8 +295,8 @@ def test_terms_of_a_bin_are_weighted_by_the_shares_of_its_points():
         def __call__(self, sde, score, x, randn_like=None, on_step=None):
             found = super().__call__(sde, score, x)
             terms = x[:, 0].square(), x[:, 1], x.sum(1)
-            seen.append((found.log_prob, torch.stack(terms)))
-            return LogLikelihood(found.log_prob, x, *terms, 1.0)
+            seen.append((found.model_log_prob, torch.stack(terms)))
+            return LogLikelihood(found.model_log_prob, x, *terms, 1.0)
 
     sde, k = make("sde", "sde=vp"), integers().test[20:30]
     found = scored("uniform", sde, Oracle(sde, components(sde)), k, 4, Uneven())

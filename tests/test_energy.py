@@ -69,7 +69,7 @@ def test_the_normaliser_is_found(name, shape):
     assert 0 < stderr < 0.03 and size > 1000 and abs(log_z - 3.7) < 4 * stderr
     found = check(sde, Shifted(oracle, 3.7), x)
     t = torch.full((50,), sde.eps, dtype=torch.float64)
-    torch.testing.assert_close(found.log_prob, oracle.log_prob(x, t) + 3.7 - log_z, rtol=0, atol=1e-9)
+    torch.testing.assert_close(found.model_log_prob, oracle.log_prob(x, t) + 3.7 - log_z, rtol=0, atol=1e-9)
     assert found.shared and torch.equal(found.stderr, torch.full((50,), stderr, dtype=torch.float64))
 
 

@@ -74,7 +74,7 @@ def test_a_gaussian_with_its_own_moments_has_no_variance(sde):
     """Nothing is left to integrate: its density to rounding, by four evaluations."""
     x = gaussian_points(20)
     found = IMMSE(4, moments=full(COVARIANCE, MEAN))(sde, Correlated(sde), x)
-    torch.testing.assert_close(found.log_prob, truth(x), rtol=0, atol=1e-6)
+    torch.testing.assert_close(found.model_log_prob, truth(x), rtol=0, atol=1e-6)
     assert float(found.stderr.max()) < 1e-6 and found.nfe == 4
 
 
@@ -93,7 +93,7 @@ def test_directions_and_a_rest_are_the_full_covariance():
 
     found = IMMSE(4, moments=(zero, variances[:2], directions[:, :2], 0.7))(sde, score, x)
     exact = torch.distributions.MultivariateNormal(zero, covariance).log_prob(x)
-    torch.testing.assert_close(found.log_prob, exact, rtol=0, atol=1e-6)
+    torch.testing.assert_close(found.model_log_prob, exact, rtol=0, atol=1e-6)
     assert float(found.stderr.max()) < 1e-8
 
 
@@ -110,7 +110,7 @@ def test_plain_is_the_mean_over_the_first_noise(sde):
     one = torch.ones(2, dtype=torch.float64)
     found = IMMSE(4, start="plain", moments=(0 * one, 0.49 * one, one.diag(), 0.0))(sde, score, x)
     exact = mean_log(sde, x, sde.eps, score.moments(sde.eps)[1])
-    torch.testing.assert_close(found.log_prob, exact, rtol=0, atol=1e-6)
+    torch.testing.assert_close(found.model_log_prob, exact, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["ve", "vp", "subvp", "toy"])
@@ -122,7 +122,7 @@ def test_without_moments_the_prior_is_the_standard_one(name):
     exact = mean_log(sde, x, sde.eps, score.moments(sde.eps)[1])
     sigma2 = torch.tensor(sde.prior_std**2, dtype=torch.float64)
     exact = exact + mean_log(sde, x, sde.T, sigma2) - mean_log(sde, x, sde.T, score.moments(sde.T)[1])
-    error = found.log_prob.reshape(400, 2).mean(0) - exact
+    error = found.model_log_prob.reshape(400, 2).mean(0) - exact
     bars = found.stderr.reshape(400, 2).square().sum(0).sqrt() / 400
     assert float(bars.max()) < 0.03 and float((error / bars).abs().max()) < 4
 
@@ -131,7 +131,7 @@ def test_the_standard_prior_differs_by_the_closed_form(sde):
     """KL(p(x_T|x) || G_T) - KL(p(x_T|x) || N(0, sigma_T^2 I)), on the same noise."""
     x, moments = gaussian_points(10), full(COVARIANCE, MEAN)
     answers = [
-        IMMSE(4, prior=prior, moments=moments)(sde, Correlated(sde), x).log_prob for prior in ("standard", "data")
+        IMMSE(4, prior=prior, moments=moments)(sde, Correlated(sde), x).model_log_prob for prior in ("standard", "data")
     ]
     T = torch.full((10,), sde.T, dtype=torch.float64)
     mean, covariance = Correlated(sde).at(T)
@@ -154,7 +154,7 @@ def test_unbiased_on_a_mixture_with_true_error_bars(sde):
     components = mixture((2,))
     x = draw_mixture(components, 800, (2,))
     found = IMMSE(256, moments=moments_of(components))(sde, Oracle(sde, components), x)
-    error = found.log_prob - mixture_log_prob(components, x)
+    error = found.model_log_prob - mixture_log_prob(components, x)
     pulls = error / found.stderr
     # a stratum's two draws make few degrees of freedom, and sub-VP's range of gamma leaves most of them idle
     assert float(pulls.std()) == pytest.approx(1.0, abs=0.15)
@@ -169,7 +169,7 @@ def test_the_bias_is_below_the_bars_at_many_draws(name):
     sde, components = make_sde(name), mixture((2,))
     x = draw_mixture(components, 4, (2,))
     found = IMMSE(256, moments=moments_of(components))(sde, Oracle(sde, components), x.repeat(500, 1))
-    error = found.log_prob.reshape(500, 4).mean(0) - mixture_log_prob(components, x)
+    error = found.model_log_prob.reshape(500, 4).mean(0) - mixture_log_prob(components, x)
     bars = found.stderr.reshape(500, 4).square().sum(0).sqrt() / 500
     assert float(bars.max()) < 0.04
     assert float((error / bars).abs().max()) < 4 and abs(float((error / bars).mean())) < 4 / math.sqrt(4)
@@ -186,7 +186,7 @@ def test_the_start_is_corrected():
     for start in ("plain", "corrected"):
         found = IMMSE(256, start=start, moments=moments)(sde, Oracle(sde, components), x)
         bar = float(found.stderr.square().mean().sqrt()) / math.sqrt(len(x))
-        errors[start] = abs(float((found.log_prob - exact).mean()))
+        errors[start] = abs(float((found.model_log_prob - exact).mean()))
     assert errors["plain"] > 0.1 > 0.04 > errors["corrected"] and bar < 0.01
 
 
@@ -197,7 +197,7 @@ def test_images_and_any_moments(moments):
     components = mixture(shape)
     x = draw_mixture(components, 100, shape)
     found = IMMSE(256, moments=moments_of(components) if moments else None)(sde, Oracle(sde, components), x)
-    pulls = (found.log_prob - mixture_log_prob(components, x)) / found.stderr
+    pulls = (found.model_log_prob - mixture_log_prob(components, x)) / found.stderr
     assert float(pulls.std()) == pytest.approx(1.0, abs=0.25) and abs(float(pulls.mean())) < 0.5
     assert (float(found.stderr.mean()) < 1.5) == moments
 
@@ -221,7 +221,7 @@ def test_the_places_in_the_strata_are_in_the_error_bar():
         return torch.randn_like(like) if len(calls) <= 4 else torch.zeros_like(like)  # 8 places, 2 a call
 
     found = IMMSE(8, moments=moments_of(components))(sde, Oracle(sde, components), x, places_alone)
-    spread = float(found.log_prob.std())
+    spread = float(found.model_log_prob.std())
     assert spread > 0.1 and float(found.stderr.square().mean().sqrt()) == pytest.approx(spread, rel=0.15)
 
 
@@ -234,7 +234,7 @@ def test_it_agrees_with_the_ode_on_the_same_points(sde):
         ode = Likelihood(prior=prior, moments=moments)(sde, score, x)
         found = IMMSE(256, prior=prior, moments=moments)(sde, score, x)
         bar = float(found.stderr.square().sum().sqrt()) / 300
-        assert abs(float((found.log_prob - ode.log_prob).mean())) < 4 * bar < 0.15
+        assert abs(float((found.model_log_prob - ode.model_log_prob).mean())) < 4 * bar < 0.15
 
 
 def test_a_worse_score_is_below_the_data():
@@ -246,7 +246,7 @@ def test_a_worse_score_is_below_the_data():
     def worse(x: Tensor, t: Tensor) -> Tensor:
         return oracle(x, t) + 0.5 / sde.sigma(t)[:, None] * torch.tensor([1.0, -1.0], dtype=x.dtype)
 
-    difference = estimate(sde, worse, x).log_prob - estimate(sde, oracle, x).log_prob
+    difference = estimate(sde, worse, x).model_log_prob - estimate(sde, oracle, x).model_log_prob
     assert float(difference.mean()) < -5 * float(difference.std()) / math.sqrt(400)
 
 
@@ -259,9 +259,9 @@ def test_shapes_and_dtypes(sde, shape, dtype):
     x = draw_mixture(components, 5, shape).to(dtype)
     torch.manual_seed(1)
     found = IMMSE(32, moments=moments_of(components))(sde, score, x)
-    assert found.log_prob.shape == found.stderr.shape == (5,) and found.log_prob.dtype == torch.float64
-    assert found.nfe == 32 and score.calls == 32 and not found.log_prob.requires_grad
-    pulls = (found.log_prob - mixture_log_prob(components, x.double())) / found.stderr
+    assert found.model_log_prob.shape == found.stderr.shape == (5,) and found.model_log_prob.dtype == torch.float64
+    assert found.nfe == 32 and score.calls == 32 and not found.model_log_prob.requires_grad
+    pulls = (found.model_log_prob - mixture_log_prob(components, x.double())) / found.stderr
     assert float(pulls.abs().max()) < 12  # the sixteen strata of so few draws
 
 
@@ -274,7 +274,7 @@ def test_float32_is_float64_but_for_rounding(sde):
         taken = iter(z.to(dtype))
         score = Oracle(sde, components).to(dtype)
         answers.append(IMMSE(64, moments=moments)(sde, score, x.to(dtype), lambda like, taken=taken: next(taken)))
-    torch.testing.assert_close(answers[0].log_prob, answers[1].log_prob, rtol=0, atol=2e-3)
+    torch.testing.assert_close(answers[0].model_log_prob, answers[1].model_log_prob, rtol=0, atol=2e-3)
     torch.testing.assert_close(answers[0].stderr, answers[1].stderr, rtol=0, atol=2e-3)
 
 
@@ -307,7 +307,7 @@ def test_data_without_width_in_a_direction():
         alpha, sigma = sde.alpha(t)[:, None], sde.sigma(t)[:, None]
         return -x / torch.cat([alpha**2 + sigma**2, sigma**2], dim=1)
 
-    assert bool(IMMSE(32, moments=moments)(sde, score, x).log_prob.isfinite().all())
+    assert bool(IMMSE(32, moments=moments)(sde, score, x).model_log_prob.isfinite().all())
 
 
 def test_a_score_that_is_not_finite():

@@ -131,8 +131,8 @@ def test_exact_on_a_mixture(sde, dtype, clock):
     oracle, x = Oracle(sde, mixture((2,))), points(sde, (2,), 200).to(dtype)
     score = Oracle(sde, mixture((2,))).to(dtype)
     result = Likelihood(clock=clock, **PUBLISHED)(sde, score, x)
-    assert result.log_prob.dtype == torch.float64 and result.z.dtype == dtype
-    error = (result.log_prob - exact(oracle, result, x, sde)).abs()
+    assert result.model_log_prob.dtype == torch.float64 and result.z.dtype == dtype
+    error = (result.model_log_prob - exact(oracle, result, x, sde)).abs()
     assert float(error.mean()) < 1e-4 and float(error.max()) < {"angle": 1e-3, "t": 1e-2}[clock]
     for zero in (result.probe_stderr, result.start_term, result.prior_term):
         assert torch.equal(zero, torch.zeros_like(zero))
@@ -148,7 +148,7 @@ def test_the_price_of_an_error(name, share):
 
     def price(**settings) -> tuple[float, float]:
         result = Likelihood(**settings, **PUBLISHED)(sde, score, x)
-        return math.log(float((result.log_prob - exact(score, result, x, sde)).abs().max())), math.log(result.nfe)
+        return math.log(float((result.model_log_prob - exact(score, result, x, sde)).abs().max())), math.log(result.nfe)
 
     worst, nfe = price()
     loose, tight = (price(method="torchdiffeq.dopri5", clock="t", rtol=tol, atol=tol) for tol in (1e-5, 1e-6))
@@ -161,7 +161,7 @@ def test_the_error_falls_with_the_tolerance(sde):
     """To 1e-6 nats and on: nothing but the solver's own error is in the way."""
     score, x = Oracle(sde, mixture((2,))), points(sde, (2,), 10)
     result = Likelihood(rtol=1e-7, atol=1e-7, **PUBLISHED)(sde, score, x)
-    assert float((result.log_prob - exact(score, result, x, sde)).abs().max()) < 1e-6
+    assert float((result.model_log_prob - exact(score, result, x, sde)).abs().max()) < 1e-6
 
 
 def test_exact_on_images(sde):
@@ -172,10 +172,10 @@ def test_exact_on_images(sde):
     score, x = Oracle(sde, mixture(shape)), points(sde, shape, 4)
     result = Likelihood(BasisVectors(48), **PUBLISHED)(sde, score, x)
     truth = exact(score, result, x, sde)
-    assert float((result.log_prob - truth).abs().max()) < 1e-3  # of an integral of hundreds of nats
+    assert float((result.model_log_prob - truth).abs().max()) < 1e-3  # of an integral of hundreds of nats
     estimate = Likelihood(Rademacher(16), **PUBLISHED)(sde, score, x)
     torch.testing.assert_close(estimate.z / sde.prior_std, result.z / sde.prior_std, rtol=1e-3, atol=1e-3)
-    pulls = (estimate.log_prob - truth) / (estimate.probe_stderr.square() + 1e-3**2).sqrt()
+    pulls = (estimate.model_log_prob - truth) / (estimate.probe_stderr.square() + 1e-3**2).sqrt()
     assert float(pulls.abs().max()) < 6  # Student's t of 15 degrees of freedom
 
 
@@ -192,7 +192,7 @@ def test_the_published_prior_stands_for_the_terminal_law(sde):
         torch.testing.assert_close(result.z, z, rtol=1e-6, atol=1e-6)
         log_prior = torch.distributions.Normal(torch.zeros_like(std), std).log_prob(z).sum(1)
         expected = log_prior + (v_T / v).log()  # D/2 log(v_T/v), D = 2
-        torch.testing.assert_close(result.log_prob, expected, rtol=0, atol=1e-5)
+        torch.testing.assert_close(result.model_log_prob, expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ def test_torchdiffeq_agrees(method, clock, dtype):
     score, x = Oracle(sde, mixture((2,))).to(dtype), points(sde, (2,), 10).to(dtype)
     ours = Likelihood(rtol=1e-6, atol=1e-6)(sde, score, x)
     theirs = Likelihood(method=method, clock=clock, rtol=1e-6, atol=1e-6, steps=150)(sde, score, x)
-    torch.testing.assert_close(ours.log_prob, theirs.log_prob, rtol=0, atol=5e-4)
+    torch.testing.assert_close(ours.model_log_prob, theirs.model_log_prob, rtol=0, atol=5e-4)
     torch.testing.assert_close(ours.z, theirs.z, rtol=0, atol=1e-4)
 
 
@@ -216,7 +216,7 @@ def test_the_density_of_the_data(sde):
     x = score.draw(300, (2,))
     published = Likelihood(**PUBLISHED)(sde, score, x)
     corrected = Likelihood(moments=score.moments)(sde, score, x)
-    errors = [rms(result.log_prob - score.log_prob(x)) for result in (published, corrected)]
+    errors = [rms(result.model_log_prob - score.log_prob(x)) for result in (published, corrected)]
     assert errors[1] < 0.05 * errors[0] and errors[1] < 1e-3
 
 
@@ -234,7 +234,7 @@ def test_orders_of_the_start(eps):
         errors.setdefault("claimed", []).append(rms(claimed.difference))
         for start in ("plain", "corrected"):
             result = Likelihood(start=start, moments=score.moments, rtol=1e-8, atol=1e-8)(sde, score, x)
-            error = result.log_prob - score.log_prob(x)
+            error = result.model_log_prob - score.log_prob(x)
             if start == "plain":  # the point belongs to q, and not to p_eps
                 at = torch.full((20,), size, dtype=torch.float64)
                 alpha = math.cos(size)
@@ -270,7 +270,7 @@ def test_the_start_by_hand(sde, clock):
     torch.testing.assert_close(found.start_term / scale, torch.stack(expected) / scale, rtol=1e-6, atol=1e-6)
     plain = Likelihood(start="plain", **settings)(sde, score, float(alpha) * x)
     torch.testing.assert_close(found.z, plain.z, rtol=1e-9, atol=1e-9)
-    added, scale = found.log_prob - plain.log_prob, float(plain.log_prob.abs().max())
+    added, scale = (found.model_log_prob - plain.model_log_prob, float(plain.model_log_prob.abs().max()))
     torch.testing.assert_close(added, found.start_term + 3 * float(alpha.log()), rtol=0, atol=1e-11 * scale)
 
 
@@ -299,14 +299,14 @@ def test_the_end_by_hand(sde):
         found.prior_term, data.log_prob(found.z) - standard.log_prob(found.z), rtol=1e-7, atol=1e-9
     )
     published = Likelihood(**settings | {"prior": "standard"})(sde, score, x)
-    torch.testing.assert_close(found.log_prob, published.log_prob + found.prior_term, rtol=0, atol=1e-10)
+    torch.testing.assert_close(found.model_log_prob, published.model_log_prob + found.prior_term, rtol=0, atol=1e-10)
 
 
 def test_without_moments_the_prior_is_the_published_one(sde):
     score = isotropic(sde)
     x = score.draw(3, (2,))
     found, published = (Likelihood(start="plain", prior=prior)(sde, score, x) for prior in ("data", "standard"))
-    assert torch.equal(found.log_prob, published.log_prob) and not bool(found.prior_term.any())
+    assert torch.equal(found.model_log_prob, published.model_log_prob) and not bool(found.prior_term.any())
 
 
 # --- Gaussian data: everything is exact -------------------------------------------------------------------------------
@@ -318,7 +318,7 @@ def test_gaussian_data_are_exact_from_one_probe(sde, probes):
     score = correlated(sde)
     x = score.draw(10, (1, 2, 2))
     result = Likelihood(probes, moments=score.moments)(sde, score, x)
-    assert float((result.log_prob - score.log_prob(x)).abs().max()) < 2e-4
+    assert float((result.model_log_prob - score.log_prob(x)).abs().max()) < 2e-4
 
 
 @pytest.mark.parametrize("name", choices("likelihood/probes"))
@@ -328,7 +328,7 @@ def test_every_choice_of_probes_is_exact_on_a_gaussian(name):
     score = correlated(sde)
     x = score.draw(10, (4,))
     result = replace(likelihood, moments=score.moments)(sde, score, x)
-    assert float((result.log_prob - score.log_prob(x)).abs().max()) < 2e-4
+    assert float((result.model_log_prob - score.log_prob(x)).abs().max()) < 2e-4
     assert float(result.probe_stderr.max()) < 1e-6
 
 
@@ -341,7 +341,7 @@ def test_every_yaml_is_exact_on_a_gaussian(name, shape):
     score = Mixture(sde, [1.0], torch.full((1, dim), 0.2), 0.49 * torch.eye(dim)[None])
     x = score.draw(5, shape)
     result = replace(likelihood, moments=score.moments)(sde, score, x)
-    assert float((result.log_prob - score.log_prob(x)).abs().max()) < 1e-4 * dim
+    assert float((result.model_log_prob - score.log_prob(x)).abs().max()) < 1e-4 * dim
     assert float(result.probe_stderr.max()) < 1e-6 * dim
 
 
@@ -353,7 +353,7 @@ def test_moments_of_few_directions(sde):
     score = Mixture(sde, [1.0], torch.ones(1, 6), covariance[None])
     x, moments = score.draw(5, (6,)), (torch.ones(6, dtype=torch.float64), variances, U, rest)
     result = Likelihood(Rademacher(2), moments=moments)(sde, score, x)
-    assert float((result.log_prob - score.log_prob(x)).abs().max()) < 2e-4
+    assert float((result.model_log_prob - score.log_prob(x)).abs().max()) < 2e-4
     assert float(result.probe_stderr.max()) < 1e-6
 
 
@@ -375,7 +375,7 @@ def test_signs_make_no_error_where_the_jacobian_is_diagonal(sde, shape, count):
     x = score.draw(3, shape)
     result = Likelihood(Rademacher(count), control_variate=False, **PUBLISHED)(sde, score, x)
     assert float(result.probe_stderr.max()) < 1e-9 * dim
-    assert float((result.log_prob - exact(score, result, x, sde)).abs().max()) < 1e-4 * dim
+    assert float((result.model_log_prob - exact(score, result, x, sde)).abs().max()) < 1e-4 * dim
 
 
 def test_the_exact_trace_on_correlated_data(sde):
@@ -383,7 +383,7 @@ def test_the_exact_trace_on_correlated_data(sde):
     x = score.draw(20, (4,))
     for chunk in (1, 3, 16):
         result = Likelihood(BasisVectors(chunk), **PUBLISHED)(sde, score, x)
-        assert float((result.log_prob - exact(score, result, x, sde)).abs().max()) < 5e-4
+        assert float((result.model_log_prob - exact(score, result, x, sde)).abs().max()) < 5e-4
 
 
 # --- random probes ----------------------------------------------------------------------------------------------------
@@ -410,7 +410,7 @@ def test_the_standard_error_is_calibrated(name, probes, controlled, redraw):
     settings = {"rtol": 1e-3, "atol": 1e-3, "redraw": redraw}
     likelihood = Likelihood(probes, moments=score.moments, control_variate=controlled, **settings | PUBLISHED)
     result = likelihood(sde, score, x)
-    pulls = (result.log_prob - exact(score, result, x, sde)) / result.probe_stderr
+    pulls = (result.model_log_prob - exact(score, result, x, sde)) / result.probe_stderr
     assert float(pulls.std()) == pytest.approx(1, abs=0.1)
     assert abs(float(pulls.mean())) < 5 / math.sqrt(1000)
     assert float((pulls.abs() > 1.96).double().mean()) == pytest.approx(0.05, abs=0.03)
@@ -429,8 +429,8 @@ def test_a_method_that_keeps_its_probes_has_their_error(method):
         likelihood = Likelihood(Rademacher(25), redraw=redraw, **settings)
         results.append(likelihood(sde, score, x, lambda x, source=source: torch.randn(x.shape, generator=source)))
     asked, kept = results
-    assert torch.equal(asked.log_prob, kept.log_prob) and torch.equal(asked.probe_stderr, kept.probe_stderr)
-    pulls = (asked.log_prob - exact(score, asked, x, sde)) / asked.probe_stderr
+    assert torch.equal(asked.model_log_prob, kept.model_log_prob) and torch.equal(asked.probe_stderr, kept.probe_stderr)
+    pulls = (asked.model_log_prob - exact(score, asked, x, sde)) / asked.probe_stderr
     assert float(pulls.std()) == pytest.approx(1, abs=0.1)
     assert abs(float(pulls.mean())) < 5 / math.sqrt(1000)
 
@@ -447,7 +447,7 @@ def test_the_control_variate_pays(probes, redraw):
     assert rms(controlled.probe_stderr) < 0.5 * rms(without.probe_stderr)
     assert controlled.nfe < 1.1 * without.nfe  # fixed probes that spread less are easier to follow
     for result in (without, controlled):
-        error = result.log_prob - exact(score, result, x, sde)
+        error = result.model_log_prob - exact(score, result, x, sde)
         assert abs(float(error.mean())) < 5 * float(error.std()) / 150**0.5
         wider = 1.0 if redraw else math.sqrt(5 / 3)  # kept probes have few degrees of freedom
         assert rms(error) == pytest.approx(rms(result.probe_stderr) / wider, rel=0.35)
@@ -463,7 +463,7 @@ def test_fresh_probes_pay():
     )
     assert rms(fresh.probe_stderr) < 0.6 * rms(kept.probe_stderr)
     assert torch.equal(fresh.z, again.z) and fresh.nfe == again.nfe
-    assert not torch.equal(fresh.log_prob, again.log_prob)
+    assert not torch.equal(fresh.model_log_prob, again.model_log_prob)
 
 
 @pytest.mark.parametrize("redraw", [False, True])
@@ -477,7 +477,7 @@ def test_a_basis_of_probes_is_exact(sde, method, redraw):
         Likelihood(probes, redraw=redraw, moments=isotropic(sde).moments, **settings)(sde, score, x)
         for probes in (BasisVectors(), Orthogonal(2))
     )
-    assert float((basis.log_prob - exact_trace.log_prob).abs().max()) < 2e-5
+    assert float((basis.model_log_prob - exact_trace.model_log_prob).abs().max()) < 2e-5
     assert float(basis.probe_stderr.max()) == 0
 
 
@@ -492,7 +492,7 @@ def test_where_the_point_stands_still_the_divergence_is_followed(name, clock):
         Likelihood(probes, clock=clock, **PUBLISHED)(sde, score.double(), x)
         for probes in (BasisVectors(), Orthogonal(2))
     )
-    assert abs(float(basis.log_prob - exact_trace.log_prob)) < 1e-3
+    assert abs(float(basis.model_log_prob - exact_trace.model_log_prob)) < 1e-3
 
 
 def test_a_score_that_is_not_finite_at_a_node_is_named():
@@ -554,8 +554,8 @@ def test_alone_and_in_a_batch(name, probes, redraw, dtype):
     bound = 1e-6 if dtype == torch.float64 else 10 * likelihood.rtol
     for i in (0, 4):
         alone = likelihood(sde, score, x[i : i + 1], Rows(slice(i, i + 1), x.shape, dtype))
-        size = max(1.0, abs(float(whole.log_prob[i])))
-        assert abs(float(alone.log_prob[0] - whole.log_prob[i])) < bound * size
+        size = max(1.0, abs(float(whole.model_log_prob[i])))
+        assert abs(float(alone.model_log_prob[0] - whole.model_log_prob[i])) < bound * size
         torch.testing.assert_close(alone.z[0] / sde.prior_std, whole.z[i] / sde.prior_std, rtol=0, atol=bound)
         assert abs(float(alone.probe_stderr[0] - whole.probe_stderr[i])) < bound * size
 
@@ -579,7 +579,7 @@ def test_a_rejected_step_draws_too():
         rounds = (len(calls) - 1) / 4
         accepted = (alone.nfe - 2 - 6 * rounds) / 4
         assert accepted < rounds
-        assert abs(float(alone.log_prob[0] - together.log_prob[i])) < 1e-6
+        assert abs(float(alone.model_log_prob[0] - together.model_log_prob[i])) < 1e-6
 
 
 # --- the gradient -----------------------------------------------------------------------------------------------------
@@ -595,7 +595,7 @@ def test_the_gradient_of_a_gaussian_is_its_score(name, probes):
     x = score.draw(2, (1, 2, 2)).requires_grad_()
     likelihood = Likelihood(probes, moments=score.moments)
     result = likelihood(sde, score, x, differentiable=True)
-    (slope,) = torch.autograd.grad(result.log_prob.sum(), x, retain_graph=True)
+    (slope,) = torch.autograd.grad(result.model_log_prob.sum(), x, retain_graph=True)
     truth = torch.linalg.solve(COVARIANCE, (MEAN - x.detach().flatten(1)).T).T
     torch.testing.assert_close(slope.flatten(1), truth, rtol=0, atol=1e-4 * float(truth.abs().max()))
     at = torch.tensor([sde.eps, sde.T], dtype=torch.float64)
@@ -646,13 +646,15 @@ def test_the_gradient_is_that_of_central_differences(probes, clock):
 
     result, start = total(0.0, differentiable=True)
     plain = total(0.0)[0]
-    torch.testing.assert_close(result.log_prob.detach(), plain.log_prob, rtol=0, atol=1e-10)
-    slopes = torch.autograd.grad(result.log_prob.sum(), (start, *weights), allow_unused=True)
+    torch.testing.assert_close(result.model_log_prob.detach(), plain.model_log_prob, rtol=0, atol=1e-10)
+    slopes = torch.autograd.grad(result.model_log_prob.sum(), (start, *weights), allow_unused=True)
     # the last layer's bias moves x alike at all points, and has no part in the divergence: it is used all the same
     assert all(slope is not None for slope in slopes)
     found = float((slopes[0] * dx).sum() + sum((a * b).sum() for a, b in zip(slopes[1:], dw, strict=True)))
     step = 3e-3
-    one_off, two_off = (float((total(h)[0].log_prob - total(-h)[0].log_prob).sum()) for h in (step, 2 * step))
+    one_off, two_off = (
+        float((total(h)[0].model_log_prob - total(-h)[0].model_log_prob).sum()) for h in (step, 2 * step)
+    )
     difference = (8 * one_off - two_off) / (12 * step)
     assert found == pytest.approx(difference, rel=1e-3, abs=1e-3)
 
@@ -664,7 +666,9 @@ def test_a_gradient_needs_no_gradient_of_x():
     result = Likelihood(rtol=1e-3, atol=1e-3)(sde, model, x, differentiable=True)
     asked = Likelihood(rtol=1e-3, atol=1e-3)(sde, model, x.clone().requires_grad_(), differentiable=True)
     weights = list(model.net.parameters())
-    for a, b in zip(*(torch.autograd.grad(each.log_prob.sum(), weights) for each in (result, asked)), strict=True):
+    for a, b in zip(
+        *(torch.autograd.grad(each.model_log_prob.sum(), weights) for each in (result, asked)), strict=True
+    ):
         assert torch.equal(a, b) and bool(a.any())
     assert not x.requires_grad and not result.probe_stderr.requires_grad
 
@@ -683,7 +687,7 @@ def test_memory_does_not_grow_with_the_steps(probes):
             result = Likelihood(probes, rtol=tolerance, atol=tolerance)(sde, counted, x, differentiable=True)
         gc.collect()  # the solver's own closures are cycles, freed when it pleases the collector
         alive = [each for each in (reference() for reference in kept) if each is not None]  # what `result` holds
-        assert result.log_prob.requires_grad
+        assert result.model_log_prob.requires_grad
         large = sum(each.numel() for each in alive if each.numel() > state)
         small = sum(each.numel() for each in alive if each.numel() <= state)
         found.append((counted.calls, large, small))
@@ -708,7 +712,7 @@ def test_it_works_in_inference_mode(probes):
     plain = Likelihood(probes)(sde, model, x, noise[0])
     with torch.inference_mode():
         inside = Likelihood(probes)(sde, model, x + 0, noise[1])
-    assert torch.equal(inside.log_prob, plain.log_prob)
+    assert torch.equal(inside.model_log_prob, plain.model_log_prob)
 
 
 def test_it_works_under_no_grad_and_leaves_no_graph():
@@ -717,8 +721,8 @@ def test_it_works_under_no_grad_and_leaves_no_graph():
     with torch.no_grad():
         first = Likelihood()(sde, GaussianScore(sde), x)
     second = Likelihood()(sde, GaussianScore(sde), x)
-    assert torch.equal(first.log_prob, second.log_prob)
-    for each in (second.log_prob, second.z, second.start_term, second.prior_term, second.probe_stderr):
+    assert torch.equal(first.model_log_prob, second.model_log_prob)
+    for each in (second.model_log_prob, second.z, second.start_term, second.prior_term, second.probe_stderr):
         assert not each.requires_grad
 
 
@@ -782,4 +786,4 @@ def test_bad_arguments_name_the_key(values, message):
 def test_no_points_have_no_densities(probes):
     sde = make_sde("vp")
     result = Likelihood(probes)(sde, GaussianScore(sde), torch.zeros(0, 2, dtype=torch.float64))
-    assert result.log_prob.shape == (0,) and result.z.shape == (0, 2)
+    assert result.model_log_prob.shape == (0,) and result.z.shape == (0, 2)

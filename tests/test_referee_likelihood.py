@@ -76,9 +76,9 @@ def test_the_error_is_inside_its_bar(name, problem, probes):
     likelihood = Likelihood(probes, moments=score.moments, rtol=1e-4, atol=1e-4)
     finer = replace(likelihood, rtol=1e-5, atol=1e-5, redraw=False)
     error = likelihood(sde, score, x)
-    stderr, solver = error.probe_stderr, finer(sde, score, x[:30], noise(x[:30])).log_prob
-    solver = solver - replace(finer, rtol=1e-4, atol=1e-4)(sde, score, x[:30], noise(x[:30])).log_prob
-    error = error.log_prob - score.log_prob(x)
+    stderr, solver = error.probe_stderr, finer(sde, score, x[:30], noise(x[:30])).model_log_prob
+    solver = solver - replace(finer, rtol=1e-4, atol=1e-4)(sde, score, x[:30], noise(x[:30])).model_log_prob
+    error = error.model_log_prob - score.log_prob(x)
     start = likelihood.start_error(sde, score, x).difference
     prior = likelihood.reference(x).divergence_at_end(x, sde)
     bar = math.hypot(
@@ -113,7 +113,7 @@ def test_a_ridge_is_deblurred_exactly(name, ratio, probes, dtype):
     score = Mixture(sde, *parts([1.0], [[0.3, -1.0]], turned([1.0, ratio], 3)))
     x = score.draw(60, (2,))
     found = Likelihood(probes, moments=score.moments)(sde, score, x.to(dtype))
-    error = found.log_prob - score.log_prob(x.to(dtype).double() if dtype == torch.float32 else x)
+    error = found.model_log_prob - score.log_prob(x.to(dtype).double() if dtype == torch.float32 else x)
     assert float(error.mean().abs()) < 2e-3 and float(error.square().mean().sqrt()) < 2e-2
 
 
@@ -246,7 +246,7 @@ def test_pulls_have_variance_one(kind, count, dim, name):
     found = Likelihood(KINDS[kind](count), **settings)(
         sde, score, x, lambda v: torch.randn(v.shape, generator=random, dtype=v.dtype)
     )
-    error = found.log_prob - Likelihood(**settings)(sde, score, x).log_prob
+    error = found.model_log_prob - Likelihood(**settings)(sde, score, x).model_log_prob
     seen = found.probe_stderr > 1e-3  # or the solver's error would be all there is
     assert int(seen.sum()) > 300
     # two probes know their variance badly: a pull has a t law, of std 1.06 to 1.17 for normals, 1.32 for Hutch++

@@ -135,12 +135,12 @@ class Trainer:
         record: Log = lambda event: None,
         keep: Collection[int] = (),
         snapshots: Collection[int] = (),
+        show: bool = True,
     ) -> nn.Module:
         """Trains the model and returns its moving average.
 
-        The training neither depends on torch's global generators of CPU and CUDA nor changes them. Numbers that your
-        own network or loss draws from them are functions of the step and not of the row: use
-        :class:`scoresde.sde_lib.Dropout` instead of torch's, and the ``draws`` that a loss is given.
+        The training neither depends on torch's global generators nor changes them. What your own network or loss draws
+        from them depends on the step and not on the row: use :class:`scoresde.sde_lib.Dropout` and a loss's ``draws``.
 
         Arguments:
             sde: the forward process; None if the loss takes none.
@@ -148,8 +148,8 @@ class Trainer:
             folder: the folder of the checkpoints, whose newest is resumed, or returned if finished; None for none.
             record: receives the loss and the held-out loss as events.
             keep: the numbers of updates after which the average is kept for good, as ``kept-*``; changes no update.
-            snapshots: the same for two averages of :mod:`scoresde.training.posthoc`, as ``power-*``. A training that
-                began without them is resumed without them.
+            snapshots: the same for two averages of :mod:`scoresde.training.posthoc`, as ``power-*``, in new trainings.
+            show: whether a progress bar is shown.
 
         Raises:
             FloatingPointError: a loss or a gradient is not finite; that update is not made.
@@ -170,7 +170,7 @@ class Trainer:
                 log.info("resuming at step %s of %s from %s", f"{start:,}", f"{self.steps:,}", folder)
             loss = saved.state["loss"] if saved else None
             run = Run(self, state, batches, Readings(device, late=works_ahead(device)), folder, loss)
-            with bar(self.steps, start) as progress, closing(batches), masks:
+            with bar(self.steps, start, show) as progress, closing(batches), masks:
                 for step in range(start, self.steps):
                     # update
                     state.optimiser.zero_grad()
@@ -443,9 +443,10 @@ def works_ahead(device: torch.device) -> bool:
     return device.type == "cuda"
 
 
-def bar(total: int, start: int) -> tqdm:
+def bar(total: int, start: int, show: bool = True) -> tqdm:
     """Returns a progress bar of updates; without a terminal it prints a line at most every 15 s."""
     return tqdm(
+        disable=not show,
         total=total,
         initial=start,
         desc="training",

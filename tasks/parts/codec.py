@@ -6,7 +6,7 @@ error. The code depends on the data and the SDE only: two exact scores of one da
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from scoresde.sde_lib.frame import Flow, check_clock
 from scoresde.sde_lib.ode import check_solver
 
 from .batches import batches, check_batch
+from .conditions import conditioned_on
 from .progress import progress
 
 
@@ -48,38 +49,59 @@ class Codec:
         check_clock(self.clock)
         check_solver(self.method, self.rtol, self.atol, self.steps)
 
-    def encode(self, sde: SDE, score: ScoreFn, data: Data, r: Tensor, what: str = "encoding") -> Tensor:
-        """Maps points (N, *) in data units to their codes (N, *) on the CPU; integers must be dequantised before."""
-        x = start_factor(sde) * data.encode(r).to(getattr(torch, self.dtype))
-        return self.carry(sde, score, x, to_noise=True, what=what)
+    def encode(self, sde: SDE, score: ScoreFn, data: Data, r: Tensor, what: str = "encoding", **keys: Any) -> Tensor:
+        """Maps points (N, *) in data units to their codes (N, *) on the CPU; integers must be dequantised before.
 
-    def decode(self, sde: SDE, score: ScoreFn, data: Data, z: Tensor, what: str = "decoding") -> Tensor:
-        """Maps codes (N, *) to points (N, *) in data units, float64 on the CPU, continuous also for integer data."""
-        return data.decode(self.carry(sde, score, z, to_noise=False, what=what).double() / start_factor(sde))
+        Arguments:
+            keys: ``y`` and ``leave`` of :meth:`carry`.
+        """
+        x = start_factor(sde) * data.encode(r).to(getattr(torch, self.dtype))
+        return self.carry(sde, score, x, to_noise=True, what=what, **keys)
+
+    def decode(self, sde: SDE, score: ScoreFn, data: Data, z: Tensor, what: str = "decoding", **keys: Any) -> Tensor:
+        """Maps codes (N, *) to points (N, *) in data units, float64 on the CPU, continuous also for integer data;
+        ``keys`` as for :meth:`encode`.
+        """
+        return data.decode(self.carry(sde, score, z, to_noise=False, what=what, **keys).double() / start_factor(sde))
 
     @torch.no_grad()
-    def carry(self, sde: SDE, score: ScoreFn, x: Tensor, to_noise: bool, what: str) -> Tensor:
+    def carry(
+        self,
+        sde: SDE,
+        score: ScoreFn,
+        x: Tensor,
+        to_noise: bool,
+        what: str,
+        y: Tensor | None = None,
+        leave: bool = True,
+    ) -> Tensor:
         """Carries x (N, *) at eps to z at T, or z to x, in model units; the result is on the CPU, in the codec's
         precision.
+
+        Arguments:
+            what: the title of the progress bar.
+            y: of each point, (N, condition), or of all, (1, condition), as networks take it; None without a condition.
+            leave: whether the progress bar stays on the screen when it is full.
         """
-        problem, parts, dtype = frame(sde, score, self.clock), [], getattr(torch, self.dtype)
-        ends = (problem.sde.eps, problem.sde.T), (problem.scale(sde.eps), problem.scale(sde.T))
-        (start, end), (scale, scale_at_end) = ends if to_noise else (pair[::-1] for pair in ends)
-        with progress(what, len(x)) as advance:
+        parts, dtype = [], getattr(torch, self.dtype)
+        with progress(what, len(x), leave) as advance:
             for batch in batches(len(x), self.batch, advance):
+                problem = frame(sde, conditioned_on(score, y, batch.rows, self.device, dtype), self.clock)
+                ends = (problem.sde.eps, problem.sde.T), (problem.scale(sde.eps), problem.scale(sde.T))
+                (start, stop), (scale, scale_at_end) = ends if to_noise else (pair[::-1] for pair in ends)
                 part = x[batch.rows].to(self.device, dtype)
-                y = integrate(
+                end = integrate(
                     Flow(problem.sde, problem.score, part.shape[1:], dtype),
                     part.flatten(1) / scale,
                     start,
-                    end,
+                    stop,
                     method=self.method,
                     rtol=self.rtol,
                     atol=self.atol,
                     steps=self.steps,
                     on_step=batch.on_step,
                 )
-                parts.append((y.reshape(part.shape) * scale_at_end).cpu())
+                parts.append((end.reshape(part.shape) * scale_at_end).cpu())
         return torch.cat(parts)
 
 

@@ -40,7 +40,7 @@ def cross_check(
                 batch.noise(scoring.seed, data.shape, dtype, scoring.device, "crosscheck"),
                 on_step=batch.on_step,
             )
-            parts.append((found.log_prob.double().cpu() + data.log_det, found.stderr.double().cpu()))
+            parts.append((found.model_log_prob.double().cpu() + data.log_det, found.stderr.double().cpu()))
     log_prob, stderr = (torch.cat(column) for column in zip(*parts, strict=True))
     return {"crosscheck_log_prob": log_prob, "crosscheck_stderr": stderr}, found.shared
 

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from scoresde.data import Data, order, read_points, subset
-from scoresde.data.arrays import FARTHEST
+from scoresde.data.examples import FARTHEST
 
 
 def points_of(data: Data, path: str | None, count: int | None, quiet: bool = False) -> Tensor:

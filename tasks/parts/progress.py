@@ -15,13 +15,14 @@ def progress(what: str, count: int, leave: bool = True):
     Arguments:
         what: the bar's title.
         count: the number of samples, or of other units of work, at which the bar is full.
-        leave: whether the bar stays on the screen when it is full.
+        leave: whether the bar stays on the screen when it is full; one that does not appears after a second only.
     """
     bar = tqdm(
         total=count,
         desc=what,
         unit="",
         leave=leave,
+        delay=0.0 if leave else 1.0,
         dynamic_ncols=True,
         mininterval=0.2 if sys.stderr.isatty() else 15.0,
         bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}",

@@ -106,7 +106,7 @@ class Scoring:
             )
             nfe.append(found.nfe)
             first = first or (point.r, found.z.cpu())
-            terms = (found.log_prob, found.probe_stderr, found.start_term, found.prior_term)
+            terms = (found.model_log_prob, found.probe_stderr, found.start_term, found.prior_term)
             log_prob, *terms = (term.double().cpu() for term in terms)
             rows.append(torch.stack([log_prob - point.log_q, *terms]))  # log_q holds the Jacobian to data units
         log_weights, *terms = torch.stack(rows, 1)

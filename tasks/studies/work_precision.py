@@ -338,7 +338,7 @@ class WorkPrecision(Task):
             started = self.now()
             found = likelihood(problem.sde, counted, x, noise, on_step=stop_at(most * len(r), counted))
             seconds += self.now() - started
-            parts.append((found.log_prob, found.z, found.probe_stderr, found.start_term, found.prior_term))
+            parts.append((found.model_log_prob, found.z, found.probe_stderr, found.start_term, found.prior_term))
         columns = (torch.cat([part.double().cpu() for part in column]) for column in zip(*parts, strict=True))
         return Scored(*columns, nfe=counted.evaluations / len(r), seconds=seconds)
 
@@ -353,7 +353,7 @@ class WorkPrecision(Task):
                 if hasattr(problem.score, "log_prob"):
                     error = solver_error(setting.solver, problem, data.encode(r.double()), found)
                     row |= mean_and_worst("solver", error)
-                row |= mean_and_worst("truth", found.log_prob + data.log_det - truth)
+                row |= mean_and_worst("truth", found.model_log_prob + data.log_det - truth)
                 row["probe_stderr_nats"] = float(found.probe_stderr.square().mean().sqrt())
             except FloatingPointError as failure:
                 warn_of_failure(problem, setting, failure)
@@ -472,7 +472,7 @@ def solver_error(likelihood: Likelihood, problem: Problem, x: Tensor, found: Sco
         alpha = float(sde.alpha(torch.tensor(sde.eps, dtype=torch.float64)))
         x, jacobian = alpha * x, x[0].numel() * math.log(alpha)
     prior = sde.prior_log_prob(found.z) + found.prior_term
-    solved = found.log_prob - found.start_term - prior + exact(found.z, expand_to_batch(sde.T, found.z))
+    solved = found.model_log_prob - found.start_term - prior + exact(found.z, expand_to_batch(sde.T, found.z))
     return solved - exact(x, expand_to_batch(sde.eps, x)) - jacobian
 
 
