@@ -9,7 +9,7 @@ import torch
 from scoresde.data import Condition, Data
 from scoresde.training import store
 
-from . import schema
+from . import schema, stored
 from .assemble import build_data
 from .identity import TURNS
 from .trained import build_model
@@ -29,9 +29,10 @@ def load(path: str | Path, device: str = "cpu") -> tuple[Any, Any, Any]:
         device: where the score is put.
 
     Raises:
-        FileNotFoundError, ValueError: there is no such checkpoint, or it is damaged.
+        FileNotFoundError, ValueError: there is no such checkpoint, it is damaged, or its config.yaml describes no network
+            of this code. Nothing of such a folder is run.
     """
-    identity, found = store.read(path)
+    identity, found = stored.read(path)
     if found.step < identity["training"]["steps"]:
         log.warning("%s is unfinished: %s of %s updates", path, f"{found.step:,}", f"{identity['training']['steps']:,}")
     sde = schema.build(identity["sde"], "sde")
@@ -44,12 +45,14 @@ def load_data(identity: dict) -> Data:
 
     For a network of features of unlabelled pictures, these are the pictures without their turns.
     """
-    if identity["data"].get("condition") == TURNS:
-        identity = identity | {"data": {**identity["data"], "condition": None}}
+    node = stored.data_node(identity)
+    if node.get("condition") == TURNS:
+        node["condition"] = None
     if not (source := identity.get("source")):
-        return build_data(identity)
-    node = {key: value for key, value in identity["data"].items() if key != "fingerprint"} | {"path": source["path"]}
+        return build_data({"data": node})
+    node["path"] = source["path"]
     try:
+        schema.check(node, "data")
         data = build_data({"data": node})
         if data.fingerprint() == identity["data"]["fingerprint"]:
             return data
@@ -57,7 +60,15 @@ def load_data(identity: dict) -> Data:
             "%s is not the file that the network was trained on; data has its units and no examples", node["path"]
         )
     except (OSError, ValueError, ImportError) as error:
-        log.warning("the data cannot be read again (%s); data has their units and no examples", error)
+        log.warning("the data cannot be read again (%s); data have their units and no examples", error)
+    try:
+        return without_examples(source)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(f"config.yaml: its source does not describe data ({error}); restore it from a copy") from None
+
+
+def without_examples(source: dict) -> Data:
+    """Returns data of no examples, with the units and the condition of an identity's ``source``."""
     none = torch.empty(0, *source["shape"])
     shift, scale = (torch.tensor(source[key], dtype=torch.float64) for key in ("shift", "scale"))
     data = Data(none, none, shift, scale, source["levels"])
