@@ -29,8 +29,8 @@ def load(path: str | Path, device: str = "cpu") -> tuple[Any, Any, Any]:
         device: where the score is put.
 
     Raises:
-        FileNotFoundError, ValueError: there is no such checkpoint, it is damaged, or its config.yaml describes no network
-            of this code. Nothing of such a folder is run.
+        FileNotFoundError, ValueError: there is no such checkpoint, it is damaged, or its config.yaml names anything but
+            the parts of a network, of which nothing is built.
     """
     identity, found = stored.read(path)
     if found.step < identity["training"]["steps"]:

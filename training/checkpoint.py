@@ -8,7 +8,7 @@
     in each of the last three:
         NAME.safetensors             a group of tensors: model, ema, optimiser and power-* in step-*, ema in kept-*,
                                      power-* in power-*
-        state.json                   everything else, with the version of the code and the hash of the network's identity
+        state.json                   everything else, with the version of the code and the hash of the identity
         manifest.json                the sha256 of each file above
 
 A checkpoint is written under a temporary name, flushed to the disk and then renamed, so that a new ``step-*`` folder is
