@@ -259,6 +259,18 @@ def test_no_flipped_bit_in_a_config_is_silent(pair, tmp_path):
         assert store.read_config(tmp_path) in (None, described), changed
 
 
+def test_the_record_finds_a_changed_config_of_a_renamed_folder(pair, tmp_path):
+    """Also where the text has no checksum, as that of an earlier version or of an editor that lost the last line."""
+    folder = tmp_path / "mine"
+    shutil.copytree(pair[0], folder)
+    text = (folder / "config.yaml").read_text().partition(store.CHECKSUM)[0]
+    (folder / "config.yaml").write_text(text)
+    assert told(folder) == told(pair[0])
+    (folder / "config.yaml").write_text(text.replace("beta_max: 20.0", "beta_max: 21.0"))
+    with pytest.raises(ValueError, match="mine: its config.yaml is not what was written"):
+        load(folder)
+
+
 def test_checkpoints_without_the_record_are_compared_with_the_folders_name(pair, tmp_path, caplog):
     logging.disable(logging.NOTSET)
     folder = tmp_path / pair[0].name
@@ -351,7 +363,7 @@ SOURCE = {"path": "x.npy", "shape": [2], "shift": [0.0, 0.0], "scale": [1.0, 1.0
     [
         *((group, RECORD, f"{group}=.*tasks.Record.* must be a") for group in ("sde", "data", "model", "training")),
         ("parameterisation", RECORD, "parameterisation=.*tasks.Record.* must be a Parameterisation"),
-        ("sde", {"_target_": "sde_lib.Chain", "betas": RECORD}, "sde.betas=.*tasks.Record.* must be a Betas"),
+        ("sde", {"_target_": "sde_lib.Chain", "schedule": RECORD}, "sde.schedule=.*tasks.Record.* must be a Betas"),
         ("parameterisation.input", RECORD, "parameterisation.input=.* must be an SDE or null"),
         ("training.loss", RECORD, "training.loss=.* must be a Loss"),
         ("model", {"_target_": "models.EnergyGradient", "net": RECORD}, "model.net=.* must be a network"),
