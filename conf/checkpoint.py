@@ -8,7 +8,7 @@ from scoresde.data import Data
 from scoresde.tasks import Network, Task
 from scoresde.training import store
 
-from . import compatibility, schema
+from . import compatibility, schema, stored
 from .foreign_checkpoints import from_foreign, is_foreign
 from .identity import differences, identity_of, tree, without_memory_keys
 from .trained import build_model, placed, refuse_other_shapes
@@ -38,7 +38,7 @@ def from_checkpoint(cfg: dict, sde: Any, data: Data, task: Task | None) -> Netwo
     if is_foreign(path):
         refuse_other_shapes(cfg["model"], data.shape, "model")
         return Network(from_foreign(path, build_model(cfg, sde), sde))
-    identity, found = store.read(path)
+    identity, found = stored.read(path)
     if cfg.get("classifier") and any(node.get("condition") for node in tree(identity["model"])):
         raise ValueError(
             f"checkpoint={path} is a conditional network, which needs no classifier: leave "
@@ -74,7 +74,7 @@ def other_network(cfg: dict, path: str, data: Data) -> tuple[Any, Any]:
     """
     if not path:
         raise ValueError("task.other= is empty; type task.other=PATH, or leave it out")
-    identity, found = store.read(path, "task.other")
+    identity, found = stored.read(path, "task.other")
     if lines := differences({"data": identity["data"]}, {"data": identity_of(cfg, data)["data"]}):
         raise ValueError(
             f"task.other={path} is a network of other data, whose codes cannot be compared; choose one of these data, "

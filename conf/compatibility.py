@@ -11,9 +11,8 @@ from scoresde.likelihood import TruncatedNormalDequantisation, UniformDequantisa
 from scoresde.samplers import width
 from scoresde.sde_lib import SDE
 from scoresde.tasks import Task
-from scoresde.training import store
 
-from . import schema
+from . import schema, stored
 from .foreign_checkpoints import is_foreign
 from .keys import full_keys
 
@@ -26,7 +25,7 @@ def guidance(cfg: dict) -> None:
     """Raises a ValueError for classifier-free guidance by a network that was never trained without its y."""
     drop = cfg["training"]["drop"]
     if cfg["checkpoint"] and not is_foreign(cfg["checkpoint"]):
-        drop = store.read(cfg["checkpoint"])[0]["training"].get("drop", 0.0)
+        drop = stored.read(cfg["checkpoint"])[0]["training"].get("drop", 0.0)
     if drop == 0 and not is_exact(cfg):
         raise ValueError(
             f"guidance={cfg['guidance']} needs a network that has learnt p(x) too, and this one was given its y every "

@@ -8,21 +8,24 @@ from typing import Any, Literal
 AUTO = "auto"  # the value that waits for the data
 KINDS = {"vectors", "images"}  # the two nodes that a group's choice ``auto`` holds; the data's shape picks one
 
-GROUPS = (
-    "data",
-    "sde",
-    "model",
-    "classifier",
-    "parameterisation",
-    "training",
-    "likelihood",
-    "dequantisation",
-    "sampler",
-    "operator",
-    "conditioner",
-    "task",
-    "logger",
-)
+GROUPS = {
+    "data": ("scoresde.data.Data",),
+    "sde": ("scoresde.sde_lib.SDE", "scoresde.sde_lib.BinaryChain"),
+    "model": ("torch.nn.Module",),
+    "classifier": ("torch.nn.Module",),
+    "parameterisation": ("scoresde.models.Parameterisation",),
+    "training": ("scoresde.training.Trainer",),
+    "likelihood": ("scoresde.likelihood.Likelihood",),
+    "dequantisation": ("scoresde.likelihood.Dequantisation",),
+    "sampler": ("scoresde.samplers.Sampler",),
+    "operator": ("scoresde.samplers.Operator",),
+    "conditioner": ("scoresde.samplers.Conditioner",),
+    "task": ("scoresde.tasks.Task",),
+    "logger": (),
+}
+"""The groups, and the kind of each: the classes of which a group's ``_target_`` must be a subclass. The logger's node
+names no class. Kinds are written as words, since the command line reads this table before it imports torch.
+"""
 
 ROOT = {
     "count": int | None,

@@ -10,9 +10,9 @@ from scoresde.data import Conditional, Data, Turned
 from scoresde.data.condition import LABELS
 from scoresde.models import ConditionalScore
 from scoresde.tasks import Along, Averaged, Features, Network, Record, Sampled, Task
-from scoresde.training import journal, store
+from scoresde.training import journal
 
-from . import compatibility, schema
+from . import compatibility, schema, stored
 from .checkpoint import folder_of, from_checkpoint, other_network, refuse_foreign
 from .keys import full_keys
 from .sample_cache import description, home_of, weights_of
@@ -54,22 +54,24 @@ class Networks:
         if self.exact:
             return Along(self.score().model)
         if self.cfg["checkpoint"]:
+            described = stored.read(self.cfg["checkpoint"])[0]
             network = self.found(self.cfg, self.name, self.task)
-            paths = sorted(folder_of(self.cfg["checkpoint"]).glob("kept-*"))  # what an earlier task had kept
+            paths = sorted(folder_of(self.cfg["checkpoint"]).glob("kept-" + "[0-9]" * 8))  # by an earlier task
             network = replace(network, training=journal.read(paths[0].parent) if paths else [])
         else:
-            network, paths, _, _ = trained_score(
+            network, paths, _, described = trained_score(
                 self.cfg, self.sde, self.data, self.record, self.name, self.task, shares=shares
             )
-        return Along(**vars(self.ready(network)), kept=kept_networks(self.cfg, self.sde, paths))
+        return Along(**vars(self.ready(network)), kept=kept_networks(self.cfg, self.sde, paths, described))
 
     def averages(self, count: int) -> Averaged:
         refuse_foreign(self.cfg)
         if self.exact:
             return Averaged(self.score().model)
         if self.cfg["checkpoint"]:
-            paths = {int(path.name[6:]): path for path in folder_of(self.cfg["checkpoint"]).glob("power-*")}
-            described = store.read(self.cfg["checkpoint"])[0]
+            found = folder_of(self.cfg["checkpoint"]).glob("power-" + "[0-9]" * 8)
+            paths = {int(path.name.removeprefix("power-")): path for path in found}
+            described = stored.read(self.cfg["checkpoint"])[0]
             network = self.found(self.cfg, self.name, self.task)
         else:
             network, _, paths, described = trained_score(

@@ -10,7 +10,7 @@ from scoresde.data import Condition, Data, Remembered
 from scoresde.data.remembered import Moments
 from scoresde.training import store
 
-from . import moments, schema
+from . import moments, schema, stored
 from .assemble import build_data
 from .identity import TURNS
 from .trained import build_model
@@ -40,9 +40,10 @@ def load(path: str | Path, device: str = "cpu") -> Loaded:
         device: where the score is put.
 
     Raises:
-        FileNotFoundError, ValueError: there is no such checkpoint, or it is damaged.
+        FileNotFoundError, ValueError: there is no such checkpoint, it is damaged, or its config.yaml names anything but
+            the parts of a network, of which nothing is built.
     """
-    identity, found = store.read(path)
+    identity, found = stored.read(path)
     if found.step < identity["training"]["steps"]:
         log.warning("%s is unfinished: %s of %s updates", path, f"{found.step:,}", f"{identity['training']['steps']:,}")
     sde = schema.build(identity["sde"], "sde")
@@ -59,14 +60,16 @@ def load_data(identity: dict, kept: Moments | None = None) -> Data:
     Arguments:
         kept: the data's moments, for data without examples; None where they were not kept.
     """
-    if identity["data"].get("condition") == TURNS:
-        identity = identity | {"data": {**identity["data"], "condition": None}}
+    node = stored.data_node(identity)
+    if node.get("condition") == TURNS:
+        node["condition"] = None
     if not (source := identity.get("source")):
-        return build_data(identity)
+        return build_data({"data": node})
     if source["path"] is None:
         return remembered(source, kept)
-    node = {key: value for key, value in identity["data"].items() if key != "fingerprint"} | {"path": source["path"]}
+    node["path"] = source["path"]
     try:
+        schema.check(node, "data")
         data = build_data({"data": node})
         if data.fingerprint() == identity["data"]["fingerprint"]:
             return data
@@ -74,12 +77,24 @@ def load_data(identity: dict, kept: Moments | None = None) -> Data:
             "%s is not the file that the network was trained on; data has its units and no examples", node["path"]
         )
     except (OSError, ValueError, ImportError) as error:
-        log.warning("the data cannot be read again (%s); data has their units and no examples", error)
+        log.warning("the data cannot be read again (%s); data have their units and no examples", error)
     return remembered(source, kept)
 
 
 def remembered(source: dict, kept: Moments | None) -> Remembered:
-    """Returns the data set that ``source`` describes, without examples."""
+    """Returns the data set that ``source`` describes, without examples.
+
+    Raises:
+        ValueError: its values do not fit together.
+    """
+    try:
+        return remembered_of(source, kept)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(f"config.yaml: its source does not describe data ({error}); restore it from a copy") from None
+
+
+def remembered_of(source: dict, kept: Moments | None) -> Remembered:
+    """Returns :func:`remembered` of a source that describes data."""
     shift, scale = (torch.tensor(source[key], dtype=torch.float64) for key in ("shift", "scale"))
     asked = None
     if condition := source.get("condition"):

@@ -30,16 +30,12 @@ def save(folder: Path, described: dict[str, Any], score: nn.Module, data: Data, 
     if "source" in described:
         described = {**described, "source": described["source"] | {"moments": moments.write(folder, data)}}
     store.write_config(folder, described)
-    checkpoint.save(folder, Checkpoint(step, {"ema": score.state_dict()}, {}))
+    identity = store.digest(store.without_source(described))
+    checkpoint.save(folder, Checkpoint(step, {"ema": score.state_dict()}, {}, identity))
     return folder
 
 
 def same(folder: Path, described: dict[str, Any]) -> bool:
     """Returns whether a folder holds a network of this identity."""
     found = store.read_config(folder) if (folder / "config.yaml").is_file() else None
-    return found is not None and without_source(found) == without_source(described)
-
-
-def without_source(described: dict[str, Any]) -> dict[str, Any]:
-    """Returns an identity without the place of its data."""
-    return {key: value for key, value in described.items() if key != "source"}
+    return found is not None and store.without_source(found) == store.without_source(described)

@@ -2,7 +2,8 @@
 
 ``check`` compares each value with its constructor's annotation, so that the class is the schema. ``settle`` puts values
 in the place of ``auto``, ``canonical`` gives equal values one form, and ``build`` makes the object. Only classes of
-this project can be targets.
+this project can be targets, in a group those of its kind (:data:`scoresde.conf.keys.GROUPS`), and below it those that
+the constructor's annotation allows: a configuration of somebody else's can build nothing else.
 """
 
 import importlib
@@ -42,9 +43,16 @@ def locate(target: Any, key: str) -> type:
         found = getattr(importlib.import_module(f"scoresde.{package}"), name)
     except (ImportError, AttributeError):
         raise ValueError(f"{key}._target_={target} does not exist") from None
-    if not isinstance(found, type):
-        raise ValueError(f"{key}._target_={target} is not a class")
+    if not isinstance(found, type) or not found.__module__.startswith("scoresde."):  # others that a module imports
+        raise ValueError(f"{key}._target_={target} is not a class of this project")
     return found
+
+
+def kind_of(key: str) -> Any:
+    """Returns the annotation of a group's node, which says what class may stand there; Any for other places."""
+    kinds = [name.rpartition(".") for name in GROUPS.get(key, ())]
+    found = tuple(getattr(importlib.import_module(module), name) for module, _, name in kinds)
+    return Union[found] if found else Any  # noqa: UP007 (of as many as there are)
 
 
 def with_short_targets(node: Any) -> Any:
@@ -103,16 +111,18 @@ def check_root(cfg: dict) -> None:
             raise ValueError(f"{key}={cfg[key]} must be at most {most}; {remedy}")
 
 
-def check(node: dict, key: str, unsettled: bool = False) -> None:
-    """Compares every value of a node with its constructor's annotation.
+def check(node: dict, key: str, unsettled: bool = False, whole: bool = True) -> None:
+    """Compares the class of a node with its group's kind, and every value with its constructor's annotation.
 
     Arguments:
         key: the node's place in the configuration.
         unsettled: True before :func:`settle`: ``auto`` may stand for a value, and a node of ``vectors`` and ``images``
             for one of the two.
+        whole: False for a node that is not built, in which keys may be missing.
 
     Raises:
-        ValueError: a key is unknown or missing, or its value does not fit; names the key, the value and what fits.
+        ValueError: a class is of another kind, a key is unknown or missing, or its value does not fit; names the key,
+            the value and what fits.
     """
     if unsettled and set(node) >= KINDS:
         shared = {name: value for name, value in node.items() if name not in KINDS}
@@ -122,9 +132,10 @@ def check(node: dict, key: str, unsettled: bool = False) -> None:
                     f"{key}.{name}: the data's shape decides; type {key}.vectors.{name}= or {key}.images.{name}="
                 )
         for kind in KINDS:
-            check(node[kind] | shared, f"{key}.{kind}", unsettled)
+            check_class(node[kind].get("_target_"), kind_of(key), f"{key}.{kind}")
+            check(node[kind] | shared, f"{key}.{kind}", unsettled, whole)
         return
-    target = locate(node.get("_target_"), key)
+    target = check_class(node.get("_target_"), kind_of(key), key)
     parameters = inspect.signature(target).parameters
     hints = typing.get_type_hints(target.__init__)
     for name, value in node.items():
@@ -139,23 +150,41 @@ def check(node: dict, key: str, unsettled: bool = False) -> None:
                 f"{key}.{name} is not a key of {target.__name__}; {keys}; leave it out, with ~{key}.{name} where an "
                 f"experiment brings it"
             )
-        check_value(value, hints.get(name, Any), f"{key}.{name}", unsettled)
+        check_value(value, hints.get(name, Any), f"{key}.{name}", unsettled, whole)
     for name, parameter in parameters.items():
-        if parameter.default is parameter.empty and name not in node:
+        if whole and parameter.default is parameter.empty and name not in node:
             raise ValueError(f"{key}.{name} is missing; {target.__name__} needs it")
 
 
-def check_value(value: Any, hint: Any, key: str, unsettled: bool = False) -> None:
-    """Compares one value with one annotation; raises a ValueError where it does not fit."""
+def check_class(target: Any, hint: Any, key: str) -> type:
+    """Returns the class that a ``_target_`` names.
+
+    Raises:
+        ValueError: there is no such class, it does not fit the annotation, or it is abstract.
+    """
+    found, node = locate(target, key), {"_target_": target}
+    if not fits(node, hint):
+        raise ValueError(f"{key}={show(node)} must be {describe(hint)}")
+    if inspect.isabstract(found):
+        raise ValueError(f"{key}._target_={target} is what its kinds have in common; choose one of them")
+    return found
+
+
+def check_value(value: Any, hint: Any, key: str, unsettled: bool = False, whole: bool = True) -> None:
+    """Raises a ValueError for a value that does not fit an annotation; arguments as in :func:`check`.
+
+    A node may stand only where an annotation names its class: there is none for the values of a plain dict or list.
+    """
     if unsettled and (value == AUTO or isinstance(value, dict) and set(value) >= KINDS):
         return
     if isinstance(value, dict) and "_target_" in value:
-        check(value, key, unsettled)
-    elif isinstance(value, dict) and typing.get_origin(hint) is dict:  # nodes by name
-        for name, node in value.items():
-            check_value(node, typing.get_args(hint)[1], f"{key}.{name}", unsettled)
+        if hint is Any:
+            raise ValueError(f"{key}={show(value)}: no class can stand here; leave it out")
+        check_class(value["_target_"], hint, key)
+        check(value, key, unsettled, whole)
         return
-    elif isinstance(value, dict) and not fits(value, hint):  # keys of a nested group that is null here
+    by_name = typing.get_origin(hint) is dict
+    if isinstance(value, dict) and not by_name and not fits(value, hint):  # keys of a nested group that is null here
         group = key.replace(".", "/")
         raise ValueError(
             f"{', '.join(f'{key}.{name}' for name in value)}: there is no {group} here to have it; choose one as well, "
@@ -163,6 +192,13 @@ def check_value(value: Any, hint: Any, key: str, unsettled: bool = False) -> Non
         )
     if not fits(value, hint):
         raise ValueError(f"{key}={show(value)} must be {describe(hint)}")
+    if isinstance(value, dict):
+        for name, item in value.items():
+            check_value(item, typing.get_args(hint)[1] if by_name else Any, f"{key}.{name}", unsettled, whole)
+    elif isinstance(value, list | tuple):
+        for i, item in enumerate(value):
+            if isinstance(item, dict | list | tuple):
+                check_value(item, hints_of(hint, len(value))[i], f"{key}.{i}", unsettled, whole)
 
 
 def fits(value: Any, hint: Any) -> bool:
@@ -225,7 +261,9 @@ def describe(hint: Any) -> str:
         type(None): "null",
         dict: "a group of keys",
     }
-    return names.get(hint, f"a {getattr(hint, '__name__', hint)}")
+    classes = {"SDE": "an SDE", "Data": "a data set", "Module": "a network"}
+    name = getattr(hint, "__name__", hint)
+    return names.get(hint) or classes.get(name) or f"a {name}"
 
 
 def show(value: Any) -> str:

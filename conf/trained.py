@@ -66,7 +66,7 @@ def trained_score(
     powers = {max(1, round((i + 1) * trainer.steps / snapshots)) for i in range(snapshots)}
 
     def fit(model: nn.Module, folder: Path, note: Callable[[dict], None] = lambda event: None) -> Any:
-        return train(cfg, trainer, sde, model, data, folder, note, keep, powers, show)
+        return train(cfg, trainer, sde, model, data, folder, note, keep, powers, store.digest(identity), show)
 
     def again(folder: Path) -> Any:  # repeats the training, for networks that were not kept the first time
         return fit(untrained(cfg, sde, trainer), folder)
@@ -136,7 +136,8 @@ def trained_model(
 
     def train(folder: Path) -> Any:
         with one_thread(cfg["threads"] is None):  # small, and equal weights on any number of cores
-            return trainer.fit(None, model, data, folder, noting(folder, record, {"model": key}))
+            note = noting(folder, record, {"model": key})
+            return trainer.fit(None, model, data, folder, note, identity=store.digest(identity))
 
     def load(kept: Any) -> Any:
         return store.put_weights(model, kept, folder)
@@ -189,13 +190,17 @@ def refuse_other_shapes(node: dict, shape: tuple[int, ...], key: str) -> None:
             raise ValueError(f"{key}.shape={list(value)} is not the data's, {list(shape)}; type {key}.shape=auto")
 
 
-def kept_networks(cfg: dict, sde: Any, paths: Iterable[Path]) -> dict[int, Callable[[], Any]]:
-    """Returns by the number of updates a function that loads the network kept in a folder ``kept-*``."""
+def kept_networks(cfg: dict, sde: Any, paths: Iterable[Path], described: dict) -> dict[int, Callable[[], Any]]:
+    """Returns by the number of updates a function that loads the network kept in a folder ``kept-*``.
+
+    Arguments:
+        described: the network's identity.
+    """
 
     def loader(path: Path) -> Callable[[], Any]:
         def load() -> Any:
-            described = store.read(path)[0] if cfg["checkpoint"] else cfg
-            return placed(cfg, store.put_weights(build_model(described, sde), store.load_kept(path), path))
+            found = store.load_kept(path, described)
+            return placed(cfg, store.put_weights(build_model(described, sde), found, path))
 
         return load
 

@@ -68,7 +68,8 @@ class ScoreDensity(DensityMixin, BaseEstimator):
     def score_samples(self, X: Any) -> np.ndarray:
         """Returns the log-density of each row of X in nats, (N,) float64; it does not depend on the other rows."""
         check_is_fitted(self)
-        return self.model_.log_prob(validate_data(self, X, dtype=[np.float64, np.float32], reset=False))
+        X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+        return self.model_.log_prob(X, dtype="float64")  # in float32 rounding would depend on the batch
 
     def score(self, X: Any, y: Any = None) -> float:
         """Returns the total log-likelihood of the rows of X in nats; y is ignored."""

@@ -2,14 +2,18 @@
 
 import json
 import math
+import os
+import pickle
 import sys
 import threading
 import time
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from scoresde.cli import load, run
 from scoresde.conf.sample_cache import weights_of
@@ -18,6 +22,7 @@ from scoresde.metrics import Values, frechet_distance
 from scoresde.models import FeatureCNN, FeatureMLP
 from scoresde.samplers import Sampler
 from scoresde.tasks import Evaluate, Features, Record, Sampled
+from scoresde.tasks.parts.inception import inception, tensors_of
 from scoresde.tasks.parts.sample_cache import SampleCache
 
 from .conftest import GaussianScore, compose, job_of, make_sde
@@ -401,7 +406,8 @@ class StandIn(torch.nn.Module):
     def __init__(self, feature, reset_real_features, feature_extractor_weights_path, antialias):
         super().__init__()
         assert feature == 2048 and not reset_real_features and not antialias
-        self.path, self.seen = feature_extractor_weights_path, {True: [], False: []}
+        self.weights = torch.load(feature_extractor_weights_path, weights_only=False)  # as torch-fidelity does
+        self.seen = {True: [], False: []}
 
     def update(self, imgs, real):
         assert imgs.dtype == torch.uint8 and imgs.shape[1] == 3
@@ -414,12 +420,84 @@ class StandIn(torch.nn.Module):
         self.seen[False] = []
 
 
-def test_the_fid_is_of_bytes_in_three_channels_against_the_training_data(tmp_path, monkeypatch):
-    module = types.ModuleType("torchmetrics.image.fid")
-    module.FrechetInceptionDistance = StandIn
-    for name in ("torchmetrics", "torchmetrics.image"):
+@pytest.fixture
+def stand_in(monkeypatch):
+    """The packages of the FID, and of the download, without a network: the module of the metric."""
+    for name in ("torchmetrics", "torchmetrics.image", "torchmetrics.image.fid", "torch_fidelity"):
         monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
-    monkeypatch.setitem(sys.modules, "torchmetrics.image.fid", module)
+    named = types.ModuleType("torch_fidelity.feature_extractor_inceptionv3")
+    named.URL_INCEPTION_V3 = "https://example.org/inception-0.pth"
+    monkeypatch.setitem(sys.modules, named.__name__, named)
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", lambda url, **keys: {"w": torch.ones(2)})
+    module = sys.modules["torchmetrics.image.fid"]
+    module.FrechetInceptionDistance = StandIn
+    return module
+
+
+class Hostile:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.folder),)
+
+
+def write_inception(path: Path, kind: str) -> None:
+    """Writes a file of weights: of torch.save, now and before torch 1.6, or of safetensors; or one that is none."""
+    weights, executed = {"w": torch.arange(3.0)}, {"w": torch.arange(3.0), "x": Hostile(path.parent / "executed")}
+    if kind == "safetensors":
+        save_file(weights, path)
+    elif kind == "pickle":
+        path.write_bytes(pickle.dumps(executed, protocol=2))  # of others torch warns
+    elif kind == "text":
+        path.write_text("hello")
+    elif kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "no tensors":
+        torch.save([1, 2], path)
+    else:
+        torch.save(executed if "hostile" in kind else weights, path, _use_new_zipfile_serialization="old" not in kind)
+
+
+@pytest.mark.parametrize("kind", ["new", "old", "safetensors"])
+def test_weights_of_inception_are_read_as_tensors(tmp_path, stand_in, kind):
+    path = tmp_path / f"inception{'.safetensors' if kind == 'safetensors' else '.pth'}"
+    write_inception(path, kind)
+    assert torch.equal(inception(str(path), "cpu").weights["w"], torch.arange(3.0))
+    assert torch.equal(inception(True, "cpu").weights["w"], torch.ones(2))
+
+
+@pytest.mark.parametrize(
+    "kind, says",
+    [
+        ("hostile", "asks to run code .*nothing of it was run.*save_file.*type task.fid=inception.safetensors"),
+        ("hostile old", "asks to run code"),
+        ("pickle", "asks to run code"),
+        ("text", "could not be loaded"),
+        ("empty", "could not be loaded"),
+        ("no tensors", "holds no tensors by name"),
+    ],
+)
+def test_no_weights_of_inception_are_unpickled(tmp_path, stand_in, kind, says):
+    write_inception(tmp_path / "inception.pth", kind)
+    with pytest.raises((ValueError, OSError), match=says):
+        inception(str(tmp_path / "inception.pth"), "cpu")
+    assert not (tmp_path / "executed").exists()
+
+
+def test_the_download_is_read_as_tensors_too(monkeypatch, tmp_path):
+    """Torch's function for downloads unpickles what it is not told to read as tensors."""
+    (tmp_path / "checkpoints").mkdir()
+    write_inception(tmp_path / "checkpoints" / "inception-0.pth", "hostile")
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    with pytest.raises(ValueError, match="task.fid=True asks to run code"):
+        tensors_of(True, "https://example.org/inception-0.pth")
+    assert not (tmp_path / "checkpoints" / "executed").exists()
+
+
+def test_the_fid_is_of_bytes_in_three_channels_against_the_training_data(tmp_path, stand_in):
     data = Digits()
     np.save(tmp_path / "mine.npy", data.test[:50].numpy())
     words = ("data=digits", "sampler=ddim", *NET, f"task.samples={tmp_path}/mine.npy")
@@ -435,13 +513,13 @@ def test_the_fid_is_of_bytes_in_three_channels_against_the_training_data(tmp_pat
     def offline(*arguments, **keys):
         raise OSError("<urlopen error no route to host>")
 
-    module.FrechetInceptionDistance = offline
+    stand_in.FrechetInceptionDistance = offline
     with pytest.raises(OSError, match=r"weights could not be loaded \(<urlopen error .*task.fid=PATH"):
         job(tmp_path, *words, "task.fid=true")
 
 
 def test_without_torchmetrics_one_line_says_what_to_install(tmp_path, monkeypatch):
-    for name in ("torchmetrics", "torchmetrics.image", "torchmetrics.image.fid"):
+    for name in ("torchmetrics", "torchmetrics.image", "torchmetrics.image.fid", "torch_fidelity"):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ImportError, match=r"task.fid=True needs the packages torchmetrics and torch-fidelity: pip"):
         job(tmp_path, *DIGITS, "task.fid=true")

@@ -8,19 +8,21 @@
     in each of the last three:
         NAME.safetensors             a group of tensors: model, ema, optimiser and power-* in step-*, ema in kept-*,
                                      power-* in power-*
-        state.json                   everything else, with the version of the code
+        state.json                   everything else, with the version of the code and the hash of the identity
         manifest.json                the sha256 of each file above
 
 A checkpoint is written under a temporary name, flushed to the disk and then renamed, so that a new ``step-*`` folder is
 whole or absent, even after a kill or a power cut. The checksums find flipped bits, which the file formats do not
 notice, and folders whose removal was interrupted; :func:`load_newest` then reads the previous checkpoint, with a
-warning.
+warning. The number in a folder's name is compared with the step in state.json, and the hash in state.json with the
+network's identity (:func:`scoresde.training.store.digest`), so that a checkpoint is read as what it was saved as.
 """
 
 import contextlib
 import json
 import logging
 import os
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,11 +70,15 @@ class Outdated(ValueError):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One checkpoint in memory: named groups of tensors, and a dictionary of plain values."""
+    """One checkpoint in memory: named groups of tensors, and a dictionary of plain values.
+
+    ``identity`` is the hash of the network's identity; None for a network that has none, or of an older checkpoint.
+    """
 
     step: int
     tensors: dict[str, dict[str, Tensor]]
     state: dict[str, Any]
+    identity: str | None = None
 
 
 def save(folder: Path, checkpoint: Checkpoint, kind: str = "step") -> Path:
@@ -94,7 +100,8 @@ def save(folder: Path, checkpoint: Checkpoint, kind: str = "step") -> Path:
             save_file(
                 {key: tensor.detach().contiguous() for key, tensor in tensors.items()}, partial / f"{name}.safetensors"
             )
-        state = {"version": VERSION, "step": checkpoint.step, **checkpoint.state}
+        identity = {} if checkpoint.identity is None else {"identity": checkpoint.identity}
+        state = {"version": VERSION, **identity, "step": checkpoint.step, **checkpoint.state}
         (partial / "state.json").write_text(json.dumps(state, indent=1))
         sums = {path.name: sha256(path) for path in sorted(partial.iterdir())}
         (partial / "manifest.json").write_text(json.dumps(sums, indent=1))
@@ -117,13 +124,17 @@ def save(folder: Path, checkpoint: Checkpoint, kind: str = "step") -> Path:
     return final
 
 
-def load(path: Path) -> Checkpoint:
+def load(path: Path, identity: str | None = None) -> Checkpoint:
     """Returns the checkpoint in a folder, once each file of its manifest has the right checksum.
 
     Other files in the folder are ignored, except for state.json and ``*.safetensors``, which the manifest must name.
 
+    Arguments:
+        identity: the hash of the network's identity, if it is known: a checkpoint that records another is damaged.
+
     Raises:
-        Damaged: a file is missing, differs from its checksum, is not named in the manifest or cannot be parsed.
+        Damaged: a file is missing, differs from its checksum, is not named in the manifest or cannot be parsed; or the
+            checkpoint is that of another step or another network.
         Outdated: another version of the code wrote it.
         OSError: it cannot be read; it may still be whole.
     """
@@ -133,7 +144,7 @@ def load(path: Path) -> Checkpoint:
         if unnamed:
             raise Damaged(f"{path / 'manifest.json'} does not name {', '.join(sorted(unnamed))}")
         for name, expected in sums.items():
-            if not (path / name).is_file():
+            if Path(name).name != name or not (path / name).is_file():
                 raise Damaged(f"{path / name} is missing")
             if sha256(path / name) != expected:
                 raise Damaged(f"{path / name} is not what was written (its sha256 differs from manifest.json)")
@@ -141,17 +152,28 @@ def load(path: Path) -> Checkpoint:
         state = json.loads((path / "state.json").read_text())
         if (version := state.pop("version", None)) != VERSION:
             raise Outdated(path, version)
-        return Checkpoint(state.pop("step"), tensors, state)
-    except FileNotFoundError as error:
+        found = Checkpoint(state.pop("step"), tensors, state, state.pop("identity", None))
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
         raise Damaged(f"{path} is not whole ({error.strerror}: {error.filename})") from error
     except OSError as error:
         raise OSError(f"{path} cannot be read ({error.strerror or error}); look at its permissions and disk") from error
-    except (SafetensorError, json.JSONDecodeError, UnicodeDecodeError, AttributeError, KeyError, TypeError) as error:
+    except (Damaged, Outdated):
+        raise
+    except (SafetensorError, ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
         raise Damaged(f"{path} cannot be read ({error})") from error
+    named = re.fullmatch(r"(?:step|kept|power)-([0-9]+)", path.name)
+    if type(found.step) is not int or named and int(named[1]) != found.step:
+        raise Damaged(f"{path} is the checkpoint of step {found.step!r}, and not what was saved there")
+    if identity is not None and found.identity not in (None, identity):
+        raise Damaged(f"{path} is a checkpoint of another network (its state.json records another identity)")
+    return found
 
 
-def load_newest(folder: Path) -> Checkpoint | None:
+def load_newest(folder: Path, identity: str | None = None) -> Checkpoint | None:
     """Returns the newest undamaged checkpoint ``step-*``, or None; renames damaged ones ``damaged-*``, with a warning.
+
+    Arguments:
+        identity: see :func:`load`.
 
     Raises:
         Outdated: another version of the code wrote it.
@@ -159,7 +181,7 @@ def load_newest(folder: Path) -> Checkpoint | None:
     """
     for path in sorted(folder.glob("step-*"), reverse=True):
         try:
-            return load(path)
+            return load(path, identity)
         except Damaged as error:
             aside = path.with_name(f"damaged-{path.name}")
             log.warning("%s; it is set aside as %s and the checkpoint before it is used", error, aside.name)

@@ -19,13 +19,15 @@ def read(folder: Path) -> list[dict]:
     """Returns the events in order of their steps.
 
     A step may have two events, one with the training loss and one with ``held_out_loss``. A resumed training repeats
-    some steps: of an event that occurs twice the later one is returned. A line that a kill cut off is left out.
+    some steps: of an event that occurs twice the later one is returned. A line that is no
+    event, such as one that a kill cut off, is left out.
     """
     path, events = folder / "log.jsonl", {}
-    for line in path.read_text().splitlines() if path.exists() else []:
+    for line in path.read_bytes().splitlines() if path.exists() else []:
         try:
             event = json.loads(line)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             continue
-        events[event["step"], "held_out_loss" in event] = event
+        if isinstance(event, dict) and type(event.get("step")) is int:
+            events[event["step"], "held_out_loss" in event] = event
     return [events[key] for key in sorted(events)]

@@ -172,7 +172,7 @@ class Snapshots:
         """
         coefficients, total, last, unchanged = iter(self._solve(width)[0]), {}, {}, None
         for step in sorted(self.paths):
-            groups = store.load_kept(self.paths[step]).tensors
+            groups = store.load_kept(self.paths[step], self.described).tensors
             for snapshot_width in self.widths:
                 share, before, last = float(next(coefficients)), last, groups[group(snapshot_width)]
                 # tensors that are equal in all snapshots are returned as they are, without rounding
@@ -196,6 +196,7 @@ class Snapshots:
         Arguments:
             note: plain values that are saved beside the weights.
         """
-        save(folder, Checkpoint(self.steps, {"ema": state}, note))
+        record = store.digest(store.without_source(self.described))
+        save(folder, Checkpoint(self.steps, {"ema": state}, note, record))
         store.write_config(folder, self.described)
         return folder

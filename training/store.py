@@ -4,6 +4,10 @@ A network's identity is the resolved configuration that decides its weights. The
 store. A run that needs a network loads it from there if it is finished, resumes its training if that was interrupted,
 and trains it otherwise. A lock on the folder lets one process train while others wait; the operating system releases
 the lock when its holder dies.
+
+``config.yaml`` holds the identity beside the weights. It ends in the checksum of its text, and each checkpoint records
+the identity's hash, so that a changed config.yaml or another network's is found wherever the folder lies. The record of
+older checkpoints is the hash in the folder's name.
 """
 
 import contextlib
@@ -25,6 +29,12 @@ from . import checkpoint
 from .checkpoint import VERSION, Checkpoint, Damaged, Outdated
 
 log = logging.getLogger(__name__)
+
+CHECKSUM = "# sha256 of the lines above: "
+"""The start of the last line of config.yaml; those of earlier versions lack it."""
+
+DEEPEST, MOST = 100, 10**6
+"""Bounds on a config.yaml, whose aliases can stand for more values than memory holds: its levels, and its values."""
 
 Identity = dict[str, Any]
 """Plain nested values under the keys data, sde, model, parameterisation and training, made by ``conf/identity.py``.
@@ -73,15 +83,15 @@ class Store:
         Raises:
             OSError: a checkpoint cannot be read; or the store cannot be written, and the network must be trained.
         """
-        folder = self.folder(identity, name)
+        folder, record = self.folder(identity, name), digest(identity)
         described = {**identity, "source": source} if source else identity
-        if finished := self.finished(folder, steps):
+        if finished := self.finished(folder, steps, record):
             with contextlib.suppress(OSError):  # a read-only store keeps its text
                 write_config(folder, described)
             return load(finished)
         lock = self.lock(folder)
         try:
-            if finished := self.finished(folder, steps):  # by the process that held the lock
+            if finished := self.finished(folder, steps, record):  # by the process that held the lock
                 return load(finished)
             write_config(folder, described)
             log.info("training %s, %s updates, once: later runs load it from %s", name, f"{steps:,}", folder)
@@ -155,11 +165,15 @@ class Store:
             lock.release()
         return paths
 
-    def finished(self, folder: Path, steps: int) -> Checkpoint | None:
-        """Returns the checkpoint after ``steps`` updates in a folder; None if there is no undamaged one."""
+    def finished(self, folder: Path, steps: int, identity: str) -> Checkpoint | None:
+        """Returns the checkpoint after ``steps`` updates in a folder; None if there is no undamaged one.
+
+        Arguments:
+            identity: the hash of the network's identity.
+        """
         if not (folder / f"step-{steps:08d}").exists():
             return None
-        newest = checkpoint.load_newest(folder)
+        newest = checkpoint.load_newest(folder, identity)
         if newest is None or newest.step != steps:
             return None
         log.info("loaded the trained network of %s", folder)
@@ -185,19 +199,29 @@ def put_weights(model: nn.Module, found: Checkpoint, where: Path | str) -> nn.Mo
     return model.eval().requires_grad_(False)
 
 
-def load_kept(path: Path) -> Checkpoint:
-    """Returns a checkpoint ``kept-*`` or ``power-*``; ValueError if it is damaged or of another version."""
+def load_kept(path: Path, identity: Identity) -> Checkpoint:
+    """Returns a checkpoint ``kept-*`` or ``power-*``; ValueError if it is damaged, or of another version or network.
+
+    Arguments:
+        identity: the network's; ``source`` may be among its keys.
+    """
     try:
-        return checkpoint.load(path)
+        return checkpoint.load(path, digest(without_source(identity)))
     except Damaged as error:
         raise ValueError(f"{error}; remove {path} and run the same command, which trains once more") from None
+
+
+def without_source(described: Identity) -> Identity:
+    """Returns an identity without ``source``, where its data were."""
+    return {key: value for key, value in described.items() if key != "source"}
 
 
 def write_config(folder: Path, described: dict[str, Any]) -> None:
     """Writes an identity, with ``source`` for where its data were, beside the checkpoints as ``config.yaml``."""
     target, partial, text = folder / "config.yaml", folder / ".config.yaml", yaml.safe_dump(described, sort_keys=False)
+    text += f"{CHECKSUM}{hashlib.sha256(text.encode()).hexdigest()}\n"
     if not target.exists() or target.read_bytes() != text.encode():
-        partial.write_text(text)
+        partial.write_bytes(text.encode())
         partial.replace(target)
 
 
@@ -224,7 +248,7 @@ def read(path: Path | str, key: str = "checkpoint") -> tuple[Identity, Checkpoin
         )
     asked = path if folder != path else steps[-1]
     try:
-        # before read_config, which refuses the other hash of another version's folder as damage
+        # before the identity is compared: the hash of another version's folder is no damage
         found = checkpoint.load(asked)
     except Outdated as error:
         raise Outdated(f"{key}={path}", error.version) from None
@@ -233,24 +257,60 @@ def read(path: Path | str, key: str = "checkpoint") -> tuple[Identity, Checkpoin
         hint = f"; try {key}={folder / others[-1]}" if others else ""
         raise ValueError(f"{key}={path} is damaged: {error}{hint}") from None
     identity = read_config(folder)
-    if identity is None:
+    record = None if identity is None else digest(without_source(identity))
+    named = re.search(r"-([0-9a-f]{10})$", folder.name)
+    if record is None or found.identity not in (None, record):
         raise ValueError(
             f"{key}={path}: its config.yaml is not what was written; run the command that trained the network "
             f"once more, which writes it anew, or restore it from a copy"
         )
+    if named is not None and named[1] != record:
+        raise ValueError(
+            f"{key}={path}: its config.yaml is not what was written, or the folder was renamed: its name ends in the "
+            f"hash of another network. Restore config.yaml from a copy, or give the folder a name without such an end"
+        )
+    if found.identity is None and named is None:
+        log.warning("%s: its config.yaml cannot be checked: the checkpoint is older than its record", path)
     return identity, found
 
 
 def read_config(folder: Path) -> Identity | None:
-    """Returns the identity in a network's folder, with ``source``; None if the text is no identity, or does not fit the
-    hash in the folder's name.
-    """
+    """Returns the identity in a network's folder, with ``source``; None if the text is no identity or has changed."""
     try:
-        identity = yaml.safe_load((folder / "config.yaml").read_text())
-        whole = {key: value for key, value in identity.items() if key != "source"}
-        named = re.search(r"-([0-9a-f]{10})$", folder.name)  # a renamed folder has no hash to compare with
-        if named is not None and named[1] != digest(whole):
+        text = (folder / "config.yaml").read_bytes().decode()
+        lines, found, checksum = text.rpartition(CHECKSUM)
+        if found and checksum != f"{hashlib.sha256(lines.encode()).hexdigest()}\n":
             return None
-    except (yaml.YAMLError, UnicodeDecodeError, AttributeError, TypeError):
+        identity = yaml.load(text, Loader)
+        if not is_plain(identity):
+            return None
+        digest(identity)  # a whole number of thousands of digits has none
+    except (yaml.YAMLError, ValueError, RecursionError):
         return None
-    return identity if whole.keys() >= {"data", "sde", "model", "parameterisation", "training"} else None
+    return identity if identity.keys() >= {"data", "sde", "model", "parameterisation", "training"} else None
+
+
+class Loader(yaml.SafeLoader):
+    """Reads plain values, without merge keys, of which a few lines fill the memory."""
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Leaves merge keys as they are, for which there is no constructor: the text is refused."""
+
+
+def is_plain(described: Any) -> bool:
+    """Returns whether a parsed config.yaml is a dict of plain values by words, and within its bounds."""
+    rest, count = [(described, 0)], 0
+    while rest:
+        node, depth = rest.pop()
+        count += 1
+        if depth > DEEPEST or count > MOST:
+            return False
+        if isinstance(node, dict):
+            if not all(isinstance(key, str) for key in node):
+                return False
+            rest += [(value, depth + 1) for value in node.values()]
+        elif isinstance(node, list):
+            rest += [(value, depth + 1) for value in node]
+        elif not isinstance(node, str | int | float | None):
+            return False
+    return isinstance(described, dict)

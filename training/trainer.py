@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -135,6 +135,7 @@ class Trainer:
         record: Log = lambda event: None,
         keep: Collection[int] = (),
         snapshots: Collection[int] = (),
+        identity: str | None = None,
         show: bool = True,
     ) -> nn.Module:
         """Trains the model and returns its moving average.
@@ -149,6 +150,7 @@ class Trainer:
             record: receives the loss and the held-out loss as events.
             keep: the numbers of updates after which the average is kept for good, as ``kept-*``; changes no update.
             snapshots: the same for two averages of :mod:`scoresde.training.posthoc`, as ``power-*``, in new trainings.
+            identity: the hash of the network's identity, which checkpoints record; one of another is not resumed.
             show: whether a progress bar is shown.
 
         Raises:
@@ -163,13 +165,12 @@ class Trainer:
         with speed.applied(model, device), kept_generators(device) as generators, stopping() as stop:
             state = self.state_of(model, device)
             batches = Batches(data, self.batch, self.seed, device, centres=self.dequantise == "none")
-            saved = checkpoint.load_newest(folder) if folder else None
+            saved = checkpoint.load_newest(folder, identity) if folder else None
             state.begin(saved, snapshots)
             start = done = saved.step if saved else 0
             if saved:
                 log.info("resuming at step %s of %s from %s", f"{start:,}", f"{self.steps:,}", folder)
-            loss = saved.state["loss"] if saved else None
-            run = Run(self, state, batches, Readings(device, late=works_ahead(device)), folder, loss)
+            run = Run(self, state, batches, Readings(device, late=works_ahead(device)), folder, saved, identity)
             with bar(self.steps, start, show) as progress, closing(batches), masks:
                 for step in range(start, self.steps):
                     # update
@@ -198,8 +199,7 @@ class Trainer:
                     if done < self.steps and run.is_due():
                         run.save(done)
                 if start < self.steps:
-                    run.save(done)
-                    log.info("the network waited for its data %.1f %% of the time", 100 * run.waiting)
+                    run.end(done)
                 if stop.signal:
                     progress.close()
                     run.warn_of_stop(done)
@@ -304,9 +304,11 @@ class Run:
         batches: the training data.
         readings: the losses and gradient norms of the updates.
         folder: the folder of the checkpoints; None for none.
-        loss: the smoothed loss of the training that is resumed; None for a new training.
+        saved: the checkpoint that is resumed; None for a new training.
+        identity: the hash of the network's identity, for the checkpoints.
 
     Attributes:
+        loss: the smoothed loss so far; None before the first update.
         norm: the newest gradient's norm before clipping.
     """
 
@@ -317,11 +319,12 @@ class Run:
         batches: Batches,
         readings: Readings,
         folder: Path | None,
-        loss: float | None,
+        saved: Checkpoint | None,
+        identity: str | None,
     ):
         self.trainer, self.state, self.batches = trainer, state, batches
-        self.readings, self.folder = readings, folder
-        self.loss = loss
+        self.readings, self.folder, self.identity = readings, folder, identity
+        self.loss = saved.state["loss"] if saved else None
         self.norm = math.nan
         self.began = self.saved = time.monotonic()
 
@@ -387,8 +390,13 @@ class Run:
         """Writes the checkpoint ``step-*`` after ``done`` updates, once all their losses are known to be finite."""
         self.read_rest()
         if self.folder:
-            checkpoint.save(self.folder, self.state.capture(done, self.loss))
+            checkpoint.save(self.folder, replace(self.state.capture(done, self.loss), identity=self.identity))
         self.saved = time.monotonic()
+
+    def end(self, done: int) -> None:
+        """Writes the last checkpoint, and logs :attr:`waiting`."""
+        self.save(done)
+        log.info("the network waited for its data %.1f %% of the time", 100 * self.waiting)
 
     def keep_averages(self, done: int, keep: Collection[int]) -> None:
         """Writes ``kept-*`` and ``power-*`` if the averages after ``done`` updates are among those asked for."""
@@ -396,12 +404,10 @@ class Run:
         if not self.folder or not (average or powers):
             return
         self.read_rest()
-        if average:
-            tensors = {"ema": self.state.ema.model.state_dict()}
-            checkpoint.save(self.folder, Checkpoint(done, tensors, {"loss": self.loss}), kind="kept")
-        if powers:
-            tensors = self.state.powers.tensors()
-            checkpoint.save(self.folder, Checkpoint(done, tensors, {"loss": self.loss}), kind="power")
+        found = [("kept", {"ema": self.state.ema.model.state_dict()})] if average else []
+        found += [("power", self.state.powers.tensors())] if powers else []
+        for kind, tensors in found:
+            checkpoint.save(self.folder, Checkpoint(done, tensors, {"loss": self.loss}, self.identity), kind)
 
 
 def conditioned_on(model: nn.Module, y: Tensor | None) -> nn.Module:

@@ -3,12 +3,19 @@
 Samples are compared with all training data, as in published numbers. Published numbers take 50,000 samples; with fewer
 the FID is larger. The floor is the FID of the held-out data, whose number is ``fid_floor_count``. Grey images get three
 equal channels, and levels other than 256 are scaled to 0 ... 255.
+
+torch-fidelity unpickles the weights, which could run any code. So they are read here, tensors and nothing else, and it
+is given a file with a copy.
 """
 
+import pickle
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
 from scoresde.data import Data
@@ -20,39 +27,75 @@ def inception(weights: bool | str, device: str) -> Any:
     """Returns torchmetrics' metric with its network loaded.
 
     Arguments:
-        weights: the path of Inception's weights, or true for those that torch-fidelity downloads or has downloaded.
+        weights: the path of Inception's weights, or true for those of torch-fidelity, which are downloaded once.
         device: where the network runs.
 
     Raises:
         ImportError: torchmetrics or torch-fidelity is missing.
         OSError: the file of the weights does not exist, or they cannot be loaded.
+        ValueError: the file would run code, or holds no weights.
     """
     try:
+        from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
         from torchmetrics.image.fid import FrechetInceptionDistance
     except ImportError:
         raise ImportError(
             f"task.fid={weights} needs the packages torchmetrics and torch-fidelity: pip install -e .[fid], or leave "
             f"it out"
         ) from None
-    path = None if weights is True else str(weights)
-    if path is not None and not Path(path).is_file():
-        raise FileNotFoundError(
-            f"task.fid={weights} does not exist (looked at {Path(path).absolute()}): type the path of Inception's "
-            f"weights, or task.fid=true to let torch-fidelity download them"
-        )
     try:
-        metric = FrechetInceptionDistance(
-            2048, reset_real_features=False, feature_extractor_weights_path=path, antialias=False
-        )
-    except ModuleNotFoundError:
-        raise ImportError(f"task.fid={weights} needs the package torch-fidelity: pip install -e .[fid]") from None
-    except (OSError, RuntimeError, EOFError) as error:
+        tensors = tensors_of(weights, URL_INCEPTION_V3)
+        with tempfile.TemporaryDirectory() as folder:
+            path = str(Path(folder) / "inception.pth")
+            torch.save(tensors, path)
+            metric = FrechetInceptionDistance(
+                2048, reset_real_features=False, feature_extractor_weights_path=path, antialias=False
+            )
+    except FileNotFoundError:
+        raise
+    except (OSError, RuntimeError, EOFError, LookupError, TypeError, AttributeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise OSError(
             f"task.fid={weights}: Inception's weights could not be loaded ({reason}); download torch-fidelity's "
             f"file of them elsewhere and type task.fid=PATH, or leave it out"
         ) from None
     return metric.to(device)
+
+
+def tensors_of(weights: bool | str, url: str) -> dict[str, Tensor]:
+    """Returns the tensors of a file of torch.save or safetensors, by name; nothing in it is executed.
+
+    Arguments:
+        weights: as for :func:`inception`.
+        url: the file for true, whose name holds the start of its sha256; it is kept in torch's cache.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it would run code, or holds no weights.
+        OSError, and errors of torch: it is damaged or cannot be had.
+    """
+    path = Path(str(weights))
+    if weights is not True and not path.is_file():
+        raise FileNotFoundError(
+            f"task.fid={weights} does not exist (looked at {path.absolute()}): type the path of Inception's weights, "
+            f"or task.fid=true to have them downloaded"
+        )
+    try:
+        if weights is True:
+            found = torch.hub.load_state_dict_from_url(url, map_location="cpu", check_hash=True, weights_only=True)
+        elif path.suffix == ".safetensors":
+            found = load_file(path)
+        else:
+            found = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise ValueError(
+            f"task.fid={weights} asks to run code when it is read, or is damaged, and nothing of it was run. Where you "
+            f"trust the file, convert it with safetensors.torch.save_file(torch.load(PATH, weights_only=False), "
+            f"'inception.safetensors') and type task.fid=inception.safetensors"
+        ) from None
+    if not isinstance(found, dict) or not all(isinstance(tensor, Tensor) for tensor in found.values()):
+        raise ValueError(f"task.fid={weights} holds no tensors by name: type the path of torch-fidelity's weights")
+    return found
 
 
 def inception_distances(metric: Any, r: Tensor, data: Data, device: str, batch: int) -> dict[str, float]:

@@ -28,6 +28,7 @@ from scoresde.tasks.parts.progress import progress
 from scoresde.tasks.parts.record import Record
 from scoresde.tasks.parts.statistics import mean_and_stderr
 from scoresde.tasks.task import Job, Task
+from scoresde.training import Recipe
 
 from .recipes import check_recipes, in_data_units
 
@@ -56,7 +57,7 @@ class Elbo(Task):
     conditions: ClassVar[str] = "none"
     reports_density: ClassVar[bool] = True
 
-    models: dict[str, Any]
+    models: dict[str, Recipe]
     likelihood: Likelihood
     sampler: Sampler
     samples: int = 1

@@ -24,6 +24,7 @@ from scoresde.tasks.parts.batches import Advance
 from scoresde.tasks.parts.drawing import Drawing
 from scoresde.tasks.parts.progress import progress
 from scoresde.tasks.task import Job, Task
+from scoresde.training import Recipe
 
 from .recipes import check_recipes, draw, in_data_units
 
@@ -54,7 +55,7 @@ class Generators(Task):
 
     conditions: ClassVar[str] = "none"
 
-    models: dict[str, Any]
+    models: dict[str, Recipe]
     sampler: Sampler
     score: bool = True
     seeds: int = 3
