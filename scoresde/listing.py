@@ -23,17 +23,9 @@ FOLDERS = {"store": "checkpoints", "outputs": "outputs"}
 NETWORK = ("name", "status", "what", "data", "steps", "held-out loss", "size", "age")
 RUN = ("run", "status", "task", "data", "metric", "size", "age")
 LONGEST = 60  # characters of a cell
-WORK = {
-    "count",
-    "draws",
-    "frames",
-    "nfe",
-    "seconds",
-    "samples_per_second",
-    "samples_out_of_range",
-    "draws_out_of_range",
-}
-"""Metrics that say how much was done rather than how well; the first other number of a run is shown."""
+WORK = {"count", "draws", "frames", "nfe", "seconds", "samples_per_second"}
+WORK |= {"samples_out_of_range", "draws_out_of_range", "known_deviation_data_units"}
+"""Metrics that say how much was done, or that nothing went wrong; the first other number of a run is shown."""
 SIZES = ("B", "kB", "MB", "GB", "TB")
 UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))  # of ages
 
@@ -123,17 +115,17 @@ def status(newest: Path | None, step: int | None, config: dict | None, verify: b
         step: the number of updates of that checkpoint; None if its name holds none.
         config: its config.yaml; None if it cannot be read.
     """
-    if config is None:
-        return "damaged: config.yaml"
-    training = config.get("training")
+    training = (config or {}).get("training")
     wanted = training.get("steps") if isinstance(training, dict) else None
+    if not isinstance(wanted, int):
+        return "damaged: config.yaml"
     if newest is None:
         return "unfinished: no checkpoint yet"
     if step is None:
         return f"damaged: {newest.name}"
     if fault := fault_of(newest, verify):
         return f"damaged: {newest.name}/{fault}"
-    return f"unfinished: of {wanted:,}" if isinstance(wanted, int) and step < wanted else "finished"
+    return f"unfinished: of {wanted:,}" if step < wanted else "finished"
 
 
 def fault_of(checkpoint: Path, verify: bool) -> str | None:

@@ -92,7 +92,7 @@ FILES = ["config.yaml", *(f"step-00000004/{name}" for name in ("manifest.json", 
 @pytest.mark.parametrize("name", FILES)
 def test_a_damaged_network_is_marked(name, damage, copy):
     DAMAGE[damage](copy / name)
-    assert status(copy) == f"damaged: {name}" or (name, damage) == ("config.yaml", "cut")
+    assert status(copy) == f"damaged: {name}"
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
@@ -139,20 +139,13 @@ def test_a_folder_called_as_a_checkpoint_is_no_traceback(name, copy):
 @pytest.mark.parametrize("damage", DAMAGE)
 @pytest.mark.parametrize("name", ["metrics.json", "metrics.jsonl"])
 def test_a_damaged_run_is_listed(name, damage, copy):
-    folder = copy.parents[1]
+    folder, gone = copy.parents[1], damage in ("deleted", "a folder", "a dead link")
     DAMAGE[damage](folder / "outputs" / "sample/moons-ve-ddim/1" / name)
-    wanted = (
-        "finished"
-        if name == "metrics.jsonl"
-        else "unfinished"
-        if damage in ("deleted", "a folder", "a dead link")
-        else "damaged"
-    )
     found = {row[0]: row[1] for row in rows(folder)[3:]}
-    if name == "metrics.jsonl" and damage in ("deleted", "a folder", "a dead link"):  # no sign of a run is left
-        assert set(found) == {"sweeps/now/0-moons-ve-ddim"}
+    if name == "metrics.jsonl":  # without it, and without Hydra's folder, nothing says that a run was here
+        assert found.get("sample/moons-ve-ddim/1") == (None if gone else "finished")
     else:
-        assert found["sample/moons-ve-ddim/1"].startswith(wanted)
+        assert found["sample/moons-ve-ddim/1"] == ("unfinished" if gone else "damaged: metrics.json")
 
 
 def test_links_that_lead_in_a_circle_end(copy):
