@@ -20,6 +20,8 @@ from scoresde.data.parquet_table import ParquetTable
 log = logging.getLogger(__name__)
 
 SUFFIXES = (".npy", ".npz", ".csv", ".parquet")
+COLUMN_NAMES = {"x": "columns", "y": "y_columns"}
+"""The arrays of a run's .npz with the names of the columns of points and of numbers y."""
 
 Key = str | list[str | int] | None
 Source = CsvTable | ParquetTable | NumpyFile
@@ -101,8 +103,7 @@ def numbers_of(
     if source.table:
         values, names, notes = columns_of(source, key, preferred, excluded, choice, label_key)
     else:
-        values, notes = array_of(source, key, preferred, excluded, choice)
-        names = None
+        values, names, notes = array_of(source, key, preferred, excluded, choice)
     if values.dtype.kind not in "biuf":
         remedy = "save real numbers"
         if values.dtype.names:
@@ -155,14 +156,16 @@ def columns_of(
 
 def array_of(
     source: NumpyFile, key: Key, preferred: Key, excluded: str | None, choice: str | None
-) -> tuple[np.ndarray, list[str]]:
-    """Returns the chosen array of a .npy or .npz file, and notes; arguments as in :func:`numbers_of`."""
+) -> tuple[np.ndarray, list[str] | None, list[str]]:
+    """Returns the chosen array of a .npy or .npz file, the names of its columns (None where the file names none), and
+    notes; arguments as in :func:`numbers_of`.
+    """
     if source.single:
         if key is not None:
             remedy = f"type {choice}=null" if choice else f"save an .npz with an array called {key}"
             raise ValueError(f"{source.where} holds one array without a name: {remedy}")
         values = source.array()
-        return values, [f"an array of shape {values.shape} and type {values.dtype} from {source.file.name}"]
+        return values, None, [f"an array of shape {values.shape} and type {values.dtype} from {source.file.name}"]
     if isinstance(key, list) and len(key) != 1:
         remedy = f"type {choice}=NAME" if choice else "name one"
         raise ValueError(f"{choice or source.where}={key} must name one array of {source.file}: {remedy}")
@@ -171,7 +174,7 @@ def array_of(
     if not names:
         raise ValueError(f"{source.where} holds no arrays")
     if key is None:
-        names = [name for name in names if name != excluded]
+        names = [name for name in names if name not in (excluded, *COLUMN_NAMES.values())] or names
         if len(names) == 1:
             key = names[0]
         elif preferred in names:
@@ -186,9 +189,26 @@ def array_of(
         )
     values = source.array(key)
     notes = [f"array {key} of shape {values.shape} and type {values.dtype} from {source.file.name}"]
-    if left_out := [name for name in source.names if name not in (key, excluded)]:
+    columns = column_names(source, key, values)
+    read = (key, excluded, *([] if columns is None else COLUMN_NAMES.values()))
+    if left_out := [name for name in source.names if name not in read]:
         notes.append(f"{counted(len(left_out), 'array')} left out ({first_names(left_out)})")
-    return values, notes
+    return values, columns, notes
+
+
+def column_names(source: NumpyFile, key: str, values: np.ndarray) -> list[str] | None:
+    """Returns the names of an array's columns, which a run writes beside it; None where the file holds none that fit.
+
+    Arguments:
+        key: the name of the array.
+        values: the array.
+    """
+    beside = COLUMN_NAMES["y" if key == "y" else "x"]
+    if values.ndim != 2 or beside not in source.names:
+        return None
+    names = source.array(beside)
+    fits = names.dtype.kind == "U" and names.shape == values.shape[1:] and len(set(names.tolist())) == len(names)
+    return names.tolist() if fits else None
 
 
 def existing_file(path: str, option: str) -> Path:

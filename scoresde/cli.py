@@ -137,6 +137,11 @@ def command() -> None:
 
     try:
         try:
+            if sys.argv[1:2] == ["ls"]:
+                from .listing import show
+
+                print(show(sys.argv[2:]))
+                return
             sys.argv[1:] = readable(sys.argv[1:])
         except ValueError as error:
             sys.exit(f"error: {error}")

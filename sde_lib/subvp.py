@@ -21,6 +21,7 @@ class SubVP(SDE):
 
     Arguments:
         beta_min, beta_max: the rate beta at t = 0 and at t = T.
+        T: the time at which data have become noise.
         eps: the published end of sampling, where sigma is 1.1e-4 at the default betas.
     """
 

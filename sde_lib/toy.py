@@ -21,6 +21,7 @@ class Toy(SDE):
 
     Arguments:
         s: the base, above 1 and at most 1e6; sigma(1) = 9.8 at s = 25.
+        T: the time at which data have become noise.
         eps: where the score is first trusted; at s = 25 sigma(1e-4) is 0.01, VE's default sigma_min.
     """
 

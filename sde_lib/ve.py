@@ -23,6 +23,8 @@ class VE(SDE):
     Arguments:
         sigma_min: the noise's std at t = 0, in model units.
         sigma_max: the noise's std at t = T; about the largest distance between two data points.
+        T: the time at which data have become noise.
+        eps: where the score is first trusted, and sampling ends.
     """
 
     sigma_min: float = 0.01

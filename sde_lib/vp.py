@@ -59,6 +59,7 @@ class VP(SDE):
 
     Arguments:
         beta_min, beta_max: the rate beta at t = 0 and at t = T.
+        T: the time at which data have become noise.
         eps: the published end of sampling, where sigma is 0.0105 at the default betas.
     """
 

@@ -29,6 +29,7 @@ from scoresde.likelihood import Dequantisation, Likelihood, UniformDequantisatio
 from scoresde.samplers import Grid
 from scoresde.sde_lib import SDE, ScoreFn
 from scoresde.tasks.parts.batches import batches
+from scoresde.tasks.parts.conditions import columns_of
 from scoresde.tasks.parts.effort import refuse_error
 from scoresde.tasks.parts.points import points_of
 from scoresde.tasks.parts.progress import progress
@@ -119,7 +120,8 @@ class Bound(Task):
         metrics |= {"nfe": float(found["nfe"]), "seconds": seconds}
 
         names = ("x", "log_prob", "prior", "diffusion", "reconstruction", "stderr", "terms")
-        record.arrays("bound", times=times.numpy(), **{key: found[key].numpy() for key in names})
+        arrays = {key: found[key].numpy() for key in names}
+        record.arrays("bound", times=times.numpy(), **arrays, **columns_of(data))
         from scoresde import figures
 
         record.picture(

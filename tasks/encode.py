@@ -30,6 +30,7 @@ from torch import Tensor
 from scoresde.data import Data
 from scoresde.sde_lib import SDE, Counted
 from scoresde.tasks.parts.codec import Codec, continuous
+from scoresde.tasks.parts.conditions import columns_of
 from scoresde.tasks.parts.points import points_of
 from scoresde.tasks.parts.record import Record
 
@@ -97,7 +98,7 @@ class Encode(Task):
             z_other = self.codec.encode(other_sde, other_score, data, x, what="encoding by the other")
             arrays["z_other"] = z_other.numpy()
             other_code = z_other.double() / other_sde.prior_std
-        record.arrays("codes", **arrays)
+        record.arrays("codes", **arrays, **columns_of(data))
         code = z.double() / sde.prior_std
         self.show(data, x, code, back, record)
         if other_code is not None:

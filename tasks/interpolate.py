@@ -33,6 +33,7 @@ from torch import Tensor
 from scoresde.data import Data
 from scoresde.sde_lib import SDE, Counted
 from scoresde.tasks.parts.codec import Codec, continuous
+from scoresde.tasks.parts.conditions import columns_of
 from scoresde.tasks.parts.points import points_of
 from scoresde.tasks.parts.record import Record
 
@@ -111,7 +112,8 @@ class Interpolate(Task):
         decoded = self.codec.decode(sde, counted, data, z.flatten(0, 1)).reshape(rows, frames, *data.shape)
         seconds = time.monotonic() - started
         ends = x.reshape(rows, self.through, *data.shape)
-        record.arrays("interpolation", x=decoded.numpy(), z=z.numpy(), ends=ends.numpy(), u=u.numpy())
+        arrays = {"x": decoded, "z": z, "ends": ends, "u": u}
+        record.arrays("interpolation", **{key: v.numpy() for key, v in arrays.items()}, **columns_of(data))
         self.show(data, decoded, ends, z.double() / sde.prior_std, u, record)
 
         # the rms of each code's coordinates in the prior's stds; the ends are frames 0, frames - 1, 2 (frames - 1), ...

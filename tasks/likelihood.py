@@ -48,7 +48,7 @@ from scoresde.data import Data
 from scoresde.likelihood import CrossCheck, Dequantisation, Likelihood, UniformDequantisation
 from scoresde.likelihood.likelihood import TIGHT
 from scoresde.sde_lib import SDE, ScoreFn
-from scoresde.tasks.parts.conditions import as_written, conditioned_on, conditions_of, encoded
+from scoresde.tasks.parts.conditions import as_written, columns_of, conditioned_on, conditions_of, encoded
 from scoresde.tasks.parts.crosscheck import against_crosscheck, cross_check
 from scoresde.tasks.parts.effort import Effort, choose
 from scoresde.tasks.parts.ground_truth import against_data, against_exact_score
@@ -166,7 +166,7 @@ class LikelihoodTask(Task):
             columns, shared = cross_check(self.crosscheck, scoring, sde, score, data, result["x"], c)
             result |= columns
             names += ["crosscheck_log_prob", "crosscheck_stderr"]
-        written = {} if y is None else as_written(data.condition, y)
+        written = columns_of(data) | ({} if y is None else as_written(data.condition, y))
         record.arrays("likelihood", **{key: result[key].numpy() for key in names}, **written)
         # the mean and its errors
         metrics = self.mean(data, result)

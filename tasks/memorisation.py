@@ -34,6 +34,7 @@ from scoresde.metrics import Cells, CopyingTest, copying_test, nearest
 from scoresde.samplers import Sampler, TemperedNoise, Tempering
 from scoresde.sde_lib import SDE, Counted
 from scoresde.sde_lib.noise import seed_of
+from scoresde.tasks.parts.conditions import columns_of
 from scoresde.tasks.parts.drawing import Drawing
 from scoresde.tasks.parts.record import Record
 
@@ -140,6 +141,7 @@ class Memorisation(Task):
             ratio=ratio,
             held_out_distance_train=d_test[:, 0],
             copies_distance_train=d_copies,
+            **columns_of(data),
         )
         self.show_pairs(data, r, data.test[second], nearest_train[:, 0], nearest_half[:, 0], ratio, record)
         self.show_distances(d_test[:, 0], d_samples[:, 0], d_copies, record)

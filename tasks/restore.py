@@ -33,10 +33,12 @@ import torch
 from torch import Tensor
 
 from scoresde.data import Data, read_points, subset
+from scoresde.data.filled import write_filled
 from scoresde.metrics import sliced_wasserstein
 from scoresde.samplers import Conditioner, ExactPosterior, Mask, Masking, Missing, Operator, Sampler, in_model_units
 from scoresde.sde_lib import SDE, BlockNoise, Counted, ScoreFn
 from scoresde.tasks.parts.batches import Batch, batches, check_batch
+from scoresde.tasks.parts.conditions import columns_of
 from scoresde.tasks.parts.drawing import noises
 from scoresde.tasks.parts.out_of_range import OUT, beyond, count_draws, training_range, worst_column
 from scoresde.tasks.parts.points import held_out, refuse_far
@@ -70,7 +72,9 @@ class Problem:
 class Restore(Task):
     """Draws points from the posterior of a measurement, and reports how well they agree with the truth.
 
-    Writes restored.npz and restored.png.
+    Writes restored.npz and restored.png. For ``operator=missing`` and ``points=FILE`` it also writes filled.csv,
+    filled.parquet or filled.npy: the user's file with the first draw of each point in its gaps, all its columns as they
+    stand there, known values unchanged, and the rows that ``count`` leaves out as they were.
 
     Arguments:
         sampler: the sampler of the prior.
@@ -120,6 +124,8 @@ class Restore(Task):
         metrics = {"count": count, "draws": draws} | out | self.measures(data, problem, x) | distances(x, exact)
         metrics |= {"nfe": counted.evaluations / (count * draws), "seconds": seconds}
         self.keep(data, problem, x, record)
+        if self.points and isinstance(self.operator, Missing):
+            self.fill(data, x, record)
         self.show(data, problem, x, record)
         return metrics
 
@@ -324,12 +330,24 @@ class Restore(Task):
         if isinstance(problem.operator, Masking):
             arrays["mask"] = problem.operator.seen.expand_as(x[:, 0])
         if data.levels:
-            kind = torch.uint8 if data.levels <= 256 else torch.int64
             whole = [key for key in ("x", "truth") if key in arrays]
             if exactly_known(problem.operator) is not None:
                 whole.append("y")
-            arrays |= {key: arrays[key].floor().clamp(0, data.levels - 1).to(kind) for key in whole}
-        record.arrays("restored", **{key: value.numpy() for key, value in arrays.items()})
+            arrays |= {key: integers(data, arrays[key]) for key in whole}
+        record.arrays("restored", **{key: value.numpy() for key, value in arrays.items()}, **columns_of(data))
+
+    def fill(self, data: Data, x: Tensor, record: Record) -> None:
+        """Writes the user's file again with the first draw of each point in its gaps.
+
+        Arguments:
+            x: the draws, (N, draws, *) in data units.
+        """
+        first = integers(data, x[:, 0]) if data.levels else x[:, 0]
+        try:
+            path = write_filled(self.points, record.folder, self.count, first.numpy(), data.labels())
+        except OSError as error:
+            raise record.unwritable(error) from error
+        record.picture(path)  # so that the run prints the path
 
     def show(self, data: Data, problem: Problem, x: Tensor, record: Record) -> None:
         """Draws the restored points beside the truth where it is known, images beside their measurements too."""
@@ -363,6 +381,11 @@ class Restore(Task):
                 record.picture(restored.restored_vectors(x, unknown, scale, path, truth))
             else:
                 record.picture(restored.restored_gaps(x, unknown, scale, path, labels=data.labels()))
+
+
+def integers(data: Data, x: Tensor) -> Tensor:
+    """Returns points in data units as the integers that they stand for, uint8 for up to 256 levels, else int64."""
+    return x.floor().clamp(0, data.levels - 1).to(torch.uint8 if data.levels <= 256 else torch.int64)
 
 
 def exactly_known(operator: Operator) -> Tensor | None:

@@ -13,10 +13,11 @@ from scoresde.metrics import sliced_wasserstein
 from scoresde.samplers import Film, Sampler, TemperedNoise, Tempering
 from scoresde.sde_lib import SDE, Counted, ScoreFn
 from scoresde.tasks.parts import sample_pictures
-from scoresde.tasks.parts.conditions import Judged, as_written, conditioned_on, encoded, judged
+from scoresde.tasks.parts.conditions import Judged, as_written, columns_of, conditioned_on, encoded, judged
 from scoresde.tasks.parts.drawing import Drawing, as_data
 from scoresde.tasks.parts.out_of_range import samples_out_of_range
 from scoresde.tasks.parts.record import Record
+from scoresde.tasks.parts.sample_files import Format, check_format, write_samples
 
 from .task import Job, Task
 
@@ -39,6 +40,8 @@ class Sample(Task):
             methods, which take one step size for a batch, and with correctors of ``rule=batch_norms``.
         seed: the seed of the noise, and of the order of the training examples' y.
         device, dtype: where, and in which precision.
+        format: the format in which the samples are written once more, for other programs: ``csv`` or ``parquet``, a
+            table of vectors; ``png``, a folder of pictures, for images of up to 256 levels; None for samples.npz only.
     """
 
     conditions: ClassVar[str] = "each"
@@ -50,6 +53,7 @@ class Sample(Task):
     seed: int = 0
     device: str = "cpu"
     dtype: str = "float32"
+    format: Format | None = None
 
     @property
     def every_level(self) -> bool:
@@ -62,6 +66,9 @@ class Sample(Task):
     def drawing(self) -> Drawing:
         """Draws the samples with this task's settings."""
         return Drawing(self.sampler, self.tempering, self.batch, self.seed, self.device, self.dtype)
+
+    def check(self, sde: SDE, data: Data) -> None:
+        check_format(self.format, data)
 
     def __call__(self, job: Job) -> dict:
         sde, data, record = job.sde, job.data, job.record
@@ -77,7 +84,10 @@ class Sample(Task):
         seconds = time.monotonic() - started
 
         r = torch.from_numpy(x := as_data(data, samples))
-        record.arrays("samples", x=x, **({} if y is None else as_written(condition, y)))
+        arrays = {"x": x, **columns_of(data), **({} if y is None else as_written(condition, y))}
+        record.arrays("samples", **arrays)
+        if self.format is not None:
+            record.picture(write_samples(self.format, data, arrays, record))  # so that the run prints the path
         verdict = judged(r, y, data)
         self.show(sde, score, data, r, y, verdict, film, record)
         return {

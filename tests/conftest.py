@@ -5,7 +5,8 @@ compare with.
 import copy
 import math
 import os
-from functools import cache
+from collections.abc import Callable, Iterator
+from functools import cache, wraps
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from torch import Tensor
 import scoresde.tasks.parts.likelihood_pictures
 from scoresde.conf import schema
 from scoresde.tasks import Given, Job
+from scoresde.tasks.parts.glossary import lookup
 
 # Two pytest workers with two threads each would wait for one another; the processes that tests start inherit it.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -59,6 +61,35 @@ PREDICTORS = choices("sampler/predictor")
 CORRECTORS = [name for name in choices("sampler/corrector") if name != "langevin_batch_norms"]
 GRIDS = choices("sampler/grid")
 PARAMETERISATIONS = [name for name in choices("parameterisation") if name != "bits"]  # of which no score is made
+
+
+def refuse_unknown_metrics(call: Callable, tasks: tuple[str, ...]) -> Callable:
+    """Returns the ``__call__`` of a task, with an assertion that the glossary has the metrics that it returns.
+
+    Arguments:
+        tasks: the names of the task, as ``task=`` takes them.
+    """
+
+    @wraps(call)
+    def checked(self: Any, job: Job) -> dict[str, Any]:
+        found = call(self, job)
+        lacking = [key for key in {**found, **job.data_metrics} if not any(lookup(key, task) for task in tasks)]
+        assert not lacking, f"tasks/parts/glossary.py lacks {lacking} of task={tasks[0]}"
+        return found
+
+    return checked
+
+
+@pytest.fixture(autouse=True, scope="session")
+def metrics_are_in_the_glossary() -> Iterator[None]:
+    """Looks up every metric that a task of ours returns in any test; those of a test's own tasks are let through."""
+    names = {kind("task", name): [] for name in choices("task")}
+    for name in choices("task"):
+        names[kind("task", name)].append(name)
+    with pytest.MonkeyPatch.context() as patch:
+        for task, own in names.items():
+            patch.setattr(task, "__call__", refuse_unknown_metrics(task.__call__, tuple(own)))
+        yield
 
 
 @cache

@@ -26,6 +26,7 @@ TINY = ["training.steps=2", "training.batch=8", "training.evaluate=0", "training
 SMALL = ["model.channels=[4,4]", "model.attention=[]", "data.test_count=8"]
 SMALLEST = {  # arguments, the rows of numbers that are printed at least, and what stands in them
     "adaptive": (["--count", "40", "--dimensions", "1", "--tolerances", "0.5"], 4, ["| VE | 1 | drawn anew |"]),
+    "glossary": (["--out"], 0, [" metrics, ", "glossary.md"]),
     "heartbeat": (["--T", "4", "--rows", "4", "--draws", "4"], 1, ["entropy 2.3219 bits", "| 4 |"]),
     "langevin": (["--count", "60", "--steps", "4"], 3, ["| kernel |", "| batch_norms |", "| sample_norms |"]),
     "likelihood": (["--batch", "4", "--rounds", "1", "--sde", "vp", "--tolerance", "0.1"], 4, ["equal worst error"]),
@@ -96,6 +97,8 @@ def test_a_command_runs_at_its_smallest_size(name, tmp_path, capsys):
         words = [str(folder), *words]
     elif name == "posterior":
         words = [*words, str(tmp_path)]
+    elif name == "glossary":
+        words = [*words, str(tmp_path / "glossary.md")]
     importlib.import_module(f"benchmarks.{name}").main(words)
     text = capsys.readouterr().out
     for part in parts:

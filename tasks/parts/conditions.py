@@ -8,6 +8,7 @@ from torch import Tensor
 
 from scoresde.data import Condition, Data, read_points, subset
 from scoresde.data.condition import classes_of
+from scoresde.data.files import COLUMN_NAMES
 from scoresde.data.numerals import whole
 from scoresde.metrics import judge
 from scoresde.sde_lib import ScoreFn
@@ -15,17 +16,25 @@ from scoresde.sde_lib import ScoreFn
 
 def as_written(condition: Condition, y: Tensor) -> dict[str, np.ndarray]:
     """Returns the array ``y`` of an output file by its name: the name of each example's class (N,), an integer if the
-    names of all classes are integers; or numbers (N, C) in data units.
+    names of all classes are integers; or numbers (N, C) in data units, and with them their names, ``y_columns`` (C,).
 
     Arguments:
         y: classes (N,), or numbers (N, C).
     """
     if not condition.classes:
-        return {"y": y.numpy()}
+        return {"y": y.numpy(), COLUMN_NAMES["y"]: np.array(condition.names)}
     values = [whole(name) for name in condition.names]
     # names such as 007 or 1e+30, and numbers beyond int64, stay words
     numbers = all(str(v) == name and -(2**63) <= v < 2**63 for v, name in zip(values, condition.names, strict=True))
     return {"y": np.array(values if numbers else list(condition.names))[y.numpy()]}
+
+
+def columns_of(data: Data) -> dict[str, np.ndarray]:
+    """Returns the array ``columns`` (D,) of an output file by its name: the names of the columns of vectors; {} where
+    they have none.
+    """
+    names = data.labels() if len(data.shape) == 1 else None
+    return {} if names is None else {COLUMN_NAMES["x"]: np.array(names)}
 
 
 def conditioned_on(score: ScoreFn, y: Tensor | None, rows: slice, device: str, dtype: torch.dtype) -> ScoreFn:

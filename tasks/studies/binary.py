@@ -20,6 +20,7 @@ from scoresde.likelihood import BinaryBound
 from scoresde.samplers import Film, binary_ancestral
 from scoresde.sde_lib import BinaryChain, ScoreFn
 from scoresde.tasks.parts.batches import batches, check_batch
+from scoresde.tasks.parts.conditions import columns_of
 from scoresde.tasks.parts.drawing import noises
 from scoresde.tasks.parts.points import points_of
 from scoresde.tasks.parts.progress import progress
@@ -76,8 +77,9 @@ class Binary(Task):
         k = points_of(data, self.points, self.count if self.points else count, quiet=True)
         found = self.score(chain, logits, data, k)
         seconds = time.monotonic() - started
-        record.arrays("samples", x=samples.numpy().astype(np.uint8))
-        record.arrays("bound", x=k.numpy(), **{key: found[key].numpy() for key in COLUMNS})
+        columns = columns_of(data)
+        record.arrays("samples", x=samples.numpy().astype(np.uint8), **columns)
+        record.arrays("bound", x=k.numpy(), **{key: found[key].numpy() for key in COLUMNS}, **columns)
 
         bits = {name: found[name] / math.log(2) for name in COLUMNS}
         bound, stderr = mean_and_stderr(-bits["log_prob"])

@@ -22,6 +22,7 @@ from scoresde.likelihood import Likelihood
 from scoresde.samplers import Sampler
 from scoresde.sde_lib import SDE, BlockNoise
 from scoresde.tasks.parts.batches import batches
+from scoresde.tasks.parts.conditions import columns_of
 from scoresde.tasks.parts.effort import refuse_error
 from scoresde.tasks.parts.points import points_of
 from scoresde.tasks.parts.progress import progress
@@ -131,7 +132,7 @@ class Elbo(Task):
             for name in models:
                 gap, stderr = mean_and_stderr(truth - bounds[name])
                 metrics |= {f"{name}_gap_nats": gap, f"{name}_gap_stderr": stderr}
-        record.arrays("elbo", **arrays)
+        record.arrays("elbo", **arrays, **columns_of(data))
         self.show(models, data, metrics, record)
         return metrics
 
