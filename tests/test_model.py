@@ -1,4 +1,4 @@
-"""The Python interface: fit, Model, load and the estimator of scikit-learn, beside exact answers and the command line."""
+"""The Python interface: fit, Model, load and the estimator of scikit-learn, beside exact answers and the CLI."""
 
 import copy
 import math
@@ -242,9 +242,8 @@ def test_a_density_depends_on_no_batch(fitted, table, likelihood):
     whole = fitted.log_prob(x, likelihood=likelihood)
     for batch in (3, 16):
         np.testing.assert_allclose(fitted.log_prob(x, likelihood=likelihood, batch=batch), whole, atol=1e-5)
-    np.testing.assert_allclose(
-        fitted.log_prob(x[4:5], dtype="float64"), fitted.log_prob(x, dtype="float64")[4:5], atol=1e-9
-    )
+    exactly = fitted.log_prob(x, dtype="float64")
+    np.testing.assert_allclose(fitted.log_prob(x[4:5], dtype="float64"), exactly[4:5], atol=1e-9)
 
 
 @pytest.mark.parametrize("sampler", ["auto", "em", "adaptive", "ode"])
