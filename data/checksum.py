@@ -1,4 +1,4 @@
-"""Checksums of the files that a store keeps, each in a file ``NAME.sha256`` beside it, which ``sha256sum --check`` reads.
+"""Checksums of the files that a store keeps, each in a file ``NAME.sha256`` beside it, for ``sha256sum --check``.
 
 A file is written under another name. Its checksum is put in place, and then the file is renamed: so a new file is whole
 or absent, and never without its checksum. Flipped bits, which most formats do not notice, are found when it is read.

@@ -553,9 +553,10 @@ def test_a_failed_job_does_not_lose_the_others(tmp_path):
     ]
 
 
-@pytest.mark.parametrize("stamps", [("0", "4e9"), ("4e9", "0")])
-def test_a_sweep_finds_its_jobs_whatever_the_clocks_say(tmp_path, stamps):
-    """The clock goes back an hour whenever it is read, and files have times of the past or the future."""
+def test_a_sweep_finds_its_jobs_whatever_the_clocks_say(tmp_path):
+    """The clock goes back an hour whenever it is read; files of an earlier sweep have times of the future, and those of
+    this one times of the past.
+    """
     code = (
         "import itertools, os, sys, time\n"
         "from scoresde import cli\n"
@@ -569,8 +570,8 @@ def test_a_sweep_finds_its_jobs_whatever_the_clocks_say(tmp_path, stamps):
         "cli.command()\n"
     )
     words = ["-m", "data=mixture", "model=oracle", "sampler=em", "count=20", f"hydra.sweep.dir={tmp_path}/sweep"]
-    for stamp, steps in zip(stamps, ("2,3", "4"), strict=True):
-        call = [sys.executable, "-c", code, stamp, *words, f"sampler.steps={steps}", "threads=1"]
+    for stamp, steps in (("4e9", "2,3"), ("0", "4")):
+        call = [sys.executable, "-c", code, stamp, *words, "threads=1", f"sampler.steps={steps}"]
         done = subprocess.run(call, capture_output=True, text=True, cwd=tmp_path, env=os.environ | {"PYTHONPATH": ROOT})
         assert done.returncode == 0, done.stdout + done.stderr
         rows = list(csv.DictReader((tmp_path / "sweep" / "summary.csv").open()))

@@ -194,11 +194,25 @@ def load_kept(path: Path) -> Checkpoint:
 
 
 def write_config(folder: Path, described: dict[str, Any]) -> None:
-    """Writes an identity, with ``source`` for where its data were, beside the checkpoints as ``config.yaml``."""
+    """Writes an identity, with ``source`` for where its data were, beside the checkpoints as ``config.yaml``.
+
+    ``source``, which the identity's hash does not cover, gets a checksum as its last key ``sum``.
+    """
+    if source := described.get("source"):
+        described = {**described, "source": {**source, "sum": sum_of(source)}}
     target, partial, text = folder / "config.yaml", folder / ".config.yaml", yaml.safe_dump(described, sort_keys=False)
     if not target.exists() or target.read_bytes() != text.encode():
         partial.write_text(text)
         partial.replace(target)
+
+
+def sum_of(source: dict[str, Any]) -> str:
+    """Returns ten hexadecimal digits of a hash of the units in ``source``.
+
+    Its path is left out: a file that is moved may be named anew, and counts by its content.
+    """
+    units = {key: value for key, value in source.items() if key not in ("path", "sum")}
+    return hashlib.sha256(json.dumps(units, sort_keys=True).encode()).hexdigest()[:10]
 
 
 def read(path: Path | str, key: str = "checkpoint") -> tuple[Identity, Checkpoint]:
@@ -251,6 +265,8 @@ def read_config(folder: Path) -> Identity | None:
         named = re.search(r"-([0-9a-f]{10})$", folder.name)  # a renamed folder has no hash to compare with
         if named is not None and named[1] != digest(whole):
             return None
+        if (source := identity.get("source")) and source.pop("sum", sum_of(source)) != sum_of(source):
+            return None  # without a checksum an earlier version wrote it
     except (yaml.YAMLError, UnicodeDecodeError, AttributeError, TypeError):
         return None
     return identity if whole.keys() >= {"data", "sde", "model", "parameterisation", "training"} else None
