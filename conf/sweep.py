@@ -7,7 +7,6 @@ Exception.
 import os
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -30,12 +29,17 @@ class SweepSummary(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         require_writable(config, "sweep")
         self.lock = sweep_lock(Path(config.hydra.sweep.dir))  # held until the process ends
-        self.started = time.time()  # the summary ignores jobs of earlier sweeps in this folder
+        from scoresde.tasks.parts.summary import begin  # torch is loaded when a sweep begins, not by --help
+
+        try:
+            begin(Path(config.hydra.sweep.dir))
+        except OSError as error:
+            refuse("hydra.sweep.dir", Path(config.hydra.sweep.dir), f"cannot be written ({error.strerror})")
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        from scoresde.tasks.parts.summary import summarise  # matplotlib is loaded when a sweep has ended, not by --help
+        from scoresde.tasks.parts.summary import summarise
 
-        if not summarise(Path(config.hydra.sweep.dir), since=self.started):
+        if not summarise(Path(config.hydra.sweep.dir)):
             raise SystemExit(1)
 
 

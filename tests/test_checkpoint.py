@@ -247,6 +247,54 @@ def test_the_journal_counts_a_step_once(tmp_path):
     assert [event["step"] for event in journal.read(tmp_path)] == [1, 2, 3, 3, 4]
 
 
+def test_a_damaged_line_of_the_journal_is_left_out(tmp_path, caplog):
+    """Each bit in turn; a line of an earlier version has no checksum."""
+    path, events = tmp_path / "log.jsonl", [{"step": step, "loss": step / 7} for step in (1, 2, 3)]
+    for event in events:
+        journal.append(tmp_path, event)
+    whole = path.read_bytes()
+    assert journal.read(tmp_path) == events and not caplog.text
+    for place in range(8 * len(whole)):
+        changed = bytearray(whole)
+        changed[place // 8] ^= 1 << place % 8
+        path.write_bytes(changed)
+        caplog.clear()
+        found = journal.read(tmp_path)
+        same = [{key: event[key] for key in ("step", "loss")} for event in found] == events
+        assert same or "damaged and left out" in caplog.text and all(event in events for event in found), place
+    path.write_bytes(b'{"step": 1, "loss": 0.5}\n')
+    assert journal.read(tmp_path) == [{"step": 1, "loss": 0.5}]
+
+
+def test_a_line_without_its_end_is_kept_if_it_is_whole(tmp_path, caplog):
+    for step in (1, 2):
+        journal.append(tmp_path, {"step": step})
+    whole = (tmp_path / "log.jsonl").read_bytes()
+    for cut, steps in ((1, [1, 2, 3]), (2, [1, 3]), (len(whole) // 2, [1, 3])):
+        (tmp_path / "log.jsonl").write_bytes(whole[:-cut])
+        journal.append(tmp_path, {"step": 3})
+        assert [event["step"] for event in journal.read(tmp_path)] == steps and not caplog.text
+
+
+def test_the_units_of_the_data_are_verified(tmp_path):
+    """They are no part of the identity, whose hash names the folder. A path may be changed by hand."""
+    source = {"path": "/old/x.npy", "shape": [2], "shift": [0.5, 1.0], "scale": [2.0, 1e-05], "levels": None}
+    folder = Store(tmp_path).folder(IDENTITY, "points")
+    trained(folder, 1.0)
+    store.write_config(folder, {**IDENTITY, "source": source})
+    config = folder / "config.yaml"
+    whole = config.read_text()
+    assert store.read(folder)[0] == {**IDENTITY, "source": source}
+    config.write_text(whole.replace("/old/", "/new/"))
+    assert store.read(folder)[0]["source"]["path"] == "/new/x.npy"
+    for one, other in (("0.5", "0.7"), ("1.0e-05", "1.0e-04"), ("shift", "shi2t"), ("levels: null", "levels: 8")):
+        config.write_text(whole.replace(one, other))
+        with pytest.raises(ValueError, match="its config.yaml is not what was written"):
+            store.read(folder)
+    config.write_text("".join(line for line in whole.splitlines(True) if "sum" not in line))  # an earlier version's
+    assert store.read(folder)[0] == {**IDENTITY, "source": source}
+
+
 @pytest.mark.parametrize("text", ["", "- a list", "just words", "data: {", "\udcff"])
 def test_a_damaged_config_is_refused_and_written_anew_by_the_run_that_trained_it(tmp_path, text):
     obtain(tmp_path)

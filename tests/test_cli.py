@@ -19,6 +19,8 @@ from omegaconf import OmegaConf
 
 from scoresde.cli import load, out_of_memory, run
 from scoresde.conf import schema
+from scoresde.tasks import Record
+from scoresde.tasks.parts.summary import begin, summarise
 from tests.conftest import ROOT, choices, compose, composed, standard
 
 TINY = ("training.steps=30", "training.batch=32", "training.warmup=2", "training.evaluate=2")
@@ -549,6 +551,53 @@ def test_a_failed_job_does_not_lose_the_others(tmp_path):
     assert [row["status"] for row in rows] == ["failed", "ok"] and "sampler.steps=0 must be at least 1" in rows[0][
         "error"
     ]
+
+
+def test_a_sweep_finds_its_jobs_whatever_the_clocks_say(tmp_path):
+    """The clock goes back an hour whenever it is read; files of an earlier sweep have times of the future, and those of
+    this one times of the past.
+    """
+    code = (
+        "import itertools, os, sys, time\n"
+        "from scoresde import cli\n"
+        "from scoresde.tasks import Record\n"
+        "ticks, close, stamp = itertools.count(), Record.close, float(sys.argv.pop(1))\n"
+        "time.time = lambda: 1.7e9 - 3600 * next(ticks)\n"
+        "def closed(self, failed=None):\n"
+        "    close(self, failed)\n"
+        "    for path in self.folder.rglob('*'): os.utime(path, (stamp, stamp))\n"
+        "Record.close = closed\n"
+        "cli.command()\n"
+    )
+    words = ["-m", "data=mixture", "model=oracle", "sampler=em", "count=20", f"hydra.sweep.dir={tmp_path}/sweep"]
+    for stamp, steps in (("4e9", "2,3"), ("0", "4")):
+        call = [sys.executable, "-c", code, stamp, *words, "threads=1", f"sampler.steps={steps}"]
+        done = subprocess.run(call, capture_output=True, text=True, cwd=tmp_path, env=os.environ | {"PYTHONPATH": ROOT})
+        assert done.returncode == 0, done.stdout + done.stderr
+        rows = list(csv.DictReader((tmp_path / "sweep" / "summary.csv").open()))
+        assert [row["choices"].split("sampler.steps=")[1] for row in rows] == steps.split(",")
+
+
+def test_a_sweep_leaves_out_the_jobs_of_others(tmp_path, capsys):
+    """Those of an earlier sweep in its folder, and a run that a user put there; one that was killed has failed."""
+
+    def done(name: str, group: str | None) -> None:
+        with Record(tmp_path / name, group=group) as record:
+            record.finish({"nfe": 1})
+
+    begin(tmp_path)
+    for name in ("0-a", "1-b", "2-c"):
+        done(name, "sweep")
+    assert summarise(tmp_path)
+    begin(tmp_path)
+    done("0-a", "sweep")
+    done("2-c", None)
+    assert summarise(tmp_path)
+    assert [row["job"] for row in csv.DictReader((tmp_path / "summary.csv").open())] == ["0"]
+    Record(tmp_path / "1-b", group="sweep").events.close()
+    assert not summarise(tmp_path) and "1-b: it ended before it began" in capsys.readouterr().out
+    begin(tmp_path)
+    assert not summarise(tmp_path) and "no job of this sweep" in capsys.readouterr().out
 
 
 def test_two_sweeps_do_not_share_a_folder(tmp_path):

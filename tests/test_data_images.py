@@ -300,17 +300,61 @@ def test_what_took_long_to_decode_is_kept(tmp_path, monkeypatch, caplog):
     for _ in range(3):
         again = Images(path, cache=str(kept))
         assert torch.equal(again.train, plain.train) and torch.equal(again.test, plain.test)
-    assert len(decoded) == 2 and len(list(kept.iterdir())) == 1
+    assert len(decoded) == 2 and {path.suffix for path in kept.iterdir()} == {".npy", ".sha256"}
     for keys in ({"size": 3}, {"crop": 4}, {"channels": "rgb"}, {"seed": 1}, {"limit": 3}, {"test_fraction": 0.5}):
         before = len(decoded)
         Images(path, cache=str(kept), **keys)
         assert len(decoded) == before + 1, keys
-    for file in kept.iterdir():
-        file.write_bytes(b"short")
-    assert torch.equal(Images(path, cache=str(kept)).train, plain.train) and "decoded anew" in caplog.text
     (tmp_path / "file").write_text("")
     assert torch.equal(Images(path, cache=str(tmp_path / "file" / "no")).train, plain.train)
     assert "could not be kept" in caplog.text
+
+
+def reshaped(content: bytes) -> bytes:
+    """The header of an .npy claims another shape of as many values: numpy reads it without an error."""
+    start, end = content.index(b"(") + 1, content.index(b")")
+    return content[:start] + b", ".join(reversed(content[start:end].split(b", "))) + content[end:]
+
+
+PIXEL_DAMAGE = {
+    "a flipped bit": lambda content: content[:-3] + bytes([content[-3] ^ 4]) + content[-2:],
+    "another shape": reshaped,
+    "another dtype": lambda content: content.replace(b"|u1", b"|i1", 1),
+    "cut off": lambda content: content[:-40],
+    "empty": lambda content: b"",
+}
+
+
+@pytest.mark.parametrize(
+    "file, damage",
+    [
+        *(("*.npy", damage) for damage in (*PIXEL_DAMAGE, "absent")),
+        *(("*.sha256", damage) for damage in ("a flipped bit", "empty", "absent")),
+    ],
+)
+def test_damaged_pixels_are_decoded_anew_and_written_anew(tmp_path, monkeypatch, caplog, file, damage):
+    """Also from a file without a checksum, which earlier versions wrote, and where decoding is quick by now."""
+    path, kept = write_images(tmp_path / "images", GREY), tmp_path / "pixels"
+    plain = Images(path)
+    monkeypatch.setattr("scoresde.data.decoded.LONG", 0.0)
+    Images(path, cache=str(kept))
+    monkeypatch.setattr("scoresde.data.decoded.LONG", 5.0)
+    before = {path.name: path.read_bytes() for path in kept.iterdir()}
+    (target,) = kept.glob(file)
+    if damage == "absent":
+        target.unlink()
+    else:
+        target.write_bytes(PIXEL_DAMAGE[damage](before[target.name]))
+    decoded, decode = [], scoresde.data.images.decode
+    monkeypatch.setattr("scoresde.data.images.decode", lambda *given: decoded.append(1) or decode(*given))
+    for _ in range(2):
+        again = Images(path, cache=str(kept))
+        assert torch.equal(again.train, plain.train) and torch.equal(again.test, plain.test)
+    if (file, damage) == ("*.npy", "absent"):
+        assert len(decoded) == 2 and not caplog.text, "as in a store without pixels"
+    else:
+        assert len(decoded) == 1 and caplog.text.count("decoded anew") == 1
+        assert {path.name: path.read_bytes() for path in kept.iterdir()} == before
 
 
 # ---- split, limit, identity -------------------------------------------------------------------------------------

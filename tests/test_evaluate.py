@@ -104,6 +104,64 @@ def test_a_damaged_file_is_drawn_again(tmp_path, damage, caplog):
     assert damage == "absent" or "is not what was written" in caplog.text
 
 
+SAMPLES = "000000004-000000008.npz"
+
+
+@pytest.mark.parametrize("summed", [True, False])
+def test_no_flipped_bit_of_the_cache_is_used(tmp_path, summed, caplog):
+    """A bit of every third byte in turn, with and without the checksums, which earlier versions did not write."""
+    cache = SampleCache(tmp_path, {"a": 1})
+    want = cache.obtain(12, 4, numbered, lambda: 0.0)
+    files = {path.name: path.read_bytes() for path in cache.folder.iterdir()}
+    names = [SAMPLES, f"{SAMPLES}.sha256"] if summed else [SAMPLES]
+    for name in names:
+        for place in range(0, len(files[name]), 3):
+            for each, content in files.items():
+                (cache.folder / each).write_bytes(content)
+                if not summed:
+                    (cache.folder / f"{each}.sha256").unlink(missing_ok=True)
+            changed = bytearray(files[name])
+            changed[place] ^= 1 << place % 8
+            (cache.folder / name).write_bytes(changed)
+            caplog.clear()
+            kept = cache.obtain(12, 4, numbered, lambda: 0.0)
+            assert np.array_equal(kept.x, want.x) and kept.x.dtype == want.x.dtype, (name, place)
+            assert (kept.evaluations, kept.seconds) == (want.evaluations, want.seconds), (name, place)
+            if summed:
+                assert kept.drawn == 8 and "is not what was written" in caplog.text, (name, place)
+                assert {path.name: path.read_bytes() for path in cache.folder.iterdir()} == files
+
+
+def test_samples_of_an_earlier_version_get_a_checksum(tmp_path):
+    cache = SampleCache(tmp_path, {})
+    cache.obtain(8, 4, numbered, clock)
+    sums = {path: path.read_bytes() for path in cache.folder.glob("*.sha256")}
+    for path in sums:
+        path.unlink()
+    assert cache.obtain(8, 4, numbered, clock).drawn == 0
+    assert len(sums) == 2 and {path: path.read_bytes() for path in cache.folder.glob("*.sha256")} == sums
+
+
+def test_files_that_changed_places_are_drawn_again(tmp_path):
+    cache = SampleCache(tmp_path, {})
+    cache.obtain(8, 4, numbered, clock)
+    one, other = sorted(cache.folder.glob("*.npz"))
+    contents = [path.read_bytes() for path in (one, other)]
+    for path, content in zip((other, one), contents, strict=True):
+        path.write_bytes(content)
+    assert cache.obtain(8, 4, numbered, clock).x[:, 0].tolist() == list(range(8))
+
+
+def test_a_damaged_description_is_written_anew(tmp_path, caplog):
+    cache = SampleCache(tmp_path, {"seed": 1})
+    cache.obtain(4, 4, numbered, clock)
+    path = cache.folder / "description.yaml"
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b"1", b"3"))
+    cache.obtain(8, 4, numbered, clock)
+    assert path.read_bytes() == whole and "description.yaml is not what was written" in caplog.text
+
+
 def test_two_at_once_draw_each_sample_once(tmp_path):
     asked, found = [], []
 

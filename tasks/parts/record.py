@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from . import summary
+
 log = logging.getLogger(__name__)
 
 
@@ -54,7 +56,8 @@ class Record:
             self.folder.mkdir(parents=True, exist_ok=True)
             (self.folder / "metrics.json").unlink(missing_ok=True)  # an earlier run in this folder left it
             self.events = (self.folder / "metrics.jsonl").open("a", buffering=1)
-            os.utime(self.folder / "metrics.jsonl")  # a sweep's summary recognises its jobs by this time
+            if group is not None:
+                summary.join(self.folder)
         except OSError as error:
             raise self.unwritable(error) from error
         if logger and logger["name"] == "wandb":

@@ -3,15 +3,19 @@
     FOLDER/samples-<hash>/description.yaml            the cache key: all that the samples depend on
     FOLDER/samples-<hash>/000000000-000000512.npz     x of the samples numbered 0 ... 511, in the data's own units; the
                                                       evaluations and the seconds that they cost
+    FOLDER/samples-<hash>/*.npz.sha256                the checksum of each (:mod:`scoresde.data.checksum`)
 
 Sample number i is a function of the cache key and of i (:mod:`scoresde.sde_lib.noise`), so samples can be drawn in any
-pieces. Each file is written under another name and then renamed: it is whole or absent. A lock on the folder makes a
-second run wait for the first and use its samples.
+pieces. Each file is whole or absent, and verified when it is read; one that is damaged is drawn again. A file without a
+checksum, which an earlier version wrote, is verified by the CRC of its format and gets one. A lock on the folder makes
+a second run wait for the first and use its samples.
 """
 
 import contextlib
 import logging
+import struct
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +25,14 @@ import numpy as np
 import yaml
 from filelock import FileLock, Timeout
 
+from scoresde.data import checksum
+from scoresde.data.files import sha256
 from scoresde.training.store import digest
 
 log = logging.getLogger(__name__)
+
+DAMAGED = (zipfile.BadZipFile, ValueError, KeyError, EOFError, RuntimeError, OverflowError, struct.error, zlib.error)
+"""What reading a damaged .npz raises."""
 
 Draw = Callable[[int, int], tuple[np.ndarray, int]]
 """Maps (first, size) to the samples numbered first ... first + size - 1, (size, *), and the evaluations they took."""
@@ -111,12 +120,21 @@ class SampleCache:
             log.info("another process is drawing these samples (%s); waiting for it", self.folder)
             lock.acquire()
         try:
-            description = self.folder / "description.yaml"
-            if not description.exists():
-                description.write_text(yaml.safe_dump(self.described, sort_keys=False))
+            self.describe()
             yield
         finally:
             lock.release()
+
+    def describe(self) -> None:
+        """Writes the cache key as description.yaml, where that is absent or not what was written."""
+        path, text = self.folder / "description.yaml", yaml.safe_dump(self.described, sort_keys=False).encode()
+        absent = not path.exists()
+        if absent or path.read_bytes() != text:
+            if not absent:
+                log.warning("%s is not what was written: it is written anew", path)
+            partial = self.folder / ".partial-description.yaml"
+            partial.write_bytes(text)
+            partial.replace(path)
 
     def read(self, count: int, mend: bool = False) -> list[tuple[np.ndarray, int, float]]:
         """Reads the files that hold the first ``count`` samples, up to the first that is absent or damaged; returns x,
@@ -130,19 +148,25 @@ class SampleCache:
             if first >= count:
                 break
             try:
+                summed = checksum.verify(path)
+                if not summed:
+                    require_crc(path)
                 with np.load(path) as file:
                     x, cost = file["x"], (int(file["evaluations"]), float(file["seconds"]))
                 if path.name != name_of(first, len(x)):
                     raise ValueError(f"it should begin at sample {first}")
+                if not summed:
+                    with contextlib.suppress(OSError):  # a read-only store stays as it is
+                        checksum.add(path, sha256(path))
             except FileNotFoundError:  # another process removed it
                 break
-            except (zipfile.BadZipFile, ValueError, KeyError, EOFError) as error:
+            except DAMAGED as error:
                 if not mend:
                     break
                 log.warning("%s is not what was written (%s): it is drawn again, with those after it", path, error)
                 for damaged in sorted(self.folder.glob("[0-9]*.npz")):
                     if damaged.name >= path.name:
-                        damaged.unlink()
+                        checksum.remove(damaged)
                 break
             found.append((x, *cost))
             first += len(x)
@@ -150,10 +174,18 @@ class SampleCache:
 
     def write(self, first: int, x: np.ndarray, evaluations: int, seconds: float) -> None:
         """Writes the file of the samples from number ``first`` on."""
-        final = self.folder / name_of(first, len(x))
-        partial = self.folder / f".partial-{final.name}"
-        np.savez(partial, x=x, evaluations=evaluations, seconds=seconds)
-        partial.replace(final)
+        values = {"x": x, "evaluations": evaluations, "seconds": seconds}
+        checksum.write(self.folder / name_of(first, len(x)), lambda file: np.savez(file, **values))
+
+
+def require_crc(path: Path) -> None:
+    """Raises one of :data:`DAMAGED` unless each array of an .npz fits its CRC.
+
+    numpy does not compare it if a damaged header makes an array shorter.
+    """
+    with zipfile.ZipFile(path) as archive:
+        if (name := archive.testzip()) is not None:
+            raise zipfile.BadZipFile(f"the CRC of {name} differs")
 
 
 def name_of(first: int, size: int) -> str:

@@ -1,22 +1,47 @@
-"""The summary of a sweep: one table over its jobs, on the screen, as summary.csv and as summary.png."""
+"""The summary of a sweep: one table over its jobs, on the screen, as summary.csv and as summary.png.
+
+A sweep writes a token to the file ``.sweep`` of its folder, and each of its jobs copies it to its own folder. The
+summary recognises its jobs by it: the clocks of machines and of file servers may differ, or go back.
+"""
 
 import csv
 import json
 import os
+import uuid
 from pathlib import Path
 from typing import Any
 
+TOKEN = ".sweep"
 
-def summarise(folder: Path, since: float = 0.0) -> bool:
+
+def begin(folder: Path) -> None:
+    """Writes a new token to a sweep's folder, so that jobs of an earlier sweep there are none of this one."""
+    (folder / TOKEN).write_bytes(uuid.uuid4().hex.encode())
+
+
+def join(job: Path) -> None:
+    """Copies the token of a sweep to a job's folder; does nothing for a folder that lies in no sweep's."""
+    if (token := token_of(job.parent)) is not None:
+        (job / TOKEN).write_bytes(token)
+
+
+def token_of(folder: Path) -> bytes | None:
+    """Returns the token in a folder, or None."""
+    try:
+        return (folder / TOKEN).read_bytes()
+    except FileNotFoundError:
+        return None
+
+
+def summarise(folder: Path) -> bool:
     """Reads the folders of a sweep's jobs, writes the table and prints it; returns True if there are jobs and none
     failed.
 
-    A job with metrics.jsonl and without metrics.json has failed. Jobs that wrote nothing after ``since``, in seconds
-    since the epoch, belong to an earlier sweep in the same folder and are left out.
+    A job without metrics.json has failed. Jobs without the sweep's token belong to an earlier sweep in the same folder
+    and are left out.
     """
-    jobs = [path for path in folder.glob("[0-9]*-*") if (path / "metrics.jsonl").exists()]
-    # a second of tolerance, since some file systems round times to it
-    jobs = [path for path in jobs if (path / "metrics.jsonl").stat().st_mtime >= since - 1]
+    token = token_of(folder)
+    jobs = [path for path in folder.glob("[0-9]*-*") if token is not None and token_of(path) == token]
     rows = [row(path) for path in sorted(jobs, key=lambda path: int(path.name.split("-")[0]))]
     if not rows:
         print(f"no job of this sweep has left anything in {folder}")
