@@ -43,7 +43,7 @@ import yaml
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from scoresde.cli import load, run
+from scoresde import load, run
 from scoresde.data import decoded
 from scoresde.tasks.parts.sample_cache import SampleCache
 from scoresde.training import checkpoint, journal, store

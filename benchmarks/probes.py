@@ -18,7 +18,7 @@ from statistics import median
 import torch
 from tqdm import tqdm
 
-from scoresde.cli import load
+from scoresde import load
 from scoresde.likelihood import Likelihood
 from scoresde.sde_lib import HutchPP, Orthogonal, Rademacher
 

@@ -90,7 +90,7 @@ class Prior(nn.Module, ABC):
         self,
         sampler: Sampler,
         normals: Callable[[], Tensor],
-        randn_like: Callable[[Tensor], Tensor] = torch.randn_like,
+        randn_like: Callable[[Tensor], Tensor],
         on_step: Callable[[float], None] | None = None,
     ) -> Tensor:
         """Draws codes (B, D), from ``normals()`` (B, D) at the start and the noise of the sampler's steps."""

@@ -71,15 +71,14 @@ def fit(
         FloatingPointError: the loss is not finite.
     """
     words, path = source_words(x)
-    if isinstance(sde, SDE):  # stands in for an SDE of the user's own class
-        words.append("sde=vp")
-    words += [f"sde={sde}"] if isinstance(sde, str) else []
+    own = None if isinstance(sde, str) else sde
+    if sde is not None:
+        words.append(f"sde={sde}" if own is None else "sde=vp")  # vp stands in for a class of the user's
     words += [f"model={model}"] if model is not None else []
     cfg, choices = composed([*words, f"device={device}", *overrides])
     cfg = schema.with_short_targets(cfg)
-    described = not isinstance(sde, SDE) or (node := node_of(sde)) is not None
-    if isinstance(sde, SDE) and described:
-        cfg["sde"] = node
+    node = cfg["sde"] if own is None else node_of(own)
+    cfg["sde"] = node or cfg["sde"]
     schema.check_root(cfg)
     # the data
     data, cfg["data"] = read(cfg, path, condition, labels) if path is not None else held(x, cfg, condition, labels)
@@ -89,16 +88,16 @@ def fit(
             schema.check(cfg[key], key, unsettled=True)
     cfg = settle(cfg, data, choose_device(cfg["device"], cfg["dtype"]))
     # the network
-    process = sde if isinstance(sde, SDE) else schema.build(cfg["sde"], "sde", cfg["typed"])
+    process = own or schema.build(cfg["sde"], "sde", cfg["typed"])
     if store is not None:
-        if not described:
+        if node is None:
             raise ValueError(f"store={store}: an SDE of your own class has no name to be found by; leave store out")
         name = "-".join([choices["data"] if path is not None else "memory", choices["sde"], choices["model"]])
         return from_store(cfg | {"store": str(store)}, process, data, name, Form(x), verbose)
     trainer = schema.build(cfg["training"], "training", cfg["typed"])
     events: list[dict] = []
     score = train(cfg, trainer, process, untrained(cfg, process, trainer), data, record=events.append, show=verbose)
-    whole = identity_of(cfg, data) | with_source(source_of(cfg, data)) if described else None
+    whole = identity_of(cfg, data) | with_source(source_of(cfg, data)) if node else None
     return Model(process, score.eval().requires_grad_(False), data, whole, trainer.steps, events, Form(x))
 
 

@@ -17,7 +17,8 @@ from filelock import FileLock
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from scoresde.cli import load, out_of_memory, run
+from scoresde import load, run
+from scoresde.cli import out_of_memory
 from scoresde.conf import schema
 from scoresde.tasks import Record
 from scoresde.tasks.parts.summary import begin, summarise

@@ -316,7 +316,7 @@ def test_no_entropy_is_reported_for_points_of_another_y(tmp_path):
 
 
 def test_a_network_of_p_of_x_given_y_comes_back(tmp_path):
-    from scoresde.cli import load
+    from scoresde import load
 
     keys = ("data=mixture", *SMALL, "model=mlp", "training.steps=5", "training.batch=32", "count=10", "sampler=em")
     job(tmp_path, *keys, "sampler.steps=3", "data.condition=[0]")
@@ -331,7 +331,7 @@ def test_a_network_of_p_of_x_given_y_comes_back(tmp_path):
 
 @pytest.mark.parametrize("key", ["labels", ["b"]])
 def test_a_network_whose_file_is_gone_still_knows_the_units_of_y(tmp_path, key):
-    from scoresde.cli import load
+    from scoresde import load
 
     table = labelled_table(tmp_path)
     words = ("data=arrays", f"data.path={table}", "data.key=[a]", "data.labels=kind", f"data.condition={key}")

@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from scoresde.cli import load, run
+from scoresde import load, run
 from scoresde.conf.sample_cache import weights_of
 from scoresde.data import Conditional, Data, Digits, Turned
 from scoresde.metrics import Values, frechet_distance

@@ -16,7 +16,7 @@ import scoresde.figures.latent
 import scoresde.tasks.studies.elbo
 import scoresde.tasks.studies.generators
 import scoresde.training.trainer
-from scoresde.cli import load, run
+from scoresde import load, run
 from scoresde.conf.assemble import build_data
 from scoresde.latent import VAE, Bound, Dense, DiscretisedLogistic, Gaussian, ScorePrior, StandardNormal
 from scoresde.metrics import Classes, mmd, mode_coverage, precision_recall, sliced_wasserstein

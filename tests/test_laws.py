@@ -405,7 +405,8 @@ PARTS = [
     and issubclass(value, kinds)
     and not inspect.isabstract(value)
     # those hold tensors, or other parts
-    and value not in (data.Data, data.Conditional, data.Turned, samplers.Mask, samplers.Dense)
+    and value not in (data.Data, data.Conditional, data.Turned, data.Examples, data.Remembered)
+    and value not in (samplers.Mask, samplers.Dense)
     and value not in (models.ScoreModel, models.Classifier, models.ConditionalScore, models.GuidedByClassifier)
 ]
 

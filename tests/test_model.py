@@ -20,7 +20,7 @@ from scoresde.data import Mixture, Moons
 from scoresde.likelihood import Likelihood
 from scoresde.models import EDM, MLP, Oracle, ScoreModel
 from scoresde.samplers import EulerMaruyama, PredictorCorrector, Uniform
-from scoresde.sde_lib import VE, VP
+from scoresde.sde_lib import VP
 from scoresde.training import Trainer
 
 from .conftest import SDES, choices, make
@@ -44,7 +44,7 @@ def fitted(table):
 @pytest.fixture(scope="module")
 def mixture():
     data = Mixture([1.0, 2.0], [[0.0, 0.0], [4.0, 1.0]], [1.0, 0.5], count=3000, test_count=500)
-    return scoresde.Model(VE(sigma_max=20.0), Oracle(VE(sigma_max=20.0), data.components()), data)
+    return scoresde.Model(VP(), Oracle(VP(), data.components()), data)
 
 
 # --- fit --------------------------------------------------------------------------------------------------------------

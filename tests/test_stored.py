@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import yaml
 
-from scoresde.cli import load
+from scoresde import load
 from scoresde.conf import assemble, schema, stored
 from scoresde.conf.networks import Networks
 from scoresde.conf.sample_cache import weights_of
