@@ -61,7 +61,7 @@ def test_a_silent_flip_and_a_job_that_does_not_resume_are_told(capsys, monkeypat
 def test_trees_are_compared_bit_for_bit():
     one = {"a": [torch.zeros(2), 1.0], "b": (None, "x")}
     assert crash.same(one, {"a": [torch.zeros(2), 1.0], "b": (None, "x")})
-    others = [torch.zeros(2).double(), torch.tensor([0.0, 1e-45]), torch.zeros(3), 1.0]
+    others = [torch.zeros(2).double(), torch.tensor([0.0, 1e-45]), torch.zeros(3), -torch.zeros(2), 1.0]
     assert not any(crash.same(one, {"a": [other, 1.0], "b": (None, "x")}) for other in others)
     assert not crash.same(one, {"a": [torch.zeros(2), 1], "b": (None, "x")})
     assert not crash.same(one, {"a": [torch.zeros(2), 1.0]})
