@@ -1,7 +1,9 @@
 """The keys of a configuration: its groups, the keys of its root, and how a user types the key of a part."""
 
+import re
 from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -36,6 +38,14 @@ ROOT = {
     "store": str,
     "checkpoint": str | None,
 }
+
+
+def choices_in(group: str) -> list[str]:
+    """Returns the choices of a group, ``sampler`` or ``sampler/grid``, in order; an empty list if there is no such
+    group.
+    """
+    folder = Path(__file__).parent / group
+    return sorted(path.stem for path in folder.glob("*.yaml")) if re.fullmatch(r"\w+(/\w+)*", group) else []
 
 
 BOUNDS = {  # of the root's numbers: the least, the most, and what to type instead

@@ -33,7 +33,10 @@ def main(config: DictConfig) -> float | None:
     hydra_config = HydraConfig.get()
     sweep = Path(hydra_config.sweep.dir).name if hydra_config.mode == RunMode.MULTIRUN else None
     try:
-        return run(config, dict(hydra_config.runtime.choices), Path(hydra_config.runtime.output_dir), sweep)
+        from .conf import unused
+
+        typed = unused.typed_for(config, hydra_config.overrides.task, sweep and Path(hydra_config.sweep.dir))
+        return run(config, dict(hydra_config.runtime.choices), Path(hydra_config.runtime.output_dir), sweep, typed)
     except BrokenPipeError:
         quit_unread()
     except (ValueError, OSError, ImportError, FloatingPointError, OmegaConfBaseException) as error:
@@ -60,7 +63,11 @@ def main(config: DictConfig) -> float | None:
 
 
 def run(
-    cfg: dict | DictConfig, choices: dict[str, str] | None = None, folder: Path | None = None, sweep: str | None = None
+    cfg: dict | DictConfig,
+    choices: dict[str, str] | None = None,
+    folder: Path | None = None,
+    sweep: str | None = None,
+    typed: Any = None,
 ) -> float | None:
     """Does the task of a configuration, and leaves its results in a folder.
 
@@ -70,6 +77,7 @@ def run(
             either is missing, both are those of the Hydra application that calls, and keys of ``cfg`` that are not
             ours are ignored.
         sweep: the name of the sweep that the run belongs to.
+        typed: what a user typed (:class:`scoresde.conf.unused.Typed`), of which keys that decide nothing are refused.
 
     Returns:
         The task's first metric that is a number, other than ``count``; None if there is none.
@@ -85,7 +93,7 @@ def run(
         cfg, choices, folder = of_application(cfg)
     title = "-".join(choices[key] for key in ("task", "data", "sde", "sampler"))
     with Record(folder, cfg, cfg["logger"], title, group=sweep) as record:
-        task, job = assemble.prepare(cfg, choices, record)
+        task, job = assemble.prepare(cfg, choices, record, typed)
         metrics = task(job)
         if not isinstance(metrics, dict):
             raise ValueError(f"{type(task).__name__} returned {metrics!r}; a task returns its metrics by name, a dict")

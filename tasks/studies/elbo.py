@@ -55,6 +55,7 @@ class Elbo(Task):
 
     conditions: ClassVar[str] = "none"
     reports_density: ClassVar[bool] = True
+    requests: ClassVar[tuple[str, ...]] = ("models",)
 
     models: dict[str, Any]
     likelihood: Likelihood
