@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -150,6 +151,8 @@ def command() -> None:
         os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     from .conf.command_line import readable
 
+    whole = "HYDRA_FULL_ERROR" in os.environ  # a user who asks for Hydra's own messages gets them
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # else Hydra prints its message itself, with advice that misleads
     try:
         try:
             sys.argv[1:] = readable(sys.argv[1:])
@@ -159,3 +162,11 @@ def command() -> None:
         sys.stdout.flush()
     except BrokenPipeError:
         quit_unread()
+    except (HydraException, OmegaConfBaseException) as error:
+        from .conf.typos import explained
+
+        if whole:
+            raise
+        sys.exit(f"error: {explained(sys.argv[1:], error)}")
+    except OSError as error:
+        sys.exit(f"error: {error}")
