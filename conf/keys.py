@@ -125,7 +125,8 @@ def typed_keys(cfg: dict, shape: tuple[int, ...]) -> dict[str, str]:
     walk(cfg, "")
     task = cfg["task"]
     typed.update({f"task.{key}": key for key in ROOT if key in task and task[key] == cfg.get(key)})
-    for group in GROUPS:
-        if group != "task" and isinstance(task.get(group), dict) and task[group] == cfg.get(group):
-            typed[f"task.{group}"] = typed.get(group, group)
+    for key, node in task.items():  # of the run's own parts, by their own name or another, as ``later`` of task=train
+        for group in (key,) if key in GROUPS else GROUPS:
+            if group != "task" and isinstance(node, dict) and node and node == cfg.get(group):
+                typed[f"task.{key}"] = typed.get(group, group)
     return typed

@@ -32,6 +32,10 @@ class SweepSummary(Callback):
         self.lock = sweep_lock(Path(config.hydra.sweep.dir))  # held until the process ends
         self.started = time.time()  # the summary ignores jobs of earlier sweeps in this folder
 
+    def __getstate__(self) -> dict:
+        """Leaves the lock out: a launcher that starts processes copies the callback, and the lock is this process's."""
+        return {key: value for key, value in vars(self).items() if key != "lock"}
+
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         from scoresde.tasks.parts.summary import summarise  # matplotlib is loaded when a sweep has ended, not by --help
 

@@ -92,7 +92,8 @@ def run(
     cfg = OmegaConf.to_container(cfg, resolve=True) if isinstance(cfg, DictConfig) else cfg
     if choices is None or folder is None:
         cfg, choices, folder = of_application(cfg)
-    title = "-".join(choices[key] for key in ("task", "data", "sde", "sampler"))
+    sampled = ("sampler",) if cfg["task"].get("sampler") else ()  # as folders are named in conf/config.yaml
+    title = "-".join(choices[key] for key in ("task", "data", "sde", *sampled))
     with Record(folder, cfg, cfg["logger"], title, group=sweep) as record:
         task, job = assemble.prepare(cfg, choices, record, typed)
         metrics = task(job)
