@@ -10,7 +10,8 @@ if __name__ == "conf":  # a checkout's former name for this package
 import sys
 from pathlib import Path
 
-from omegaconf import OmegaConf
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
 
 
 def program() -> str:
@@ -21,4 +22,12 @@ def program() -> str:
     return f"python {name}" if name.endswith(".py") else Path(name).stem
 
 
+def sampler_name(_root_: DictConfig) -> str:
+    """Returns the end of a run's name, ``-pc``, for a task that draws by the run's sampler; nothing for others."""
+    task = _root_._get_node("task")  # not its value: nothing is resolved to name a folder
+    drawn = task is None or "sampler" in task and not task._get_node("sampler")._is_none()
+    return f"-{HydraConfig.get().runtime.choices.sampler}" if drawn else ""
+
+
 OmegaConf.register_new_resolver("program", program, replace=True)
+OmegaConf.register_new_resolver("sampler_name", sampler_name, replace=True)

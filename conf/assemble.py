@@ -8,7 +8,7 @@ import torch
 from scoresde.data import Conditional, Data
 from scoresde.tasks import Job, Record, Task
 
-from . import compatibility, density, schema
+from . import compatibility, density, schema, unused
 from .identity import tree
 from .networks import Networks
 from .values import is_blind, nodes, settle
@@ -16,13 +16,15 @@ from .values import is_blind, nodes, settle
 log = logging.getLogger(__name__)
 
 
-def prepare(cfg: dict, choices: dict[str, str], record: Record) -> tuple[Task, Job]:
+def prepare(cfg: dict, choices: dict[str, str], record: Record, typed: unused.Typed | None = None) -> tuple[Task, Job]:
     """Returns the task of a run, and its job. Nothing is trained yet.
 
     Arguments:
         cfg: the configuration, resolved, in plain values.
         choices: the choice of each group, by which the networks' folders are named.
         record: receives the events of trainings, and what the task leaves.
+        typed: what the user typed, of which keys that decide nothing are refused; None for a configuration that
+            nobody typed.
 
     Raises:
         ValueError: a key, or a combination of keys, that cannot work.
@@ -43,6 +45,8 @@ def prepare(cfg: dict, choices: dict[str, str], record: Record) -> tuple[Task, J
     cfg = settle(cfg, data, device)
     # the other parts, and whether they fit together
     sde, task = (schema.build(cfg[key], key, cfg["typed"]) for key in ("sde", "task"))
+    if typed:
+        unused.refuse(typed, cfg, choices, task, data)
     asked = ask(cfg, data, task)
     compatibility.densities(cfg, task)
     compatibility.dequantisation(task, data)

@@ -18,6 +18,9 @@ from hydra.errors import HydraException
 
 SUFFIXES = (".npy", ".npz", ".csv", ".parquet", ".pth", ".safetensors", ".ckpt", ".pt", ".bin", ".png", ".jpg", ".tif")
 
+PATHS = ("store", "checkpoint", "points", "hydra.run.dir", "hydra.sweep.dir", "task.other", "task.samples", "task.fid")
+"""Keys that hold a path; every other one ends in ``.path``."""
+
 FORMER = {
     "data.layout": "data.axes names all axes of the file in their order: type data.axes=nhwc for data.layout=hwc, "
     "data.axes=nchw for data.layout=chw"
@@ -114,13 +117,16 @@ def readable_word(word: str, parser: OverridesParser, sweeps: bool) -> str:
         return word
     if is_a_word(key, value, parser):
         return f"{key}={quoted(value)}"
+    if sweeps and (each := swept(key, value, parser)):
+        return each
     # a path
     home = value == "~" or value.startswith(("~/", "~\\"))
     path = os.path.expanduser(value) if home else value
     found = parsed(f"{key}={path}", parser)
     if value[0] in "'\"" and not isinstance(found, HydraException):  # the user has quoted the value
         return word
-    if home or names_a_path(path, found):
+    of_path = (key.lstrip("+") in PATHS or key.endswith(".path")) and isinstance(found, HydraException)
+    if home or of_path or names_a_path(path, found):
         in_quotes = f"{key}={quoted(path)}"
         if parsed(in_quotes, parser) == path:
             return in_quotes
@@ -145,6 +151,22 @@ def readable_word(word: str, parser: OverridesParser, sweeps: bool) -> str:
             f"{word} asks for a sweep, a job for each value: add --multirun{'' if sweep_only else no_sweep}"
         )
     return word
+
+
+def swept(key: str, value: str, parser: OverridesParser) -> str | None:
+    """Returns the word for a sweep over values of which Hydra would misread some, such as paths with blanks or ``~/``;
+    None for other values, and for the path of a file or into a folder whose name holds the comma.
+    """
+    path = os.path.expanduser(value)
+    inner = value.removeprefix("choice(").removesuffix(")") if value.startswith("choice(") else value
+    if "," not in inner or re.search("['\"]", value) or os.path.exists(path) or within_a_folder(path):
+        return None
+    if re.search(r"[\[{(]", inner) and not isinstance(parsed(f"{key}={value}", parser), HydraException):
+        return None  # a sweep of Hydra's own, or one over lists
+    items = inner.split(",")
+    words = [readable_word(f"{key}={item}", parser, sweeps=False) for item in items]
+    read = [word.partition("=")[2] for word in words]
+    return None if read == items else f"{key}={','.join(read)}"
 
 
 def is_a_word(key: str, value: str, parser: OverridesParser) -> bool:

@@ -1,7 +1,9 @@
 """The keys of a configuration: its groups, the keys of its root, and how a user types the key of a part."""
 
+import re
 from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -39,6 +41,14 @@ ROOT = {
     "store": str,
     "checkpoint": str | None,
 }
+
+
+def choices_in(group: str) -> list[str]:
+    """Returns the choices of a group, ``sampler`` or ``sampler/grid``, in order; an empty list if there is no such
+    group.
+    """
+    folder = Path(__file__).parent / group
+    return sorted(path.stem for path in folder.glob("*.yaml")) if re.fullmatch(r"\w+(/\w+)*", group) else []
 
 
 BOUNDS = {  # of the root's numbers: the least, the most, and what to type instead
@@ -118,7 +128,8 @@ def typed_keys(cfg: dict, shape: tuple[int, ...]) -> dict[str, str]:
     walk(cfg, "")
     task = cfg["task"]
     typed.update({f"task.{key}": key for key in ROOT if key in task and task[key] == cfg.get(key)})
-    for group in GROUPS:
-        if group != "task" and isinstance(task.get(group), dict) and task[group] == cfg.get(group):
-            typed[f"task.{group}"] = typed.get(group, group)
+    for key, node in task.items():  # of the run's own parts, by their own name or another, as ``later`` of task=train
+        for group in (key,) if key in GROUPS else GROUPS:
+            if group != "task" and isinstance(node, dict) and node and node == cfg.get(group):
+                typed[f"task.{key}"] = typed.get(group, group)
     return typed

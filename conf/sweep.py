@@ -36,6 +36,10 @@ class SweepSummary(Callback):
         except OSError as error:
             refuse("hydra.sweep.dir", Path(config.hydra.sweep.dir), f"cannot be written ({error.strerror})")
 
+    def __getstate__(self) -> dict:
+        """Leaves the lock out: a launcher that starts processes copies the callback, and the lock is this process's."""
+        return {key: value for key, value in vars(self).items() if key != "lock"}
+
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         from scoresde.tasks.parts.summary import summarise
 

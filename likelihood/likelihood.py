@@ -40,7 +40,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -49,7 +49,7 @@ from scoresde.data import Data
 from scoresde.sde_lib import SDE, BasisVectors, Counted, Frame, Probes, ScoreFn, divergence, frame, integrate
 from scoresde.sde_lib.divergence import Control, linearised
 from scoresde.sde_lib.frame import Flow, check_clock
-from scoresde.sde_lib.ode import PAIRS, check_solver
+from scoresde.sde_lib.ode import PAIRS, SOLVER_KEYS, check_solver
 from scoresde.sde_lib.quadrature import gauss_legendre
 
 from .deblur import Deblurring, deblur
@@ -150,6 +150,8 @@ class Likelihood:
             them; ``auto`` in the yaml takes the data's. Without them (None) the prior is the standard one, and there is
             no control variate.
     """
+
+    only_with: ClassVar[dict] = {"steps": SOLVER_KEYS["steps"]}
 
     probes: Probes = field(default_factory=BasisVectors)
     method: str = "tsit5"

@@ -51,7 +51,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -187,6 +187,8 @@ class DPS(Guidance):
         steps: N, the number of steps that the published zeta is for.
         bound: the largest norm of the term in units of sqrt(D)/sigma; None, as published, for no bound.
     """
+
+    only_with: ClassVar[dict] = {"steps": ("rule", ("published",))}
 
     rule: Literal["published", "gaussian"] = "published"
     scale: float = 1.0

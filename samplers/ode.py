@@ -8,14 +8,14 @@ in which it is smooth (:mod:`scoresde.sde_lib.frame`); ``clock=t`` solves it in 
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from scoresde.sde_lib import SDE, ScoreFn, frame, integrate
 from scoresde.sde_lib.frame import Flow, check_clock
-from scoresde.sde_lib.ode import Visit, check_solver
+from scoresde.sde_lib.ode import SOLVER_KEYS, Visit, check_solver
 
 from .last import Last, check_last, finish
 from .pc import Film, OnStep, Sampler
@@ -36,6 +36,8 @@ class ProbabilityFlow(Sampler):
     Raises:
         FloatingPointError: by a call, where the score is not finite or no step is small enough.
     """
+
+    only_with: ClassVar[dict] = SOLVER_KEYS
 
     method: str = "tsit5"
     clock: Literal["angle", "t"] = "angle"

@@ -14,6 +14,7 @@ from typing import NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -33,7 +34,10 @@ def main(config: DictConfig) -> float | None:
     hydra_config = HydraConfig.get()
     sweep = Path(hydra_config.sweep.dir).name if hydra_config.mode == RunMode.MULTIRUN else None
     try:
-        return run(config, dict(hydra_config.runtime.choices), Path(hydra_config.runtime.output_dir), sweep)
+        from .conf import unused
+
+        typed = unused.typed_for(config, hydra_config.overrides.task, sweep and Path(hydra_config.sweep.dir))
+        return run(config, dict(hydra_config.runtime.choices), Path(hydra_config.runtime.output_dir), sweep, typed)
     except BrokenPipeError:
         quit_unread()
     except (ValueError, OSError, ImportError, FloatingPointError, OmegaConfBaseException) as error:
@@ -60,7 +64,11 @@ def main(config: DictConfig) -> float | None:
 
 
 def run(
-    cfg: dict | DictConfig, choices: dict[str, str] | None = None, folder: Path | None = None, sweep: str | None = None
+    cfg: dict | DictConfig,
+    choices: dict[str, str] | None = None,
+    folder: Path | None = None,
+    sweep: str | None = None,
+    typed: Any = None,
 ) -> float | None:
     """Does the task of a configuration, and leaves its results in a folder.
 
@@ -70,6 +78,7 @@ def run(
             either is missing, both are those of the Hydra application that calls, and keys of ``cfg`` that are not
             ours are ignored.
         sweep: the name of the sweep that the run belongs to.
+        typed: what a user typed (:class:`scoresde.conf.unused.Typed`), of which keys that decide nothing are refused.
 
     Returns:
         The task's first metric that is a number, other than ``count``; None if there is none.
@@ -83,9 +92,10 @@ def run(
     cfg = OmegaConf.to_container(cfg, resolve=True) if isinstance(cfg, DictConfig) else cfg
     if choices is None or folder is None:
         cfg, choices, folder = of_application(cfg)
-    title = "-".join(choices[key] for key in ("task", "data", "sde", "sampler"))
+    sampled = ("sampler",) if cfg["task"].get("sampler") else ()  # as folders are named in conf/config.yaml
+    title = "-".join(choices[key] for key in ("task", "data", "sde", *sampled))
     with Record(folder, cfg, cfg["logger"], title, group=sweep) as record:
-        task, job = assemble.prepare(cfg, choices, record)
+        task, job = assemble.prepare(cfg, choices, record, typed)
         metrics = task(job)
         if not isinstance(metrics, dict):
             raise ValueError(f"{type(task).__name__} returned {metrics!r}; a task returns its metrics by name, a dict")
@@ -135,6 +145,8 @@ def command() -> None:
         os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     from .conf.command_line import readable
 
+    whole = "HYDRA_FULL_ERROR" in os.environ  # a user who asks for Hydra's own messages gets them
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # else Hydra prints its message itself, with advice that misleads
     try:
         try:
             if sys.argv[1:2] == ["ls"]:
@@ -149,3 +161,11 @@ def command() -> None:
         sys.stdout.flush()
     except BrokenPipeError:
         quit_unread()
+    except (HydraException, OmegaConfBaseException) as error:
+        from .conf.typos import explained
+
+        if whole:
+            raise
+        sys.exit(f"error: {explained(sys.argv[1:], error)}")
+    except OSError as error:
+        sys.exit(f"error: {error}")

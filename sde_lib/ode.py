@@ -69,6 +69,14 @@ ADAPTIVE = ("dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun")
 FIXED = ("euler", "midpoint", "heun2", "heun3", "rk4")
 METHODS = ("tsit5", "dopri5", *(f"torchdiffeq.{name}" for name in ADAPTIVE + FIXED))
 
+STEPPED = tuple(f"torchdiffeq.{name}" for name in FIXED)
+SOLVER_KEYS = {"steps": ("method", STEPPED)} | dict.fromkeys(
+    ("rtol", "atol"), ("method", tuple(name for name in METHODS if name not in STEPPED))
+)
+"""The keys that some methods do without, by name: ``method``, and the methods that read the key. The attribute
+``only_with`` of classes that have these keys.
+"""
+
 
 def rms(error: Tensor) -> Tensor:
     """Returns the root mean square over each sample's values, (b,), for errors (b, n)."""

@@ -29,6 +29,7 @@ from torch import Tensor
 
 from scoresde.data import Data
 from scoresde.sde_lib import SDE, Counted
+from scoresde.sde_lib.ode import SOLVER_KEYS
 from scoresde.tasks.parts.codec import Codec, continuous
 from scoresde.tasks.parts.conditions import columns_of
 from scoresde.tasks.parts.points import points_of
@@ -58,6 +59,12 @@ class Encode(Task):
     @property
     def conditions(self) -> Literal["one", "none"]:
         return "one" if self.other is None else "none"  # networks.other() returns a score without a y
+
+    @property
+    def requests(self) -> tuple[str, ...]:
+        return ("score",) if self.other is None else ("score", "other")
+
+    only_with: ClassVar[dict] = SOLVER_KEYS
 
     method: str = "tsit5"
     clock: Literal["angle", "t"] = "angle"

@@ -95,6 +95,8 @@ class Evaluate(Task):
 
     conditions: ClassVar[str] = "each"
 
+    only_with: ClassVar[dict] = dict.fromkeys(("sampler", "tempering"), ("samples", (None,)))
+
     sampler: Sampler
     features: Recipe | Values = field(default_factory=Values)
     tempering: Tempering = field(default_factory=TemperedNoise)
@@ -112,6 +114,14 @@ class Evaluate(Task):
             raise ValueError(
                 f"`count`={self.count} must be at least {LEAST} to compare samples with data; type `count`=1000"
             )
+
+    @property
+    def requests(self) -> tuple[str, ...]:
+        return ("features", "score") if self.samples is None else ("features",)
+
+    @property
+    def drawn_by(self) -> tuple[Sampler, ...]:
+        return (self.sampler,) if self.samples is None else ()
 
     @property
     def drawing(self) -> Drawing:

@@ -3,7 +3,7 @@
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from scoresde.models import ScoreModel, unet2d
 from scoresde.models.convention import convention, table
@@ -34,6 +34,8 @@ class Export(Task):
         scales: the number of noise levels in the table of a .pth file, ``config.model.num_scales`` of the code that
             reads it; published: 1000, and 2000 for 256 x 256 pixels and more.
     """
+
+    only_with: ClassVar[dict] = dict.fromkeys(("step", "ema", "scales"), ("format", ("score_sde",)))
 
     format: Literal["score_sde", "diffusers"] = "score_sde"
     path: str | None = None

@@ -25,13 +25,14 @@ data. Below 1 images are smoother and more typical, and the ends are no longer t
 import math
 import time
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from scoresde.data import Data
 from scoresde.sde_lib import SDE, Counted
+from scoresde.sde_lib.ode import SOLVER_KEYS
 from scoresde.tasks.parts.codec import Codec, continuous
 from scoresde.tasks.parts.conditions import columns_of
 from scoresde.tasks.parts.points import points_of
@@ -61,6 +62,8 @@ class Interpolate(Task):
         seed: the seed of the dequantisation.
         device, dtype: where, and in which precision.
     """
+
+    only_with: ClassVar[dict] = SOLVER_KEYS
 
     method: str = "tsit5"
     clock: Literal["angle", "t"] = "angle"

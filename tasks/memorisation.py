@@ -24,6 +24,7 @@ common criterion, and ``near_duplicates_held_out`` is the same share of held-out
 import logging
 import math
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -67,6 +68,8 @@ class Memorisation(Task):
             controls and the cells.
     """
 
+    only_with: ClassVar[dict] = dict.fromkeys(("sampler", "tempering"), ("samples", (None,)))
+
     sampler: Sampler
     tempering: Tempering = field(default_factory=TemperedNoise)
     samples: str | None = None
@@ -86,6 +89,14 @@ class Memorisation(Task):
         if not 0 <= self.noise < math.inf:
             raise ValueError(f"`noise`={self.noise} must be at least 0; type `noise`=0.1")
         self.drawing  # noqa: B018 (its own checks)
+
+    @property
+    def requests(self) -> tuple[str, ...]:
+        return ("score",) if self.samples is None else ()
+
+    @property
+    def drawn_by(self) -> tuple[Sampler, ...]:
+        return (self.sampler,) if self.samples is None else ()
 
     @property
     def drawing(self) -> Drawing:

@@ -33,6 +33,9 @@ class Task(ABC):
         every_level: whether the task evaluates the score at every noise level. A run then warns of a network that it
             trains at one level.
         dequantisation: which points of a bin stand for its integer; None for a task without this choice.
+        requests: the methods of :class:`Networks` that the task calls. ``score`` stands for those that return the run's
+            score too: ``sampled``, ``along`` and ``averages``. A run refuses keys of parts that no network needs
+            (:mod:`scoresde.conf.unused`).
     """
 
     process: ClassVar[type] = SDE
@@ -41,6 +44,7 @@ class Task(ABC):
     refuses_guidance: ClassVar[bool] = False
     every_level: bool = True
     dequantisation: Dequantisation | None = None
+    requests: tuple[str, ...] = ("score",)
 
     def check(self, sde: SDE, data: Data) -> None:  # noqa: B027 (most tasks refuse nothing)
         """Refuses what cannot work, before anything is trained; refuses nothing by default.

@@ -15,7 +15,7 @@ class Train(Task):
     Writes loss.png.
 
     Arguments:
-        sampler: the sampler that will draw from the network in later runs; this run warns of data that it cannot draw
+        later: the sampler that will draw from the network in later runs; this run warns of data that it cannot draw
             well (:attr:`Task.drawn_by`).
     """
 
@@ -23,7 +23,11 @@ class Train(Task):
     conditions: ClassVar[str] = "each"
     every_level: ClassVar[bool] = False
 
-    sampler: Sampler | None = None
+    later: Sampler | None = None
+
+    @property
+    def drawn_by(self) -> tuple[Sampler, ...]:
+        return () if self.later is None else (self.later,)
 
     def __call__(self, job: Job) -> dict:
         network, record = job.networks.score(), job.record

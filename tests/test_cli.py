@@ -10,10 +10,12 @@ import sys
 import time
 from pathlib import Path
 
+import hydra
 import numpy as np
 import pytest
 import torch
 from filelock import FileLock
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
@@ -601,6 +603,17 @@ def test_a_sweep_leaves_out_the_jobs_of_others(tmp_path, capsys):
     assert not summarise(tmp_path) and "no job of this sweep" in capsys.readouterr().out
 
 
+def test_processes_of_a_launcher_share_a_sweep(tmp_path):
+    """The callback of a sweep is copied to real worker processes, and its lock is not."""
+    words = ("-m", "sampler.steps=0,3", "data=mixture", "model=oracle", "sampler=em", "count=20")
+    done = command(*words, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", folder=tmp_path)
+    assert done.returncode == 1 and "Traceback" not in done.stdout + done.stderr, done.stderr
+    rows = list(csv.DictReader((tmp_path / "sweep" / "summary.csv").open()))
+    assert [row["status"] for row in rows] == ["failed", "ok"] and (tmp_path / "sweep" / "summary.png").exists()
+    assert "failed: sampler.steps=0: ValueError: sampler.steps=0 must be at least 1" in done.stdout
+    assert not (tmp_path / "run").exists() and float(rows[1]["count"]) == 20
+
+
 def test_two_sweeps_do_not_share_a_folder(tmp_path):
     (tmp_path / "sweep").mkdir()
     words = ("-m", "sampler.steps=2,3", "data=mixture", "model=oracle", "sampler=em", "count=20")
@@ -685,7 +698,40 @@ def test_wandb_offline_holds_the_run(tmp_path):
         env={**os.environ, "WANDB_MODE": "offline"},
     )
     assert done.returncode == 0, done.stderr
-    assert list((tmp_path / "run").glob("wandb/offline-run-*/*.wandb"))
+    (file,) = (tmp_path / "run").glob("wandb/offline-run-*/*.wandb")
+    where = file.parent.relative_to(tmp_path)
+    assert f"the run lies in {where}; type wandb sync {where}" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["task=sample", "sampler=em", "sampler.steps=2", "count=4"], "sample/mixture-ve-em"),
+        (["task=likelihood", "count=4"], "likelihood/mixture-ve"),
+    ],
+)
+def test_a_folder_names_the_sampler_where_one_draws_and_its_log_holds_what_is_printed(tmp_path, words, name):
+    words = ["data=mixture", "model=oracle", f"store={tmp_path}/store", *words]
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "run.py"), *words], capture_output=True, text=True, cwd=tmp_path, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    (folder,) = (tmp_path / "outputs" / name).iterdir()
+    logged, shown = (folder / "run.log").read_text(), done.stdout
+    table = shown[shown.index("  count ") :].strip()
+    assert all(line in logged for line in table.splitlines()) and "count" in table
+    pictures = [str(path.relative_to(tmp_path)) for path in folder.glob("*.png")]
+    assert pictures and all(path in table for path in pictures)
+
+
+@pytest.mark.parametrize("task", ["sample", "impute", "likelihood", "train", "work_precision", "manifold"])
+def test_the_name_of_a_run_holds_a_sampler_that_it_draws_by(task, monkeypatch):
+    with hydra.initialize_config_dir(config_dir=str(ROOT / "conf"), version_base="1.3"):
+        cfg = hydra.compose("config", overrides=[f"task={task}", "data=moons"], return_hydra_config=True)
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", None)  # is put back at the end
+    HydraConfig.instance().set_config(cfg)
+    name = OmegaConf.select(cfg, "hydra.run.dir").split("/")[-2]
+    assert name == ("moons-ve-pc" if task in ("sample", "impute") else "moons-ve")
 
 
 def test_what_takes_a_second_to_import_is_imported_where_it_is_used():

@@ -55,6 +55,33 @@ def test_a_path_arrives_as_it_was_typed(name, tmp_path, monkeypatch):
             assert value_of(f"{key}={path}") == path
 
 
+@pytest.mark.parametrize("key", ["store", "hydra.run.dir", "operator.path", "task.other", "+task.path"])
+def test_a_folder_that_does_not_exist_yet_arrives_too(key):
+    for name in ("new größe", "new (1)", "new a=b", "new [x]", "new ~t", "it's new", "{new}"):
+        assert value_of(f"{key}={name}") == name
+        assert OverridesParser.create().parse_override(readable(["-m", f"{key}={name}"])[1]).value() == name
+
+
+@pytest.mark.parametrize(
+    ("value", "wanted"),
+    [
+        ("~/a (1).npy,~/ü.npy", ["/home/me/a (1).npy", "/home/me/ü.npy"]),
+        ("a=b.npy,c.npy", ["a=b.npy", "c.npy"]),
+        ("choice(~/a.npy,b.npy)", ["/home/me/a.npy", "b.npy"]),
+        ("/x/a [1],/x/b", ["/x/a [1]", "/x/b"]),
+    ],
+)
+def test_a_sweep_over_paths_reads_each(value, wanted, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    _, word = readable(["-m", f"data.path={value}"])
+    override = OverridesParser.create().parse_override(word)
+    assert [str(each).strip("'") for each in override.sweep_string_iterator()] == wanted
+
+
+def test_a_sweep_over_labels_reads_words():
+    assert readable(["-m", "condition=1_11,2_22"])[1] == "condition='1_11','2_22'"
+
+
 @pytest.mark.parametrize("name", [name for name in NAMES if "," not in name])
 def test_a_path_that_does_not_exist_arrives_too(name):
     """So that the reader says what is missing, and not the parser."""

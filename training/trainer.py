@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -72,6 +72,8 @@ class Trainer:
         accumulate: the number of parts into which a batch is split. They pass through the network one after another and
             their gradients are added, for batches that do not fit into memory.
     """
+
+    only_with: ClassVar[dict] = {"momentum": ("optimiser", ("muon",))}
 
     loss: Loss
     steps: int = 10_000

@@ -11,6 +11,7 @@ import json
 import logging
 import math
 import os
+import shlex
 import time
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ class Record:
         self.folder = Path(folder)
         self.pictures: list[Path] = []
         self.started = time.monotonic()
-        self.wandb = None
+        self.wandb, self.offline = None, None
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             (self.folder / "metrics.json").unlink(missing_ok=True)  # an earlier run in this folder left it
@@ -61,7 +62,7 @@ class Record:
         except OSError as error:
             raise self.unwritable(error) from error
         if logger and logger["name"] == "wandb":
-            self.wandb = start_wandb(self.folder, config or {}, logger, title, group)
+            self.wandb, self.offline = start_wandb(self.folder, config or {}, logger, title, group)
 
     def __enter__(self) -> "Record":
         return self
@@ -112,7 +113,8 @@ class Record:
         return self.folder / name
 
     def finish(self, metrics: dict[str, Any]) -> None:
-        """Writes metrics.json, and prints the last lines of a run: the metrics, and the paths of the pictures.
+        """Writes metrics.json, and prints the last lines of a run: the metrics, and the paths of the pictures. The log
+        file gets these lines too.
 
         A run without pictures prints the path of its folder. Metrics that are None, NaN or infinite are left out.
         """
@@ -126,9 +128,10 @@ class Record:
             partial.replace(self.folder / "metrics.json")
         except OSError as error:
             raise self.unwritable(error) from error
-        print("\n" + table(metrics) + "\n")
-        for path in self.pictures or [self.folder]:
-            print(os.path.relpath(path))
+        self.say_offline()
+        paths = "\n".join(os.path.relpath(path) for path in self.pictures or [self.folder])
+        print(f"\n{table(metrics)}\n\n{paths}")
+        log.debug("results:\n%s\n%s", table(metrics), paths)
         if self.wandb:
             self.wandb.summary.update(metrics)
             import wandb
@@ -136,6 +139,12 @@ class Record:
             # task=export adds the path of a network, which is no picture
             images = {path.stem: wandb.Image(str(path)) for path in self.pictures if path.suffix == ".png"}
             self.wandb.log(images)
+
+    def say_offline(self) -> None:
+        """Logs where an offline run of the logger lies, and how to upload it."""
+        if self.offline is not None:
+            path = os.path.relpath(self.offline)
+            log.info("wandb is offline: the run lies in %s; type wandb sync %s to upload it", path, shlex.quote(path))
 
     def close(self, failed: str | None = None) -> None:
         """Closes metrics.jsonl and ends the logger's run.
@@ -148,6 +157,7 @@ class Record:
                 self.event({"error": failed})
             except OSError:
                 log.debug("the error could not be noted in %s either", self.folder)
+            self.say_offline()
         self.events.close()
         if self.wandb:
             self.wandb.finish(exit_code=0 if failed is None else 1)
@@ -166,8 +176,8 @@ def show(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
-def start_wandb(folder: Path, config: dict, logger: dict, title: str, group: str | None):
-    """Starts a run of Weights & Biases and returns it.
+def start_wandb(folder: Path, config: dict, logger: dict, title: str, group: str | None) -> tuple[Any, Path | None]:
+    """Starts a run of Weights & Biases. Returns it, and the folder that an offline run is kept in.
 
     The mode ``auto`` is WANDB_MODE if that is set; else online if the user is logged in, and offline if not.
     """
@@ -178,7 +188,7 @@ def start_wandb(folder: Path, config: dict, logger: dict, title: str, group: str
     mode = logger["mode"]
     if mode == "auto":
         mode = os.environ.get("WANDB_MODE") or ("online" if wandb.api.api_key else "offline")
-    return wandb.init(
+    run = wandb.init(
         project=logger["project"],
         entity=logger["entity"],
         mode=mode,
@@ -188,3 +198,4 @@ def start_wandb(folder: Path, config: dict, logger: dict, title: str, group: str
         group=group,
         settings=wandb.Settings(silent=True),
     )
+    return run, Path(run.dir).parent if mode == "offline" else None

@@ -35,6 +35,7 @@ class TrainClassifier(Task):
     dtype: str = "float32"
 
     conditions: ClassVar[str] = "each"
+    requests: ClassVar[tuple[str, ...]] = ("classifier",)
 
     def __post_init__(self):
         if not 2 <= self.levels <= 1000:

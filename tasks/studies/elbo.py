@@ -57,6 +57,7 @@ class Elbo(Task):
 
     conditions: ClassVar[str] = "none"
     reports_density: ClassVar[bool] = True
+    requests: ClassVar[tuple[str, ...]] = ("models",)
 
     models: dict[str, Recipe]
     likelihood: Likelihood

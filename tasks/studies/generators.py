@@ -99,6 +99,10 @@ class Generators(Task):
         return self.count or (10_000 if len(data.shape) == 1 else 1000)
 
     @property
+    def requests(self) -> tuple[str, ...]:
+        return ("models", "score") if self.score else ("models",)
+
+    @property
     def drawn_by(self) -> tuple[Sampler, ...]:
         return (self.sampler,) if self.score else ()  # for other models it draws codes, not data
 

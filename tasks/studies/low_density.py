@@ -38,6 +38,7 @@ class LowDensity(Task):
     """
 
     conditions: ClassVar[str] = "none"
+    requests: ClassVar[tuple[str, ...]] = ("rivals",)
 
     trainers: dict[str, Trainer]
     device: str = "cpu"

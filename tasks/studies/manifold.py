@@ -36,6 +36,7 @@ class Manifold(Task):
     """
 
     conditions: ClassVar[str] = "none"
+    requests: ClassVar[tuple[str, ...]] = ("rivals",)
 
     trainers: dict[str, Trainer]
     distance: float = 0.1
