@@ -1,5 +1,7 @@
 """The README and the pages of docs/: their Python runs, files and names exist, commands compose, examples work."""
 
+import contextlib
+import io
 import json
 import os
 import re
@@ -9,6 +11,7 @@ import sys
 
 import pytest
 import torch
+from scipy.stats import multivariate_normal
 
 from scoresde.conf import schema
 from scoresde.conf.assemble import settle
@@ -20,7 +23,8 @@ from .conftest import ROOT, compose
 README = (ROOT / "README.md").read_text()
 COMMANDS = (ROOT / "docs" / "commands.md").read_text()
 PAPERS = (ROOT / "docs" / "papers.md").read_text()
-PAGES = ["README.md", "CHANGELOG.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+PAGES = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md"]
+PAGES += sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))
 
 
 def blocks(text: str, language: str) -> list[str]:
@@ -40,14 +44,22 @@ def test_there_are_two_blocks_to_paste():
     assert "python run.py sde=ve sampler=pc" in first and "pytest" in second
 
 
-def test_its_python_samples_moons():
-    (code,) = blocks(README, "python")
-    assert len([line for line in code.splitlines() if line]) == 10
+def test_its_python_fits_samples_and_scores():
+    """As a notebook runs it: the blocks in turn, in one namespace."""
+    fitting, estimating = blocks(README, "python")
     names = {}
-    exec(code.replace("steps=1000", "steps=300"), names)
-    samples, data = names["samples"], names["data"]
-    assert samples.shape == (1000, 2)
-    assert (samples.mean(0) - data.shift).abs().max() < 0.4 and abs(float(samples.std() / data.test.std()) - 1) < 0.25
+    exec(fitting.replace("steps=1000", "steps=300"), names)
+    x, samples = names["x"], names["samples"]
+    assert samples.shape == (1000, 2) and names["given"].shape == (100, 2)
+    assert (abs(samples.mean(0) - x.mean(0)) < 0.25 * x.std(0)).all() and (names["given"][:, 0] == 4.5).all()
+    exact = multivariate_normal([3, -40], [[1, 4], [4, 25]]).logpdf(x[:100])
+    assert abs(names["log_prob"] - exact).mean() < 0.3, "in data units"
+    assert names["filled"][0, 0] == 4.5 and abs(names["filled"][0, 1] + 34) < 20
+    names["x"] = x[:300]
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(estimating.replace("steps=1000", "steps=30"), names)
+    assert re.fullmatch(r"KernelDensity.* -[0-9.]+\nScoreDensity.* -[0-9.]+\n", printed.getvalue())
 
 
 # --- links ------------------------------------------------------------------------------------------------------------
@@ -121,34 +133,25 @@ def test_the_named_folder_is_that_of_the_first_command():
 # --- docs/commands.md in Python ---------------------------------------------------------------------------------------
 
 
-def test_load_and_given_are_as_they_say(tmp_path, monkeypatch):
-    from scoresde.cli import run
-
-    choices = {"task": "train", "data": "moons", "sde": "vp", "sampler": "em", "model": "mlp"}
-    run(
-        compose(
-            "task=train", "data=moons", "sde=vp", "training.steps=20", "training.batch=32", f"store={tmp_path}/store"
-        ),
-        choices,
-        tmp_path / "run",
-    )
-    (folder,) = (tmp_path / "store").iterdir()
-    assert re.fullmatch("moons-vp-mlp-[0-9a-f]{10}", folder.name)
-    loading, calling, exact = blocks(COMMANDS, "python")[:3]
+def test_the_python_of_the_commands_runs(tmp_path, monkeypatch):
+    fitting, by_hand, calling, exact = blocks(COMMANDS, "python")[:4]
+    monkeypatch.chdir(tmp_path)
     names = {}
+    short = re.sub("steps=(1000|2000)", "steps=30", fitting).replace('"moons"', '"moons", overrides=["data.count=500"]')
+    exec(short, names)
+    assert names["x"].shape == (1000, 2) and names["log_prob"].shape == names["stderr"].shape == (1000,)
+    exec(by_hand.replace("steps=1000", "steps=30").replace("20_000", "500"), names)
+    found, data = names["found"], names["data"]
+    assert found.model_log_prob.shape == (100,) and found.z.shape == (100, 2) and found.nfe > 10
+    torch.testing.assert_close(names["log_prob"] - found.model_log_prob, torch.full((100,), data.log_det).double())
+    assert names["by_hand"].sample(3).shape == (3, 2)
+    exec(calling, names)
+    assert names["metrics"]["count"] == 1000 and (tmp_path / "outputs" / "mine" / "samples.npz").exists()
     exec(exact, names)
     r = names["data"].test[:5].double().requires_grad_()
     names["data"].true_log_prob(r).sum().backward()  # the gradient in data units; that in model units is scale times it
     score = names["score"](names["data"].encode(r.detach()), torch.zeros(5, dtype=torch.float64))
     torch.testing.assert_close(score, names["data"].scale * r.grad)
-    exec(loading.replace("checkpoints/moons-vp-mlp-0123456789", str(folder)), names)
-    assert names["found"].log_prob.shape == (100,) and names["found"].z.shape == (100, 2) and names["found"].nfe > 10
-    torch.testing.assert_close(
-        names["log_prob"] - names["found"].log_prob, torch.full((100,), names["data"].log_det).double()
-    )
-    monkeypatch.chdir(tmp_path)
-    exec(calling, names)
-    assert names["metrics"]["count"] == 1000 and (tmp_path / "outputs" / "mine" / "samples.npz").exists()
 
 
 # --- docs/commands.md: parts of your own ------------------------------------------------------------------------------
