@@ -317,7 +317,8 @@ def reshaped(content: bytes) -> bytes:
 
 
 PIXEL_DAMAGE = {
-    "a flipped bit": lambda content: content[:-3] + bytes([content[-3] ^ 4]) + content[-2:],
+    "a flipped bit": lambda content: content[:-1] + bytes([content[-1] ^ 4]),
+    "a flipped bit of a pixel": lambda content: content[:130] + bytes([content[130] ^ 4]) + content[131:],
     "another shape": reshaped,
     "another dtype": lambda content: content.replace(b"|u1", b"|i1", 1),
     "cut off": lambda content: content[:-40],

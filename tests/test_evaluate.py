@@ -142,6 +142,19 @@ def test_samples_of_an_earlier_version_get_a_checksum(tmp_path):
     assert len(sums) == 2 and {path: path.read_bytes() for path in cache.folder.glob("*.sha256")} == sums
 
 
+@pytest.mark.parametrize("one, other", [(b"(1000, 1)", b"(1000, 0)"), (b"<f8", b"<f4"), (b"<f8", b"<i8")])
+def test_a_header_that_claims_other_values_is_found_without_a_checksum(tmp_path, one, other):
+    """numpy reads such an array without an error, and not to its end, if it is long."""
+    cache = SampleCache(tmp_path, {})
+    cache.obtain(2000, 1000, numbered, clock)
+    for path in cache.folder.glob("*.sha256"):
+        path.unlink()
+    path = cache.folder / "000001000-000002000.npz"
+    path.write_bytes(path.read_bytes().replace(one, other, 1))
+    kept = cache.obtain(2000, 1000, numbered, clock)
+    assert kept.drawn == 1000 and kept.x.dtype == np.float64 and kept.x[:, 0].tolist() == list(range(2000))
+
+
 def test_files_that_changed_places_are_drawn_again(tmp_path):
     cache = SampleCache(tmp_path, {})
     cache.obtain(8, 4, numbered, clock)
