@@ -1,6 +1,6 @@
 """Configurations for Python: composed of the same words as on a command line, without one."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from .command_line import readable
+from .typos import explained
 
 
 def composed(words: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
@@ -26,14 +27,14 @@ def composed(words: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
         config, choices = _composed(tuple(readable(list(words))))
         return OmegaConf.to_container(config, resolve=True), dict(choices)
     except (HydraException, OmegaConfBaseException) as error:
-        reason = next(line for line in str(error).splitlines() if line)
-        raise ValueError(f"{' '.join(words)}: {reason}") from error
+        with kept_state():
+            raise ValueError(explained(list(words), error)) from None
 
 
 @lru_cache(maxsize=64)
 def _composed(words: tuple[str, ...]) -> tuple[DictConfig, dict[str, str]]:
     """Composes once for each set of words, which takes a quarter of a second."""
-    with own_hydra():
+    with kept_state(), initialize_config_module("scoresde.conf", version_base="1.3"):
         config = compose("config", overrides=list(words), return_hydra_config=True)
     choices = dict(config.hydra.runtime.choices)
     with open_dict(config):
@@ -42,14 +43,13 @@ def _composed(words: tuple[str, ...]) -> tuple[DictConfig, dict[str, str]]:
 
 
 @contextmanager
-def own_hydra():
-    """A context with Hydra initialised for ``scoresde.conf``; afterwards its state is what it was before."""
+def kept_state() -> Iterator[None]:
+    """A context in which Hydra is not initialised; afterwards its state is what it was before."""
     known, base = GlobalHydra.instance(), version.VersionBase.instance()
     hydra, own_base = known.hydra, base.version_base
     known.clear()
     try:
-        with initialize_config_module("scoresde.conf", version_base="1.3"):
-            yield
+        yield
     finally:
         GlobalHydra.instance().hydra = hydra
         base.version_base = own_base
