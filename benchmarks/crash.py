@@ -277,7 +277,9 @@ class Flips:
         folder = self.copy / self.network
         if kind in ("step-*", "kept-*", "power-*"):
             place = self.copy / path.parent
-            return (store.load_kept(place) if kind == "power-*" else store.read(place)[1]).__dict__
+            if kind == "power-*":
+                return store.load_kept(place, store.read(folder)[0]).__dict__
+            return store.read(place)[1].__dict__
         if kind.startswith("config.yaml"):
             if kind.endswith("renamed"):
                 folder = folder.rename(self.copy / "mine")

@@ -156,8 +156,8 @@ class Words:
         return f"{fault}; " + (f"there are {listed(names)}" if names else "leave it out")
 
     def composed(self) -> DictConfig:
-        """Returns the configuration of the words that choose parts, the first value of each list; that of no words
-        where those cannot be composed.
+        """Returns the configuration of the words that choose parts, the first value of each list; without one
+        of these words, or without all, where they cannot be composed.
         """
         chosen = []
         for word in self.words:
@@ -168,7 +168,8 @@ class Words:
             if override.key_or_group in self.groups and not self.wrong_choice(word, override):
                 value = next(iter(override.sweep_string_iterator())) if override.is_choice_sweep() else None
                 chosen.append(word if value is None else f"{word.partition('=')[0]}={value}")
-        for words in (chosen, []):
+        without_one = [chosen[:i] + chosen[i + 1 :] for i in range(len(chosen))]
+        for words in (chosen, *without_one, []):
             try:
                 return hydra.compose("config", overrides=words, return_hydra_config=True)
             except (HydraException, OmegaConfBaseException):

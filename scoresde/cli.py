@@ -169,3 +169,6 @@ def command() -> None:
         sys.exit(f"error: {explained(sys.argv[1:], error)}")
     except OSError as error:
         sys.exit(f"error: {error}")
+    finally:
+        if not whole:  # programs that this one starts are asked anew
+            os.environ.pop("HYDRA_FULL_ERROR", None)

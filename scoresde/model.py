@@ -74,6 +74,10 @@ class Model:
     def __iter__(self) -> Iterator[Any]:
         return iter((self.sde, self.score, self.data))
 
+    def __getitem__(self, place: int) -> Any:
+        """Returns the SDE, the score or the data by its place, as of the tuple that ``load`` returned."""
+        return tuple(self)[place]
+
     def __repr__(self) -> str:
         if isinstance(self.score, nn.Module):
             net, size = getattr(self.score, "net", self.score), sum(p.numel() for p in self.score.parameters())

@@ -292,7 +292,7 @@ def test_batches_may_be_cut_anywhere(shape, cuts):
     for count in cuts:
         parts.append(part(first, count))
         first += count
-    for name in ("log_prob", "stderr"):
+    for name in ("model_log_prob", "stderr"):
         cut = torch.cat([getattr(each, name) for each in parts])
         torch.testing.assert_close(cut, getattr(whole, name), rtol=1e-9, atol=1e-9)
 

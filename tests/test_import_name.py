@@ -236,7 +236,7 @@ def test_the_public_names_are_there_and_others_are_refused():
         "assert set(scoresde.__all__) <= set(dir(scoresde))\nscoresde.samplerz"
     )
     done = python_here(code)
-    assert "has no attribute 'samplerz'; it has load, run, sde_lib" in done.stderr
+    assert "has no attribute 'samplerz'; it has fit, load, run, Model, ScoreDensity, sde_lib" in done.stderr
 
 
 def test_the_packages_of_a_wheel_are_those_of_a_checkout():

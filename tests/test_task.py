@@ -49,6 +49,7 @@ class Toy(Task):
 @pytest.fixture
 def toy(monkeypatch):
     monkeypatch.setattr(tasks, "Toy", Toy, raising=False)
+    monkeypatch.setattr(Toy, "__module__", "scoresde.tasks.toy")  # only classes of the project are built
 
 
 def job(folder, *words: str, **keys) -> dict:
@@ -109,6 +110,8 @@ def test_a_task_for_one_law_gets_the_score_of_its_y(tmp_path, toy):
 
     @dataclass(frozen=True)
     class Looks(Toy):
+        __module__ = Toy.__module__
+
         def __call__(self, job):
             seen.append(job.networks.score().model)
             return {"count": len(job.data.test)}
@@ -130,6 +133,8 @@ def test_a_task_for_one_law_gets_the_score_of_its_y(tmp_path, toy):
 
 def test_a_task_without_metrics_is_named(tmp_path, toy):
     class Silent(Toy):
+        __module__ = Toy.__module__
+
         def __call__(self, job):
             return None
 
@@ -172,6 +177,7 @@ class Fussy(Task):
 @pytest.mark.parametrize("text", ["a", "`a`", "a`b", "`", "``", "`x y`.`z`"])
 def test_only_keys_of_the_class_are_put_in_full(monkeypatch, text):
     monkeypatch.setattr(tasks, "Fussy", Fussy, raising=False)
+    monkeypatch.setattr(Fussy, "__module__", "scoresde.tasks.fussy")
     with pytest.raises(ValueError) as caught:
         schema.build({"_target_": "tasks.Fussy", "path": text}, "a.b", {"a.b": "c"})
     assert str(caught.value) == f"c.path={text}: no c.count there; type c.path=FILE, or c.count=2 with dtype=float64"

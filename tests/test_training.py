@@ -357,7 +357,7 @@ class State:
 
 
 def test_no_average_is_kept_before_its_loss_is_known_to_be_finite(tmp_path):
-    run = Run(Trainer(DenoisingScoreMatching()), State(), None, Late(Reading(2, math.nan, 1.0)), tmp_path, None)
+    run = Run(Trainer(DenoisingScoreMatching()), State(), None, Late(Reading(2, math.nan, 1.0)), tmp_path, None, None)
     with pytest.raises(FloatingPointError, match="stopped before update 3"):
         run.keep_averages(3, {3})
     assert not list(tmp_path.iterdir())
@@ -366,7 +366,7 @@ def test_no_average_is_kept_before_its_loss_is_known_to_be_finite(tmp_path):
 def test_a_checkpoint_is_due_once_in_save_seconds(monkeypatch):
     clock = [100.0]
     monkeypatch.setattr("scoresde.training.trainer.time.monotonic", lambda: clock[0])
-    run = Run(Trainer(DenoisingScoreMatching(), save_seconds=10), State(), None, Late(), None, None)
+    run = Run(Trainer(DenoisingScoreMatching(), save_seconds=10), State(), None, Late(), None, None, None)
     due = []
     for now in (105, 111, 112, 120, 122):
         clock[0] = now

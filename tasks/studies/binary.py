@@ -28,7 +28,7 @@ from scoresde.tasks.parts.record import Record
 from scoresde.tasks.parts.statistics import mean_and_stderr
 from scoresde.tasks.task import Job, Task
 
-COLUMNS = ("log_prob", "prior", "diffusion", "reconstruction", "stderr")  # of BoundTerms, written for each row
+COLUMNS = ("log_prob", "prior", "diffusion", "reconstruction", "stderr")  # written for each row
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,8 @@ class Binary(Task):
                     on_step=batch.on_step,
                 )
                 sums, draws = sums + found.sums.double().cpu(), draws + found.draws.double().cpu()
-                parts.append([getattr(found, name).double().cpu() for name in COLUMNS])
+                terms = (found.model_log_prob, found.prior, found.diffusion, found.reconstruction, found.stderr)
+                parts.append([term.double().cpu() for term in terms])  # bits have no units
         result = {name: torch.cat(column) for name, column in zip(COLUMNS, zip(*parts, strict=True), strict=True)}
         first, last = (result[name].mean()[None] for name in ("reconstruction", "prior"))
         return {**result, "terms": torch.cat([first, sums / draws, last])}

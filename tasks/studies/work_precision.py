@@ -448,7 +448,7 @@ class Scored:
     the seconds for all points.
     """
 
-    log_prob: Tensor
+    model_log_prob: Tensor
     z: Tensor
     probe_stderr: Tensor
     start_term: Tensor
