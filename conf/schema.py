@@ -261,7 +261,7 @@ def describe(hint: Any) -> str:
         type(None): "null",
         dict: "a group of keys",
     }
-    classes = {"SDE": "an SDE", "Data": "a data set", "Module": "a network"}
+    classes = {"SDE": "an SDE", "Data": "a data set", "Module": "a network", "Recipe": "a recipe"}
     name = getattr(hint, "__name__", hint)
     return names.get(hint) or classes.get(name) or f"a {name}"
 

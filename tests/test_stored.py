@@ -492,7 +492,7 @@ def test_all_that_a_group_builds_is_checked():
     with pytest.raises(ValueError, match="model.evidence.a.0=.*: no class can stand here"):
         schema.check(node | {"evidence": {"a": [RECORD]}}, "model", unsettled=True)
     for task in (Elbo, Generators):
-        with pytest.raises(ValueError, match="task.models.vae=.* must be a Recipe"):
+        with pytest.raises(ValueError, match="task.models.vae=.* must be a recipe"):
             schema.check_value({"vae": RECORD}, get_type_hints(task.__init__)["models"], "task.models")
 
 
