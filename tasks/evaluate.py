@@ -88,7 +88,8 @@ class Evaluate(Task):
             :class:`scoresde.metrics.Values`.
         tempering: the temperature of the samples, and how it is reached.
         samples: a file of samples in data units to measure instead.
-        fid: whether to report the FID with Inception's features too, or the path of Inception's weights.
+        fid: whether to report the FID with Inception's features too, or the path of Inception's weights, .pth or
+            .safetensors.
         count: the number of samples; None for 10,000 vectors or 5,000 images, or all of ``samples``.
         batch, seed, device, dtype: for sampling; see :class:`scoresde.tasks.Sample`.
     """

@@ -1,10 +1,12 @@
 """task=evaluate: samples are drawn once and cached, in any pieces; the metrics show what is wrong with them."""
 
+import io
 import json
 import math
 import os
 import pickle
 import sys
+import tarfile
 import threading
 import time
 import types
@@ -492,14 +494,16 @@ class StandIn(torch.nn.Module):
 
 
 @pytest.fixture
-def stand_in(monkeypatch):
+def stand_in(tmp_path, monkeypatch):
     """The packages of the FID, and of the download, without a network: the module of the metric."""
     for name in ("torchmetrics", "torchmetrics.image", "torchmetrics.image.fid", "torch_fidelity"):
         monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
     named = types.ModuleType("torch_fidelity.feature_extractor_inceptionv3")
     named.URL_INCEPTION_V3 = "https://example.org/inception-0.pth"
     monkeypatch.setitem(sys.modules, named.__name__, named)
-    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", lambda url, **keys: {"w": torch.ones(2)})
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "cache"))
+    write = lambda url, path, hash_prefix: torch.save({"w": torch.ones(2)}, path)  # noqa: E731
+    monkeypatch.setattr(torch.hub, "download_url_to_file", write)
     module = sys.modules["torchmetrics.image.fid"]
     module.FrechetInceptionDistance = StandIn
     return module
@@ -526,6 +530,10 @@ def write_inception(path: Path, kind: str) -> None:
         path.write_text("hello")
     elif kind == "empty":
         path.write_bytes(b"")
+    elif kind == "tar":
+        with tarfile.open(path, "w") as archive:
+            for name in ("sys_info", "pickle", "storages", "tensors"):
+                archive.addfile(tarfile.TarInfo(name), io.BytesIO())
     elif kind == "no tensors":
         torch.save([1, 2], path)
     else:
@@ -546,6 +554,7 @@ def test_weights_of_inception_are_read_as_tensors(tmp_path, stand_in, kind):
         ("hostile", "asks to run code .*nothing of it was run.*save_file.*type task.fid=inception.safetensors"),
         ("hostile old", "asks to run code"),
         ("pickle", "asks to run code"),
+        ("tar", "asks to run code"),
         ("text", "could not be loaded"),
         ("empty", "could not be loaded"),
         ("no tensors", "holds no tensors by name"),
@@ -559,7 +568,7 @@ def test_no_weights_of_inception_are_unpickled(tmp_path, stand_in, kind, says):
 
 
 def test_the_download_is_read_as_tensors_too(monkeypatch, tmp_path):
-    """Torch's function for downloads unpickles what it is not told to read as tensors."""
+    """Torch's cache may hold any file of that name."""
     (tmp_path / "checkpoints").mkdir()
     write_inception(tmp_path / "checkpoints" / "inception-0.pth", "hostile")
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))

@@ -334,7 +334,7 @@ SPOILT = ["task=elbo", "~task.models.vae.training.loss.beta"]
         (["task=elbo", "task.models.vae.model.networks.width=x"], "networks.width=x must be a whole number"),
         (["task=elbo", "task.models.vae.start=other"], "^task.models.vae.start=other is none of the models before it"),
         (["task=elbo", "checkpoint=somewhere"], "leave checkpoint= out"),
-        (["task=elbo", "+task.models.mine=3"], "task.models.mine must be a recipe"),
+        (["task=elbo", "+task.models.mine=3"], "task.models.mine=3 must be a recipe"),
         (["task=elbo", "data=heartbeat", "sde=binary"], "task=Elbo is for SDEs"),
         (["task=generators", "data=checkerboard"], "these data have neither components nor labels"),
         (["task=generators", "data=8gaussians", "task.seeds=0"], "task.seeds=0 must be at least 1"),

@@ -16,12 +16,14 @@ import yaml
 
 from scoresde import load
 from scoresde.conf import assemble, schema, stored
-from scoresde.conf.networks import Networks
+from scoresde.conf.identity import identity_of, source_of
+from scoresde.conf.networks import Networks, classifying
 from scoresde.conf.sample_cache import weights_of
+from scoresde.conf.trained import build_model
 from scoresde.tasks import Elbo, Generators, Record
 from scoresde.training import checkpoint, journal, store
 
-from .conftest import compose
+from .conftest import PARAMETERISATIONS, SDES, choices, compose
 from .test_cli import CHOICES
 
 WORDS = ("data=moons", "data.count=64", "sde=vp", "model=mlp", "model.width=8", "model.depth=1", "model.fourier=2")
@@ -469,6 +471,51 @@ def test_units_that_are_none_are_refused(pair, tmp_path):
             load(folder)
 
 
+MOONS, DIGITS = ("data=moons", "data.count=64"), ("data=digits",)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *((*MOONS, f"sde={name}") for name in SDES),
+        *((*MOONS, f"parameterisation={name}") for name in PARAMETERISATIONS),
+        *((*MOONS, f"training/loss={name}") for name in choices("training/loss") if name not in ("explicit", "binary")),
+        *((*DIGITS, f"model={name}") for name in choices("model") if not name.endswith(("oracle", "mlp"))),
+        ("data=mixture", "training/loss=explicit"),
+        ("data=moons", "model=energy_mlp", "data.condition=labels"),
+        (*DIGITS, "classifier=unet"),
+        (*DIGITS, "parameterisation=noise", "parameterisation.input=${sde}"),
+        (*DIGITS, "task=evaluate", "task/features=cnn"),
+        (*MOONS, "task=elbo"),
+        ("data=8gaussians", "task=generators"),
+        ("experiment=heartbeat",),
+        ("experiment=ddpm", *DIGITS),
+        ("experiment=manifold",),
+    ],
+    ids=" ".join,
+)
+def test_what_this_code_writes_passes_the_check(tmp_path, words):
+    """The identity of every network of a run: its score, its classifier, its features and its task's models."""
+    with Record(tmp_path / "run") as record:
+        networks = assemble.prepare(compose(*words, f"store={tmp_path}"), CHOICES, record)[1].networks
+    cfg, task = networks.cfg, networks.cfg["task"]
+    parts = [] if networks.exact else [cfg]
+    parts += [classifying(cfg)] if cfg.get("classifier") else []
+    parts += [cfg | {"training": node} for node in task.get("trainers", {}).values()]
+    recipes = [*task.get("models", {}).values(), *([node] if "training" in (node := task.get("features", {})) else [])]
+    none = {"sde": None, "parameterisation": None}
+    parts += [cfg | none | {"model": recipe["model"], "training": recipe["training"]} for recipe in recipes]
+    assert parts
+    for part in parts:
+        identity = identity_of(part, networks.data)
+        store.write_config(
+            tmp_path, identity | ({"source": source} if (source := source_of(part, networks.data)) else {})
+        )
+        stored.check(store.read_config(tmp_path))
+        sde = schema.build(identity["sde"], "sde")
+        build_model(identity, sde)
+
+
 # --- the command line -------------------------------------------------------------------------------------------------
 
 
@@ -492,7 +539,7 @@ def test_all_that_a_group_builds_is_checked():
     with pytest.raises(ValueError, match="model.evidence.a.0=.*: no class can stand here"):
         schema.check(node | {"evidence": {"a": [RECORD]}}, "model", unsettled=True)
     for task in (Elbo, Generators):
-        with pytest.raises(ValueError, match="task.models.vae=.* must be a Recipe"):
+        with pytest.raises(ValueError, match="task.models.vae=.* must be a recipe"):
             schema.check_value({"vae": RECORD}, get_type_hints(task.__init__)["models"], "task.models")
 
 

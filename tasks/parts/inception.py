@@ -9,6 +9,7 @@ is given a file with a copy.
 """
 
 import pickle
+import tarfile
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -67,23 +68,23 @@ def tensors_of(weights: bool | str, url: str) -> dict[str, Tensor]:
 
     Arguments:
         weights: as for :func:`inception`.
-        url: the file for true, whose name holds the start of its sha256; it is kept in torch's cache.
+        url: the file for true.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it would run code, or holds no weights.
         OSError, and errors of torch: it is damaged or cannot be had.
     """
-    path = Path(str(weights))
-    if weights is not True and not path.is_file():
+    path = downloaded(url) if weights is True else Path(str(weights))
+    if not path.is_file():
         raise FileNotFoundError(
             f"task.fid={weights} does not exist (looked at {path.absolute()}): type the path of Inception's weights, "
             f"or task.fid=true to have them downloaded"
         )
     try:
-        if weights is True:
-            found = torch.hub.load_state_dict_from_url(url, map_location="cpu", check_hash=True, weights_only=True)
-        elif path.suffix == ".safetensors":
+        if tarfile.is_tarfile(path):  # the format of torch 0.1, which torch before 2.6 reads by another unpickler
+            raise pickle.UnpicklingError
+        if path.suffix == ".safetensors":
             found = load_file(path)
         else:
             found = torch.load(path, map_location="cpu", weights_only=True)
@@ -96,6 +97,15 @@ def tensors_of(weights: bool | str, url: str) -> dict[str, Tensor]:
     if not isinstance(found, dict) or not all(isinstance(tensor, Tensor) for tensor in found.values()):
         raise ValueError(f"task.fid={weights} holds no tensors by name: type the path of torch-fidelity's weights")
     return found
+
+
+def downloaded(url: str) -> Path:
+    """Returns the place of a file in torch's cache, once it is there; its name ends in the start of its sha256."""
+    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(url, str(path), hash_prefix=path.stem.rpartition("-")[2])
+    return path
 
 
 def inception_distances(metric: Any, r: Tensor, data: Data, device: str, batch: int) -> dict[str, float]:
