@@ -117,9 +117,11 @@ def test_a_task_for_one_law_gets_the_score_of_its_y(tmp_path, toy):
             return {"count": len(job.data.test)}
 
     class Each(Looks):
+        __module__ = Toy.__module__
         conditions = "each"
 
     class Never(Looks):
+        __module__ = Toy.__module__
         conditions = "none"
 
     for kind in (Looks, Each):
