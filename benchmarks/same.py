@@ -30,7 +30,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 SHORT = ["training.steps=60", "training.batch=32", "training.evaluate=20", "training.warmup=10"]
 PLANE = ["data=moons", "count=50", *SHORT]
-MOONS = [*PLANE, "model.width=16"]
+NETWORK = ["data=moons", "model.width=16", *SHORT]
+MOONS = [*NETWORK, "count=50"]
 DIGITS = ["data=digits", "model.channels=[8,8]", "model.attention=[]", "count=8", *SHORT]
 LATENT = ["data=8gaussians", "data.count=500", "count=40", "sde=vp", "sampler=unipc", "sampler.steps=4"]
 EXACT = ["data=mixture", "model=oracle", "count=60"]
@@ -45,17 +46,22 @@ def recipe(*names: str) -> list[str]:
     ]
 
 
+def rivals(*names: str) -> list[str]:
+    """Returns words that make the trainings of networks of ``task.trainers`` short."""
+    return [f"task.trainers.{name}.{word.removeprefix('training.')}" for name in names for word in SHORT]
+
+
 COMMANDS = {
     "digits pc": ["sde=ve", "sampler=pc", "sampler.steps=20", *DIGITS],
     "digits likelihood": ["task=likelihood", "likelihood.rtol=1e-2", "likelihood.atol=1e-2", *DIGITS],
     "digits classes": ["data.condition=labels", "condition=3", "guidance=3", "sampler=unipc", *DIGITS],
-    "digits classifier": ["task=train_classifier", *DIGITS],
+    "digits classifier": ["task=train_classifier", "data=digits", "count=8", *SHORT],
     "digits guided": ["classifier=auto", "condition=3", "guidance=2", "sampler=unipc", *DIGITS],
     "digits restore": ["task=restore", "operator=superresolve", "conditioner=pigdm", "sampler=unipc", *DIGITS],
     "digits impute": ["task=impute", "operator=half", "sampler=unipc", *DIGITS],
     "digits interpolate": ["task=interpolate", *DIGITS],
     "digits export": ["task=export", "experiment=score_sde/vp_continuous", "data=digits", "model.width=32", *SHORT],
-    "moons train": ["task=train", *MOONS],
+    "moons train": ["task=train", *NETWORK],
     "moons sub-VP": ["sde=subvp", "sampler=adaptive", *MOONS],
     "moons toy": ["sde=toy", "sampler=heun", *MOONS],
     "moons EDM": ["sde=edm", "sampler=sde_dpmpp_2m", "task.tempering.temperature=0.8", *MOONS],
@@ -81,8 +87,8 @@ COMMANDS = {
     "oracle likelihood": ["task=likelihood", "sde=vp", *EXACT],
     "oracle work": ["task=work_precision", *EXACT],
     "oracle deis": ["sde=vp", "sampler=deis", *EXACT],
-    "manifold": ["experiment=manifold", *SHORT],
-    "low density": ["experiment=low_density", *SHORT],
+    "manifold": ["experiment=manifold", *rivals("without_noise", "with_noise")],
+    "low density": ["experiment=low_density", *rivals("clean", "some_noise", "much_noise")],
     "slow mixing": ["experiment=slow_mixing", "count=60"],
     "VAE": ["task=elbo", *LATENT, "task.models.vae.model.latent=2", *recipe("vae")],
     "generators": [
@@ -96,7 +102,7 @@ COMMANDS = {
     "heartbeat": ["experiment=heartbeat", "training.steps=20", "training.batch=32", "count=20"],
     "table impute": ["task=impute", "operator=columns", "sampler=unipc", *MOONS],
     "sweep": ["-m", "sde=ve,vp,subvp", "sampler=em,pc,ode", "sampler.steps=20", *MOONS],
-    "resume": ["task=train", "training.save_seconds=0.05", *MOONS, "training.steps=2000"],
+    "resume": ["task=train", "training.save_seconds=0.05", *NETWORK, "training.steps=2000"],
 }
 TIMED = ("seconds", "per_second")  # what a key of a time holds
 PAINTED_TIMES = ("work_precision.png", "likelihood_precision.png", "summary.png", "training.png")

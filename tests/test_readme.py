@@ -9,6 +9,7 @@ import shlex
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from scipy.stats import multivariate_normal
@@ -128,6 +129,21 @@ def test_the_named_folder_is_that_of_the_first_command():
     data = schema.build({key: value for key, value in cfg["data"].items() if key != "condition"}, "data")
     identity = identity_of(settle(cfg, data, "cpu"), data)
     assert f"task.other={Store('checkpoints').folder(identity, 'digits-ve-unet_small')}" in COMMANDS
+
+
+def test_the_command_for_a_tighter_bound_warns_of_nothing(tmp_path, caplog):
+    """Random probes would raise a mean of exponentials: the command is one with the exact trace."""
+    from scoresde.cli import run
+
+    (line,) = (line for line in LINES if "dequantisation.samples" in line)
+    counts = np.random.default_rng(0).binomial(9, 0.4, (300, 3))
+    np.savetxt(tmp_path / "counts.csv", counts, fmt="%d", delimiter=",", header="a,b,c", comments="")
+    words = [word.replace("counts.csv", str(tmp_path / "counts.csv")) for word in composable(line)]
+    words += ["training.vectors.steps=20", "count=16", f"store={tmp_path}/store"]
+    chosen = {"task": "likelihood", "data": "arrays", "sde": "ve", "sampler": "pc", "model": "auto"}
+    run(compose(*words), chosen, tmp_path / "run")
+    assert "sampling_gain_nats" in json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert "averages its exponential" not in caplog.text
 
 
 # --- docs/commands.md in Python ---------------------------------------------------------------------------------------
